@@ -1,0 +1,96 @@
+"""From source size to the model's size and back: the window around the edit, scaled to the model's grid.
+
+Everything a model sees is made here once, for training and inference alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from lora_edit.compositing.blend import composite_frame
+from lora_edit.compositing.color import match_colour
+from lora_edit.compositing.region import RegionCrop, crop_frames, region_crop
+from lora_edit.compositing.settings import CompositingSettings
+from lora_edit.inputs import Clip
+from lora_edit.masks.shapes import feather_frame, hole_union, snap
+from lora_edit.models.family import Geometry
+from lora_edit.types import Size
+from lora_edit.video.ranges import to_frames, to_signed
+from lora_edit.video.resize import fit_canvas, resize_frames
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The clip as the model sees it.
+
+    `crop` is the window in source pixels, `size` the model's frame size. `source` `[3, T, h, w]` and the pictures `[3, h, w]` are in
+    [-1, 1]; `edit_mask` is `[T, h, w]` bool, grown outward to whole tokens when `snapped`.
+    """
+
+    crop: RegionCrop
+    size: Size
+    source: torch.Tensor
+    edit_mask: torch.Tensor
+    first_frame: torch.Tensor
+    references: dict[int, torch.Tensor]
+    anchors: dict[int, torch.Tensor]
+    snapped: bool
+
+    def window(self, frames: Sequence[int], group: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Source `[3, T', h, w]` and edit mask `[T', h, w]` of some frames; holes are united within each latent frame's group."""
+        index = torch.tensor(frames)
+        mask = self.edit_mask[index]
+        return self.source[:, index], hole_union(mask, group) if self.snapped else mask
+
+
+def make_canvas(clip: Clip, geometry: Geometry, settings: CompositingSettings, snapped: bool) -> Canvas:
+    """Choose window and size, and bring every input to it."""
+    whole = RegionCrop(0, 0, clip.video.size.width, clip.video.size.height)
+    crop = region_crop(clip.edit_mask, settings.context, multiple=2) if settings.crop else whole
+    size = fit_canvas(crop.size, geometry.area, geometry.token)
+
+    def scaled(picture: torch.Tensor) -> torch.Tensor:
+        return to_signed(resize_frames(crop_frames(picture[None], crop), size))[:, 0]
+
+    mask = shrink_mask(crop_frames(clip.edit_mask.frames, crop), size)
+    return Canvas(
+        crop=crop,
+        size=size,
+        source=to_signed(resize_frames(crop_frames(clip.video.frames, crop), size)),
+        edit_mask=snap(mask, (geometry.token, geometry.token)) if snapped else mask,
+        first_frame=scaled(clip.first_frame),
+        references={n: scaled(p) for n, p in clip.references.items()},
+        anchors={n: scaled(p) for n, p in clip.anchors.items()},
+        snapped=snapped,
+    )
+
+
+def shrink_mask(mask: torch.Tensor, size: Size) -> torch.Tensor:
+    """`[T, H, W]` bool at another size; a pixel is True when any part of it was."""
+    out = [F.adaptive_max_pool2d(frame[None].float(), (size.height, size.width))[0] > 0 for frame in mask]
+    return torch.stack(out)
+
+
+def return_to_source(clip: Clip, canvas: Canvas, generated: torch.Tensor, settings: CompositingSettings) -> Iterator[torch.Tensor]:
+    """Frames `[H, W, 3]` uint8 of the result, one by one.
+
+    `generated` is `[3, T, h, w]`. Outside the feathered edit region each frame is the source's bit for bit; frame 0 shows the edited first frame and an
+    anchor its own picture, at full resolution.
+    """
+    known = {0: clip.first_frame, **clip.anchors}
+    small = to_frames(generated)
+    if settings.match_colour:
+        small = match_colour(small, to_frames(canvas.source), ~canvas.edit_mask)
+    radius = round(settings.feather * min(clip.video.size.height, clip.video.size.width))
+    for index, source in enumerate(clip.video.frames):
+        made = source.clone()
+        if index in known:
+            made = known[index]
+        else:
+            patch = resize_frames(small[index : index + 1], canvas.crop.size)[0]
+            crop_frames(made[None], canvas.crop)[0].copy_(patch)
+        yield composite_frame(source, made, feather_frame(clip.edit_mask.frames[index], radius)) if settings.enabled else made

@@ -1,0 +1,17 @@
+"""Settings of the conditioning room."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Conditioning = Literal["mask-aware", "first-frame", "all-zeros", "all-ones", "feature-level"]
+
+
+class MethodSettings(BaseModel):
+    """Which variant of the method runs; the defaults are the paper's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    conditioning: Conditioning = Field("mask-aware", description="mask-aware is the method; the others are the paper's baselines")
+    appearance_mask: Literal["scheduled", "first-frame"] = Field("scheduled", description="appendix B.3")

@@ -1,0 +1,49 @@
+"""Long clips, in windows that the model can take.
+
+Every window starts with frame 0 of the clip: the edited first frame stays in sight, so the look does not drift however long the clip is.
+The autoencoder codes the first frame alone, which makes the jump from frame 0 to a later stretch cheap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Window:
+    """`frames`: source frame numbers, padded by repeating the last; `known` of them after the first are given from an earlier window."""
+
+    frames: tuple[int, ...]
+    known: int = 0
+
+
+def whole_groups(count: int, group: int = 4) -> int:
+    """The next legal frame count, `group * k + 1`."""
+    return -(-(count - 1) // group) * group + 1
+
+
+def _padded(frames: list[int], group: int) -> tuple[int, ...]:
+    return tuple(frames + [frames[-1]] * (whole_groups(len(frames), group) - len(frames)))
+
+
+def inference_windows(num_frames: int, longest: int, overlap: int, group: int = 4) -> list[Window]:
+    """Windows that cover the clip in order; each after the first repeats `overlap` frames that are already made."""
+    if num_frames <= longest:
+        return [Window(_padded(list(range(num_frames)), group))]
+    windows, done = [Window(tuple(range(longest)))], longest
+    overlap = min(overlap, longest - 1 - group)
+    while done < num_frames:
+        start = done - overlap
+        frames = [0, *range(start, min(num_frames, start + longest - 1))]
+        windows.append(Window(_padded(frames, group), overlap))
+        done = frames[-1] + 1
+    return windows
+
+
+def training_windows(num_frames: int, longest: int, group: int = 4) -> list[Window]:
+    """Overlapping windows over the clip (appendix C), half a window apart, the last one flush with the end."""
+    if num_frames <= longest:
+        return [Window(_padded(list(range(num_frames)), group))]
+    step = max(1, (longest - 1) // 2)
+    starts = [*range(1, num_frames - longest + 1, step), num_frames - longest + 1]
+    return [Window((0, *range(start, start + longest - 1))) for start in sorted(set(starts))]

@@ -1,0 +1,157 @@
+"""One edit's settings: the rooms' own settings put together, read from TOML, changed by `room.setting=value`, and written back."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lora_edit.compositing.settings import CompositingSettings
+from lora_edit.conditioning.settings import MethodSettings
+from lora_edit.errors import SettingsError
+from lora_edit.generation.settings import GenerationSettings
+from lora_edit.masks.settings import MaskSettings
+from lora_edit.training.settings import LoraSettings, TrainingSettings
+from lora_edit.video.settings import VideoSettings
+
+
+class Keyframe(BaseModel):
+    """An edited frame: source frame number (from 0, in the trimmed range) and its picture."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    frame: int = Field(ge=0)
+    image: Path
+
+
+class KeyBox(BaseModel):
+    """A rectangle in source pixels at one frame; boxes of one object at several frames are interpolated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    x: float
+    y: float
+    width: float = Field(gt=0)
+    height: float = Field(gt=0)
+    frame: int | None = Field(None, ge=0, description="source frame; every frame when left out")
+    object: str = Field("1", description="boxes of the same name are one object's path")
+
+
+class InputSettings(BaseModel):
+    """What a person hands over."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    source: Path
+    first_frame: Path
+    mask: Path | None = None
+    boxes: tuple[KeyBox, ...] = ()
+    references: tuple[Keyframe, ...] = Field((), description="later edited frames to learn from (paper 3.3.2)")
+    anchors: tuple[Keyframe, ...] = Field((), description="later edited frames that the result must show as they are")
+
+
+class EditSettings(BaseModel):
+    """Everything that decides an edit's result."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    input: InputSettings
+    model: str = Field("tiny", description="a name from `lora-edit models`, a folder, or a Hub id")
+    prompt: str = Field("", description="what the edited clip shows; models without a text encoder ignore it")
+    trigger: str = Field("p3rs0n", description="p*, put before the caption (paper 3.1)")
+    seed: int = Field(0, ge=0, le=2**63 - 1)
+    video: VideoSettings = VideoSettings()
+    masks: MaskSettings = MaskSettings()
+    method: MethodSettings = MethodSettings()
+    training: TrainingSettings = TrainingSettings()
+    lora: LoraSettings = LoraSettings()
+    generation: GenerationSettings = GenerationSettings()
+    compositing: CompositingSettings = CompositingSettings()
+
+
+ROOMS = ("video", "masks", "method", "training", "lora", "generation", "compositing")
+
+
+def tiny_preset() -> dict[str, dict[str, Any]]:
+    """What differs from the paper's settings for the embedded model: small, not guided, so a higher rate and a batch."""
+    return {
+        "training": {"learning_rate": 1e-3, "batch_size": 4, "recolour": 0.75},
+        "generation": {"steps": 20, "guidance_scale": 1.0, "shift": 1.0},
+    }
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, room by room."""
+    out = dict(base)
+    for key, value in over.items():
+        out[key] = merge(out[key], value) if isinstance(value, Mapping) and isinstance(out.get(key), Mapping) else value
+    return out
+
+
+def parse_assignment(text: str) -> dict[str, Any]:
+    """`room.setting=value` as nested tables; values are TOML, bare words are strings."""
+    path, equals, value = text.partition("=")
+    room, dot, name = path.strip().partition(".")
+    if not equals or not dot or room not in ROOMS:
+        raise SettingsError(f"--set {text}: write room.setting=value with a room of {', '.join(ROOMS)}")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    return {room: {name.strip(): parsed}}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A settings file's tables. Raises `SettingsError` when it is missing or malformed."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror}); give an existing TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not a TOML file ({error})") from error
+
+
+def resolve(tables: Mapping[str, Any], assignments: Sequence[str] = ()) -> EditSettings:
+    """Validated settings: the model's preset, then the given tables, then the `--set` assignments.
+
+    Raises `SettingsError` with the first fault, its place and the rule it breaks.
+    """
+    base = tiny_preset() if tables.get("model", "tiny") == "tiny" else {}
+    merged = merge(base, tables)
+    for text in assignments:
+        merged = merge(merged, parse_assignment(text))
+    try:
+        return EditSettings.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"{place}: {first['msg'].lower()} (given: {first['input']!r})") from error
+
+
+def dump_toml(settings: EditSettings) -> str:
+    """The settings as TOML text that `read_toml` and `resolve` turn back into the same settings."""
+    lines: list[str] = []
+    _dump_table(settings.model_dump(mode="json", exclude_none=True), "", lines)
+    return "\n".join(lines) + "\n"
+
+
+def _dump_table(table: Mapping[str, Any], prefix: str, lines: list[str]) -> None:
+    nested = {k: v for k, v in table.items() if isinstance(v, Mapping)}
+    for key, value in table.items():
+        if key not in nested:
+            lines.append(f"{key} = {_dump_value(value)}")
+    for key, value in nested.items():
+        lines.extend(["", f"[{prefix}{key}]"])
+        _dump_table(value, f"{prefix}{key}.", lines)
+
+
+def _dump_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
+        return f'"{escaped}"'
+    if isinstance(value, list):
+        return "[" + ", ".join(_dump_value(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k} = {_dump_value(v)}" for k, v in value.items()) + "}"
+    return repr(value)

@@ -1,0 +1,24 @@
+"""Which device computes, and in which number format. The only file that knows device names."""
+
+from __future__ import annotations
+
+import torch
+
+
+def pick_device(wanted: str = "auto") -> torch.device:
+    """`auto` is the first of CUDA, MPS and CPU that is present; anything else is taken as it is."""
+    if wanted != "auto":
+        return torch.device(wanted)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device is fast at it; CPUs without matrix units are many times slower in it, so float32 there."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """Most device memory allocated so far; None on a CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

@@ -1,0 +1,43 @@
+"""Everything that can go wrong, in one tree.
+
+    LoraEditError
+    |-- InputError (also ValueError): the input is at fault; the message says what, where and what to do; exit code 2
+    |   |-- VideoError: a clip or image cannot be read or written
+    |   |-- MaskError: a mask or box does not fit the clip
+    |   |-- SettingsError: a setting is unknown or out of range
+    |   |-- ModelError: a model or LoRA file is missing, damaged or of another kind
+    |   `-- RunError: a run folder is missing, in use, or belongs to another edit
+    `-- TrainingDiverged: the loss is no longer a finite number; the last checkpoint is whole
+"""
+
+
+class LoraEditError(Exception):
+    """Root of this package's errors."""
+
+
+class InputError(LoraEditError, ValueError):
+    """The input is at fault. The message is one line: what, where, what to do."""
+
+
+class VideoError(InputError):
+    """A clip or image cannot be read or written."""
+
+
+class MaskError(InputError):
+    """A mask or box does not fit the clip."""
+
+
+class SettingsError(InputError):
+    """A setting is unknown or out of range."""
+
+
+class ModelError(InputError):
+    """A model or LoRA file is missing, damaged or of another kind."""
+
+
+class RunError(InputError):
+    """A run folder is missing, in use, or belongs to another edit."""
+
+
+class TrainingDiverged(LoraEditError):
+    """The loss is no longer a finite number."""

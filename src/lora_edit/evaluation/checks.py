@@ -1,0 +1,59 @@
+"""What every metric asks of its clips and masks, and how it walks through them: one frame at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lora_edit.errors import MaskError, VideoError
+
+Bytes = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
+
+
+def require_alike(result: torch.Tensor, other: torch.Tensor, name: str) -> None:
+    """Raises `VideoError` unless both clips `[T, H, W, 3]` have one length and size; `name` says what the other one is."""
+    if result.shape != other.shape:
+        raise VideoError(
+            f"the result has {_dimensions(result)} but the {name} has {_dimensions(other)}; "
+            f"give the {name} of the same range of frames, at the result's size"
+        )
+
+
+def require_pixels(where: torch.Tensor, frames: torch.Tensor) -> None:
+    """Raises `MaskError` unless the bool mask `[T, H, W]` fits `frames` and marks at least one pixel."""
+    if where.shape != frames.shape[:3]:
+        raise MaskError(
+            f"the mask has {_dimensions(where)} but the clip has {_dimensions(frames)}; give one mask frame per frame, at the clip's size"
+        )
+    if not where.any():
+        raise MaskError("the mask marks no pixel of the frames to measure; white marks what is measured, so invert it if black does here")
+
+
+def walk(result: torch.Tensor, truth: torch.Tensor, where: torch.Tensor | None) -> Iterator[tuple[Bytes, Bytes, Bools]]:
+    """Each frame of both clips `[H, W, 3]` and where to measure it `[H, W]`; all of it when `where` is None.
+
+    Raises `VideoError` or `MaskError` when the three do not fit together.
+    """
+    require_alike(result, truth, "clip to compare with")
+    if where is not None:
+        require_pixels(where, result)
+    for index in range(len(result)):
+        yield as_array(result[index]), as_array(truth[index]), inside(where, result, index)
+
+
+def inside(where: torch.Tensor | None, frames: torch.Tensor, index: int) -> Bools:
+    """Where frame `index` is measured, `[H, W]`."""
+    return np.ones(tuple(frames.shape[1:3]), bool) if where is None else np.asarray(where[index].cpu().numpy(), bool)
+
+
+def as_array(frame: torch.Tensor) -> Bytes:
+    """A uint8 frame `[H, W, 3]` as a contiguous array."""
+    return np.ascontiguousarray(frame.cpu().numpy())
+
+
+def _dimensions(frames: torch.Tensor) -> str:
+    return f"{len(frames)} frames of {frames.shape[2]}x{frames.shape[1]}"

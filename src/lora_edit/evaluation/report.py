@@ -1,0 +1,95 @@
+"""The page that explains a run to a person: one HTML file beside the run's videos and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path, PurePath
+from urllib.parse import quote
+
+from jinja2 import Environment, StrictUndefined
+
+from lora_edit.errors import RunError
+
+KINDS = {".mp4": "video", ".m4v": "video", ".mov": "video", ".webm": "video", ".gif": "image", ".png": "image"}
+"""What browsers show by themselves; anything else is linked."""
+
+# key of `Evaluation.to_json` -> its name on the page, and its unit
+METRICS = {
+    "num_frames": ("Frames", ""),
+    "size": ("Size", ""),
+    "fps": ("Frames per second", ""),
+    "region_psnr": ("Region, PSNR", "dB"),
+    "region_ssim": ("Region, SSIM", ""),
+    "background_psnr": ("Background, PSNR", "dB"),
+    "background_ssim": ("Background, SSIM", ""),
+    "flicker": ("Flicker", "levels of 255"),
+    "leak": ("Leak of the source's colours (0 = none, 1 = all)", ""),
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page shows. Paths are relative to the page's folder; what is left out is not shown.
+
+    `facts` are rows of a table (settings, timings), `notes` remarks that a person should read, `metrics` the record of
+    `Evaluation.to_json`.
+    """
+
+    title: str
+    result: PurePath | None = None
+    compare: PurePath | None = None
+    sheet: PurePath | None = None
+    loss_plot: PurePath | None = None
+    facts: Sequence[tuple[str, str]] = ()
+    notes: Sequence[str] = ()
+    metrics: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for path in (self.result, self.compare, self.sheet, self.loss_plot):
+            assert path is None or not (path.is_absolute() or ".." in path.parts), f"outside the run folder: {path}"
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write the page, which loads nothing from other hosts. Raises `RunError` when it cannot be written."""
+    page = render_report(report)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(page, "utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise RunError(f"{path}: the report cannot be written ({error.strerror}); choose a writable folder with free space") from error
+
+
+def render_report(report: Report) -> str:
+    """The page as HTML; all text is escaped."""
+    template = files("lora_edit.evaluation").joinpath("report.html.j2").read_text("utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["url"] = _url
+    environment.filters["kind"] = _kind
+    return environment.from_string(template).render(report=report, metrics=_metric_rows(report.metrics))
+
+
+def _url(path: PurePath) -> str:
+    return quote(path.as_posix())
+
+
+def _kind(path: PurePath) -> str:
+    return KINDS.get(path.suffix.lower(), "file")
+
+
+def _metric_rows(metrics: Mapping[str, object]) -> list[tuple[str, str]]:
+    rows = []
+    for key, value in metrics.items():
+        if key == "background_exact":
+            continue
+        name, unit = METRICS.get(key, (key.replace("_", " "), ""))
+        if value is None:
+            exact = key == "region_psnr" or (key == "background_psnr" and bool(metrics.get("background_exact")))
+            rows.append((name, "every pixel equal" if exact else "not measured"))
+        else:
+            text = f"{value:.4g}" if isinstance(value, float) else str(value)
+            rows.append((name, f"{text} {unit}".rstrip()))
+    return rows

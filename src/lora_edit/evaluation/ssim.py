@@ -1,0 +1,49 @@
+"""Structural similarity (Wang, Bovik, Sheikh and Simoncelli, 2004): is the local structure the right one?"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lora_edit.evaluation.checks import Bytes, walk
+
+Floats = npt.NDArray[np.float64]
+
+WINDOW = (11, 11)
+SIGMA = 1.5
+C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+LUMA = np.array([0.299, 0.587, 0.114])
+"""BT.601 weights of red, green and blue."""
+
+
+def ssim(result: torch.Tensor, truth: torch.Tensor, where: torch.Tensor | None = None) -> float:
+    """SSIM in [-1, 1] of `result` against `truth`, both `[T, H, W, 3]` uint8; 1 when they are equal.
+
+    It is computed on luma with a Gaussian window of 11x11 (standard deviation 1.5; frames are mirrored at their edges), and
+    its map averaged over the pixels of all frames inside `where` (bool `[T, H, W]`, everything when None). Windows at the edge
+    of `where` see pixels on both sides of it. Raises `VideoError` when the clips differ in size or length, `MaskError` when
+    `where` does not fit or is empty.
+    """
+    total, count = 0.0, 0
+    for ours, right, inside in walk(result, truth, where):
+        if inside.any():
+            total += float(_ssim_map(ours, right)[inside].sum())
+            count += int(inside.sum())
+    return total / count
+
+
+def _ssim_map(result: Bytes, truth: Bytes) -> Floats:
+    """`[H, W]` of two frames `[H, W, 3]`."""
+    x, y = result @ LUMA, truth @ LUMA
+    mean_x, mean_y = _blur(x), _blur(y)
+    variance_x = _blur(x * x) - mean_x * mean_x
+    variance_y = _blur(y * y) - mean_y * mean_y
+    covariance = _blur(x * y) - mean_x * mean_y
+    likeness = (2 * mean_x * mean_y + C1) * (2 * covariance + C2)
+    return np.asarray(likeness / ((mean_x * mean_x + mean_y * mean_y + C1) * (variance_x + variance_y + C2)))
+
+
+def _blur(picture: Floats) -> Floats:
+    return np.asarray(cv2.GaussianBlur(picture, WINDOW, SIGMA, borderType=cv2.BORDER_REFLECT), np.float64)

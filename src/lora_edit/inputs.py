@@ -1,0 +1,129 @@
+"""What a person hands over, read and checked once, before any model is loaded; and kept in the run folder as it was."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+
+from lora_edit.config import EditSettings, KeyBox, Keyframe
+from lora_edit.errors import MaskError, RunError
+from lora_edit.masks.boxes import KeyedBox, mask_from_boxes
+from lora_edit.masks.check import check_first_frame, fit_first_frame
+from lora_edit.masks.files import load_mask, read_mask, save_mask
+from lora_edit.masks.shapes import shape_mask
+from lora_edit.run import Run, content_hash, write_atomically
+from lora_edit.types import Box, EditMask, Video
+from lora_edit.video.lossless import load_frames, save_frames
+from lora_edit.video.read import read_image, read_video
+from lora_edit.video.sheet import save_image
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The checked input at source size.
+
+    `edit_mask` is the region after shaping; `first_frame` and the values of `references` and `anchors` are `[H, W, 3]` uint8, keyed by
+    frame number; `notes` are remarks for the person.
+    """
+
+    video: Video
+    edit_mask: EditMask
+    first_frame: torch.Tensor
+    references: dict[int, torch.Tensor]
+    anchors: dict[int, torch.Tensor]
+    notes: tuple[str, ...] = ()
+
+    def hash(self) -> str:
+        """Hash of all pixels and masks."""
+        later = [t for frames in (self.references, self.anchors) for n in sorted(frames) for t in (str(n), frames[n])]
+        return content_hash(self.video.frames, self.edit_mask.frames, self.first_frame, *later)
+
+
+def read_inputs(settings: EditSettings) -> Clip:
+    """Read and check everything. Raises `InputError` kin; loads no model."""
+    given = settings.input
+    video = read_video(given.source, settings.video)
+    drawn = _read_region(settings, video)
+    region = shape_mask(drawn, settings.masks.shape, settings.masks.expand, settings.masks.smooth)
+    first, note = fit_first_frame(read_image(given.first_frame), video.size)
+    notes = [*region.notes, *([note] if note else []), *check_first_frame(video.frames[0], first, region.frames[0])]
+    references = {k.frame: _keyframe(k, video, "reference", notes) for k in given.references}
+    anchors = {k.frame: _keyframe(k, video, "anchor", notes) for k in given.anchors}
+    return Clip(video, region, first, references, anchors, tuple(dict.fromkeys(notes)))
+
+
+def _read_region(settings: EditSettings, video: Video) -> EditMask:
+    given = settings.input
+    if given.mask is not None and given.boxes:
+        raise MaskError("both --mask and --box are given; give one of them")
+    if given.mask is not None:
+        return read_mask(given.mask, video.num_frames, video.size, settings.video.start)
+    if not given.boxes:
+        raise MaskError("where to edit is not given; use --mask PATH (white = edit) or --box X,Y,W,H[:FRAME]")
+    return mask_from_boxes([_keyed(box) for box in given.boxes], video.num_frames, video.size)
+
+
+def _keyed(box: KeyBox) -> KeyedBox:
+    return KeyedBox(Box(box.x, box.y, box.width, box.height), box.frame, box.object)
+
+
+def _keyframe(key: Keyframe, video: Video, kind: str, notes: list[str]) -> torch.Tensor:
+    if not 0 < key.frame < video.num_frames:
+        raise MaskError(f"--{kind} {key.frame}={key.image}: the range has frames 1 to {video.num_frames - 1} after the first; give one of these")
+    picture, note = fit_first_frame(read_image(key.image), video.size)
+    if note:
+        notes.append(note.replace("first frame", f"frame {key.frame}"))
+    return picture
+
+
+def store_inputs(clip: Clip, run: Run) -> None:
+    """Keep the input losslessly in the run folder, so that the run needs nothing else (but the source's sound)."""
+    if (run.folder / "clip.json").is_file():
+        return
+    save_frames(run.folder / "frames", clip.video.frames, clip.video.alpha)
+    save_mask(run.folder / "masks", clip.edit_mask)
+    (run.folder / "references").mkdir(exist_ok=True)
+    save_image(run.folder / "references" / "first_frame.png", clip.first_frame)
+    for kind, frames in (("reference", clip.references), ("anchor", clip.anchors)):
+        for number, picture in frames.items():
+            save_image(run.folder / "references" / f"{kind}_{number:05d}.png", picture)
+    video = clip.video
+    facts = {
+        "fps": str(video.fps),
+        "times": list(video.times),
+        "source": None if video.source is None else str(Path(video.source).resolve()),
+        "start_time": video.start_time,
+        "has_sound": video.has_sound,
+        "notes": list(clip.notes),
+    }
+    write_atomically(run.folder / "clip.json", json.dumps(facts))
+
+
+def load_inputs(run: Run) -> Clip:
+    """Read back what `store_inputs` kept. Raises `RunError` when the folder is incomplete."""
+    facts_file = run.folder / "clip.json"
+    if not facts_file.is_file():
+        raise RunError(f"{run.folder}: the run's input is incomplete (clip.json is missing); remove the folder and start again")
+    facts = json.loads(facts_file.read_text("utf-8"))
+    source = None if facts["source"] is None else Path(facts["source"])
+    has_sound = bool(facts["has_sound"]) and source is not None and source.exists()
+    video = Video(
+        load_frames(run.folder / "frames"), Fraction(facts["fps"]), tuple(facts["times"]), None, source, facts["start_time"], has_sound
+    )
+    kept = run.folder / "references"
+    later = {kind: {int(p.stem.split("_")[1]): read_image(p) for p in sorted(kept.glob(f"{kind}_*.png"))} for kind in ("reference", "anchor")}
+    mask = load_mask(run.folder / "masks")
+    return Clip(video, mask, read_image(kept / "first_frame.png"), later["reference"], later["anchor"], tuple(facts["notes"]))
+
+
+def with_first_frame(clip: Clip, path: Path) -> Clip:
+    """The same clip with another edited first frame, checked like the first."""
+    picture, note = fit_first_frame(read_image(path), clip.video.size)
+    notes = [*([note] if note else []), *check_first_frame(clip.video.frames[0], picture, clip.edit_mask.frames[0])]
+    return replace(clip, first_frame=picture, notes=tuple(notes))
+
+

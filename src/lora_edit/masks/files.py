@@ -1,0 +1,136 @@
+"""Mask files in and out. Masks are stored losslessly only: a lossy codec moves their edges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lora_edit.errors import MaskError
+from lora_edit.types import EditMask, Size
+
+THRESHOLD = 128
+"""Luma from which a pixel is white."""
+
+MID_GREY = (40, 215)
+MID_GREY_SHARE = 0.02
+
+STILL_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+def read_mask(path: Path, num_frames: int, size: Size, start: int = 0) -> EditMask:
+    """An edit mask (white = edit) from a video, a folder of images in frame order, or one still image for all frames.
+
+    A mask of exactly `num_frames` frames is taken as it is; a longer one is taken to cover the whole source and its frames
+    `start` to `start + num_frames - 1` are used. Raises `MaskError` when it is missing, empty or does not fit the clip.
+    """
+    frames = _read_frames(path)
+    found = Size(frames.shape[1], frames.shape[2])
+    if found != size:
+        raise MaskError(f"{path}: the mask is {found} but the source is {size}; export the mask at the source's size")
+    frames = _in_range(path, frames, num_frames, start)
+    luma = torch.stack([_luma(frame) for frame in frames])
+    white = luma >= THRESHOLD
+    if len(white) == 1 and num_frames > 1:
+        white = white.expand(num_frames, -1, -1).clone()
+    return EditMask(white, (*_grey_note(luma), *_content_notes(path, white)))
+
+
+def _read_frames(path: Path) -> torch.Tensor:
+    """`[T, H, W, 3]` uint8."""
+    # Decoding is loaded only when a mask file is really read.
+    from lora_edit.video.images import is_animation_file
+    from lora_edit.video.read import read_image, read_video
+
+    if not path.exists():
+        raise MaskError(f"{path}: no such mask; give a video, a folder of images or one image (white = edit)")
+    if path.is_file() and path.suffix.lower() in STILL_SUFFIXES and not is_animation_file(path):
+        return read_image(path)[None]
+    return read_video(path).frames
+
+
+def _in_range(path: Path, frames: torch.Tensor, num_frames: int, start: int) -> torch.Tensor:
+    if len(frames) in (1, num_frames):
+        return frames
+    if len(frames) >= start + num_frames:
+        return frames[start : start + num_frames]
+    begin = f" from source frame {start}" if start else ""
+    raise MaskError(
+        f"{path}: the mask has {len(frames)} frames but the clip has {num_frames}{begin}; "
+        "give one mask frame per frame of the clip or of the whole source, or one still image"
+    )
+
+
+def _luma(frame: torch.Tensor) -> torch.Tensor:
+    """`[H, W]` uint8 of a uint8 frame `[H, W, 3]` (BT.601 weights in 1/256, which add up to 256)."""
+    red, green, blue = frame.to(torch.int32).unbind(-1)
+    return ((77 * red + 150 * green + 29 * blue) >> 8).to(torch.uint8)
+
+
+def _grey_note(luma: torch.Tensor) -> tuple[str, ...]:
+    share = float(((luma >= MID_GREY[0]) & (luma <= MID_GREY[1])).float().mean())
+    if share <= MID_GREY_SHARE:
+        return ()
+    return (f"{share:.0%} of the mask's pixels are grey; they were cut at half brightness; save the mask as black-and-white PNG",)
+
+
+def _content_notes(path: Path, white: torch.Tensor) -> tuple[str, ...]:
+    """Remarks on what the mask covers. Raises `MaskError` for an empty mask."""
+    covered = white.flatten(1).any(1)
+    if not covered.any():
+        raise MaskError(f"{path}: the mask has no white pixel; white marks what is edited, so invert it if black does here")
+    if white.all():
+        return ("whole-frame edit: nothing but the first frame is preserved",)
+    seen = torch.nonzero(covered).flatten().tolist()
+    inner = [frame for frame in range(seen[0], seen[-1]) if not covered[frame]]
+    outer = [*range(seen[0]), *range(seen[-1] + 1, len(covered))]
+    notes = []
+    if inner:
+        notes.append(f"the mask is empty in frames {_ranges(inner)}; with --mask-shape box the region is bridged across them")
+    if outer:
+        notes.append(f"the mask is empty in frames {_ranges(outer)}; the source is kept there, even if the object is still in sight")
+    return tuple(notes)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """`3-5, 8` for 3, 4, 5, 8."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    words = [f"{first}" if first == last else f"{first}-{last}" for first, last in runs[:6]]
+    return ", ".join(words) + (", ..." if len(runs) > 6 else "")
+
+
+def save_mask(folder: Path, mask: EditMask) -> None:
+    """Write one 1-bit PNG per frame, `00000.png` and on; frames of an earlier, longer mask in the folder are removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {f"{index:05d}.png" for index in range(mask.num_frames)}
+    for old in _frame_files(folder):
+        if old.name not in names:
+            old.unlink()
+    for index, frame in enumerate(mask.frames):
+        Image.fromarray(frame.numpy()).save(folder / f"{index:05d}.png")
+
+
+def load_mask(folder: Path) -> EditMask:
+    """The mask that `save_mask` wrote (its frames, not its notes). Raises `MaskError` when it is missing or damaged."""
+    files = _frame_files(folder)
+    if not files or [int(file.stem) for file in files] != list(range(len(files))):
+        raise MaskError(f"{folder}: no complete mask (00000.png and on); make the mask again")
+    try:
+        frames = [np.array(Image.open(file).convert("1")) for file in files]
+    except OSError as error:
+        raise MaskError(f"{folder}: a mask frame cannot be read ({error}); make the mask again") from error
+    if len({frame.shape for frame in frames}) > 1:
+        raise MaskError(f"{folder}: mask frames of different sizes; make the mask again")
+    return EditMask(torch.from_numpy(np.stack(frames)))
+
+
+def _frame_files(folder: Path) -> list[Path]:
+    return sorted((file for file in folder.glob("*.png") if file.stem.isdigit()), key=lambda file: int(file.stem))

@@ -1,0 +1,161 @@
+"""What the edit region looks like: boxes, tight or noisy outlines, soft edges, whole latent cells.
+
+Masks are `[T, H, W]` bool with True = edit here.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from lora_edit.masks.boxes import box_of, boxes_of, edges_of, fill_box
+from lora_edit.masks.settings import MaskShape
+from lora_edit.types import Box, EditMask
+
+NOISY_GRID = 7
+"""Cells per side of the noisy mask (paper B.2)."""
+
+CLOSING = 0.005
+"""Radius of the closing of a tight mask, share of the frame's shorter side."""
+
+
+def shape_mask(mask: EditMask, shape: MaskShape, expand: float, smooth: int) -> EditMask:
+    """The edit region of the given shape.
+
+    - `box`: one rectangle per object and frame, its path smoothed over `smooth` frames, grown by `expand` of its width and
+      height in all (half on each side), rounded outward, stopped at the frame (paper appendix A: the default).
+    - `tight`: the mask as given with cracks closed.
+    - `noisy`: paper B.2's degraded mask, see `noisy_frames`.
+    - `as-is`: the mask as given.
+    """
+    if shape == "as-is":
+        return mask
+    if shape == "tight":
+        return EditMask(_close(mask.frames, max(1, round(CLOSING * min(mask.size.height, mask.size.width)))), mask.notes)
+    if shape == "noisy":
+        return EditMask(noisy_frames(mask), mask.notes)
+    frames = torch.zeros_like(mask.frames)
+    for track in boxes_of(mask, smooth):
+        for offset, box in enumerate(track.boxes):
+            fill_box(frames[track.first_frame + offset], grow_box(box, expand))
+    return EditMask(frames, mask.notes)
+
+
+def grow_box(box: Box, share: float) -> Box:
+    """The box grown about its centre by `share` of its width and height in all."""
+    margin = 0.5 * share * np.array([box.width, box.height])
+    return box_of(edges_of(box) + np.concatenate([-margin, margin]))
+
+
+def noisy_frames(mask: EditMask) -> torch.Tensor:
+    """`[T, H, W]` bool: each object's mask averaged on a 7 x 7 grid and put back as whole cells (paper B.2).
+
+    The paper does not say what the grid spans. It spans the object's box here, so that the error is about a seventh of the
+    object whatever its size. A cell is white when half of it is; where no cell is that full, the fullest ones are.
+    """
+    out = torch.zeros_like(mask.frames)
+    for track in boxes_of(mask):
+        for offset, box in enumerate(track.boxes):
+            _add_noisy(out[track.first_frame + offset], mask.frames[track.first_frame + offset], box)
+    return out
+
+
+def _add_noisy(out: torch.Tensor, frame: torch.Tensor, box: Box) -> None:
+    left, top, right, bottom = edges_of(box).round().astype(int).tolist()
+    part = frame[top:bottom, left:right].numpy()
+    if not part.any():
+        return
+    cells = cv2.resize(part.astype(np.float32), (NOISY_GRID, NOISY_GRID), interpolation=cv2.INTER_AREA)
+    white = (cells >= min(0.5, float(cells.max()))).astype(np.uint8)
+    large = cv2.resize(white, (right - left, bottom - top), interpolation=cv2.INTER_NEAREST)
+    out[top:bottom, left:right] |= torch.from_numpy(large > 0)
+
+
+def dilate(mask: EditMask, pixels: int) -> EditMask:
+    """The region grown by a disc of that radius."""
+    if pixels <= 0:
+        return mask
+    kernel = _disc(pixels)
+    grown = [torch.from_numpy(cv2.dilate(frame.numpy().view(np.uint8), kernel) > 0) for frame in mask.frames]
+    return EditMask(torch.stack(grown), mask.notes)
+
+
+def _close(frames: torch.Tensor, radius: int) -> torch.Tensor:
+    kernel = _disc(radius)
+    closed = [cv2.morphologyEx(frame.numpy().view(np.uint8), cv2.MORPH_CLOSE, kernel) > 0 for frame in frames]
+    return torch.stack([torch.from_numpy(frame) for frame in closed]) | frames
+
+
+def _disc(radius: int) -> cv2.typing.MatLike:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+
+
+def feather(mask: torch.Tensor, radius: int) -> torch.Tensor:
+    """Blend weights `[T, H, W]` float32 of a bool mask `[T, H, W]`: see `feather_frame`."""
+    return torch.stack([feather_frame(frame, radius) for frame in mask])
+
+
+def feather_frame(frame: torch.Tensor, radius: int) -> torch.Tensor:
+    """Blend weights `[H, W]` float32 of a bool mask `[H, W]`.
+
+    Exactly 0 outside, so that the source's pixels stay; inside they rise smoothly to exactly 1 over `radius` pixels. The
+    frame's own border is no edge. A part too thin for that rises over half of its depth, so that it never stays a ghost.
+    """
+    if radius <= 0 or not frame.any() or frame.all():
+        return frame.float()
+    rows, columns = (torch.nonzero(frame.any(axis)).flatten().tolist() for axis in (1, 0))
+    # One pixel more on each side, so that the region's edge stays an edge; the frame's border is none.
+    window = np.s_[max(0, rows[0] - 1) : rows[-1] + 2, max(0, columns[0] - 1) : columns[-1] + 2]
+    weight = torch.zeros(frame.shape)
+    weight[window] = torch.from_numpy(_rise(np.ascontiguousarray(frame[window].numpy()).view(np.uint8), radius))
+    return weight
+
+
+def _rise(inside: npt.NDArray[np.uint8], radius: int) -> npt.NDArray[np.float32]:
+    depth = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    count, found = cv2.connectedComponents(inside, connectivity=8)
+    labels = np.asarray(found, dtype=np.int32)
+    deepest = np.zeros(count, np.float32)
+    np.maximum.at(deepest, labels.ravel(), depth.ravel())
+    width = np.minimum(radius + 1, np.maximum(1, deepest / 2))[labels]
+    weight = np.clip(depth / width, 0, 1)
+    return np.asarray(weight * weight * (3 - 2 * weight), dtype=np.float32)
+
+
+def snap(mask: torch.Tensor, cell: tuple[int, int]) -> torch.Tensor:
+    """The bool mask `[T, H, W]` grown outward to whole cells of (height, width) pixels, counted from the frame's top left."""
+    grown = _cells_touched(mask, cell).repeat_interleave(cell[0], 1).repeat_interleave(cell[1], 2)
+    return grown[:, : mask.shape[1], : mask.shape[2]].contiguous()
+
+
+def hole_union(mask: torch.Tensor, stride: int = 4) -> torch.Tensor:
+    """The union of the bool mask `[T, H, W]` over the frames of each latent frame: 1 + `stride` + `stride` + ...
+
+    The autoencoder mixes the frames of a group, so a pixel hidden in one of them would still be seen through the others.
+    The first frame stands alone; a last group that is not full is united as it is.
+    """
+    out = mask.clone()
+    for start in range(1, len(mask), stride):
+        out[start : start + stride] = mask[start : start + stride].any(0)
+    return out
+
+
+def cell_keep(mask: torch.Tensor, cell: tuple[int, int], stride: int = 4) -> torch.Tensor:
+    """`[F, h, w]` bool: True where a latent cell is given, which takes every pixel of all its frames outside the mask.
+
+    `stride` frames make a latent frame after the first; 1 keeps frames apart. Cells that the frame cuts off count as whole.
+    """
+    touched = _cells_touched(mask, cell)
+    groups = [touched[:1], *(touched[start : start + stride] for start in range(1, len(mask), stride))]
+    return ~torch.stack([group.any(0) for group in groups])
+
+
+def _cells_touched(mask: torch.Tensor, cell: tuple[int, int]) -> torch.Tensor:
+    """`[T, h, w]` bool: True where any pixel of the cell is in the mask."""
+    frames, height, width = mask.shape
+    rows, columns = -(-height // cell[0]), -(-width // cell[1])
+    padded = F.pad(mask, (0, columns * cell[1] - width, 0, rows * cell[0] - height))
+    return padded.view(frames, rows, cell[0], columns, cell[1]).any(4).any(2)

@@ -1,0 +1,126 @@
+"""Wan 2.1 image-to-video and its relatives with the same input: [noise | packed mask | V_cond latents] (Wan2.1 `wan/image2video.py`)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from lora_edit.conditioning.sample import Sample
+from lora_edit.models.family import EncodedSample, Geometry
+from lora_edit.models.packing import pack_mask
+
+_ATTENTION = r"attn[12]\.(to_q|to_k|to_v|to_out\.0)"
+WAN_TARGETS = {
+    "attention+ffn": rf"blocks\.\d+\.({_ATTENTION}|ffn\.net\.(0\.proj|2))",
+    "attention": rf"blocks\.\d+\.{_ATTENTION}",
+    "query+key": r"blocks\.\d+\.attn[12]\.(to_q|to_k)",
+}
+"""The reference adapts every linear of a block but the image key and value (LoRAEdit `models/base.py`); the paper's text, attention only."""
+
+
+class Autoencoder(Protocol):
+    """Pixels `[B, 3, T, H, W]` in [-1, 1] <-> normalised latents `[B, z, F, h, w]`, without randomness."""
+
+    z_dim: int
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor: ...  # noqa: D102
+    def decode(self, latents: torch.Tensor) -> torch.Tensor: ...  # noqa: D102
+
+
+class WanAutoencoder:
+    """diffusers' `AutoencoderKLWan` with Wan's conventions: the posterior's mode, shifted and scaled per channel (`pipeline_wan_i2v.py`)."""
+
+    def __init__(self, vae: Any) -> None:
+        self.vae = vae
+        self.z_dim: int = vae.config.z_dim
+        shape = (1, self.z_dim, 1, 1, 1)
+        self.mean = torch.tensor(vae.config.latents_mean, dtype=torch.float32, device=vae.device).view(shape)
+        self.std = torch.tensor(vae.config.latents_std, dtype=torch.float32, device=vae.device).view(shape)
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels `[B, 3, T, H, W]` -> normalised latents."""
+        mode = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode()
+        return (mode.float() - self.mean) / self.std
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Normalised latents -> pixels `[B, 3, T, H, W]`, clamped to [-1, 1]."""
+        return self.vae.decode((latents.float() * self.std + self.mean).to(self.vae.dtype), return_dict=False)[0].float().clamp(-1, 1)
+
+
+@dataclass(frozen=True)
+class WanParts:
+    """The loaded pieces of one checkpoint. `embed_prompt` maps a prompt to `[1, L, D]`; `embed_image` a `[3, H, W]` frame to `[1, N, D]`."""
+
+    name: str
+    geometry: Geometry
+    transformer: nn.Module
+    autoencoder: Autoencoder
+    embed_prompt: Callable[[str], torch.Tensor]
+    embed_image: Callable[[torch.Tensor], torch.Tensor] | None
+    device: torch.device
+    dtype: torch.dtype
+
+
+class WanFamily:
+    """`Family` for every model that takes its condition as extra input channels in Wan's order."""
+
+    def __init__(self, parts: WanParts) -> None:
+        self.parts = parts
+        self.name, self.geometry, self.transformer = parts.name, parts.geometry, parts.transformer
+        self.z_dim = parts.autoencoder.z_dim
+        self.lora_targets = WAN_TARGETS
+        self._fingerprint = ""
+
+    def encode_prompt(self, prompt: str) -> torch.Tensor:
+        """Prompt -> embeddings `[1, L, D]`."""
+        return self.parts.embed_prompt(prompt).to(self.parts.device, self.parts.dtype)
+
+    @torch.no_grad()
+    def encode_sample(self, sample: Sample) -> EncodedSample:
+        """Encode V_cond whole (never a spliced latent: the autoencoder mixes frames), pack M_cond, encode V_target."""
+        encode, device = self.parts.autoencoder.encode, self.parts.device
+        mask = pack_mask(sample.m_cond[None].to(device), self.geometry.cell, self.geometry.group)
+        condition = torch.cat([mask, encode(sample.v_cond[None].to(device))], 1)
+        keep = None if sample.m_blend is None else pack_mask(sample.m_blend[None].to(device), self.geometry.cell, self.geometry.group)
+        return EncodedSample(
+            condition=condition.to(self.parts.dtype),
+            generate=1 - mask.amin(1, keepdim=True),
+            prompt_embeds=self.encode_prompt(sample.prompt),
+            target=None if sample.v_target is None else encode(sample.v_target[None].to(device)),
+            image_embeds=None if self.parts.embed_image is None else self.parts.embed_image(sample.image.to(device)).to(self.parts.dtype),
+            blend=None if sample.v_blend is None else encode(sample.v_blend[None].to(device)),
+            blend_keep=None if keep is None else keep.amin(1, keepdim=True),
+        )
+
+    def predict_velocity(self, latents: torch.Tensor, time: torch.Tensor, encoded: EncodedSample) -> torch.Tensor:
+        """Velocity (noise - data) `[B, z, F, h, w]` in float32; the model is told `1000 * time`."""
+        batch = len(latents)
+        image = encoded.image_embeds
+        out = self.transformer(
+            torch.cat([latents.to(self.parts.dtype), encoded.condition.expand(batch, -1, -1, -1, -1)], 1),
+            time * 1000,
+            encoded.prompt_embeds.expand(batch, -1, -1),
+            encoder_hidden_states_image=None if image is None else image.expand(batch, -1, -1),
+            return_dict=False,
+        )[0]
+        return out.float()
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents `[1, z, F, h, w]` -> pixels `[3, T, H, W]` in [-1, 1] on the CPU."""
+        return self.parts.autoencoder.decode(latents)[0].cpu()
+
+    def fingerprint(self) -> str:
+        """Hash of the name and the transformer's first and last weights: cheap, and different for every checkpoint."""
+        if not self._fingerprint:
+            digest = hashlib.sha256(self.name.encode())
+            weights = [p for n, p in self.transformer.named_parameters() if "lora_" not in n]
+            for tensor in (weights[0], weights[-1]):
+                digest.update(tensor.detach().float().cpu().numpy().tobytes())
+            self._fingerprint = digest.hexdigest()[:16]
+        return self._fingerprint

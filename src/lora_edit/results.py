@@ -1,0 +1,99 @@
+"""What a run shows afterwards: result, side-by-side video, contact sheet, loss curve, report."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from lora_edit.config import EditSettings
+from lora_edit.evaluation.plots import loss_plot
+from lora_edit.evaluation.report import Report, write_report
+from lora_edit.evaluation.summary import evaluate
+from lora_edit.inputs import Clip
+from lora_edit.run import Run, content_hash
+from lora_edit.types import Video
+from lora_edit.video.lossless import save_frames
+from lora_edit.video.sheet import contact_sheet, save_image, side_by_side
+from lora_edit.video.write import write_video
+
+
+def next_sample(run: Run) -> Path:
+    """A free name in the run's `samples/`."""
+    (run.folder / "samples").mkdir(exist_ok=True)
+    number = 0
+    while (path := run.folder / "samples" / f"sample_{number:03d}.mp4").exists():
+        number += 1
+    return path
+
+
+def frame_notes(clip: Clip) -> tuple[str, ...]:
+    """Remarks on the edit that a person should read beside the result."""
+    if bool(clip.edit_mask.frames.all()):
+        return ("the mask covers the whole frame: nothing of the source is kept as it is",)
+    return ()
+
+
+def write_results(
+    run: Run, settings: EditSettings, clip: Clip, video: Video, output: Path, seconds: dict[str, float], notes: tuple[str, ...]
+) -> None:
+    """Write `result.mp4`, lossless `result/` frames, `compare.mp4`, `sheet.png`, the loss curve and `report.html` into the run folder."""
+    folder = run.folder
+    shutil.rmtree(folder / "result", ignore_errors=True)
+    save_frames(folder / "result", video.frames)
+    _copy_or_write(output, folder / "result.mp4", video)
+    pair = side_by_side(clip.video.frames, video.frames)
+    source = clip.video
+    write_video(folder / "compare.mp4", Video(pair, source.fps, source.times, None, source.source, source.start_time, source.has_sound), overwrite=True)
+    save_image(folder / "sheet.png", contact_sheet([source.frames, outline(source.frames, clip.edit_mask.frames), video.frames], ["source", "edit region", "edited"]))
+    manifest = run.manifest()
+    if manifest.get("losses"):
+        loss_plot(manifest["losses"], [(name, steps) for name, steps in manifest["stages"]], folder / "loss.png")
+    metrics = evaluate(video, source, None, clip.edit_mask, clip.first_frame).to_json()
+    run.update_manifest(
+        seconds=seconds, metrics=metrics, notes=list(notes), result_hash=content_hash(video.frames), output=str(output), model=settings.model
+    )
+    write_report(
+        folder / "report.html",
+        Report(
+            title=f"{Path(settings.input.source).name}, edited",
+            result=Path("result.mp4"),
+            compare=Path("compare.mp4"),
+            sheet=Path("sheet.png"),
+            loss_plot=Path("loss.png") if manifest.get("losses") else None,
+            facts=_facts(settings, video, seconds),
+            notes=list(notes),
+            metrics=metrics,
+        ),
+    )
+    run.log(f"wrote {output}")
+
+
+def outline(frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Frames `[T, H, W, 3]` with all but the edit region dimmed."""
+    out = frames.clone()
+    for frame, region in zip(out, mask, strict=True):
+        frame[~region] = frame[~region] // 3
+    return out
+
+
+def _copy_or_write(output: Path, target: Path, video: Video) -> None:
+    if output.suffix == ".mp4":
+        shutil.copyfile(output, target)
+    else:
+        write_video(target, video, overwrite=True)
+
+
+def _facts(settings: EditSettings, video: Video, seconds: dict[str, float]) -> list[tuple[str, str]]:
+    training, generation = settings.training, settings.generation
+    return [
+        ("model", settings.model),
+        ("frames, size, rate", f"{video.num_frames}, {video.size}, {float(video.fps):g} per second"),
+        ("method", settings.method.conditioning),
+        ("training steps", f"{training.motion_steps} motion, {training.appearance_steps if settings.input.references else 0} appearance"),
+        ("LoRA", f"rank {settings.lora.rank}, {settings.lora.targets}, rate {training.learning_rate:g}"),
+        ("sampling", f"{generation.steps} steps, guidance {generation.guidance_scale:g}, shift {generation.shift:g}"),
+        ("seed", str(settings.seed)),
+        ("seconds", ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())),
+    ]

@@ -1,0 +1,137 @@
+"""The run folder: everything that one edit needs, makes and learns about itself, so that it can be stopped, resumed and repeated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lora_edit.config import EditSettings, dump_toml, read_toml, resolve
+from lora_edit.errors import RunError
+
+_LIBRARIES = ("lora-edit", "torch", "diffusers", "peft", "av")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Paths inside one run folder."""
+
+    folder: Path
+
+    @property
+    def settings_file(self) -> Path:
+        """The resolved settings."""
+        return self.folder / "edit.toml"
+
+    @property
+    def manifest_file(self) -> Path:
+        """Versions, hashes, seeds, timings, memory."""
+        return self.folder / "manifest.json"
+
+    @property
+    def lora_file(self) -> Path:
+        """The trained LoRA."""
+        return self.folder / "lora" / "edit.safetensors"
+
+    @property
+    def checkpoint_file(self) -> Path:
+        """State of unfinished (and finished) training."""
+        return self.folder / "checkpoints" / "training.pt"
+
+    @property
+    def log_file(self) -> Path:
+        """What happened, with times."""
+        return self.folder / "log.txt"
+
+    def settings(self) -> EditSettings:
+        """The settings the run was made with. Raises `RunError` when this is no run folder."""
+        if not self.settings_file.is_file():
+            raise RunError(f"{self.folder}: not a run folder (edit.toml is missing); make one with `lora-edit new`")
+        return resolve(read_toml(self.settings_file))
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest so far; empty when none was written."""
+        return json.loads(self.manifest_file.read_text("utf-8")) if self.manifest_file.is_file() else {}
+
+    def update_manifest(self, **entries: Any) -> None:
+        """Add or replace top-level entries, atomically."""
+        write_atomically(self.manifest_file, json.dumps({**self.manifest(), **entries}, indent=2, sort_keys=True) + "\n")
+
+    def log(self, text: str) -> None:
+        """Append one line with the time."""
+        with self.log_file.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for one process; the lock ends with the process, however it ends. Raises `RunError` when another holds it."""
+        with (self.folder / ".lock").open("w") as file:
+            if not _try_lock(file.fileno()):
+                raise RunError(f"{self.folder}: another lora-edit process is working on this run; wait for it or give another --run")
+            yield
+
+
+def make_run(folder: Path, settings: EditSettings) -> Run:
+    """Create the folder, or open it again for the same edit.
+
+    Raises `RunError` when it holds another edit (nothing is overwritten) or something that is no run at all.
+    """
+    run = Run(folder)
+    if run.settings_file.is_file():
+        if run.settings() != settings:
+            raise RunError(f"{folder}: holds a run with other settings; give another --run or remove it")
+        return run
+    if folder.exists() and (not folder.is_dir() or any(p.name != "edit.toml.part" for p in folder.iterdir())):
+        raise RunError(f"{folder}: exists and is not a run folder; give another --run")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(run.settings_file, dump_toml(settings))
+    run.update_manifest(
+        versions={name: version(name) for name in _LIBRARIES},
+        python=sys.version.split()[0],
+        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        seed=settings.seed,
+        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    )
+    return run
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a kill leaves the old one or the new one, never half."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, "utf-8")
+    os.replace(part, path)
+
+
+def content_hash(*parts: torch.Tensor | str | None) -> str:
+    """Hash of tensors' and texts' contents: caches keyed by it cannot go stale."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, torch.Tensor):
+            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
+            digest.update(part.detach().contiguous().cpu().numpy().tobytes())
+        else:
+            digest.update(repr(part).encode())
+    return digest.hexdigest()
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,103 @@
+"""From a canvas to what the loops take: encoded training samples by stage, and the windows of the generated clip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from lora_edit.canvas import Canvas
+from lora_edit.conditioning.method import APPEARANCE, INFERENCE, MOTION
+from lora_edit.conditioning.recolour import draw_colour_map, recolour
+from lora_edit.conditioning.sample import Sample
+from lora_edit.conditioning.windows import Window, inference_windows, training_windows
+from lora_edit.config import EditSettings
+from lora_edit.generation.denoise import denoise
+from lora_edit.models.family import EncodedSample, Family
+from lora_edit.seeds import named_generator
+from lora_edit.training.loop import Stage
+
+
+def caption(settings: EditSettings) -> str:
+    """[p*] + c, the paper's prompt (3.1)."""
+    return ", ".join(part for part in (settings.trigger, settings.prompt) if part)
+
+
+def training_stages(family: Family, canvas: Canvas, settings: EditSettings) -> list[Stage]:
+    """Motion learning on the masked source, then appearance learning on the edited later frames, if there are any."""
+    training = settings.training
+    plain, varied = motion_samples(family, canvas, settings)
+    share = training.recolour if varied else 0.0
+    weights = [(1 - share) / len(plain)] * len(plain) + [share / max(1, len(varied))] * len(varied)
+    stages = [Stage("motion", [*plain, *varied], weights, training.motion_steps)]
+    looks = appearance_samples(family, canvas, settings)
+    if looks and training.appearance_steps:
+        keep = training.motion_share
+        stages.append(
+            Stage("appearance", [*looks, *plain, *varied], [(1 - keep) / len(looks)] * len(looks) + [w * keep for w in weights], training.appearance_steps)
+        )
+    return [stage for stage in stages if stage.steps]
+
+
+def motion_samples(family: Family, canvas: Canvas, settings: EditSettings) -> tuple[list[EncodedSample], list[EncodedSample]]:
+    """The clip's training windows as they are, and recoloured copies of them."""
+    build, group = MOTION[settings.method.conditioning], family.geometry.group
+    longest = settings.training.window or family.geometry.max_frames
+    windows = training_windows(canvas.source.shape[1], longest, group)
+    clips = [canvas.window(window.frames, group) for window in windows]
+    samples = [build(source, mask, caption(settings)) for source, mask in clips]
+    plain = [family.encode_sample(sample) for sample in samples]
+    varied: list[EncodedSample] = []
+    if settings.training.recolour > 0:
+        generator = named_generator(settings.seed, "recolour")
+        for number in range(max(settings.training.recolour_variants, len(samples))):
+            sample, mask = samples[number % len(samples)], clips[number % len(samples)][1]
+            varied.append(family.encode_sample(recolour(sample, mask, draw_colour_map(generator))))
+    return plain, varied
+
+
+def appearance_samples(family: Family, canvas: Canvas, settings: EditSettings) -> list[EncodedSample]:
+    """One single-frame sample for each edited later frame (paper 3.3.2)."""
+    build = APPEARANCE[settings.method.appearance_mask]
+    return [
+        family.encode_sample(build(canvas.source[:, number], picture, canvas.edit_mask[number], caption(settings)))
+        for number, picture in sorted(canvas.references.items())
+    ]
+
+
+def _inference_sample(canvas: Canvas, window: Window, made: torch.Tensor, settings: EditSettings, group: int) -> Sample:
+    source, mask = canvas.window(window.frames, group)
+    given = {place: made[:, frame] for place, frame in enumerate(window.frames[: window.known + 1]) if place}
+    given |= {place: canvas.anchors[frame] for place, frame in enumerate(window.frames) if frame in canvas.anchors and place not in given}
+    return INFERENCE[settings.method.conditioning](source, canvas.first_frame, mask, caption(settings), given)
+
+
+def generate_windows(
+    family: Family, canvas: Canvas, settings: EditSettings, seed: int, on_step: Callable[[int, int], None]
+) -> torch.Tensor:
+    """The generated clip at the model's size, `[3, T, h, w]` in [-1, 1]; long clips window by window, each shown the frames before it."""
+    generation, group = settings.generation, family.geometry.group
+    windows = inference_windows(canvas.source.shape[1], family.geometry.max_frames, generation.overlap, group)
+    made = canvas.source.clone()
+    made[:, 0] = canvas.first_frame
+    total = len(windows) * generation.steps
+    for number, window in enumerate(windows):
+        sample = _inference_sample(canvas, window, made, settings, group)
+        negative = None
+        encoded = family.encode_sample(sample)
+        if generation.guidance_scale != 1:
+            negative = _with_prompt(encoded, family.encode_prompt(generation.negative_prompt))
+        generator = named_generator(seed, "generate", number)
+        latents = denoise(
+            family, encoded, generation, generator, negative=negative, on_step=lambda done, _, n=number: on_step(n * generation.steps + done, total)
+        )
+        pixels = family.decode(latents)
+        for place, frame in enumerate(window.frames):
+            if place > window.known or number == 0:
+                made[:, frame] = pixels[:, place] if frame else made[:, 0]
+    return made
+
+
+def _with_prompt(encoded: EncodedSample, prompt_embeds: torch.Tensor) -> EncodedSample:
+    return replace(encoded, prompt_embeds=prompt_embeds)

@@ -1,0 +1,50 @@
+"""State of a training run that survives a kill at any moment."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: steps done over all stages, and each step's loss."""
+
+    step: int
+    losses: list[float]
+
+
+def save(path: Path, parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, progress: Progress, key: str) -> None:
+    """Write to a neighbour, flush to disk, then rename: the file is always a whole one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    state = {
+        "key": key,
+        "step": progress.step,
+        "losses": progress.losses,
+        "parameters": {name: p.detach().cpu() for name, p in parameters.items()},
+        "optimiser": optimiser.state_dict(),
+    }
+    with part.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def restore(path: Path, parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, key: str) -> Progress:
+    """Put a checkpoint back, or start at step 0 when there is none or it belongs to other settings (`key`)."""
+    if not path.exists():
+        return Progress(0, [])
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["key"] != key:
+        return Progress(0, [])
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state["parameters"][name])
+    optimiser.load_state_dict(state["optimiser"])
+    return Progress(state["step"], state["losses"])

@@ -1,0 +1,94 @@
+"""Words that every room shares.
+
+Shapes, written the same way everywhere:
+
+| name | shape | values |
+|---|---|---|
+| frames | `[T, H, W, 3]` uint8 | sRGB as decoded, 0..255; the only layout in which whole clips are kept |
+| pixels | `[B, C, T, H, W]` float | what the autoencoder takes, in [-1, 1]; `[C, T, H, W]` for one clip |
+| latents | `[B, C, F, h, w]` float | F = 1 + (T - 1) / 4 and h = H / 8 for the Wan 2.1 autoencoder |
+| edit mask | `[T, H, W]` bool | True (white) = edit here |
+| `M_cond` | `[1, T, H, W]` float | 1 = given, 0 = to generate: the opposite of the edit mask |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Size:
+    """Height and width in pixels."""
+
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in pixels: left and top inside, `left + width` and `top + height` outside."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Video:
+    """A decoded clip.
+
+    `frames` is `[T, H, W, 3]` uint8, upright (rotation metadata applied). `times` holds each frame's time in seconds
+    from the first one, so that a clip of variable frame rate keeps it. `alpha` is `[T, H, W]` uint8 where the source
+    has transparency. `source` and `start_time` (seconds into it) say where sound can be copied from.
+    """
+
+    frames: torch.Tensor
+    fps: Fraction
+    times: tuple[float, ...]
+    alpha: torch.Tensor | None = None
+    source: Path | None = None
+    start_time: float = 0.0
+    has_sound: bool = False
+
+    def __post_init__(self) -> None:
+        assert self.frames.dtype == torch.uint8 and self.frames.ndim == 4 and self.frames.shape[-1] == 3
+        assert len(self.times) == len(self.frames)
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return len(self.frames)
+
+    @property
+    def size(self) -> Size:
+        """Height and width of a frame."""
+        return Size(self.frames.shape[1], self.frames.shape[2])
+
+
+@dataclass(frozen=True)
+class EditMask:
+    """Where the edit lives: `frames` is `[T, H, W]` bool, True = edit. `notes` are remarks that a person should read."""
+
+    frames: torch.Tensor
+    notes: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        assert self.frames.dtype == torch.bool and self.frames.ndim == 3
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return len(self.frames)
+
+    @property
+    def size(self) -> Size:
+        """Height and width of a frame."""
+        return Size(self.frames.shape[1], self.frames.shape[2])

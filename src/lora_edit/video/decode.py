@@ -1,0 +1,159 @@
+"""Frames of a video file, one by one, upright and exact, through PyAV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.stream import Stream
+from av.video.stream import VideoStream
+
+from lora_edit.errors import VideoError
+from lora_edit.video.colors import frame_to_array
+
+_FALLBACK_RATE = Fraction(25)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One frame: `[H, W, 3 or 4]` uint8, upright, and its time in seconds on the file's clock (None where the file has none)."""
+
+    picture: np.ndarray
+    time: Fraction | None
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The file and its picture stream. Raises `VideoError` when it is no video."""
+    try:
+        container = av.open(str(path))
+    except (FFmpegError, OSError) as error:
+        raise VideoError(f"{path}: not a video that can be read ({_reason(error)}); export it again, for example as MP4") from error
+    with container:
+        # Cover art in a sound file is stored as a video stream of one picture.
+        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        if not streams:
+            kind = "sound only" if container.streams.audio else "no picture stream"
+            raise VideoError(f"{path}: {kind}; give a file with video")
+        streams[0].thread_type = "AUTO"
+        yield container, streams[0]
+
+
+def frame_rate(stream: VideoStream) -> Fraction:
+    """Frames per second as the file states them."""
+    return stream.average_rate or stream.guessed_rate or stream.base_rate or _FALLBACK_RATE
+
+
+def decode_range(path: Path, container: InputContainer, stream: VideoStream, start: int, stop: int | None) -> Iterator[Decoded]:
+    """Frames `start` to `stop - 1` (to the end when None), decoding no further than needed.
+
+    Raises `VideoError` with the number of readable frames where the file is damaged or ends before it should, and with the clip's
+    length where the range passes its end.
+    """
+    count = 0
+    watch = _EndWatch(container, stream)
+    try:
+        for packet in container.demux():
+            watch.note(packet)
+            if packet.stream is not stream:
+                continue
+            for frame in packet.decode():
+                assert isinstance(frame, av.VideoFrame)
+                if frame.is_corrupt and count >= start:
+                    raise _damaged(path, count, start, "damaged picture")
+                if count >= start:
+                    yield Decoded(_upright(frame_to_array(frame), orientation(frame)), _time(frame, stream))
+                count += 1
+                if stop is not None and count >= stop:
+                    return
+    except (FFmpegError, OSError) as error:
+        raise _damaged(path, count, start, _reason(error)) from error
+    if watch.ended_early():
+        raise _damaged(path, count, start, "the file ends before its last frame")
+    check_range(path, start, stop, count)
+
+
+def check_range(path: Path, start: int, stop: int | None, count: int) -> None:
+    """Raise `VideoError` with the clip's length where the wanted range passes its end."""
+    if count == 0:
+        raise VideoError(f"{path}: holds no frames; export it again")
+    if start >= count:
+        raise VideoError(f"{path}: start {start} is past the end; the clip has {count} frames, numbered from 0; choose a smaller start")
+    if stop is not None and stop > count:
+        raise VideoError(
+            f"{path}: {stop - start} frames from start {start} pass the end; the clip has {count} frames; ask for {count - start} or fewer"
+        )
+
+
+def orientation(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    """The display matrix's linear part (a, b, c, d) with entries -1, 0 or 1: x' = a x + c y, y' = b x + d y, y downwards.
+
+    Angles that are not multiples of 90 degrees count as upright.
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return (1, 0, 0, 1)
+    matrix = np.frombuffer(bytes(cast(bytes, data)), dtype=np.int32)[[0, 1, 3, 4]] / 65536
+    a, b, c, d = (int(value) for value in np.rint(matrix))
+    return (a, b, c, d) if sorted((abs(a), abs(b))) == [0, 1] and abs(a) == abs(d) and abs(b) == abs(c) else (1, 0, 0, 1)
+
+
+def clockwise_degrees(matrix: tuple[int, int, int, int]) -> int:
+    """0, 90, 180 or 270: by how much a player turns the stored picture clockwise (before mirroring, where it mirrors)."""
+    a, b, _, _ = matrix
+    return {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}[(a, b)]
+
+
+def _upright(picture: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
+    a, b, c, d = matrix
+    if a == 0:  # rows become columns
+        picture = picture.swapaxes(0, 1)
+        a, d = c, b
+    return picture[:: d or 1, :: a or 1]
+
+
+class _EndWatch:
+    """Notices a file that stops before the length that its header states."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self._stream = stream
+        self._stated_packets = stream.frames
+        self._packets = 0
+        self._last = Fraction(0)
+        # Matroska states no frame count, but a duration that holds; other headers' durations are often estimates.
+        stated = container.duration if "matroska" in container.format.name else None
+        self._stated_end = None if stated is None else Fraction((container.start_time or 0) + stated, av.time_base)
+
+    def note(self, packet: Packet[Stream]) -> None:
+        if packet.size and packet.stream is self._stream:
+            self._packets += 1
+        if packet.size and packet.pts is not None and packet.time_base:
+            self._last = max(self._last, (packet.pts + (packet.duration or 0)) * Fraction(packet.time_base))
+
+    def ended_early(self) -> bool:
+        if self._stated_end is not None:
+            return self._last + Fraction(3, 2) / frame_rate(self._stream) + Fraction(1, 20) < self._stated_end
+        return self._packets < self._stated_packets
+
+
+def _time(frame: av.VideoFrame, stream: VideoStream) -> Fraction | None:
+    return None if frame.pts is None else frame.pts * Fraction(frame.time_base or stream.time_base or 0)
+
+
+def _damaged(path: Path, count: int, start: int, reason: str) -> VideoError:
+    readable = max(count - start, 0)
+    remedy = f"edit only those (frames = {readable}) or export it again" if readable else "export it again"
+    return VideoError(f"{path}: {reason}; only {count} frames could be read; {remedy}")
+
+
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error)

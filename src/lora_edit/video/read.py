@@ -1,0 +1,164 @@
+"""Clips from files: `read_video` for whatever a person has, `probe` for a quick look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lora_edit.errors import VideoError
+from lora_edit.types import Size, Video
+from lora_edit.video.decode import check_range, clockwise_degrees, decode_range, frame_rate, open_video, orientation
+from lora_edit.video.images import animation_info, is_animation_file, list_images, load_animation, load_folder, load_picture, read_image
+from lora_edit.video.settings import VideoSettings
+
+__all__ = ["VideoInfo", "probe", "read_image", "read_video"]
+
+FOLDER_RATE = Fraction(25)  # a folder of pictures states no rate
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file's header says.
+
+    `num_frames` is None where only decoding would tell. `size` is upright. `rotation` is how far players turn the stored picture
+    clockwise, in degrees; `read_video` has applied it already.
+    """
+
+    num_frames: int | None
+    size: Size
+    fps: Fraction
+    has_sound: bool
+    rotation: int
+
+
+def read_video(path: Path, settings: VideoSettings | None = None) -> Video:
+    """The wanted range of a video file, an animated GIF, WebP or APNG, or a folder of pictures in natural order.
+
+    Raises `VideoError` when the path is missing, holds no video, is damaged within the range, or is shorter than the range.
+    """
+    settings = settings or VideoSettings()
+    _require(path)
+    if path.is_dir():
+        video = _read_folder(path, settings)
+    elif is_animation_file(path):
+        video = _read_animation(path, settings)
+    else:
+        video = _read_file(path, settings)
+    return video if settings.fps is None else _at_rate(video, settings.fps)
+
+
+def probe(path: Path) -> VideoInfo:
+    """Size, rate and length without reading the clip. Raises `VideoError` when the path is missing or no video."""
+    _require(path)
+    if path.is_dir():
+        paths = list_images(path)
+        height, width = load_picture(paths[0]).shape[:2]
+        return VideoInfo(len(paths), Size(height, width), FOLDER_RATE, has_sound=False, rotation=0)
+    if is_animation_file(path):
+        info = animation_info(path)
+        return VideoInfo(len(info.durations), info.size, _mean_rate(info.durations), has_sound=False, rotation=0)
+    with open_video(path) as (container, stream):
+        frame = next(container.decode(stream), None)
+        if frame is None:
+            raise VideoError(f"{path}: holds no frames; export it again")
+        rotation = clockwise_degrees(orientation(frame))
+        size = Size(frame.height, frame.width) if rotation % 180 == 0 else Size(frame.width, frame.height)
+        return VideoInfo(stream.frames or None, size, frame_rate(stream), bool(container.streams.audio), rotation)
+
+
+def _require(path: Path) -> None:
+    if not path.exists():
+        raise VideoError(f"{path}: no such file or folder; check the path")
+    if path.is_file() and path.stat().st_size == 0:
+        raise VideoError(f"{path}: the file is empty; export or download it again")
+
+
+def _stop(settings: VideoSettings) -> int | None:
+    return None if settings.frames is None else settings.start + settings.frames
+
+
+def _read_folder(path: Path, settings: VideoSettings) -> Video:
+    paths = list_images(path)
+    check_range(path, settings.start, _stop(settings), len(paths))
+    chosen = paths[settings.start : _stop(settings)]
+    frames, alpha = _collect(load_folder(chosen), len(chosen))
+    return Video(frames, FOLDER_RATE, _even_times(len(frames), FOLDER_RATE), alpha, source=path)
+
+
+def _read_animation(path: Path, settings: VideoSettings) -> Video:
+    durations = animation_info(path).durations
+    check_range(path, settings.start, _stop(settings), len(durations))
+    chosen = durations[settings.start : _stop(settings)]
+    frames, alpha = _collect(load_animation(path, settings.start, settings.start + len(chosen)), len(chosen))
+    times = tuple(float(time) for time in accumulate(chosen[:-1], initial=Fraction(0)))
+    begin = float(sum(durations[: settings.start], Fraction(0)))
+    return Video(frames, _mean_rate(durations), times, alpha, source=path, start_time=begin)
+
+
+def _read_file(path: Path, settings: VideoSettings) -> Video:
+    times: list[Fraction | None] = []
+    with open_video(path) as (container, stream):
+        fps = frame_rate(stream)
+
+        def pictures() -> Iterator[np.ndarray]:
+            for decoded in decode_range(path, container, stream, settings.start, _stop(settings)):
+                times.append(decoded.time)
+                yield decoded.picture
+
+        frames, alpha = _collect(pictures(), settings.frames or max(stream.frames - settings.start, 1))
+        has_sound = bool(container.streams.audio)
+    clock = _clock(times)
+    begin = float(clock[0]) if clock else float(settings.start / fps)
+    relative = tuple(float(time - clock[0]) for time in clock) if clock else _even_times(len(frames), fps)
+    return Video(frames, fps, relative, alpha, source=path, start_time=begin, has_sound=has_sound)
+
+
+def _collect(pictures: Iterator[np.ndarray], expected: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Frames `[T, H, W, 3]` and alpha `[T, H, W]` (None where all is opaque), held in memory once: buffers grow, nothing is stacked."""
+    frames = torch.empty(0, dtype=torch.uint8)
+    alpha: torch.Tensor | None = None
+    count = 0
+    for picture in pictures:
+        if count == 0:
+            frames = torch.empty((expected, *picture.shape[:2], 3), dtype=torch.uint8)
+        elif picture.shape[:2] != tuple(frames.shape[1:3]):
+            raise VideoError(f"the picture size changes at frame {count}; cut the clip there or export it at one size")
+        if count == len(frames):
+            frames = _grow(frames, 0)
+            alpha = None if alpha is None else _grow(alpha, 255)
+        frames[count] = torch.from_numpy(np.ascontiguousarray(picture[..., :3]))
+        if picture.shape[-1] == 4 and picture[..., 3].min() < 255:
+            alpha = torch.full(frames.shape[:3], 255, dtype=torch.uint8) if alpha is None else alpha
+            alpha[count] = torch.from_numpy(np.ascontiguousarray(picture[..., 3]))
+        count += 1
+    return frames[:count], None if alpha is None else alpha[:count]
+
+
+def _grow(buffer: torch.Tensor, value: int) -> torch.Tensor:
+    return torch.cat([buffer, torch.full_like(buffer[: max(len(buffer) // 2, 1)], value)])
+
+
+def _clock(times: list[Fraction | None]) -> list[Fraction]:
+    """The frames' times where the file gives every frame one, and all in rising order; otherwise nothing."""
+    known = [time for time in times if time is not None]
+    rising = all(earlier < later for earlier, later in pairwise(known))
+    return known if len(known) == len(times) and rising else []
+
+
+def _even_times(count: int, fps: Fraction) -> tuple[float, ...]:
+    return tuple(float(index / fps) for index in range(count))
+
+
+def _mean_rate(durations: tuple[Fraction, ...]) -> Fraction:
+    return (len(durations) / sum(durations, Fraction(0))).limit_denominator(1001)
+
+
+def _at_rate(video: Video, rate: float) -> Video:
+    fps = Fraction(rate).limit_denominator(1001)
+    return Video(video.frames, fps, _even_times(video.num_frames, fps), video.alpha, video.source, video.start_time, has_sound=False)

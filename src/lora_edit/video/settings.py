@@ -1,0 +1,19 @@
+"""Settings of the video room."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Codec = Literal["h264", "h264-444", "prores", "ffv1"]
+
+
+class VideoSettings(BaseModel):
+    """Which part of the source is edited and how the result is written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    start: int = Field(0, ge=0, description="first source frame of the range")
+    frames: int | None = Field(None, ge=1, description="number of source frames; all to the end when left out")
+    fps: float | None = Field(None, gt=0, description="play the range at this rate instead of the source's; drops the sound")
+    codec: Codec = Field("h264", description="how the result is encoded; frames are kept losslessly beside it anyway")

@@ -1,0 +1,72 @@
+"""Pictures for people: contact sheets and side-by-side clips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from lora_edit.errors import VideoError
+from lora_edit.types import Size
+from lora_edit.video.lossless import encode_png
+from lora_edit.video.resize import resize_frames
+
+_LABEL_HEIGHT = 24
+_GAP = 4
+_BACKGROUND = 255
+
+
+def contact_sheet(rows: Sequence[torch.Tensor], labels: Sequence[str], columns: int = 8, cell_height: int = 160) -> torch.Tensor:
+    """`[H, W, 3]` uint8: evenly spaced frames of each clip in a labelled row of its own.
+
+    Each of `rows` is `[T, H, W, 3]` uint8; first and last frame are always shown, and a shorter clip fills fewer cells.
+    """
+    assert len(rows) == len(labels) and rows and columns >= 1
+    strips = [_strip(frames, columns, cell_height) for frames in rows]
+    width = max(strip.shape[1] for strip in strips)
+    parts = [part for strip, label in zip(strips, labels, strict=True) for part in (_caption(label, width), _widen(strip, width))]
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def side_by_side(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Two clips `[T, H, W, 3]` uint8 as one, `right` brought to `left`'s height. Raises `VideoError` when their lengths differ."""
+    if len(left) != len(right):
+        raise VideoError(f"clips of {len(left)} and {len(right)} frames cannot stand side by side; give clips of one length")
+    height, width = left.shape[1], max(1, round(right.shape[2] * left.shape[1] / right.shape[1]))
+    return torch.cat([left, resize_frames(right, Size(height, width))], dim=2)
+
+
+def save_image(path: Path, image: torch.Tensor) -> None:
+    """Write `[H, W, 3]` uint8 as a PNG file, replacing an older one. Raises `VideoError` when that is impossible."""
+    if path.suffix.lower() != ".png":
+        raise VideoError(f"{path}: pictures are written as PNG; give a name that ends in .png")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(image.contiguous().cpu().numpy()))
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be written ({error.strerror}); choose a writable folder with free space") from error
+
+
+def _strip(frames: torch.Tensor, columns: int, cell_height: int) -> np.ndarray:
+    count = min(columns, len(frames))
+    chosen = np.linspace(0, len(frames) - 1, count).round().astype(int).tolist()
+    width = max(1, round(frames.shape[2] * cell_height / frames.shape[1]))
+    cells = resize_frames(frames[chosen], Size(cell_height, width)).cpu().numpy()
+    strip = np.full((cell_height + _GAP, count * (width + _GAP) - _GAP, 3), _BACKGROUND, dtype=np.uint8)
+    for index, cell in enumerate(cells):
+        left = index * (width + _GAP)
+        strip[:cell_height, left : left + width] = cell
+    return strip
+
+
+def _widen(strip: np.ndarray, width: int) -> np.ndarray:
+    return np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0)), constant_values=_BACKGROUND)
+
+
+def _caption(label: str, width: int) -> np.ndarray:
+    bar = np.full((_LABEL_HEIGHT, width, 3), _BACKGROUND, dtype=np.uint8)
+    text = label.encode("ascii", "replace").decode("ascii")  # OpenCV's built-in font knows ASCII only
+    return np.asarray(cv2.putText(bar, text, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA))

@@ -1,0 +1,40 @@
+"""Frame times as whole ticks of a clock, the form in which files store them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+
+from lora_edit.types import Video
+
+_FINE = Fraction(1, 90_000)  # MPEG's clock: divides milliseconds and the common frame rates
+_SLACK = 0.0011  # Matroska rounds times to milliseconds; a steady clip read from it still counts as steady
+
+
+@dataclass(frozen=True)
+class Ticks:
+    """`starts` and `durations` of every frame in units of `time_base` seconds."""
+
+    time_base: Fraction
+    starts: tuple[int, ...]
+    durations: tuple[int, ...]
+
+
+def frame_ticks(video: Video) -> Ticks:
+    """One tick per frame for a steady rate, otherwise the frames' own times on a fine clock; the last frame lasts 1 / fps."""
+    period = 1 / video.fps
+    slack = min(_SLACK, float(period) / 4)
+    if all(abs(time - index * float(period)) <= slack for index, time in enumerate(video.times)):
+        return Ticks(period, tuple(range(video.num_frames)), (1,) * video.num_frames)
+    return ticks_of(video, _FINE)
+
+
+def ticks_of(video: Video, time_base: Fraction) -> Ticks:
+    """The frames' own times on a given clock; every frame lasts at least one tick."""
+    starts: list[int] = []
+    for time in (*video.times, video.times[-1] + float(1 / video.fps)):
+        tick = round(time / float(time_base))
+        starts.append(max(tick, starts[-1] + 1) if starts else tick)
+    durations = tuple(later - earlier for earlier, later in pairwise(starts))
+    return Ticks(time_base, tuple(starts[:-1]), durations)

@@ -1,0 +1,59 @@
+"""Colour matching."""
+
+from __future__ import annotations
+
+import torch
+
+from lora_edit.compositing.color import match_colour
+
+
+def clip(seed: int = 0) -> torch.Tensor:
+    coarse = torch.rand(6, 3, 4, 6, generator=torch.Generator().manual_seed(seed))
+    large = torch.nn.functional.interpolate(coarse, size=(32, 48), mode="bilinear")
+    return (40 + 170 * large).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def ring() -> torch.Tensor:
+    where = torch.zeros(6, 32, 48, dtype=torch.bool)
+    where[:, :8] = True
+    return where
+
+
+def test_gain_and_offset_are_undone_everywhere() -> None:
+    reference = clip()
+    generated = (reference.float() * 0.9 + torch.tensor([4.0, -3.0, 8.0])).round().to(torch.uint8)
+    matched = match_colour(generated, reference, ring())
+    assert matched.dtype == torch.uint8
+    assert (matched.float() - reference.float()).abs().mean() < 1
+    assert (matched.float() - reference.float()).abs().max() <= 4
+
+
+def test_edited_pixels_in_the_ring_do_not_mislead() -> None:
+    reference = clip()
+    generated = (reference.float() + 6).to(torch.uint8)
+    generated[:, :4, :10] = 255 - generated[:, :4, :10]
+    matched = match_colour(generated, reference, ring())
+    assert (matched[:, 10:].float() - reference[:, 10:].float()).abs().mean() < 1
+
+
+def test_correction_is_bounded() -> None:
+    reference = torch.full((2, 20, 20, 3), 200, dtype=torch.uint8)
+    generated = torch.full_like(reference, 60)
+    assert match_colour(generated, reference, torch.ones(2, 20, 20, dtype=torch.bool)).unique().tolist() == [84]
+
+
+def test_a_drift_is_followed_and_frames_without_known_pixels_are_corrected() -> None:
+    reference = clip()
+    generated = reference.float() + torch.linspace(0, 2, 6)[:, None, None, None]
+    where = ring()
+    where[3] = False
+    matched = match_colour(generated, reference, where)
+    assert matched.dtype == torch.float32
+    assert (matched - reference.float()).abs().max() < 2
+
+
+def test_too_few_known_pixels_change_nothing() -> None:
+    generated = clip()
+    where = torch.zeros(6, 32, 48, dtype=torch.bool)
+    where[0, 0, :40] = True
+    assert match_colour(generated, clip(1), where) is generated

@@ -1,0 +1,26 @@
+"""What every test shares: no network, no display, a bounded number of threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+if "OMP_NUM_THREADS" not in os.environ:
+    # Small tensors gain nothing from more threads, and a shared machine loses.
+    torch.set_num_threads(min(4, os.cpu_count() or 1))
+
+
+@pytest.fixture
+def single_thread() -> Iterator[None]:
+    """One torch thread: sums then run in one order, so that golden numbers do not depend on the machine's core count."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,110 @@
+"""The report page."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from lora_edit.errors import RunError
+from lora_edit.evaluation.report import Report, render_report, write_report
+
+VOID = {"img", "meta"}
+
+
+class Outline(HTMLParser):
+    """Collects the tags, and holds that they are nested properly."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+FULL = Report(
+    title="Edit of <clip> & more",
+    result=Path("result.mp4"),
+    compare=Path("compare #1.mp4"),
+    sheet=Path("samples/sheet.png"),
+    loss_plot=Path("loss.png"),
+    facts=[("prompt", '<script>alert("x")</script>'), ("seed", "0")],
+    notes=["the mask is <empty>"],
+    metrics={"region_psnr": 24.0485, "background_psnr": None, "background_exact": True, "flicker": None, "clip_score": 0.5},
+)
+
+
+def test_text_is_escaped() -> None:
+    page = render_report(FULL)
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(" in page
+    assert "Edit of &lt;clip&gt; &amp; more" in page
+    assert "the mask is &lt;empty&gt;" in page
+
+
+def test_the_page_is_whole_and_accessible() -> None:
+    page = render_report(FULL)
+    assert page.lstrip().startswith("<!doctype html>")
+    outline = Outline(page)
+    assert outline.all("html")[0]["lang"] == "en"
+    assert [video["src"] for video in outline.all("video")] == ["compare%20%231.mp4", "result.mp4"]
+    assert all("controls" in video and video["aria-label"] for video in outline.all("video"))
+    assert [image["src"] for image in outline.all("img")] == ["samples/sheet.png", "loss.png"]
+    assert all(image["alt"] for image in outline.all("img"))
+    assert len(outline.all("caption")) == len(outline.all("table")) == 2
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_nothing_comes_from_elsewhere() -> None:
+    assert not re.search(r"https?:|//|@import|<link|<iframe", render_report(FULL).replace("</", ""))
+
+
+def test_metrics_are_words_and_units() -> None:
+    page = render_report(FULL)
+    assert "24.05 dB" in page
+    assert re.search(r"Background, PSNR</th><td>every pixel equal", page)
+    assert re.search(r"Flicker</th><td>not measured", page)
+    assert re.search(r"clip score</th><td>0\.5", page)
+    assert "background_exact" not in page
+
+
+def test_what_is_left_out_is_not_shown() -> None:
+    outline = Outline(render_report(Report(title="Nothing yet")))
+    assert not [tag for tag in ("video", "img", "table", "section") if outline.all(tag)]
+
+
+def test_what_browsers_cannot_play_is_linked() -> None:
+    outline = Outline(render_report(Report(title="t", result=Path("result.mkv"), compare=Path("compare.gif"))))
+    assert not outline.all("video")
+    assert [link["href"] for link in outline.all("a")] == ["compare.gif", "result.mkv"]
+    assert [image["src"] for image in outline.all("img")] == ["compare.gif"]
+
+
+def test_paths_outside_the_run_folder_are_a_fault_of_ours() -> None:
+    for path in (Path("../result.mp4"), Path("/result.mp4")):
+        with pytest.raises(AssertionError):
+            Report(title="t", result=path)
+
+
+def test_it_is_written_in_one_piece(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "report.html"
+    write_report(path, Report(title="Édition"))
+    assert "Édition" in path.read_text("utf-8")
+    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+    with pytest.raises(RunError, match="cannot be written"):
+        write_report(path / "report.html", Report(title="t"))

@@ -1,0 +1,136 @@
+"""Boxes to masks, masks to boxes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from lora_edit.errors import MaskError
+from lora_edit.masks.boxes import KeyedBox, boxes_of, mask_from_boxes, smooth_edges
+from lora_edit.types import Box, EditMask, Size
+
+SIZE = Size(60, 80)
+
+
+def blob_mask(*places: list[tuple[int, int, int, int] | None]) -> EditMask:
+    """One list of (left, top, width, height) per object, one entry per frame, on 100 x 100 pixels."""
+    frames = torch.zeros(len(places[0]), 100, 100, dtype=torch.bool)
+    for path in places:
+        for frame, place in zip(frames, path, strict=True):
+            if place is not None:
+                left, top, width, height = place
+                frame[top : top + height, left : left + width] = True
+    return EditMask(frames)
+
+
+def test_one_box_without_a_frame_stands_in_every_frame() -> None:
+    mask = mask_from_boxes([KeyedBox(Box(10, 20, 30, 5))], 3, SIZE)
+    expected = torch.zeros(60, 80, dtype=torch.bool)
+    expected[20:25, 10:40] = True
+    assert all(torch.equal(frame, expected) for frame in mask.frames)
+    assert mask.notes == ()
+
+
+def test_key_boxes_are_interpolated_and_held() -> None:
+    mask = mask_from_boxes([KeyedBox(Box(0, 0, 10, 10), 1), KeyedBox(Box(40, 20, 20, 10), 5)], 8, SIZE)
+    tracks = boxes_of(mask)
+    assert len(tracks) == 1
+    assert tracks[0].at(0) == tracks[0].at(1) == Box(0, 0, 10, 10)
+    assert tracks[0].at(3) == Box(20, 10, 15, 10)
+    assert tracks[0].at(5) == tracks[0].at(7) == Box(40, 20, 20, 10)
+    assert tracks[0].at(8) is None
+
+
+def test_objects_are_united() -> None:
+    mask = mask_from_boxes([KeyedBox(Box(0, 0, 5, 5), name="a"), KeyedBox(Box(50, 40, 5, 5), name="b")], 2, SIZE)
+    assert int(mask.frames[0].sum()) == 50
+
+
+@pytest.mark.parametrize(
+    ("boxes", "words"),
+    [
+        ([KeyedBox(Box(80, 0, 5, 5))], "outside the frame, which is 80x60"),
+        ([KeyedBox(Box(0, 0, 0, 5))], "width and height"),
+        ([KeyedBox(Box(float("nan"), 0, 3, 5))], "width and height"),
+        ([KeyedBox(Box(0, 0, 5, 5), 4)], "frames 0 to 3"),
+        ([KeyedBox(Box(0, 0, 5, 5), 1), KeyedBox(Box(9, 0, 5, 5), 1)], "two boxes at the same frame"),
+        ([], "no box"),
+    ],
+)
+def test_unusable_boxes_say_why(boxes: list[KeyedBox], words: str) -> None:
+    with pytest.raises(MaskError, match=words):
+        mask_from_boxes(boxes, 4, SIZE)
+
+
+def test_box_partly_outside_is_cut_with_a_note() -> None:
+    mask = mask_from_boxes([KeyedBox(Box(70, -5, 20, 10))], 1, SIZE)
+    assert int(mask.frames.sum()) == 10 * 5
+    assert "reaches beyond the frame (80x60)" in mask.notes[0]
+
+
+def test_split_segmentation_gives_one_box_and_far_objects_two() -> None:
+    near = blob_mask([(10, 10, 10, 10)] * 3, [(23, 10, 10, 10)] * 3)
+    assert [track.boxes[0] for track in boxes_of(near)] == [Box(10, 10, 23, 10)]
+    far = blob_mask([(10, 10, 10, 10)] * 3, [(60, 60, 10, 10)] * 3)
+    assert {track.boxes[0] for track in boxes_of(far)} == {Box(10, 10, 10, 10), Box(60, 60, 10, 10)}
+
+
+def test_lost_frames_are_bridged() -> None:
+    mask = blob_mask([(10, 10, 10, 10), None, None, None, (30, 10, 10, 10), None])
+    (track,) = boxes_of(mask)
+    assert track.first_frame == 0
+    assert [box.left for box in track.boxes] == [10, 15, 20, 25, 30]
+
+
+def test_crossing_objects_stay_two() -> None:
+    right = [(5 * t, 40, 10, 10) for t in range(18)]
+    left = [(85 - 5 * t, 40, 10, 10) for t in range(18)]
+    tracks = boxes_of(blob_mask(right, left))
+    assert len(tracks) == 2
+    assert sorted(track.boxes[0].left for track in tracks) == [0, 85]
+    assert all(track.boxes[0].width == 10 for track in tracks)
+
+
+def test_part_that_is_mostly_attached_stays_one_object() -> None:
+    body = [(10, 10, 10, 40)] * 10
+    arm = [(20, 10, 8, 8)] * 8 + [(30, 10, 8, 8)] * 2
+    (track,) = boxes_of(blob_mask(body, arm))
+    assert track.boxes[9] == Box(10, 10, 28, 40)
+
+
+def test_object_that_appears_late_has_no_box_before() -> None:
+    (track,) = boxes_of(blob_mask([None, None, (5, 5, 9, 9)]))
+    assert (track.first_frame, track.at(1)) == (2, None)
+
+
+def test_smoothing_keeps_a_steady_motion_and_calms_jitter() -> None:
+    steady = np.array([[3.0 * t, 0, 3 * t + 20, 10] for t in range(12)])
+    assert np.allclose(smooth_edges(steady, 5), steady)
+    jitter = steady + np.array([2.0, 0, 0, 0]) * (np.arange(12) % 2)[:, None]
+    assert np.abs(np.diff(smooth_edges(jitter, 5)[:, 0], 2)).max() < np.abs(np.diff(jitter[:, 0], 2)).max() / 3
+
+
+@settings(max_examples=40, deadline=None)
+@given(hnp.arrays(np.float64, st.tuples(st.integers(1, 12), st.just(4)), elements=st.floats(-50, 50)), st.integers(1, 9))
+def test_smoothed_boxes_contain_the_boxes(edges: np.ndarray, window: int) -> None:
+    smoothed = smooth_edges(edges, window)
+    assert (smoothed[:, :2] <= edges[:, :2]).all()
+    assert (smoothed[:, 2:] >= edges[:, 2:]).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(hnp.arrays(np.float64, (5, 2), elements=st.floats(0, 20)), st.integers(1, 6))
+def test_boxes_contain_their_object(places: np.ndarray, smooth: int) -> None:
+    mask = blob_mask([(int(x), int(y), 4, 6) for x, y in places])
+    for index, frame in enumerate(mask.frames):
+        covered = torch.zeros_like(frame)
+        for track in boxes_of(mask, smooth):
+            box = track.at(index)
+            if box is not None:
+                left, top = int(np.floor(box.left)), int(np.floor(box.top))
+                covered[top : int(np.ceil(box.top + box.height)), left : int(np.ceil(box.left + box.width))] = True
+        assert covered[frame].all()

@@ -1,0 +1,92 @@
+"""The edited first frame against the mask."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lora_edit.errors import MaskError
+from lora_edit.masks.check import check_first_frame, fit_first_frame, outside_change
+from lora_edit.types import Box, Size
+
+
+def scene() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A textured frame, a copy edited inside the mask, and the mask."""
+    source = torch.randint(60, 180, (80, 120, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    mask = torch.zeros(80, 120, dtype=torch.bool)
+    mask[30:60, 40:80] = True
+    edited = source.clone()
+    edited[mask] = torch.tensor([200, 30, 30], dtype=torch.uint8)
+    return source, edited, mask
+
+
+def test_an_edit_inside_the_mask_is_silent() -> None:
+    source, edited, mask = scene()
+    edited[2, 2] = 255
+    assert outside_change(source, edited, mask) is None
+    assert check_first_frame(source, edited, mask) == ()
+
+
+def test_an_edit_beyond_the_mask_suggests_a_box() -> None:
+    source, edited, mask = scene()
+    edited[20:30, 50:70] = 255
+    edited[70:75, 5:15] = 0
+    change = outside_change(source, edited, mask)
+    assert change is not None
+    assert change.share == pytest.approx((200 + 50) / (80 * 120 - 1200))
+    assert change.suggested == Box(40, 20, 40, 40)
+    (note,) = check_first_frame(source, edited, mask)
+    assert "--box 40,20,40,40" in note
+    assert "3.0%" in note
+
+
+def test_a_colour_shift_is_named_and_suggests_no_larger_box() -> None:
+    source, edited, mask = scene()
+    edited[~mask] += torch.tensor([20, 0, 0], dtype=torch.uint8)
+    change = outside_change(source, edited, mask)
+    assert change is not None
+    assert change.mean_shift == pytest.approx((20, 0, 0))
+    assert change.suggested == Box(40, 30, 40, 30)
+    notes = check_first_frame(source, edited, mask)
+    assert "+20.0" in notes[0]
+    assert "--box" not in notes[1]
+
+
+def test_an_unedited_frame_is_remarked_on() -> None:
+    source, _, mask = scene()
+    assert "equals the source" in check_first_frame(source, source, mask)[0]
+
+
+def test_whole_frame_masks_have_no_outside() -> None:
+    source, edited, mask = scene()
+    assert outside_change(source, edited, torch.ones_like(mask)) is None
+
+
+def test_first_frame_of_the_same_shape_is_resized() -> None:
+    _, edited, _ = scene()
+    same, silent = fit_first_frame(edited, Size(80, 120))
+    assert same is edited
+    assert silent is None
+    resized, note = fit_first_frame(edited, Size(160, 240))
+    assert resized.shape == (160, 240, 3)
+    assert resized.dtype == torch.uint8
+    assert note is not None
+    assert "from 120x80 to the source's 240x160" in note
+
+
+def test_first_frame_of_another_shape_is_refused() -> None:
+    with pytest.raises(MaskError, match="is 120x80 but the source is 100x100"):
+        fit_first_frame(scene()[1], Size(100, 100))
+
+
+def test_a_redrawn_texture_does_not_widen_the_suggestion() -> None:
+    source, edited, mask = scene()
+    noise = torch.randint(-30, 31, source.shape, generator=torch.Generator().manual_seed(1))
+    edited = (edited.int() + noise * ~mask[..., None]).clamp(0, 255).to(torch.uint8)
+    edited[18:30, 50:70] = 255
+    change = outside_change(source, edited, mask)
+    assert change is not None
+    assert change.share > 0.5
+    assert change.suggested.height < 50
+    assert change.suggested.width < 55
+    assert change.suggested.top <= 20

@@ -1,0 +1,113 @@
+"""Mask files."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lora_edit.errors import MaskError
+from lora_edit.masks.files import load_mask, read_mask, save_mask
+from lora_edit.types import EditMask, Size, Video
+from lora_edit.video.write import write_video
+
+SIZE = Size(24, 32)
+
+
+def moving(num_frames: int) -> torch.Tensor:
+    """Bool frames with an 8 x 8 square that moves a pixel a frame."""
+    frames = torch.zeros(num_frames, SIZE.height, SIZE.width, dtype=torch.bool)
+    for index, frame in enumerate(frames):
+        frame[8:16, index : index + 8] = True
+    return frames
+
+
+def write_folder(folder: Path, frames: torch.Tensor) -> Path:
+    folder.mkdir()
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame.numpy()).save(folder / f"{index}.png")
+    return folder
+
+
+def test_folder_of_images_in_frame_order(tmp_path: Path) -> None:
+    frames = moving(12)
+    assert torch.equal(read_mask(write_folder(tmp_path / "m", frames), 12, SIZE).frames, frames)
+
+
+def test_mask_of_the_whole_source_is_cut_to_the_range(tmp_path: Path) -> None:
+    frames = moving(12)
+    assert torch.equal(read_mask(write_folder(tmp_path / "m", frames), 5, SIZE, start=4).frames, frames[4:9])
+
+
+def test_still_serves_all_frames(tmp_path: Path) -> None:
+    Image.fromarray(moving(1)[0].numpy()).save(tmp_path / "still.png")
+    mask = read_mask(tmp_path / "still.png", 4, SIZE)
+    assert torch.equal(mask.frames, moving(1).expand(4, -1, -1))
+    assert mask.notes == ()
+
+
+def test_video_mask_is_cut_at_half_brightness(tmp_path: Path) -> None:
+    frames = moving(6)
+    grey = (frames * 255).to(torch.uint8)[..., None].expand(-1, -1, -1, 3).contiguous()
+    write_video(tmp_path / "mask.mp4", Video(grey, Fraction(8), tuple(i / 8 for i in range(6))))
+    assert (read_mask(tmp_path / "mask.mp4", 6, SIZE).frames != frames).float().mean() < 0.01
+
+
+def test_grey_masks_are_remarked_on(tmp_path: Path) -> None:
+    picture = np.full((24, 32), 127, np.uint8)
+    picture[:4] = 255
+    Image.fromarray(picture).save(tmp_path / "grey.png")
+    mask = read_mask(tmp_path / "grey.png", 1, SIZE)
+    assert int(mask.frames.sum()) == 4 * 32
+    assert "83% of the mask's pixels are grey" in mask.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("frames", "num_frames", "size", "words"),
+    [
+        (moving(3), 5, SIZE, "has 3 frames but the clip has 5"),
+        (moving(3), 3, Size(24, 40), "is 32x24 but the source is 40x24"),
+        (moving(3) & False, 3, SIZE, "no white pixel"),
+    ],
+)
+def test_masks_that_do_not_fit_say_why(tmp_path: Path, frames: torch.Tensor, num_frames: int, size: Size, words: str) -> None:
+    with pytest.raises(MaskError, match=words):
+        read_mask(write_folder(tmp_path / "m", frames), num_frames, size)
+
+
+def test_missing_mask_says_so(tmp_path: Path) -> None:
+    with pytest.raises(MaskError, match="no such mask"):
+        read_mask(tmp_path / "none", 1, SIZE)
+
+
+def test_whole_frame_and_lost_frames_are_remarked_on(tmp_path: Path) -> None:
+    full = read_mask(write_folder(tmp_path / "full", torch.ones_like(moving(2))), 2, SIZE)
+    assert full.notes == ("whole-frame edit: nothing but the first frame is preserved",)
+    frames = moving(9)
+    frames[[2, 3, 5, 8]] = False
+    lost = read_mask(write_folder(tmp_path / "lost", frames), 9, SIZE)
+    assert torch.equal(lost.frames, frames)
+    assert "frames 2-3, 5;" in lost.notes[0]
+    assert "frames 8;" in lost.notes[1]
+
+
+def test_save_and_load_round_trip_replaces_a_longer_mask(tmp_path: Path) -> None:
+    save_mask(tmp_path / "m", EditMask(moving(7)))
+    save_mask(tmp_path / "m", EditMask(moving(4)))
+    assert torch.equal(load_mask(tmp_path / "m").frames, moving(4))
+
+
+def test_damaged_store_says_so(tmp_path: Path) -> None:
+    with pytest.raises(MaskError, match="no complete mask"):
+        load_mask(tmp_path)
+    save_mask(tmp_path, EditMask(moving(3)))
+    (tmp_path / "00001.png").unlink()
+    with pytest.raises(MaskError, match="no complete mask"):
+        load_mask(tmp_path)
+    (tmp_path / "00001.png").write_bytes(b"torn")
+    with pytest.raises(MaskError, match="cannot be read"):
+        load_mask(tmp_path)

@@ -1,0 +1,130 @@
+"""Shapes of the edit region, soft edges, latent cells."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from lora_edit.masks.shapes import MaskShape, cell_keep, dilate, feather, hole_union, shape_mask, snap
+from lora_edit.types import EditMask
+
+bool_masks = hnp.arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(3, 21), st.integers(3, 21))).map(torch.from_numpy)
+cells = st.tuples(st.integers(1, 8), st.integers(1, 8))
+quick = settings(max_examples=40, deadline=None)
+
+
+def disc(num_frames: int = 3) -> EditMask:
+    """A disc of radius 14 that moves 2 pixels a frame, on 64 x 96 pixels."""
+    rows, columns = torch.meshgrid(torch.arange(64), torch.arange(96), indexing="ij")
+    return EditMask(torch.stack([(rows - 30) ** 2 + (columns - 40 - 2 * t) ** 2 <= 14**2 for t in range(num_frames)]), ("a note",))
+
+
+@quick
+@given(bool_masks, st.sampled_from(["box", "tight", "as-is"]), st.integers(1, 5))
+def test_shapes_contain_the_mask(frames: torch.Tensor, shape: MaskShape, smooth: int) -> None:
+    shaped = shape_mask(EditMask(frames), shape, 0.1, smooth)
+    assert shaped.frames.shape == frames.shape
+    assert (shaped.frames | ~frames).all()
+
+
+def test_box_grows_by_its_share_in_all_and_keeps_notes() -> None:
+    box = shape_mask(disc(1), "box", 0.0, 1)
+    assert int(box.frames.sum()) == 29 * 29
+    grown = shape_mask(disc(1), "box", 0.2, 1)
+    assert int(grown.frames.sum()) == 35 * 35
+    assert grown.notes == ("a note",)
+
+
+def test_box_at_the_border_is_clamped() -> None:
+    frames = torch.zeros(1, 20, 20, dtype=torch.bool)
+    frames[0, :5, 15:] = True
+    assert shape_mask(EditMask(frames), "box", 2.0, 1).frames[0].nonzero().amin(0).tolist() == [0, 10]
+
+
+def test_noisy_has_coarse_cells_and_covers_most() -> None:
+    mask = disc(2)
+    noisy = shape_mask(mask, "noisy", 0.1, 5).frames
+    shared = (noisy & mask.frames).sum() / (noisy | mask.frames).sum()
+    assert 0.7 < float(shared) < 0.99
+    thin = torch.zeros(1, 40, 40, dtype=torch.bool)
+    thin[0].fill_diagonal_(True)
+    assert shape_mask(EditMask(thin), "noisy", 0.1, 5).frames.any()
+
+
+def test_dilate_grows_by_a_disc() -> None:
+    frames = torch.zeros(1, 11, 11, dtype=torch.bool)
+    frames[0, 5, 5] = True
+    grown = dilate(EditMask(frames), 3).frames[0]
+    assert grown[5, 2]
+    assert not grown[5, 1]
+    assert not grown[2, 2]
+    assert dilate(EditMask(frames), 0).frames is frames
+
+
+@quick
+@given(bool_masks, st.integers(0, 6))
+def test_feather_is_zero_outside_and_positive_inside(frames: torch.Tensor, radius: int) -> None:
+    alpha = feather(frames, radius)
+    assert (alpha[~frames] == 0).all()
+    assert (alpha[frames] > 0).all()
+    assert alpha.max() <= 1
+
+
+def test_feather_rises_to_one_and_ignores_the_frame_border() -> None:
+    frames = torch.zeros(1, 30, 30, dtype=torch.bool)
+    frames[0, :, :20] = True
+    row = feather(frames, 5)[0, 15]
+    assert (row[:14] == 1).all()
+    assert (row[14:20].diff() < 0).all()
+    assert (feather(frames, 5)[0, 0] == row).all()
+    assert (feather(torch.ones(1, 4, 4, dtype=torch.bool), 9) == 1).all()
+
+
+def test_feather_of_a_thin_part_still_reaches_one() -> None:
+    frames = torch.zeros(1, 30, 30, dtype=torch.bool)
+    frames[0, 10:16, 5:25] = True
+    assert feather(frames, 10).max() == 1
+
+
+@quick
+@given(bool_masks, cells)
+def test_snap_is_the_smallest_aligned_superset(frames: torch.Tensor, cell: tuple[int, int]) -> None:
+    snapped = snap(frames, cell)
+    assert (snapped | ~frames).all()
+    for top in range(0, frames.shape[1], cell[0]):
+        for left in range(0, frames.shape[2], cell[1]):
+            window = (slice(None), slice(top, top + cell[0]), slice(left, left + cell[1]))
+            expected = frames[window].flatten(1).any(1)[:, None, None].expand_as(snapped[window])
+            assert torch.equal(snapped[window], expected)
+
+
+@quick
+@given(bool_masks)
+def test_hole_union_unites_each_latent_frame(frames: torch.Tensor) -> None:
+    united = hole_union(frames)
+    assert torch.equal(united[0], frames[0])
+    for index in range(1, len(frames)):
+        start = 1 + 4 * ((index - 1) // 4)
+        assert torch.equal(united[index], frames[start : start + 4].any(0))
+
+
+@quick
+@given(bool_masks, cells, st.sampled_from([1, 4]))
+def test_a_cell_is_kept_only_if_all_its_pixels_are(frames: torch.Tensor, cell: tuple[int, int], stride: int) -> None:
+    keep = cell_keep(frames, cell, stride)
+    for f, h, w in np.ndindex(*keep.shape):
+        start, stop = (0, 1) if f == 0 else (1 + stride * (f - 1), 1 + stride * f)
+        window = frames[start:stop, h * cell[0] : (h + 1) * cell[0], w * cell[1] : (w + 1) * cell[1]]
+        assert window.numel() > 0
+        assert bool(keep[f, h, w]) == (not window.any())
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+def test_snapping_and_uniting_do_not_change_what_is_kept(stride: int) -> None:
+    mask = disc(9).frames
+    whole = hole_union(snap(mask, (8, 8)), stride)
+    assert torch.equal(cell_keep(whole, (8, 8), stride), cell_keep(mask, (8, 8), stride))

@@ -1,0 +1,51 @@
+"""The package's source as syntax trees, for the tests that hold its layout and its habits."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "lora_edit"
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def python_files(*folders: Path) -> list[Path]:
+    """Every Python file under the folders, sorted."""
+    return sorted(path for folder in folders for path in folder.rglob("*.py"))
+
+
+@cache
+def parse(path: Path) -> ast.Module:
+    """The file's syntax tree."""
+    return ast.parse(path.read_text("utf-8"), filename=str(path))
+
+
+def room_of(path: Path) -> str:
+    """The first name under `lora_edit`: `video` for `video/read.py`, `types` for `types.py`, `""` for the package's `__init__`."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return "" if parts == ("__init__",) else parts[0]
+
+
+def place(path: Path, node: ast.AST) -> str:
+    """`file:line`, relative to the repository."""
+    return f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}"
+
+
+def nodes(*folders: Path) -> Iterator[tuple[Path, ast.AST]]:
+    """Every node of every file, with its file."""
+    for path in python_files(*folders):
+        for node in ast.walk(parse(path)):
+            yield path, node
+
+
+def dotted(node: ast.AST) -> str:
+    """`torch.random.fork_rng` for that expression; `""` parts for anything that is not a name."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return ""

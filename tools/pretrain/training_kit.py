@@ -1,0 +1,79 @@
+"""What both pretraining scripts share: a schedule by wall clock, averaged weights, resumable checkpoints, a clip feed."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+
+class Clock:
+    """Share of a time budget spent so far, in [0, 1]; survives a restart through `spent`."""
+
+    def __init__(self, minutes: float, spent: float = 0.0) -> None:
+        self.budget, self.before, self.started = minutes * 60, spent, time.monotonic()
+
+    @property
+    def spent(self) -> float:
+        return self.before + time.monotonic() - self.started
+
+    @property
+    def share(self) -> float:
+        return min(1.0, self.spent / self.budget)
+
+    def rate(self, peak: float, warm: float = 0.02, flat: float = 0.4) -> float:
+        """Learning rate now: a linear rise, a plateau, then a cosine fall to two per cent."""
+        if self.share < warm:
+            return peak * max(0.02, self.share / warm)
+        fall = max(0.0, (self.share - flat) / (1 - flat))
+        return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * fall)))
+
+
+class Average:
+    """Exponential moving average of a module's parameters."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        self.values = {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for name, value in module.state_dict().items():
+            if value.is_floating_point():
+                self.values[name].lerp_(value, 1 - decay)
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write beside, then rename: a kill in between leaves the earlier file whole."""
+    torch.save(state, path.with_suffix(".part"))
+    os.replace(path.with_suffix(".part"), path)
+
+
+class Feed(IterableDataset):
+    """An endless, seeded stream of whatever `draw(seed)` returns; each worker draws its own seeds."""
+
+    def __init__(self, draw: Callable[[int], Any], seed: int) -> None:
+        self.draw, self.seed = draw, seed
+
+    def __iter__(self) -> Iterator[Any]:
+        info = torch.utils.data.get_worker_info()
+        number, step = (info.id, info.num_workers) if info else (0, 1)
+        torch.set_num_threads(1)
+        while True:
+            yield self.draw(self.seed + number)
+            number += step
+
+
+def feed(draw: Callable[[int], Any], seed: int, workers: int = 1) -> Iterator[Any]:
+    """Batches drawn ahead in worker processes."""
+    loader = DataLoader(Feed(draw, seed), batch_size=None, num_workers=workers, prefetch_factor=8, persistent_workers=True)
+    return iter(loader)
