@@ -14,6 +14,7 @@ from source_tree import PACKAGE, ROOT, dotted, nodes, parse, place, python_files
 
 WORDS = ("types", "errors")
 ROOMS = ("conditioning", "models", "training", "generation", "compositing", "evaluation", "video", "masks")
+ORDER = ("reporting", "inputs", "canvas", "samples", "estimate", "results")
 SETTINGS = tuple(f"{room}.settings" for room in ROOMS)
 
 # room -> what of `lora_edit` it may import, itself aside. A name stands for all that is under it.
@@ -32,10 +33,16 @@ TABLE: dict[str, tuple[str, ...]] = {
     "evaluation": (*WORDS, "video", "masks"),
     "config": (*WORDS, *SETTINGS),
     "run": (*WORDS, *SETTINGS, "config", "video"),
-    "pipeline": (*WORDS, *ROOMS, "config", "run", "devices", "seeds"),
-    "studies": (*WORDS, *ROOMS, "config", "run", "devices", "seeds", "pipeline"),
-    "cli": (*WORDS, "pipeline", "config", "video", "masks", "evaluation"),
-    "ui": (*WORDS, "pipeline", "config", "video", "masks", "evaluation"),
+    "reporting": WORDS,
+    "inputs": (*WORDS, "config", "run", "masks", "video"),
+    "canvas": (*WORDS, "inputs", "compositing", "masks", "models.family", "video"),
+    "samples": (*WORDS, "canvas", "conditioning", "config", "generation", "models.family", "seeds", "training.loop"),
+    "estimate": (*WORDS, "canvas", "conditioning.windows", "config", "devices", "models.family", "samples", "seeds", "training"),
+    "results": (*WORDS, "config", "run", "inputs", "evaluation", "video"),
+    "pipeline": (*WORDS, *ROOMS, *ORDER, "config", "run", "devices", "seeds"),
+    "studies": (*WORDS, *ROOMS, *ORDER, "config", "run", "devices", "seeds", "pipeline"),
+    "cli": (*WORDS, "__version__", "pipeline", "reporting", "config", "run", "inputs", "video", "masks", "evaluation", "studies.registry"),
+    "ui": (*WORDS, "pipeline", "reporting", "config", "run", "inputs", "video", "masks", "evaluation"),
     "": (*WORDS, *ROOMS, "config", "run", "devices", "seeds", "pipeline"),
 }
 

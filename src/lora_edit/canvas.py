@@ -78,8 +78,8 @@ def shrink_mask(mask: torch.Tensor, size: Size) -> torch.Tensor:
 def return_to_source(clip: Clip, canvas: Canvas, generated: torch.Tensor, settings: CompositingSettings) -> Iterator[torch.Tensor]:
     """Frames `[H, W, 3]` uint8 of the result, one by one.
 
-    `generated` is `[3, T, h, w]`. Outside the feathered edit region each frame is the source's bit for bit; frame 0 shows the edited first frame and an
-    anchor its own picture, at full resolution.
+    `generated` is `[3, T, h, w]`. Outside the feathered edit region each frame is the source's bit for
+    bit; frame 0 shows the edited first frame and an anchor its own picture, at full resolution.
     """
     known = {0: clip.first_frame, **clip.anchors}
     small = to_frames(generated)

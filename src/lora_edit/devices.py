@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 
 
@@ -22,3 +24,13 @@ def compute_dtype(device: torch.device) -> torch.dtype:
 def peak_memory_bytes(device: torch.device) -> int | None:
     """Most device memory allocated so far; None on a CPU."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def host_memory_bytes() -> int:
+    """Most memory this process has held; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(held if sys.platform == "darwin" else held * 1024)

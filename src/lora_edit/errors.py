@@ -1,13 +1,13 @@
 """Everything that can go wrong, in one tree.
 
-    LoraEditError
-    |-- InputError (also ValueError): the input is at fault; the message says what, where and what to do; exit code 2
-    |   |-- VideoError: a clip or image cannot be read or written
-    |   |-- MaskError: a mask or box does not fit the clip
-    |   |-- SettingsError: a setting is unknown or out of range
-    |   |-- ModelError: a model or LoRA file is missing, damaged or of another kind
-    |   `-- RunError: a run folder is missing, in use, or belongs to another edit
-    `-- TrainingDiverged: the loss is no longer a finite number; the last checkpoint is whole
+LoraEditError
+|-- InputError (also ValueError): the input is at fault; the message says what, where and what to do; exit code 2
+|   |-- VideoError: a clip or image cannot be read or written
+|   |-- MaskError: a mask or box does not fit the clip
+|   |-- SettingsError: a setting is unknown or out of range
+|   |-- ModelError: a model or LoRA file is missing, damaged or of another kind
+|   `-- RunError: a run folder is missing, in use, or belongs to another edit
+`-- TrainingDiverged: the loss is no longer a finite number; the last checkpoint is whole
 """
 
 

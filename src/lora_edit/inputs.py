@@ -51,6 +51,8 @@ def read_inputs(settings: EditSettings) -> Clip:
     region = shape_mask(drawn, settings.masks.shape, settings.masks.expand, settings.masks.smooth)
     first, note = fit_first_frame(read_image(given.first_frame), video.size)
     notes = [*region.notes, *([note] if note else []), *check_first_frame(video.frames[0], first, region.frames[0])]
+    if bool(region.frames.all()) and not any("whole-frame" in text for text in notes):
+        notes.append("whole-frame edit: the region covers every frame, so nothing but the first frame is given")
     references = {k.frame: _keyframe(k, video, "reference", notes) for k in given.references}
     anchors = {k.frame: _keyframe(k, video, "anchor", notes) for k in given.anchors}
     return Clip(video, region, first, references, anchors, tuple(dict.fromkeys(notes)))
@@ -73,7 +75,9 @@ def _keyed(box: KeyBox) -> KeyedBox:
 
 def _keyframe(key: Keyframe, video: Video, kind: str, notes: list[str]) -> torch.Tensor:
     if not 0 < key.frame < video.num_frames:
-        raise MaskError(f"--{kind} {key.frame}={key.image}: the range has frames 1 to {video.num_frames - 1} after the first; give one of these")
+        raise MaskError(
+            f"--{kind} {key.frame}={key.image}: the range has frames 1 to {video.num_frames - 1} after the first; give one of these"
+        )
     picture, note = fit_first_frame(read_image(key.image), video.size)
     if note:
         notes.append(note.replace("first frame", f"frame {key.frame}"))
@@ -115,7 +119,9 @@ def load_inputs(run: Run) -> Clip:
         load_frames(run.folder / "frames"), Fraction(facts["fps"]), tuple(facts["times"]), None, source, facts["start_time"], has_sound
     )
     kept = run.folder / "references"
-    later = {kind: {int(p.stem.split("_")[1]): read_image(p) for p in sorted(kept.glob(f"{kind}_*.png"))} for kind in ("reference", "anchor")}
+    later = {
+        kind: {int(p.stem.split("_")[1]): read_image(p) for p in sorted(kept.glob(f"{kind}_*.png"))} for kind in ("reference", "anchor")
+    }
     mask = load_mask(run.folder / "masks")
     return Clip(video, mask, read_image(kept / "first_frame.png"), later["reference"], later["anchor"], tuple(facts["notes"]))
 
@@ -125,5 +131,3 @@ def with_first_frame(clip: Clip, path: Path) -> Clip:
     picture, note = fit_first_frame(read_image(path), clip.video.size)
     notes = [*([note] if note else []), *check_first_frame(clip.video.frames[0], picture, clip.edit_mask.frames[0])]
     return replace(clip, first_frame=picture, notes=tuple(notes))
-
-

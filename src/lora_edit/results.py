@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,31 +29,32 @@ def next_sample(run: Run) -> Path:
     return path
 
 
-def frame_notes(clip: Clip) -> tuple[str, ...]:
-    """Remarks on the edit that a person should read beside the result."""
-    if bool(clip.edit_mask.frames.all()):
-        return ("the mask covers the whole frame: nothing of the source is kept as it is",)
-    return ()
+def write_results(run: Run, settings: EditSettings, clip: Clip, video: Video, output: Path, seconds: dict[str, float]) -> tuple[str, ...]:
+    """Write `result.mp4`, lossless `result/` frames, `compare.mp4`, `sheet.png`, the loss curve and `report.html` into the run folder.
 
-
-def write_results(
-    run: Run, settings: EditSettings, clip: Clip, video: Video, output: Path, seconds: dict[str, float], notes: tuple[str, ...]
-) -> None:
-    """Write `result.mp4`, lossless `result/` frames, `compare.mp4`, `sheet.png`, the loss curve and `report.html` into the run folder."""
-    folder = run.folder
+    Returns the remarks that a person should read.
+    """
+    folder, notes = run.folder, clip.notes
     shutil.rmtree(folder / "result", ignore_errors=True)
     save_frames(folder / "result", video.frames)
     _copy_or_write(output, folder / "result.mp4", video)
-    pair = side_by_side(clip.video.frames, video.frames)
     source = clip.video
-    write_video(folder / "compare.mp4", Video(pair, source.fps, source.times, None, source.source, source.start_time, source.has_sound), overwrite=True)
-    save_image(folder / "sheet.png", contact_sheet([source.frames, outline(source.frames, clip.edit_mask.frames), video.frames], ["source", "edit region", "edited"]))
+    write_video(folder / "compare.mp4", replace(source, frames=side_by_side(source.frames, video.frames), alpha=None), overwrite=True)
+    save_image(
+        folder / "sheet.png",
+        contact_sheet([source.frames, outline(source.frames, clip.edit_mask.frames), video.frames], ["source", "edit region", "edited"]),
+    )
     manifest = run.manifest()
     if manifest.get("losses"):
         loss_plot(manifest["losses"], [(name, steps) for name, steps in manifest["stages"]], folder / "loss.png")
     metrics = evaluate(video, source, None, clip.edit_mask, clip.first_frame).to_json()
     run.update_manifest(
-        seconds=seconds, metrics=metrics, notes=list(notes), result_hash=content_hash(video.frames), output=str(output), model=settings.model
+        seconds=seconds,
+        metrics=metrics,
+        notes=list(notes),
+        result_hash=content_hash(video.frames),
+        output=str(output),
+        model=settings.model,
     )
     write_report(
         folder / "report.html",
@@ -68,6 +70,7 @@ def write_results(
         ),
     )
     run.log(f"wrote {output}")
+    return notes
 
 
 def outline(frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,12 @@ def caption(settings: EditSettings) -> str:
     return ", ".join(part for part in (settings.trigger, settings.prompt) if part)
 
 
+def training_facts(settings: EditSettings) -> tuple[str, ...]:
+    """Every setting that decides the LoRA, for its cache key."""
+    parts = (settings.training, settings.lora, settings.method, settings.masks, settings.compositing)
+    return (*(repr(part) for part in parts), caption(settings), str(settings.seed))
+
+
 def training_stages(family: Family, canvas: Canvas, settings: EditSettings) -> list[Stage]:
     """Motion learning on the masked source, then appearance learning on the edited later frames, if there are any."""
     training = settings.training
@@ -35,7 +41,12 @@ def training_stages(family: Family, canvas: Canvas, settings: EditSettings) -> l
     if looks and training.appearance_steps:
         keep = training.motion_share
         stages.append(
-            Stage("appearance", [*looks, *plain, *varied], [(1 - keep) / len(looks)] * len(looks) + [w * keep for w in weights], training.appearance_steps)
+            Stage(
+                "appearance",
+                [*looks, *plain, *varied],
+                [(1 - keep) / len(looks)] * len(looks) + [w * keep for w in weights],
+                training.appearance_steps,
+            )
         )
     return [stage for stage in stages if stage.steps]
 
@@ -83,21 +94,17 @@ def generate_windows(
     made[:, 0] = canvas.first_frame
     total = len(windows) * generation.steps
     for number, window in enumerate(windows):
-        sample = _inference_sample(canvas, window, made, settings, group)
+        encoded = family.encode_sample(_inference_sample(canvas, window, made, settings, group))
         negative = None
-        encoded = family.encode_sample(sample)
         if generation.guidance_scale != 1:
-            negative = _with_prompt(encoded, family.encode_prompt(generation.negative_prompt))
-        generator = named_generator(seed, "generate", number)
-        latents = denoise(
-            family, encoded, generation, generator, negative=negative, on_step=lambda done, _, n=number: on_step(n * generation.steps + done, total)
-        )
-        pixels = family.decode(latents)
+            negative = replace(encoded, prompt_embeds=family.encode_prompt(generation.negative_prompt))
+
+        def on_denoise(done: int, _: int, before: int = number * generation.steps) -> None:
+            on_step(before + done, total)
+
+        noise = named_generator(seed, "generate", number)
+        pixels = family.decode(denoise(family, encoded, generation, noise, negative=negative, on_step=on_denoise))
         for place, frame in enumerate(window.frames):
-            if place > window.known or number == 0:
-                made[:, frame] = pixels[:, place] if frame else made[:, 0]
+            if frame and (place > window.known or number == 0):
+                made[:, frame] = pixels[:, place]
     return made
-
-
-def _with_prompt(encoded: EncodedSample, prompt_embeds: torch.Tensor) -> EncodedSample:
-    return replace(encoded, prompt_embeds=prompt_embeds)

@@ -64,5 +64,5 @@ def test_a_mask_of_another_size_is_refused() -> None:
 
 
 def test_clips_of_different_length_are_refused() -> None:
-    with pytest.raises(VideoError, match="2 frames of 64x48 but .* 3 frames of 64x48; give"):
+    with pytest.raises(VideoError, match=r"2 frames of 64x48 but .* 3 frames of 64x48; give"):
         psnr(still(2), still(3))

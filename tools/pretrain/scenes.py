@@ -161,7 +161,9 @@ def render(rng: np.random.Generator, num_frames: int, height: int, width: int, s
     frames, boxes = [], np.full((len(things), num_frames, 4), np.nan)
     for index, time in enumerate(times):
         view = _view(camera, time, side, big_h, big_w)
-        frame = cv2.warpAffine(ground, view, (big_w, big_h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101)
+        frame = cv2.warpAffine(
+            ground, view, (big_w, big_h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101
+        )
         for number, thing in enumerate(things):
             skin, alpha = thing.layer(time)
             matrix = thing.matrix(time, big_h, big_w)

@@ -14,8 +14,23 @@ import numpy as np
 
 Array = np.ndarray
 _PHOTOGRAPHS = {
-    "skimage.data": ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "hubble_deep_field.jpg", "motorcycle_left.png",
-                     "brick.png", "grass.png", "gravel.png", "retina.jpg", "ihc.png", "camera.png", "coins.png", "page.png", "text.png"],
+    "skimage.data": [
+        "astronaut.png",
+        "chelsea.png",
+        "coffee.png",
+        "rocket.jpg",
+        "hubble_deep_field.jpg",
+        "motorcycle_left.png",
+        "brick.png",
+        "grass.png",
+        "gravel.png",
+        "retina.jpg",
+        "ihc.png",
+        "camera.png",
+        "coins.png",
+        "page.png",
+        "text.png",
+    ],
     "sklearn.datasets.images": ["china.jpg", "flower.jpg"],
     "matplotlib": ["mpl-data/sample_data/grace_hopper.jpg", "mpl-data/sample_data/Minduka_Present_Blue_Pack.png"],
 }

@@ -22,10 +22,12 @@ class Clock:
 
     @property
     def spent(self) -> float:
+        """Seconds so far, earlier sessions included."""
         return self.before + time.monotonic() - self.started
 
     @property
     def share(self) -> float:
+        """Part of the budget that is spent."""
         return min(1.0, self.spent / self.budget)
 
     def rate(self, peak: float, warm: float = 0.02, flat: float = 0.4) -> float:
@@ -45,6 +47,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
+        """Move toward the module's present values."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, value in module.state_dict().items():

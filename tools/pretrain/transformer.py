@@ -24,7 +24,17 @@ from lora_edit.models.block_codec import BlockCodec
 from lora_edit.models.packing import pack_mask
 
 SIDE, LENGTH = 112, 17
-SHAPES = [(24, 9, 64, 64), (24, 9, 64, 64), (24, 17, 48, 48), (16, 17, 64, 64), (16, 9, 64, 96), (16, 9, 96, 64), (10, 17, 80, 80), (40, 1, 72, 72), (40, 5, 56, 56)]
+SHAPES = [
+    (24, 9, 64, 64),
+    (24, 9, 64, 64),
+    (24, 17, 48, 48),
+    (16, 17, 64, 64),
+    (16, 9, 64, 96),
+    (16, 9, 96, 64),
+    (10, 17, 80, 80),
+    (40, 1, 72, 72),
+    (40, 5, 56, 56),
+]
 CONFIG = {
     "patch_size": (1, 1, 1), "num_attention_heads": 4, "attention_head_dim": 48, "in_channels": 64 + 4 + 64, "out_channels": 64,
     "text_dim": 16, "freq_dim": 64, "ffn_dim": 640, "num_layers": 8, "rope_max_seq_len": 256,
@@ -112,6 +122,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of every matrix that has a gradient."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[torch.nn.Parameter]] = {}
             for p in group["params"]:
@@ -164,6 +175,7 @@ def loss_of(model: torch.nn.Module, codec: BlockCodec, pixels: torch.Tensor, m_c
 
 
 def main() -> None:
+    """Train until the time is spent."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=75)
     parser.add_argument("--output", type=Path, required=True)
@@ -178,7 +190,9 @@ def main() -> None:
     if (args.output / "vae").exists():
         codec = BlockCodec.from_pretrained(args.output / "vae")
     else:
-        pixels = torch.stack([torch.from_numpy(vary(np.random.default_rng(i), pool.scenes[i], 9, 64, 64).frames).permute(3, 0, 1, 2) for i in range(1200)])
+        pixels = torch.stack(
+            [torch.from_numpy(vary(np.random.default_rng(i), pool.scenes[i], 9, 64, 64).frames).permute(3, 0, 1, 2) for i in range(1200)]
+        )
         codec = BlockCodec.fit(pixels.float() / 127.5 - 1)
         codec.save_pretrained(args.output / "vae")
     torch.manual_seed(0)
@@ -211,7 +225,10 @@ def main() -> None:
             pool.refresh(2)
         history.append(plain.item())
         if step % 50 == 0:
-            print(json.dumps({"step": step, "minutes": round(clock.spent / 60, 2), "hole_loss": round(float(np.mean(history[-50:])), 4)}), flush=True)
+            print(
+                json.dumps({"step": step, "minutes": round(clock.spent / 60, 2), "hole_loss": round(float(np.mean(history[-50:])), 4)}),
+                flush=True,
+            )
         if time.monotonic() - saved > 180 or clock.share >= 1:
             saved = time.monotonic()
             save_checkpoint(checkpoint, {"model": model.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict(),

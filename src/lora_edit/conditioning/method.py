@@ -3,11 +3,11 @@
 | setting | V_cond | M_cond (1 = given, 0 = to generate) | V_target | image |
 |---|---|---|---|---|
 | `motion` (3.3.1) | source frame 0, then the source with the edit region emptied | 1; then 1 - edit_mask | source | source frame 0 |
-| `appearance` (3.3.2), one sample per edited frame i | source frame i, edit region emptied | 1 - edit_mask_i | edited frame i | source frame i |
+| `appearance` (3.3.2), per edited frame i | source frame i, edit region emptied | 1 - edit_mask_i | edited frame i | source frame i |
 | `inference` | edited frame 0, then the source with the edit region emptied | 1; then 1 - edit_mask | none | edited frame 0 |
 
-Each baseline calls one of these and replaces one thing. Everything here is a pure function of pixels: `[3, T, H, W]` in [-1, 1] for clips,
-`[3, H, W]` for frames, `[T, H, W]` bool for the edit mask (True = edit). Polarity meets once, in `m_cond_for`.
+Each baseline calls one of these and replaces one thing. Everything here is a pure function of pixels: `[3, T, H, W]` in [-1, 1] for
+clips, `[3, H, W]` for frames, `[T, H, W]` bool for the edit mask (True = edit). Polarity meets once, in `m_cond_for`.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def unscheduled_appearance(source_frame: Pixels, edited_frame: Pixels, edit_mask
 # --- inference baselines ------------------------------------------------------------------------------------------------------
 
 
-def naive_inference(source: Pixels, edited_first: Pixels, edit_mask: torch.Tensor, prompt: str = "", anchors: Anchors | None = None) -> Sample:
+def naive_inference(
+    source: Pixels, edited_first: Pixels, edit_mask: torch.Tensor, prompt: str = "", anchors: Anchors | None = None
+) -> Sample:
     """Eq. 1 at inference: only the edited first frame is given."""
     return inference(source, edited_first, torch.ones_like(edit_mask), prompt, anchors)
 

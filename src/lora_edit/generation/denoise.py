@@ -24,12 +24,18 @@ def sigmas(steps: int, shift: float) -> torch.Tensor:
 
 @torch.no_grad()
 def denoise(
-    family: Family, sample: EncodedSample, settings: GenerationSettings, generator: torch.Generator, *, negative: EncodedSample | None = None, on_step: OnDenoise | None = None
+    family: Family,
+    sample: EncodedSample,
+    settings: GenerationSettings,
+    generator: torch.Generator,
+    *,
+    negative: EncodedSample | None = None,
+    on_step: OnDenoise | None = None,
 ) -> torch.Tensor:
     """Latents `[1, z, F, h, w]` for one encoded sample.
 
-    With `negative` and a guidance scale other than 1, two passes are combined as v_neg + scale * (v - v_neg). A feature-level sample has its kept
-    cells replaced by the source at the step's noise level (Eq. 3).
+    With `negative` and a guidance scale other than 1, two passes are combined as v_neg + scale * (v - v_neg). A feature-level sample has
+    its kept cells replaced by the source at the step's noise level (Eq. 3).
     """
     device = sample.condition.device
     noise = torch.randn((1, family.z_dim, *sample.latent_shape), generator=generator).to(device)

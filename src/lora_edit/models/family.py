@@ -89,4 +89,4 @@ def load_family(name: str, device: torch.device, dtype: torch.dtype) -> Family:
         raise ModelError(f"model {name!r} is unknown; this version has {', '.join(sorted(FAMILIES))} (see `lora-edit models`)")
     module, _, loader = FAMILIES[name].partition(":")
     family: Any = getattr(import_module(module), loader)(device, dtype)
-    return family  # type: ignore[no-any-return]
+    return family

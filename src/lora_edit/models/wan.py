@@ -20,7 +20,7 @@ WAN_TARGETS = {
     "attention": rf"blocks\.\d+\.{_ATTENTION}",
     "query+key": r"blocks\.\d+\.attn[12]\.(to_q|to_k)",
 }
-"""The reference adapts every linear of a block but the image key and value (LoRAEdit `models/base.py`); the paper's text, attention only."""
+"""The reference adapts every linear of a block but image key and value (LoRAEdit `models/base.py`); the paper's text, attention only."""
 
 
 class Autoencoder(Protocol):
@@ -28,12 +28,17 @@ class Autoencoder(Protocol):
 
     z_dim: int
 
-    def encode(self, pixels: torch.Tensor) -> torch.Tensor: ...  # noqa: D102
-    def decode(self, latents: torch.Tensor) -> torch.Tensor: ...  # noqa: D102
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels to latents."""
+        ...
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents to pixels."""
+        ...
 
 
 class WanAutoencoder:
-    """diffusers' `AutoencoderKLWan` with Wan's conventions: the posterior's mode, shifted and scaled per channel (`pipeline_wan_i2v.py`)."""
+    """diffusers' `AutoencoderKLWan` by Wan's conventions: the posterior's mode, shifted and scaled per channel (`pipeline_wan_i2v.py`)."""
 
     def __init__(self, vae: Any) -> None:
         self.vae = vae
@@ -54,7 +59,7 @@ class WanAutoencoder:
 
 @dataclass(frozen=True)
 class WanParts:
-    """The loaded pieces of one checkpoint. `embed_prompt` maps a prompt to `[1, L, D]`; `embed_image` a `[3, H, W]` frame to `[1, N, D]`."""
+    """The loaded pieces of one checkpoint. `embed_prompt`: prompt to `[1, L, D]`; `embed_image`: `[3, H, W]` frame to `[1, N, D]`."""
 
     name: str
     geometry: Geometry

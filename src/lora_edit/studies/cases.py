@@ -104,7 +104,14 @@ def camera(rng: Rng) -> Scene:
     """A moving camera."""
     thing = Thing(_path(rng, reach=0.1), OUTLINES[rng.integers(4)], _skin(rng))
     pan_x, pan_y = rng.uniform(-0.2, 0.2, 2)
-    return Scene("camera", _ground(rng), (thing,), 0, replace(thing, paint=_skin(rng)), camera=lambda time: (pan_x * (time - 0.5), pan_y * (time - 0.5)))
+    return Scene(
+        "camera",
+        _ground(rng),
+        (thing,),
+        0,
+        replace(thing, paint=_skin(rng)),
+        camera=lambda time: (pan_x * (time - 0.5), pan_y * (time - 0.5)),
+    )
 
 
 def several(rng: Rng) -> Scene:
@@ -115,8 +122,7 @@ def several(rng: Rng) -> Scene:
 
 
 CASES: dict[str, Callable[[Rng], Scene]] = {
-    case.__name__: case
-    for case in (recolour, retexture, replacement, rotation, blooming, deformation, fast, occlusion, camera, several)
+    case.__name__: case for case in (recolour, retexture, replacement, rotation, blooming, deformation, fast, occlusion, camera, several)
 }
 
 

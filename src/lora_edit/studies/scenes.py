@@ -97,7 +97,7 @@ def ringed(rng: np.random.Generator) -> Paint:
 
 
 def rolling(rng: np.random.Generator, turns: float) -> Paint:
-    """A ball's surface that turns about the vertical axis: two halves of different colour and a spot, so that hidden sides come to sight."""
+    """A ball's surface that turns about the vertical axis: two halves of different colour and a spot; hidden sides come to sight."""
     front, back, spot = colour(rng), colour(rng), colour(rng)
 
     def paint(u: Floats, v: Floats, time: float) -> Floats:

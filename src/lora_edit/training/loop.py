@@ -49,7 +49,13 @@ def _stage_at(stages: Sequence[Stage], step: int) -> tuple[int, Stage]:
 
 
 def _step(
-    family: Family, stage: Stage, step: int, settings: TrainingSettings, seed: int, parameters: list[nn.Parameter], optimiser: torch.optim.Optimizer
+    family: Family,
+    stage: Stage,
+    step: int,
+    settings: TrainingSettings,
+    seed: int,
+    parameters: list[nn.Parameter],
+    optimiser: torch.optim.Optimizer,
 ) -> float:
     """One optimiser step. All its randomness comes from (seed, step), so a resumed run repeats it exactly."""
     generator = named_generator(seed, "training", step)
@@ -69,7 +75,14 @@ def _step(
 
 
 def fit(
-    family: Family, parameters: dict[str, nn.Parameter], stages: Sequence[Stage], settings: TrainingSettings, seed: int, file: Path | None, key: str, on_step: OnStep
+    family: Family,
+    parameters: dict[str, nn.Parameter],
+    stages: Sequence[Stage],
+    settings: TrainingSettings,
+    seed: int,
+    file: Path | None,
+    key: str,
+    on_step: OnStep,
 ) -> list[float]:
     """Run every stage and return each step's loss. Resumes from `file` when its `key` (settings and inputs) is the same.
 

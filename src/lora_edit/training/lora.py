@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from lora_edit.errors import ModelError
@@ -63,11 +63,12 @@ def set_strength(family: Family, strength: float) -> None:
 def save_lora(family: Family, path: Path, metadata: dict[str, str]) -> None:
     """Write a safetensors file that diffusers' `load_lora_weights` opens, with its PEFT settings and `metadata` in the header."""
     state = get_peft_model_state_dict(family.transformer, adapter_name=ADAPTER)
-    config = family.transformer.peft_config[ADAPTER].to_dict()  # type: ignore[union-attr, index, operator]
+    config = family.transformer.peft_config[ADAPTER].to_dict()  # type: ignore[union-attr, index]
     header = {"format": "pt", "lora_adapter_metadata": json.dumps({f"{_PREFIX}{k}": _plain(v) for k, v in config.items()}, sort_keys=True)}
+    tensors = {_PREFIX + k: v.detach().contiguous().cpu().clone() for k, v in state.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    save_file({_PREFIX + k: v.detach().contiguous().cpu().clone() for k, v in state.items()}, part, metadata=header | metadata)
+    part.write_bytes(_in_order(save(tensors, metadata=header | metadata)))
     part.replace(path)
 
 
@@ -86,6 +87,14 @@ def load_lora(family: Family, path: Path) -> None:
     if len(fitting) != len(own) or len(state) != len(own):
         raise ModelError(f"{path}: {len(fitting)} of the model's {len(own)} LoRA tensors fit; it was made for another model or rank")
     set_peft_model_state_dict(family.transformer, state, adapter_name=ADAPTER)
+
+
+def _in_order(raw: bytes) -> bytes:
+    """The same safetensors file with its header's keys sorted: the library writes metadata in another order each time."""
+    length = int.from_bytes(raw[:8], "little")
+    header = json.dumps(json.loads(raw[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + raw[8 + length :]
 
 
 def _plain(value: object) -> object:

@@ -1,0 +1,152 @@
+"""The verbs that make videos: edit, new, train, generate, preview."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lora_edit.cli.failures import Session
+from lora_edit.cli.options import RESULT, EditOptions, Json, NewOptions, Overwrite, PreviewOptions, takes
+from lora_edit.cli.output import emit_json
+from lora_edit.cli.progress import Notes, format_bytes, format_seconds, reporting
+
+if TYPE_CHECKING:
+    from lora_edit.pipeline import Result
+
+
+@takes(EditOptions)
+def edit(session: Session, options: EditOptions) -> None:
+    """Edit a clip: check, train, generate, composite, write. Prints the result's path."""
+    from lora_edit.cli.resolve import protect_input, run_folder, run_settings
+
+    settings = run_settings(options)
+    protect_input(options.output, settings)
+    session.run = run_folder(options.run, options.output)
+    with reporting() as reporter:
+        from lora_edit import pipeline
+
+        result = pipeline.edit(settings, options.output, session.run, reporter, options.overwrite)
+        _tell(result, reporter)
+    _emit(result, json=options.json)
+
+
+@takes(NewOptions)
+def new(session: Session, options: NewOptions) -> None:
+    """Make the run folder and check everything, but train nothing. Prints the folder, and what the edit would need."""
+    from lora_edit.cli.resolve import protect_input, run_folder, run_settings
+
+    settings = run_settings(options)
+    folder = run_folder(options.run, options.output)
+    with reporting() as reporter:
+        from lora_edit import pipeline
+
+        if options.output is not None:
+            from lora_edit.video.write import check_output
+
+            protect_input(options.output, settings)
+            check_output(options.output, settings.video.codec, overwrite=options.overwrite)
+        clip = pipeline.check(settings)
+        for text in clip.notes:
+            reporter.note(text)
+        estimate = pipeline.estimate(settings, clip)
+        session.run = pipeline.create_run(settings, folder).folder
+        needs = {
+            "seconds_train": round(estimate.seconds_train, 1),
+            "seconds_generate": round(estimate.seconds_generate, 1),
+            "memory_bytes": int(estimate.memory_bytes),
+            "canvas": str(estimate.canvas),
+            "windows": estimate.windows,
+        }
+        if not options.json:
+            reporter.note(
+                f"about {format_seconds(estimate.seconds_train)} to train, {format_seconds(estimate.seconds_generate)} to generate and "
+                f"{format_bytes(estimate.memory_bytes)} of memory; the model works at {estimate.canvas} in {estimate.windows} window(s)"
+            )
+    if options.json:
+        video = clip.video
+        facts = {"run": folder, "num_frames": video.num_frames, "size": str(video.size), "fps": float(video.fps)}
+        emit_json({**facts, "estimate": needs, "notes": clip.notes})
+    else:
+        typer.echo(folder)
+
+
+def train(
+    ctx: typer.Context,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `edit` or `new` made.", show_default=False)],
+) -> None:
+    """Train the LoRA of a run: motion, then appearance. Goes on where an earlier call stopped. Prints the run folder."""
+    ctx.obj.run = run
+    with reporting() as reporter:
+        from lora_edit import pipeline
+
+        pipeline.train(run, reporter)
+    typer.echo(run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions:
+    """Options of `generate`."""
+
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `edit` or `new` made.", show_default=False)]
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Another seed than the run's.", min=0)] = None
+    first_frame: Annotated[
+        Path | None, typer.Option("--first-frame", metavar="IMAGE", help="Another edited first frame than the run's.")
+    ] = None
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="OUT.mp4", help="Default: the next free name in the run's samples/.", rich_help_panel=RESULT),
+    ] = None
+    overwrite: Overwrite = False
+    json: Json = False
+
+
+@takes(GenerateOptions)
+def generate(session: Session, options: GenerateOptions) -> None:
+    """Sample and composite again with a run's LoRA (trained first where that is unfinished). Prints the result's path."""
+    session.run = options.run
+    with reporting() as reporter:
+        from lora_edit import pipeline
+
+        result = pipeline.generate(options.run, reporter, options.output, options.overwrite, options.seed, options.first_frame)
+        _tell(result, reporter)
+    _emit(result, json=options.json)
+
+
+@takes(PreviewOptions)
+def preview(session: Session, options: PreviewOptions) -> None:
+    """Carry the first frame's edit along by optical flow, in seconds and without a model: a look at the region, not at the result."""
+    from lora_edit.cli.resolve import preview_settings, protect_input
+
+    settings = preview_settings(options)
+    protect_input(options.output, settings)
+    with reporting() as reporter:
+        from lora_edit import pipeline
+
+        for text in pipeline.check(settings).notes:
+            reporter.note(text)
+        path = pipeline.preview(settings, options.output, options.overwrite)
+    typer.echo(path)
+
+
+def _tell(result: Result, reporter: Notes) -> None:
+    for text in result.notes:
+        reporter.note(text)
+
+
+def _emit(result: Result, *, json: bool) -> None:
+    if not json:
+        typer.echo(result.output)
+        return
+    record: dict[str, Any] = {
+        "output": result.output,
+        "run": result.run,
+        "num_frames": result.num_frames,
+        "size": str(result.size),
+        "fps": float(result.fps),
+        "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
+        "notes": result.notes,
+    }
+    emit_json(record)

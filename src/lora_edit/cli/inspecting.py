@@ -1,0 +1,110 @@
+"""The verbs that look at things: evaluate, models, import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lora_edit.cli.failures import Session
+from lora_edit.cli.known_models import find_models
+from lora_edit.cli.options import Json, takes
+from lora_edit.cli.output import emit_json, emit_rows
+from lora_edit.cli.progress import reporting
+from lora_edit.errors import SettingsError
+
+METRICS = ("region_psnr", "region_ssim", "background_psnr", "background_ssim", "flicker", "leak")
+METRIC_LIST = "region_psnr, region_ssim, background_psnr, background_ssim, flicker, leak"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Options of `evaluate`."""
+
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="The edited clip; best as lossless frames.", show_default=False)]
+    source: Annotated[Path, typer.Option("--source", metavar="SOURCE", help="The source, of the same range of frames.")]
+    truth: Annotated[Path | None, typer.Option("--truth", metavar="T", help="How the edited clip should look.")] = None
+    mask: Annotated[Path | None, typer.Option("--mask", metavar="M", help="The edit region (white), such as RUN/masks.")] = None
+    first_frame: Annotated[Path | None, typer.Option("--first-frame", metavar="IMAGE", help="The edited first frame.")] = None
+    metrics: Annotated[str | None, typer.Option("--metrics", metavar="LIST", help=f"Some of {METRIC_LIST}.")] = None
+    json: Json = False
+
+
+@takes(EvaluateOptions)
+def evaluate(session: Session, options: EvaluateOptions) -> None:
+    """Measure a result: its region against the truth (or the source), its background against the source, and flicker."""
+    wanted = parse_metrics(options.metrics)
+    with reporting() as reporter:
+        record, notes = _measure(options)
+        for text in notes:
+            reporter.note(text)
+    kept = {key: value for key, value in record.items() if key not in METRICS or key in wanted}
+    if "background_psnr" not in wanted:
+        kept.pop("background_exact", None)
+    (emit_json if options.json else emit_rows)(kept)
+
+
+def _measure(options: EvaluateOptions) -> tuple[dict[str, Any], tuple[str, ...]]:
+    from lora_edit.evaluation import summary
+    from lora_edit.masks.files import read_mask
+    from lora_edit.video.read import read_image, read_video
+
+    result, source = read_video(options.result), read_video(options.source)
+    truth = read_video(options.truth) if options.truth else None
+    mask = read_mask(options.mask, result.num_frames, result.size) if options.mask else None
+    first = read_image(options.first_frame) if options.first_frame else None
+    measured = summary.evaluate(result, source, truth, mask, first)
+    return dict(measured.to_json()), mask.notes if mask else ()
+
+
+def parse_metrics(text: str | None) -> tuple[str, ...]:
+    """A comma-separated list of metrics; all when None. Raises `SettingsError` for an unknown one."""
+    if text is None:
+        return METRICS
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    unknown = [name for name in names if name not in METRICS]
+    if unknown or not names:
+        raise SettingsError(f"--metrics {text}: {', '.join(unknown) or 'nothing'} is not in this version; choose from {METRIC_LIST}")
+    return names
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One model; all by default.", show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """List the models: what each needs and under which licence it stands."""
+    cards = [card.to_json() for card in find_models(name)]
+    if json:
+        emit_json({"models": cards})
+    elif name is not None:
+        emit_rows(cards[0])
+    else:
+        columns = ("name", "license", "frames", "size", "memory", "weights")
+        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        for card in cards:
+            table.add_row(*(str(card[column]) for column in columns))
+        Console().print(table)
+
+
+def import_lora(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA as a .safetensors file.", show_default=False)], json: Json = False
+) -> None:
+    """Say what a LoRA file is: tensors, rank, layers, metadata. Loads no weights and runs no code from the file."""
+    from lora_edit.cli.lora_file import describe_lora
+
+    facts = describe_lora(file)
+    if json:
+        emit_json(facts.to_json())
+        return
+    record = facts.to_json()
+    metadata = record.pop("metadata")
+    assert isinstance(metadata, dict)
+    emit_rows(record | {f"metadata {key}": _shortened(value) for key, value in metadata.items()})
+
+
+def _shortened(text: str, limit: int = 100) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters; --json has all)"

@@ -1,0 +1,249 @@
+"""What the verbs share: groups of options as frozen records, and the small notations in which people write boxes and frames."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import MISSING, Field, dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar, get_type_hints
+
+import typer
+
+from lora_edit.cli.failures import Session
+from lora_edit.errors import MaskError, SettingsError
+
+WHERE = "Where to edit (exactly one of --mask, --box, --point)"
+EDITED = "Edited frames"
+CLIP = "Range of the source"
+RESULT = "Result"
+SETTINGS = "Settings (preset, then --config, then the options here, then --set)"
+
+
+class Preset(StrEnum):
+    """Named sets of settings."""
+
+    STANDARD = "standard"
+
+
+class Shape(StrEnum):
+    """How a drawn mask becomes the edit region."""
+
+    BOX = "box"
+    TIGHT = "tight"
+    NOISY = "noisy"
+    AS_IS = "as-is"
+
+
+class CodecName(StrEnum):
+    """How a video file is encoded."""
+
+    H264 = "h264"
+    H264_444 = "h264-444"
+    PRORES = "prores"
+    FFV1 = "ffv1"
+
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.", rich_help_panel=RESULT)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the bare result.", rich_help_panel=RESULT)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionOptions:
+    """A clip, its edited first frame, and where the edit lives."""
+
+    source: Annotated[
+        Path | None, typer.Argument(metavar="SOURCE", help="The clip: a video, a folder of images or a GIF.", show_default=False)
+    ] = None
+    first_frame: Annotated[
+        Path | None, typer.Option("--first-frame", metavar="IMAGE", help="The first frame as it should look.", rich_help_panel=EDITED)
+    ] = None
+    mask: Annotated[
+        Path | None,
+        typer.Option("--mask", metavar="PATH", help="White = edit: a video, a folder of images, or one image.", rich_help_panel=WHERE),
+    ] = None
+    box: Annotated[
+        list[str],
+        typer.Option(
+            "--box", metavar="X,Y,W,H[:FRAME]", help="Rectangle in source pixels; several frames are interpolated.", rich_help_panel=WHERE
+        ),
+    ] = field(default_factory=list)
+    point: Annotated[
+        list[str], typer.Option("--point", metavar="X,Y[:FRAME]", help="Segment and track (not in this version).", rich_help_panel=WHERE)
+    ] = field(default_factory=list)
+    mask_shape: Annotated[
+        Shape | None, typer.Option("--mask-shape", help="Shape of the region; box by default.", rich_help_panel=WHERE)
+    ] = None
+    expand: Annotated[
+        float | None,
+        typer.Option("--expand", metavar="SHARE", help="Growth of the region; 0.1 by default.", rich_help_panel=WHERE),
+    ] = None
+    start: Annotated[int | None, typer.Option("--start", metavar="S", help="First source frame, from 0.", rich_help_panel=CLIP)] = None
+    frames: Annotated[int | None, typer.Option("--frames", metavar="N", help="Number of frames; all by default.", rich_help_panel=CLIP)] = (
+        None
+    )
+    fps: Annotated[
+        float | None, typer.Option("--fps", metavar="RATE", help="Another frame rate; drops the sound.", rich_help_panel=CLIP)
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(RegionOptions):
+    """Everything that decides an edit."""
+
+    reference: Annotated[
+        list[str],
+        typer.Option("--reference", metavar="N=IMAGE", help="Frame N, edited: learned from.", rich_help_panel=EDITED),
+    ] = field(default_factory=list)
+    anchor: Annotated[
+        list[str],
+        typer.Option("--anchor", metavar="N=IMAGE", help="Frame N, edited: shown as it is.", rich_help_panel=EDITED),
+    ] = field(default_factory=list)
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="See `lora-edit models`; tiny by default.", rich_help_panel=SETTINGS)
+    ] = None
+    preset: Annotated[Preset, typer.Option("--preset", help="A named set of settings.", rich_help_panel=SETTINGS)] = Preset.STANDARD
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", metavar="TEXT", help="What the edited clip shows.", rich_help_panel=SETTINGS)
+    ] = None
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Same seed, same result; 0 by default.", rich_help_panel=SETTINGS)
+    ] = None
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE.toml",
+            help="Settings as a run's edit.toml holds them; may also name the input.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None
+    assignments: Annotated[
+        list[str], typer.Option("--set", metavar="ROOM.SETTING=VALUE", help="Any other setting.", rich_help_panel=SETTINGS)
+    ] = field(default_factory=list)
+    codec: Annotated[CodecName | None, typer.Option("--codec", help="h264 by default.", rich_help_panel=RESULT)] = None
+    no_composite: Annotated[
+        bool, typer.Option("--no-composite", help="Keep the model's pixels outside the region too.", rich_help_panel=RESULT)
+    ] = False
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="FOLDER", help="Run folder; beside the output by default.", rich_help_panel=RESULT),
+    ] = None
+    overwrite: Overwrite = False
+    json: Json = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditOptions(RunOptions):
+    """Options of `edit`."""
+
+    output: Annotated[
+        Path,
+        typer.Option("--output", metavar="OUT.mp4", help=".mp4, .mov, .mkv, .webm, .gif, or a folder for PNG.", rich_help_panel=RESULT),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewOptions(RunOptions):
+    """Options of `new`: those of `edit`, so that one word changes a command into its dry run."""
+
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="OUT.mp4", help="Names the run folder where --run does not.", rich_help_panel=RESULT),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewOptions(RegionOptions):
+    """Options of `preview`."""
+
+    output: Annotated[
+        Path,
+        typer.Option("--output", metavar="OUT.mp4", help=".mp4, .mov, .mkv, .webm, .gif, or a folder for PNG.", rich_help_panel=RESULT),
+    ]
+    overwrite: Overwrite = False
+
+
+class Options(Protocol):
+    """A dataclass whose fields are annotated with Typer's options."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+T = TypeVar("T", bound=Options)
+
+
+def takes(kind: type[T]) -> Callable[[Callable[[Session, T], None]], Callable[..., None]]:
+    """Make a verb on one record of options a function that Typer can read: one keyword for every field of `kind`."""
+
+    def wrap(verb: Callable[[Session, T], None]) -> Callable[..., None]:
+        def command(ctx: typer.Context, **given: Any) -> None:
+            verb(ctx.obj, kind(**given))
+
+        hints = get_type_hints(kind, include_extras=True)
+        keywords = [
+            inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=_default(each), annotation=hints[each.name])
+            for each in fields(kind)
+        ]
+        context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        command.__signature__ = inspect.Signature([context, *keywords])  # type: ignore[attr-defined]
+        command.__annotations__ = {"ctx": typer.Context, **{each.name: each.annotation for each in keywords}}
+        command.__name__, command.__doc__ = verb.__name__, verb.__doc__
+        return command
+
+    return wrap
+
+
+def _default(option: Field[Any]) -> Any:
+    if option.default_factory is not MISSING:
+        return option.default_factory()
+    return inspect.Parameter.empty if option.default is MISSING else option.default
+
+
+def parse_box(text: str) -> dict[str, float | int]:
+    """`X,Y,W,H[:FRAME]` as a table of `config.KeyBox`. Raises `MaskError`."""
+    numbers, colon, frame = text.partition(":")
+    try:
+        x, y, width, height = (float(part) for part in numbers.split(","))
+        number = int(frame) if colon else 0
+    except ValueError as error:
+        raise MaskError(f"--box {text}: not a box; write X,Y,W,H[:FRAME], for instance 40,20,120,90 or 40,20,120,90:12") from error
+    if not all(map(math.isfinite, (x, y, width, height))) or width <= 0 or height <= 0:
+        raise MaskError(f"--box {text}: width and height must be positive numbers; write X,Y,W,H[:FRAME]")
+    if number < 0:
+        raise MaskError(f"--box {text}: frames count from 0; write X,Y,W,H:FRAME")
+    box: dict[str, float | int] = {"x": x, "y": y, "width": width, "height": height}
+    return box | {"frame": number} if colon else box
+
+
+def parse_boxes(texts: list[str]) -> list[dict[str, float | int]]:
+    """Every `--box` in turn; together they are one object's path. Raises `MaskError` for two boxes at one frame."""
+    boxes = [parse_box(text) for text in texts]
+    keyed = [box["frame"] for box in boxes if "frame" in box]
+    for frame in keyed:
+        if keyed.count(frame) > 1:
+            raise MaskError(
+                f"--box: two boxes at frame {frame}; boxes with frames are one object's path, "
+                "so give one box that holds both, or draw several objects into one mask and give --mask"
+            )
+    return boxes
+
+
+def parse_keyframe(option: str, text: str) -> tuple[int, Path]:
+    """`N=IMAGE` as frame number and path; `option` is the flag's name, for the message. Raises `SettingsError`."""
+    number, _, image = text.partition("=")
+    if not number.strip().isdecimal() or not image.strip():
+        raise SettingsError(f"{option} {text}: write N=IMAGE with a frame number from 0, for instance {option} 12=frame12.png")
+    return int(number), Path(image)
+
+
+def parse_keyframes(option: str, texts: list[str]) -> list[dict[str, int | str]]:
+    """Every `N=IMAGE` of a flag as tables of `config.Keyframe`. Raises `SettingsError` for a frame that is given twice."""
+    pairs = [parse_keyframe(option, text) for text in texts]
+    numbers = [number for number, _ in pairs]
+    for number in numbers:
+        if numbers.count(number) > 1:
+            raise SettingsError(f"{option} {number}=...: frame {number} is given twice; give each frame once")
+    return [{"frame": number, "image": str(image.absolute())} for number, image in pairs]

@@ -1,0 +1,113 @@
+"""Progress and remarks for a person, on stderr: bars on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+LINES_PER_STAGE = 10
+
+
+class Notes:
+    """Prints each remark once."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def note(self, text: str) -> None:
+        """Print a remark that was not printed yet."""
+        if text not in self._seen:
+            self._seen.add(text)
+            self._print(f"note: {' '.join(text.split())}")
+
+    def _print(self, line: str) -> None:
+        typer.echo(line, err=True)
+
+
+class PlainReporter(Notes):
+    """A line for each tenth of a stage: for logs and pipes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stages: dict[str, _Pace] = {}
+
+    def step(self, stage: str, done: int, total: int, detail: str = "") -> None:
+        """Print a line when another tenth is done."""
+        pace = self._stages.setdefault(stage, _Pace(done, time.monotonic()))
+        tenth = LINES_PER_STAGE * done // max(total, 1)
+        if tenth > pace.tenth:
+            pace.tenth = tenth
+            parts = [f"{stage} {done}/{total}", detail, pace.left(done, total)]
+            self._print(", ".join(part for part in parts if part))
+
+
+class _Pace:
+    """Where a stage began, so that a resumed one is not taken for a fast one."""
+
+    def __init__(self, first: int, started: float) -> None:
+        self.first, self.started, self.tenth = first, started, -1
+
+    def left(self, done: int, total: int) -> str:
+        """The time left in words; nothing before there is anything to go by."""
+        if done <= self.first or done >= total:
+            return ""
+        return f"{format_seconds((time.monotonic() - self.started) / (done - self.first) * (total - done))} left"
+
+
+class BarReporter(Notes):
+    """A bar with the time left for every stage: for terminals."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+        )
+        self.progress = Progress(*columns, console=console)
+        self._tasks: dict[str, TaskID] = {}
+
+    def step(self, stage: str, done: int, total: int, detail: str = "") -> None:
+        """Move the stage's bar."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self.progress.add_task(escape(stage), total=total, completed=done, detail=escape(detail))
+        self.progress.update(self._tasks[stage], total=total, completed=done, detail=escape(detail))
+
+    def _print(self, line: str) -> None:
+        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def reporting() -> Iterator[BarReporter | PlainReporter]:
+    """A reporter for as long as the work takes. Whatever libraries print meanwhile goes to stderr, so that stdout has the result only."""
+    console = Console(stderr=True)
+    with redirect_stdout(sys.stderr):
+        if console.is_terminal and not console.is_dumb_terminal:
+            bars = BarReporter(console)
+            with bars.progress:
+                yield bars
+        else:
+            yield PlainReporter()
+
+
+def format_seconds(seconds: float) -> str:
+    """`40 s`, `12 min`, `3 h 05 min`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes = round(whole / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def format_bytes(number: float) -> str:
+    """`850 MB`, `12.4 GB`."""
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"

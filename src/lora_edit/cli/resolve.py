@@ -1,0 +1,134 @@
+"""Options to settings: preset, then the config file, then the options given, then `--set`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lora_edit.cli.known_models import require_model
+from lora_edit.cli.options import Preset, RegionOptions, RunOptions, parse_boxes, parse_keyframes
+from lora_edit.config import EditSettings, merge, read_toml, resolve
+from lora_edit.errors import MaskError, SettingsError, VideoError
+
+NO_SEGMENTATION = "segmentation is not in this version; use --box or --mask"
+WHERE_HELP = (
+    "give exactly one of --mask PATH (white = edit; a video, a folder of images or one image) and --box X,Y,W,H[:FRAME]; "
+    "to edit whole frames, give an all-white image as --mask"
+)
+
+PRESETS: dict[Preset, dict[str, Any]] = {Preset.STANDARD: {}}
+"""What a preset changes; the standard one is the settings' own defaults, which `config.resolve` fits to the model."""
+
+
+def run_settings(options: RunOptions) -> EditSettings:
+    """Settings of `edit` and `new`. Raises `InputError` kin."""
+    region = region_tables(options)
+    tables = merge(PRESETS[options.preset], config_tables(options.config))
+    if options.mask or options.box:  # replaces the region of the config file, whatever its kind
+        tables["input"] = {key: value for key, value in tables.get("input", {}).items() if key not in ("mask", "boxes")}
+    settings = _resolve(merge(merge(tables, region), method_tables(options)), options.assignments)
+    require_model(settings.model)
+    return settings
+
+
+def preview_settings(options: RegionOptions) -> EditSettings:
+    """Settings of `preview`. Raises `InputError` kin."""
+    return _resolve(region_tables(options), [])
+
+
+def _resolve(tables: dict[str, Any], assignments: list[str]) -> EditSettings:
+    given = tables.get("input", {})
+    if not given.get("source"):
+        raise SettingsError("SOURCE is missing; give the clip to edit: a video, a folder of images or a GIF")
+    if not given.get("first_frame"):
+        raise SettingsError("the edited first frame is missing; give it as --first-frame IMAGE")
+    if bool(given.get("mask")) == bool(given.get("boxes")):
+        raise MaskError(f"where to edit is {'given twice' if given.get('mask') else 'missing'}; {WHERE_HELP}")
+    return resolve(tables, assignments)
+
+
+def region_tables(options: RegionOptions) -> dict[str, Any]:
+    """The given options of `RegionOptions` as settings tables. Raises `MaskError` for `--point` and for two kinds of region."""
+    if options.point:
+        raise MaskError(NO_SEGMENTATION)
+    if options.mask and options.box:
+        raise MaskError(f"where to edit is given twice; {WHERE_HELP}")
+    tables = {
+        "input": {
+            "source": _absolute(options.source),
+            "first_frame": _absolute(options.first_frame),
+            "mask": _absolute(options.mask),
+            "boxes": parse_boxes(options.box) or None,
+        },
+        "masks": {"shape": options.mask_shape and options.mask_shape.value, "expand": options.expand},
+        "video": {"start": options.start, "frames": options.frames, "fps": options.fps},
+    }
+    return given_only(tables)
+
+
+def method_tables(options: RunOptions) -> dict[str, Any]:
+    """The given options of `RunOptions` beyond those of `RegionOptions`."""
+    tables = {
+        "input": {
+            "references": parse_keyframes("--reference", options.reference) or None,
+            "anchors": parse_keyframes("--anchor", options.anchor) or None,
+        },
+        "model": options.model,
+        "prompt": options.prompt,
+        "seed": options.seed,
+        "video": {"codec": options.codec and options.codec.value},
+        "compositing": {"enabled": False if options.no_composite else None},
+    }
+    return given_only(tables)
+
+
+def given_only(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables without what is None, and without tables that are then empty."""
+    kept = {key: given_only(value) if isinstance(value, Mapping) else value for key, value in tables.items()}
+    return {key: value for key, value in kept.items() if value is not None and value != {}}
+
+
+def config_tables(path: Path | None) -> dict[str, Any]:
+    """A config file's tables; relative paths in its `[input]` are taken from the file's own folder."""
+    if path is None:
+        return {}
+    tables = read_toml(path)
+    given = tables.get("input", {})
+    if not isinstance(given, dict):
+        raise SettingsError(f"{path}: input is not a table; write [input] with source, first_frame and mask or boxes")
+    folder = path.absolute().parent
+    for key in ("source", "first_frame", "mask"):
+        if isinstance(given.get(key), str):
+            given[key] = str(folder / given[key])
+    for keyframe in (*_tables(given.get("references")), *_tables(given.get("anchors"))):
+        if isinstance(keyframe.get("image"), str):
+            keyframe["image"] = str(folder / keyframe["image"])
+    return tables
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def run_folder(run: Path | None, output: Path | None) -> Path:
+    """The run folder: as given, or `<output stem>.run` beside the output. Raises `SettingsError` when neither is given."""
+    if run is not None:
+        return run
+    if output is None:
+        raise SettingsError("where the run folder should be is missing; give --run FOLDER or --output")
+    return output.with_name(f"{output.stem}.run")
+
+
+def protect_input(output: Path, settings: EditSettings) -> None:
+    """Raise `VideoError` when the output is one of the input files, so that `--overwrite` cannot destroy them."""
+    given = settings.input
+    later = [keyframe.image for keyframe in (*given.references, *given.anchors)]
+    for path in (given.source, given.first_frame, given.mask, *later):
+        if path is not None and path.exists() and output.exists() and output.samefile(path):
+            raise VideoError(f"{output}: is part of the input; choose another --output")
+
+
+def _absolute(path: Path | None) -> str | None:
+    # A run folder is used from wherever people stand later.
+    return None if path is None else str(path.absolute())

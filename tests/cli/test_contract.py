@@ -1,0 +1,362 @@
+"""The command as scripts rely on it: verbs, options, exit codes, what goes to which stream."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from click.testing import Result as Outcome
+from typer.testing import CliRunner
+
+from lora_edit import pipeline
+from lora_edit.cli.known_models import MODELS
+from lora_edit.cli.main import app
+from lora_edit.config import EditSettings
+from lora_edit.errors import TrainingDiverged, VideoError
+from lora_edit.reporting import Reporter
+from lora_edit.run import Run
+from lora_edit.types import EditMask, Size, Video
+
+REGION = {"SOURCE", "--first-frame", "--mask", "--box", "--point", "--mask-shape", "--expand", "--start", "--frames", "--fps"}
+RUN = {
+    *REGION, "--reference", "--anchor", "--model", "--preset", "--prompt", "--seed", "--config", "--set", "--codec", "--no-composite",
+    "--run", "--output", "--overwrite", "--json",
+}  # fmt: skip
+
+# A change here is a change of the contract in the documentation: scripts out there may break.
+CONTRACT: dict[str, set[str]] = {
+    "edit": RUN,
+    "new": RUN,
+    "mask": {"SOURCE", "--box", "--point", "--not-point", "--object", "--output", "--overwrite"},
+    "train": {"RUN"},
+    "generate": {"RUN", "--output", "--seed", "--first-frame", "--overwrite", "--json"},
+    "preview": REGION | {"--output", "--overwrite"},
+    "evaluate": {"RESULT", "--source", "--truth", "--mask", "--first-frame", "--metrics", "--json"},
+    "study": {"NAME", "--list", "--scenes", "--seeds", "--output"},
+    "models": {"[NAME]", "--json"},
+    "import": {"FILE", "--json"},
+}
+REQUIRED = {("edit", "--output"), ("mask", "SOURCE"), ("mask", "--output"), ("train", "RUN"), ("generate", "RUN"), ("preview", "--output"),
+            ("evaluate", "RESULT"), ("evaluate", "--source"), ("import", "FILE")}  # fmt: skip
+
+EDIT = ["edit", "clip.mp4", "--first-frame", "first.png", "--box", "1,2,30,40", "--output", "out.mp4"]
+
+
+def run(*arguments: str) -> Outcome:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def fails(outcome: Outcome, code: int) -> str:
+    """The one line on stderr of a command that failed with this code and nothing on stdout."""
+    assert outcome.exit_code == code, outcome.stderr
+    assert outcome.stdout == ""
+    line, end = outcome.stderr[:-1], outcome.stderr[-1:]
+    assert end == "\n"
+    assert "\n" not in line
+    return line
+
+
+def option_names(parameter: Any) -> str:
+    return parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@dataclass
+class Calls:
+    """What the replaced pipeline was called with."""
+
+    settings: EditSettings | None = None
+    arguments: tuple[Any, ...] = ()
+
+
+def replace_edit(monkeypatch: pytest.MonkeyPatch, work: Callable[[Path, Reporter], None] = lambda folder, reporter: None) -> Calls:
+    calls = Calls()
+
+    def edit(settings: EditSettings, output: Path, folder: Path, reporter: Reporter, overwrite: bool = False) -> pipeline.Result:
+        calls.settings, calls.arguments = settings, (output, folder, overwrite)
+        folder.mkdir(exist_ok=True)
+        work(folder, reporter)
+        return pipeline.Result(output, folder, 5, Size(48, 64), Fraction(25), {"train": 1.0, "generate": 2.0}, ("mind the gap",))
+
+    monkeypatch.setattr(pipeline, "edit", edit)
+    return calls
+
+
+def test_the_verbs_and_options_are_frozen() -> None:
+    verbs: Any = typer.main.get_command(app)
+    found = {name: {option_names(p) for p in verb.params if p.name != "help"} for name, verb in verbs.commands.items()}
+    assert found == CONTRACT
+    required = {(name, option_names(p)) for name, verb in verbs.commands.items() for p in verb.params if p.required}
+    assert required == REQUIRED
+
+
+def test_every_verb_and_option_is_explained() -> None:
+    verbs: Any = typer.main.get_command(app)
+    assert all(verb.help for verb in verbs.commands.values())
+    assert all(p.help for verb in verbs.commands.values() for p in verb.params)
+
+
+def test_edit_prints_the_path_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = replace_edit(monkeypatch)
+    outcome = run(*EDIT)
+    assert (outcome.exit_code, outcome.stdout) == (0, "out.mp4\n")
+    assert outcome.stderr == "note: mind the gap\n"
+    assert calls.arguments == (Path("out.mp4"), Path("out.run"), False)
+
+
+def test_edit_prints_one_json_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(folder: Path, reporter: Reporter) -> None:
+        sys.stdout.write("a library that prints\n")
+        reporter.note("mind the gap")
+        reporter.step("motion", 1, 2, "loss 0.5")
+
+    replace_edit(monkeypatch, work)
+    outcome = run(*EDIT, "--json", "--run", "kept", "--overwrite")
+    record = json.loads(outcome.stdout)
+    assert record == {
+        "output": "out.mp4", "run": "kept", "num_frames": 5, "size": "64x48", "fps": 25.0,
+        "seconds": {"train": 1.0, "generate": 2.0}, "notes": ["mind the gap"],
+    }  # fmt: skip
+    assert outcome.stderr.count("mind the gap") == 1
+    assert "motion 1/2, loss 0.5" in outcome.stderr
+    assert "a library that prints" in outcome.stderr
+
+
+def test_every_edit_option_reaches_the_settings(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> None:
+    calls = replace_edit(monkeypatch)
+    outcome = run(
+        *EDIT, "--box", "5,6,7,8:3", "--mask-shape", "tight", "--expand", "0.25", "--start", "2", "--frames", "9", "--fps", "12.5",
+        "--reference", "4=four.png", "--reference", "6=six.png", "--anchor", "8=eight.png", "--model", "tiny", "--preset", "standard",
+        "--prompt", "a red cup", "--seed", "7", "--codec", "h264-444", "--no-composite", "--set", "training.motion_steps=3",
+    )  # fmt: skip
+    assert outcome.exit_code == 0, outcome.stderr
+    settings = calls.settings
+    assert settings is not None
+    assert settings.input.source == elsewhere / "clip.mp4"
+    assert [box.frame for box in settings.input.boxes] == [None, 3]
+    assert [(key.frame, key.image.name) for key in settings.input.references] == [(4, "four.png"), (6, "six.png")]
+    assert [(key.frame, key.image.name) for key in settings.input.anchors] == [(8, "eight.png")]
+    assert (settings.masks.shape, settings.masks.expand) == ("tight", 0.25)
+    assert (settings.video.start, settings.video.frames, settings.video.fps, settings.video.codec) == (2, 9, 12.5, "h264-444")
+    assert (settings.prompt, settings.seed, settings.compositing.enabled) == ("a red cup", 7, False)
+    assert settings.training.motion_steps == 3
+
+
+def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> None:
+    calls = replace_edit(monkeypatch)
+    (elsewhere / "kept").mkdir()
+    config = elsewhere / "kept" / "edit.toml"
+    config.write_text(
+        'seed = 1\nprompt = "from the file"\n[input]\nsource = "a.mp4"\nfirst_frame = "b.png"\nmask = "m.png"\n'
+        "[masks]\nexpand = 0.3\nsmooth = 9\n[generation]\nsteps = 5\n"
+    )
+    flags = ["--first-frame", "c.png", "--seed", "2", "--expand", "0.4"]
+    outcome = run("edit", "--config", str(config), *flags, "--set", "masks.expand=0.5", "--output", "o.mp4")
+    assert outcome.exit_code == 0, outcome.stderr
+    settings = calls.settings
+    assert settings is not None
+    assert settings.input.source == elsewhere / "kept" / "a.mp4"  # relative to the file
+    assert settings.input.mask == elsewhere / "kept" / "m.png"
+    assert settings.input.first_frame == elsewhere / "c.png"  # relative to the person
+    assert (settings.seed, settings.prompt, settings.generation.steps) == (2, "from the file", 5)
+    assert (settings.masks.expand, settings.masks.smooth) == (0.5, 9)
+    run("edit", "--config", str(config), "--box", "1,1,5,5", "--output", "o.mp4")
+    assert calls.settings is not None
+    assert calls.settings.input.mask is None
+    assert len(calls.settings.input.boxes) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (EDIT[:4] + EDIT[6:], "all-white image"),
+        ([*EDIT, "--mask", "m.png"], "given twice"),
+        ([*EDIT[:4], "--point", "3,4", *EDIT[6:]], "segmentation is not in this version; use --box or --mask"),
+        ([*EDIT, "--box", "1,2,3"], "write X,Y,W,H[:FRAME]"),
+        ([*EDIT, "--reference", "four.png"], "write N=IMAGE"),
+        ([*EDIT, "--set", "nonsense=1"], "room.setting=value"),
+        ([*EDIT, "--set", "training.nonsense=1"], "training.nonsense"),
+        ([*EDIT, "--expand", "9"], "masks.expand"),
+        ([*EDIT, "--seed", "-1"], "seed"),
+        ([*EDIT, "--seed", "red"], "--seed"),
+        ([*EDIT, "--config", "missing.toml"], "missing.toml"),
+        ([*EDIT, "--preset", "fast"], "standard"),
+        ([*EDIT, "--mask-shape", "round"], "as-is"),
+        ([*EDIT, "--model", "wan2.1-i2v-480p"], "this version has tiny"),
+        ([*EDIT, "--nonsense"], "--nonsense"),
+        (EDIT[:-2], "--output"),
+        (["edit", *EDIT[2:]], "SOURCE is missing"),
+        ([*EDIT[:2], *EDIT[4:]], "--first-frame IMAGE"),
+        (["new", *EDIT[1:-2]], "--run FOLDER"),
+        (["verify", "out.mp4"], "verify"),
+        (["export"], "export"),
+        (["--nonsense"], "--nonsense"),
+        ([], "--help"),
+        (["train", "nowhere"], "nowhere"),
+        (["models", "huge"], "this version has tiny"),
+        (["mask", "clip.mp4", "--output", "m"], "--box"),
+        (["mask", "clip.mp4", "--point", "1,1", "--output", "m"], "segmentation is not in this version"),
+        (["evaluate", "r.mp4", "--source", "s.mp4"], "r.mp4"),
+        (["evaluate", "r.mp4", "--source", "s.mp4", "--metrics", "lpips"], "lpips is not in this version"),
+        (["study", "x" * 5, "--output", "s"], "this version"),
+    ],
+)
+def test_faults_of_the_input_are_one_line_and_write_nothing(arguments: list[str], words: str, elsewhere: Path) -> None:
+    line = fails(run(*arguments), 2)
+    assert line.startswith("error: ")
+    assert words in line
+    assert not list(elsewhere.iterdir())
+
+
+def test_an_input_error_is_one_line_whatever_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(folder: Path, reporter: Reporter) -> None:
+        raise VideoError("clip.mp4: no such file;\n check the path [red]")
+
+    replace_edit(monkeypatch, work)
+    assert fails(run(*EDIT, "--json"), 2) == "error: clip.mp4: no such file; check the path [red]"
+
+
+def test_a_full_disk_is_not_our_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(folder: Path, reporter: Reporter) -> None:
+        raise OSError(28, "No space left on device", "out.mp4")
+
+    replace_edit(monkeypatch, work)
+    assert "out.mp4" in fails(run(*EDIT), 2)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a\nbug"), TrainingDiverged("loss is not finite at step 3")])
+def test_our_fault_is_one_line_and_a_traceback_in_the_log(monkeypatch: pytest.MonkeyPatch, elsewhere: Path, error: Exception) -> None:
+    def work(folder: Path, reporter: Reporter) -> None:
+        (folder / "log.txt").write_text("earlier\n")
+        raise error
+
+    replace_edit(monkeypatch, work)
+    line = fails(run(*EDIT), 1)
+    assert type(error).__name__ in line
+    assert str(Path("out.run") / "log.txt") in line
+    log = (elsewhere / "out.run" / "log.txt").read_text()
+    assert log.startswith("earlier\n")
+    assert "Traceback" in log
+
+
+def test_without_a_run_folder_the_traceback_gets_a_file_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(settings: EditSettings) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(pipeline, "check", check)
+    log = Path(fails(run("preview", *EDIT[1:]), 1).rpartition("the traceback is in ")[2].rstrip(")"))
+    assert "Traceback" in log.read_text()
+    log.unlink()
+
+
+def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(folder: Path, reporter: Reporter) -> None:
+        raise KeyboardInterrupt
+
+    replace_edit(monkeypatch, work)
+    assert fails(run(*EDIT), 130) == "interrupted; run the same command again to resume"
+
+
+def test_output_never_replaces_the_input(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> None:
+    replace_edit(monkeypatch)
+    (elsewhere / "clip.mp4").write_bytes(b"precious")
+    arguments = ["clip.mp4" if word == "out.mp4" else word for word in EDIT]
+    assert "part of the input" in fails(run(*arguments, "--overwrite"), 2)
+
+
+def test_new_checks_estimates_and_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = torch.zeros(5, 48, 64, 3, dtype=torch.uint8)
+    video = Video(frames, Fraction(25), tuple(i / 25 for i in range(5)))
+
+    @dataclass(frozen=True)
+    class Clip:
+        video: Video
+        edit_mask: EditMask
+        notes: tuple[str, ...] = ("a remark",)
+
+    @dataclass(frozen=True)
+    class Estimate:
+        seconds_train: float = 90.0
+        seconds_generate: float = 4.0
+        memory_bytes: int = 850_000_000
+        canvas: Size = Size(80, 80)  # noqa: RUF009
+        windows: int = 1
+
+    monkeypatch.setattr(pipeline, "check", lambda settings: Clip(video, EditMask(torch.ones(5, 48, 64, dtype=torch.bool))))
+    monkeypatch.setattr(pipeline, "estimate", lambda settings, clip: Estimate(), raising=False)
+    monkeypatch.setattr(pipeline, "create_run", lambda settings, folder: Run(folder))
+    outcome = run("new", *EDIT[1:])
+    assert (outcome.exit_code, outcome.stdout) == (0, "out.run\n"), outcome.stderr
+    assert "a remark" in outcome.stderr
+    assert "2 min to train" in outcome.stderr
+    assert "850 MB" in outcome.stderr
+    record = json.loads(run("new", *EDIT[1:], "--json").stdout)
+    assert record["run"] == "out.run"
+    assert record["estimate"] == {
+        "seconds_train": 90.0, "seconds_generate": 4.0, "memory_bytes": 850_000_000, "canvas": "80x80", "windows": 1,
+    }  # fmt: skip
+
+
+def test_train_and_generate_work_on_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def generate(*arguments: Any) -> pipeline.Result:
+        seen.append(arguments[:1] + arguments[2:])
+        return pipeline.Result(Path("s.mp4"), arguments[0], 5, Size(48, 64), Fraction(25), {}, ())
+
+    monkeypatch.setattr(pipeline, "train", lambda folder, reporter: seen.append(folder))
+    monkeypatch.setattr(pipeline, "generate", generate)
+    assert run("train", "kept").stdout == "kept\n"
+    assert run("generate", "kept", "--seed", "3", "--first-frame", "f.png", "--output", "s.mp4").stdout == "s.mp4\n"
+    assert seen == [Path("kept"), (Path("kept"), Path("s.mp4"), False, 3, Path("f.png"))]
+
+
+def test_models_agree_with_the_registry() -> None:
+    from lora_edit.models.family import FAMILIES
+    from lora_edit.models.tiny import GEOMETRY
+
+    assert {card.name for card in MODELS} == set(FAMILIES)
+    tiny = next(card for card in MODELS if card.name == "tiny")
+    width, height = map(int, tiny.size.split("x"))
+    assert (tiny.frames, width * height) == (GEOMETRY.max_frames, GEOMETRY.area)
+
+
+def test_models_are_listed() -> None:
+    assert "tiny" in run("models").stdout
+    assert "Apache-2.0" in run("models", "tiny").stdout
+    assert json.loads(run("models", "--json").stdout)["models"][0]["name"] == "tiny"
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """What makes it quick, and unlike a clock the same on every machine."""
+    code = """
+import sys
+from lora_edit.cli.main import app
+try:
+    app(["edit", "--help"])
+except SystemExit as end:
+    assert not end.code
+sys.exit(",".join({"torch", "numpy", "diffusers", "av", "cv2", "safetensors"} & set(sys.modules)) or 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--first-frame" in done.stdout
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "lora_edit.cli.main", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("lora-edit 0.")

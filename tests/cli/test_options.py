@@ -1,0 +1,70 @@
+"""The notations in which people write boxes, frames and lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lora_edit.cli.inspecting import METRIC_LIST, METRICS, parse_metrics
+from lora_edit.cli.options import CodecName, Shape, parse_box, parse_boxes, parse_keyframe, parse_keyframes
+from lora_edit.cli.resolve import run_folder
+from lora_edit.config import KeyBox
+from lora_edit.errors import MaskError, SettingsError
+from lora_edit.masks.settings import MaskShape
+from lora_edit.video.settings import Codec
+
+
+def test_boxes() -> None:
+    assert parse_box("1,2.5,30,40") == {"x": 1, "y": 2.5, "width": 30, "height": 40}
+    assert parse_box("-1, 2, 30, 40:12")["frame"] == 12
+    assert KeyBox.model_validate(parse_box("1,2,3,4:0")).frame == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "1,2,3,4:", "1,2,3,4:x", "1,2,3,4:-1", "1,2,0,4", "1,2,nan,4", "1,2,inf,4"]
+)
+def test_no_boxes(text: str) -> None:
+    with pytest.raises(MaskError, match="--box"):
+        parse_box(text)
+
+
+def test_two_boxes_at_one_frame_are_refused() -> None:
+    assert len(parse_boxes(["1,2,3,4", "5,6,7,8", "1,2,3,4:1", "1,2,3,4:2"])) == 4
+    with pytest.raises(MaskError, match="frame 1"):
+        parse_boxes(["1,2,3,4:1", "5,6,7,8:1"])
+
+
+def test_keyframes() -> None:
+    assert parse_keyframe("--anchor", "12=a=b.png") == (12, Path("a=b.png"))
+    assert parse_keyframes("--anchor", ["3=x.png"]) == [{"frame": 3, "image": str(Path("x.png").absolute())}]
+
+
+@pytest.mark.parametrize("text", ["", "x.png", "=x.png", "3=", "-3=x.png", "3.5=x.png"])
+def test_no_keyframes(text: str) -> None:
+    with pytest.raises(SettingsError, match="--anchor"):
+        parse_keyframe("--anchor", text)
+
+
+def test_a_frame_is_given_once() -> None:
+    with pytest.raises(SettingsError, match="frame 3 is given twice"):
+        parse_keyframes("--reference", ["3=x.png", "3=y.png"])
+
+
+def test_metrics() -> None:
+    assert parse_metrics(None) == parse_metrics(METRIC_LIST) == METRICS
+    assert parse_metrics("flicker, leak") == ("flicker", "leak")
+    for text in ("", "clip_score"):
+        with pytest.raises(SettingsError, match="--metrics"):
+            parse_metrics(text)
+
+
+def test_the_run_folder_is_beside_the_output() -> None:
+    assert run_folder(None, Path("out/cat.mp4")) == Path("out/cat.run")
+    assert run_folder(None, Path("frames")) == Path("frames.run")
+    assert run_folder(Path("kept"), Path("out/cat.mp4")) == Path("kept")
+
+
+def test_choices_are_the_rooms_own() -> None:
+    assert {each.value for each in Shape} == set(MaskShape.__args__)  # type: ignore[attr-defined]
+    assert {each.value for each in CodecName} == set(Codec.__args__)  # type: ignore[attr-defined]

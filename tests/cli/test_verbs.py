@@ -1,0 +1,153 @@
+"""Verbs that need no model, on real files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import save_file
+from typer.testing import CliRunner
+
+from lora_edit.cli.lora_file import layer_pattern
+from lora_edit.cli.main import app
+from lora_edit.masks.files import load_mask
+from lora_edit.types import Video
+from lora_edit.video.lossless import save_frames
+from lora_edit.video.write import write_video
+
+FRAMES, HEIGHT, WIDTH = 4, 32, 48
+
+
+@pytest.fixture
+def frames() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randint(0, 256, (FRAMES, HEIGHT // 8, WIDTH // 8, 3), generator=generator, dtype=torch.uint8)
+    return coarse.repeat_interleave(8, 1).repeat_interleave(8, 2)
+
+
+@pytest.fixture
+def clip(tmp_path: Path, frames: torch.Tensor) -> Path:
+    path = tmp_path / "clip.mkv"
+    write_video(path, Video(frames, Fraction(25), tuple(i / 25 for i in range(FRAMES))), "ffv1")
+    return path
+
+
+def run(*arguments: str | Path) -> tuple[int, str, str]:
+    outcome = CliRunner().invoke(app, [str(word) for word in arguments])
+    return outcome.exit_code, outcome.stdout, outcome.stderr
+
+
+def test_mask_draws_the_boxes(clip: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mask"
+    code, out, err = run("mask", clip, "--box", "0,0,8,8:0", "--box", "30,0,8,8:3", "--output", folder)
+    assert (code, out.strip()) == (0, str(folder)), err
+    drawn = load_mask(folder).frames
+    assert drawn.shape == (FRAMES, HEIGHT, WIDTH)
+    assert drawn[0, :8, :8].all()
+    assert drawn[3, :8, 30:38].all()
+    assert drawn[1, :8, 10:18].all()
+    assert run("mask", clip, "--box", "0,0,8,8", "--output", folder)[0] == 2
+    assert run("mask", clip, "--box", "0,0,9,8", "--output", folder, "--overwrite")[0] == 0
+    assert run("mask", clip, "--box", "90,0,8,8", "--output", tmp_path / "other")[0] == 2
+    assert not (tmp_path / "other").exists()
+
+
+def test_evaluate_measures(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
+    edited = frames.clone()
+    edited[:, :16, :16] = 255 - edited[:, :16, :16]
+    save_frames(tmp_path / "result", edited)
+    run("mask", clip, "--box", "0,0,16,16", "--output", tmp_path / "mask")
+    arguments = ("evaluate", tmp_path / "result", "--source", clip, "--mask", tmp_path / "mask")
+    code, out, err = run(*arguments, "--json")
+    assert code == 0, err
+    record = json.loads(out)
+    assert {"num_frames", "size", "fps", "region_psnr", "region_ssim", "background_psnr", "background_ssim", "flicker"} <= set(record)
+    assert record["size"] == "48x32"
+    assert record["background_exact"] is True
+    code, out, err = run(*arguments, "--metrics", "region_psnr")
+    assert [line.split()[0] for line in out.splitlines()] == ["num_frames", "size", "fps", "region_psnr"]
+
+
+def test_evaluate_refuses_another_length(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
+    save_frames(tmp_path / "result", frames[:2])
+    code, out, err = run("evaluate", tmp_path / "result", "--source", clip)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+
+
+def test_preview_writes_a_video(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
+    first = frames[0].clone()
+    first[4:12, 4:12] = torch.tensor([255, 0, 0], dtype=torch.uint8)
+    Image.fromarray(first.numpy()).save(tmp_path / "first.png")
+    output = tmp_path / "preview.mp4"
+    code, out, err = run("preview", clip, "--first-frame", tmp_path / "first.png", "--box", "2,2,12,12", "--output", output)
+    assert (code, out.strip()) == (0, str(output)), err
+    assert output.is_file()
+
+
+def lora_tensors() -> dict[str, np.ndarray]:
+    layers = [f"transformer.blocks.{block}.attn1.{name}" for block in (0, 1) for name in ("to_q", "to_out.0")]
+    down = {f"{layer}.lora_A.weight": np.zeros((4, 8), np.float32) for layer in layers}
+    return down | {f"{layer}.lora_B.weight": np.zeros((8, 4), np.float32) for layer in layers}
+
+
+def test_import_describes_a_lora(tmp_path: Path) -> None:
+    path = tmp_path / "edit.safetensors"
+    save_file(lora_tensors(), path, metadata={"base_model": "tiny", "odd": "\x1b[31m" + "x" * 300})
+    code, out, err = run("import", path, "--json")
+    assert code == 0, err
+    record = json.loads(out)
+    assert (record["tensors"], record["layers"], record["ranks"], record["parameters"]) == (8, 4, [4], 256)
+    assert record["targets"] == ["blocks.*.attn1.to_out.*", "blocks.*.attn1.to_q"]
+    assert record["metadata"]["base_model"] == "tiny"
+    code, out, err = run("import", path)
+    assert "\x1b" not in out
+    assert "x" * 200 not in out
+
+
+def test_import_refuses_what_is_no_lora(tmp_path: Path) -> None:
+    damaged, other = tmp_path / "damaged.safetensors", tmp_path / "other.safetensors"
+    save_file(lora_tensors(), damaged)
+    damaged.write_bytes(damaged.read_bytes()[:-10])
+    save_file({"weight": np.zeros((2, 2), np.float32)}, other)
+    for path in (damaged, other, tmp_path / "missing.safetensors", tmp_path):
+        code, out, err = run("import", path)
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+
+
+def test_layer_patterns() -> None:
+    assert layer_pattern("lora_unet_blocks_12_attn1_to_q.lora_down.weight") == "blocks_*_attn1_to_q"
+    assert layer_pattern("diffusion_model.blocks.3.ffn.0.lora_A.default.weight") == "blocks.*.ffn.*"
+
+
+def test_studies_run_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry, room = ModuleType("registry"), ModuleType("a_study")
+    seen: list[object] = []
+
+    def measure(output: Path, scenes: int, seeds: int, reporter: object) -> Path:
+        seen.append((output, scenes, seeds))
+        return output / "table.csv"
+
+    registry.STUDIES = {"methods": "a_study:measure"}  # type: ignore[attr-defined]
+    room.measure = measure  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lora_edit.studies.registry", registry)
+    monkeypatch.setitem(sys.modules, "a_study", room)
+    assert run("study", "--list")[:2] == (0, "methods\n")
+    code, out, err = run("study", "methods", "--scenes", "2", "--seeds", "3", "--output", tmp_path)
+    assert (code, out.strip()) == (0, str(tmp_path / "table.csv")), err
+    assert seen == [(tmp_path, 2, 3)]
+    code, out, err = run("study", "unheard-of", "--output", tmp_path)
+    assert (code, "methods" in err) == (2, True)
+
+
+def test_a_version_without_studies_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lora_edit.studies.registry", None)
+    code, out, err = run("study", "--list")
+    assert (code, out, err) == (2, "", "error: studies are not in this version; nothing to run\n")

@@ -1,0 +1,92 @@
+"""The table in `method.py`, row by row, and the leaks it must not have."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lora_edit.conditioning import method
+from lora_edit.conditioning.fill import EMPTY
+from lora_edit.conditioning.recolour import draw_colour_map, recolour
+
+
+@pytest.fixture
+def clip() -> torch.Tensor:
+    """Five random frames, `[3, 5, 16, 16]`."""
+    return torch.rand(3, 5, 16, 16, generator=torch.Generator().manual_seed(0)) * 1.6 - 0.8
+
+
+@pytest.fixture
+def mask() -> torch.Tensor:
+    """A square that moves, `[5, 16, 16]`."""
+    mask = torch.zeros(5, 16, 16, dtype=torch.bool)
+    for frame in range(5):
+        mask[frame, 4:10, frame : frame + 6] = True
+    return mask
+
+
+def test_motion(clip: torch.Tensor, mask: torch.Tensor) -> None:
+    """Frame 0 given; later frames given outside the region; the source is the target."""
+    sample = method.motion(clip, mask)
+    assert torch.equal(sample.m_cond[0, 0], torch.ones(16, 16))
+    assert torch.equal(sample.m_cond[0, 1:], (~mask[1:]).float())
+    assert torch.equal(sample.v_cond[:, 0], clip[:, 0]) and sample.v_cond[:, 1:][:, mask[1:]].eq(EMPTY).all()
+    assert torch.equal(sample.v_cond[:, 1:][:, ~mask[1:]], clip[:, 1:][:, ~mask[1:]])
+    assert sample.v_target is not None and torch.equal(sample.v_target, clip) and torch.equal(sample.image, clip[:, 0])
+
+
+def test_appearance(clip: torch.Tensor, mask: torch.Tensor) -> None:
+    """One frame; the region is withheld even though it is the first; the edited frame is the target."""
+    edited = clip[:, 3] * 0.5
+    sample = method.appearance(clip[:, 3], edited, mask[3])
+    assert sample.num_frames == 1 and sample.v_target is not None
+    assert torch.equal(sample.m_cond[0, 0], (~mask[3]).float())
+    assert sample.v_cond[:, 0][:, mask[3]].eq(EMPTY).all()
+    assert torch.equal(sample.v_target[:, 0], edited) and torch.equal(sample.image, clip[:, 3])
+
+
+def test_inference(clip: torch.Tensor, mask: torch.Tensor) -> None:
+    """The same mask as in training; only frame 0 is replaced, by the edited one."""
+    edited = -clip[:, 0]
+    sample, trained = method.inference(clip, edited, mask), method.motion(clip, mask)
+    assert torch.equal(sample.m_cond, trained.m_cond) and sample.v_target is None
+    assert torch.equal(sample.v_cond[:, 0], edited) and torch.equal(sample.v_cond[:, 1:], trained.v_cond[:, 1:])
+
+
+def test_anchor_is_given_whole(clip: torch.Tensor, mask: torch.Tensor) -> None:
+    """A frame that a person insists on."""
+    anchor = clip[:, 2] * 0.1
+    sample = method.inference(clip, clip[:, 0], mask, anchors={2: anchor})
+    assert sample.m_cond[0, 2].eq(1).all() and torch.equal(sample.v_cond[:, 2], anchor)
+
+
+@pytest.mark.parametrize("name", sorted(method.INFERENCE))
+def test_nothing_inside_the_hole_reaches_the_condition(clip: torch.Tensor, mask: torch.Tensor, name: str) -> None:
+    """Other source pixels where M_cond is 0: the condition stays the same bit for bit."""
+    first = method.INFERENCE[name](clip, clip[:, 0], mask)
+    other = torch.where(first.m_cond > 0.5, clip, -clip + 0.1)
+    second = method.INFERENCE[name](other, clip[:, 0], mask)
+    assert torch.equal(first.v_cond, second.v_cond) and torch.equal(first.m_cond, second.m_cond)
+
+
+def test_baselines_change_one_thing(clip: torch.Tensor, mask: torch.Tensor) -> None:
+    """What each baseline gives: only frame 0, everything, nothing; and B.3 hands over the answer."""
+    assert method.naive_motion(clip, mask).m_cond.sum() == 16 * 16
+    assert method.all_ones_motion(clip, mask).m_cond.mean() == 1
+    assert method.all_zeros_motion(clip, mask).m_cond.sum() == 0
+    unscheduled = method.unscheduled_appearance(clip[:, 1], clip[:, 2], mask[1])
+    assert unscheduled.v_target is not None and torch.equal(unscheduled.v_cond, unscheduled.v_target)
+    blended = method.feature_level_inference(clip, clip[:, 0], mask)
+    assert blended.m_cond.sum() == 16 * 16 and blended.v_blend is not None and blended.m_blend is not None
+    assert torch.equal(blended.m_blend, method.m_cond_for(mask))
+
+
+def test_recolouring_touches_the_region_only(clip: torch.Tensor, mask: torch.Tensor) -> None:
+    """The same map in frame 0, target and image; the kept background and the hole stay."""
+    plain = method.motion(clip, mask)
+    changed = recolour(plain, mask, draw_colour_map(torch.Generator().manual_seed(1)))
+    assert changed.v_target is not None and plain.v_target is not None
+    assert torch.equal(changed.v_target[:, ~mask], plain.v_target[:, ~mask])
+    assert not torch.equal(changed.v_target[:, mask], plain.v_target[:, mask])
+    assert torch.equal(changed.v_cond[:, 0], changed.v_target[:, 0]) and torch.equal(changed.image, changed.v_target[:, 0])
+    assert torch.equal(changed.v_cond[:, 1:], plain.v_cond[:, 1:])

@@ -1,0 +1,41 @@
+"""The denoising loop's own rules; its agreement with diffusers is tested in `models/test_wan_parity.py`."""
+
+from __future__ import annotations
+
+import torch
+
+from lora_edit.conditioning.method import feature_level_inference, inference
+from lora_edit.generation.denoise import denoise
+from lora_edit.generation.settings import GenerationSettings
+from tiny_random import tiny_random_family
+
+SETTINGS = GenerationSettings(steps=3, shift=1.0, guidance_scale=1.0)
+
+
+def clip_and_mask() -> tuple[torch.Tensor, torch.Tensor]:
+    """Five frames with a square hole on the grid."""
+    clip = torch.rand(3, 5, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mask = torch.zeros(5, 16, 16, dtype=torch.bool)
+    mask[:, :8, :8] = True
+    return clip, mask
+
+
+def test_the_same_seed_gives_the_same_latents() -> None:
+    """And another seed others."""
+    family = tiny_random_family()
+    clip, mask = clip_and_mask()
+    sample = family.encode_sample(inference(clip, clip[:, 0], mask))
+    first, second, third = (denoise(family, sample, SETTINGS, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, second) and not torch.equal(first, third)
+
+
+def test_feature_level_ends_on_the_sources_latents_outside_the_region() -> None:
+    """Eq. 3 at the last step, where no noise is left."""
+    family = tiny_random_family()
+    clip, mask = clip_and_mask()
+    sample = family.encode_sample(feature_level_inference(clip, clip[:, 0], mask))
+    assert sample.blend is not None and sample.blend_keep is not None
+    latents = denoise(family, sample, SETTINGS, torch.Generator().manual_seed(1))
+    kept = sample.blend_keep.expand_as(latents) > 0.5
+    torch.testing.assert_close(latents[kept], sample.blend.expand_as(latents)[kept], atol=1e-5, rtol=0)
+    assert not torch.allclose(latents[~kept], sample.blend.expand_as(latents)[~kept])

@@ -1,0 +1,175 @@
+"""The whole job with the embedded model, few steps: what a result must keep of its source."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+from lora_edit import pipeline
+from lora_edit.config import EditSettings, resolve
+from lora_edit.errors import MaskError, RunError, SettingsError, VideoError
+from lora_edit.masks.shapes import feather
+from lora_edit.reporting import Silent
+from lora_edit.run import Run
+from lora_edit.types import Video
+from lora_edit.video.lossless import load_frames
+from lora_edit.video.read import read_video
+from lora_edit.video.sheet import save_image
+from lora_edit.video.write import write_video
+
+QUICK = (
+    "training.motion_steps=3",
+    "training.appearance_steps=2",
+    "training.batch_size=1",
+    "training.recolour_variants=1",
+    "generation.steps=2",
+)
+
+
+def make_source(folder: Path, frames: int = 7, height: int = 50, width: int = 70, odd_times: bool = False) -> Path:
+    """A noise clip whose size is no multiple of anything and whose frame count is not 4k + 1."""
+    generator = torch.Generator().manual_seed(frames)
+    coarse = torch.randint(0, 256, (frames, 5, 7, 3), generator=generator, dtype=torch.uint8)
+    clip = coarse.repeat_interleave(10, 1).repeat_interleave(10, 2)[:, :height, :width].contiguous()
+    times = tuple(i / 10 + (0.02 if odd_times and i % 2 else 0) for i in range(frames))
+    write_video(folder / "source.mkv", Video(clip, Fraction(10), times), "ffv1")
+    return folder / "source.mkv"
+
+
+def settings_for(folder: Path, source: Path, *assignments: str, **given: object) -> EditSettings:
+    """Settings with a red first frame and a box."""
+    frame = read_video(source).frames[0].clone()
+    frame[10:30, 20:45] = torch.tensor([200, 30, 30], dtype=torch.uint8)
+    save_image(folder / "first.png", frame)
+    boxes = [{"x": 18, "y": 8, "width": 30, "height": 24, "frame": 0}, {"x": 24, "y": 12, "width": 30, "height": 24, "frame": 6}]
+    return resolve(
+        {"input": {"source": str(source), "first_frame": str(folder / "first.png"), "boxes": boxes, **given}}, (*QUICK, *assignments)
+    )
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[EditSettings, pipeline.Result, Path]:
+    """One finished edit, written without loss."""
+    folder = tmp_path_factory.mktemp("edit")
+    settings = settings_for(folder, make_source(folder, odd_times=True), "video.codec=ffv1")
+    return settings, pipeline.edit(settings, folder / "out.mkv", folder / "run", Silent()), folder
+
+
+def test_frames_size_rate_and_times_are_the_sources(done: tuple[EditSettings, pipeline.Result, Path]) -> None:
+    """Seven frames of 70x50 at uneven times."""
+    settings, result, _ = done
+    source, edited = read_video(settings.input.source), read_video(result.output)
+    assert edited.frames.shape == source.frames.shape and result.num_frames == 7
+    assert edited.times == pytest.approx(source.times, abs=2e-3)
+
+
+def test_pixels_outside_the_region_are_the_sources_bit_for_bit(done: tuple[EditSettings, pipeline.Result, Path]) -> None:
+    """And the first frame is the edited one."""
+    settings, result, folder = done
+    clip = pipeline.check(settings)
+    outside = ~clip.edit_mask.frames
+    for frames in (read_video(result.output).frames, load_frames(folder / "run" / "result")):
+        assert torch.equal(frames[outside], clip.video.frames[outside])
+        assert not torch.equal(frames[3][~outside[3]], clip.video.frames[3][~outside[3]])
+    inner = feather(clip.edit_mask.frames, 1)[0] == 1
+    assert torch.equal(frames[0][inner], clip.first_frame[inner])
+
+
+def test_the_run_folder_holds_everything(done: tuple[EditSettings, pipeline.Result, Path]) -> None:
+    """Settings that resolve to themselves, a manifest, and things to look at."""
+    settings, _, folder = done
+    run = Run(folder / "run")
+    assert run.settings() == settings
+    manifest = json.loads((folder / "run" / "manifest.json").read_text())
+    assert {"versions", "seed", "losses", "metrics", "seconds", "training_key"} <= manifest.keys()
+    assert len(manifest["losses"]) == 3 and manifest["metrics"]["background_exact"]
+    for name in ("edit.toml", "report.html", "compare.mp4", "result.mp4", "sheet.png", "loss.png", "log.txt", "lora/edit.safetensors"):
+        assert (folder / "run" / name).stat().st_size > 0
+
+
+def test_another_seed_and_first_frame_need_no_training(done: tuple[EditSettings, pipeline.Result, Path]) -> None:
+    """`generate` leaves the LoRA alone and writes beside the earlier samples."""
+    settings, _, folder = done
+    before = (folder / "run/lora/edit.safetensors").read_bytes()
+    picture = read_video(settings.input.source).frames[0].clone()
+    picture[10:30, 20:45] = 20
+    save_image(folder / "other.png", picture)
+    first = pipeline.generate(folder / "run", Silent(), seed=5)
+    second = pipeline.generate(folder / "run", Silent(), first_frame=folder / "other.png")
+    assert first.output != second.output and first.output.exists() and second.output.exists()
+    assert (folder / "run/lora/edit.safetensors").read_bytes() == before
+
+
+def test_nothing_is_overwritten(done: tuple[EditSettings, pipeline.Result, Path]) -> None:
+    """Neither a file nor another edit's run."""
+    settings, result, folder = done
+    with pytest.raises(VideoError, match="exists"):
+        pipeline.edit(settings, result.output, folder / "run2", Silent())
+    assert not (folder / "run2").exists()
+    with pytest.raises(RunError, match="other settings"):
+        pipeline.edit(settings.model_copy(update={"seed": 9}), folder / "new.mp4", folder / "run", Silent())
+    (folder / "mine").mkdir()
+    (folder / "mine" / "notes.txt").write_text("keep")
+    with pytest.raises(RunError, match="not a run folder"):
+        pipeline.create_run(settings, folder / "mine")
+
+
+def test_a_run_in_use_is_refused(done: tuple[EditSettings, pipeline.Result, Path]) -> None:
+    """Two processes never write one run."""
+    _, _, folder = done
+    with Run(folder / "run").locked(), pytest.raises(RunError, match="another lora-edit process"):
+        pipeline.generate(folder / "run", Silent())
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5, 20])
+def test_any_frame_count(tmp_path: Path, frames: int) -> None:
+    """One frame, less than a group, exactly a group, more than the model takes at once."""
+    source = make_source(tmp_path, frames)
+    settings = settings_for(tmp_path, source)
+    box = settings.input.boxes[0].model_copy(update={"frame": None})
+    settings = settings.model_copy(update={"input": settings.input.model_copy(update={"boxes": (box,)})})
+    result = pipeline.edit(settings, tmp_path / "out.mp4", tmp_path / "run", Silent())
+    assert read_video(result.output).num_frames == frames
+
+
+def test_references_and_anchors(tmp_path: Path) -> None:
+    """An anchor is shown as it is; a reference trains an appearance stage."""
+    source = make_source(tmp_path)
+    picture = read_video(source).frames[4].clone()
+    picture[14:34, 24:50] = torch.tensor([30, 200, 30], dtype=torch.uint8)
+    save_image(tmp_path / "four.png", picture)
+    key = [{"frame": 4, "image": str(tmp_path / "four.png")}]
+    settings = settings_for(tmp_path, source, "compositing.feather=0", references=key, anchors=key)
+    result = pipeline.edit(settings, tmp_path / "frames", tmp_path / "run", Silent())
+    region = pipeline.check(settings).edit_mask.frames[4]
+    assert torch.equal(load_frames(result.output)[4][region], picture[region])
+    assert [name for name, _ in Run(tmp_path / "run").manifest()["stages"]] == ["motion", "appearance"]
+
+
+def test_faults_are_found_before_a_model_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with its remedy."""
+    monkeypatch.setattr(pipeline, "open_family", lambda settings: pytest.fail("a model was loaded"))
+    source = make_source(tmp_path)
+    good = settings_for(tmp_path, source)
+    with pytest.raises(MaskError, match="--box"):
+        pipeline.check(good.model_copy(update={"input": good.input.model_copy(update={"boxes": ()})}))
+    late = good.input.boxes[0].model_copy(update={"frame": 40})
+    with pytest.raises(MaskError):
+        pipeline.check(good.model_copy(update={"input": good.input.model_copy(update={"boxes": (late,)})}))
+    with pytest.raises(VideoError):
+        pipeline.check(good.model_copy(update={"input": good.input.model_copy(update={"source": tmp_path / "none.mp4"})}))
+    with pytest.raises(SettingsError, match=r"training\.rate"):
+        resolve(good.model_dump(mode="json"), ["training.rate=1"])
+    with pytest.raises(SettingsError, match=r"room\.setting=value"):
+        resolve(good.model_dump(mode="json"), ["steps=1"])
+
+
+def test_preview_needs_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flow-warped clip of the source's length."""
+    monkeypatch.setattr(pipeline, "open_family", lambda settings: pytest.fail("a model was loaded"))
+    path = pipeline.preview(settings_for(tmp_path, make_source(tmp_path)), tmp_path / "preview.mp4")
+    assert read_video(path).num_frames == 7
