@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -109,3 +110,12 @@ def test_the_import_table_is_written_down() -> None:
     rows = {name.strip(" `") for row in re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE) for name in row.split(",")}
     rooms = {room_of(path) for path in python_files(PACKAGE)} - {""}
     assert rooms <= rows, f"no row for {sorted(rooms - rows)}"
+
+
+def test_settings_page_is_up_to_date() -> None:
+    """`docs/settings.md` says what the settings say."""
+    spec = importlib.util.spec_from_file_location("settings_page", ROOT / "tools" / "settings_page.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs" / "settings.md").read_text("utf-8") == module.page(), "run tools/settings_page.py"

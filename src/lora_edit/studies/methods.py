@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +16,21 @@ from lora_edit.inputs import Clip
 from lora_edit.models.family import Family, load_family
 from lora_edit.reporting import Reporter
 from lora_edit.studies.cases import draw_scenes
-from lora_edit.studies.runner import clip_of, generate_in_memory, region_psnr, settings_for, through_codec, train_in_memory
+from lora_edit.studies.runner import (
+    clip_of,
+    generate_in_memory,
+    learn_appearance,
+    region_psnr,
+    settings_for,
+    through_codec,
+    train_in_memory,
+)
 from lora_edit.studies.scenes import TrueEdit, true_edit
 from lora_edit.types import Size
 from lora_edit.video.sheet import contact_sheet, save_image
 
 SIZE, FRAMES, REFERENCES = Size(64, 64), 17, (8, 16)
-_PLAIN = "training.recolour=0.0"
+_PLAIN, _NAIVE = "training.recolour=0.0", "method.conditioning=first-frame"
 
 
 @dataclass(frozen=True)
@@ -31,32 +39,52 @@ class Case:
 
     family: Family
     edit: TrueEdit
-    clip: Clip
     seed: int
 
-    def run(self, *assignments: str, references: tuple[int, ...] = (), infer: str = "") -> torch.Tensor:
-        """Train with these settings, generate (with another conditioning where `infer` is given)."""
-        settings = settings_for(self.seed, *assignments)
-        clip = clip_of(self.edit, settings, references)
-        train_in_memory(self.family, clip, settings)
-        again = settings_for(self.seed, *assignments, *([f"method.conditioning={infer}"] if infer else []))
-        return generate_in_memory(self.family, clip, again)
+    def clip(self, references: tuple[int, ...] = ()) -> Clip:
+        """The scene as a person would hand it over."""
+        return clip_of(self.edit, settings_for(self.seed), references)
+
+    def generate(self, *assignments: str) -> torch.Tensor:
+        """The edited clip with the adapter as it is."""
+        return generate_in_memory(self.family, self.clip(), settings_for(self.seed, *assignments))
 
 
-ROWS: dict[str, Callable[[Case], torch.Tensor]] = {
-    "no edit": lambda case: case.edit.source,
-    "flow warp": lambda case: flow_warp(case.edit.source, case.clip.first_frame, case.clip.edit_mask),
-    "base, first frame given": lambda case: case.run("training.motion_steps=0", "method.conditioning=first-frame"),
-    "base, mask given": lambda case: case.run("training.motion_steps=0"),
-    "naive LoRA (Eq. 1)": lambda case: case.run("method.conditioning=first-frame", _PLAIN),
-    "feature-level (Eq. 3)": lambda case: case.run("method.conditioning=first-frame", _PLAIN, infer="feature-level"),
-    "mask-aware motion LoRA (3.3.1)": lambda case: case.run(_PLAIN),
-    "motion + appearance, 2 references (3.3.2)": lambda case: case.run(_PLAIN, references=REFERENCES),
-    "naive, debiased (ours)": lambda case: case.run("method.conditioning=first-frame"),
-    "mask-aware, debiased (ours)": lambda case: case.run(),
-    "debiased motion + appearance (ours)": lambda case: case.run(references=REFERENCES),
-    "truth through the codec": lambda case: through_codec(case.family, case.clip, case.edit, settings_for(case.seed)),
-}
+def untrained_rows(case: Case) -> Iterator[tuple[str, torch.Tensor]]:
+    """What needs no training."""
+    clip = case.clip()
+    yield "no edit", case.edit.source
+    yield "flow warp", flow_warp(case.edit.source, clip.first_frame, clip.edit_mask)
+    yield "truth through the codec", through_codec(case.family, clip, case.edit, settings_for(case.seed))
+    train_in_memory(case.family, clip, settings_for(case.seed, "training.motion_steps=0"))
+    yield "base, first frame given", case.generate(_NAIVE)
+    yield "base, mask given", case.generate()
+
+
+def naive_rows(case: Case) -> Iterator[tuple[str, torch.Tensor]]:
+    """Eq. 1, and the same LoRA with Eq. 3's blending."""
+    train_in_memory(case.family, case.clip(), settings_for(case.seed, _NAIVE, _PLAIN))
+    yield "naive LoRA (Eq. 1)", case.generate(_NAIVE)
+    yield "feature-level (Eq. 3)", case.generate("method.conditioning=feature-level")
+
+
+def method_rows(case: Case) -> Iterator[tuple[str, torch.Tensor]]:
+    """The paper's method."""
+    train_in_memory(case.family, case.clip(), settings_for(case.seed, _PLAIN))
+    yield "mask-aware motion LoRA (3.3.1)", case.generate()
+    learn_appearance(case.family, case.clip(REFERENCES), settings_for(case.seed, _PLAIN))
+    yield "motion + appearance, 2 references (3.3.2)", case.generate()
+
+
+def debiased_rows(case: Case) -> Iterator[tuple[str, torch.Tensor]]:
+    """The method with recoloured motion samples."""
+    train_in_memory(case.family, case.clip(), settings_for(case.seed))
+    yield "mask-aware, debiased (ours)", case.generate()
+    learn_appearance(case.family, case.clip(REFERENCES), settings_for(case.seed))
+    yield "debiased motion + appearance (ours)", case.generate()
+
+
+GROUPS = (untrained_rows, naive_rows, method_rows, debiased_rows)
 
 
 def methods(output: Path, scenes: int, seeds: int, reporter: Reporter) -> Path:
@@ -64,22 +92,21 @@ def methods(output: Path, scenes: int, seeds: int, reporter: Reporter) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     device = pick_device()
     family = load_family("tiny", device, torch.float32)
-    scores: dict[str, list[float]] = {row: [] for row in ROWS}
+    scores: dict[str, list[float]] = {}
     names: list[str] = []
-    total = scenes * seeds * len(ROWS)
+    total = scenes * seeds * len(GROUPS)
     for seed in range(seeds):
         for number, scene in enumerate(draw_scenes(scenes, seed)):
             edit = true_edit(scene, SIZE, FRAMES)
-            case = Case(family, edit, clip_of(edit, settings_for(seed)), seed)
             names.append(f"{scene.name} {seed}.{number}")
-            shown = [edit.source]
-            for row, make in ROWS.items():
-                shown.append(make(case))
-                scores[row].append(region_psnr(shown[-1], edit))
-                reporter.step("methods", sum(map(len, scores.values())), total, f"{names[-1]}: {row} {scores[row][-1]:.2f} dB")
-            save_image(
-                output / f"{seed}_{number:02d}_{scene.name}.png", contact_sheet([*shown, edit.truth], ["source", *ROWS, "truth"], 9, 64)
-            )
+            shown = {"source": edit.source}
+            for group in GROUPS:
+                shown |= dict(group(Case(family, edit, seed)))
+                reporter.step("methods", (len(names) - 1) * len(GROUPS) + GROUPS.index(group) + 1, total, names[-1])
+            for row, frames in list(shown.items())[1:]:
+                scores.setdefault(row, []).append(region_psnr(frames, edit))
+            sheet = contact_sheet([*shown.values(), edit.truth], [*shown, "truth"], 9, 64)
+            save_image(output / f"{seed}_{number:02d}_{scene.name}.png", sheet)
             _write_csv(output / "methods.csv", names, scores)
     table = output / "methods.md"
     table.write_text(_markdown(scores, len(names)), "utf-8")

@@ -18,7 +18,7 @@ from lora_edit.models.family import Family
 from lora_edit.samples import generate_windows, training_stages
 from lora_edit.studies.scenes import TrueEdit
 from lora_edit.training.loop import fit
-from lora_edit.training.lora import add_lora, remove_lora
+from lora_edit.training.lora import add_lora, lora_parameters, remove_lora
 from lora_edit.types import Video
 
 
@@ -46,6 +46,12 @@ def train_in_memory(family: Family, clip: Clip, settings: EditSettings) -> None:
     canvas = place(family, clip, settings)
     parameters = add_lora(family, settings.lora, settings.seed)
     fit(family, parameters, training_stages(family, canvas, settings), settings.training, settings.seed, None, "", lambda *_: None)
+
+
+def learn_appearance(family: Family, clip: Clip, settings: EditSettings) -> None:
+    """Go on with the appearance stage on the adapter as it is; `clip` has the references."""
+    last = training_stages(family, place(family, clip, settings), settings)[-1:]
+    fit(family, lora_parameters(family), last, settings.training, settings.seed + 1, None, "", lambda *_: None)
 
 
 def generate_in_memory(family: Family, clip: Clip, settings: EditSettings) -> torch.Tensor:

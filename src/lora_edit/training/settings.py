@@ -18,8 +18,8 @@ class TrainingSettings(BaseModel):
     window: int = Field(0, ge=0, description="frames per training window (appendix C uses 9); 0 = all that the model takes")
     motion_share: float = Field(0.1, ge=0, le=1, description="share of appearance steps that still see the source clip")
     time_sampling: Literal["uniform", "logit-normal"] = Field("uniform", description="distribution of t in [0, 1]")
-    weight_decay: float = Field(0.01, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     recolour: float = Field(0.0, ge=0, le=1, description="share of motion samples whose edit region is recoloured at random (ours)")
     recolour_variants: int = Field(8, ge=1, description="how many recoloured copies of the clip are made")
     checkpoint_every: int = Field(10, ge=1, description="steps between checkpoints")
@@ -29,6 +29,6 @@ class LoraSettings(BaseModel):
     """Size and place of the LoRA."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    rank: int = Field(16, ge=1, le=512)
-    alpha: float | None = Field(None, gt=0, description="rank when left out")
+    rank: int = Field(16, ge=1, le=512, description="rank of each pair of matrices")
+    alpha: float | None = Field(None, gt=0, description="scale is alpha / rank; the rank when left out")
     targets: Literal["attention+ffn", "attention", "query+key"] = Field("attention+ffn", description="which linear layers are adapted")

@@ -1,0 +1,33 @@
+"""Write `docs/settings.md` from the settings themselves: `PYTHONPATH=src python tools/settings_page.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lora_edit.config import ROOMS, EditSettings, tiny_preset
+
+PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
+HEAD = """# Settings
+
+Give them as `--set room.setting=value`, or in a TOML file with one table per room (`--config`). Flags win over the file, `--set`
+over both. The embedded model's preset changes those marked *. This page is written by `tools/settings_page.py`.
+"""
+
+
+def page() -> str:
+    """The page's text."""
+    preset, parts = tiny_preset(), [HEAD]
+    for room in ROOMS:
+        model = EditSettings.model_fields[room].annotation
+        assert model is not None and model.__doc__ is not None
+        parts.append(f"## {room}\n\n{model.__doc__.splitlines()[0]}\n\n| setting | default | meaning |\n|---|---|---|")
+        for name, info in model.model_fields.items():
+            changed = preset.get(room, {}).get(name)
+            note = "" if changed is None else f", embedded model `{changed}`*"
+            parts.append(f"| `{name}` | `{info.default}`{note} | {info.description or ''} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")
