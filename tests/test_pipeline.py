@@ -111,7 +111,7 @@ def test_nothing_is_overwritten(done: tuple[EditSettings, pipeline.Result, Path]
         pipeline.edit(settings, result.output, folder / "run2", Silent())
     assert not (folder / "run2").exists()
     with pytest.raises(RunError, match="other settings"):
-        pipeline.edit(settings.model_copy(update={"seed": 9}), folder / "new.mp4", folder / "run", Silent())
+        pipeline.edit(settings.model_copy(update={"seed": 9}), folder / "new.mkv", folder / "run", Silent())
     (folder / "mine").mkdir()
     (folder / "mine" / "notes.txt").write_text("keep")
     with pytest.raises(RunError, match="not a run folder"):

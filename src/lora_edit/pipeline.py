@@ -104,7 +104,7 @@ def generate(
     """Sample and composite again with the run's LoRA, trained first where it is not: another seed, another first frame."""
     run = Run(folder)
     settings = run.settings()
-    target = output or results.next_sample(run)
+    target = output or results.next_sample(run, settings.video.codec)
     check_output(target, settings.video.codec, overwrite=overwrite)
     with run.locked():
         clip = load_inputs(run)

@@ -18,15 +18,17 @@ from lora_edit.inputs import Clip
 from lora_edit.run import Run, content_hash
 from lora_edit.types import Video
 from lora_edit.video.lossless import save_frames
+from lora_edit.video.settings import Codec
 from lora_edit.video.sheet import contact_sheet, save_image, side_by_side
 from lora_edit.video.write import write_video
 
 
-def next_sample(run: Run) -> Path:
-    """A free name in the run's `samples/`."""
+def next_sample(run: Run, codec: Codec) -> Path:
+    """A free name in the run's `samples/`, with an ending that holds the codec."""
+    ending = {"ffv1": ".mkv", "prores": ".mov"}.get(codec, ".mp4")
     (run.folder / "samples").mkdir(exist_ok=True)
     number = 0
-    while (path := run.folder / "samples" / f"sample_{number:03d}.mp4").exists():
+    while (path := run.folder / "samples" / f"sample_{number:03d}{ending}").exists():
         number += 1
     return path
 

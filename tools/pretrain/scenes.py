@@ -152,7 +152,7 @@ def draw_times(rng: np.random.Generator, num_frames: int) -> Array:
 def render(rng: np.random.Generator, num_frames: int, height: int, width: int, supersample: int = 2) -> Scene:
     """Draw one clip at `supersample` times its size and shrink it, so that edges are smooth as in filmed video."""
     times = draw_times(rng, num_frames)
-    speed = rng.choice([0.15, 0.5, 1.0, 1.0, 1.6])
+    speed = rng.choice([0.1, 0.3, 0.3, 0.6, 1.0])
     big_h, big_w, side = height * supersample, width * supersample, max(height, width) * 2 * supersample
     ground, camera = texture(rng, side, photo=0.65), _camera(rng, speed)
     things = [_Object(rng, speed) for _ in range(rng.choice([1, 1, 2, 2, 3]))]
@@ -191,10 +191,10 @@ def edit_mask(rng: np.random.Generator, scene: Scene) -> Array:
     count, height, width = scene.frames.shape[:3]
     mask = np.zeros((count, height, width), bool)
     kind = rng.random()
-    if kind < 0.15 and count > 1:
+    if kind < 0.08 and count > 1:
         mask[:] = True
         return mask
-    if kind < 0.28:
+    if kind < 0.2:
         centre, drift = rng.uniform(0.2, 0.8, 2), rng.normal(0, 0.2, 2)
         half = rng.uniform(0.1, 0.35, 2)
         steps = np.linspace(0, 1, count)

@@ -87,7 +87,7 @@ def _read_folder(path: Path, settings: VideoSettings) -> Video:
     paths = list_images(path)
     check_range(path, settings.start, _stop(settings), len(paths))
     chosen = paths[settings.start : _stop(settings)]
-    frames, alpha = _collect(load_folder(chosen), len(chosen))
+    frames, alpha = _collect(path, load_folder(chosen), len(chosen))
     return Video(frames, FOLDER_RATE, _even_times(len(frames), FOLDER_RATE), alpha, source=path)
 
 
@@ -95,7 +95,7 @@ def _read_animation(path: Path, settings: VideoSettings) -> Video:
     durations = animation_info(path).durations
     check_range(path, settings.start, _stop(settings), len(durations))
     chosen = durations[settings.start : _stop(settings)]
-    frames, alpha = _collect(load_animation(path, settings.start, settings.start + len(chosen)), len(chosen))
+    frames, alpha = _collect(path, load_animation(path, settings.start, settings.start + len(chosen)), len(chosen))
     times = tuple(float(time) for time in accumulate(chosen[:-1], initial=Fraction(0)))
     begin = float(sum(durations[: settings.start], Fraction(0)))
     return Video(frames, _mean_rate(durations), times, alpha, source=path, start_time=begin)
@@ -111,7 +111,7 @@ def _read_file(path: Path, settings: VideoSettings) -> Video:
                 times.append(decoded.time)
                 yield decoded.picture
 
-        frames, alpha = _collect(pictures(), settings.frames or max(stream.frames - settings.start, 1))
+        frames, alpha = _collect(path, pictures(), settings.frames or max(stream.frames - settings.start, 1))
         has_sound = bool(container.streams.audio)
     clock = _clock(times)
     begin = float(clock[0]) if clock else float(settings.start / fps)
@@ -119,7 +119,7 @@ def _read_file(path: Path, settings: VideoSettings) -> Video:
     return Video(frames, fps, relative, alpha, source=path, start_time=begin, has_sound=has_sound)
 
 
-def _collect(pictures: Iterator[np.ndarray], expected: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _collect(path: Path, pictures: Iterator[np.ndarray], expected: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Frames `[T, H, W, 3]` and alpha `[T, H, W]` (None where all is opaque), held in memory once: buffers grow, nothing is stacked."""
     frames = torch.empty(0, dtype=torch.uint8)
     alpha: torch.Tensor | None = None
@@ -128,7 +128,7 @@ def _collect(pictures: Iterator[np.ndarray], expected: int) -> tuple[torch.Tenso
         if count == 0:
             frames = torch.empty((expected, *picture.shape[:2], 3), dtype=torch.uint8)
         elif picture.shape[:2] != tuple(frames.shape[1:3]):
-            raise VideoError(f"the picture size changes at frame {count}; cut the clip there or export it at one size")
+            raise VideoError(f"{path}: the picture size changes at frame {count} of the range; cut the clip there or export it at one size")
         if count == len(frames):
             frames = _grow(frames, 0)
             alpha = None if alpha is None else _grow(alpha, 255)
