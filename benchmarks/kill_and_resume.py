@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,16 +52,23 @@ def main() -> int:
         subprocess.run(command(whole, args.steps), check=True, capture_output=True)
         length = time.monotonic() - started
         print(f"undisturbed: {length:.1f} s, LoRA {digest(whole)[:16]}", flush=True)
-        for number in range(args.kills):
-            process = subprocess.Popen(command(cut, args.steps), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        kills = 0
+        while kills < args.kills:
+            process = subprocess.Popen(command(cut, args.steps), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             moment = rng.uniform(0.05, 1.0) * length
             try:
                 process.wait(moment)
-                print(f"kill {number + 1}: done before {moment:.1f} s, exit {process.returncode}", flush=True)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
-                print(f"kill {number + 1}: at {moment:.1f} s", flush=True)
+                kills += 1
+                print(f"kill {kills}: after {moment:.1f} s", flush=True)
+                continue
+            if process.returncode or digest(cut) != digest(whole):
+                print(f"a resumed run ended with exit code {process.returncode} or another LoRA")
+                return 1
+            print(f"finished in spite of {kills} kills: the same bytes; starting over", flush=True)
+            shutil.rmtree(cut / "run")
         final = subprocess.run(command(cut, args.steps), capture_output=True, text=True, check=False)
         if final.returncode:
             print(final.stderr)
