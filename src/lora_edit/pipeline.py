@@ -75,12 +75,13 @@ def train(folder: Path, reporter: Reporter) -> None:
 
 
 def _train(run: Run, settings: EditSettings, clip: Clip, family: Family, reporter: Reporter) -> None:
-    canvas = make_canvas(clip, family.geometry, settings.compositing, settings.masks.snap)
     parameters = add_lora(family, settings.lora, settings.seed)
     key = content_hash(clip.hash(), family.fingerprint(), *training_facts(settings))
     if run.lora_file.is_file() and run.manifest().get("training_key") == key:
         return load_lora(family, run.lora_file)
-    started, stages = time.monotonic(), training_stages(family, canvas, settings)
+    started = time.monotonic()
+    canvas = make_canvas(clip, family.geometry, settings.compositing, settings.masks.snap)
+    stages = training_stages(family, canvas, settings)
 
     def on_step(stage: str, done: int, total: int, loss: float) -> None:
         reporter.step(stage, done, total, f"loss {loss:.4f}")

@@ -40,10 +40,10 @@ def sample_loss(family: Family, sample: EncodedSample, sampling: str, generator:
     return (velocity - (noise - sample.target)).square().mean()
 
 
-def _stage_at(stages: Sequence[Stage], step: int) -> tuple[int, Stage]:
-    for index, stage in enumerate(stages):
+def _stage_at(stages: Sequence[Stage], step: int) -> Stage:
+    for stage in stages:
         if step < stage.steps:
-            return index, stage
+            return stage
         step -= stage.steps
     raise AssertionError("step is beyond the last stage")
 
@@ -96,7 +96,7 @@ def fit(
     for step in range(progress.step, total):
         if step in starts:
             optimiser = _optimiser(values, settings)
-        _, stage = _stage_at(stages, step)
+        stage = _stage_at(stages, step)
         losses.append(_step(family, stage, step, settings, seed, values, optimiser))
         done = step + 1
         if file and (done % settings.checkpoint_every == 0 or done == total or done in starts):
