@@ -15,6 +15,7 @@ from lora_edit.compositing.blend import composite_frame
 from lora_edit.compositing.color import match_colour
 from lora_edit.compositing.region import RegionCrop, crop_frames, region_crop
 from lora_edit.compositing.settings import CompositingSettings
+from lora_edit.conditioning.carry import region_boxes
 from lora_edit.inputs import Clip
 from lora_edit.masks.shapes import feather_frame, hole_union, snap
 from lora_edit.models.family import Geometry
@@ -28,23 +29,24 @@ class Canvas:
     """The clip as the model sees it.
 
     `crop` is the window in source pixels, `size` the model's frame size. `source` `[3, T, h, w]` and the pictures `[3, h, w]` are in
-    [-1, 1]; `edit_mask` is `[T, h, w]` bool, grown outward to whole tokens when `snapped`.
+    [-1, 1]; `edit_mask` is `[T, h, w]` bool, grown outward to whole tokens when `snapped`; `boxes` `[T, 4]` are its bounds before that.
     """
 
     crop: RegionCrop
     size: Size
     source: torch.Tensor
     edit_mask: torch.Tensor
+    boxes: torch.Tensor
     first_frame: torch.Tensor
     references: dict[int, torch.Tensor]
     anchors: dict[int, torch.Tensor]
     snapped: bool
 
-    def window(self, frames: Sequence[int], group: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Source `[3, T', h, w]` and edit mask `[T', h, w]` of some frames; holes are united within each latent frame's group."""
+    def window(self, frames: Sequence[int], group: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Source `[3, T', h, w]`, edit mask `[T', h, w]` and boxes of some frames; holes are united within each latent frame's group."""
         index = torch.tensor(frames)
         mask = self.edit_mask[index]
-        return self.source[:, index], hole_union(mask, group) if self.snapped else mask
+        return self.source[:, index], hole_union(mask, group) if self.snapped else mask, self.boxes[index]
 
 
 def make_canvas(clip: Clip, geometry: Geometry, settings: CompositingSettings, snapped: bool) -> Canvas:
@@ -56,12 +58,14 @@ def make_canvas(clip: Clip, geometry: Geometry, settings: CompositingSettings, s
     def scaled(picture: torch.Tensor) -> torch.Tensor:
         return to_signed(resize_frames(crop_frames(picture[None], crop), size))[:, 0]
 
-    mask = shrink_mask(crop_frames(clip.edit_mask.frames, crop), size)
+    region = crop_frames(clip.edit_mask.frames, crop)
+    mask = shrink_mask(region, size)
     return Canvas(
         crop=crop,
         size=size,
         source=to_signed(resize_frames(crop_frames(clip.video.frames, crop), size)),
         edit_mask=snap(mask, (geometry.token, geometry.token)) if snapped else mask,
+        boxes=region_boxes(region) * torch.tensor([size.width / crop.size.width, size.height / crop.size.height] * 2),
         first_frame=scaled(clip.first_frame),
         references={n: scaled(p) for n, p in clip.references.items()},
         anchors={n: scaled(p) for n, p in clip.anchors.items()},

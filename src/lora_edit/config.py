@@ -74,8 +74,8 @@ ROOMS = ("video", "masks", "method", "training", "lora", "generation", "composit
 def tiny_preset() -> dict[str, dict[str, Any]]:
     """What differs from the paper's settings for the embedded model: small, not guided, so a higher rate and a batch."""
     return {
-        "training": {"learning_rate": 1e-3, "batch_size": 4, "recolour": 0.75},
-        "generation": {"steps": 20, "guidance_scale": 1.0, "shift": 1.0},
+        "training": {"learning_rate": 2e-3, "batch_size": 2, "motion_steps": 80, "appearance_steps": 40, "recolour": 0.75},
+        "generation": {"steps": 4, "guidance_scale": 1.0, "shift": 1.0},
     }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from lora_edit import results
-from lora_edit.canvas import make_canvas, return_to_source
+from lora_edit.canvas import return_to_source
 from lora_edit.compositing.flow_warp import flow_warp
 from lora_edit.config import EditSettings
 from lora_edit.devices import compute_dtype, pick_device
@@ -19,7 +19,7 @@ from lora_edit.inputs import Clip, load_inputs, read_inputs, store_inputs, with_
 from lora_edit.models.family import Family, load_family
 from lora_edit.reporting import Reporter
 from lora_edit.run import Run, content_hash, make_run
-from lora_edit.samples import generate_windows, training_facts, training_stages
+from lora_edit.samples import generate_windows, place, training_facts, training_stages
 from lora_edit.training.loop import fit
 from lora_edit.training.lora import add_lora, load_lora, save_lora, set_strength
 from lora_edit.types import Size, Video
@@ -62,7 +62,7 @@ def open_family(settings: EditSettings) -> Family:
 def estimate(settings: EditSettings, clip: Clip) -> Estimate:
     """Time and memory for this edit on this machine, measured on single steps."""
     family = open_family(settings)
-    return measure(family, make_canvas(clip, family.geometry, settings.compositing, settings.masks.snap), settings)
+    return measure(family, place(family, clip, settings), settings)
 
 
 def train(folder: Path, reporter: Reporter) -> None:
@@ -80,7 +80,7 @@ def _train(run: Run, settings: EditSettings, clip: Clip, family: Family, reporte
     if run.lora_file.is_file() and run.manifest().get("training_key") == key:
         return load_lora(family, run.lora_file)
     started = time.monotonic()
-    canvas = make_canvas(clip, family.geometry, settings.compositing, settings.masks.snap)
+    canvas = place(family, clip, settings)
     stages = training_stages(family, canvas, settings)
 
     def on_step(stage: str, done: int, total: int, loss: float) -> None:
@@ -123,7 +123,7 @@ def generate(
 
 
 def _generate(clip: Clip, settings: EditSettings, seed: int, family: Family, reporter: Reporter) -> Video:
-    canvas = make_canvas(clip, family.geometry, settings.compositing, settings.masks.snap)
+    canvas = place(family, clip, settings)
     set_strength(family, settings.generation.lora_strength)
     pixels = generate_windows(family, canvas, settings, seed, lambda done, total: reporter.step("generate", done, total))
     return replace(clip.video, frames=torch.stack(list(return_to_source(clip, canvas, pixels, settings.compositing))))

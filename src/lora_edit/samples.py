@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import torch
 
-from lora_edit.canvas import Canvas
+from lora_edit.canvas import Canvas, make_canvas
 from lora_edit.conditioning.method import APPEARANCE, INFERENCE, MOTION
 from lora_edit.conditioning.recolour import draw_colour_map, recolour
 from lora_edit.conditioning.sample import Sample
 from lora_edit.conditioning.windows import Window, inference_windows, training_windows
 from lora_edit.config import EditSettings
 from lora_edit.generation.denoise import denoise
+from lora_edit.inputs import Clip
 from lora_edit.models.family import EncodedSample, Family
 from lora_edit.seeds import named_generator
 from lora_edit.training.loop import Stage
@@ -28,6 +29,11 @@ def training_facts(settings: EditSettings) -> tuple[str, ...]:
     """Every setting that decides the LoRA, for its cache key."""
     parts = (settings.training, settings.lora, settings.method, settings.masks, settings.compositing)
     return (*(repr(part) for part in parts), caption(settings), str(settings.seed))
+
+
+def place(family: Family, clip: Clip, settings: EditSettings) -> Canvas:
+    """The clip at the model's size."""
+    return make_canvas(clip, family.geometry, settings.compositing, settings.masks.snap)
 
 
 def training_stages(family: Family, canvas: Canvas, settings: EditSettings) -> list[Stage]:
@@ -57,7 +63,7 @@ def motion_samples(family: Family, canvas: Canvas, settings: EditSettings) -> tu
     longest = settings.training.window or family.geometry.max_frames
     windows = training_windows(canvas.source.shape[1], longest, group)
     clips = [canvas.window(window.frames, group) for window in windows]
-    samples = [build(source, mask, caption(settings)) for source, mask in clips]
+    samples = [build(source, mask, caption(settings), boxes) for source, mask, boxes in clips]
     plain = [family.encode_sample(sample) for sample in samples]
     varied: list[EncodedSample] = []
     if settings.training.recolour > 0:
@@ -78,10 +84,10 @@ def appearance_samples(family: Family, canvas: Canvas, settings: EditSettings) -
 
 
 def _inference_sample(canvas: Canvas, window: Window, made: torch.Tensor, settings: EditSettings, group: int) -> Sample:
-    source, mask = canvas.window(window.frames, group)
+    source, mask, boxes = canvas.window(window.frames, group)
     given = {place: made[:, frame] for place, frame in enumerate(window.frames[: window.known + 1]) if place}
     given |= {place: canvas.anchors[frame] for place, frame in enumerate(window.frames) if frame in canvas.anchors and place not in given}
-    return INFERENCE[settings.method.conditioning](source, canvas.first_frame, mask, caption(settings), given)
+    return INFERENCE[settings.method.conditioning](source, canvas.first_frame, mask, caption(settings), given, boxes)
 
 
 def generate_windows(

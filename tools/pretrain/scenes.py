@@ -179,32 +179,37 @@ def render(rng: np.random.Generator, num_frames: int, height: int, width: int, s
     return Scene(np.round(np.stack(frames) * 255).astype(np.uint8), boxes)
 
 
-def _grow(rng: np.random.Generator, box: Array, height: int, width: int) -> Array:
-    w, h = box[2] - box[0], box[3] - box[1]
-    pad = rng.uniform(0.0, 0.12, 4) * np.array([w, h, w, h]) + 1
-    box = box + pad * np.array([-1, -1, 1, 1])
-    return np.clip(box, 0, [width, height, width, height])
+def _loosen(rng: np.random.Generator, boxes: Array, height: int, width: int) -> Array:
+    """Boxes as a person's would be: larger by a fixed share, drifting a little against the object, stopped at the frame."""
+    size = np.nanmedian(boxes[:, 2:] - boxes[:, :2], 0)
+    sides = np.array([-1, -1, 1, 1]) * np.tile(size, 2)
+    pad = rng.uniform(0.0, 0.14, 4) * sides + np.array([-1, -1, 1, 1])
+    wave = np.sin(np.linspace(0, rng.uniform(2, 6), len(boxes)) + rng.uniform(0, 6.3))[:, None]
+    drift = wave * rng.normal(0, 0.02, 4) * sides
+    return np.clip(boxes + pad + drift, 0, [width, height, width, height])
 
 
-def edit_mask(rng: np.random.Generator, scene: Scene) -> Array:
-    """A hole of one kind at random: a box that follows an object, drifting boxes, or all frames after the first. [T, H, W] bool."""
+def edit_boxes(rng: np.random.Generator, scene: Scene) -> Array:
+    """Where the edit lives in each frame, [T, 4]: along an object, drifting freely, or the whole frame; NaN where it is nowhere."""
     count, height, width = scene.frames.shape[:3]
-    mask = np.zeros((count, height, width), bool)
+    whole = np.array([0, 0, width, height], float)
     kind = rng.random()
-    if kind < 0.08 and count > 1:
-        mask[:] = True
-        return mask
-    if kind < 0.2:
-        centre, drift = rng.uniform(0.2, 0.8, 2), rng.normal(0, 0.2, 2)
-        half = rng.uniform(0.1, 0.35, 2)
-        steps = np.linspace(0, 1, count)
-        boxes = np.array([[*(centre + drift * s - half), *(centre + drift * s + half)] for s in steps]) * [width, height, width, height]
-        boxes = np.clip(boxes, 0, [width, height, width, height])
-    else:
-        boxes = scene.boxes[rng.integers(len(scene.boxes))]
-        boxes = np.array([_grow(rng, b, height, width) if np.isfinite(b).all() else b for b in boxes])
-        if kind > 0.85 and np.isfinite(boxes).any():
-            boxes = np.broadcast_to([*np.nanmin(boxes[:, :2], 0), *np.nanmax(boxes[:, 2:], 0)], boxes.shape)
+    if kind < 0.08:
+        return np.tile(whole, (count, 1))
+    boxes = scene.boxes[rng.integers(len(scene.boxes))]
+    if kind < 0.2 or not np.isfinite(boxes[0]).all():
+        centre, drift, half = rng.uniform(0.2, 0.8, 2), rng.normal(0, 0.2, 2), rng.uniform(0.1, 0.35, 2)
+        paths = centre + drift * np.linspace(0, 1, count)[:, None]
+        return np.clip(np.concatenate([paths - half, paths + half], 1), 0, 1) * np.tile([width, height], 2)
+    boxes = _loosen(rng, boxes, height, width)
+    if kind > 0.85:
+        boxes = np.tile([*np.nanmin(boxes[:, :2], 0), *np.nanmax(boxes[:, 2:], 0)], (count, 1))
+    return boxes
+
+
+def fill_boxes(boxes: Array, height: int, width: int) -> Array:
+    """The boxes' pixels, rounded outward, as a bool mask [T, H, W]."""
+    mask = np.zeros((len(boxes), height, width), bool)
     for frame, box in zip(mask, boxes, strict=True):
         if np.isfinite(box).all():
             left, top, right, bottom = np.floor(box[0]), np.floor(box[1]), np.ceil(box[2]), np.ceil(box[3])

@@ -17,27 +17,33 @@ import cv2
 import numpy as np
 import torch
 from diffusers import WanTransformer3DModel
-from scenes import Scene, edit_mask, render
+from scenes import Scene, edit_boxes, fill_boxes, render
 from training_kit import Average, Clock, feed, save_checkpoint
 
+from lora_edit.conditioning.carry import carry
+from lora_edit.masks.shapes import hole_union, snap
 from lora_edit.models.block_codec import BlockCodec
 from lora_edit.models.packing import pack_mask
+from lora_edit.models.tiny import skip_text_queries
 
 SIDE, LENGTH = 112, 17
 SHAPES = [
     (24, 9, 64, 64),
     (24, 9, 64, 64),
-    (24, 17, 48, 48),
+    (24, 9, 64, 64),
     (16, 17, 64, 64),
-    (16, 9, 64, 96),
-    (16, 9, 96, 64),
-    (10, 17, 80, 80),
-    (40, 1, 72, 72),
-    (40, 5, 56, 56),
+    (16, 17, 64, 64),
+    (8, 17, 80, 80),
+    (7, 17, 112, 72),
+    (7, 17, 72, 112),
+    (6, 17, 96, 96),
+    (40, 1, 80, 80),
 ]
+"""Batch size, frames, height and width, equally likely: about 4,500 latent cells each."""
+
 CONFIG = {
-    "patch_size": (1, 1, 1), "num_attention_heads": 4, "attention_head_dim": 48, "in_channels": 64 + 4 + 64, "out_channels": 64,
-    "text_dim": 16, "freq_dim": 64, "ffn_dim": 640, "num_layers": 8, "rope_max_seq_len": 256,
+    "patch_size": (1, 1, 1), "num_attention_heads": 5, "attention_head_dim": 32, "in_channels": 64 + 4 + 64, "out_channels": 64,
+    "text_dim": 16, "freq_dim": 64, "ffn_dim": 512, "num_layers": 8, "rope_max_seq_len": 256,
 }  # fmt: skip
 
 
@@ -98,20 +104,38 @@ class Pool:
             self.scenes[self.place] = next(self.fresh)
             self.place = (self.place + 1) % len(self.scenes)
 
-    def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pixels [B, 3, T, H, W] in [-1, 1] and M_cond [B, 1, T, H, W]."""
+    def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Pixels [B, 3, T, H, W] in [-1, 1], M_cond [B, 1, T, H, W] and V_cond [B, 3, T, H, W]."""
         count, frames, height, width = SHAPES[rng.integers(len(SHAPES))]
-        clips, masks = [], []
+        clips, masks, contents = [], [], []
         for _ in range(count):
             scene = vary(rng, self.scenes[rng.integers(len(self.scenes))], frames, height, width)
-            given = ~edit_mask(rng, scene)
-            if frames > 1:
-                given[0] = True
-                if rng.random() < 0.1:
-                    given[-4 if rng.random() < 0.5 else -1 :] = True
-            clips.append(torch.from_numpy(scene.frames).permute(3, 0, 1, 2))
-            masks.append(torch.from_numpy(given)[None])
-        return torch.stack(clips).float() / 127.5 - 1, torch.stack(masks).float()
+            pixels = torch.from_numpy(scene.frames).permute(3, 0, 1, 2).float() / 127.5 - 1
+            boxes = edit_boxes(rng, scene)
+            given = draw_given(rng, boxes, height, width)
+            content = torch.where(given > 0.5, pixels, 0.0)
+            if rng.random() < 0.92:
+                content = carry(content, given, torch.from_numpy(boxes))
+            clips.append(pixels)
+            masks.append(given)
+            contents.append(content)
+        return torch.stack(clips), torch.stack(masks), torch.stack(contents)
+
+
+def draw_given(rng: np.random.Generator, boxes: np.ndarray, height: int, width: int) -> torch.Tensor:
+    """M_cond [1, T, H, W]: frame 0, all outside the boxes (mostly snapped to cells as in use), at times later frames too."""
+    mask = torch.from_numpy(fill_boxes(boxes, height, width))
+    if rng.random() < 0.75:
+        mask = hole_union(snap(mask, (8, 8)))
+    given = ~mask
+    if len(given) > 1:
+        given[0] = True
+        kind = rng.random()
+        if kind < 0.08:
+            given[-4 if kind < 0.04 else -1 :] = True
+        elif kind < 0.2:
+            given[1:5] = True
+    return given[None].float()
 
 
 class Muon(torch.optim.Optimizer):
@@ -151,18 +175,18 @@ def _orthogonal(matrices: torch.Tensor) -> torch.Tensor:
 
 
 def draw_times(rng: np.random.Generator, count: int) -> torch.Tensor:
-    """t in (0, 1), [B]: mostly logit-normal around 0.45, a third uniform."""
-    normal = 1 / (1 + np.exp(-rng.normal(-0.1, 1.1, count)))
-    return torch.from_numpy(np.where(rng.random(count) < 0.3, rng.random(count), normal)).float()
+    """t in (0, 1), [B]: uniform, shifted toward noise, where what is to be drawn is decided."""
+    even = torch.from_numpy(rng.random(count)).float()
+    return 2.5 * even / (1 + 1.5 * even)
 
 
-def loss_of(model: torch.nn.Module, codec: BlockCodec, pixels: torch.Tensor, m_cond: torch.Tensor, rng: np.random.Generator,
-            generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+def loss_of(model: torch.nn.Module, codec: BlockCodec, pixels: torch.Tensor, m_cond: torch.Tensor, v_cond: torch.Tensor,
+            rng: np.random.Generator, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Weighted velocity loss, and the plain loss on cells to generate. The velocity is noise - data."""
     with torch.no_grad():
         target = codec.encode(pixels)
         mask = pack_mask(m_cond)
-        condition = torch.cat([mask, codec.encode(pixels * m_cond)], 1)
+        condition = torch.cat([mask, codec.encode(v_cond)], 1)
     noise = torch.randn(target.shape, generator=generator)
     t = draw_times(rng, len(target))
     blend = t.view(-1, 1, 1, 1, 1)
@@ -170,7 +194,7 @@ def loss_of(model: torch.nn.Module, codec: BlockCodec, pixels: torch.Tensor, m_c
     out = model(torch.cat([noisy, condition], 1), t * 1000, pixels.new_zeros(len(t), 1, CONFIG["text_dim"]), return_dict=False)[0]
     error = (out - (noise - target)).square().mean(1, keepdim=True)
     hole = 1 - mask.amin(1, keepdim=True)
-    weight = 0.25 + hole
+    weight = 0.15 + hole
     return (error * weight).sum() / weight.sum(), (error * hole).sum() / hole.sum().clamp(min=1)
 
 
@@ -181,6 +205,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--pool", type=int, default=2400)
     parser.add_argument("--rate", type=float, default=0.02)
+    parser.add_argument("--compile", action="store_true", help="needs a C++ compiler; a fifth faster")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     checkpoint = args.output / "transformer.pt"
@@ -193,10 +218,10 @@ def main() -> None:
         pixels = torch.stack(
             [torch.from_numpy(vary(np.random.default_rng(i), pool.scenes[i], 9, 64, 64).frames).permute(3, 0, 1, 2) for i in range(1200)]
         )
-        codec = BlockCodec.fit(pixels.float() / 127.5 - 1)
+        codec = BlockCodec.fit(pixels.float() / 127.5 - 1, power=0.7)
         codec.save_pretrained(args.output / "vae")
     torch.manual_seed(0)
-    model = WanTransformer3DModel(**CONFIG)
+    model = skip_text_queries(WanTransformer3DModel(**CONFIG))
     hidden = [p for n, p in model.named_parameters() if n.startswith("blocks.") and p.ndim == 2]
     chosen = {id(p) for p in hidden}
     others = [p for p in model.parameters() if id(p) not in chosen]
@@ -207,13 +232,17 @@ def main() -> None:
         muon.load_state_dict(state["muon"])
         adam.load_state_dict(state["adam"])
         average.values, average.steps, step, spent = state["average"], state["step"], state["step"], state["spent"]
+    if args.compile:
+        torch._dynamo.config.recompile_limit = 8 * len(SHAPES)
+        for block in model.blocks:
+            block.compile(dynamic=False)
     clock, saved, history = Clock(args.minutes, spent), time.monotonic(), []
     rng, generator = np.random.default_rng([5, step]), torch.Generator().manual_seed(step)
     print("parameters", sum(p.numel() for p in model.parameters()), flush=True)
     while clock.share < 1:
-        pixels, m_cond = pool.batch(rng)
+        pixels, m_cond, v_cond = pool.batch(rng)
         muon.param_groups[0]["lr"], adam.param_groups[0]["lr"] = clock.rate(args.rate), clock.rate(2e-3)
-        loss, plain = loss_of(model, codec, pixels, m_cond, rng, generator)
+        loss, plain = loss_of(model, codec, pixels, m_cond, v_cond, rng, generator)
         model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

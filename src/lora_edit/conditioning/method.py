@@ -17,11 +17,13 @@ from dataclasses import replace
 
 import torch
 
+from lora_edit.conditioning.carry import region_boxes
 from lora_edit.conditioning.fill import withhold
 from lora_edit.conditioning.sample import Sample
 
 Pixels = torch.Tensor
 Anchors = Mapping[int, torch.Tensor]
+Boxes = torch.Tensor | None
 
 
 def m_cond_for(edit_mask: torch.Tensor) -> torch.Tensor:
@@ -31,10 +33,14 @@ def m_cond_for(edit_mask: torch.Tensor) -> torch.Tensor:
     return given[None]
 
 
-def motion(source: Pixels, edit_mask: torch.Tensor, prompt: str = "") -> Sample:
-    """Learn the clip's motion inside the edit region, and to keep what the mask marks as given (3.3.1)."""
+def motion(source: Pixels, edit_mask: torch.Tensor, prompt: str = "", boxes: Boxes = None) -> Sample:
+    """Learn the clip's motion inside the edit region, and to keep what the mask marks as given (3.3.1).
+
+    `boxes` `[T, 4]` are the region's bounds before it grew to whole cells; those of `edit_mask` when left out.
+    """
     m_cond = m_cond_for(edit_mask)
-    return Sample(withhold(source, m_cond), m_cond, source, source[:, 0], prompt)
+    bounds = region_boxes(edit_mask) if boxes is None else boxes
+    return Sample(withhold(source, m_cond), m_cond, source, source[:, 0], prompt, boxes=bounds)
 
 
 def appearance(source_frame: Pixels, edited_frame: Pixels, edit_mask: torch.Tensor, prompt: str = "") -> Sample:
@@ -46,7 +52,9 @@ def appearance(source_frame: Pixels, edited_frame: Pixels, edit_mask: torch.Tens
     return Sample(withhold(source_frame[:, None], m_cond), m_cond, edited_frame[:, None], source_frame, prompt)
 
 
-def inference(source: Pixels, edited_first: Pixels, edit_mask: torch.Tensor, prompt: str = "", anchors: Anchors | None = None) -> Sample:
+def inference(
+    source: Pixels, edited_first: Pixels, edit_mask: torch.Tensor, prompt: str = "", anchors: Anchors | None = None, boxes: Boxes = None
+) -> Sample:
     """Generate the edited clip from the edited first frame (3.3.1, last paragraph).
 
     `anchors` are further frames, by position, that are given whole: frames a person insists on, or those that an earlier window made.
@@ -55,23 +63,24 @@ def inference(source: Pixels, edited_first: Pixels, edit_mask: torch.Tensor, pro
     for position, frame in {**(anchors or {}), 0: edited_first}.items():
         content[:, position] = frame
         m_cond[:, position] = 1.0
-    return Sample(withhold(content, m_cond), m_cond, None, edited_first, prompt)
+    bounds = region_boxes(edit_mask) if boxes is None else boxes
+    return Sample(withhold(content, m_cond), m_cond, None, edited_first, prompt, boxes=bounds)
 
 
 # --- training baselines -------------------------------------------------------------------------------------------------------
 
 
-def naive_motion(source: Pixels, edit_mask: torch.Tensor, prompt: str = "") -> Sample:
-    """Eq. 1: the default image-to-video condition, only frame 0 given."""
+def naive_motion(source: Pixels, edit_mask: torch.Tensor, prompt: str = "", boxes: Boxes = None) -> Sample:
+    """Eq. 1: the default image-to-video condition, only frame 0 given; no region, so no boxes either."""
     return motion(source, torch.ones_like(edit_mask), prompt)
 
 
-def all_ones_motion(source: Pixels, edit_mask: torch.Tensor, prompt: str = "") -> Sample:
+def all_ones_motion(source: Pixels, edit_mask: torch.Tensor, prompt: str = "", boxes: Boxes = None) -> Sample:
     """Figure 2, third row: everything given."""
     return motion(source, torch.zeros_like(edit_mask), prompt)
 
 
-def all_zeros_motion(source: Pixels, edit_mask: torch.Tensor, prompt: str = "") -> Sample:
+def all_zeros_motion(source: Pixels, edit_mask: torch.Tensor, prompt: str = "", boxes: Boxes = None) -> Sample:
     """Figure 2, second row: nothing given, not even frame 0."""
     return _nothing_given(motion(source, edit_mask, prompt))
 
@@ -85,28 +94,28 @@ def unscheduled_appearance(source_frame: Pixels, edited_frame: Pixels, edit_mask
 
 
 def naive_inference(
-    source: Pixels, edited_first: Pixels, edit_mask: torch.Tensor, prompt: str = "", anchors: Anchors | None = None
+    source: Pixels, edited_first: Pixels, edit_mask: torch.Tensor, prompt: str = "", anchors: Anchors | None = None, boxes: Boxes = None
 ) -> Sample:
     """Eq. 1 at inference: only the edited first frame is given."""
     return inference(source, edited_first, torch.ones_like(edit_mask), prompt, anchors)
 
 
 def all_ones_inference(
-    source: Pixels, edited_first: Pixels, edit_mask: torch.Tensor, prompt: str = "", anchors: Anchors | None = None
+    source: Pixels, edited_first: Pixels, edit_mask: torch.Tensor, prompt: str = "", anchors: Anchors | None = None, boxes: Boxes = None
 ) -> Sample:
     """Figure 2, third row: the whole source is given behind the edited first frame."""
     return inference(source, edited_first, torch.zeros_like(edit_mask), prompt, anchors)
 
 
 def all_zeros_inference(
-    source: Pixels, edited_first: Pixels, edit_mask: torch.Tensor, prompt: str = "", anchors: Anchors | None = None
+    source: Pixels, edited_first: Pixels, edit_mask: torch.Tensor, prompt: str = "", anchors: Anchors | None = None, boxes: Boxes = None
 ) -> Sample:
     """Figure 2, second row: nothing is given."""
     return _nothing_given(inference(source, edited_first, edit_mask, prompt, anchors))
 
 
 def feature_level_inference(
-    source: Pixels, edited_first: Pixels, edit_mask: torch.Tensor, prompt: str = "", anchors: Anchors | None = None
+    source: Pixels, edited_first: Pixels, edit_mask: torch.Tensor, prompt: str = "", anchors: Anchors | None = None, boxes: Boxes = None
 ) -> Sample:
     """Eq. 3: conditioned like the naive baseline; the source's noisy latents are blended in outside the region at every step."""
     naive = naive_inference(source, edited_first, edit_mask, prompt, anchors)
@@ -115,7 +124,7 @@ def feature_level_inference(
 
 def _nothing_given(sample: Sample) -> Sample:
     nothing = torch.zeros_like(sample.m_cond)
-    return replace(sample, m_cond=nothing, v_cond=withhold(sample.v_cond, nothing))
+    return replace(sample, m_cond=nothing, v_cond=withhold(sample.v_cond, nothing), boxes=None)
 
 
 MOTION: dict[str, Callable[..., Sample]] = {

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from lora_edit.conditioning.carry import carry
 from lora_edit.conditioning.sample import Sample
 from lora_edit.models.family import EncodedSample, Geometry
 from lora_edit.models.packing import pack_mask
@@ -59,7 +60,10 @@ class WanAutoencoder:
 
 @dataclass(frozen=True)
 class WanParts:
-    """The loaded pieces of one checkpoint. `embed_prompt`: prompt to `[1, L, D]`; `embed_image`: `[3, H, W]` frame to `[1, N, D]`."""
+    """The loaded pieces of one checkpoint. `embed_prompt`: prompt to `[1, L, D]`; `embed_image`: `[3, H, W]` frame to `[1, N, D]`.
+
+    `carries`: it was trained with frame 0 carried into the hole (`conditioning/carry.py`) instead of grey there.
+    """
 
     name: str
     geometry: Geometry
@@ -69,6 +73,7 @@ class WanParts:
     embed_image: Callable[[torch.Tensor], torch.Tensor] | None
     device: torch.device
     dtype: torch.dtype
+    carries: bool = False
 
 
 class WanFamily:
@@ -90,7 +95,10 @@ class WanFamily:
         """Encode V_cond whole (never a spliced latent: the autoencoder mixes frames), pack M_cond, encode V_target."""
         encode, device = self.parts.autoencoder.encode, self.parts.device
         mask = pack_mask(sample.m_cond[None].to(device), self.geometry.cell, self.geometry.group)
-        condition = torch.cat([mask, encode(sample.v_cond[None].to(device))], 1)
+        content = sample.v_cond
+        if self.parts.carries and sample.boxes is not None:
+            content = carry(content, sample.m_cond, sample.boxes)
+        condition = torch.cat([mask, encode(content[None].to(device))], 1)
         keep = None if sample.m_blend is None else pack_mask(sample.m_blend[None].to(device), self.geometry.cell, self.geometry.group)
         return EncodedSample(
             condition=condition.to(self.parts.dtype),

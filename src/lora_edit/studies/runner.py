@@ -8,14 +8,14 @@ from fractions import Fraction
 
 import torch
 
-from lora_edit.canvas import Canvas, make_canvas, return_to_source
+from lora_edit.canvas import return_to_source
 from lora_edit.conditioning.method import motion
 from lora_edit.config import EditSettings, resolve
 from lora_edit.evaluation.psnr import psnr
 from lora_edit.inputs import Clip
 from lora_edit.masks.shapes import shape_mask
 from lora_edit.models.family import Family
-from lora_edit.samples import generate_windows, training_stages
+from lora_edit.samples import generate_windows, place, training_stages
 from lora_edit.studies.scenes import TrueEdit
 from lora_edit.training.loop import fit
 from lora_edit.training.lora import add_lora, lora_parameters, remove_lora
@@ -34,11 +34,6 @@ def settings_for(seed: int, *assignments: str) -> EditSettings:
     """The embedded model's settings for a scene (its input exists in memory only)."""
     tables = {"input": {"source": "scene", "first_frame": "scene"}, "seed": seed}
     return resolve(tables, ("compositing.crop=false", *assignments))
-
-
-def place(family: Family, clip: Clip, settings: EditSettings) -> Canvas:
-    """The clip at the model's size."""
-    return make_canvas(clip, family.geometry, settings.compositing, settings.masks.snap)
 
 
 def train_in_memory(family: Family, clip: Clip, settings: EditSettings) -> None:

@@ -1,0 +1,65 @@
+"""The first frame's look carried along by the edit region's box: what some models are given where pixels are withheld.
+
+Stable Video Diffusion repeats the first frame behind itself as its condition; here the part inside the box also follows the box. It uses
+frame 0 and the mask alone, so nothing of the hidden source gets in. Whether a model is given this or `fill.EMPTY` is a fact of
+the model, fixed when it was pretrained.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+CUT = 0.5
+"""A box that comes this near to the frame's border, in pixels, may be only the visible part of its object."""
+
+
+def region_boxes(edit_mask: torch.Tensor) -> torch.Tensor:
+    """Bounds `[T, 4]` (left, top, right, bottom; pixels) of a bool mask `[T, H, W]`, NaN in frames where it is empty."""
+    boxes = torch.full((len(edit_mask), 4), torch.nan)
+    for index, frame in enumerate(edit_mask):
+        rows, columns = (torch.nonzero(frame.any(axis)).flatten() for axis in (1, 0))
+        if len(rows):
+            boxes[index] = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+    return boxes
+
+
+def carry(v_cond: torch.Tensor, m_cond: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """`v_cond` `[3, T, H, W]` with frame 0 in its withheld pixels, inside the box moved and scaled with it.
+
+    Withheld is where `m_cond` `[1, T, H, W]` is below 0.5. `boxes` is `[T, 4]` (left, top, right, bottom). Frames without a box, and
+    clips without one in frame 0, stay as they are.
+    """
+    usable = torch.isfinite(boxes).all(1) & torch.isfinite(boxes[0]).all()
+    usable[0] = False
+    index = torch.nonzero(usable).flatten()
+    if not len(index):
+        return v_cond
+    height, width = v_cond.shape[2:]
+    now, then = boxes[index].float(), boxes[0].float()
+    x, inside_x = _positions(now[:, 0::2], then[0::2], width)
+    y, inside_y = _positions(now[:, 1::2], then[1::2], height)
+    inside = inside_y[:, :, None] & inside_x[:, None, :]
+    places = torch.stack([x[:, None, :].expand(inside.shape), y[:, :, None].expand(inside.shape)], -1).to(v_cond)
+    size = v_cond.new_tensor([width, height])
+    first = v_cond[None, :, 0].expand(len(index), -1, -1, -1)
+    moved = F.grid_sample(first, (2 * places + 1) / size - 1, padding_mode="border", align_corners=False)
+    shown = torch.where(inside[:, None].to(v_cond.device), moved, first).transpose(0, 1)
+    out = v_cond.clone()
+    out[:, index] = torch.where(m_cond[:, index] > 0.5, v_cond[:, index], shown)
+    return out
+
+
+def _positions(now: torch.Tensor, then: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Along one axis: where each pixel `[N, length]` of frames with extents `now` `[N, 2]` lies in frame 0, and whether it is in the box.
+
+    Between two whole extents the pixels are stretched. An extent cut off by the border says nothing of its object's size: then the
+    other edges are matched, and with both cut the pixels stay.
+    """
+    pixel = torch.arange(length).float()
+    start, end = now[:, :1], now[:, 1:]
+    cut_start = (start <= CUT) | (then[0] <= CUT)
+    cut_end = (end >= length - CUT) | (then[1] >= length - CUT)
+    stretched = then[0] + (pixel + 0.5 - start) * (then[1] - then[0]) / (end - start).clamp(min=1e-3) - 0.5
+    shift = torch.where(cut_start, then[1] - end, then[0] - start) * ~(cut_start & cut_end)
+    return torch.where(cut_start | cut_end, pixel + shift, stretched), (pixel + 0.5 >= start) & (pixel + 0.5 <= end)
