@@ -14,8 +14,8 @@ from lora_edit.devices import host_memory_bytes, peak_memory_bytes
 from lora_edit.models.family import Family
 from lora_edit.samples import motion_samples
 from lora_edit.seeds import named_generator
-from lora_edit.training.loop import sample_loss
 from lora_edit.training.lora import add_lora, remove_lora
+from lora_edit.training.loss import velocity_loss
 from lora_edit.types import Size
 
 
@@ -39,11 +39,11 @@ def measure(family: Family, canvas: Canvas, settings: EditSettings) -> Estimate:
     seconds: list[float] = []
     for _ in range(2):
         started = time.perf_counter()
-        sample_loss(family, sample, settings.training.time_sampling, generator).backward()  # type: ignore[no-untyped-call]
+        velocity_loss(family, sample, settings.training, generator).backward()  # type: ignore[no-untyped-call]
         seconds.append(time.perf_counter() - started)
     with torch.no_grad():
         started = time.perf_counter()
-        sample_loss(family, sample, settings.training.time_sampling, generator)
+        velocity_loss(family, sample, settings.training, generator)
         forward = time.perf_counter() - started
     assert parameters
     remove_lora(family)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from lora_edit.canvas import Canvas, make_canvas
 from lora_edit.conditioning.method import APPEARANCE, INFERENCE, MOTION
-from lora_edit.conditioning.recolour import draw_colour_map, recolour
+from lora_edit.conditioning.recolour import draw_colour_map, draw_texture, recolour
 from lora_edit.conditioning.sample import Sample
 from lora_edit.conditioning.windows import Window, inference_windows, training_windows
 from lora_edit.config import EditSettings
@@ -18,6 +19,8 @@ from lora_edit.inputs import Clip
 from lora_edit.models.family import EncodedSample, Family
 from lora_edit.seeds import named_generator
 from lora_edit.training.loop import Stage
+from lora_edit.video.flow import places_in_first
+from lora_edit.video.ranges import to_frames
 
 
 def caption(settings: EditSettings) -> str:
@@ -65,12 +68,17 @@ def motion_samples(family: Family, canvas: Canvas, settings: EditSettings) -> tu
     clips = [canvas.window(window.frames, group) for window in windows]
     samples = [build(source, mask, caption(settings), boxes) for source, mask, boxes in clips]
     plain = [family.encode_sample(sample) for sample in samples]
+    if not settings.training.recolour:
+        return plain, []
+    generator = named_generator(settings.seed, "recolour")
+    places = torch.from_numpy(np.stack(list(places_in_first(to_frames(canvas.source))))) if settings.training.retexture else None
     varied: list[EncodedSample] = []
-    if settings.training.recolour > 0:
-        generator = named_generator(settings.seed, "recolour")
-        for number in range(max(settings.training.recolour_variants, len(samples))):
-            sample, mask = samples[number % len(samples)], clips[number % len(samples)][1]
-            varied.append(family.encode_sample(recolour(sample, mask, draw_colour_map(generator))))
+    for number in range(max(settings.training.recolour_variants, len(samples))):
+        chosen = number % len(samples)
+        colours, texture = draw_colour_map(generator), None
+        if places is not None and float(torch.rand(1, generator=generator)) < settings.training.retexture:
+            texture = draw_texture(generator, places[torch.tensor(windows[chosen].frames)])
+        varied.append(family.encode_sample(recolour(samples[chosen], clips[chosen][1], colours, texture)))
     return plain, varied
 
 

@@ -41,7 +41,7 @@ CONTRACT: dict[str, set[str]] = {
     "generate": {"RUN", "--output", "--seed", "--first-frame", "--overwrite", "--json"},
     "preview": REGION | {"--output", "--overwrite"},
     "evaluate": {"RESULT", "--source", "--truth", "--mask", "--first-frame", "--metrics", "--json"},
-    "study": {"NAME", "--list", "--scenes", "--seeds", "--output"},
+    "study": {"NAME", "--list", "--scenes", "--seeds", "--model", "--set", "--workers", "--output"},
     "models": {"[NAME]", "--json"},
     "import": {"FILE", "--json"},
 }

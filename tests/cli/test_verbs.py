@@ -131,18 +131,20 @@ def test_studies_run_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     registry, room = ModuleType("registry"), ModuleType("a_study")
     seen: list[object] = []
 
-    def measure(output: Path, scenes: int, seeds: int, reporter: object) -> Path:
-        seen.append((output, scenes, seeds))
+    def measure(name: str, target: str, output: Path, scenes: int, seeds: int, reporter: object, **more: object) -> Path:
+        seen.append((name, target, output, scenes, seeds, more))
         return output / "table.csv"
 
-    registry.STUDIES = {"methods": "a_study:measure"}  # type: ignore[attr-defined]
+    registry.STUDIES, registry.RUNNER = {"methods": "rows"}, "a_study:measure"  # type: ignore[attr-defined]
     room.measure = measure  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "lora_edit.studies.registry", registry)
     monkeypatch.setitem(sys.modules, "a_study", room)
     assert run("study", "--list")[:2] == (0, "methods\n")
-    code, out, err = run("study", "methods", "--scenes", "2", "--seeds", "3", "--output", tmp_path)
+    code, out, err = run("study", "methods", "--scenes", "2", "--seeds", "3", "--set", "lora.rank=4", "--output", tmp_path)
     assert (code, out.strip()) == (0, str(tmp_path / "table.csv")), err
-    assert seen == [(tmp_path, 2, 3)]
+    assert seen == [("methods", "rows", tmp_path, 2, 3, {"model": "tiny", "workers": 1, "base": ["lora.rank=4"]})]
+    code, out, err = run("study", "methods", "--set", "nonsense", "--output", tmp_path)
+    assert (code, "room.setting=value" in err) == (2, True)
     code, out, err = run("study", "unheard-of", "--output", tmp_path)
     assert (code, "methods" in err) == (2, True)
 

@@ -7,7 +7,7 @@ import torch
 
 from lora_edit.conditioning import method
 from lora_edit.conditioning.fill import EMPTY
-from lora_edit.conditioning.recolour import draw_colour_map, recolour
+from lora_edit.conditioning.recolour import draw_colour_map, draw_texture, recolour
 
 
 @pytest.fixture
@@ -90,3 +90,18 @@ def test_recolouring_touches_the_region_only(clip: torch.Tensor, mask: torch.Ten
     assert not torch.equal(changed.v_target[:, mask], plain.v_target[:, mask])
     assert torch.equal(changed.v_cond[:, 0], changed.v_target[:, 0]) and torch.equal(changed.image, changed.v_target[:, 0])
     assert torch.equal(changed.v_cond[:, 1:], plain.v_cond[:, 1:])
+
+
+def test_a_texture_moves_with_the_clip(clip: torch.Tensor, mask: torch.Tensor) -> None:
+    """Places one pixel further left per frame: the pattern moves to the right, and touches the region only."""
+    frames, height, width = clip.shape[1:]
+    y, x = torch.meshgrid(torch.arange(height).float(), torch.arange(width).float(), indexing="ij")
+    places = torch.stack([torch.stack([x - t, y], -1) for t in range(frames)])
+    texture = draw_texture(torch.Generator().manual_seed(2), places)
+    assert torch.allclose(texture.pixels[:, 2, :, 2:], texture.pixels[:, 0, :, :-2], atol=1e-4)
+    plain = method.motion(clip, mask)
+    changed = recolour(plain, mask, draw_colour_map(torch.Generator().manual_seed(1)), texture)
+    assert plain.v_target is not None and changed.v_target is not None
+    assert torch.equal(changed.v_target[:, ~mask], plain.v_target[:, ~mask])
+    assert torch.equal(changed.v_cond[:, 0], changed.v_target[:, 0])
+    assert torch.equal(changed.image, changed.v_target[:, 0])

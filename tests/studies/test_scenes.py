@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from lora_edit.studies.cases import CASES, draw_scenes
-from lora_edit.studies.registry import STUDIES
 from lora_edit.studies.scenes import true_edit
 from lora_edit.types import Size
 
@@ -29,12 +28,3 @@ def test_scenes_are_seeded() -> None:
     """The same seed draws the same scenes; another seed others."""
     first, second, third = (true_edit(draw_scenes(2, seed)[1], SIZE, 2).source for seed in (0, 0, 1))
     assert torch.equal(first, second) and not torch.equal(first, third)
-
-
-def test_registered_studies_exist() -> None:
-    """Each name leads to a function."""
-    from importlib import import_module
-
-    for target in STUDIES.values():
-        module, _, name = target.partition(":")
-        assert callable(getattr(import_module(module), name))

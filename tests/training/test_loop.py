@@ -11,7 +11,7 @@ import torch
 from lora_edit.conditioning.method import appearance, motion
 from lora_edit.errors import ModelError, TrainingDiverged
 from lora_edit.models.wan import WanFamily
-from lora_edit.training.loop import Stage, fit
+from lora_edit.training.loop import Stage, fit, rate_at
 from lora_edit.training.lora import add_lora, load_lora, remove_lora, save_lora
 from lora_edit.training.settings import LoraSettings, TrainingSettings
 from tiny_random import tiny_random_family
@@ -132,3 +132,10 @@ def test_a_broken_loss_stops_the_run(family: WanFamily, tmp_path: Path) -> None:
     with pytest.raises(TrainingDiverged, match="learning_rate"):
         fit(family, parameters, stages(family), SETTINGS, 0, tmp_path / "training.pt", "key", lambda *_: None)
     assert not (tmp_path / "training.pt").exists()
+
+
+def test_the_rate_falls_to_zero_over_a_stage() -> None:
+    """Linear; constant unless asked for."""
+    falling = SETTINGS.model_copy(update={"schedule": "linear"})
+    assert [rate_at(falling, step, 4) for step in range(4)] == pytest.approx([3e-3, 2.25e-3, 1.5e-3, 0.75e-3])
+    assert rate_at(SETTINGS, 3, 4) == 3e-3

@@ -10,8 +10,10 @@ from typing import Annotated
 import typer
 
 from lora_edit.cli.failures import Session
+from lora_edit.cli.known_models import require_model
 from lora_edit.cli.options import RESULT, takes
 from lora_edit.cli.progress import reporting
+from lora_edit.config import parse_assignment
 from lora_edit.errors import SettingsError
 
 # By name, because no room imports the studies: they are experiments on the package, not a part that others build on.
@@ -25,7 +27,12 @@ class StudyOptions:
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="The study; see --list.", show_default=False)] = None
     list_names: Annotated[bool, typer.Option("--list", help="List the studies.")] = False
     scenes: Annotated[int, typer.Option("--scenes", metavar="N", help="How many scenes.", min=1)] = 4
-    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="How many seeds per scene.", min=1)] = 1
+    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="How many seeds; each draws scenes of its own.", min=1)] = 1
+    model: Annotated[str, typer.Option("--model", metavar="NAME", help="See `lora-edit models`.")] = "tiny"
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="ROOM.SETTING=VALUE", help="A setting of every row, as in `edit`.")
+    ] = None
+    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Scenes at a time, each in a process of its own.", min=1)] = 1
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FOLDER", help="Where results and table are kept.", rich_help_panel=RESULT)
     ] = None
@@ -46,10 +53,24 @@ def study(session: Session, options: StudyOptions) -> None:
         raise SettingsError(f"study {options.name!r} is unknown; this version has {known}")
     if options.output is None:
         raise SettingsError("where results go is missing; give --output FOLDER")
+    require_model(options.model)
+    assignments = options.assignments or []
+    for text in assignments:
+        parse_assignment(text)
     session.run = options.output
-    module, _, function = studies[options.name].partition(":")
+    module, _, runner = import_module(REGISTRY).RUNNER.partition(":")
     with reporting() as reporter:
-        table = getattr(import_module(module), function)(options.output, options.scenes, options.seeds, reporter)
+        table = getattr(import_module(module), runner)(
+            options.name,
+            studies[options.name],
+            options.output,
+            options.scenes,
+            options.seeds,
+            reporter,
+            model=options.model,
+            workers=options.workers,
+            base=assignments,
+        )
     typer.echo(table)
 
 

@@ -2,7 +2,8 @@
 
 A LoRA that sees one clip can lower its loss by remembering the clip's colours, and then paints them over the edit. If the region's
 colours change from sample to sample, in frame 0 and target alike, the look can only come from frame 0 and what remains to be
-learned is motion. Nothing in the paper does this; we found no earlier use.
+learned is motion. A random texture mixed in and moved along the source's optical flow does the same for patterns, and shows the
+motion of plain surfaces. Nothing in the paper does this; we found no earlier use.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 
 from lora_edit.conditioning.sample import Sample
 
@@ -38,14 +40,44 @@ def draw_colour_map(generator: torch.Generator) -> ColourMap:
     return ColourMap(saturation @ mix, 0.4 * (2 * torch.rand(3, generator=generator) - 1))
 
 
-def recolour(sample: Sample, edit_mask: torch.Tensor, colours: ColourMap) -> Sample:
-    """`sample` with the region (`[T, H, W]` bool) recoloured in V_cond, V_target and image; the kept background stays as it is."""
+@dataclass(frozen=True)
+class Texture:
+    """A pattern that moves with the clip: `pixels` `[3, T, H, W]` in [-1, 1] and how much of it shows, in [0, 1]."""
+
+    pixels: torch.Tensor
+    amount: float
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Mixed into `[3, T', H, W]` pixels of the clip's first T' frames."""
+        return torch.lerp(pixels, self.pixels[:, : pixels.shape[1]], self.amount)
+
+
+def draw_texture(generator: torch.Generator, places: torch.Tensor) -> Texture:
+    """A random pattern of random coarseness, painted on frame 0 and moved along `places` `[T, H, W, 2]`: where each pixel lies in frame 0
+    (x, y; pixels)."""
+    height, width = places.shape[1:3]
+    cells = 3 + int(torch.randint(10, (1,), generator=generator))
+    coarse = 2 * torch.rand(1, 3, cells, max(2, round(cells * width / height)), generator=generator) - 1
+    painted = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=False).clamp(-1, 1)
+    amount = 0.2 + 0.6 * float(torch.rand(1, generator=generator))
+    spots = (2 * places + 1) / torch.tensor([width, height]) - 1
+    moved = F.grid_sample(painted.expand(len(places), -1, -1, -1), spots, padding_mode="border", align_corners=False)
+    return Texture(moved.transpose(0, 1), amount)
+
+
+def recolour(sample: Sample, edit_mask: torch.Tensor, colours: ColourMap, texture: Texture | None = None) -> Sample:
+    """`sample` with the region (`[T, H, W]` bool) recoloured, and textured, in V_cond, V_target and image; the background stays."""
     region = edit_mask[None]
     given = sample.m_cond > 0.5
     target = sample.v_target
+
+    def changed(pixels: torch.Tensor) -> torch.Tensor:
+        mapped = colours(pixels)
+        return mapped if texture is None else texture(mapped)
+
     return replace(
         sample,
-        v_cond=torch.where(region & given, colours(sample.v_cond), sample.v_cond),
-        v_target=None if target is None else torch.where(region, colours(target), target),
-        image=torch.where(region[:, 0], colours(sample.image), sample.image),
+        v_cond=torch.where(region & given, changed(sample.v_cond), sample.v_cond),
+        v_target=None if target is None else torch.where(region, changed(target), target),
+        image=torch.where(region[:, 0], changed(sample.image[:, None])[:, 0], sample.image),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from lora_edit.studies.scenes import (
     OUTLINES,
+    Floats,
     Paint,
     Scene,
     Thing,
@@ -17,6 +18,7 @@ from lora_edit.studies.scenes import (
     flat,
     flower,
     jelly,
+    nowhere,
     quartered,
     ringed,
     rolling,
@@ -47,6 +49,11 @@ def _path(rng: Rng, reach: float = 0.22, spin: float = 0.5, radius: float = 0.21
         return dx * along - dy * across, dy * along + dx * across, size * (1 + growth * time), turn * time
 
     return pose
+
+
+def _pan(way: Floats) -> Callable[[float], tuple[float, float]]:
+    """A camera that moves by `way` over the clip."""
+    return lambda time: (float(way[0]) * (time - 0.5), float(way[1]) * (time - 0.5))
 
 
 def recolour(rng: Rng) -> Scene:
@@ -103,15 +110,7 @@ def occlusion(rng: Rng) -> Scene:
 def camera(rng: Rng) -> Scene:
     """A moving camera."""
     thing = Thing(_path(rng, reach=0.1), OUTLINES[rng.integers(4)], _skin(rng))
-    pan_x, pan_y = rng.uniform(-0.2, 0.2, 2)
-    return Scene(
-        "camera",
-        _ground(rng),
-        (thing,),
-        0,
-        replace(thing, paint=_skin(rng)),
-        camera=lambda time: (pan_x * (time - 0.5), pan_y * (time - 0.5)),
-    )
+    return Scene("camera", _ground(rng), (thing,), 0, replace(thing, paint=_skin(rng)), camera=_pan(rng.uniform(-0.2, 0.2, 2)))
 
 
 def several(rng: Rng) -> Scene:
@@ -121,12 +120,42 @@ def several(rng: Rng) -> Scene:
     return Scene("several", _ground(rng), (still, thing), 1, replace(thing, paint=_skin(rng)))
 
 
+def addition(rng: Rng) -> Scene:
+    """Something new that travels with the background's motion."""
+    thing = Thing(_path(rng, reach=0.12), OUTLINES[rng.integers(4)], _skin(rng))
+    pan = rng.uniform(-0.15, 0.15, 2)
+    return Scene("addition", _ground(rng), (replace(thing, outline=nowhere),), 0, thing, camera=_pan(pan))
+
+
+def removal(rng: Rng) -> Scene:
+    """An object that is taken out, so that the background has to be continued."""
+    thing = Thing(_path(rng, reach=0.25), OUTLINES[rng.integers(4)], _skin(rng))
+    return Scene("removal", _ground(rng), (thing,), 0, replace(thing, outline=nowhere))
+
+
+def light(rng: Rng) -> Scene:
+    """The light dims and returns."""
+    thing = Thing(_path(rng, reach=0.12), OUTLINES[rng.integers(4)], _skin(rng))
+    depth = rng.uniform(0.25, 0.45)
+    return Scene(
+        "light",
+        _ground(rng),
+        (thing,),
+        0,
+        replace(thing, paint=_skin(rng)),
+        light=lambda time: 1 - depth * np.sin(np.pi * time) ** 2,
+    )
+
+
 CASES: dict[str, Callable[[Rng], Scene]] = {
-    case.__name__: case for case in (recolour, retexture, replacement, rotation, blooming, deformation, fast, occlusion, camera, several)
-}
+    case.__name__: case
+    for case in (
+        recolour, retexture, replacement, rotation, blooming, deformation, fast, occlusion, camera, several, addition, removal, light
+    )
+}  # fmt: skip
 
 
-def draw_scenes(count: int, seed: int = 0) -> list[Scene]:
-    """`count` scenes, going round the kinds."""
-    kinds = list(CASES)
-    return [CASES[kinds[i % len(kinds)]](np.random.default_rng([seed, i])) for i in range(count)]
+def draw_scenes(count: int, seed: int = 0, kinds: Sequence[str] = ()) -> list[Scene]:
+    """`count` scenes, going round the kinds (all when none are named)."""
+    names = list(kinds) or list(CASES)
+    return [CASES[names[i % len(names)]](np.random.default_rng([seed, i])) for i in range(count)]

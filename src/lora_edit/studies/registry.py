@@ -1,4 +1,20 @@
-"""The studies by name; each is a function of (output folder, scenes, seeds, reporter) that returns its table's path."""
+"""The studies by name: `module:STUDY`, imported when asked for."""
 
-STUDIES: dict[str, str] = {"methods": "lora_edit.studies.methods:methods"}
-"""Name -> `module:function`, imported when asked for."""
+_HERE = "lora_edit.studies.experiments"
+
+STUDIES: dict[str, str] = {
+    "mask-configurations": f"{_HERE}:MASK_CONFIGURATIONS",
+    "methods": f"{_HERE}:METHODS",
+    "input-feature": f"{_HERE}:INPUT_FEATURE",
+    "mask-shape": f"{_HERE}:MASK_SHAPE",
+    "mask-schedule": f"{_HERE}:MASK_SCHEDULE",
+    "references": f"{_HERE}:REFERENCES",
+    "frames": f"{_HERE}:FRAMES",
+    "windows": f"{_HERE}:WINDOWS",
+    "lora": f"{_HERE}:LORA",
+    "snapping": f"{_HERE}:SNAPPING",
+    "debiasing": f"{_HERE}:DEBIASING",
+}
+
+RUNNER = "lora_edit.studies.study:run_study"
+"""What runs any of them."""

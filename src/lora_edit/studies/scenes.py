@@ -161,6 +161,11 @@ def jelly(u: Floats, v: Floats, time: float) -> Floats:
     return np.hypot(u * squeeze, v / squeeze) - 0.9
 
 
+def nowhere(u: Floats, v: Floats, time: float) -> Floats:
+    """Nothing: what is not there yet, or no more."""
+    return np.full_like(u, 9.0)
+
+
 OUTLINES: tuple[Outline, ...] = (disc, block, star, cross)
 
 

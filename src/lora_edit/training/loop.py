@@ -14,7 +14,7 @@ from lora_edit.errors import TrainingDiverged
 from lora_edit.models.family import EncodedSample, Family
 from lora_edit.seeds import named_generator
 from lora_edit.training import checkpoint
-from lora_edit.training.noise import add_noise, draw_time
+from lora_edit.training.loss import velocity_loss
 from lora_edit.training.settings import TrainingSettings
 
 OnStep = Callable[[str, int, int, float], None]
@@ -31,21 +31,18 @@ class Stage:
     steps: int
 
 
-def sample_loss(family: Family, sample: EncodedSample, sampling: str, generator: torch.Generator) -> torch.Tensor:
-    """Mean squared velocity error of one noise draw, in float32 over all latent cells."""
-    assert sample.target is not None
-    noise = torch.randn(sample.target.shape, generator=generator).to(sample.target.device)
-    time = draw_time(sampling, generator).to(sample.target.device)
-    velocity = family.predict_velocity(add_noise(sample.target, noise, time), time, sample)
-    return (velocity - (noise - sample.target)).square().mean()
-
-
-def _stage_at(stages: Sequence[Stage], step: int) -> Stage:
+def _stage_at(stages: Sequence[Stage], step: int) -> tuple[Stage, int]:
+    """The stage of a step, and the step's number within it."""
     for stage in stages:
         if step < stage.steps:
-            return stage
+            return stage, step
         step -= stage.steps
     raise AssertionError("step is beyond the last stage")
+
+
+def rate_at(settings: TrainingSettings, step: int, steps: int) -> float:
+    """Learning rate of a stage's step number `step` of `steps`."""
+    return settings.learning_rate * (1 - step / steps if settings.schedule == "linear" else 1)
 
 
 def _step(
@@ -64,7 +61,7 @@ def _step(
     total = 0.0
     for _ in range(settings.batch_size):
         chosen = int(torch.multinomial(weights, 1, generator=generator))
-        loss = sample_loss(family, stage.samples[chosen], settings.time_sampling, generator) / settings.batch_size
+        loss = velocity_loss(family, stage.samples[chosen], settings, generator) / settings.batch_size
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     if not math.isfinite(total):
@@ -96,7 +93,9 @@ def fit(
     for step in range(progress.step, total):
         if step in starts:
             optimiser = _optimiser(values, settings)
-        stage = _stage_at(stages, step)
+        stage, place = _stage_at(stages, step)
+        for group in optimiser.param_groups:
+            group["lr"] = rate_at(settings, place, stage.steps)
         losses.append(_step(family, stage, step, settings, seed, values, optimiser))
         done = step + 1
         if file and (done % settings.checkpoint_every == 0 or done == total or done in starts):

@@ -1,0 +1,250 @@
+"""The paper's experiments, and ours: each is what it tries on a scene, what the paper says, and what is claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lora_edit.studies.study import Study
+from lora_edit.studies.table import Claim
+from lora_edit.studies.trial import Outcome, Trial
+
+PLAIN = "training.recolour=0.0"
+"""The paper's motion learning, without our recolouring."""
+
+NAIVE = "method.conditioning=first-frame"
+NO_EDIT, FLOW, BASE = "no edit", "flow warp", "base model, mask given"
+DEBIASED = "mask-aware, debiased (ours)"
+HIDDEN = ("rotation", "blooming", "occlusion", "removal", "replacement")
+"""Kinds in which something comes to sight that no motion of the first frame's pixels can show."""
+RIGID = ("recolour", "retexture", "camera", "several")
+
+
+# --- figure 2 -----------------------------------------------------------------------------------------------------------------
+
+
+def _mask_configurations(trial: Trial) -> Iterator[Outcome]:
+    yield trial.no_edit()
+    trial.forget()
+    for label, setting in {
+        "first frame given (default)": "first-frame",
+        "nothing given": "all-zeros",
+        "everything given": "all-ones",
+        "all but the region given": "mask-aware",
+    }.items():
+        yield trial.generate(label, f"method.conditioning={setting}")
+
+
+MASK_CONFIGURATIONS = Study(
+    "Four masks without tuning (figure 2)",
+    _mask_configurations,
+    claims=(Claim("all but the region given", "everything given", "figure 2: with everything given the region is not edited"),),
+)
+
+
+# --- table 1 ------------------------------------------------------------------------------------------------------------------
+
+
+def _methods(trial: Trial) -> Iterator[Outcome]:
+    yield from (trial.no_edit(), trial.frozen(), trial.flow_warp(), trial.through_codec())
+    trial.forget()
+    yield trial.generate("base model, first frame given", NAIVE)
+    yield trial.generate(BASE)
+    yield trial.edited("naive LoRA (Eq. 1)", NAIVE, PLAIN)
+    yield trial.generate("feature-level (Eq. 3)", "method.conditioning=feature-level")
+    yield trial.edited("mask-aware motion LoRA (3.3.1)", PLAIN)
+    trial.learn_appearance(2, PLAIN)
+    yield trial.generate("motion + appearance, 2 references (3.3.2)")
+    yield trial.edited(DEBIASED)
+    trial.learn_appearance(2)
+    yield trial.generate("debiased motion + appearance (ours)")
+
+
+METHODS = Study(
+    "The method's parts, and what else does the job (table 1)",
+    _methods,
+    claims=(
+        Claim("mask-aware motion LoRA (3.3.1)", "naive LoRA (Eq. 1)", "section 3.2"),
+        Claim("mask-aware motion LoRA (3.3.1)", "feature-level (Eq. 3)", "appendix B.1"),
+        Claim("mask-aware motion LoRA (3.3.1)", BASE, "section 3.3.1: a LoRA on the one clip helps"),
+        Claim("motion + appearance, 2 references (3.3.2)", "mask-aware motion LoRA (3.3.1)", "section 3.3.2"),
+        Claim(DEBIASED, "naive LoRA (Eq. 1)", "section 3.2, with our debiasing"),
+        Claim(DEBIASED, "feature-level (Eq. 3)", "appendix B.1, with our debiasing"),
+        Claim(DEBIASED, "mask-aware motion LoRA (3.3.1)", "ours: debiasing helps"),
+        Claim(DEBIASED, BASE, "a debiased LoRA on the one clip helps"),
+        Claim("debiased motion + appearance (ours)", DEBIASED, "section 3.3.2, with our debiasing"),
+        Claim(DEBIASED, FLOW, "ours: ahead of a flow warp where it has no answer", kinds=HIDDEN),
+        Claim(DEBIASED, FLOW, "ours: near a flow warp where all moves rigidly", margin=-1.0, kinds=RIGID),
+    ),
+    paper={
+        "mask-aware motion LoRA (3.3.1)": "CLIP 0.9172, DeQA 3.8013, input similarity 0.7608",
+        "feature-level (Eq. 3)": "CLIP 0.8936, DeQA 3.5878, input similarity 0.7402",
+    },
+)
+
+
+# --- table 3 ------------------------------------------------------------------------------------------------------------------
+
+
+def _input_feature(trial: Trial) -> Iterator[Outcome]:
+    trial.train(NAIVE, PLAIN)
+    yield trial.generate("feature-level (Eq. 3)", "method.conditioning=feature-level")
+    yield trial.edited("input-level", PLAIN)
+    trial.train(NAIVE)
+    yield trial.generate("feature-level, debiased", "method.conditioning=feature-level")
+    yield trial.edited("input-level, debiased")
+
+
+INPUT_FEATURE = Study(
+    "The mask as an input, or blended into the latents (table 3)",
+    _input_feature,
+    claims=(
+        Claim("input-level", "feature-level (Eq. 3)", "table 3"),
+        Claim("input-level, debiased", "feature-level, debiased", "table 3, with our debiasing"),
+    ),
+    paper={"feature-level (Eq. 3)": "CLIP 0.8936, DeQA 3.5878, input similarity 0.7402", "input-level": "0.9172, 3.8013, 0.7608"},
+)
+
+
+# --- appendix B.2 -------------------------------------------------------------------------------------------------------------
+
+
+def _mask_shape(trial: Trial) -> Iterator[Outcome]:
+    for shape in ("tight", "noisy", "box"):
+        yield trial.edited(shape, f"masks.shape={shape}")
+
+
+MASK_SHAPE = Study(
+    "Tight, noisy or box mask (appendix B.2)",
+    _mask_shape,
+    claims=(Claim("box", "tight", "B.2: a loose box is better than a tight mask"), Claim("noisy", "tight", "B.2: so is a noisy one")),
+)
+
+
+# --- appendix B.3, figure 7 ---------------------------------------------------------------------------------------------------
+
+
+UNSEEN = ("rotation", "blooming", "retexture", "deformation")
+"""Kinds whose later looks the first frame does not show, and one that it shows."""
+
+
+def _mask_schedule(trial: Trial) -> Iterator[Outcome]:
+    trial.train()
+    yield trial.generate("motion only")
+    for label, setting in {"mask kept as for motion": "first-frame", "mask scheduled": "scheduled"}.items():
+        yield trial.edited(label, f"method.appearance_mask={setting}", references=2)
+
+
+MASK_SCHEDULE = Study(
+    "The mask of appearance samples, scheduled or not (appendix B.3)",
+    _mask_schedule,
+    claims=(Claim("mask scheduled", "mask kept as for motion", "B.3"), Claim("mask scheduled", "motion only", "section 3.3.2")),
+    kinds=UNSEEN,
+)
+
+
+def _references(trial: Trial) -> Iterator[Outcome]:
+    for count in range(5):
+        trial.train(references=count)
+        yield trial.generate(f"{count} later frames")
+
+
+REFERENCES = Study(
+    "Edited later frames as references (figure 7)",
+    _references,
+    claims=(
+        Claim("1 later frames", "0 later frames", "figure 7"),
+        Claim("2 later frames", "0 later frames", "figure 7"),
+        Claim("4 later frames", "0 later frames", "figure 7"),
+    ),
+    kinds=("rotation", "blooming"),
+)
+
+
+# --- appendix B.4 -------------------------------------------------------------------------------------------------------------
+
+
+def _frames(trial: Trial) -> Iterator[Outcome]:
+    yield trial.flow_warp()
+    trial.forget()
+    yield trial.generate(BASE)
+    yield trial.edited(DEBIASED)
+
+
+FRAMES = Study(
+    "Clips of 5 to 81 frames (appendix B.4)",
+    _frames,
+    frames=(5, 13, 21, 49, 81),
+    kinds=("recolour", "retexture", "deformation"),
+)
+
+
+# --- appendix C ---------------------------------------------------------------------------------------------------------------
+
+
+def _windows(trial: Trial) -> Iterator[Outcome]:
+    yield trial.edited("whole clip")
+    yield trial.edited("windows of 9", "training.window=9")
+
+
+WINDOWS = Study(
+    "Training on windows of 9 frames (appendix C)",
+    _windows,
+    claims=(Claim("windows of 9", "whole clip", "appendix C: comparable, here less than 0.5 dB lost", margin=-0.5),),
+)
+
+
+# --- ours ---------------------------------------------------------------------------------------------------------------------
+
+
+def _lora(trial: Trial) -> Iterator[Outcome]:
+    for rank in (4, 16, 64):
+        yield trial.edited(f"rank {rank}", f"lora.rank={rank}")
+    for targets in ("attention", "query+key"):
+        yield trial.edited(f"{targets} only", f"lora.targets={targets}")
+    for steps in (20, 40, 160):
+        yield trial.edited(f"{steps} steps", f"training.motion_steps={steps}")
+
+
+LORA = Study("Rank, place and steps of the LoRA", _lora)
+
+
+def _snapping(trial: Trial) -> Iterator[Outcome]:
+    yield trial.edited("mask as drawn", "masks.snap=false")
+    yield trial.edited("snapped to tokens and frame groups")
+
+
+SNAPPING = Study(
+    "The region grown to whole tokens and latent frames, or as drawn (ours)",
+    _snapping,
+    claims=(Claim("snapped to tokens and frame groups", "mask as drawn", "ours"),),
+)
+
+
+PAPERS = "plain (the paper's)"
+
+
+def _debiasing(trial: Trial) -> Iterator[Outcome]:
+    trial.forget()
+    yield trial.generate(BASE)
+    yield trial.edited(PAPERS, PLAIN)
+    yield trial.edited("anchor-debiased loss (MotionDirector)", PLAIN, "training.debias=anchor")
+    yield trial.edited("offset noise (JointTuner)", PLAIN, "training.debias=offset-noise")
+    yield trial.edited("query and key only", PLAIN, "lora.targets=query+key")
+    for share in (0.5, 0.75, 1.0):
+        yield trial.edited(f"recoloured, share {share}", f"training.recolour={share}", "training.retexture=0.0")
+    for share in (0.5, 1.0):
+        yield trial.edited(f"recoloured 0.75, of these textured {share}", "training.recolour=0.75", f"training.retexture={share}")
+
+
+DEBIASING = Study(
+    "Ways to keep the source's look out of the LoRA (ours)",
+    _debiasing,
+    claims=(
+        Claim("anchor-debiased loss (MotionDirector)", PAPERS, "its relatives"),
+        Claim("offset noise (JointTuner)", PAPERS, "its relatives"),
+        Claim("query and key only", PAPERS, "its relatives"),
+        Claim("recoloured, share 0.75", PAPERS, "ours"),
+        Claim("recoloured 0.75, of these textured 0.5", PAPERS, "ours"),
+        Claim("recoloured 0.75, of these textured 0.5", "recoloured, share 0.75", "ours: textures on top"),
+    ),
+)

@@ -1,0 +1,159 @@
+"""A study: rows on many scenes, in worker processes, kept scene by scene so that a stopped one goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from lora_edit.devices import pick_device
+from lora_edit.evaluation.leak import leak
+from lora_edit.evaluation.psnr import psnr
+from lora_edit.evaluation.ssim import ssim
+from lora_edit.models.family import Family, load_family
+from lora_edit.reporting import Reporter
+from lora_edit.run import content_hash, write_atomically
+from lora_edit.studies.cases import draw_scenes
+from lora_edit.studies.scenes import TrueEdit, true_edit
+from lora_edit.studies.table import Claim, draw_bars, markdown, write_csv
+from lora_edit.studies.trial import Outcome, Trial
+from lora_edit.types import Size
+from lora_edit.video.sheet import contact_sheet, save_image
+
+SIZE = Size(64, 64)
+
+
+@dataclass(frozen=True)
+class Study:
+    """`rows` tries a scene in every way; `claims` are held against the table; `paper` gives what the paper reports per row.
+
+    `kinds` are the kinds of scenes (`studies/cases.py`), all when empty; `frames` the lengths to try; `base` settings of every row.
+    """
+
+    title: str
+    rows: Callable[[Trial], Iterator[Outcome]]
+    claims: tuple[Claim, ...] = ()
+    paper: dict[str, str] = field(default_factory=dict)
+    kinds: tuple[str, ...] = ()
+    frames: tuple[int, ...] = (17,)
+    base: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scene and seed of a study, by names only, so that another process can do it."""
+
+    study: str
+    target: str
+    number: int
+    seed: int
+    model: str
+    folder: Path
+    base: tuple[str, ...]
+    threads: int
+
+    @property
+    def file(self) -> Path:
+        """Where its scores are kept."""
+        return self.folder / "scenes" / f"{self.seed}_{self.number:02d}.json"
+
+
+def find_study(target: str) -> Study:
+    """The study behind `module:NAME`."""
+    module, _, name = target.partition(":")
+    found = getattr(import_module(module), name)
+    assert isinstance(found, Study)
+    return found
+
+
+@cache
+def _family(model: str) -> Family:
+    return load_family(model, pick_device(), torch.float32)
+
+
+def do_job(job: Job) -> dict[str, object]:
+    """Every row on one scene: writes the scores and a contact sheet, and returns the scores' record. One that was done is read."""
+    study = find_study(job.target)
+    scene = draw_scenes(job.number + 1, job.seed, study.kinds)[job.number]
+    torch.set_num_threads(job.threads)
+    family, key = _family(job.model), ""
+    rows: dict[str, dict[str, float]] = {}
+    for frames in study.frames:
+        trial = Trial(family, true_edit(scene, SIZE, frames), job.seed, (*study.base, *job.base))
+        if not rows:
+            key = content_hash(trial.edit.source, trial.edit.truth, family.fingerprint(), repr(trial.settings()))
+            if job.file.is_file() and (record := json.loads(job.file.read_text("utf-8")))["key"] == key:
+                return dict(record)
+        outcomes = list(study.rows(trial))
+        trial.forget()
+        length = f", {frames} frames" if len(study.frames) > 1 else ""
+        rows |= {outcome.label + length: score(outcome, trial) for outcome in outcomes}
+        show(job.file.with_name(f"{job.file.stem}_{scene.name}{length.replace(', ', '_').replace(' ', '_')}.png"), trial.edit, outcomes)
+    record = {"key": key, "kind": scene.name, "rows": rows}
+    write_atomically(job.file, json.dumps(record, indent=1))
+    return record
+
+
+def show(path: Path, edit: TrueEdit, outcomes: Sequence[Outcome]) -> None:
+    """Source, every row and truth, below each other."""
+    rows = {"source": edit.source} | {outcome.label: outcome.frames for outcome in outcomes} | {"truth": edit.truth}
+    save_image(path, contact_sheet(list(rows.values()), list(rows), 9, 64))
+
+
+def score(outcome: Outcome, trial: Trial) -> dict[str, float]:
+    """One outcome's figures. Frame 0 is given, so it is not judged; the background is judged where the edit's box is not."""
+    edit, mask = trial.edit, trial.edit.mask.frames
+    box = trial.clip(trial.settings()).edit_mask.frames
+    values = {
+        "region_psnr": psnr(outcome.frames[1:], edit.truth[1:], mask[1:]),
+        "region_ssim": ssim(outcome.frames[1:], edit.truth[1:], mask[1:]),
+        "leak": leak(outcome.frames, edit.source, edit.truth[0], mask) if mask[0].any() else math.nan,
+    }
+    if outcome.raw is not None:
+        values["background_psnr"] = psnr(outcome.raw[1:], edit.source[1:], ~box[1:])
+    return values
+
+
+def run_study(
+    name: str, target: str, output: Path, scenes: int, seeds: int, reporter: Reporter, model: str, workers: int, base: Sequence[str]
+) -> Path:
+    """Run (or go on with) a study and write `NAME.md`, `.csv` and `.png` to `output`; returns the page's path."""
+    (output / "scenes").mkdir(parents=True, exist_ok=True)
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    jobs = [Job(name, target, n, seed, model, output, tuple(base), threads) for seed in range(seeds) for n in range(scenes)]
+    records: dict[Path, dict[str, object]] = {}
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        for future in as_completed(started := {pool.submit(do_job, job): job for job in jobs}):
+            records[started[future].file] = future.result()
+            reporter.step(name, len(records), len(jobs), str(records[started[future].file]["kind"]))
+    done = [records[job.file] for job in jobs]
+    study = find_study(target)
+    table, kinds = gather(done), [str(record["kind"]) for record in done]
+    extra = "".join(f" --set {text}" for text in base) + ("" if model == "tiny" else f" --model {model}")
+    command = f"lora-edit study {name} --scenes {scenes} --seeds {seeds}{extra} --output ..."
+    page = output / f"{name}.md"
+    write_atomically(page, markdown(study.title, table, kinds, study.claims, study.paper, command))
+    write_csv(output / f"{name}.csv", table, [f"{job.seed}.{job.number}.{kind}" for job, kind in zip(jobs, kinds, strict=True)])
+    draw_bars(output / f"{name}.png", table)
+    return page
+
+
+def gather(records: Sequence[dict[str, object]]) -> dict[str, dict[str, list[float]]]:
+    """Records of scenes to row -> metric -> values, in the records' order."""
+    table: dict[str, dict[str, list[float]]] = {}
+    for record in records:
+        rows = record["rows"]
+        assert isinstance(rows, dict)
+        for label, values in rows.items():
+            for metric, value in values.items():
+                table.setdefault(label, {}).setdefault(metric, []).append(float(value))
+    return table

@@ -1,0 +1,137 @@
+"""From scores per scene to a table, with intervals, claims held against it, and a picture."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+Scores = Mapping[str, Mapping[str, Sequence[float]]]
+"""Row label -> metric -> one value per scene and seed, in the same order for every row."""
+
+COLUMNS = {
+    "region_psnr": "region, dB",
+    "region_ssim": "region SSIM",
+    "background_psnr": "background of the model's own output, dB",
+    "leak": "leak",
+}
+"""Metric -> heading. Region metrics are of the finished clip against the truth; leak is that of `evaluation/leak.py`."""
+
+# Two-sided 95 % points of Student's t for 1 to 30 degrees of freedom; beyond, the normal distribution's.
+_T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10, 2.09, 2.09, 2.08,
+        2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05, 2.04)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`better` is more than `margin` dB above `worse` in region PSNR, on scenes of the kinds `kinds` (all when empty).
+
+    `source` says who says so.
+    """
+
+    better: str
+    worse: str
+    source: str
+    margin: float = 0.0
+    kinds: tuple[str, ...] = ()
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half-width of its 95 % interval (Student's t over scenes and seeds); values that are not finite are left out."""
+    known = np.array([v for v in values if math.isfinite(v)])
+    if len(known) < 2:
+        return (float(known[0]) if len(known) else math.nan), math.nan
+    points = _T95[len(known) - 2] if len(known) - 2 < len(_T95) else 1.96
+    return float(known.mean()), float(points * known.std(ddof=1) / math.sqrt(len(known)))
+
+
+def verdict(claim: Claim, scores: Scores, kinds: Sequence[str]) -> str:
+    """One line: the paired difference with its interval, and whether the claim holds here."""
+    chosen = [i for i, kind in enumerate(kinds) if not claim.kinds or kind in claim.kinds]
+    if not chosen or claim.better not in scores or claim.worse not in scores:
+        return f"{claim.source}: no scene of that kind was run"
+    better, worse = (np.array(scores[label]["region_psnr"])[chosen] for label in (claim.better, claim.worse))
+    mean, half = interval(list(better - worse))
+    if not math.isfinite(half):
+        state = "one scene says too little"
+    elif mean - half > claim.margin:
+        state = "reproduced"
+    else:
+        state = "not reproduced" if mean + half < claim.margin else "undecided: the interval holds the margin"
+    scope = f", {len(chosen)} scenes of {', '.join(claim.kinds)}" if claim.kinds else f", {len(chosen)} scenes"
+    need = f" (asked for: above {claim.margin:+g})" if claim.margin else ""
+    return f"{claim.source}: *{claim.better}* against *{claim.worse}* {mean:+.2f} ± {half:.2f} dB{need}{scope}: **{state}**"
+
+
+def markdown(title: str, scores: Scores, kinds: Sequence[str], claims: Sequence[Claim], paper: Mapping[str, str], command: str) -> str:
+    """The study's page: table, the paper's figures beside ours, claims, region PSNR by kind of scene."""
+    shown = [m for m in COLUMNS if any(math.isfinite(v) for row in scores.values() for v in row.get(m, ()))]
+    heads = ["", *(COLUMNS[m] for m in shown), *(["paper"] if paper else [])]
+    lines = [
+        f"# {title}",
+        "",
+        f"`{command}`",
+        "",
+        f"Mean and 95 % interval over {len(kinds)} scenes and seeds.",
+        "",
+        _row(heads),
+        _rule(len(heads)),
+    ]
+    for label, row in scores.items():
+        cells = [_cell(*interval(row[m]), 3 if m in ("leak", "region_ssim") else 2) if m in row else "" for m in shown]
+        lines.append(_row([label, *cells, *([paper.get(label, "")] if paper else [])]))
+    if claims:
+        lines += ["", "## What is claimed, and what was seen", "", *(f"- {verdict(claim, scores, kinds)}" for claim in claims)]
+    names = list(dict.fromkeys(kinds))
+    lines += ["", "## Region PSNR by kind of scene, dB", "", _row(["", *names]), _rule(1 + len(names))]
+    for label, row in scores.items():
+        values = np.array(row["region_psnr"])
+        lines.append(_row([label, *(f"{values[[k == name for k in kinds]].mean():.1f}" for name in names)]))
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _rule(count: int) -> str:
+    return "|" + "---|" * count
+
+
+def _cell(mean: float, half: float, digits: int) -> str:
+    if not math.isfinite(mean):
+        return ""
+    return f"{mean:.{digits}f} ± {half:.{digits}f}" if math.isfinite(half) else f"{mean:.{digits}f}"
+
+
+def write_csv(path: Path, scores: Scores, names: Sequence[str]) -> None:
+    """Every value: a line per row and metric, a column per scene and seed."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "metric", *names])
+        for label, row in scores.items():
+            for metric, values in row.items():
+                writer.writerow([label, metric, *(f"{value:.4f}" for value in values)])
+
+
+def draw_bars(path: Path, scores: Scores) -> None:
+    """Region PSNR of every row with its interval, and every scene as a dot, as a PNG."""
+    # Matplotlib is slow to load, and most commands draw nothing.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.8 + 0.36 * len(scores)), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    for place, row in enumerate(scores.values()):
+        values = row["region_psnr"]
+        mean, half = interval(values)
+        axes.barh(place, mean, xerr=half if math.isfinite(half) else None, color="#9db8d9", ecolor="#30507a", capsize=3)
+        axes.plot(values, [place] * len(values), ".", color="#30507a", alpha=0.35, markersize=4)
+    axes.set_yticks(range(len(scores)), list(scores))
+    axes.invert_yaxis()
+    axes.set_xlabel("PSNR in the edit region against the truth, dB")
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(str(path), format="png")

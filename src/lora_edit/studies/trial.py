@@ -1,0 +1,117 @@
+"""One edit in memory, to be tried in several ways: what a study's rows are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import torch
+
+from lora_edit.canvas import Canvas, return_to_source
+from lora_edit.compositing.flow_warp import flow_warp
+from lora_edit.conditioning.method import motion
+from lora_edit.config import EditSettings, resolve
+from lora_edit.inputs import Clip
+from lora_edit.masks.shapes import shape_mask
+from lora_edit.models.family import Family
+from lora_edit.samples import generate_windows, place, training_stages
+from lora_edit.studies.scenes import TrueEdit
+from lora_edit.training.loop import fit
+from lora_edit.training.lora import add_lora, lora_parameters, remove_lora
+from lora_edit.types import Video
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A row of a study on one scene: its label, the clip that a person gets `[T, H, W, 3]` uint8, and the model's own output before the
+    source's pixels return (None where no model drew)."""
+
+    label: str
+    frames: torch.Tensor
+    raw: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A scene with truth, a model and a seed. `base` are settings of the whole study; every method takes further `room.setting=value`."""
+
+    family: Family
+    edit: TrueEdit
+    seed: int
+    base: tuple[str, ...] = ()
+
+    def settings(self, *assignments: str) -> EditSettings:
+        """The model's preset with the study's and the row's changes."""
+        tables = {"input": {"source": "scene", "first_frame": "scene"}, "seed": self.seed, "model": self.family.name}
+        return resolve(tables, ("compositing.crop=false", *self.base, *assignments))
+
+    def clip(self, settings: EditSettings, references: int = 0) -> Clip:
+        """The scene as a person would hand it over: source, edited first frame, loose box, and true edited later frames."""
+        edit, masks = self.edit, settings.masks
+        region = shape_mask(edit.mask, masks.shape, masks.expand, masks.smooth)
+        video = Video(edit.source, Fraction(8), tuple(i / 8 for i in range(len(edit.source))))
+        return Clip(video, region, edit.truth[0], {n: edit.truth[n] for n in later_frames(len(edit.truth), references)}, {})
+
+    def train(self, *assignments: str, references: int = 0) -> None:
+        """Fit a fresh LoRA: motion, then appearance if there are references."""
+        settings = self.settings(*assignments)
+        parameters = add_lora(self.family, settings.lora, settings.seed)
+        stages = training_stages(self.family, self._canvas(settings, references), settings)
+        fit(self.family, parameters, stages, settings.training, settings.seed, None, "", lambda *_: None)
+
+    def learn_appearance(self, references: int, *assignments: str) -> None:
+        """Go on with the appearance stage on the LoRA as it is."""
+        settings = self.settings(*assignments)
+        last = training_stages(self.family, self._canvas(settings, references), settings)[-1:]
+        fit(self.family, lora_parameters(self.family), last, settings.training, settings.seed + 1, None, "", lambda *_: None)
+
+    def forget(self) -> None:
+        """Back to the base model."""
+        remove_lora(self.family)
+
+    def generate(self, label: str, *assignments: str) -> Outcome:
+        """The edited clip with the LoRA as it is."""
+        settings = self.settings(*assignments)
+        clip, canvas = self.clip(settings), self._canvas(settings)
+        return self._returned(label, clip, canvas, generate_windows(self.family, canvas, settings, settings.seed, lambda *_: None))
+
+    def edited(self, label: str, *assignments: str, references: int = 0) -> Outcome:
+        """Train, then generate, with the same settings."""
+        self.train(*assignments, references=references)
+        return self.generate(label, *assignments)
+
+    def no_edit(self) -> Outcome:
+        """The source as it is: input similarity 1."""
+        return Outcome("no edit", self.edit.source)
+
+    def frozen(self) -> Outcome:
+        """The edited first frame, still: CLIP score 1."""
+        return Outcome("first frame, frozen", self.edit.truth[:1].expand_as(self.edit.truth).contiguous())
+
+    def flow_warp(self) -> Outcome:
+        """The classical baseline."""
+        clip = self.clip(self.settings())
+        return Outcome("flow warp", flow_warp(clip.video.frames, clip.first_frame, clip.edit_mask))
+
+    def through_codec(self) -> Outcome:
+        """The true edit through the model's codec: what a perfect model would reach."""
+        settings = self.settings()
+        clip = self.clip(settings)
+        canvas = place(self.family, replace(clip, video=replace(clip.video, frames=self.edit.truth)), settings)
+        encoded = self.family.encode_sample(motion(canvas.source, torch.zeros_like(canvas.edit_mask)))
+        assert encoded.target is not None
+        return self._returned("truth through the codec", clip, canvas, self.family.decode(encoded.target))
+
+    def _canvas(self, settings: EditSettings, references: int = 0) -> Canvas:
+        return place(self.family, self.clip(settings, references), settings)
+
+    def _returned(self, label: str, clip: Clip, canvas: Canvas, pixels: torch.Tensor) -> Outcome:
+        composed, bare = (self.settings(f"compositing.enabled={'true' if on else 'false'}").compositing for on in (True, False))
+        frames, raw = (torch.stack(list(return_to_source(clip, canvas, pixels, how))) for how in (composed, bare))
+        return Outcome(label, frames, raw)
+
+
+def later_frames(count: int, references: int) -> Sequence[int]:
+    """Which of `count` frames are edited too: evenly spread behind the first, the last among them."""
+    return [round(n * (count - 1) / references) for n in range(1, references + 1)]

@@ -1,0 +1,44 @@
+"""The flow-matching loss of one noise draw, and two published ways to keep the look of the one clip out of it."""
+
+from __future__ import annotations
+
+import torch
+
+from lora_edit.models.family import EncodedSample, Family
+from lora_edit.training.noise import add_noise, draw_time
+from lora_edit.training.settings import TrainingSettings
+
+ANCHOR = 1.0
+"""beta of the anchor-debiased loss (MotionDirector 2310.08465, section 4)."""
+
+OFFSET = 0.1
+"""Standard deviation of the offset noise, against 1 of the noise itself."""
+
+
+def velocity_loss(family: Family, sample: EncodedSample, settings: TrainingSettings, generator: torch.Generator) -> torch.Tensor:
+    """Mean squared velocity error of one noise draw, in float32 over all latent cells."""
+    assert sample.target is not None
+    noise = torch.randn(sample.target.shape, generator=generator)
+    if settings.debias == "offset-noise":
+        noise = noise + offset_noise(noise.shape, generator)
+    noise = noise.to(sample.target.device)
+    time = draw_time(settings.time_sampling, generator).to(sample.target.device)
+    velocity = family.predict_velocity(add_noise(sample.target, noise, time), time, sample)
+    wanted = noise - sample.target
+    loss = (velocity - wanted).square().mean()
+    if settings.debias == "anchor" and wanted.shape[2] > 1:
+        anchor = int(torch.randint(wanted.shape[2], (1,), generator=generator))
+        loss = loss + (without_anchor(velocity, anchor) - without_anchor(wanted, anchor)).square().mean()
+    return loss
+
+
+def offset_noise(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+    """One random offset per channel, the same in every frame and place, for noise `[B, C, F, h, w]`: the level of a look becomes
+    unreliable and motion does not (JointTuner 2503.23951, appearance-independent temporal loss)."""
+    return OFFSET * torch.randn(shape[0], shape[1], 1, 1, 1, generator=generator)
+
+
+def without_anchor(values: torch.Tensor, anchor: int) -> torch.Tensor:
+    """`sqrt(beta^2 + 1) * v_i - beta * v_anchor` for each latent frame i of `[B, C, F, h, w]`: what all frames share weighs less
+    (MotionDirector 2310.08465, appearance-debiased temporal loss)."""
+    return (ANCHOR**2 + 1) ** 0.5 * values - ANCHOR * values[:, :, anchor : anchor + 1]

@@ -1,0 +1,105 @@
+"""Motion between frames: dense inverse search (Kroeger et al. 2016, OpenCV's DIS), its consistency, and its chain back to frame 0."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
+
+NARROWEST = 32
+"""Columns that DIS needs at least."""
+
+CONSISTENT = (0.5, 0.01)
+"""A pixel was seen before when |back + forth|^2 is at most this much, plus this share of |back|^2 + |forth|^2
+(Sundaram, Brox and Keutzer, 2010; in flow pixels)."""
+
+
+class OpticalFlow:
+    """Flow between frames of one size, computed on grey pictures of `rows` (at least, at most) rows: DIS is poor on smaller ones, slow on
+    larger ones. Pictures of more than `fine_rows` rows are not refined down to single pixels.
+    """
+
+    def __init__(self, height: int, width: int, rows: tuple[int, int], fine_rows: int | None = None) -> None:
+        scale = max(min(max(height, rows[0]), rows[1]) / height, NARROWEST / width)
+        self.size = (round(width * scale), round(height * scale))
+        self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._dis.setFinestScale(0 if fine_rows is None or self.size[1] <= fine_rows else 1)
+
+    def grey(self, frame: torch.Tensor) -> Bytes:
+        """A frame `[H, W, 3]` uint8 as the picture `[h, w]` that flow is computed on."""
+        grey = cv2.cvtColor(np.ascontiguousarray(frame.numpy()), cv2.COLOR_RGB2GRAY)
+        method = cv2.INTER_CUBIC if self.size[1] > grey.shape[0] else cv2.INTER_AREA
+        return np.asarray(cv2.resize(grey, self.size, interpolation=method), np.uint8)
+
+    def back(self, now: Bytes, before: Bytes) -> tuple[Floats, Bools]:
+        """Motion `[h, w, 2]` (x, y; flow pixels) from each pixel of `now` to `before`, and whether it was in sight there `[h, w]`."""
+        back = np.asarray(self._dis.calc(now, before, None), np.float32)  # type: ignore[call-overload]
+        forth = np.asarray(self._dis.calc(before, now, None), np.float32)  # type: ignore[call-overload]
+        there = grid(*now.shape) + back
+        returned = sample(forth, there)
+        length = (back**2).sum(-1) + (returned**2).sum(-1)
+        agrees = ((back + returned) ** 2).sum(-1) <= CONSISTENT[0] + CONSISTENT[1] * length
+        # Half a pixel beyond the outermost centres is still the picture.
+        within = ((there >= -0.5) & (there <= np.array([now.shape[1], now.shape[0]]) - 0.5)).all(-1)
+        return back, np.asarray(agrees & within, bool)
+
+
+def places_in_first(frames: torch.Tensor, rows: tuple[int, int] = (256, 480), fine_rows: int = 320) -> Iterator[Floats]:
+    """For each frame of `[T, H, W, 3]` uint8 where its pixels lie in frame 0: `[H, W, 2]` (x, y), in pixels of the frames.
+
+    Flow between neighbours is chained; where forward and backward flow disagree (something was covered or uncovered) the surrounding
+    motion is used. Time is linear in the frames, memory is that of a few frames.
+    """
+    height, width = frames.shape[1:3]
+    flow = OpticalFlow(height, width, rows, fine_rows)
+    still = grid(flow.size[1], flow.size[0])
+    to_first = still
+    yield grid(height, width)
+    before = flow.grey(frames[0])
+    for frame in frames[1:]:
+        now = flow.grey(frame)
+        back, seen = flow.back(now, before)
+        to_first = sample(to_first, still + _fill(back, seen.astype(np.float32), sigma=now.shape[0] / 32))
+        before = now
+        yield _enlarge(to_first, (height, width))
+
+
+def grid(height: int, width: int) -> Floats:
+    """`[h, w, 2]`: each pixel's own x and y."""
+    return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
+
+
+def sample(picture: npt.NDArray[np.float32 | np.uint8], positions: npt.NDArray[np.floating], method: int = cv2.INTER_LINEAR) -> Floats:
+    """`picture` read at `positions` `[h, w, 2]` (x, y), its border repeated beyond the edge; in floats."""
+    x, y = (np.ascontiguousarray(positions[..., axis], np.float32) for axis in (0, 1))
+    return np.asarray(cv2.remap(picture.astype(np.float32), x, y, method, borderMode=cv2.BORDER_REPLICATE), np.float32)
+
+
+def resize_motion(motion: Floats, height: int, width: int) -> Floats:
+    """A field of motion `[h, w, 2]` at another size and in that size's pixels (pixel centres at half-integers)."""
+    ratio = np.array([width / motion.shape[1], height / motion.shape[0]], np.float32)
+    return np.asarray(cv2.resize(motion, (width, height), interpolation=cv2.INTER_LINEAR) * ratio, np.float32)
+
+
+def _enlarge(places: Floats, size: tuple[int, int]) -> Floats:
+    return grid(*size) + resize_motion(places - grid(*places.shape[:2]), *size)
+
+
+def _fill(values: Floats, known: Floats, sigma: float) -> Floats:
+    """Where `known` is 0, the mean of the known values around, nearer ones counting more."""
+    if known.all():
+        return values
+    # The mean is smooth, so that a quarter of the resolution does, at a fraction of the time.
+    size, quarter = known.shape[::-1], (max(1, known.shape[1] // 4), max(1, known.shape[0] // 4))
+    weight = cv2.GaussianBlur(cv2.resize(known, quarter, interpolation=cv2.INTER_AREA), (0, 0), sigma / 4)
+    total = cv2.GaussianBlur(cv2.resize(values * known[..., None], quarter, interpolation=cv2.INTER_AREA), (0, 0), sigma / 4)
+    mean = cv2.resize(total / np.maximum(weight, 1e-6)[..., None], size, interpolation=cv2.INTER_LINEAR)
+    usable = (known > 0) | (cv2.resize(weight, size, interpolation=cv2.INTER_LINEAR) < 1e-3)
+    return np.asarray(np.where(usable[..., None], values, mean), dtype=np.float32)

@@ -1,0 +1,75 @@
+"""Studies run, are kept scene by scene, and name rows that exist."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lora_edit.reporting import Silent
+from lora_edit.studies import experiments
+from lora_edit.studies.cases import CASES, draw_scenes
+from lora_edit.studies.registry import STUDIES
+from lora_edit.studies.scenes import true_edit
+from lora_edit.studies.study import Study, find_study, run_study
+from lora_edit.studies.trial import Trial, later_frames
+from lora_edit.types import Size
+from tiny_random import tiny_random_family
+
+QUICK = ("training.motion_steps=1", "training.appearance_steps=1", "training.recolour_variants=1", "generation.steps=1")
+
+
+def quick_trial(kind: str = "recolour") -> Trial:
+    """A random model on a small scene."""
+    return Trial(tiny_random_family(), true_edit(draw_scenes(1, 0, [kind])[0], Size(32, 32), 5), 0, QUICK)
+
+
+@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_every_study_has_rows_for_its_claims(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is trained here: every way of trying gives the truth."""
+    study = find_study(STUDIES[name])
+    trial = quick_trial()
+    monkeypatch.setattr(Trial, "train", lambda self, *a, **k: [self.settings(*a)])
+    monkeypatch.setattr(Trial, "learn_appearance", lambda self, n, *a: [self.settings(*a)])
+    monkeypatch.setattr(Trial, "generate", lambda self, label, *a: experiments.Outcome(label, self.edit.truth, self.edit.truth))
+    labels = [outcome.label for outcome in study.rows(trial)]
+    assert len(labels) == len(set(labels)) >= 2
+    assert {c.better for c in study.claims} | {c.worse for c in study.claims} | set(study.paper) <= set(labels)
+    assert set(study.kinds) | {kind for c in study.claims for kind in c.kinds} <= set(CASES)
+
+
+def test_a_trial_trains_and_generates() -> None:
+    """A trained LoRA changes the result; the finished clip is the source outside the box, the raw output is not."""
+    trial = quick_trial()
+    trial.forget()
+    base = trial.generate("base")
+    trained = trial.edited("trained", "training.motion_steps=3", "training.learning_rate=0.05", references=1)
+    assert trained.raw is not None and base.raw is not None and not torch.equal(trained.raw, base.raw)
+    box = trial.clip(trial.settings()).edit_mask.frames
+    assert torch.equal(trained.frames[~box], trial.edit.source[~box]) and not torch.equal(trained.raw[~box], trial.edit.source[~box])
+
+
+def test_references_are_spread_over_the_clip() -> None:
+    """The last frame is one of them."""
+    assert [later_frames(17, n) for n in (0, 1, 2, 4)] == [[], [16], [8, 16], [4, 8, 12, 16]]
+
+
+@pytest.mark.slow
+def test_a_stopped_study_goes_on(tmp_path: Path) -> None:
+    """Scenes that were done are read, not repeated; the page lists every row."""
+    run = lambda: run_study("snapping", STUDIES["snapping"], tmp_path, 2, 1, Silent(), model="tiny", workers=1, base=QUICK)  # noqa: E731
+    page = run().read_text()
+    assert "| mask as drawn |" in page and "snapped" in page and (tmp_path / "snapping.png").is_file()
+    kept = tmp_path / "scenes" / "0_00.json"
+    record = json.loads(kept.read_text())
+    record["rows"]["mask as drawn"]["region_psnr"] = 99.0
+    kept.write_text(json.dumps(record))
+    (tmp_path / "scenes" / "0_01.json").unlink()
+    assert "99.0" in run().read_text()
+
+
+def test_studies_are_named_as_the_registry_says() -> None:
+    """Each name leads to a study."""
+    assert all(isinstance(find_study(target), Study) for target in STUDIES.values())

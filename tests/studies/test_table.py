@@ -1,0 +1,50 @@
+"""Tables on scores with known answers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from lora_edit.studies.table import Claim, draw_bars, interval, markdown, verdict, write_csv
+
+KINDS = ["recolour", "rotation", "recolour", "rotation"]
+SCORES = {
+    "good": {"region_psnr": [20.0, 21.0, 22.0, 23.0], "leak": [0.1, 0.1, 0.1, math.nan]},
+    "poor": {"region_psnr": [18.0, 19.2, 20.0, 21.0]},
+}
+
+
+def test_the_interval_is_students() -> None:
+    """Four values: 3.18 standard errors; one value has none; what is not finite is left out."""
+    mean, half = interval([1.0, 2.0, 3.0, 4.0, math.inf])
+    assert mean == 2.5 and half == pytest.approx(3.18 * (5 / 3) ** 0.5 / 2)
+    assert interval([7.0])[0] == 7.0 and math.isnan(interval([7.0])[1])
+    assert math.isnan(interval([])[0])
+
+
+@pytest.mark.parametrize(
+    ("claim", "words"),
+    [
+        (Claim("good", "poor", "x"), "**reproduced**"),
+        (Claim("poor", "good", "x"), "**not reproduced**"),
+        (Claim("good", "poor", "x", margin=2.0), "**undecided"),
+        (Claim("good", "poor", "x", kinds=("bloom",)), "no scene of that kind"),
+        (Claim("good", "poor", "x", kinds=("rotation",)), "2 scenes of rotation"),
+    ],
+)
+def test_claims_are_judged_by_the_paired_difference(claim: Claim, words: str) -> None:
+    """The rows' own intervals overlap; the difference is clear all the same."""
+    assert words in verdict(claim, SCORES, KINDS)
+
+
+def test_the_page_shows_rows_claims_and_kinds(tmp_path: Path) -> None:
+    """With the paper's figures beside ours."""
+    page = markdown("Title", SCORES, KINDS, [Claim("good", "poor", "table 9")], {"good": "CLIP 0.9"}, "lora-edit study x")
+    assert "| good | 21.50 ± 2.05 | 0.100 ± 0.000 | CLIP 0.9 |" in page
+    assert "| poor | 19.0 | 20.1 |" in page and "table 9" in page and "`lora-edit study x`" in page
+    write_csv(tmp_path / "x.csv", SCORES, ["a", "b", "c", "d"])
+    assert (tmp_path / "x.csv").read_text().splitlines()[1] == "good,region_psnr,20.0000,21.0000,22.0000,23.0000"
+    draw_bars(tmp_path / "x.png", SCORES)
+    assert (tmp_path / "x.png").stat().st_size > 1000
