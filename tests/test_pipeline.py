@@ -12,6 +12,7 @@ import torch
 from lora_edit import pipeline
 from lora_edit.config import EditSettings, resolve
 from lora_edit.errors import MaskError, RunError, SettingsError, VideoError
+from lora_edit.inputs import load_inputs
 from lora_edit.masks.shapes import feather
 from lora_edit.reporting import Silent
 from lora_edit.run import Run
@@ -173,3 +174,15 @@ def test_preview_needs_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(pipeline, "open_family", lambda settings: pytest.fail("a model was loaded"))
     path = pipeline.preview(settings_for(tmp_path, make_source(tmp_path)), tmp_path / "preview.mp4")
     assert read_video(path).num_frames == 7
+
+
+def test_transparency_is_kept(tmp_path: Path) -> None:
+    """Through the run folder to a format that can hold it."""
+    frames = torch.randint(0, 256, (3, 32, 32, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    alpha = torch.randint(0, 256, (3, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    write_video(tmp_path / "clear.mkv", Video(frames, Fraction(10), (0.0, 0.1, 0.2), alpha), "ffv1")
+    save_image(tmp_path / "first.png", frames[0])
+    given = {"source": str(tmp_path / "clear.mkv"), "first_frame": str(tmp_path / "first.png")}
+    settings = resolve({"input": {**given, "boxes": [{"x": 8, "y": 8, "width": 12, "height": 12}]}}, QUICK)
+    kept = load_inputs(pipeline.create_run(settings, tmp_path / "run")).video.alpha
+    assert kept is not None and torch.equal(kept, alpha)

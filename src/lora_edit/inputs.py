@@ -102,6 +102,8 @@ def store_inputs(clip: Clip, run: Run) -> None:
         "source": None if video.source is None else str(Path(video.source).resolve()),
         "start_time": video.start_time,
         "has_sound": video.has_sound,
+        "first": video.first,
+        "alpha": video.alpha is not None,
         "notes": list(clip.notes),
     }
     write_atomically(run.folder / "clip.json", json.dumps(facts))
@@ -116,7 +118,14 @@ def load_inputs(run: Run) -> Clip:
     source = None if facts["source"] is None else Path(facts["source"])
     has_sound = bool(facts["has_sound"]) and source is not None and source.exists()
     video = Video(
-        load_frames(run.folder / "frames"), Fraction(facts["fps"]), tuple(facts["times"]), None, source, facts["start_time"], has_sound
+        frames=load_frames(run.folder / "frames"),
+        fps=Fraction(facts["fps"]),
+        times=tuple(facts["times"]),
+        alpha=read_video(run.folder / "frames").alpha if facts.get("alpha") else None,
+        source=source,
+        start_time=facts["start_time"],
+        has_sound=has_sound,
+        first=facts.get("first", 0),
     )
     kept = run.folder / "references"
     later = {

@@ -116,7 +116,7 @@ def generate(
         shown = clip if first_frame is None else with_first_frame(clip, first_frame)
         started = time.monotonic()
         video = _generate(shown, settings, settings.seed if seed is None else seed, family, reporter)
-        write_video(target, video, settings.video.codec, overwrite=overwrite)
+        write_video(target, video, settings.video.codec, overwrite=overwrite, like=shown.video)
         seconds = {"train": run.manifest().get("seconds_train", 0.0), "generate": time.monotonic() - started}
         notes = results.write_results(run, settings, shown, video, target, seconds)
     return Result(target, run.folder, video.num_frames, video.size, video.fps, seconds, notes)
@@ -140,5 +140,5 @@ def preview(settings: EditSettings, output: Path, overwrite: bool = False) -> Pa
     check_output(output, settings.video.codec, overwrite=overwrite)
     clip = check(settings)
     frames = flow_warp(clip.video.frames, clip.first_frame, clip.edit_mask)
-    write_video(output, replace(clip.video, frames=frames, alpha=None), overwrite=overwrite)
+    write_video(output, replace(clip.video, frames=frames, alpha=None), overwrite=overwrite, like=clip.video)
     return output

@@ -47,7 +47,8 @@ class Video:
 
     `frames` is `[T, H, W, 3]` uint8, upright (rotation metadata applied). `times` holds each frame's time in seconds
     from the first one, so that a clip of variable frame rate keeps it. `alpha` is `[T, H, W]` uint8 where the source
-    has transparency. `source` and `start_time` (seconds into it) say where sound can be copied from.
+    has transparency. `source`, `start_time` (seconds into it) and `first` (the number of the clip's first frame in it) say where sound
+    and untouched samples can be copied from.
     """
 
     frames: torch.Tensor
@@ -57,6 +58,7 @@ class Video:
     source: Path | None = None
     start_time: float = 0.0
     has_sound: bool = False
+    first: int = 0
 
     def __post_init__(self) -> None:
         assert self.frames.dtype == torch.uint8 and self.frames.ndim == 4 and self.frames.shape[-1] == 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -116,7 +116,7 @@ def _read_file(path: Path, settings: VideoSettings) -> Video:
     clock = _clock(times)
     begin = float(clock[0]) if clock else float(settings.start / fps)
     relative = tuple(float(time - clock[0]) for time in clock) if clock else _even_times(len(frames), fps)
-    return Video(frames, fps, relative, alpha, source=path, start_time=begin, has_sound=has_sound)
+    return Video(frames, fps, relative, alpha, source=path, start_time=begin, has_sound=has_sound, first=settings.start)
 
 
 def _collect(path: Path, pictures: Iterator[np.ndarray], expected: int) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -161,4 +161,4 @@ def _mean_rate(durations: tuple[Fraction, ...]) -> Fraction:
 
 def _at_rate(video: Video, rate: float) -> Video:
     fps = Fraction(rate).limit_denominator(1001)
-    return Video(video.frames, fps, _even_times(video.num_frames, fps), video.alpha, video.source, video.start_time, has_sound=False)
+    return replace(video, fps=fps, times=_even_times(video.num_frames, fps), has_sound=False)

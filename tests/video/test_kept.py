@@ -1,0 +1,85 @@
+"""Untouched pixels keep the samples of the source's file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from lora_edit.evaluation.psnr import psnr
+from lora_edit.types import Video
+from lora_edit.video.colors import array_to_frame
+from lora_edit.video.kept import source_samples
+from lora_edit.video.read import read_video
+from lora_edit.video.settings import VideoSettings
+from lora_edit.video.write import write_video
+from video.clips import make_clip
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Video:
+    """Frames 2 to 5 of a noisy file that says nothing about its colours."""
+    noise = torch.randint(0, 60, (6, 48, 64, 3), generator=torch.Generator().manual_seed(0))
+    with av.open(str(tmp_path / "source.mp4"), "w") as output:
+        stream = output.add_stream("libx264", rate=25, options={"crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for picture in (make_clip(6).frames.int() * 3 // 4 + noise).to(torch.uint8).numpy():
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        output.mux(stream.encode(None))
+    return read_video(tmp_path / "source.mp4", VideoSettings(start=2, frames=4))
+
+
+def stored(path: Path, first: int) -> list[np.ndarray]:
+    """The file's own planes from a frame on."""
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray() for frame in container.decode(video=0)][first:]
+
+
+def edited(source: Video) -> tuple[Video, torch.Tensor]:
+    """The left half repainted, and where it was not."""
+    frames = source.frames.clone()
+    frames[:, :, :32] = frames[:, :, :32].flip(-1)
+    outside = torch.ones(frames.shape[:3], dtype=torch.bool)
+    outside[:, :, :32] = False
+    return replace(source, frames=frames), outside
+
+
+def test_equal_pixels_get_the_files_samples(source: Video) -> None:
+    """Luma and chroma to the right are the file's, in every frame; to the left they are new."""
+    assert source.source is not None
+    result, _ = edited(source)
+    planes = stored(source.source, 2)
+    with source_samples(source) as kept:
+        assert kept is not None and kept.colours.matrix == 2
+        for index, picture in enumerate(result.frames.numpy()):
+            out = kept.keep(array_to_frame(picture, "yuv420p", kept.colours), picture, index).to_ndarray()
+            assert np.array_equal(out[:48, 32:], planes[index][:48, 32:])
+            assert np.array_equal(out[48:].reshape(-1, 32)[:, 16:], planes[index][48:].reshape(-1, 32)[:, 16:])
+            assert not np.array_equal(out[:48, :32], planes[index][:48, :32])
+
+
+def test_a_written_file_is_nearer_to_its_source(source: Video, tmp_path: Path) -> None:
+    """Same colours as the source's file, and at least a decibel nearer than through RGB."""
+    result, outside = edited(source)
+    write_video(tmp_path / "plain.mp4", result)
+    write_video(tmp_path / "kept.mp4", result, like=source)
+    far, near = (psnr(read_video(tmp_path / name).frames, source.frames, outside) for name in ("plain.mp4", "kept.mp4"))
+    assert near > far + 1
+    with av.open(str(tmp_path / "kept.mp4")) as container:
+        assert next(container.decode(video=0)).colorspace == 2
+
+
+def test_another_file_at_the_same_place_is_not_trusted(source: Video, tmp_path: Path) -> None:
+    """The source was replaced after it was read: nothing of it gets in; a missing one is no fault."""
+    assert source.source is not None
+    result, outside = edited(source)
+    write_video(source.source, make_clip(6), overwrite=True)
+    write_video(tmp_path / "a.mp4", result, like=source)
+    assert psnr(read_video(tmp_path / "a.mp4").frames, source.frames, outside) > 30
+    source.source.unlink()
+    write_video(tmp_path / "b.mp4", result, like=source)
+    assert read_video(tmp_path / "b.mp4").num_frames == 4
