@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from lora_edit.compositing.blend import composite_frame
 from lora_edit.compositing.color import match_colour
+from lora_edit.compositing.detail import add_detail
 from lora_edit.compositing.region import RegionCrop, crop_frames, region_crop
 from lora_edit.compositing.settings import CompositingSettings
 from lora_edit.conditioning.carry import region_boxes
@@ -90,11 +91,20 @@ def return_to_source(clip: Clip, canvas: Canvas, generated: torch.Tensor, settin
     if settings.match_colour:
         small = match_colour(small, to_frames(canvas.source), ~canvas.edit_mask)
     radius = round(settings.feather * min(clip.video.size.height, clip.video.size.width))
-    for index, source in enumerate(clip.video.frames):
+    patches = _enlarged(clip, canvas, small, settings)
+    for index, (source, patch) in enumerate(zip(clip.video.frames, patches, strict=True)):
         made = source.clone()
         if index in known:
             made = known[index]
         else:
-            patch = resize_frames(small[index : index + 1], canvas.crop.size)[0]
             crop_frames(made[None], canvas.crop)[0].copy_(patch)
         yield composite_frame(source, made, feather_frame(clip.edit_mask.frames[index], radius)) if settings.enabled else made
+
+
+def _enlarged(clip: Clip, canvas: Canvas, small: torch.Tensor, settings: CompositingSettings) -> Iterator[torch.Tensor]:
+    """The model's frames `[T, h, w, 3]` at the window's size in the source, one by one."""
+    large = (resize_frames(small[index : index + 1], canvas.crop.size)[0] for index in range(len(small)))
+    if not settings.detail:
+        return large
+    source = crop_frames(clip.video.frames, canvas.crop)
+    return add_detail(large, source, crop_frames(clip.first_frame[None], canvas.crop)[0], canvas.size)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from lora_edit.studies.study import Study
 from lora_edit.studies.table import Claim
 from lora_edit.studies.trial import Outcome, Trial
+from lora_edit.types import Size
 
 PLAIN = "training.recolour=0.0"
 """The paper's motion learning, without our recolouring."""
@@ -247,4 +248,22 @@ DEBIASING = Study(
         Claim("recoloured 0.75, of these textured 0.5", PAPERS, "ours"),
         Claim("recoloured 0.75, of these textured 0.5", "recoloured, share 0.75", "ours: textures on top"),
     ),
+)
+
+
+def _detail(trial: Trial) -> Iterator[Outcome]:
+    yield trial.flow_warp()
+    trial.train()
+    yield trial.generate("as the model returns it", "compositing.detail=false")
+    yield trial.generate("detail restored")
+
+
+DETAIL = Study(
+    "Detail above the model's resolution (ours)",
+    _detail,
+    claims=(
+        Claim("detail restored", "as the model returns it", "ours"),
+        Claim("detail restored", FLOW, "ours: ahead of a flow warp where it has no answer", kinds=HIDDEN),
+    ),
+    size=Size(256, 256),
 )

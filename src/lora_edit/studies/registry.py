@@ -14,6 +14,7 @@ STUDIES: dict[str, str] = {
     "lora": f"{_HERE}:LORA",
     "snapping": f"{_HERE}:SNAPPING",
     "debiasing": f"{_HERE}:DEBIASING",
+    "detail": f"{_HERE}:DETAIL",
 }
 
 RUNNER = "lora_edit.studies.study:run_study"

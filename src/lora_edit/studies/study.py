@@ -36,7 +36,8 @@ SIZE = Size(64, 64)
 class Study:
     """`rows` tries a scene in every way; `claims` are held against the table; `paper` gives what the paper reports per row.
 
-    `kinds` are the kinds of scenes (`studies/cases.py`), all when empty; `frames` the lengths to try; `base` settings of every row.
+    `kinds` are the kinds of scenes (`studies/cases.py`), all when empty; `frames` the lengths to try and `size` their size; `base`
+    settings of every row.
     """
 
     title: str
@@ -45,6 +46,7 @@ class Study:
     paper: dict[str, str] = field(default_factory=dict)
     kinds: tuple[str, ...] = ()
     frames: tuple[int, ...] = (17,)
+    size: Size = SIZE
     base: tuple[str, ...] = ()
 
 
@@ -88,7 +90,7 @@ def do_job(job: Job) -> dict[str, object]:
     family, key = _family(job.model), ""
     rows: dict[str, dict[str, float]] = {}
     for frames in study.frames:
-        trial = Trial(family, true_edit(scene, SIZE, frames), job.seed, (*study.base, *job.base))
+        trial = Trial(family, true_edit(scene, study.size, frames), job.seed, (*study.base, *job.base))
         if not rows:
             key = content_hash(trial.edit.source, trial.edit.truth, family.fingerprint(), repr(trial.settings()))
             if job.file.is_file() and (record := json.loads(job.file.read_text("utf-8")))["key"] == key:
