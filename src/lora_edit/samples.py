@@ -10,7 +10,7 @@ import torch
 
 from lora_edit.canvas import Canvas, make_canvas
 from lora_edit.conditioning.method import APPEARANCE, INFERENCE, MOTION
-from lora_edit.conditioning.recolour import draw_colour_map, draw_texture, recolour
+from lora_edit.conditioning.recolour import changed_region, draw_colour_map, draw_texture, recolour
 from lora_edit.conditioning.sample import Sample
 from lora_edit.conditioning.windows import Window, inference_windows, training_windows
 from lora_edit.config import EditSettings
@@ -71,14 +71,16 @@ def motion_samples(family: Family, canvas: Canvas, settings: EditSettings) -> tu
     if not settings.training.recolour:
         return plain, []
     generator = named_generator(settings.seed, "recolour")
-    places = torch.from_numpy(np.stack(list(places_in_first(to_frames(canvas.source))))) if settings.training.retexture else None
+    places = torch.from_numpy(np.stack(list(places_in_first(to_frames(canvas.source)))))
+    region = changed_region(canvas.source[:, 0], canvas.first_frame, places)
     varied: list[EncodedSample] = []
     for number in range(max(settings.training.recolour_variants, len(samples))):
         chosen = number % len(samples)
+        frames = torch.tensor(windows[chosen].frames)
         colours, texture = draw_colour_map(generator), None
-        if places is not None and float(torch.rand(1, generator=generator)) < settings.training.retexture:
-            texture = draw_texture(generator, places[torch.tensor(windows[chosen].frames)])
-        varied.append(family.encode_sample(recolour(samples[chosen], clips[chosen][1], colours, texture)))
+        if float(torch.rand(1, generator=generator)) < settings.training.retexture:
+            texture = draw_texture(generator, places[frames])
+        varied.append(family.encode_sample(recolour(samples[chosen], region[frames] * clips[chosen][1], colours, texture)))
     return plain, varied
 
 

@@ -15,6 +15,9 @@ import torch.nn.functional as F
 
 from lora_edit.conditioning.sample import Sample
 
+CHANGED = (0.06, 0.2)
+"""Differences in [-1, 1] at which a pixel of frame 0 counts as left alone, and as edited."""
+
 
 @dataclass(frozen=True)
 class ColourMap:
@@ -53,31 +56,44 @@ class Texture:
 
 
 def draw_texture(generator: torch.Generator, places: torch.Tensor) -> Texture:
-    """A random pattern of random coarseness, painted on frame 0 and moved along `places` `[T, H, W, 2]`: where each pixel lies in frame 0
-    (x, y; pixels)."""
+    """A random pattern of random coarseness, painted on frame 0 and moved along `places` `[T, H, W, 2]`."""
     height, width = places.shape[1:3]
     cells = 3 + int(torch.randint(10, (1,), generator=generator))
     coarse = 2 * torch.rand(1, 3, cells, max(2, round(cells * width / height)), generator=generator) - 1
     painted = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=False).clamp(-1, 1)
-    amount = 0.2 + 0.6 * float(torch.rand(1, generator=generator))
-    spots = (2 * places + 1) / torch.tensor([width, height]) - 1
-    moved = F.grid_sample(painted.expand(len(places), -1, -1, -1), spots, padding_mode="border", align_corners=False)
-    return Texture(moved.transpose(0, 1), amount)
+    return Texture(follow(painted[0], places), 0.2 + 0.6 * float(torch.rand(1, generator=generator)))
 
 
-def recolour(sample: Sample, edit_mask: torch.Tensor, colours: ColourMap, texture: Texture | None = None) -> Sample:
-    """`sample` with the region (`[T, H, W]` bool) recoloured, and textured, in V_cond, V_target and image; the background stays."""
-    region = edit_mask[None]
-    given = sample.m_cond > 0.5
-    target = sample.v_target
+def follow(picture: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """A picture `[C, H, W]` of frame 0 moved to every frame, `[C, T, H, W]`; `places` `[T, H, W, 2]` says where each pixel lies in frame 0
+    (x, y; pixels)."""
+    size = torch.tensor([places.shape[2], places.shape[1]])
+    spots = (2 * places + 1) / size - 1
+    return F.grid_sample(picture.expand(len(places), -1, -1, -1), spots, padding_mode="border", align_corners=False).transpose(0, 1)
 
-    def changed(pixels: torch.Tensor) -> torch.Tensor:
+
+def changed_region(source: torch.Tensor, edited: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """How far each pixel belongs to what the edit changes, `[T, H, W]` in [0, 1].
+
+    Found in frame 0, where both pictures `[3, H, W]` are known, and moved along `places`. A loose box holds background too; were that
+    recoloured with the object, the LoRA would learn to paint boxes.
+    """
+    away = F.max_pool2d((source - edited).abs().amax(0)[None], 3, stride=1, padding=1)
+    weight = ((F.avg_pool2d(away, 3, stride=1, padding=1) - CHANGED[0]) / (CHANGED[1] - CHANGED[0])).clamp(0, 1)
+    return follow(weight, places)[0]
+
+
+def recolour(sample: Sample, region: torch.Tensor, colours: ColourMap, texture: Texture | None = None) -> Sample:
+    """`sample` recoloured, and textured, in V_cond, V_target and image, as far as `region` `[T, H, W]` (0 to 1) says."""
+
+    def changed(pixels: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         mapped = colours(pixels)
-        return mapped if texture is None else texture(mapped)
+        return torch.lerp(pixels, mapped if texture is None else texture(mapped), weight)
 
+    target, weight = sample.v_target, region[None].to(sample.v_cond)
     return replace(
         sample,
-        v_cond=torch.where(region & given, changed(sample.v_cond), sample.v_cond),
-        v_target=None if target is None else torch.where(region, changed(target), target),
-        image=torch.where(region[:, 0], changed(sample.image[:, None])[:, 0], sample.image),
+        v_cond=torch.where(sample.m_cond > 0.5, changed(sample.v_cond, weight), sample.v_cond),
+        v_target=None if target is None else changed(target, weight),
+        image=changed(sample.image[:, None], weight[:, :1])[:, 0],
     )

@@ -112,12 +112,17 @@ def show(path: Path, edit: TrueEdit, outcomes: Sequence[Outcome]) -> None:
 
 
 def score(outcome: Outcome, trial: Trial) -> dict[str, float]:
-    """One outcome's figures. Frame 0 is given, so it is not judged; the background is judged where the edit's box is not."""
+    """One outcome's figures. Frame 0 is given, so it is not judged.
+
+    The region is the loose box of the default settings for every row, whatever mask the row used: a model that paints the box in the
+    object's colours would look good on the object alone. The background is the rest. Leak is judged on the object.
+    """
     edit, mask = trial.edit, trial.edit.mask.frames
     box = trial.clip(trial.settings()).edit_mask.frames
     values = {
-        "region_psnr": psnr(outcome.frames[1:], edit.truth[1:], mask[1:]),
-        "region_ssim": ssim(outcome.frames[1:], edit.truth[1:], mask[1:]),
+        "region_psnr": psnr(outcome.frames[1:], edit.truth[1:], box[1:]),
+        "region_ssim": ssim(outcome.frames[1:], edit.truth[1:], box[1:]),
+        "object_psnr": psnr(outcome.frames[1:], edit.truth[1:], mask[1:]),
         "leak": leak(outcome.frames, edit.source, edit.truth[0], mask) if mask[0].any() else math.nan,
     }
     if outcome.raw is not None:

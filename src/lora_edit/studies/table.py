@@ -15,6 +15,7 @@ Scores = Mapping[str, Mapping[str, Sequence[float]]]
 
 COLUMNS = {
     "region_psnr": "region, dB",
+    "object_psnr": "object alone, dB",
     "region_ssim": "region SSIM",
     "background_psnr": "background of the model's own output, dB",
     "leak": "leak",
