@@ -41,7 +41,7 @@ CONTRACT: dict[str, set[str]] = {
     "generate": {"RUN", "--output", "--seed", "--first-frame", "--overwrite", "--json"},
     "preview": REGION | {"--output", "--overwrite"},
     "evaluate": {"RESULT", "--source", "--truth", "--mask", "--first-frame", "--metrics", "--json"},
-    "study": {"NAME", "--list", "--scenes", "--seeds", "--model", "--set", "--workers", "--output"},
+    "study": {"NAME", "--list", "--scenes", "--seeds", "--model", "--set", "--workers", "--cases", "--tally", "--output"},
     "models": {"[NAME]", "--json"},
     "import": {"FILE", "--json"},
 }
@@ -213,6 +213,13 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
         (["evaluate", "r.mp4", "--source", "s.mp4"], "r.mp4"),
         (["evaluate", "r.mp4", "--source", "s.mp4", "--metrics", "lpips"], "lpips is not in this version"),
         (["study", "x" * 5, "--output", "s"], "this version"),
+        (["study", "methods", "--tally", "a.json", "--output", "s"], "--tally belongs to `study users`"),
+        (["study", "users", "--output", "s"], "one of --cases FOLDER"),
+        (["study", "users", "--cases", "c", "--tally", "a.json", "--output", "s"], "one of --cases FOLDER"),
+        (["study", "users", "--cases", "c"], "--output FOLDER"),
+        (["study", "users", "--cases", "c", "--output", "s"], "c: no such folder"),
+        (["study", "users", "--cases", "c", "--scenes", "2", "--output", "s"], "--scenes: means nothing"),
+        (["study", "users", "--tally", "a.json", "--output", "s"], "key.json: no such file"),
     ],
 )
 def test_faults_of_the_input_are_one_line_and_write_nothing(arguments: list[str], words: str, elsewhere: Path) -> None:

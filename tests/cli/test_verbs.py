@@ -139,7 +139,7 @@ def test_studies_run_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     room.measure = measure  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "lora_edit.studies.registry", registry)
     monkeypatch.setitem(sys.modules, "a_study", room)
-    assert run("study", "--list")[:2] == (0, "methods\n")
+    assert run("study", "--list")[:2] == (0, "methods\nusers\n")
     code, out, err = run("study", "methods", "--scenes", "2", "--seeds", "3", "--set", "lora.rank=4", "--output", tmp_path)
     assert (code, out.strip()) == (0, str(tmp_path / "table.csv")), err
     assert seen == [("methods", "rows", tmp_path, 2, 3, {"model": "tiny", "workers": 1, "base": ["lora.rank=4"]})]

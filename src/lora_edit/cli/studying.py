@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lora_edit.cli.asking import ASKING, USERS, Answers, Cases, ask_users
 from lora_edit.cli.failures import Session
 from lora_edit.cli.known_models import require_model
 from lora_edit.cli.options import RESULT, takes
@@ -33,6 +34,8 @@ class StudyOptions:
         list[str] | None, typer.Option("--set", metavar="ROOM.SETTING=VALUE", help="A setting of every row, as in `edit`.")
     ] = None
     workers: Annotated[int, typer.Option("--workers", metavar="N", help="Scenes at a time, each in a process of its own.", min=1)] = 1
+    cases: Cases = None
+    tally: Answers = None
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FOLDER", help="Where results and table are kept.", rich_help_panel=RESULT)
     ] = None
@@ -43,14 +46,19 @@ def study(session: Session, options: StudyOptions) -> None:
     """Run one of the paper's experiments. Prints the path of its table."""
     studies = load_studies()
     if options.list_names:
-        for name in studies:
+        for name in (*studies, USERS):
             typer.echo(name)
         return
-    known = ", ".join(studies)
+    known = ", ".join((*studies, USERS))
     if options.name is None:
         raise SettingsError(f"NAME is missing; this version has the studies {known}")
+    if options.name == USERS:
+        typer.echo(ask_users(options.cases, options.tally, options.output, [flag for flag in given(options) if flag not in ASKING]))
+        return
     if options.name not in studies:
         raise SettingsError(f"study {options.name!r} is unknown; this version has {known}")
+    if options.cases or options.tally:
+        raise SettingsError(f"--{'cases' if options.cases else 'tally'} belongs to `study {USERS}`; leave it out")
     if options.output is None:
         raise SettingsError("where results go is missing; give --output FOLDER")
     require_model(options.model)
@@ -72,6 +80,12 @@ def study(session: Session, options: StudyOptions) -> None:
             base=assignments,
         )
     typer.echo(table)
+
+
+def given(options: StudyOptions) -> list[str]:
+    """The options, other than NAME and --output, that are not at their defaults."""
+    named = [(each.name, getattr(options, each.name), each.default) for each in fields(options)]
+    return [name for name, value, default in named if name not in ("name", "output") and value not in (default, [])]
 
 
 def load_studies() -> dict[str, str]:

@@ -19,3 +19,6 @@ STUDIES: dict[str, str] = {
 
 RUNNER = "lora_edit.studies.study:run_study"
 """What runs any of them."""
+
+USERS = ("lora_edit.studies.users.page:build_page", "lora_edit.studies.users.tally:tally")
+"""The user study asks people instead: what makes its page, and what counts the answers."""

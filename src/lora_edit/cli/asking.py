@@ -1,0 +1,53 @@
+"""The user study's part of `study`: a page for participants, and the count of what they answered."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lora_edit.cli.progress import reporting
+from lora_edit.errors import SettingsError
+
+USERS = "users"
+PANEL = "Study `users`: asks people"
+ASKING = {"cases", "tally"}
+
+Cases = Annotated[
+    Path | None,
+    typer.Option(
+        "--cases",
+        metavar="FOLDER",
+        help="Make the page from one subfolder per clip, each with source.mp4, first_frame.png and a METHOD.mp4 per method compared.",
+        rich_help_panel=PANEL,
+    ),
+]
+Answers = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--tally",
+        metavar="PATH",
+        help="Count answers against the key in --output: a participant's JSON file, or a folder of them; can be given several times.",
+        rich_help_panel=PANEL,
+    ),
+]
+
+
+def ask_users(cases: Path | None, answers: list[Path] | None, output: Path | None, others: list[str]) -> Path:
+    """Make the page of a user study or count its answers; returns the page or the table. `others` are options that mean nothing here."""
+    from lora_edit.studies.registry import USERS as TARGETS
+
+    if others:
+        raise SettingsError(f"--{others[0].replace('assignments', 'set')}: means nothing to `study {USERS}`; leave it out")
+    if (cases is None) == (not answers):
+        raise SettingsError(f"`study {USERS}` needs one of --cases FOLDER, to make the page, and --tally PATH, to count the answers")
+    if output is None:
+        raise SettingsError("where the study is kept is missing; give --output FOLDER")
+    module, _, function = TARGETS[0 if cases else 1].partition(":")
+    with reporting() as reporter:
+        made: Path = getattr(import_module(module), function)(cases or answers, output, reporter)
+        if cases:
+            reporter.note(f"hand out the folder {made.parent}; keep {output / 'key.json'} to yourself, it says whose result is whose")
+    return made

@@ -1,0 +1,97 @@
+"""The page that participants see: one HTML file and its media, without a name of any method in text, attributes or file names."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from jinja2 import Environment, StrictUndefined
+
+from lora_edit.errors import RunError, SettingsError
+from lora_edit.reporting import Reporter
+from lora_edit.run import write_atomically
+from lora_edit.studies.users.clips import ClipResults, check_clips, find_clips
+from lora_edit.studies.users.key import KEY_FILE, Group, Key, make_key, read_key, write_key
+from lora_edit.studies.users.questions import GROUPS_PER_PARTICIPANT, QUESTIONS
+from lora_edit.types import Video
+from lora_edit.video.read import read_image, read_video
+from lora_edit.video.sheet import save_image
+from lora_edit.video.write import write_video
+
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def build_page(cases: Path, output: Path, reporter: Reporter, seed: int = 0) -> Path:
+    """Write `output/page/` for participants and `output/key.json` for whoever runs the study; returns the page.
+
+    `cases` is laid out as `find_clips` says; `seed` draws which option is whose. The same files give the same study again, so that a
+    stopped call can be repeated. Raises `InputError` kin, before anything is written.
+    """
+    clips = find_clips(cases)
+    _check_place(cases, output)
+    if len(clips[0].results) > len(_LETTERS):
+        raise SettingsError(f"{cases}: {len(clips[0].results)} methods; a group shows {len(_LETTERS)} at most, so compare fewer")
+    check_clips(clips, reporter)
+    key = make_key(clips, seed)
+    _check_output(output, key)
+    media = output / "page" / "media"
+    media.mkdir(parents=True, exist_ok=True)
+    write_key(output, key)
+    for clip, group in zip(clips, key.groups, strict=True):
+        _write_media(media, clip, group)
+        reporter.step("page", group.group, len(clips))
+    page = output / "page" / "index.html"
+    write_atomically(page, render_page(key))
+    return page
+
+
+def _check_place(cases: Path, output: Path) -> None:
+    if output.resolve().is_relative_to(cases.resolve()):
+        raise SettingsError(f"{output}: lies in the folder of cases; choose a folder outside {cases}")
+
+
+def _check_output(output: Path, key: Key) -> None:
+    """Only a new or empty folder, or the same study's."""
+    if output.exists() and not output.is_dir():
+        raise RunError(f"{output}: is a file; choose a folder")
+    if not output.is_dir() or not any(output.iterdir()):
+        return
+    if not (output / KEY_FILE).is_file() or read_key(output) != key:
+        raise RunError(f"{output}: holds something else than a study of these files; choose another folder")
+
+
+def _write_media(folder: Path, clip: ClipResults, group: Group) -> None:
+    """Everything is encoded anew in one way, so that neither sound nor the files' texts and formats tell where a result comes from."""
+    save_image(folder / f"{group.group}_first.png", read_image(clip.first_frame))
+    write_video(folder / f"{group.group}_source.mp4", _playable(clip.source), overwrite=True)
+    for option, method in enumerate(group.options, start=1):
+        write_video(folder / f"{group.group}_{option}.mp4", _playable(clip.results[method]), overwrite=True)
+
+
+def _playable(path: Path) -> Video:
+    """The clip without sound, with sides made even by repeating the last row and column: not all browsers play odd ones."""
+    video = read_video(path)
+    odd_height, odd_width = video.size.height % 2, video.size.width % 2
+    frames = video.frames
+    if odd_height:
+        frames = torch.cat([frames, frames[:, -1:]], dim=1)
+    if odd_width:
+        frames = torch.cat([frames, frames[:, :, -1:]], dim=2)
+    return replace(video, frames=frames, alpha=None, source=None, has_sound=False)
+
+
+def render_page(key: Key) -> str:
+    """The page as HTML, script and styles included. Of the key it uses the study's identity and the numbers of groups and options."""
+    facts = {
+        "id": key.study,
+        "groups": len(key.groups),
+        "letters": list(_LETTERS[: len(key.methods)]),
+        "perParticipant": min(GROUPS_PER_PARTICIPANT, len(key.groups)),
+        "questions": [asdict(question) for question in QUESTIONS],
+    }
+    room = files("lora_edit.studies.users")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(room.joinpath("page.html.j2").read_text("utf-8"))
+    return template.render(facts=facts, script=room.joinpath("page.js").read_text("utf-8"))

@@ -1,0 +1,123 @@
+"""Answers and key to a table: average ranks and shares of choices, each with its interval."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lora_edit.reporting import Reporter
+from lora_edit.run import write_atomically
+from lora_edit.seeds import derive_seed
+from lora_edit.studies.users.answers import Answers, read_answers
+from lora_edit.studies.users.key import Key, read_key
+from lora_edit.studies.users.questions import QUESTIONS, Question
+
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Score:
+    """Average rank (1 is best) or share of choices (0 to 1) of one method; the 95 % interval is NaN for fewer than two participants."""
+
+    method: str
+    mean: float
+    low: float
+    high: float
+
+
+def tally(answers: Sequence[Path], output: Path, reporter: Reporter, seed: int = 0) -> Path:
+    """Write `users.md` and `users.csv` into the study's folder and return the first.
+
+    `answers` are participants' files or folders of them; `seed` draws the resamples. Raises `InputError` kin, before anything is written.
+    """
+    key = read_key(output)
+    kept, notes = read_answers(answers, key)
+    for note in notes:
+        reporter.note(note)
+    scores = {question.key: score(question, kept, key, seed) for question in QUESTIONS}
+    _write_csv(output / "users.csv", scores)
+    table = output / "users.md"
+    write_atomically(table, _markdown(scores, kept, key, notes))
+    return table
+
+
+def score(question: Question, answers: Sequence[Answers], key: Key, seed: int = 0) -> list[Score]:
+    """Every method's score: the mean over all answers, with the percentile bootstrap's interval over participants."""
+    points = np.zeros((len(answers), len(key.methods)))  # sums over each participant's groups
+    for row, participant in zip(points, answers, strict=True):
+        for answer in participant.answers:
+            given = getattr(answer, question.key)
+            if question.ranked:
+                for rank, option in enumerate(given, start=1):
+                    row[key.method(answer.group, option)] += rank
+            else:
+                row[key.method(answer.group, given)] += 1
+    counts = np.array([len(participant.answers) for participant in answers])
+    means = points.sum(0) / counts.sum()
+    low, high = _interval(points, counts, seed)
+    return [Score(*each) for each in zip(key.methods, means.tolist(), low.tolist(), high.tolist(), strict=True)]
+
+
+def _interval(points: np.ndarray, counts: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """2.5 and 97.5 % points `[M]` of the means of resamples in which participants are drawn with replacement.
+
+    `points` `[P, M]` are sums over a participant's answers, `counts` `[P]` how many these are.
+    """
+    people = len(counts)
+    if people < 2:
+        unknown = np.full(points.shape[1], np.nan)
+        return unknown, unknown
+    rng = np.random.default_rng(derive_seed(seed, "user study", "resamples"))
+    drawn = rng.multinomial(people, np.full(people, 1 / people), size=RESAMPLES)
+    means = (drawn @ points) / (drawn @ counts)[:, None]
+    low, high = np.percentile(means, [2.5, 97.5], axis=0)
+    return low, high
+
+
+def _write_csv(path: Path, scores: dict[str, list[Score]]) -> None:
+    part = path.with_name(f"{path.name}.part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["question", "measure", "method", "mean", "low", "high"])
+        for question in QUESTIONS:
+            measure = "average rank" if question.ranked else "share of choices"
+            for each in scores[question.key]:
+                values = ("" if np.isnan(value) else f"{value:.4f}" for value in (each.mean, each.low, each.high))
+                writer.writerow([question.key, measure, each.method, *values])
+    part.replace(path)
+
+
+def _markdown(scores: dict[str, list[Score]], answers: Sequence[Answers], key: Key, notes: Sequence[str]) -> str:
+    total = sum(len(participant.answers) for participant in answers)
+    seen = {answer.group for participant in answers for answer in participant.answers}
+    chance = len(key.methods)
+    lines = [
+        f"User study: {_many(len(answers), 'participant')}, {_many(total, 'answered group')}, {len(seen)} of {len(key.groups)} clips seen.",
+        "",
+        f"Average rank (1 is best, {(chance + 1) / 2:.2f} by chance) and share of choices ({100 / chance:.1f} % by chance); in brackets",
+        f"the 95 % interval, from {RESAMPLES:,} resamples of participants with replacement.",
+        "",
+        "| method | " + " | ".join(f"{q.title}, {'rank ↓' if q.ranked else '% ↑'}" for q in QUESTIONS) + " |",
+        "|---" * (len(QUESTIONS) + 1) + "|",
+    ]
+    for number, method in enumerate(key.methods):
+        cells = [_cell(scores[q.key][number], q.ranked) for q in QUESTIONS]
+        lines.append(f"| {method.replace('|', chr(92) + '|')} | " + " | ".join(cells) + " |")
+    if len(answers) < 2:
+        lines += ["", "One participant gives no interval."]
+    lines += ["", *(f"- {note}" for note in notes)] if notes else []
+    return "\n".join(lines) + "\n"
+
+
+def _many(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def _cell(each: Score, ranked: bool) -> str:
+    factor, digits = (1, 2) if ranked else (100, 1)
+    text = f"{each.mean * factor:.{digits}f}"
+    return text if np.isnan(each.low) else f"{text} [{each.low * factor:.{digits}f}, {each.high * factor:.{digits}f}]"
