@@ -211,7 +211,8 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
         (["mask", "clip.mp4", "--output", "m"], "--box"),
         (["mask", "clip.mp4", "--point", "1,1", "--output", "m"], "segmentation is not in this version"),
         (["evaluate", "r.mp4", "--source", "s.mp4"], "r.mp4"),
-        (["evaluate", "r.mp4", "--source", "s.mp4", "--metrics", "lpips"], "lpips is not in this version"),
+        (["evaluate", "r.mp4", "--source", "s.mp4", "--metrics", "fvd"], "fvd is not in this version; choose from region_psnr"),
+        (["evaluate", "r.mp4", "--source", "s.mp4", "--metrics", "clip_score"], "--first-frame"),
         (["study", "x" * 5, "--output", "s"], "this version"),
     ],
 )
