@@ -30,7 +30,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "training": (*WORDS, "models.family", "conditioning.sample", "seeds"),
     "generation": (*WORDS, "models.family", "conditioning.sample", "seeds"),
     "compositing": (*WORDS, "masks", "video.ranges", "video.flow"),
-    "evaluation": (*WORDS, "video", "masks"),
+    "evaluation": (*WORDS, "devices", "video", "masks"),
     "config": (*WORDS, *SETTINGS),
     "run": (*WORDS, *SETTINGS, "config", "video"),
     "reporting": WORDS,

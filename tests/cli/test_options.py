@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_edit.cli.inspecting import METRIC_LIST, METRICS, parse_metrics
+from lora_edit.cli.inspecting import LEARNED, METRIC_LIST, METRICS, parse_metrics
 from lora_edit.cli.options import CodecName, Shape, parse_box, parse_boxes, parse_keyframe, parse_keyframes
 from lora_edit.cli.resolve import run_folder
 from lora_edit.config import KeyBox
@@ -52,9 +52,10 @@ def test_a_frame_is_given_once() -> None:
 
 
 def test_metrics() -> None:
-    assert parse_metrics(None) == parse_metrics(METRIC_LIST) == METRICS
+    assert parse_metrics(None) == METRICS
+    assert parse_metrics(METRIC_LIST) == (*METRICS, *LEARNED)
     assert parse_metrics("flicker, leak") == ("flicker", "leak")
-    for text in ("", "clip_score"):
+    for text in ("", "fvd"):
         with pytest.raises(SettingsError, match="--metrics"):
             parse_metrics(text)
 

@@ -15,8 +15,11 @@ from PIL import Image
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
+from lora_edit.cli import inspecting
 from lora_edit.cli.lora_file import layer_pattern
 from lora_edit.cli.main import app
+from lora_edit.evaluation import learned
+from lora_edit.evaluation.lpips import Lpips
 from lora_edit.masks.files import load_mask
 from lora_edit.types import Video
 from lora_edit.video.lossless import save_frames
@@ -73,6 +76,27 @@ def test_evaluate_measures(clip: Path, frames: torch.Tensor, tmp_path: Path) -> 
     assert record["background_exact"] is True
     code, out, err = run(*arguments, "--metrics", "region_psnr")
     assert [line.split()[0] for line in out.splitlines()] == ["num_frames", "size", "fps", "region_psnr"]
+
+
+def test_evaluate_measures_with_networks_when_asked_by_name(
+    clip: Path, frames: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_frames(tmp_path / "result", frames)
+    arguments = ("evaluate", tmp_path / "result", "--source", clip, "--metrics", "lpips,flicker")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    code, out, err = run(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert "alexnet-owt-7be5be79.pth" in err
+    monkeypatch.setattr(learned, "load_lpips", lambda device: Lpips().eval())
+    code, out, err = run(*arguments, "--json")
+    assert code == 0, err
+    assert list(json.loads(out)) == ["num_frames", "size", "fps", "flicker", "lpips"]
+    assert json.loads(out)["lpips"] == 0
+
+
+def test_the_command_knows_every_metric() -> None:
+    assert inspecting.LEARNED == learned.LEARNED
+    assert ", ".join((*inspecting.METRICS, *inspecting.LEARNED)) == inspecting.METRIC_LIST
 
 
 def test_evaluate_refuses_another_length(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:

@@ -45,7 +45,14 @@ FULL = Report(
     loss_plot=Path("loss.png"),
     facts=[("prompt", '<script>alert("x")</script>'), ("seed", "0")],
     notes=["the mask is <empty>"],
-    metrics={"region_psnr": 24.0485, "background_psnr": None, "background_exact": True, "flicker": None, "clip_score": 0.5},
+    metrics={
+        "region_psnr": 24.0485,
+        "background_psnr": None,
+        "background_exact": True,
+        "flicker": None,
+        "clip_score": 0.5,
+        "new_metric": 2,
+    },
 )
 
 
@@ -79,7 +86,8 @@ def test_metrics_are_words_and_units() -> None:
     assert "24.05 dB" in page
     assert re.search(r"Background, PSNR</th><td>every pixel equal", page)
     assert re.search(r"Flicker</th><td>not measured", page)
-    assert re.search(r"clip score</th><td>0\.5", page)
+    assert re.search(r"CLIP score [^<]*</th><td>0\.5", page)
+    assert re.search(r"new metric</th><td>2<", page)
     assert "background_exact" not in page
 
 

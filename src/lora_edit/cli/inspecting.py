@@ -18,7 +18,9 @@ from lora_edit.cli.progress import reporting
 from lora_edit.errors import SettingsError
 
 METRICS = ("region_psnr", "region_ssim", "background_psnr", "background_ssim", "flicker", "leak")
-METRIC_LIST = "region_psnr, region_ssim, background_psnr, background_ssim, flicker, leak"
+LEARNED = ("clip_score", "input_similarity", "deqa", "lpips")
+"""Measured when asked for by name: each needs a network that is downloaded once, see `evaluation/learned.py`."""
+METRIC_LIST = "region_psnr, region_ssim, background_psnr, background_ssim, flicker, leak, clip_score, input_similarity, deqa, lpips"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,9 @@ class EvaluateOptions:
     truth: Annotated[Path | None, typer.Option("--truth", metavar="T", help="How the edited clip should look.")] = None
     mask: Annotated[Path | None, typer.Option("--mask", metavar="M", help="The edit region (white), such as RUN/masks.")] = None
     first_frame: Annotated[Path | None, typer.Option("--first-frame", metavar="IMAGE", help="The edited first frame.")] = None
-    metrics: Annotated[str | None, typer.Option("--metrics", metavar="LIST", help=f"Some of {METRIC_LIST}.")] = None
+    metrics: Annotated[
+        str | None, typer.Option("--metrics", metavar="LIST", help=f"Some of {METRIC_LIST}; the last four need a download.")
+    ] = None
     json: Json = False
 
 
@@ -39,7 +43,7 @@ def evaluate(session: Session, options: EvaluateOptions) -> None:
     """Measure a result: its region against the truth (or the source), its background against the source, and flicker."""
     wanted = parse_metrics(options.metrics)
     with reporting() as reporter:
-        record, notes = _measure(options)
+        record, notes = _measure(options, wanted)
         for text in notes:
             reporter.note(text)
     kept = {key: value for key, value in record.items() if key not in METRICS or key in wanted}
@@ -48,25 +52,29 @@ def evaluate(session: Session, options: EvaluateOptions) -> None:
     (emit_json if options.json else emit_rows)(kept)
 
 
-def _measure(options: EvaluateOptions) -> tuple[dict[str, Any], tuple[str, ...]]:
-    from lora_edit.evaluation import summary
+def _measure(options: EvaluateOptions, wanted: tuple[str, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    from lora_edit.evaluation import learned, summary
     from lora_edit.masks.files import read_mask
     from lora_edit.video.read import read_image, read_video
 
+    learned.require_first_frame(wanted, options.first_frame is not None)
     result, source = read_video(options.result), read_video(options.source)
     truth = read_video(options.truth) if options.truth else None
     mask = read_mask(options.mask, result.num_frames, result.size) if options.mask else None
     first = read_image(options.first_frame) if options.first_frame else None
-    measured = summary.evaluate(result, source, truth, mask, first)
-    return dict(measured.to_json()), mask.notes if mask else ()
+    # Before the long work, so that a missing network is told at once.
+    networks = learned.load_networks(wanted)
+    record = summary.evaluate(result, source, truth, mask, first).to_json()
+    record |= learned.measure_learned(networks, wanted, result, source, truth, mask, first)
+    return record, mask.notes if mask else ()
 
 
 def parse_metrics(text: str | None) -> tuple[str, ...]:
-    """A comma-separated list of metrics; all when None. Raises `SettingsError` for an unknown one."""
+    """A comma-separated list of metrics; all that need no download when None. Raises `SettingsError` for an unknown one."""
     if text is None:
         return METRICS
     names = tuple(name.strip() for name in text.split(",") if name.strip())
-    unknown = [name for name in names if name not in METRICS]
+    unknown = [name for name in names if name not in (*METRICS, *LEARNED)]
     if unknown or not names:
         raise SettingsError(f"--metrics {text}: {', '.join(unknown) or 'nothing'} is not in this version; choose from {METRIC_LIST}")
     return names

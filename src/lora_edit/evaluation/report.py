@@ -26,6 +26,11 @@ METRICS = {
     "background_ssim": ("Background, SSIM", ""),
     "flicker": ("Flicker", "levels of 255"),
     "leak": ("Leak of the source's colours (0 = none, 1 = all)", ""),
+    "clip_score": ("CLIP score (likeness to the edited first frame)", ""),
+    "input_similarity": ("Input similarity (likeness to the source)", ""),
+    "deqa": ("DeQA score (1 = bad, 5 = excellent)", ""),
+    "lpips": ("Region, LPIPS (0 = equal)", ""),
+    "background_lpips": ("Background, LPIPS (0 = equal)", ""),
 }
 
 

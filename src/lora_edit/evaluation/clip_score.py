@@ -1,0 +1,93 @@
+"""CLIP score and input similarity: the two figures of the paper's table 1 that compare pictures by their CLIP embeddings.
+
+The paper (4.2) calls the likeness of "generated frames and edited first frame" CLIP score, and the likeness of "the generated frames
+and the input frames on a per-frame basis" input similarity. It cites CLIP (Radford et al., 2021) without naming a checkpoint; `CHECKPOINT`
+is the one that video editing work mostly takes. Both are easily gamed, see `trivial.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lora_edit.errors import ModelError
+from lora_edit.video.ranges import to_unit
+
+CHECKPOINT = "openai/clip-vit-large-patch14"
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+"""Of red, green and blue in [0, 1] over CLIP's training pictures (openai/CLIP `clip/clip.py: _transform`)."""
+
+BATCH = 16
+
+
+def load_clip(device: torch.device, checkpoint: str = CHECKPOINT) -> Any:
+    """transformers' `CLIPModel` of the checkpoint (a hub name or a folder), in float32, from this machine only.
+
+    Raises `ModelError` when it was not downloaded.
+    """
+    # A large library, needed by those alone who ask for these metrics.
+    from transformers import CLIPModel
+
+    try:
+        model = CLIPModel.from_pretrained(checkpoint, local_files_only=True, dtype=torch.float32)
+    except OSError as error:
+        raise ModelError(
+            f"{checkpoint}: not on this machine, and clip_score and input_similarity need it; fetch it (about 1.7 GB) with "
+            f"`hf download {checkpoint} config.json model.safetensors`, or leave them out of --metrics: the others do without"
+        ) from error
+    return model.to(device).eval()
+
+
+@torch.no_grad()
+def embed(model: Any, frames: torch.Tensor) -> torch.Tensor:
+    """CLIP's image embeddings of uint8 `[T, H, W, 3]`: `[T, D]` on the CPU, each of length 1.
+
+    `model` is a `CLIPModel` or its image half, `CLIPVisionModelWithProjection`.
+    """
+    side = int(model.vision_model.config.image_size)
+    parts = []
+    for begin in range(0, len(frames), BATCH):
+        pixels = prepare(frames[begin : begin + BATCH], side).to(model.device)
+        parts.append(model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output).float().cpu())
+    return torch.nn.functional.normalize(torch.cat(parts), dim=-1)
+
+
+def prepare(frames: torch.Tensor, side: int) -> torch.Tensor:
+    """uint8 `[T, H, W, 3]` as CLIP takes pictures, `[T, 3, side, side]`: shorter side resized (bicubic), middle square, normalised.
+
+    What lies outside the middle square is not seen; of a 832x480 clip that is two fifths.
+    """
+    squares = np.stack([_middle_square(frame.cpu().numpy(), side) for frame in frames])
+    pixels = to_unit(torch.from_numpy(squares)).transpose(0, 1)
+    return (pixels - _column(MEAN)) / _column(STD)
+
+
+def clip_score(result: torch.Tensor, edited_first: torch.Tensor) -> float:
+    """Mean cosine similarity of every frame of the result, `[T, D]`, and the edited first frame, `[1, D]`; both from `embed`."""
+    assert edited_first.shape == (1, result.shape[1])
+    return float((result * edited_first).sum(-1).mean())
+
+
+def input_similarity(result: torch.Tensor, source: torch.Tensor) -> float:
+    """Mean cosine similarity of the result's frames and the source's frames of the same numbers, both `[T, D]` from `embed`."""
+    assert result.shape == source.shape
+    return float((result * source).sum(-1).mean())
+
+
+def _middle_square(frame: np.ndarray, side: int) -> np.ndarray:
+    height, width = frame.shape[:2]
+    short = min(height, width)
+    size = (side * width // short, side * height // short)
+    resized = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
+    top, left = (resized.shape[0] - side) // 2, (resized.shape[1] - side) // 2
+    return resized[top : top + side, left : left + side]
+
+
+def _column(values: Sequence[float]) -> torch.Tensor:
+    return torch.tensor(values).view(1, 3, 1, 1)

@@ -1,0 +1,123 @@
+"""The list of cases that experiments and benchmarks share: `cases.jsonl`, one JSON object per line.
+
+    {"id": "swan", "source": "swan.mp4", "first_frame": "swan.png", "mask": "swan/masks", "later": [{"frame": 24, "image": "swan24.png"}],
+     "prompt": "a flamingo", "truth": "swan_true.mp4", "fps": 16, "start": 0, "frames": 49}
+
+(on one line). `id`, `source` and `first_frame` are needed, the rest is not. Paths are relative to the manifest's folder. Empty lines do not
+count. `benchmarks.py` makes such lists from public benchmarks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from lora_edit.errors import SettingsError
+
+Id = Annotated[str, Field(pattern=r"^\w[\w.+-]*$", description="names the case and its files")]
+
+
+class Later(BaseModel):
+    """A further edited frame."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    frame: int = Field(ge=1, description="its number, counted from 0 at `start`")
+    image: Path = Field(description="the edited picture")
+
+
+class Case(BaseModel):
+    """One edit to make and judge, in the words of the command's options."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    id: Id
+    source: Path = Field(description="a video, a folder of pictures, or a GIF")
+    first_frame: Path = Field(description="the edited first frame of the range")
+    mask: Path | None = Field(None, description="where the edit lives (white); the whole frame when left out")
+    later: tuple[Later, ...] = Field((), description="further edited frames")
+    prompt: str | None = Field(None, description="what the edited clip shows")
+    truth: Path | None = Field(None, description="how the edited clip should look")
+    fps: float | None = Field(None, gt=0, description="the range is played at this rate instead of the source's")
+    start: int = Field(0, ge=0, description="first source frame of the range")
+    frames: int | None = Field(None, ge=1, description="number of source frames; all to the end when left out")
+
+    @field_validator("later")
+    @classmethod
+    def _each_frame_once(cls, later: tuple[Later, ...]) -> tuple[Later, ...]:
+        if len({each.frame for each in later}) < len(later):
+            raise ValueError("a frame is given twice")
+        return later
+
+    def files(self) -> dict[str, Path]:
+        """Every path that is given, by its key."""
+        named = {"source": self.source, "first_frame": self.first_frame, "mask": self.mask, "truth": self.truth}
+        later = {f"later frame {each.frame}": each.image for each in self.later}
+        return {key: path for key, path in (named | later).items() if path is not None}
+
+
+def read_cases(path: Path, check_files: bool = True) -> tuple[Case, ...]:
+    """The cases of a manifest, with their paths resolved.
+
+    Raises `SettingsError` with the number of the first line that is no case, repeats an id or, with `check_files`, names a file that
+    does not exist; and for a manifest that is missing or empty.
+    """
+    cases: dict[str, Case] = {}
+    for number, line in _lines(path):
+        place = f"{path}, line {number}"
+        case = _anchored(_parse(line, place), path.parent)
+        if case.id in cases:
+            raise SettingsError(f"{place}: the id {case.id} is taken by an earlier line; give each case its own")
+        missing = [f"{key} {file}" for key, file in case.files().items() if not file.exists()] if check_files else []
+        if missing:
+            raise SettingsError(f"{place} ({case.id}): {missing[0]} does not exist; paths are relative to the manifest's folder")
+        cases[case.id] = case
+    if not cases:
+        raise SettingsError(f"{path}: holds no cases; write one JSON object per line")
+    return tuple(cases.values())
+
+
+def write_cases(path: Path, cases: Iterable[Case]) -> int:
+    """Write the manifest, with paths relative to its folder; returns the number of cases. The files need not exist yet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [_relative(case, path.parent).model_dump_json(exclude_defaults=True) for case in cases]
+    path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    return len(lines)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines from 1, the empty ones left out."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read as a manifest ({error}); give a text file with one JSON object per line") from error
+    # JSON may hold separators that `splitlines` takes for line ends.
+    return ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+
+
+def _parse(line: str, place: str) -> Case:
+    try:
+        return Case.model_validate(json.loads(line))
+    except json.JSONDecodeError as error:
+        raise SettingsError(f"{place}: not JSON ({error.msg} at character {error.colno}); write one object per line") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the line"
+        raise SettingsError(f"{place}: {key}: {first['msg'].lower()}; a case has the keys {', '.join(Case.model_fields)}") from error
+
+
+def _anchored(case: Case, folder: Path) -> Case:
+    return _with_paths(case, lambda path: folder / path)
+
+
+def _relative(case: Case, folder: Path) -> Case:
+    return _with_paths(case, lambda path: Path(os.path.relpath(path, folder)))
+
+
+def _with_paths(case: Case, change: Callable[[Path], Path]) -> Case:
+    named = {key: change(path) for key, path in case.files().items() if key in Case.model_fields}
+    later = tuple(each.model_copy(update={"image": change(each.image)}) for each in case.later)
+    return case.model_copy(update=named | {"later": later})
