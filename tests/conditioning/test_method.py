@@ -7,7 +7,7 @@ import torch
 
 from lora_edit.conditioning import method
 from lora_edit.conditioning.fill import EMPTY
-from lora_edit.conditioning.recolour import draw_colour_map, draw_texture, recolour
+from lora_edit.conditioning.recolour import changed_region, draw_colour_map, draw_texture, recolour
 
 
 @pytest.fixture
@@ -90,6 +90,17 @@ def test_recolouring_touches_the_region_only(clip: torch.Tensor, mask: torch.Ten
     assert not torch.equal(changed.v_target[:, mask], plain.v_target[:, mask])
     assert torch.equal(changed.v_cond[:, 0], changed.v_target[:, 0]) and torch.equal(changed.image, changed.v_target[:, 0])
     assert torch.equal(changed.v_cond[:, 1:], plain.v_cond[:, 1:])
+
+
+def test_what_the_edit_changes_is_followed() -> None:
+    """A changed square in frame 0, and places that say that all slides to the right by three pixels a frame."""
+    source = torch.zeros(3, 24, 32)
+    edited = source.clone()
+    edited[:, 8:16, 8:16] = 1.0
+    y, x = torch.meshgrid(torch.arange(24).float(), torch.arange(32).float(), indexing="ij")
+    region = changed_region(source, edited, torch.stack([torch.stack([x - 3 * t, y], -1) for t in range(3)]))
+    assert region.shape == (3, 24, 32) and region.min() == 0 and region.max() == 1
+    assert (region[0, 8:16, 8:16] == 1).all() and (region[2, 8:16, 14:22] == 1).all() and region[2, 8:16, 8:10].max() == 0
 
 
 def test_a_texture_moves_with_the_clip(clip: torch.Tensor, mask: torch.Tensor) -> None:

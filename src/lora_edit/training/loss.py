@@ -22,7 +22,7 @@ def velocity_loss(family: Family, sample: EncodedSample, settings: TrainingSetti
     if settings.debias == "offset-noise":
         noise = noise + offset_noise(noise.shape, generator)
     noise = noise.to(sample.target.device)
-    time = draw_time(settings.time_sampling, generator).to(sample.target.device)
+    time = draw_time(settings.time_sampling, settings.shift, generator).to(sample.target.device)
     velocity = family.predict_velocity(add_noise(sample.target, noise, time), time, sample)
     wanted = noise - sample.target
     loss = (velocity - wanted).square().mean()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 
 
-def draw_time(sampling: str, generator: torch.Generator) -> torch.Tensor:
-    """t in (0, 1), shape `[1]`: uniform as the reference trains (no shift), or logit-normal(0, 1)."""
-    if sampling == "logit-normal":
-        return torch.sigmoid(torch.randn(1, generator=generator))
-    return torch.rand(1, generator=generator)
+def draw_time(sampling: str, shift: float, generator: torch.Generator) -> torch.Tensor:
+    """t in (0, 1), shape `[1]`: uniform or logit-normal(0, 1), moved toward noise by `shift` (1 = not, as the reference trains)."""
+    time = torch.sigmoid(torch.randn(1, generator=generator)) if sampling == "logit-normal" else torch.rand(1, generator=generator)
+    return shift * time / (1 + (shift - 1) * time)
 
 
 def add_noise(target: torch.Tensor, noise: torch.Tensor, time: torch.Tensor) -> torch.Tensor:

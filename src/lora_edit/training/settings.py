@@ -19,6 +19,7 @@ class TrainingSettings(BaseModel):
     window: int = Field(0, ge=0, description="frames per training window (appendix C uses 9); 0 = all that the model takes")
     motion_share: float = Field(0.1, ge=0, le=1, description="share of appearance steps that still see the source clip")
     time_sampling: Literal["uniform", "logit-normal"] = Field("uniform", description="distribution of t in [0, 1]")
+    shift: float = Field(1.0, gt=0, description="above 1, t is drawn nearer to noise: t' = s t / (1 + (s - 1) t)")
     debias: Literal["none", "anchor", "offset-noise"] = Field("none", description="other ways to keep the clip's look out of the LoRA")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
