@@ -81,8 +81,7 @@ def tiny_preset() -> dict[str, dict[str, Any]]:
             "shift": 8.0,
             "motion_steps": 160,
             "appearance_steps": 60,
-            "recolour": 0.3,
-            "retexture": 0.5,
+            "motion_share": 0.7,
         },
         "generation": {"steps": 2, "guidance_scale": 1.0, "shift": 1.0},
     }

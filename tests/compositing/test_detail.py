@@ -50,7 +50,13 @@ def test_what_the_first_frame_does_not_show_gets_none() -> None:
     assert torch.equal(restored(dark, source, source[0])[3], dark[3])
 
 
-def test_a_model_as_fine_as_the_source_is_left_alone() -> None:
+def test_what_was_left_alone_is_the_sources_own() -> None:
+    """Half of the first frame is edited; the other half of a soft clip becomes the source bit for bit."""
     source = moving()
-    out = list(add_detail(soft(source), source, source[0], Size(96, 96)))
-    assert torch.equal(torch.stack(out), soft(source))
+    first = source[0].clone()
+    first[:, :30] = 255 - first[:, :30]
+    made = soft(source)
+    made[:, :, :30] = 255 - made[:, :, :30]
+    out = restored(made, source, first)
+    assert torch.equal(out[2][:, 60:], source[2][:, 60:])
+    assert not torch.equal(out[2][:, :20], source[2][:, :20])

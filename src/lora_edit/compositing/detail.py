@@ -1,11 +1,12 @@
-"""Detail above the model's resolution (ours): from the source where the edit kept it, else from the edited first frame along the motion.
+"""What the model can't return sharply (ours): the source's own pixels where nothing was edited, and detail above the model's resolution.
 
-A model that works on fewer pixels than the source returns a soft region. Three cases, told apart per pixel by what the model drew:
+A loose box holds background and other things that the edit leaves alone, and a model that works on fewer pixels than the source
+returns a soft region. Three cases, told apart per pixel by what the model drew:
 
-- it drew the source (background inside a loose box): the source's own detail;
+- it drew the source, and what is seen here was not edited in the first frame: the source's own pixel;
 - it drew what the first frame's edit makes of the source here (a recoloured cloth): the source's detail times the local gain that turned
   the source's first frame into the edited one, and the detail that the edit added, both moved along the source's optical flow;
-- it drew something else (a side that the first frame never showed): no detail. Soft is better than wrong.
+- it drew something else (a side that the first frame never showed): what it drew. Soft is better than wrong.
 
 Injecting detail by a local regression is common in pan-sharpening; here the regression is on the edited first frame.
 """
@@ -25,7 +26,7 @@ from lora_edit.video.flow import places_in_first, sample
 Floats = npt.NDArray[np.float32]
 
 ALIKE = (8.0, 28.0)
-"""Levels of 255 of difference, in the model's own resolution, at which two pictures count as the same, and as another."""
+"""Levels of 255 of difference, over some pixels of the model's, at which two pictures count as the same, and as another."""
 
 GAIN = 1.5
 """Largest gain of the source's detail."""
@@ -37,25 +38,22 @@ RIDGE = 4.0
 def add_detail(generated: Iterable[torch.Tensor], source: torch.Tensor, edited_first: torch.Tensor, size: Size) -> Iterator[torch.Tensor]:
     """The `generated` frames `[H, W, 3]` uint8, enlarged from the model's frame `size`, with their detail restored, one by one.
 
-    `source` `[T, H, W, 3]` and `edited_first` `[H, W, 3]` are the same window at full resolution. With a model as fine as the source the
-    frames come back as they are.
+    `source` `[T, H, W, 3]` and `edited_first` `[H, W, 3]` are the same window at full resolution.
     """
     height, width = source.shape[1:3]
-    if size.height >= height and size.width >= width:
-        yield from generated
-        return
-    reach = max(height / size.height, width / size.width)
+    reach = max(height / size.height, width / size.width, 1.0)
     edit, first = _floats(edited_first), _floats(source[0])
     soft_edit, soft_first = _soften(edit, size), _soften(first, size)
     gain = _local_gain(first - soft_first, edit - soft_edit, 4 * reach)
     added = edit - soft_edit - gain * (first - soft_first)
+    untouched = _alike(edit, first, 2 * reach)
     for frame, before, places in zip(generated, source, places_in_first(source), strict=True):
         made, now = _floats(frame), _floats(before)
         soft_now = _soften(now, size)
-        detail = now - soft_now
-        kept = _alike(made, soft_now, reach)
-        edited = (1 - kept) * _alike(made, sample(soft_edit, places), reach)
-        made += kept * detail + edited * (sample(gain, places) * detail + sample(added, places))
+        edited = _alike(made, sample(soft_edit, places), 2 * reach)
+        made += edited * (sample(gain, places) * (now - soft_now) + sample(added, places))
+        kept = _alike(_soften(made, size), soft_now, 3 * reach) * _column(sample(untouched, places))
+        made += kept * (now - made)
         yield torch.from_numpy(made.round().clip(0, 255).astype(np.uint8))
 
 
@@ -77,10 +75,15 @@ def _local_gain(before: Floats, after: Floats, reach: float) -> Floats:
 
 
 def _alike(left: Floats, right: Floats, reach: float) -> Floats:
-    """1 where two pictures agree, 0 where they differ, `[H, W, 1]`; judged over about a pixel of the model's."""
+    """1 where two pictures agree, 0 where they differ, `[H, W, 1]`; judged over `reach` pixels, so that fine grain does not count."""
     away = np.abs(_blur(left - right, reach)).max(-1, keepdims=True)
     return np.asarray(((ALIKE[1] - away) / (ALIKE[1] - ALIKE[0])).clip(0, 1), np.float32)
 
 
 def _blur(picture: Floats, reach: float) -> Floats:
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), reach / 2), np.float32)
+
+
+def _column(picture: Floats) -> Floats:
+    """`[H, W, 1]` of what OpenCV returns as `[H, W]`."""
+    return picture[..., None] if picture.ndim == 2 else picture

@@ -12,6 +12,9 @@ class CompositingSettings(BaseModel):
     enabled: bool = Field(True, description="outside the feathered region every pixel is the source's")
     feather: float = Field(0.02, ge=0, le=0.5, description="width of the blend inside the region's edge, share of the frame's shorter side")
     match_colour: bool = Field(True, description="remove the autoencoder's colour shift, measured where the answer is known")
-    detail: bool = Field(True, description="restore detail above the model's resolution: the source's where the edit kept it (ours)")
+    detail: bool = Field(
+        True,
+        description="in the region, the source's pixels where nothing was edited, its detail where the edit kept it (ours)",
+    )
     crop: bool = Field(True, description="let the model work on a window around the edit instead of the whole frame")
     context: float = Field(0.35, ge=0, description="how much surrounding that window includes, share of the region's size per side")
