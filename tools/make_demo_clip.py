@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lora_edit.masks.files import save_mask
-from lora_edit.studies.scenes import Scene, Thing, disc, quartered, star, striped, tiles, true_edit
+from lora_edit.studies.scenes import Scene, Thing, disc, quartered, ringed, star, striped, tiles, true_edit
 from lora_edit.types import Size, Video
 from lora_edit.video.sheet import save_image
 from lora_edit.video.write import write_video
@@ -19,15 +19,16 @@ SIZE, FRAMES = Size(192, 256), 17
 
 
 def demo_scene() -> Scene:
-    """A patterned disc that turns as it crosses a tiled floor, beside a still star; the edit gives the disc another pattern."""
-    rng = np.random.default_rng(21)
+    """A quartered disc that turns a little as it crosses a soft floor, beside a still star; the edit gives it rings of other colours."""
+    rng = np.random.default_rng(5)
 
     def pose(time: float) -> tuple[float, float, float, float]:
-        return -0.32 + 0.6 * time, 0.12 - 0.12 * np.sin(np.pi * time), 0.24, 1.6 * time
+        return -0.3 + 0.56 * time, 0.1 - 0.14 * np.sin(np.pi * time), 0.24, 0.5 * time
 
-    disc_thing = Thing(pose, disc, quartered(rng))
     still = Thing(lambda time: (0.42, -0.28, 0.13, 0.2), star, striped(rng))
-    return Scene("demo", tiles(rng), (still, disc_thing), 1, replace(disc_thing, paint=striped(np.random.default_rng(8))))
+    disc_thing = Thing(pose, disc, quartered(rng))
+    edited = replace(disc_thing, paint=ringed(np.random.default_rng(1)))
+    return Scene("demo", tiles(np.random.default_rng(45)), (still, disc_thing), 1, edited)
 
 
 def main() -> None:
