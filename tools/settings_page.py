@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lora_edit.config import ROOMS, EditSettings, tiny_preset
+from lora_edit.config import ROOMS, EditSettings
+from lora_edit.models.catalog.presets import tiny_preset
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 HEAD = """# Settings

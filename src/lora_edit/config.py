@@ -14,6 +14,7 @@ from lora_edit.conditioning.settings import MethodSettings
 from lora_edit.errors import SettingsError
 from lora_edit.generation.settings import GenerationSettings
 from lora_edit.masks.settings import MaskSettings
+from lora_edit.models.catalog.locate import preset_of
 from lora_edit.training.settings import LoraSettings, TrainingSettings
 from lora_edit.video.settings import VideoSettings
 
@@ -55,7 +56,7 @@ class EditSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     input: InputSettings
-    model: str = Field("tiny", description="a name from `lora-edit models`, a folder, or a Hub id")
+    model: str = Field("tiny", description="a name from `lora-edit models`, a folder, a Hub id, or NAME@FOLDER")
     prompt: str = Field("", description="what the edited clip shows; models without a text encoder ignore it")
     trigger: str = Field("p3rs0n", description="p*, put before the caption (paper 3.1)")
     seed: int = Field(0, ge=0, le=2**63 - 1)
@@ -69,22 +70,6 @@ class EditSettings(BaseModel):
 
 
 ROOMS = ("video", "masks", "method", "training", "lora", "generation", "compositing")
-
-
-def tiny_preset() -> dict[str, dict[str, Any]]:
-    """What differs from the paper's settings for the embedded model, chosen by measurement: a higher rate that falls to zero, times near
-    noise, where motion is decided; little denoising, as it is small."""
-    return {
-        "training": {
-            "learning_rate": 4e-3,
-            "schedule": "linear",
-            "shift": 8.0,
-            "motion_steps": 160,
-            "appearance_steps": 60,
-            "motion_share": 0.7,
-        },
-        "generation": {"steps": 2, "guidance_scale": 1.0, "shift": 1.0},
-    }
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,8 +108,7 @@ def resolve(tables: Mapping[str, Any], assignments: Sequence[str] = ()) -> EditS
 
     Raises `SettingsError` with the first fault, its place and the rule it breaks.
     """
-    base = tiny_preset() if tables.get("model", "tiny") == "tiny" else {}
-    merged = merge(base, tables)
+    merged = merge(preset_of(str(tables.get("model", "tiny"))), tables)
     for text in assignments:
         merged = merge(merged, parse_assignment(text))
     try:

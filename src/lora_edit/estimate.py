@@ -32,23 +32,24 @@ class Estimate:
 
 def measure(family: Family, canvas: Canvas, settings: EditSettings) -> Estimate:
     """Time one training step and one denoising step at the edit's own size (the second of each: the first warms up)."""
-    parameters = add_lora(family, settings.lora, settings.seed)
     one = settings.model_copy(update={"training": settings.training.model_copy(update={"recolour": 0.0})})
     sample = motion_samples(family, canvas, one)[0][0]
+    expert = family.experts()[0]
+    parameters = add_lora(expert, settings.lora, settings.seed)
     generator = named_generator(settings.seed, "estimate")
     seconds: list[float] = []
     for _ in range(2):
         started = time.perf_counter()
-        velocity_loss(family, sample, settings.training, generator).backward()  # type: ignore[no-untyped-call]
+        velocity_loss(expert, sample, settings.training, generator).backward()  # type: ignore[no-untyped-call]
         seconds.append(time.perf_counter() - started)
     with torch.no_grad():
         started = time.perf_counter()
-        velocity_loss(family, sample, settings.training, generator)
+        velocity_loss(expert, sample, settings.training, generator)
         forward = time.perf_counter() - started
     assert parameters
-    remove_lora(family)
+    remove_lora(expert)
     training, generation, geometry = settings.training, settings.generation, family.geometry
-    steps = training.motion_steps + (training.appearance_steps if canvas.references else 0)
+    steps = len(family.experts()) * (training.motion_steps + (training.appearance_steps if canvas.references else 0))
     count = canvas.source.shape[1]
     windows = len(inference_windows(count, geometry.max_frames, generation.overlap, geometry.group))
     passes = 1 if generation.guidance_scale == 1 else 2

@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 
 from lora_edit.config import EditSettings, KeyBox, Keyframe
-from lora_edit.errors import MaskError, RunError
+from lora_edit.errors import InputError, MaskError, RunError
 from lora_edit.masks.boxes import KeyedBox, mask_from_boxes
 from lora_edit.masks.check import check_first_frame, fit_first_frame
 from lora_edit.masks.files import load_mask, read_mask, save_mask
 from lora_edit.masks.shapes import shape_mask
+from lora_edit.models.catalog.locate import needs_last_frame
 from lora_edit.run import Run, content_hash, write_atomically
 from lora_edit.types import Box, EditMask, Video
 from lora_edit.video.lossless import load_frames, save_frames
@@ -55,7 +56,23 @@ def read_inputs(settings: EditSettings) -> Clip:
         notes.append("whole-frame edit: the region covers every frame, so nothing but the first frame is given")
     references = {k.frame: _keyframe(k, video, "reference", notes) for k in given.references}
     anchors = {k.frame: _keyframe(k, video, "anchor", notes) for k in given.anchors}
+    _check_last_frame(settings, video, anchors)
     return Clip(video, region, first, references, anchors, tuple(dict.fromkeys(notes)))
+
+
+def _check_last_frame(settings: EditSettings, video: Video, anchors: dict[int, torch.Tensor]) -> None:
+    """Models that are shown both ends need the edited last frame, and the whole clip in one window."""
+    longest = needs_last_frame(settings.model)
+    if longest is None:
+        return
+    if not 1 < video.num_frames <= longest:
+        raise InputError(
+            f"{settings.model} works between a first and a last frame of 2 to {longest} frames, not {video.num_frames}; give --start and "
+            "--frames, or another --model"
+        )
+    last = video.num_frames - 1
+    if last not in anchors:
+        raise InputError(f"{settings.model} needs the edited last frame too; give it as --anchor {last}=IMAGE, or choose another --model")
 
 
 def _read_region(settings: EditSettings, video: Video) -> EditMask:

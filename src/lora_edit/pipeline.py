@@ -20,8 +20,7 @@ from lora_edit.models.family import Family, load_family
 from lora_edit.reporting import Reporter
 from lora_edit.run import Run, content_hash, make_run
 from lora_edit.samples import generate_windows, place, training_facts, training_stages
-from lora_edit.training.loop import fit
-from lora_edit.training.lora import add_lora, load_lora, save_lora, set_strength
+from lora_edit.training.experts import load_experts, set_strengths, train_experts
 from lora_edit.types import Size, Video
 from lora_edit.video.write import check_output, write_video
 
@@ -75,10 +74,10 @@ def train(folder: Path, reporter: Reporter) -> None:
 
 
 def _train(run: Run, settings: EditSettings, clip: Clip, family: Family, reporter: Reporter) -> None:
-    parameters = add_lora(family, settings.lora, settings.seed)
     key = content_hash(clip.hash(), family.fingerprint(), *training_facts(settings))
-    if run.lora_file.is_file() and run.manifest().get("training_key") == key:
-        return load_lora(family, run.lora_file)
+    kept = all(run.lora_file(expert.part).is_file() for expert in family.experts())
+    if kept and run.manifest().get("training_key") == key:
+        return load_experts(family, settings.lora, settings.seed, run.lora_file)
     started = time.monotonic()
     canvas = place(family, clip, settings)
     stages = training_stages(family, canvas, settings)
@@ -86,11 +85,9 @@ def _train(run: Run, settings: EditSettings, clip: Clip, family: Family, reporte
     def on_step(stage: str, done: int, total: int, loss: float) -> None:
         reporter.step(stage, done, total, f"loss {loss:.4f}")
 
-    losses = fit(family, parameters, stages, settings.training, settings.seed, run.checkpoint_file, key, on_step)
-    save_lora(family, run.lora_file, {"base_model": family.name, "method": settings.method.conditioning, "training_key": key})
-    run.update_manifest(
-        training_key=key, losses=losses, stages=[[s.name, s.steps] for s in stages], seconds_train=time.monotonic() - started
-    )
+    facts = {"base_model": family.name, "method": settings.method.conditioning, "training_key": key}
+    losses, done = train_experts(family, stages, settings.training, settings.lora, settings.seed, run, key, facts, on_step)
+    run.update_manifest(training_key=key, losses=losses, stages=done, seconds_train=time.monotonic() - started)
     run.log(f"trained {len(losses)} steps")
 
 
@@ -124,7 +121,7 @@ def generate(
 
 def _generate(clip: Clip, settings: EditSettings, seed: int, family: Family, reporter: Reporter) -> Video:
     canvas = place(family, clip, settings)
-    set_strength(family, settings.generation.lora_strength)
+    set_strengths(family, settings.generation.lora_strength)
     pixels = generate_windows(family, canvas, settings, seed, lambda done, total: reporter.step("generate", done, total))
     return replace(clip.video, frames=torch.stack(list(return_to_source(clip, canvas, pixels, settings.compositing))))
 

@@ -39,15 +39,13 @@ class Run:
         """Versions, hashes, seeds, timings, memory."""
         return self.folder / "manifest.json"
 
-    @property
-    def lora_file(self) -> Path:
-        """The trained LoRA."""
-        return self.folder / "lora" / "edit.safetensors"
+    def lora_file(self, part: str = "") -> Path:
+        """The trained LoRA; one for each expert, by name, where the model has several."""
+        return self.folder / "lora" / ("-".join(filter(None, ("edit", part))) + ".safetensors")
 
-    @property
-    def checkpoint_file(self) -> Path:
-        """State of unfinished (and finished) training."""
-        return self.folder / "checkpoints" / "training.pt"
+    def checkpoint_file(self, part: str = "") -> Path:
+        """State of unfinished (and finished) training, likewise."""
+        return self.folder / "checkpoints" / ("-".join(filter(None, ("training", part))) + ".pt")
 
     @property
     def log_file(self) -> Path:

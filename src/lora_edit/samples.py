@@ -66,7 +66,8 @@ def motion_samples(family: Family, canvas: Canvas, settings: EditSettings) -> tu
     longest = settings.training.window or family.geometry.max_frames
     windows = training_windows(canvas.source.shape[1], longest, group)
     clips = [canvas.window(window.frames, group) for window in windows]
-    samples = [build(source, mask, caption(settings), boxes) for source, mask, boxes in clips]
+    masks = [_end_given(mask, window) if family.last_frame else mask for (_, mask, _), window in zip(clips, windows, strict=True)]
+    samples = [build(source, mask, caption(settings), boxes) for (source, _, boxes), mask in zip(clips, masks, strict=True)]
     plain = [family.encode_sample(sample) for sample in samples]
     if not settings.training.recolour:
         return plain, []
@@ -82,6 +83,12 @@ def motion_samples(family: Family, canvas: Canvas, settings: EditSettings) -> tu
             texture = draw_texture(generator, places[frames])
         varied.append(family.encode_sample(recolour(samples[chosen], region[frames] * clips[chosen][1], colours, texture)))
     return plain, varied
+
+
+def _end_given(edit_mask: torch.Tensor, window: Window) -> torch.Tensor:
+    """`[T, H, W]` bool without the window's last frame and the copies that pad it, which a model that is shown both ends is given whole."""
+    ends = torch.tensor([frame == window.frames[-1] for frame in window.frames])
+    return edit_mask & ~ends[:, None, None]
 
 
 def appearance_samples(family: Family, canvas: Canvas, settings: EditSettings) -> list[EncodedSample]:

@@ -18,7 +18,7 @@ from click.testing import Result as Outcome
 from typer.testing import CliRunner
 
 from lora_edit import pipeline
-from lora_edit.cli.known_models import MODELS
+from lora_edit.cli.known_models import find_models
 from lora_edit.cli.main import app
 from lora_edit.config import EditSettings
 from lora_edit.errors import TrainingDiverged, VideoError
@@ -334,13 +334,14 @@ def test_train_and_generate_work_on_the_run(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_models_agree_with_the_registry() -> None:
-    from lora_edit.models.family import FAMILIES
-    from lora_edit.models.tiny import GEOMETRY
+    from lora_edit.models.catalog.known import KNOWN
 
-    assert {card.name for card in MODELS} == set(FAMILIES)
-    tiny = next(card for card in MODELS if card.name == "tiny")
-    width, height = map(int, tiny.size.split("x"))
-    assert (tiny.frames, width * height) == (GEOMETRY.max_frames, GEOMETRY.area)
+    cards = {card.name: card for card in find_models(None)}
+    assert {facts.name for facts in KNOWN} <= set(cards)
+    for facts in KNOWN:
+        width, height = map(int, cards[facts.name].size.split("x"))
+        assert (cards[facts.name].frames, width * height) == (facts.geometry.max_frames, facts.geometry.area)
+    assert (cards["tiny"].size, cards["wan2.1-i2v-480p"].size, cards["wan2.2-i2v-a14b"].size) == ("88x88", "832x480", "1280x720")
 
 
 def test_models_are_listed() -> None:

@@ -1,11 +1,11 @@
-"""The models of this version, for people; a test holds the list against the registry of families."""
+"""The models of this version, for people: the catalogue's records, and what of them lies on this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from lora_edit.errors import ModelError
+from lora_edit.models.catalog.facts import Geometry, ModelFacts
+from lora_edit.models.catalog.locate import all_models, locate, weights_at
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class ModelCard:
     """What a person needs to know to choose a model.
 
     `frames` is the longest window it takes at once (longer clips are made window by window) and `size` a frame of the area it works
-    best at.
+    best at. `download_gb` is approximate; `repo` is empty for the embedded model.
     """
 
     name: str
@@ -23,35 +23,58 @@ class ModelCard:
     memory: str
     weights: str
     summary: str
+    needs: str
+    repo: str
+    download_gb: float
 
     def to_json(self) -> dict[str, object]:
         """The card as a record."""
         return asdict(self)
 
 
-MODELS = (
-    ModelCard(
-        name="tiny",
-        license="Apache-2.0",
-        frames=17,
-        size="88x88",
-        memory="1 GB, CPU",
-        weights="included",
-        summary="embedded; trained from scratch on rendered clips; low resolution; ignores prompts",
-    ),
-)
-
-
-def find_models(name: str | None) -> Iterable[ModelCard]:
-    """Every model, or the named one. Raises `ModelError` for an unknown name."""
+def find_models(name: str | None) -> list[ModelCard]:
+    """Every model, or the named one (any of the names that `--model` takes). Raises `ModelError` for an unknown name."""
     if name is None:
-        return MODELS
-    require_model(name)
-    return [card for card in MODELS if card.name == name]
+        return [_card(facts, facts.repo) for facts in all_models()]
+    return [_card(*locate(name))]
 
 
 def require_model(name: str) -> None:
     """Raise `ModelError` before anything is written when the model does not exist."""
-    names = [card.name for card in MODELS]
-    if name not in names:
-        raise ModelError(f"model {name!r} is unknown; this version has {', '.join(names)} (see `lora-edit models`)")
+    locate(name)
+
+
+def _card(facts: ModelFacts, source: str) -> ModelCard:
+    return ModelCard(
+        name=facts.name,
+        license=facts.license,
+        frames=facts.geometry.max_frames,
+        size=frame_size(facts.geometry),
+        memory=facts.memory,
+        weights=_weights(facts, source),
+        summary=facts.summary,
+        needs=_needs(facts),
+        repo=facts.repo,
+        download_gb=facts.download_gb,
+    )
+
+
+def _weights(facts: ModelFacts, source: str) -> str:
+    if facts.layout == "included":
+        return "included"
+    folder = weights_at(facts, source)
+    if folder is not None:
+        return f"in {folder}"
+    return f"not here; about {facts.download_gb:g} GB" + (", to be converted" if facts.layout == "original" else "")
+
+
+def _needs(facts: ModelFacts) -> str:
+    given = ["edited first frame", *(["edited last frame"] if facts.last_frame else []), *(["prompt"] if facts.text_length else [])]
+    return ", ".join(given)
+
+
+def frame_size(geometry: Geometry) -> str:
+    """`WIDTHxHEIGHT` of whole tokens with the model's area, as near to 16:9 as that allows."""
+    units = geometry.area // geometry.token**2
+    rows = min((n for n in range(1, units + 1) if units % n == 0), key=lambda n: abs(units / n**2 - 16 / 9))
+    return f"{units // rows * geometry.token}x{rows * geometry.token}"

@@ -102,7 +102,13 @@ class RunOptions(RegionOptions):
         typer.Option("--anchor", metavar="N=IMAGE", help="Frame N, edited: shown as it is.", rich_help_panel=EDITED),
     ] = field(default_factory=list)
     model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="See `lora-edit models`; tiny by default.", rich_help_panel=SETTINGS)
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help="See `lora-edit models`; tiny by default. Or a folder, or NAME@FOLDER.",
+            rich_help_panel=SETTINGS,
+        ),
     ] = None
     preset: Annotated[Preset, typer.Option("--preset", help="A named set of settings.", rich_help_panel=SETTINGS)] = Preset.STANDARD
     prompt: Annotated[

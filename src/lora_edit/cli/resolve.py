@@ -74,7 +74,7 @@ def method_tables(options: RunOptions) -> dict[str, Any]:
             "references": parse_keyframes("--reference", options.reference) or None,
             "anchors": parse_keyframes("--anchor", options.anchor) or None,
         },
-        "model": options.model,
+        "model": options.model and _model(options.model),
         "prompt": options.prompt,
         "seed": options.seed,
         "video": {"codec": options.codec and options.codec.value},
@@ -127,6 +127,12 @@ def protect_input(output: Path, settings: EditSettings) -> None:
     for path in (given.source, given.first_frame, given.mask, *later):
         if path is not None and path.exists() and output.exists() and output.samefile(path):
             raise VideoError(f"{output}: is part of the input; choose another --output")
+
+
+def _model(name: str) -> str:
+    # The folder in FOLDER and NAME@FOLDER, likewise.
+    known, at, folder = name.rpartition("@")
+    return f"{known}{at}{Path(folder).absolute()}" if Path(folder).is_dir() else name
 
 
 def _absolute(path: Path | None) -> str | None:

@@ -1,4 +1,4 @@
-"""What a model family is: three facts and four verbs."""
+"""What a model family is: its facts and four verbs; and what its experts are, which training works on."""
 
 from __future__ import annotations
 
@@ -10,19 +10,8 @@ import torch
 from torch import nn
 
 from lora_edit.conditioning.sample import Sample
-from lora_edit.errors import ModelError
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The model's grid: `cell` pixels per latent cell, `group` frames per later latent frame, `token` pixels per token side,
-    `max_frames` (`group * k + 1`) it was trained for, and `area`, the pixels of a frame it works best at."""
-
-    cell: int
-    group: int
-    token: int
-    max_frames: int
-    area: int
+from lora_edit.models.catalog.facts import Geometry as Geometry
+from lora_edit.models.catalog.locate import locate
 
 
 @dataclass(frozen=True)
@@ -30,7 +19,8 @@ class EncodedSample:
     """A `Sample` in latent space, batch of one.
 
     `condition` `[1, C, F, h, w]` is concatenated to the noisy latents; `target` `[1, z, F, h, w]` is None at inference; `generate`
-    `[1, 1, F, h, w]` is 1 where anything in the cell is to be generated; `blend` and `blend_keep` belong to the feature-level baseline.
+    `[1, 1, F, h, w]` is 1 where anything in the cell is to be generated; `image_embeds` `[N, L, D]` has one row per picture shown to the
+    image encoder; `blend` and `blend_keep` belong to the feature-level baseline.
     """
 
     condition: torch.Tensor
@@ -48,15 +38,38 @@ class EncodedSample:
         return frames, height, width
 
 
+class Expert(Protocol):
+    """One transformer of a family and the times it is asked at: what a LoRA is fitted to. Most families have one, for all times."""
+
+    part: str
+    """Its name within the family; empty when it is the only one."""
+    times: tuple[float, float]
+    """It is asked at `times[0] <= t < times[1]`, and at t = 1 when that is the end."""
+    lora_targets: dict[str, str]
+    """Regular expressions over module names of `transformer`, by `lora.targets` setting."""
+    transformer: nn.Module
+
+    def to_device(self) -> None:
+        """Bring the transformer to the device, before an optimiser takes hold of its parameters there."""
+        ...
+
+    def predict_velocity(self, latents: torch.Tensor, time: torch.Tensor, encoded: EncodedSample) -> torch.Tensor:
+        """As the family's, from this expert whatever the time; comes to the device by itself."""
+        ...
+
+
 class Family(Protocol):
     """One pretrained image-to-video model, seen by the training and the denoising loop alike."""
 
     name: str
     geometry: Geometry
-    lora_targets: dict[str, str]
-    """Regular expressions over module names of `transformer`, by `lora.targets` setting."""
-    transformer: nn.Module
     z_dim: int
+    last_frame: bool
+    """It is shown the last frame beside the first: training and inference give both."""
+
+    def experts(self) -> tuple[Expert, ...]:
+        """What LoRAs are fitted to, in the order in which generation asks them."""
+        ...
 
     def encode_prompt(self, prompt: str) -> torch.Tensor:
         """Prompt -> embeddings `[1, L, D]`."""
@@ -79,14 +92,9 @@ class Family(Protocol):
         ...
 
 
-FAMILIES: dict[str, str] = {"tiny": "lora_edit.models.tiny:load_tiny"}
-"""Model name -> `module:loader`; a family's module is imported only when it is asked for."""
-
-
-def load_family(name: str, device: torch.device, dtype: torch.dtype) -> Family:
-    """Load a model by name. Raises `ModelError` for an unknown one."""
-    if name not in FAMILIES:
-        raise ModelError(f"model {name!r} is unknown; this version has {', '.join(sorted(FAMILIES))} (see `lora-edit models`)")
-    module, _, loader = FAMILIES[name].partition(":")
-    family: Any = getattr(import_module(module), loader)(device, dtype)
+def load_family(model: str, device: torch.device, dtype: torch.dtype) -> Family:
+    """Load a model by any of the names that `locate` takes; its module is imported only now. Raises `ModelError`."""
+    facts, source = locate(model)
+    module, _, loader = facts.loader.partition(":")
+    family: Any = getattr(import_module(module), loader)(facts, source, device, dtype)
     return family

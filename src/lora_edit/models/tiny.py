@@ -13,11 +13,12 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from lora_edit.models.block_codec import BlockCodec
-from lora_edit.models.family import Geometry
+from lora_edit.models.catalog.facts import ModelFacts
+from lora_edit.models.catalog.known import TINY
 from lora_edit.models.wan import WanFamily, WanParts
 
 WEIGHTS = Path(__file__).parent / "weights" / "tiny"
-GEOMETRY = Geometry(cell=8, group=4, token=8, max_frames=17, area=88 * 88)
+GEOMETRY = TINY.geometry
 
 
 class OneKeyAttention:
@@ -41,6 +42,11 @@ def skip_text_queries(transformer: WanTransformer3DModel) -> WanTransformer3DMod
     for block in transformer.blocks:
         block.attn2.set_processor(OneKeyAttention())
     return transformer
+
+
+def load_embedded(facts: ModelFacts, source: str, device: torch.device, dtype: torch.dtype) -> WanFamily:
+    """The catalogue's loader: the weights lie in the package, wherever `source` is."""
+    return load_tiny(device, dtype)
 
 
 def load_tiny(device: torch.device, dtype: torch.dtype, folder: Path = WEIGHTS) -> WanFamily:

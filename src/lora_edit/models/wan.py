@@ -60,7 +60,7 @@ class WanAutoencoder:
 
 @dataclass(frozen=True)
 class WanParts:
-    """The loaded pieces of one checkpoint. `embed_prompt`: prompt to `[1, L, D]`; `embed_image`: `[3, H, W]` frame to `[1, N, D]`.
+    """The loaded pieces of one checkpoint. `embed_prompt`: prompt to `[1, L, D]`; `embed_image`: what a sample shows to `[N, L, D]`.
 
     `carries`: it was trained with frame 0 carried into the hole (`conditioning/carry.py`) instead of grey there.
     """
@@ -70,10 +70,13 @@ class WanParts:
     transformer: nn.Module
     autoencoder: Autoencoder
     embed_prompt: Callable[[str], torch.Tensor]
-    embed_image: Callable[[torch.Tensor], torch.Tensor] | None
+    embed_image: Callable[[Sample], torch.Tensor] | None
     device: torch.device
     dtype: torch.dtype
     carries: bool = False
+    last_frame: bool = False
+    part: str = ""
+    times: tuple[float, float] = (0.0, 1.0)
 
 
 class WanFamily:
@@ -84,7 +87,15 @@ class WanFamily:
         self.name, self.geometry, self.transformer = parts.name, parts.geometry, parts.transformer
         self.z_dim = parts.autoencoder.z_dim
         self.lora_targets = WAN_TARGETS
+        self.last_frame, self.part, self.times = parts.last_frame, parts.part, parts.times
         self._fingerprint = ""
+
+    def experts(self) -> tuple[WanFamily, ...]:
+        """Itself: one transformer, asked at the times of its parts."""
+        return (self,)
+
+    def to_device(self) -> None:
+        """It is there from the start."""
 
     def encode_prompt(self, prompt: str) -> torch.Tensor:
         """Prompt -> embeddings `[1, L, D]`."""
@@ -105,7 +116,7 @@ class WanFamily:
             generate=1 - mask.amin(1, keepdim=True),
             prompt_embeds=self.encode_prompt(sample.prompt),
             target=None if sample.v_target is None else encode(sample.v_target[None].to(device)),
-            image_embeds=None if self.parts.embed_image is None else self.parts.embed_image(sample.image.to(device)).to(self.parts.dtype),
+            image_embeds=None if self.parts.embed_image is None else self.parts.embed_image(sample).to(device, self.parts.dtype),
             blend=None if sample.v_blend is None else encode(sample.v_blend[None].to(device)),
             blend_keep=None if keep is None else keep.amin(1, keepdim=True),
         )
@@ -118,7 +129,7 @@ class WanFamily:
             torch.cat([latents.to(self.parts.dtype), encoded.condition.expand(batch, -1, -1, -1, -1)], 1),
             time * 1000,
             encoded.prompt_embeds.expand(batch, -1, -1),
-            encoder_hidden_states_image=None if image is None else image.expand(batch, -1, -1),
+            encoder_hidden_states_image=None if image is None else image.repeat(batch, 1, 1),
             return_dict=False,
         )[0]
         return out.float()

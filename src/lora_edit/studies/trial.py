@@ -57,19 +57,22 @@ class Trial:
     def train(self, *assignments: str, references: int = 0) -> None:
         """Fit a fresh LoRA: motion, then appearance if there are references."""
         settings = self.settings(*assignments)
-        parameters = add_lora(self.family, settings.lora, settings.seed)
         stages = training_stages(self.family, self._canvas(settings, references), settings)
-        fit(self.family, parameters, stages, settings.training, settings.seed, None, "", lambda *_: None)
+        for expert in self.family.experts():
+            parameters = add_lora(expert, settings.lora, settings.seed)
+            fit(expert, parameters, stages, settings.training, settings.seed, None, "", lambda *_: None)
 
     def learn_appearance(self, references: int, *assignments: str) -> None:
         """Go on with the appearance stage on the LoRA as it is."""
         settings = self.settings(*assignments)
         last = training_stages(self.family, self._canvas(settings, references), settings)[-1:]
-        fit(self.family, lora_parameters(self.family), last, settings.training, settings.seed + 1, None, "", lambda *_: None)
+        for expert in self.family.experts():
+            fit(expert, lora_parameters(expert), last, settings.training, settings.seed + 1, None, "", lambda *_: None)
 
     def forget(self) -> None:
         """Back to the base model."""
-        remove_lora(self.family)
+        for expert in self.family.experts():
+            remove_lora(expert)
 
     def generate(self, label: str, *assignments: str) -> Outcome:
         """The edited clip with the LoRA as it is."""

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lora_edit.errors import TrainingDiverged
-from lora_edit.models.family import EncodedSample, Family
+from lora_edit.models.family import EncodedSample, Expert
 from lora_edit.seeds import named_generator
 from lora_edit.training import checkpoint
 from lora_edit.training.loss import velocity_loss
@@ -46,7 +46,7 @@ def rate_at(settings: TrainingSettings, step: int, steps: int) -> float:
 
 
 def _step(
-    family: Family,
+    expert: Expert,
     stage: Stage,
     step: int,
     settings: TrainingSettings,
@@ -61,7 +61,7 @@ def _step(
     total = 0.0
     for _ in range(settings.batch_size):
         chosen = int(torch.multinomial(weights, 1, generator=generator))
-        loss = velocity_loss(family, stage.samples[chosen], settings, generator) / settings.batch_size
+        loss = velocity_loss(expert, stage.samples[chosen], settings, generator) / settings.batch_size
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     if not math.isfinite(total):
@@ -72,7 +72,7 @@ def _step(
 
 
 def fit(
-    family: Family,
+    expert: Expert,
     parameters: dict[str, nn.Parameter],
     stages: Sequence[Stage],
     settings: TrainingSettings,
@@ -86,6 +86,7 @@ def fit(
     A new optimiser starts with each stage, as in the reference. Raises `TrainingDiverged`.
     """
     values = list(parameters.values())
+    expert.to_device()
     optimiser = _optimiser(values, settings)
     progress = checkpoint.restore(file, parameters, optimiser, key) if file else checkpoint.Progress(0, [])
     losses, total = list(progress.losses), sum(stage.steps for stage in stages)
@@ -96,7 +97,7 @@ def fit(
         stage, place = _stage_at(stages, step)
         for group in optimiser.param_groups:
             group["lr"] = rate_at(settings, place, stage.steps)
-        losses.append(_step(family, stage, step, settings, seed, values, optimiser))
+        losses.append(_step(expert, stage, step, settings, seed, values, optimiser))
         done = step + 1
         if file and (done % settings.checkpoint_every == 0 or done == total or done in starts):
             checkpoint.save(file, parameters, optimiser, checkpoint.Progress(done, losses), key)

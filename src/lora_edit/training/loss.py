@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lora_edit.models.family import EncodedSample, Family
+from lora_edit.models.family import EncodedSample, Expert
 from lora_edit.training.noise import add_noise, draw_time
 from lora_edit.training.settings import TrainingSettings
 
@@ -15,15 +15,15 @@ OFFSET = 0.1
 """Standard deviation of the offset noise, against 1 of the noise itself."""
 
 
-def velocity_loss(family: Family, sample: EncodedSample, settings: TrainingSettings, generator: torch.Generator) -> torch.Tensor:
+def velocity_loss(expert: Expert, sample: EncodedSample, settings: TrainingSettings, generator: torch.Generator) -> torch.Tensor:
     """Mean squared velocity error of one noise draw, in float32 over all latent cells."""
     assert sample.target is not None
     noise = torch.randn(sample.target.shape, generator=generator)
     if settings.debias == "offset-noise":
         noise = noise + offset_noise(noise.shape, generator)
     noise = noise.to(sample.target.device)
-    time = draw_time(settings.time_sampling, settings.shift, generator).to(sample.target.device)
-    velocity = family.predict_velocity(add_noise(sample.target, noise, time), time, sample)
+    time = draw_time(settings.time_sampling, settings.shift, generator, expert.times).to(sample.target.device)
+    velocity = expert.predict_velocity(add_noise(sample.target, noise, time), time, sample)
     wanted = noise - sample.target
     loss = (velocity - wanted).square().mean()
     if settings.debias == "anchor" and wanted.shape[2] > 1:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import torch
 
 
-def draw_time(sampling: str, shift: float, generator: torch.Generator) -> torch.Tensor:
-    """t in (0, 1), shape `[1]`: uniform or logit-normal(0, 1), moved toward noise by `shift` (1 = not, as the reference trains)."""
-    time = torch.sigmoid(torch.randn(1, generator=generator)) if sampling == "logit-normal" else torch.rand(1, generator=generator)
-    return shift * time / (1 + (shift - 1) * time)
+def draw_time(sampling: str, shift: float, generator: torch.Generator, times: tuple[float, float] = (0.0, 1.0)) -> torch.Tensor:
+    """t in (0, 1), shape `[1]`: uniform or logit-normal(0, 1), moved toward noise by `shift` (1 = not, as the reference trains).
+
+    Draws outside `times` (start included, end only where it is 1) are drawn again, so that what remains keeps the distribution's form.
+    """
+    first, last = times
+    while True:
+        time = torch.sigmoid(torch.randn(1, generator=generator)) if sampling == "logit-normal" else torch.rand(1, generator=generator)
+        time = shift * time / (1 + (shift - 1) * time)
+        if first <= time.item() and (time.item() < last or last == 1):
+            return time
 
 
 def add_noise(target: torch.Tensor, noise: torch.Tensor, time: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,78 @@
+"""What is known about a model before any of its files is opened: one frozen record per model. Light: no torch, no diffusers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Preset = dict[str, dict[str, Any]]
+"""Settings tables by room, as in a settings file."""
+
+CONFIGS = Path(__file__).parent / "configs"
+NONE_WHEN_ABSENT = ("image_dim", "added_kv_proj_dim", "pos_embed_seq_len")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The model's grid: `cell` pixels per latent cell, `group` frames per later latent frame, `token` pixels per token side,
+    `max_frames` (`group * k + 1`) it was trained for, and `area`, the pixels of a frame it works best at."""
+
+    cell: int
+    group: int
+    token: int
+    max_frames: int
+    area: int
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """One known model.
+
+    `loader` is `module:function`, called as `function(facts, source, device, dtype)` to get a `Family`; `preset` says what differs from
+    the settings' defaults. `repo` is the Hub repository and `layout` how it stores weights; `download_gb` is approximate. `config` names
+    the JSON file with the transformer's configuration, in `configs/` or anywhere (absolute path), that a checkpoint has to match. `parts`
+    are the subfolders that hold transformers: one, or the high-noise and the low-noise expert that meet at time `boundary`. `last_frame`:
+    the model is shown the last frame beside the first. `upstream` is where these facts come from.
+    """
+
+    name: str
+    summary: str
+    license: str
+    geometry: Geometry
+    loader: str
+    preset: Callable[[], Preset]
+    memory: str
+    repo: str = ""
+    layout: Literal["included", "diffusers", "original"] = "included"
+    download_gb: float = 0.0
+    config: str = ""
+    parts: tuple[str, ...] = ("transformer",)
+    text_length: int = 0
+    image_encoder: bool = False
+    last_frame: bool = False
+    boundary: float | None = None
+    upstream: str = ""
+
+    def transformer_config(self) -> dict[str, Any]:
+        """The transformer's configuration as this project ships it; empty when there is none to hold a checkpoint against."""
+        if not self.config:
+            return {}
+        found: dict[str, Any] = json.loads((CONFIGS / self.config).read_text("utf-8"))
+        return found
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Where a checkpoint's configuration departs from the wanted one, as `key found (wanted)`.
+
+    A key that the checkpoint leaves out stands for the class's default, which is None for image parts and as wanted otherwise.
+    """
+    out = []
+    for key, value in wanted.items():
+        own = found.get(key, None if key in NONE_WHEN_ABSENT else value)
+        own = list(own) if isinstance(own, tuple) else own
+        if own != value:
+            out.append(f"{key} {own} instead of {value}")
+    return out

@@ -1,0 +1,72 @@
+"""Training of a whole family: its experts in turn, each with a LoRA, a checkpoint and a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from lora_edit.models.family import Family
+from lora_edit.training.loop import OnStep, Stage, fit
+from lora_edit.training.lora import add_lora, load_lora, save_lora, set_strength
+from lora_edit.training.settings import LoraSettings, TrainingSettings
+
+
+class Files(Protocol):
+    """Where an expert's files are, by its `part`."""
+
+    def lora_file(self, part: str = "") -> Path:
+        """The LoRA."""
+        ...
+
+    def checkpoint_file(self, part: str = "") -> Path:
+        """The state of its training."""
+        ...
+
+
+def train_experts(
+    family: Family,
+    stages: Sequence[Stage],
+    settings: TrainingSettings,
+    lora: LoraSettings,
+    seed: int,
+    files: Files,
+    key: str,
+    metadata: dict[str, str],
+    on_step: OnStep,
+) -> tuple[list[float], list[tuple[str, int]]]:
+    """Fit and save a LoRA for each expert; returns all losses and the stages they belong to (name, steps).
+
+    Encode the stages' samples before: an expert may push the encoders off the device. A stopped run goes on where it was, as each
+    expert's checkpoint says how far it is. Raises `TrainingDiverged`.
+    """
+    losses: list[float] = []
+    done: list[tuple[str, int]] = []
+    for expert in family.experts():
+
+        def report(stage: str, step: int, total: int, loss: float, part: str = expert.part) -> None:
+            on_step(_named(stage, part), step, total, loss)
+
+        parameters = add_lora(expert, lora, seed)
+        losses += fit(expert, parameters, stages, settings, seed, files.checkpoint_file(expert.part), key, report)
+        done += [(_named(stage.name, expert.part), stage.steps) for stage in stages]
+        facts = {"expert": expert.part, "times": f"{expert.times[0]:g} {expert.times[1]:g}"} if expert.part else {}
+        save_lora(expert, files.lora_file(expert.part), metadata | facts)
+    return losses, done
+
+
+def load_experts(family: Family, lora: LoraSettings, seed: int, lora_file: Callable[[str], Path]) -> None:
+    """Put the saved LoRAs into the experts. Raises `ModelError` when one does not fit."""
+    for expert in family.experts():
+        add_lora(expert, lora, seed)
+        load_lora(expert, lora_file(expert.part))
+
+
+def set_strengths(family: Family, strength: float) -> None:
+    """How strongly the LoRAs act at generation."""
+    for expert in family.experts():
+        set_strength(expert, strength)
+
+
+def _named(stage: str, part: str) -> str:
+    return f"{stage}, {part}" if part else stage

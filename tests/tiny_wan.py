@@ -1,0 +1,90 @@
+"""Checkpoints of the catalogue's Wan models with their real classes and random weights, small enough for unit tests, as folders."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+
+from lora_edit.models.catalog.facts import ModelFacts
+from lora_edit.models.catalog.known import KNOWN
+from lora_edit.models.loading import Components
+
+WANS = {facts.name: facts for facts in KNOWN if facts.config}
+PICTURE, PATCH, WIDTH = 32, 16, 16
+TOKENS = (PICTURE // PATCH) ** 2 + 1
+"""Of one picture."""
+
+
+def tiny_config(facts: ModelFacts) -> dict[str, Any]:
+    """The catalogue's configuration with every width and depth made small; what tells the models apart stays."""
+    config = facts.transformer_config()
+    small = {
+        "num_attention_heads": 2, "attention_head_dim": 12, "text_dim": WIDTH, "freq_dim": 16, "ffn_dim": 32, "num_layers": 1,
+        "rope_max_seq_len": 64,
+    }  # fmt: skip
+    if config["image_dim"]:
+        small |= {"image_dim": WIDTH, "added_kv_proj_dim": 24}
+    if config["pos_embed_seq_len"]:
+        small |= {"pos_embed_seq_len": 2 * TOKENS}
+    return config | small
+
+
+def tiny_transformer(facts: ModelFacts) -> Any:
+    """The family's own class; everything that starts at zero is filled, so that it shows."""
+    config = tiny_config(facts)
+    transformer = getattr(diffusers, config.pop("_class_name"))(**config)
+    for parameter in transformer.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
+    return transformer.eval().requires_grad_(False)
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Whole words; the end of a prompt is no token of its own."""
+    words = ["<pad>", "<unk>", "p3rs0n,", "a", "red", "green", "coat"]
+    tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>")
+
+
+def tiny_components(facts: ModelFacts, seed: int = 0) -> Components:
+    """Every part of one model."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        vae = diffusers.AutoencoderKLWan(
+            base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+        )
+        text = UMT5Config(vocab_size=32, d_model=WIDTH, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
+        picture = CLIPVisionConfig(
+            hidden_size=WIDTH, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=PICTURE, patch_size=PATCH,
+            hidden_act="gelu",
+        )  # fmt: skip
+        return Components(
+            transformers=tuple(tiny_transformer(facts) for _ in facts.parts),
+            vae=vae.eval(),
+            text_encoder=UMT5EncoderModel(text).eval(),
+            tokenizer=tiny_tokenizer(),
+            image_encoder=CLIPVisionModel(picture).eval() if facts.image_encoder else None,
+        )
+
+
+def save_tiny(facts: ModelFacts, folder: Path) -> ModelFacts:
+    """Write the parts in diffusers' layout; returns the facts that the folder answers to, for clips of at most nine small frames."""
+    parts: Any = tiny_components(facts)
+    for name, transformer in zip(facts.parts, parts.transformers, strict=True):
+        transformer.save_pretrained(folder / name)
+    for name in ("vae", "text_encoder", "tokenizer", "image_encoder"):
+        if getattr(parts, name) is not None:
+            getattr(parts, name).save_pretrained(folder / name)
+    wanted = folder / "wanted.json"
+    wanted.write_text(json.dumps(tiny_config(facts)), "utf-8")
+    return replace(facts, config=str(wanted), geometry=replace(facts.geometry, max_frames=9, area=32 * 48))
