@@ -6,6 +6,8 @@ import importlib.util
 import re
 from pathlib import Path
 
+import pytest
+
 from source_tree import PACKAGE, ROOT, python_files, room_of
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -112,10 +114,11 @@ def test_the_import_table_is_written_down() -> None:
     assert rooms <= rows, f"no row for {sorted(rooms - rows)}"
 
 
-def test_settings_page_is_up_to_date() -> None:
-    """`docs/settings.md` says what the settings say."""
-    spec = importlib.util.spec_from_file_location("settings_page", ROOT / "tools" / "settings_page.py")
+@pytest.mark.parametrize("name", ["settings", "models"])
+def test_written_pages_are_up_to_date(name: str) -> None:
+    """`docs/settings.md` says what the settings say, `docs/models.md` what the catalogue says."""
+    spec = importlib.util.spec_from_file_location(f"{name}_page", ROOT / "tools" / f"{name}_page.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (ROOT / "docs" / "settings.md").read_text("utf-8") == module.page(), "run tools/settings_page.py"
+    assert (ROOT / "docs" / f"{name}.md").read_text("utf-8") == module.page(), f"run tools/{name}_page.py"

@@ -196,7 +196,7 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
         ([*EDIT, "--config", "missing.toml"], "missing.toml"),
         ([*EDIT, "--preset", "fast"], "standard"),
         ([*EDIT, "--mask-shape", "round"], "as-is"),
-        ([*EDIT, "--model", "wan2.1-i2v-480p"], "this version has tiny"),
+        ([*EDIT, "--model", "wan9"], "this version has tiny"),
         ([*EDIT, "--nonsense"], "--nonsense"),
         (EDIT[:-2], "--output"),
         (["edit", *EDIT[2:]], "SOURCE is missing"),
@@ -344,10 +344,30 @@ def test_models_agree_with_the_registry() -> None:
     assert (cards["tiny"].size, cards["wan2.1-i2v-480p"].size, cards["wan2.2-i2v-a14b"].size) == ("88x88", "832x480", "1280x720")
 
 
-def test_models_are_listed() -> None:
-    assert "tiny" in run("models").stdout
+def test_models_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lora_edit.models.catalog.known import KNOWN
+
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    listed = run("models").stdout
+    assert all(facts.name in listed for facts in KNOWN)
     assert "Apache-2.0" in run("models", "tiny").stdout
-    assert json.loads(run("models", "--json").stdout)["models"][0]["name"] == "tiny"
+    cards = {card["name"]: card for card in json.loads(run("models", "--json").stdout)["models"]}
+    assert list(cards) == [facts.name for facts in KNOWN]
+    assert (cards["tiny"]["weights"], cards["tiny"]["needs"]) == ("included", "edited first frame")
+    assert cards["wan2.1-i2v-480p"]["weights"] == "not here; about 90 GB"
+    assert cards["wan2.1-fun-1.3b"]["weights"] == "not here; about 20 GB, to be converted"
+    assert cards["wan2.1-flf2v"]["needs"] == "edited first frame, edited last frame, prompt"
+
+
+def test_a_downloaded_model_says_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--Wan-AI--Wan2.2-I2V-A14B-Diffusers" / "snapshots" / "abc"
+    for part in ("transformer", "transformer_2"):
+        assert "not here" in find_models("wan2.2-i2v-a14b")[0].weights, "both experts are needed"
+        (snapshot / part).mkdir(parents=True)
+        (snapshot / part / "config.json").write_text("{}")
+        (snapshot / part / "model.safetensors").write_text("")
+    assert find_models("wan2.2-i2v-a14b")[0].weights == f"in {snapshot}"
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -62,7 +62,7 @@ def build_wan(components: Components, facts: ModelFacts, device: torch.device, d
             WanParts(
                 name=facts.name,
                 geometry=facts.geometry,
-                transformer=settle(transformer, dtype),
+                transformer=sparing(settle(transformer, dtype)),
                 autoencoder=autoencoder,
                 embed_prompt=prompts,
                 embed_image=pictures,
@@ -79,6 +79,13 @@ def build_wan(components: Components, facts: ModelFacts, device: torch.device, d
         return staged(components.transformers[0], "", (0.0, 1.0))
     high, low = components.transformers
     return ExpertPair(staged(high, HIGH, (facts.boundary, 1.0)), staged(low, LOW, (0.0, facts.boundary)))
+
+
+def sparing(transformer: Any) -> nn.Module:
+    """The transformer with gradient checkpointing: training keeps one hidden state per block and computes the rest again."""
+    transformer.enable_gradient_checkpointing()
+    spared: nn.Module = transformer
+    return spared
 
 
 def load_components(facts: ModelFacts, source: str, device: torch.device, dtype: torch.dtype) -> Components:
@@ -99,7 +106,8 @@ def load_components(facts: ModelFacts, source: str, device: torch.device, dtype:
         parts = tuple(kind.from_pretrained(source, subfolder=part, torch_dtype=dtype, **place) for part in facts.parts)
         vae = diffusers.AutoencoderKLWan.from_pretrained(source, subfolder="vae", torch_dtype=torch.float32, **place)
         text_encoder = transformers.UMT5EncoderModel.from_pretrained(source, subfolder="text_encoder", dtype=dtype, **place)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, subfolder="tokenizer", **place)
+        # Told the encoder's configuration, it looks for none beside the tokenizer: there is none, which ends offline loading from the Hub.
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, subfolder="tokenizer", config=text_encoder.config, **place)
         image_encoder = None
         if facts.image_encoder:
             image_encoder = transformers.CLIPVisionModel.from_pretrained(source, subfolder="image_encoder", dtype=torch.float32, **place)

@@ -1,4 +1,8 @@
-"""The models that this version knows. Sizes of downloads are approximate: parameters times bytes."""
+"""The models that this version knows.
+
+Sizes of downloads are approximate: parameters times bytes. Memory is estimated for the most frames at the model's own area: bfloat16
+weights, one hidden state per block, and what one block needs while it is computed again.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,8 @@ AREA_540 = 544 * 960
 AREA_720 = 720 * 1280
 WAN_LOADER = "lora_edit.models.loading:load_wan"
 UMT5_LENGTH = 512
-MEMORY_14B = "48 GB GPU, 80 GB RAM (estimated)"
+MEMORY_480 = "about 60 GB GPU, 64 GB RAM"
+MEMORY_720 = "about 90 GB GPU, 64 GB RAM"
 
 TINY = ModelFacts(
     name="tiny",
@@ -30,7 +35,7 @@ WAN21_I2V_480P = ModelFacts(
     geometry=Geometry(cell=8, group=4, token=16, max_frames=81, area=AREA_480),
     loader=WAN_LOADER,
     preset=wan_480p_preset,
-    memory=MEMORY_14B,
+    memory=MEMORY_480,
     repo="Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
     layout="diffusers",
     download_gb=90,
@@ -47,7 +52,7 @@ WAN21_I2V_720P = ModelFacts(
     geometry=Geometry(cell=8, group=4, token=16, max_frames=81, area=AREA_720),
     loader=WAN_LOADER,
     preset=paper_preset,
-    memory="80 GB GPU, 80 GB RAM (estimated)",
+    memory=MEMORY_720,
     repo="Wan-AI/Wan2.1-I2V-14B-720P-Diffusers",
     layout="diffusers",
     download_gb=90,
@@ -64,7 +69,7 @@ WAN21_FLF2V = ModelFacts(
     geometry=Geometry(cell=8, group=4, token=16, max_frames=81, area=AREA_720),
     loader=WAN_LOADER,
     preset=wan_flf2v_preset,
-    memory="80 GB GPU, 80 GB RAM (estimated)",
+    memory=MEMORY_720,
     repo="Wan-AI/Wan2.1-FLF2V-14B-720P-diffusers",
     layout="diffusers",
     download_gb=90,
@@ -82,7 +87,7 @@ WAN21_FUN_1_3B = ModelFacts(
     geometry=Geometry(cell=8, group=4, token=16, max_frames=81, area=AREA_480),
     loader=WAN_LOADER,
     preset=wan_480p_preset,
-    memory="16 GB GPU, 32 GB RAM (estimated)",
+    memory="about 16 GB GPU, 32 GB RAM",
     repo="alibaba-pai/Wan2.1-Fun-1.3B-InP",
     layout="original",
     download_gb=20,
@@ -99,7 +104,7 @@ WAN21_FUN_14B = ModelFacts(
     geometry=Geometry(cell=8, group=4, token=16, max_frames=81, area=AREA_480),
     loader=WAN_LOADER,
     preset=wan_480p_preset,
-    memory=MEMORY_14B,
+    memory=MEMORY_480,
     repo="alibaba-pai/Wan2.1-Fun-14B-InP",
     layout="original",
     download_gb=50,
@@ -116,7 +121,7 @@ SKYREELS_V2_I2V = ModelFacts(
     geometry=Geometry(cell=8, group=4, token=16, max_frames=97, area=AREA_540),
     loader=WAN_LOADER,
     preset=paper_preset,
-    memory=MEMORY_14B,
+    memory="about 70 GB GPU, 64 GB RAM",
     repo="Skywork/SkyReels-V2-I2V-14B-540P-Diffusers",
     layout="diffusers",
     download_gb=90,
@@ -133,7 +138,7 @@ WAN22_I2V_A14B = ModelFacts(
     geometry=Geometry(cell=8, group=4, token=16, max_frames=81, area=AREA_720),
     loader=WAN_LOADER,
     preset=wan22_a14b_preset,
-    memory="80 GB GPU, 96 GB RAM (estimated)",
+    memory="about 80 GB GPU, 96 GB RAM",
     repo="Wan-AI/Wan2.2-I2V-A14B-Diffusers",
     layout="diffusers",
     download_gb=126,

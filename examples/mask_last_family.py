@@ -1,0 +1,99 @@
+"""A model family in one file: `lora-edit edit --model mask_last_family:FACTS ...` with this folder on PYTHONPATH.
+
+Its transformer takes [noise | V_cond latents | one mask channel], the order of HunyuanVideo's `latent_concat`, where Wan takes
+[noise | mask | latents]. The weights are random: this shows where a family's pieces go, not what a trained one can do.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import WanTransformer3DModel
+
+from lora_edit.conditioning.sample import Sample
+from lora_edit.models.block_codec import BlockCodec
+from lora_edit.models.catalog.facts import Geometry, ModelFacts, Preset
+from lora_edit.models.family import EncodedSample
+from lora_edit.models.packing import pack_mask
+
+CHANNELS, WIDTH = 16, 24
+TARGETS = {
+    "attention+ffn": r"blocks\.\d+\.(attn1\.to_[qkv]|ffn\.net\.2)",
+    "attention": r"blocks\.\d+\.attn1\.to_[qkv]",
+    "query+key": r"blocks\.\d+\.attn1\.to_[qk]",
+}
+"""Which linears a LoRA may sit on, as regular expressions over module names, for each value of `lora.targets`."""
+
+
+def preset() -> Preset:
+    """What differs from the settings' defaults."""
+    return {"generation": {"guidance_scale": 1.0, "steps": 10}}
+
+
+FACTS = ModelFacts(
+    name="mask-last",
+    summary="an example with random weights; ignores prompts",
+    license="Apache-2.0",
+    geometry=Geometry(cell=8, group=4, token=8, max_frames=17, area=64 * 64),
+    loader="mask_last_family:load",
+    preset=preset,
+    memory="1 GB, CPU",
+)
+
+
+class MaskLast:
+    """The family, and its only expert: one transformer for all times."""
+
+    name, geometry, last_frame = FACTS.name, FACTS.geometry, False
+    z_dim = CHANNELS
+    part, times = "", (0.0, 1.0)
+
+    def __init__(self, transformer: WanTransformer3DModel, codec: BlockCodec, device: torch.device) -> None:
+        self.transformer, self.codec, self.device, self.lora_targets = transformer, codec, device, TARGETS
+
+    def experts(self) -> tuple[MaskLast, ...]:
+        """What LoRAs are fitted to."""
+        return (self,)
+
+    def to_device(self) -> None:
+        """It is there from the start."""
+
+    def encode_prompt(self, prompt: str) -> torch.Tensor:
+        """Nothing, as one token."""
+        return torch.zeros(1, 1, WIDTH, device=self.device)
+
+    @torch.no_grad()
+    def encode_sample(self, sample: Sample) -> EncodedSample:
+        """Latents of V_cond, then 1 where all of a latent cell's frames are given."""
+        given = pack_mask(sample.m_cond[None].to(self.device), FACTS.geometry.cell, FACTS.geometry.group).amin(1, keepdim=True)
+        latents = self.codec.encode(sample.v_cond[None].to(self.device))
+        return EncodedSample(
+            condition=torch.cat([latents, given], 1),
+            generate=1 - given,
+            prompt_embeds=self.encode_prompt(sample.prompt),
+            target=None if sample.v_target is None else self.codec.encode(sample.v_target[None].to(self.device)),
+        )
+
+    def predict_velocity(self, latents: torch.Tensor, time: torch.Tensor, encoded: EncodedSample) -> torch.Tensor:
+        """Velocity, noise minus data; the one place that training and generation ask."""
+        return self.transformer(torch.cat([latents, encoded.condition], 1), time * 1000, encoded.prompt_embeds, return_dict=False)[0]
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """To pixels on the CPU."""
+        return self.codec.decode(latents)[0].cpu()
+
+    def fingerprint(self) -> str:
+        """Of the weights: here there is one set of them."""
+        return "mask-last-1"
+
+
+def load(facts: ModelFacts, source: str, device: torch.device, dtype: torch.dtype) -> MaskLast:
+    """Called once the model is asked for; a real family reads `source`, a folder or a Hub repository, here."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformer = WanTransformer3DModel(
+            patch_size=(1, 1, 1), num_attention_heads=2, attention_head_dim=WIDTH // 2, in_channels=2 * CHANNELS + 1, out_channels=CHANNELS,
+            text_dim=WIDTH, freq_dim=16, ffn_dim=2 * WIDTH, num_layers=2, rope_max_seq_len=64,
+        )  # fmt: skip
+        codec = BlockCodec(z_dim=CHANNELS, cleaner_width=4, cleaner_depth=1)
+    return MaskLast(transformer.to(device).eval().requires_grad_(False), codec.to(device).eval().requires_grad_(False), device)

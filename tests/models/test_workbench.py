@@ -1,0 +1,117 @@
+"""One large module on the device at a time, in the number format that each parameter needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from lora_edit.conditioning.method import motion
+from lora_edit.models.experts import ExpertPair
+from lora_edit.models.loading import build_wan
+from lora_edit.models.precision import kept_in_fp32, settle
+from lora_edit.models.workbench import Workbench
+from lora_edit.training.lora import add_lora
+from lora_edit.training.loss import velocity_loss
+from lora_edit.training.settings import LoraSettings, TrainingSettings
+from tiny_wan import WANS, tiny_components, tiny_transformer
+
+
+class Traveller(nn.Module):
+    """Notes where it is sent."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        super().__init__()
+        self.name, self.log = name, log
+
+    def to(self, device: Any) -> Any:
+        """Nothing moves."""
+        self.log.append(f"{self.name} {device}")
+        return self
+
+
+def test_the_next_module_sends_the_last_one_away_first() -> None:
+    """So that the two are never there together; one that is there stays."""
+    log: list[str] = []
+    encoder, transformer = Traveller("encoder", log), Traveller("transformer", log)
+    bench = Workbench(torch.device("meta"))
+    for module in (encoder, encoder, transformer, transformer, encoder):
+        bench.take(module)
+    assert log == ["encoder meta", "encoder cpu", "transformer meta", "transformer cpu", "encoder meta"]
+
+
+def test_an_optimiser_keeps_its_hold_when_modules_move() -> None:
+    """`to` changes a parameter's data, not the parameter."""
+    module = nn.Linear(2, 2)
+    before = list(module.parameters())
+    bench = Workbench(torch.device("cpu"))
+    bench.take(module)
+    bench.take(nn.Linear(2, 2))
+    assert all(a is b for a, b in zip(before, module.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["wan2.1-i2v-480p", "skyreels-v2-i2v"])
+def test_norms_times_and_the_rotary_table_stay_in_float32(name: str) -> None:
+    """Also after somebody's `.to(bfloat16)`, which rounds them all; the rest is in the wanted format, and it computes."""
+    exact = tiny_transformer(WANS[name])
+    tables = [table.clone() for table in exact.rope.buffers()]
+    rounded: Any = settle(exact.to(torch.bfloat16), torch.bfloat16)
+    kept = {key for key, value in rounded.named_parameters() if value.dtype == torch.float32}
+    assert kept == {key for key, _ in rounded.named_parameters() if kept_in_fp32(rounded, key)}
+    assert kept >= {"condition_embedder.time_embedder.linear_1.weight", "scale_shift_table", "blocks.0.scale_shift_table"}
+    assert "blocks.0.norm2.weight" in kept
+    assert "blocks.0.attn1.to_q.weight" not in kept and "patch_embedding.weight" not in kept
+    assert all(torch.equal(table, own) for table, own in zip(tables, rounded.rope.buffers(), strict=True))
+    assert not any(parameter.requires_grad for parameter in rounded.parameters())
+    out = rounded(
+        torch.zeros(1, 36, 1, 4, 4, dtype=torch.bfloat16), torch.tensor([500.0]), torch.zeros(1, 512, 16, dtype=torch.bfloat16),
+        encoder_hidden_states_image=torch.zeros(1, 5, 16, dtype=torch.bfloat16), return_dict=False,
+    )[0]  # fmt: skip
+    assert out.shape == (1, 16, 1, 4, 4) and out.isfinite().all()
+
+
+def test_the_pair_changes_experts_at_the_boundary() -> None:
+    """0.9 belongs to the high-noise expert, as in diffusers; a batch may not straddle; both decide the fingerprint."""
+    facts = WANS["wan2.2-i2v-a14b"]
+    pair = build_wan(tiny_components(facts), facts, torch.device("cpu"), torch.float32)
+    assert isinstance(pair, ExpertPair)
+    high, low = pair.experts()
+    assert (high.times, low.times) == ((0.9, 1.0), (0.0, 0.9))
+    for time, expert in ((1.0, high), (0.9, high), (0.8999, low), (0.0, low)):
+        assert pair.at(torch.tensor([time])) is expert
+    with pytest.raises(AssertionError, match="cross the boundary"):
+        pair.at(torch.tensor([0.95, 0.5]))
+    with torch.no_grad():
+        next(low.transformer.parameters()).add_(1)
+    again = build_wan(tiny_components(facts), facts, torch.device("cpu"), torch.float32)
+    assert low.fingerprint() != again.experts()[1].fingerprint() and pair.fingerprint() != again.fingerprint()
+    assert high.fingerprint() == again.experts()[0].fingerprint()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["wan2.1-flf2v", "skyreels-v2-i2v"])
+def test_checkpointing_changes_no_gradient(name: str) -> None:
+    """A LoRA's gradients with and without, bit for bit; each block is computed twice."""
+    parts = tiny_components(WANS[name])
+    family = build_wan(parts, WANS[name], torch.device("cpu"), torch.float32)
+    expert = family.experts()[0]
+    parameters = add_lora(expert, LoraSettings(rank=2), 0)
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.add_(0.01)
+    clip = torch.rand(3, 5, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    sample = family.encode_sample(motion(clip, torch.ones(5, 32, 32, dtype=torch.bool)))
+    calls: list[int] = []
+    transformer: Any = expert.transformer
+    transformer.blocks[0].attn1.to_q.register_forward_pre_hook(lambda *_: calls.append(1))
+    grads = []
+    for checkpointed in (True, False):
+        if not checkpointed:
+            transformer.disable_gradient_checkpointing()
+        velocity_loss(expert, sample, TrainingSettings(), torch.Generator().manual_seed(3)).backward()  # type: ignore[no-untyped-call]
+        grads.append([parameter.grad for parameter in parameters.values()])
+        for parameter in parameters.values():
+            parameter.grad = None
+    assert all(torch.equal(a, b) and a.any() for a, b in zip(*grads, strict=True))
+    assert len(calls) == 3

@@ -1,0 +1,88 @@
+"""A family of two experts: each is trained at its own times, stopped and resumed, saved and loaded by itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lora_edit.conditioning.method import motion
+from lora_edit.errors import ModelError
+from lora_edit.models.experts import HIGH, LOW, ExpertPair
+from lora_edit.models.wan import WanFamily
+from lora_edit.run import Run
+from lora_edit.training.experts import load_experts, set_strengths, train_experts
+from lora_edit.training.loop import Stage
+from lora_edit.training.noise import draw_time
+from lora_edit.training.settings import LoraSettings, TrainingSettings
+from tiny_random import tiny_random_family
+
+SETTINGS = TrainingSettings(learning_rate=3e-3, batch_size=1, checkpoint_every=2)
+LORA = LoraSettings(rank=2)
+
+
+def pair() -> ExpertPair:
+    """Two random experts that meet at 0.9."""
+    high, low = (
+        WanFamily(replace(tiny_random_family(seed).parts, part=part, times=times))
+        for seed, part, times in ((0, HIGH, (0.9, 1.0)), (1, LOW, (0.0, 0.9)))
+    )
+    return ExpertPair(high, low)
+
+
+def train(family: ExpertPair, folder: Path, stop: tuple[str, int] | None = None) -> list[float]:
+    """Three steps each; optionally die after one."""
+    clip = torch.rand(3, 5, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mask = torch.zeros(5, 16, 16, dtype=torch.bool)
+    mask[:, :8, :8] = True
+    stage = Stage("motion", [family.encode_sample(motion(clip, mask))], [1.0], 3)
+
+    def on_step(name: str, done: int, total: int, loss: float) -> None:
+        if (name, done) == stop:
+            raise KeyboardInterrupt
+
+    return train_experts(family, [stage], SETTINGS, LORA, 0, Run(folder), "key", {"base_model": "random"}, on_step)[0]
+
+
+@pytest.mark.parametrize("stop", [("motion, high-noise", 1), ("motion, high-noise", 3), ("motion, low-noise", 2)])
+def test_a_run_that_was_stopped_in_either_expert_goes_on_where_it_was(tmp_path: Path, stop: tuple[str, int]) -> None:
+    """To the same bytes."""
+    whole = train(pair(), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(pair(), tmp_path / "cut", stop)
+    assert train(pair(), tmp_path / "cut") == whole and len(whole) == 6
+    for part in (HIGH, LOW):
+        assert Run(tmp_path / "cut").lora_file(part).read_bytes() == Run(tmp_path / "whole").lora_file(part).read_bytes()
+
+
+def test_loras_come_back_to_their_own_experts(tmp_path: Path) -> None:
+    """The same velocities on both sides of the boundary; at strength 0 the base model's; one file for the other is noticed."""
+    trained, opened, base = pair(), pair(), pair()
+    train(trained, tmp_path)
+    load_experts(opened, LORA, 9, Run(tmp_path).lora_file)
+    sample = opened.encode_sample(motion(torch.zeros(3, 5, 16, 16), torch.ones(5, 16, 16, dtype=torch.bool)))
+    noise = torch.randn((1, 8, *sample.latent_shape), generator=torch.Generator().manual_seed(0))
+    for value in (0.95, 0.5):
+        time = torch.tensor([value])
+        assert torch.equal(trained.predict_velocity(noise, time, sample), opened.predict_velocity(noise, time, sample))
+        assert not torch.equal(base.predict_velocity(noise, time, sample), opened.predict_velocity(noise, time, sample))
+    set_strengths(opened, 0.0)
+    for value in (0.95, 0.5):
+        time = torch.tensor([value])
+        torch.testing.assert_close(base.predict_velocity(noise, time, sample), opened.predict_velocity(noise, time, sample))
+    with pytest.raises(ModelError, match="not a readable LoRA file"):
+        load_experts(pair(), LORA, 0, lambda part: tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "logit-normal"])
+@pytest.mark.parametrize("shift", [1.0, 5.0])
+def test_times_of_an_expert_keep_the_distributions_form(sampling: str, shift: float) -> None:
+    """All lie in its range, and are spread as those of a whole model that fall there; all times are drawn as before."""
+    generator = torch.Generator().manual_seed(0)
+    every = torch.cat([draw_time(sampling, shift, generator) for _ in range(8000)])
+    for first, last in ((0.9, 1.0), (0.0, 0.9)):
+        own = torch.cat([draw_time(sampling, shift, generator, (first, last)) for _ in range(800)])
+        assert own.min() >= first and own.max() < last
+        assert own.mean().item() == pytest.approx(every[(every >= first) & (every < last)].mean().item(), abs=0.05 * (last - first))

@@ -1,0 +1,116 @@
+"""Write `docs/models.md` from the catalogue: `PYTHONPATH=src python tools/models_page.py`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lora_edit.config import EditSettings, resolve
+from lora_edit.models.catalog.facts import ModelFacts
+from lora_edit.models.catalog.known import KNOWN
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "models.md"
+EMBEDDED = ROOT / "src" / "lora_edit" / "models" / "weights" / "tiny" / "transformer" / "config.json"
+HEAD = """# Models
+
+`lora-edit models` lists them, with what of them lies on this machine. This page is written by `tools/models_page.py` from
+`src/lora_edit/models/catalog/known.py`.
+"""
+GRID = """
+## What each takes
+
+Input channels are noise, mask and condition latents, in this order. A stride is pixels per latent cell, and frames per latent frame
+behind the first. Frames are the most it takes at once (always `4 k + 1`; longer clips are made window by window), and the area is a
+frame's that it works best at: frames of any shape are scaled to it, in whole tokens.
+
+| model | input channels | stride | token | frames | area | text tokens | image encoder | upstream |
+|---|---|---|---|---|---|---|---|---|
+"""
+DEFAULTS = """
+## Defaults
+
+What is not set here is as in [settings.md](settings.md) for every model, the paper's. Download sizes are approximate; memory is
+estimated, but for the embedded model's.
+
+| model | steps | shift | guidance | LoRA rate | download | memory | licence | weights |
+|---|---|---|---|---|---|---|---|---|
+"""
+TAIL = """
+## Where weights come from
+
+`--model` takes one of the names above, a folder in diffusers' layout, a Hub repository, or `NAME@FOLDER`: that model, from there. Several
+models share one shape (both sizes of Wan2.1-I2V, and Fun 14B); a folder that could be any of them asks for `NAME@FOLDER`. What a folder
+holds is read from its `config.json` files and compared with the configuration kept here (`src/lora_edit/models/catalog/configs/`);
+another family or another shape is refused in one line, before any weights are read. A repository that is not on this machine is
+downloaded by the Hub's library, unless `HF_HUB_OFFLINE=1`.
+
+The Fun models are published as single files in Wan's own layout, which this version does not read; diffusers'
+`scripts/convert_wan_to_diffusers.py` makes folders of Wan's files.
+
+## One by one
+
+- **wan2.1-i2v-480p, wan2.1-i2v-720p.** The paper's base model and its larger sister. The image encoder sees the first frame squeezed into
+  a square, as in training, not cut to one.
+- **wan2.1-flf2v.** Shown the last frame beside the first, in the mask, in V_cond and by the image encoder. The edited last frame is given
+  as an anchor (`--anchor 48=last.png` for 49 frames), and the clip has to fit one window. In training each window's last frame is given
+  too, so that what the model is told stays the same.
+- **wan2.1-fun-1.3b, wan2.1-fun-14b.** Pretrained with masks, so they know the task before the LoRA. Upstream's masks have soft edges, and
+  with nothing given its condition latents are zeros; ours have whole cells, and frame 0 is always given.
+- **skyreels-v2-i2v.** Wan2.1 trained further at 24 frames per second, up to 97 frames.
+- **wan2.2-i2v-a14b.** Two transformers of 14 billion parameters: one for times of 0.9 and above, one below. Each gets a LoRA of its own
+  (`lora/edit-high-noise.safetensors`, `lora/edit-low-noise.safetensors`), trained in turn at its own times only, so training takes twice
+  as long. There is no image encoder.
+
+Text and image encoders and transformers take turns on the device; the autoencoder stays, in float32. Norms, time embedding and modulation
+tables stay in float32 in a bfloat16 model, as diffusers keeps them.
+"""
+
+
+def grid_row(facts: ModelFacts) -> str:
+    """One row of the first table."""
+    config, geometry = facts.transformer_config() or json.loads(EMBEDDED.read_text("utf-8")), facts.geometry
+    latents = config["out_channels"]
+    channels = f"{config['in_channels']} = {latents} + {geometry.group} + {latents}"
+    pictures = "CLIP ViT-H/14, both ends" if facts.last_frame else "CLIP ViT-H/14" if facts.image_encoder else "none"
+    cells = [
+        f"`{facts.name}`",
+        channels,
+        f"{geometry.cell}x{geometry.cell}, {geometry.group}",
+        f"{geometry.token}x{geometry.token}",
+        str(geometry.max_frames),
+        f"{geometry.area:,}",
+        str(facts.text_length or "none"),
+        pictures,
+        f"`{facts.upstream}`",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def defaults_row(facts: ModelFacts) -> str:
+    """One row of the second table."""
+    settings: EditSettings = resolve({"input": {"source": "-", "first_frame": "-"}, "model": facts.name})
+    generation = settings.generation
+    weights = f"[{facts.repo}](https://huggingface.co/{facts.repo})" if facts.repo else "included"
+    cells = [
+        f"`{facts.name}`",
+        str(generation.steps),
+        f"{generation.shift:g}",
+        f"{generation.guidance_scale:g}",
+        f"{settings.training.learning_rate:g}",
+        f"{facts.download_gb:g} GB" if facts.download_gb else "none",
+        facts.memory,
+        facts.license,
+        weights,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def page() -> str:
+    """The page's text."""
+    grid, defaults = ("\n".join(row(facts) for facts in KNOWN) for row in (grid_row, defaults_row))
+    return f"{HEAD}{GRID}{grid}\n{DEFAULTS}{defaults}\n{TAIL}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")
