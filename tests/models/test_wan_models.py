@@ -162,3 +162,13 @@ def test_generating_again_needs_no_training(done: Done) -> None:
     assert all(path.read_bytes() == before for path, before in loras)
     assert not torch.equal(read_video(result.output).frames, read_video(done.folder / "out.mkv").frames)
     assert json.loads((done.folder / "run" / "manifest.json").read_text())["training_key"]
+
+
+def test_an_estimate_counts_every_experts_steps(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three motion steps and one of appearance for each expert; one window of two steps of two passes."""
+    clip = pipeline.check(done.settings)
+    ticks = iter(range(100))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
+    found = pipeline.estimate(done.settings, clip)
+    assert found.seconds_train == pytest.approx(4 * len(done.facts.parts) + 0.1)
+    assert found.seconds_generate == 2 * 2 * found.windows == 4

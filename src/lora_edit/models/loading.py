@@ -28,7 +28,7 @@ from lora_edit.models.workbench import Workbench
 class Components:
     """A checkpoint's modules as diffusers and transformers load them; `transformers` in the order of `ModelFacts.parts`."""
 
-    transformers: tuple[nn.Module, ...]
+    transformers: tuple[Any, ...]
     vae: nn.Module
     text_encoder: nn.Module
     tokenizer: Callable[..., Any]
