@@ -156,8 +156,10 @@ def test_faults_are_found_before_a_model_loads(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(pipeline, "open_family", lambda settings: pytest.fail("a model was loaded"))
     source = make_source(tmp_path)
     good = settings_for(tmp_path, source)
+    unchanged = tmp_path / "same.png"
+    save_image(unchanged, read_video(source).frames[0])
     with pytest.raises(MaskError, match="--box"):
-        pipeline.check(good.model_copy(update={"input": good.input.model_copy(update={"boxes": ()})}))
+        pipeline.check(good.model_copy(update={"input": good.input.model_copy(update={"boxes": (), "first_frame": unchanged})}))
     late = good.input.boxes[0].model_copy(update={"frame": 40})
     with pytest.raises(MaskError):
         pipeline.check(good.model_copy(update={"input": good.input.model_copy(update={"boxes": (late,)})}))

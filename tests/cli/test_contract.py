@@ -36,7 +36,7 @@ RUN = {
 CONTRACT: dict[str, set[str]] = {
     "edit": RUN,
     "new": RUN,
-    "mask": {"SOURCE", "--box", "--point", "--not-point", "--object", "--output", "--overwrite"},
+    "mask": {"SOURCE", "--box", "--first-frame", "--point", "--not-point", "--object", "--output", "--overwrite"},
     "train": {"RUN"},
     "generate": {"RUN", "--output", "--seed", "--first-frame", "--overwrite", "--json"},
     "preview": REGION | {"--output", "--overwrite"},
@@ -183,8 +183,7 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (EDIT[:4] + EDIT[6:], "all-white image"),
-        ([*EDIT, "--mask", "m.png"], "given twice"),
+        ([*EDIT, "--mask", "m.png"], "all-white image"),
         ([*EDIT[:4], "--point", "3,4", *EDIT[6:]], "segmentation is not in this version; use --box or --mask"),
         ([*EDIT, "--box", "1,2,3"], "write X,Y,W,H[:FRAME]"),
         ([*EDIT, "--reference", "four.png"], "write N=IMAGE"),

@@ -15,7 +15,7 @@ import typer
 from lora_edit.cli.failures import Session
 from lora_edit.errors import MaskError, SettingsError
 
-WHERE = "Where to edit (exactly one of --mask, --box, --point)"
+WHERE = "Where to edit (at most one of --mask, --box, --point; without any, what the edited first frame changes is followed)"
 EDITED = "Edited frames"
 CLIP = "Range of the source"
 RESULT = "Result"

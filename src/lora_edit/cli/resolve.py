@@ -13,7 +13,7 @@ from lora_edit.errors import MaskError, SettingsError, VideoError
 
 NO_SEGMENTATION = "segmentation is not in this version; use --box or --mask"
 WHERE_HELP = (
-    "give exactly one of --mask PATH (white = edit; a video, a folder of images or one image) and --box X,Y,W,H[:FRAME]; "
+    "give one of --mask PATH (white = edit; a video, a folder of images or one image) and --box X,Y,W,H[:FRAME]; "
     "to edit whole frames, give an all-white image as --mask"
 )
 
@@ -43,8 +43,8 @@ def _resolve(tables: dict[str, Any], assignments: list[str]) -> EditSettings:
         raise SettingsError("SOURCE is missing; give the clip to edit: a video, a folder of images or a GIF")
     if not given.get("first_frame"):
         raise SettingsError("the edited first frame is missing; give it as --first-frame IMAGE")
-    if bool(given.get("mask")) == bool(given.get("boxes")):
-        raise MaskError(f"where to edit is {'given twice' if given.get('mask') else 'missing'}; {WHERE_HELP}")
+    if given.get("mask") and given.get("boxes"):
+        raise MaskError(f"where to edit is given twice; {WHERE_HELP}")
     return resolve(tables, assignments)
 
 
