@@ -33,7 +33,7 @@ def test_every_study_has_rows_for_its_claims(name: str, monkeypatch: pytest.Monk
     trial = quick_trial()
     monkeypatch.setattr(Trial, "train", lambda self, *a, **k: [self.settings(*a)])
     monkeypatch.setattr(Trial, "learn_appearance", lambda self, n, *a: [self.settings(*a)])
-    monkeypatch.setattr(Trial, "generate", lambda self, label, *a: experiments.Outcome(label, self.edit.truth, self.edit.truth))
+    monkeypatch.setattr(Trial, "generate", lambda self, label, *a, **k: experiments.Outcome(label, self.edit.truth, self.edit.truth))
     labels = [outcome.label for outcome in study.rows(trial)]
     assert len(labels) == len(set(labels)) >= 2
     assert {c.better for c in study.claims} | {c.worse for c in study.claims} | set(study.paper) <= set(labels)
