@@ -11,12 +11,14 @@ from typing import Any, cast
 
 import torch
 from diffusers import WanTransformer3DModel
+from safetensors.torch import load_file
 
 from lora_edit.models.block_codec import BlockCodec
 from lora_edit.models.family import Geometry
 from lora_edit.models.wan import WanFamily, WanParts
 
 WEIGHTS = Path(__file__).parent / "weights" / "tiny"
+CARRIED_STD = "carried_std.safetensors"
 GEOMETRY = Geometry(cell=8, group=4, token=8, max_frames=17, area=88 * 88)
 
 
@@ -60,6 +62,6 @@ def load_tiny(device: torch.device, dtype: torch.dtype, folder: Path = WEIGHTS) 
             embed_image=None,
             device=device,
             dtype=torch.float32,
-            carries=True,
+            carried_std=load_file(folder / CARRIED_STD)["std"].to(device),
         )
     )
