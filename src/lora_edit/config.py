@@ -80,9 +80,10 @@ def tiny_preset() -> dict[str, dict[str, Any]]:
             "schedule": "linear",
             "shift": 8.0,
             "motion_steps": 160,
-            "appearance_steps": 60,
-            "motion_share": 0.7,
+            "appearance_steps": 160,
+            "motion_share": 0.4,
         },
+        "method": {"appearance_mask": "after-first"},
         "generation": {"steps": 1, "guidance_scale": 1.0, "shift": 1.0},
     }
 

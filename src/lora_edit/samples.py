@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from lora_edit.canvas import Canvas, make_canvas
-from lora_edit.conditioning.method import APPEARANCE, INFERENCE, MOTION
+from lora_edit.conditioning.baselines import APPEARANCE, INFERENCE, MOTION
+from lora_edit.conditioning.method import appearance_after_first
 from lora_edit.conditioning.recolour import changed_region, draw_colour_map, draw_texture, recolour
 from lora_edit.conditioning.sample import Sample
 from lora_edit.conditioning.windows import Window, inference_windows, training_windows
@@ -85,12 +86,16 @@ def motion_samples(family: Family, canvas: Canvas, settings: EditSettings) -> tu
 
 
 def appearance_samples(family: Family, canvas: Canvas, settings: EditSettings) -> list[EncodedSample]:
-    """One single-frame sample for each edited later frame (paper 3.3.2)."""
-    build = APPEARANCE[settings.method.appearance_mask]
-    return [
-        family.encode_sample(build(canvas.source[:, number], picture, canvas.edit_mask[number], caption(settings)))
-        for number, picture in sorted(canvas.references.items())
-    ]
+    """One sample for each edited later frame: a single frame (paper 3.3.2), or two latent frames (`appearance_after_first`)."""
+    text, group, how = caption(settings), family.geometry.group, settings.method.appearance_mask
+
+    def sample(number: int, picture: torch.Tensor) -> Sample:
+        if how != "after-first":
+            return APPEARANCE[how](canvas.source[:, number], picture, canvas.edit_mask[number], text)
+        source, mask, boxes = canvas.window((0, *[number] * group), group)
+        return appearance_after_first(source, canvas.first_frame, picture, mask, text, boxes)
+
+    return [family.encode_sample(sample(number, picture)) for number, picture in sorted(canvas.references.items())]
 
 
 def _inference_sample(canvas: Canvas, window: Window, made: torch.Tensor, settings: EditSettings, group: int) -> Sample:

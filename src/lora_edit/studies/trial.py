@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -67,6 +67,18 @@ class Trial:
         settings = self.settings(*assignments)
         last = training_stages(self.family, self._canvas(settings, references), settings)[-1:]
         fit(self.family, lora_parameters(self.family), last, settings.training, settings.seed + 1, None, "", lambda *_: None)
+
+    def keep(self) -> Callable[[], None]:
+        """Remember the LoRA as it is; the function returned brings it back."""
+        parameters = lora_parameters(self.family)
+        values = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+        @torch.no_grad()
+        def bring_back() -> None:
+            for name, parameter in parameters.items():
+                parameter.copy_(values[name])
+
+        return bring_back
 
     def forget(self) -> None:
         """Back to the base model."""
