@@ -43,6 +43,12 @@ class Clip:
         later = [t for frames in (self.references, self.anchors) for n in sorted(frames) for t in (str(n), frames[n])]
         return content_hash(self.video.frames, self.edit_mask.frames, self.first_frame, *later)
 
+    def hashes(self) -> dict[str, str]:
+        """Hashes of the single inputs, by name."""
+        later = {f"{kind}_{n}": t for kind, of in (("reference", self.references), ("anchor", self.anchors)) for n, t in of.items()}
+        named = {"source": self.video.frames, "edit_mask": self.edit_mask.frames, "first_frame": self.first_frame, **later}
+        return {name: content_hash(pixels) for name, pixels in named.items()}
+
 
 def read_inputs(settings: EditSettings) -> Clip:
     """Read and check everything. Raises `InputError` kin; loads no model."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -33,6 +35,29 @@ def training_facts(settings: EditSettings) -> tuple[str, ...]:
     """Every setting that decides the LoRA, for its cache key."""
     parts = (settings.training, settings.lora, settings.method, settings.masks, settings.compositing)
     return (*(repr(part) for part in parts), caption(settings), str(settings.seed))
+
+
+def lora_metadata(
+    settings: EditSettings, clip: Clip, family: Family, key: str, time_range: tuple[float, float] = (0.0, 1.0)
+) -> dict[str, str]:
+    """What a LoRA file says about its making; the same training gives the same words. `time_range` is that of one expert among two."""
+    lora = settings.lora
+    recipe = {room: getattr(settings, room).model_dump(mode="json") for room in ("method", "training", "lora", "masks")}
+    facts: dict[str, object] = {
+        "software": f"lora-edit {version('lora-edit')}",
+        "base_model": family.name,
+        "base_fingerprint": family.fingerprint(),
+        "method": settings.method.conditioning,
+        "settings": json.dumps(recipe, sort_keys=True),
+        "prompt": caption(settings),
+        "seed": settings.seed,
+        "rank": lora.rank,
+        "alpha": f"{lora.alpha or lora.rank:g}",
+        "time_range": f"{time_range[0]:g}-{time_range[1]:g}",
+        "training_key": key,
+        **{f"{name}_hash": value for name, value in clip.hashes().items()},
+    }
+    return {name: str(value) for name, value in facts.items()}
 
 
 def place(family: Family, clip: Clip, settings: EditSettings) -> Canvas:

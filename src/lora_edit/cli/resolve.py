@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_edit.cli.known_models import require_model
-from lora_edit.cli.options import Preset, RegionOptions, RunOptions, parse_boxes, parse_keyframes
+from lora_edit.cli.options import Preset, RegionOptions, RunOptions, parse_boxes, parse_keyframes, parse_loras
 from lora_edit.config import EditSettings, merge, read_toml, resolve
 from lora_edit.errors import MaskError, SettingsError, VideoError
 
@@ -78,6 +78,7 @@ def method_tables(options: RunOptions) -> dict[str, Any]:
         "prompt": options.prompt,
         "seed": options.seed,
         "video": {"codec": options.codec and options.codec.value},
+        "generation": {"loras": [{"file": str(file), "strength": strength} for file, strength in parse_loras(options.lora)] or None},
         "compositing": {"enabled": False if options.no_composite else None},
     }
     return given_only(tables)
@@ -90,7 +91,7 @@ def given_only(tables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_tables(path: Path | None) -> dict[str, Any]:
-    """A config file's tables; relative paths in its `[input]` are taken from the file's own folder."""
+    """A config file's tables; relative paths in its `[input]` and of its LoRAs are taken from the file's own folder."""
     if path is None:
         return {}
     tables = read_toml(path)
@@ -104,6 +105,10 @@ def config_tables(path: Path | None) -> dict[str, Any]:
     for keyframe in (*_tables(given.get("references")), *_tables(given.get("anchors"))):
         if isinstance(keyframe.get("image"), str):
             keyframe["image"] = str(folder / keyframe["image"])
+    generation = tables.get("generation", {})
+    for lora in _tables(generation.get("loras")) if isinstance(generation, dict) else []:
+        if isinstance(lora.get("file"), str):
+            lora["file"] = str(folder / lora["file"])
     return tables
 
 

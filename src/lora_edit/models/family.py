@@ -82,6 +82,9 @@ class Family(Protocol):
 FAMILIES: dict[str, str] = {"tiny": "lora_edit.models.tiny:load_tiny"}
 """Model name -> `module:loader`; a family's module is imported only when it is asked for."""
 
+OUTLINES: dict[str, str] = {"tiny": "lora_edit.models.tiny:outline_tiny"}
+"""Model name -> `module:function` that gives its transformer's layers and shapes without weights."""
+
 
 def load_family(name: str, device: torch.device, dtype: torch.dtype) -> Family:
     """Load a model by name. Raises `ModelError` for an unknown one."""
@@ -90,3 +93,12 @@ def load_family(name: str, device: torch.device, dtype: torch.dtype) -> Family:
     module, _, loader = FAMILIES[name].partition(":")
     family: Any = getattr(import_module(module), loader)(device, dtype)
     return family
+
+
+def load_outline(name: str) -> nn.Module | None:
+    """The model's transformer on torch's meta device: names and shapes, no weights read. None where a model has no outline."""
+    if name not in OUTLINES:
+        return None
+    module, _, function = OUTLINES[name].partition(":")
+    outline: nn.Module = getattr(import_module(module), function)()
+    return outline

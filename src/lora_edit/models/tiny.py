@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file
+from torch import nn
 
 from lora_edit.models.block_codec import BlockCodec
 from lora_edit.models.family import Geometry
@@ -65,3 +66,10 @@ def load_tiny(device: torch.device, dtype: torch.dtype, folder: Path = WEIGHTS) 
             carried_std=load_file(folder / CARRIED_STD)["std"].to(device),
         )
     )
+
+
+def outline_tiny(folder: Path = WEIGHTS) -> nn.Module:
+    """The transformer's layers and shapes, from its settings alone."""
+    settings = WanTransformer3DModel.load_config(folder / "transformer")
+    with torch.device("meta"):
+        return cast(nn.Module, WanTransformer3DModel.from_config(settings))
