@@ -6,6 +6,7 @@ import json
 import math
 import multiprocessing
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from lora_edit.types import Size
 from lora_edit.video.sheet import contact_sheet, save_image
 
 SIZE = Size(64, 64)
+EXAMPLE = "rotation"
+"""The kind of scene that a study's page shows, where it was run."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ def do_job(job: Job) -> dict[str, object]:
         outcomes = list(study.rows(trial))
         trial.forget()
         length = f", {frames} frames" if len(study.frames) > 1 else ""
-        rows |= {outcome.label + length: score(outcome, trial) for outcome in outcomes}
+        hidden = unseen(outcomes, frames)
+        rows |= {outcome.label + length: score(outcome, trial, hidden) for outcome in outcomes}
         show(job.file.with_name(f"{job.file.stem}_{scene.name}{length.replace(', ', '_').replace(' ', '_')}.png"), trial.edit, outcomes)
     record = {"key": key, "kind": scene.name, "rows": rows}
     write_atomically(job.file, json.dumps(record, indent=1))
@@ -111,22 +115,28 @@ def show(path: Path, edit: TrueEdit, outcomes: Sequence[Outcome]) -> None:
     save_image(path, contact_sheet(list(rows.values()), list(rows), 9, 64))
 
 
-def score(outcome: Outcome, trial: Trial) -> dict[str, float]:
-    """One outcome's figures. Frame 0 is given, so it is not judged.
+def unseen(outcomes: Sequence[Outcome], count: int) -> list[int]:
+    """The frames that are judged, for every row alike: those that no row was shown truly edited, frame 0 least of all."""
+    shown = {0}.union(*(outcome.shown for outcome in outcomes))
+    return [number for number in range(count) if number not in shown]
+
+
+def score(outcome: Outcome, trial: Trial, judged: Sequence[int]) -> dict[str, float]:
+    """One outcome's figures over the frames `judged`.
 
     The region is the loose box of the default settings for every row, whatever mask the row used: a model that paints the box in the
-    object's colours would look good on the object alone. The background is the rest. Leak is judged on the object.
+    object's colours would look good on the object alone. The background is the rest. Leak is judged on the object, over the whole clip.
     """
-    edit, mask = trial.edit, trial.edit.mask.frames
+    edit, mask, some = trial.edit, trial.edit.mask.frames, list(judged)
     box = trial.clip(trial.settings()).edit_mask.frames
     values = {
-        "region_psnr": psnr(outcome.frames[1:], edit.truth[1:], box[1:]),
-        "region_ssim": ssim(outcome.frames[1:], edit.truth[1:], box[1:]),
-        "object_psnr": psnr(outcome.frames[1:], edit.truth[1:], mask[1:]),
+        "region_psnr": psnr(outcome.frames[some], edit.truth[some], box[some]),
+        "region_ssim": ssim(outcome.frames[some], edit.truth[some], box[some]),
+        "object_psnr": psnr(outcome.frames[some], edit.truth[some], mask[some]),
         "leak": leak(outcome.frames, edit.source, edit.truth[0], mask) if mask[0].any() else math.nan,
     }
     if outcome.raw is not None:
-        values["background_psnr"] = psnr(outcome.raw[1:], edit.source[1:], ~box[1:])
+        values["background_psnr"] = psnr(outcome.raw[some], edit.source[some], ~box[some])
     return values
 
 
@@ -148,10 +158,20 @@ def run_study(
     extra = "".join(f" --set {text}" for text in base) + ("" if model == "tiny" else f" --model {model}")
     command = f"lora-edit study {name} --scenes {scenes} --seeds {seeds}{extra} --output ..."
     page = output / f"{name}.md"
-    write_atomically(page, markdown(study.title, table, kinds, study.claims, study.paper, command))
+    pictures = {"Region PSNR of every row: mean, 95 % interval, and every scene as a dot": f"{name}.png"}
+    if sheet := _example(jobs, kinds):
+        shutil.copyfile(sheet, output / f"{name}-scene.png")
+        pictures[f"One scene ({sheet.stem.split('_')[2]}): source, every row, and the truth"] = f"{name}-scene.png"
+    write_atomically(page, markdown(study.title, table, kinds, study.claims, study.paper, command, pictures))
     write_csv(output / f"{name}.csv", table, [f"{job.seed}.{job.number}.{kind}" for job, kind in zip(jobs, kinds, strict=True)])
     draw_bars(output / f"{name}.png", table)
     return page
+
+
+def _example(jobs: Sequence[Job], kinds: Sequence[str]) -> Path | None:
+    """A contact sheet that says much: of the scene that turns, or of the first."""
+    chosen = jobs[kinds.index(EXAMPLE) if EXAMPLE in kinds else 0].file
+    return next(iter(sorted(chosen.parent.glob(f"{chosen.stem}_*.png"))), None)
 
 
 def gather(records: Sequence[dict[str, object]]) -> dict[str, dict[str, list[float]]]:

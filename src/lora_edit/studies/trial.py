@@ -24,12 +24,13 @@ from lora_edit.types import Video
 
 @dataclass(frozen=True)
 class Outcome:
-    """A row of a study on one scene: its label, the clip that a person gets `[T, H, W, 3]` uint8, and the model's own output before the
-    source's pixels return (None where no model drew)."""
+    """A row of a study on one scene: its label, the clip that a person gets `[T, H, W, 3]` uint8, the model's own output before the
+    source's pixels return (None where no model drew), and which later frames of the true edit it was shown."""
 
     label: str
     frames: torch.Tensor
     raw: torch.Tensor | None = None
+    shown: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,17 @@ class Trial:
         """Back to the base model."""
         remove_lora(self.family)
 
-    def generate(self, label: str, *assignments: str) -> Outcome:
-        """The edited clip with the LoRA as it is."""
+    def generate(self, label: str, *assignments: str, references: int = 0) -> Outcome:
+        """The edited clip with the LoRA as it is. `references` later frames were shown to it."""
         settings = self.settings(*assignments)
-        clip, canvas = self.clip(settings), self._canvas(settings)
-        return self._returned(label, clip, canvas, generate_windows(self.family, canvas, settings, settings.seed, lambda *_: None))
+        clip, canvas = self.clip(settings, references), self._canvas(settings, references)
+        pixels = generate_windows(self.family, canvas, settings, settings.seed, lambda *_: None)
+        return self._returned(label, clip, canvas, pixels, settings)
 
     def edited(self, label: str, *assignments: str, references: int = 0) -> Outcome:
         """Train, then generate, with the same settings."""
         self.train(*assignments, references=references)
-        return self.generate(label, *assignments)
+        return self.generate(label, *assignments, references=references)
 
     def no_edit(self) -> Outcome:
         """The source as it is: input similarity 1."""
@@ -102,15 +104,16 @@ class Trial:
         canvas = place(self.family, replace(clip, video=replace(clip.video, frames=self.edit.truth)), settings)
         encoded = self.family.encode_sample(motion(canvas.source, torch.zeros_like(canvas.edit_mask)))
         assert encoded.target is not None
-        return self._returned("truth through the codec", clip, canvas, self.family.decode(encoded.target))
+        return self._returned("truth through the codec", clip, canvas, self.family.decode(encoded.target), settings)
 
     def _canvas(self, settings: EditSettings, references: int = 0) -> Canvas:
         return place(self.family, self.clip(settings, references), settings)
 
-    def _returned(self, label: str, clip: Clip, canvas: Canvas, pixels: torch.Tensor) -> Outcome:
-        composed, bare = (self.settings(f"compositing.enabled={'true' if on else 'false'}").compositing for on in (True, False))
-        frames, raw = (torch.stack(list(return_to_source(clip, canvas, pixels, how))) for how in (composed, bare))
-        return Outcome(label, frames, raw)
+    def _returned(self, label: str, clip: Clip, canvas: Canvas, pixels: torch.Tensor, settings: EditSettings) -> Outcome:
+        finished = settings.compositing
+        bare = finished.model_copy(update={"enabled": False, "detail": False})
+        frames, raw = (torch.stack(list(return_to_source(clip, canvas, pixels, how))) for how in (finished, bare))
+        return Outcome(label, frames, raw, tuple(clip.references))
 
 
 def later_frames(count: int, references: int) -> Sequence[int]:
