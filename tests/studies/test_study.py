@@ -14,16 +14,16 @@ from lora_edit.studies.cases import CASES, draw_scenes
 from lora_edit.studies.registry import STUDIES
 from lora_edit.studies.scenes import true_edit
 from lora_edit.studies.study import Study, find_study, run_study
-from lora_edit.studies.trial import Trial, later_frames
+from lora_edit.studies.trial import SceneTrial, Trial, later_frames
 from lora_edit.types import Size
 from tiny_random import tiny_random_family
 
 QUICK = ("training.motion_steps=1", "training.appearance_steps=1", "training.recolour_variants=1", "generation.steps=1")
 
 
-def quick_trial(kind: str = "recolour") -> Trial:
+def quick_trial(kind: str = "recolour") -> SceneTrial:
     """A random model on a small scene."""
-    return Trial(tiny_random_family(), true_edit(draw_scenes(1, 0, [kind])[0], Size(32, 32), 5), 0, QUICK)
+    return SceneTrial(tiny_random_family(), 0, true_edit(draw_scenes(1, 0, [kind])[0], Size(32, 32), 5), base=QUICK)
 
 
 @pytest.mark.parametrize("name", sorted(STUDIES))
@@ -33,7 +33,7 @@ def test_every_study_has_rows_for_its_claims(name: str, monkeypatch: pytest.Monk
     trial = quick_trial()
     monkeypatch.setattr(Trial, "train", lambda self, *a, **k: [self.settings(*a)])
     monkeypatch.setattr(Trial, "learn_appearance", lambda self, n, *a: [self.settings(*a)])
-    monkeypatch.setattr(Trial, "generate", lambda self, label, *a: experiments.Outcome(label, self.edit.truth, self.edit.truth))
+    monkeypatch.setattr(Trial, "generate", lambda self, label, *a, **k: experiments.Outcome(label, self.edit.truth, self.edit.truth))
     labels = [outcome.label for outcome in study.rows(trial)]
     assert len(labels) == len(set(labels)) >= 2
     assert {c.better for c in study.claims} | {c.worse for c in study.claims} | set(study.paper) <= set(labels)

@@ -52,7 +52,7 @@ MASK_CONFIGURATIONS = Study(
 
 
 def _methods(trial: Trial) -> Iterator[Outcome]:
-    yield from (trial.no_edit(), trial.frozen(), trial.flow_warp(), trial.through_codec())
+    yield from (trial.no_edit(), trial.frozen(), trial.flow_warp(), *trial.through_codec())
     trial.forget()
     yield trial.generate("base model, first frame given", NAIVE)
     yield trial.generate(BASE)
@@ -60,12 +60,14 @@ def _methods(trial: Trial) -> Iterator[Outcome]:
     yield trial.generate("feature-level (Eq. 3)", "method.conditioning=feature-level")
     yield trial.edited("mask-aware motion LoRA (3.3.1)", PLAIN)
     yield trial.generate(DELIVERED, DETAIL_ON)
-    trial.learn_appearance(2, PLAIN)
-    yield trial.generate("motion + appearance, 2 references (3.3.2)", references=2)
-    yield trial.generate(DELIVERED_LATER, DETAIL_ON, references=2)
+    if trial.later >= 2:
+        trial.learn_appearance(2, PLAIN)
+        yield trial.generate("motion + appearance, 2 references (3.3.2)", references=2)
+        yield trial.generate(DELIVERED_LATER, DETAIL_ON, references=2)
     yield trial.edited(DEBIASED, *DEBIAS)
-    trial.learn_appearance(2, *DEBIAS)
-    yield trial.generate("debiased motion + appearance (ours)", references=2)
+    if trial.later >= 2:
+        trial.learn_appearance(2, *DEBIAS)
+        yield trial.generate("debiased motion + appearance (ours)", references=2)
 
 
 METHODS = Study(
@@ -152,11 +154,12 @@ MASK_SCHEDULE = Study(
     _mask_schedule,
     claims=(Claim("mask scheduled", "mask kept as for motion", "B.3"), Claim("mask scheduled", "motion only", "section 3.3.2")),
     kinds=UNSEEN,
+    later=2,
 )
 
 
 def _references(trial: Trial) -> Iterator[Outcome]:
-    for count in range(5):
+    for count in range(min(trial.later, 4) + 1):
         trial.train(references=count)
         yield trial.generate(f"{count} later frames", references=count)
         yield trial.generate(f"{count} later frames, as delivered", DETAIL_ON, references=count)
@@ -173,6 +176,7 @@ REFERENCES = Study(
         Claim("2 later frames, as delivered", "0 later frames, as delivered", "figure 7, as delivered"),
     ),
     kinds=("rotation", "blooming"),
+    later=1,
 )
 
 
