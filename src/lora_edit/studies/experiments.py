@@ -56,7 +56,7 @@ MASK_CONFIGURATIONS = Study(
 
 
 def _methods(trial: Trial) -> Iterator[Outcome]:
-    yield from (trial.no_edit(), trial.frozen(), trial.flow_warp(), trial.through_codec())
+    yield from (trial.no_edit(), trial.frozen(), trial.flow_warp(), *trial.through_codec())
     trial.forget()
     yield trial.generate("base model, first frame given", NAIVE)
     yield trial.generate(BASE)
@@ -64,16 +64,18 @@ def _methods(trial: Trial) -> Iterator[Outcome]:
     yield trial.generate("feature-level (Eq. 3)", "method.conditioning=feature-level")
     yield trial.edited("mask-aware motion LoRA (3.3.1)", PLAIN)
     yield trial.generate(DELIVERED, DETAIL_ON)
-    motion_alone = trial.keep()
-    trial.learn_appearance(2, PLAIN, *SCHEDULED)
-    yield trial.generate("motion + appearance, 2 references (3.3.2)", references=2)
-    motion_alone()
-    trial.learn_appearance(2, PLAIN)
-    yield trial.generate(AFTER_FIRST, references=2)
-    yield trial.generate(DELIVERED_LATER, DETAIL_ON, references=2)
+    if trial.later >= 2:
+        motion_alone = trial.keep()
+        trial.learn_appearance(2, PLAIN, *SCHEDULED)
+        yield trial.generate("motion + appearance, 2 references (3.3.2)", references=2)
+        motion_alone()
+        trial.learn_appearance(2, PLAIN)
+        yield trial.generate(AFTER_FIRST, references=2)
+        yield trial.generate(DELIVERED_LATER, DETAIL_ON, references=2)
     yield trial.edited(DEBIASED, *DEBIAS)
-    trial.learn_appearance(2, *DEBIAS)
-    yield trial.generate("debiased motion + appearance (ours)", references=2)
+    if trial.later >= 2:
+        trial.learn_appearance(2, *DEBIAS)
+        yield trial.generate("debiased motion + appearance (ours)", references=2)
 
 
 METHODS = Study(
@@ -173,13 +175,14 @@ MASK_SCHEDULE = Study(
         Claim("behind the edited first frame (ours)", "motion only", "section 3.3.2, with our sample"),
     ),
     kinds=UNSEEN,
+    later=2,
 )
 
 
 def _references(trial: Trial) -> Iterator[Outcome]:
     trial.train()
     motion_alone = trial.keep()
-    for count in range(5):
+    for count in range(min(trial.later, 4) + 1):
         motion_alone()
         if count == 2:
             trial.learn_appearance(count, *SCHEDULED)
@@ -203,6 +206,7 @@ REFERENCES = Study(
         Claim("2 later frames, as delivered", "0 later frames, as delivered", "figure 7, as delivered"),
     ),
     kinds=("rotation", "blooming"),
+    later=1,
 )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import torch
@@ -34,26 +35,29 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A scene with truth, a model and a seed. `base` are settings of the whole study; every method takes further `room.setting=value`."""
+class Trial(ABC):
+    """An edit, a model and a seed. `base` are settings of the whole study; every method takes further `room.setting=value`."""
 
     family: Family
-    edit: TrueEdit
     seed: int
-    base: tuple[str, ...] = ()
+    base: tuple[str, ...] = field(default=(), kw_only=True)
 
+    @abstractmethod
     def settings(self, *assignments: str) -> EditSettings:
         """The model's preset with the study's and the row's changes."""
-        tables = {"input": {"source": "scene", "first_frame": "scene"}, "seed": self.seed, "model": self.family.name}
-        # The model is judged, not what compositing makes of it; `detail` is a study of its own.
-        return resolve(tables, ("compositing.crop=false", "compositing.detail=false", *self.base, *assignments))
 
+    @abstractmethod
     def clip(self, settings: EditSettings, references: int = 0) -> Clip:
-        """The scene as a person would hand it over: source, edited first frame, loose box, and true edited later frames."""
-        edit, masks = self.edit, settings.masks
-        region = shape_mask(edit.mask, masks.shape, masks.expand, masks.smooth)
-        video = Video(edit.source, Fraction(8), tuple(i / 8 for i in range(len(edit.source))))
-        return Clip(video, region, edit.truth[0], {n: edit.truth[n] for n in later_frames(len(edit.truth), references)}, {})
+        """What a person hands over, with `references` of the edited later frames."""
+
+    @property
+    @abstractmethod
+    def later(self) -> int:
+        """How many edited later frames there are."""
+
+    def through_codec(self) -> tuple[Outcome, ...]:
+        """The true edit through the model's codec, where there is a true edit."""
+        return ()
 
     def train(self, *assignments: str, references: int = 0) -> None:
         """Fit a fresh LoRA: motion, then appearance if there are references."""
@@ -98,25 +102,17 @@ class Trial:
 
     def no_edit(self) -> Outcome:
         """The source as it is: input similarity 1."""
-        return Outcome("no edit", self.edit.source)
+        return Outcome("no edit", self.clip(self.settings()).video.frames)
 
     def frozen(self) -> Outcome:
         """The edited first frame, still: CLIP score 1."""
-        return Outcome("first frame, frozen", self.edit.truth[:1].expand_as(self.edit.truth).contiguous())
+        clip = self.clip(self.settings())
+        return Outcome("first frame, frozen", clip.first_frame.expand_as(clip.video.frames).contiguous())
 
     def flow_warp(self) -> Outcome:
         """The classical baseline."""
         clip = self.clip(self.settings())
         return Outcome("flow warp", flow_warp(clip.video.frames, clip.first_frame, clip.edit_mask))
-
-    def through_codec(self) -> Outcome:
-        """The true edit through the model's codec: what a perfect model would reach."""
-        settings = self.settings()
-        clip = self.clip(settings)
-        canvas = place(self.family, replace(clip, video=replace(clip.video, frames=self.edit.truth)), settings)
-        encoded = self.family.encode_sample(motion(canvas.source, torch.zeros_like(canvas.edit_mask)))
-        assert encoded.target is not None
-        return self._returned("truth through the codec", clip, canvas, self.family.decode(encoded.target), settings)
 
     def _canvas(self, settings: EditSettings, references: int = 0) -> Canvas:
         return place(self.family, self.clip(settings, references), settings)
@@ -126,6 +122,40 @@ class Trial:
         bare = finished.model_copy(update={"enabled": False, "detail": False})
         frames, raw = (torch.stack(list(return_to_source(clip, canvas, pixels, how))) for how in (finished, bare))
         return Outcome(label, frames, raw, tuple(clip.references))
+
+
+@dataclass(frozen=True)
+class SceneTrial(Trial):
+    """A scene with truth."""
+
+    edit: TrueEdit
+
+    def settings(self, *assignments: str) -> EditSettings:
+        """The model's preset with the study's and the row's changes."""
+        tables = {"input": {"source": "scene", "first_frame": "scene"}, "seed": self.seed, "model": self.family.name}
+        # The model is judged, not what compositing makes of it; `detail` is a study of its own.
+        return resolve(tables, ("compositing.crop=false", "compositing.detail=false", *self.base, *assignments))
+
+    def clip(self, settings: EditSettings, references: int = 0) -> Clip:
+        """The scene as a person would hand it over: source, edited first frame, loose box, and true edited later frames."""
+        edit, masks = self.edit, settings.masks
+        region = shape_mask(edit.mask, masks.shape, masks.expand, masks.smooth)
+        video = Video(edit.source, Fraction(8), tuple(i / 8 for i in range(len(edit.source))))
+        return Clip(video, region, edit.truth[0], {n: edit.truth[n] for n in later_frames(len(edit.truth), references)}, {})
+
+    @property
+    def later(self) -> int:
+        """Every frame after the first."""
+        return len(self.edit.truth) - 1
+
+    def through_codec(self) -> tuple[Outcome, ...]:
+        """The true edit through the model's codec: what a perfect model would reach."""
+        settings = self.settings()
+        clip = self.clip(settings)
+        canvas = place(self.family, replace(clip, video=replace(clip.video, frames=self.edit.truth)), settings)
+        encoded = self.family.encode_sample(motion(canvas.source, torch.zeros_like(canvas.edit_mask)))
+        assert encoded.target is not None
+        return (self._returned("truth through the codec", clip, canvas, self.family.decode(encoded.target), settings),)
 
 
 def later_frames(count: int, references: int) -> Sequence[int]:
