@@ -135,7 +135,8 @@ def generate_windows(
 ) -> torch.Tensor:
     """The generated clip at the model's size, `[3, T, h, w]` in [-1, 1]; long clips window by window, each shown the frames before it."""
     generation, group = settings.generation, family.geometry.group
-    windows = inference_windows(canvas.source.shape[1], family.geometry.max_frames, generation.overlap, group)
+    longest = generation.window or family.geometry.max_frames
+    windows = inference_windows(canvas.source.shape[1], longest, generation.overlap, group)
     made = canvas.source.clone()
     made[:, 0] = canvas.first_frame
     total = len(windows) * generation.steps

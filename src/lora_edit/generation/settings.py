@@ -28,6 +28,7 @@ class GenerationSettings(BaseModel):
     steps: int = Field(30, ge=1, description="Euler steps")
     guidance_scale: float = Field(5.0, ge=0, description="classifier-free guidance; 1 = off")
     shift: float = Field(5.0, gt=0, description="flow-matching time shift")
+    window: int = Field(0, ge=0, description="frames drawn at a time, as training.window for one trained so; 0 = all that the model takes")
     overlap: int = Field(5, ge=1, description="frames that consecutive windows of a long clip share")
     lora_strength: float = Field(1.0, ge=0, le=4, description="how strongly the LoRA acts")
     loras: tuple[StackedLora, ...] = Field((), description="other LoRAs, in generation only: `[{file = '...', strength = 1.0}]`")
