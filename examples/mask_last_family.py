@@ -95,5 +95,5 @@ def load(facts: ModelFacts, source: str, device: torch.device, dtype: torch.dtyp
             patch_size=(1, 1, 1), num_attention_heads=2, attention_head_dim=WIDTH // 2, in_channels=2 * CHANNELS + 1, out_channels=CHANNELS,
             text_dim=WIDTH, freq_dim=16, ffn_dim=2 * WIDTH, num_layers=2, rope_max_seq_len=64,
         )  # fmt: skip
-        codec = BlockCodec(z_dim=CHANNELS, cleaner_width=4, cleaner_depth=1)
+        codec = BlockCodec(z_dim=CHANNELS)
     return MaskLast(transformer.to(device).eval().requires_grad_(False), codec.to(device).eval().requires_grad_(False), device)

@@ -13,7 +13,7 @@ from pathlib import Path
 from source_tree import PACKAGE, ROOT, dotted, nodes, parse, place, python_files, room_of
 
 WORDS = ("types", "errors")
-ROOMS = ("conditioning", "models", "training", "generation", "compositing", "evaluation", "video", "masks")
+ROOMS = ("conditioning", "models", "loras", "training", "generation", "compositing", "evaluation", "video", "masks")
 ORDER = ("reporting", "inputs", "canvas", "samples", "estimate", "results")
 SETTINGS = tuple(f"{room}.settings" for room in ROOMS)
 
@@ -27,7 +27,8 @@ TABLE: dict[str, tuple[str, ...]] = {
     "masks": (*WORDS, "video"),
     "conditioning": WORDS,
     "models": (*WORDS, "conditioning.sample", "conditioning.carry"),
-    "training": (*WORDS, "models.family", "conditioning.sample", "seeds"),
+    "loras": (*WORDS, "models.family"),
+    "training": (*WORDS, "models.family", "loras.files", "loras.match", "loras.names", "conditioning.sample", "seeds"),
     "generation": (*WORDS, "models.family", "conditioning.sample", "seeds"),
     "compositing": (*WORDS, "masks", "video.ranges", "video.flow"),
     "evaluation": (*WORDS, "devices", "video", "masks"),
@@ -65,6 +66,9 @@ TABLE: dict[str, tuple[str, ...]] = {
         "masks",
         "models.catalog",
         "evaluation",
+        "loras.files",
+        "loras.header",
+        "loras.layouts",
         "studies.registry",
     ),
     "ui": (*WORDS, "pipeline", "reporting", "config", "run", "inputs", "video", "masks", "evaluation"),

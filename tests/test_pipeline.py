@@ -11,9 +11,13 @@ import torch
 
 from lora_edit import pipeline
 from lora_edit.config import EditSettings, resolve
-from lora_edit.errors import MaskError, RunError, SettingsError, VideoError
+from lora_edit.errors import MaskError, ModelError, RunError, SettingsError, VideoError
 from lora_edit.inputs import load_inputs
+from lora_edit.loras.files import Change, write_lora
+from lora_edit.loras.header import file_hash, read_header
+from lora_edit.loras.match import linear_sizes
 from lora_edit.masks.shapes import feather
+from lora_edit.models.family import load_family
 from lora_edit.reporting import Silent
 from lora_edit.run import Run
 from lora_edit.types import Video
@@ -105,6 +109,62 @@ def test_another_seed_and_first_frame_need_no_training(done: tuple[EditSettings,
     assert (folder / "run/lora/edit.safetensors").read_bytes() == before
 
 
+def style_for(model: str, path: Path) -> Path:
+    """A LoRA of someone else's making for a model, strong enough to see."""
+    sizes = linear_sizes(load_family(model, torch.device("cpu"), torch.float32).transformer)
+    draw = torch.Generator().manual_seed(1)
+    pairs = {
+        name: Change(torch.randn(2, inputs, generator=draw), torch.randn(outputs, 2, generator=draw))
+        for name, (inputs, outputs) in sizes.items()
+        if "attn1" in name
+    }
+    write_lora(path, pairs, "comfyui", {})
+    return path
+
+
+def test_others_loras_act_in_generation_alone(done: tuple[EditSettings, pipeline.Result, Path]) -> None:
+    """Training leaves the same bytes with and without them; afterwards they are gone."""
+    settings, result, folder = done
+    path = style_for("tiny", folder / "style.safetensors")
+    chosen = {"loras": [{"file": str(path), "strength": 0.5}]}
+    stacked = resolve({**settings.model_dump(mode="json", exclude_none=True), "generation": {**settings.generation.model_dump(), **chosen}})
+    other = pipeline.edit(stacked, folder / "stacked.mkv", folder / "stacked", Silent())
+    lora = "lora/edit.safetensors"
+    assert (folder / "stacked" / lora).read_bytes() == (folder / "run" / lora).read_bytes()
+    record = Run(folder / "stacked").manifest()["loras"]
+    assert [(each["file"], each["strength"], each["sha256"]) for each in record] == [(str(path), 0.5, file_hash(path))]
+    frames = read_video(other.output).frames
+    assert not torch.equal(frames, read_video(result.output).frames)
+    again = pipeline.generate(folder / "run", Silent(), loras=[(path, 0.5)])
+    assert torch.equal(load_frames(folder / "run" / "result"), frames)
+    assert again.notes == other.notes
+    pipeline.generate(folder / "run", Silent())
+    assert torch.equal(load_frames(folder / "run" / "result"), read_video(result.output).frames)
+    assert Run(folder / "run").manifest()["loras"] == []
+
+
+def test_generate_refuses_a_lora_before_the_model_loads(
+    done: tuple[EditSettings, pipeline.Result, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And names sizes."""
+    _, _, folder = done
+    pairs = {"blocks.0.attn1.to_q": Change(torch.ones(2, 5120), torch.ones(5120, 2))}
+    write_lora(folder / "large.safetensors", pairs, "comfyui", {})
+    monkeypatch.setattr(pipeline, "open_family", lambda settings: pytest.fail("a model was loaded"))
+    with pytest.raises(ModelError, match="5120x5120 in the file"):
+        pipeline.generate(folder / "run", Silent(), loras=[(folder / "large.safetensors", 1.0)])
+
+
+def test_the_lora_says_how_it_was_made(done: tuple[EditSettings, pipeline.Result, Path]) -> None:
+    """Nothing in it depends on the day or the place."""
+    _, _, folder = done
+    metadata = read_header(folder / "run" / "lora" / "edit.safetensors").metadata
+    assert {"software", "base_model", "settings", "seed", "rank", "alpha", "time_range", "source_hash", "edit_mask_hash"} <= metadata.keys()
+    assert (metadata["base_model"], metadata["seed"], metadata["rank"], metadata["time_range"]) == ("tiny", "0", "16", "0-1")
+    assert json.loads(metadata["settings"])["training"]["motion_steps"] == 3
+    assert str(folder) not in str(metadata)
+
+
 def test_nothing_is_overwritten(done: tuple[EditSettings, pipeline.Result, Path]) -> None:
     """Neither a file nor another edit's run."""
     settings, result, folder = done
@@ -156,13 +216,17 @@ def test_faults_are_found_before_a_model_loads(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(pipeline, "open_family", lambda settings: pytest.fail("a model was loaded"))
     source = make_source(tmp_path)
     good = settings_for(tmp_path, source)
+    unchanged = tmp_path / "same.png"
+    save_image(unchanged, read_video(source).frames[0])
     with pytest.raises(MaskError, match="--box"):
-        pipeline.check(good.model_copy(update={"input": good.input.model_copy(update={"boxes": ()})}))
+        pipeline.check(good.model_copy(update={"input": good.input.model_copy(update={"boxes": (), "first_frame": unchanged})}))
     late = good.input.boxes[0].model_copy(update={"frame": 40})
     with pytest.raises(MaskError):
         pipeline.check(good.model_copy(update={"input": good.input.model_copy(update={"boxes": (late,)})}))
     with pytest.raises(VideoError):
         pipeline.check(good.model_copy(update={"input": good.input.model_copy(update={"source": tmp_path / "none.mp4"})}))
+    with pytest.raises(ModelError, match="no such file"):
+        pipeline.check(settings_for(tmp_path, source, "generation.loras=[{file='none.safetensors'}]"))
     with pytest.raises(SettingsError, match=r"training\.rate"):
         resolve(good.model_dump(mode="json"), ["training.rate=1"])
     with pytest.raises(SettingsError, match=r"room\.setting=value"):

@@ -18,7 +18,7 @@ def tiny_random_family(seed: int = 0, max_frames: int = 9) -> WanFamily:
             patch_size=(1, 1, 1), num_attention_heads=2, attention_head_dim=12, in_channels=8 + 4 + 8, out_channels=8, text_dim=8,
             freq_dim=16, ffn_dim=32, num_layers=2, rope_max_seq_len=32,
         )  # fmt: skip
-        codec = BlockCodec(z_dim=8, cleaner_width=4, cleaner_depth=1)
+        codec = BlockCodec(z_dim=8)
     transformer.eval().requires_grad_(False)
     codec.eval().requires_grad_(False)
     geometry = Geometry(8, 4, 8, max_frames, 32 * 32)

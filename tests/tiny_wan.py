@@ -18,7 +18,7 @@ from lora_edit.models.catalog.facts import ModelFacts
 from lora_edit.models.catalog.known import KNOWN
 from lora_edit.models.loading import Components
 
-WANS = {facts.name: facts for facts in KNOWN if facts.config}
+WANS = {facts.name: facts for facts in KNOWN if facts.repo}
 PICTURE, PATCH, WIDTH = 32, 16, 16
 TOKENS = (PICTURE // PATCH) ** 2 + 1
 """Of one picture."""

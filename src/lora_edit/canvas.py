@@ -106,5 +106,11 @@ def _enlarged(clip: Clip, canvas: Canvas, small: torch.Tensor, settings: Composi
     large = (resize_frames(small[index : index + 1], canvas.crop.size)[0] for index in range(len(small)))
     if not settings.detail:
         return large
-    source = crop_frames(clip.video.frames, canvas.crop)
-    return add_detail(large, source, crop_frames(clip.first_frame[None], canvas.crop)[0], canvas.size)
+    pictures = {0: clip.first_frame, **clip.references, **clip.anchors}
+    return add_detail(
+        large,
+        crop_frames(clip.video.frames, canvas.crop),
+        {number: crop_frames(picture[None], canvas.crop)[0] for number, picture in pictures.items()},
+        crop_frames(clip.edit_mask.frames, canvas.crop),
+        canvas.size,
+    )

@@ -51,7 +51,7 @@ def measure(family: Family, canvas: Canvas, settings: EditSettings) -> Estimate:
     training, generation, geometry = settings.training, settings.generation, family.geometry
     steps = len(family.experts()) * (training.motion_steps + (training.appearance_steps if canvas.references else 0))
     count = canvas.source.shape[1]
-    windows = len(inference_windows(count, geometry.max_frames, generation.overlap, geometry.group))
+    windows = len(inference_windows(count, generation.window or geometry.max_frames, generation.overlap, geometry.group))
     passes = 1 if generation.guidance_scale == 1 else 2
     variants = len(training_windows(count, training.window or geometry.max_frames, geometry.group))
     host = host_memory_bytes()

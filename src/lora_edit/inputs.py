@@ -14,6 +14,7 @@ from lora_edit.errors import InputError, MaskError, RunError
 from lora_edit.masks.boxes import KeyedBox, mask_from_boxes
 from lora_edit.masks.check import check_first_frame, fit_first_frame
 from lora_edit.masks.files import load_mask, read_mask, save_mask
+from lora_edit.masks.follow import follow_change
 from lora_edit.masks.shapes import shape_mask
 from lora_edit.models.catalog.locate import needs_last_frame
 from lora_edit.run import Run, content_hash, write_atomically
@@ -43,14 +44,20 @@ class Clip:
         later = [t for frames in (self.references, self.anchors) for n in sorted(frames) for t in (str(n), frames[n])]
         return content_hash(self.video.frames, self.edit_mask.frames, self.first_frame, *later)
 
+    def hashes(self) -> dict[str, str]:
+        """Hashes of the single inputs, by name."""
+        later = {f"{kind}_{n}": t for kind, of in (("reference", self.references), ("anchor", self.anchors)) for n, t in of.items()}
+        named = {"source": self.video.frames, "edit_mask": self.edit_mask.frames, "first_frame": self.first_frame, **later}
+        return {name: content_hash(pixels) for name, pixels in named.items()}
+
 
 def read_inputs(settings: EditSettings) -> Clip:
     """Read and check everything. Raises `InputError` kin; loads no model."""
     given = settings.input
     video = read_video(given.source, settings.video)
-    drawn = _read_region(settings, video)
-    region = shape_mask(drawn, settings.masks.shape, settings.masks.expand, settings.masks.smooth)
     first, note = fit_first_frame(read_image(given.first_frame), video.size)
+    drawn = _read_region(settings, video, first)
+    region = shape_mask(drawn, settings.masks.shape, settings.masks.expand, settings.masks.smooth)
     notes = [*region.notes, *([note] if note else []), *check_first_frame(video.frames[0], first, region.frames[0])]
     if bool(region.frames.all()) and not any("whole-frame" in text for text in notes):
         notes.append("whole-frame edit: the region covers every frame, so nothing but the first frame is given")
@@ -75,14 +82,14 @@ def _check_last_frame(settings: EditSettings, video: Video, anchors: dict[int, t
         raise InputError(f"{settings.model} needs the edited last frame too; give it as --anchor {last}=IMAGE, or choose another --model")
 
 
-def _read_region(settings: EditSettings, video: Video) -> EditMask:
+def _read_region(settings: EditSettings, video: Video, first_frame: torch.Tensor) -> EditMask:
     given = settings.input
     if given.mask is not None and given.boxes:
         raise MaskError("both --mask and --box are given; give one of them")
     if given.mask is not None:
         return read_mask(given.mask, video.num_frames, video.size, settings.video.start)
     if not given.boxes:
-        raise MaskError("where to edit is not given; use --mask PATH (white = edit) or --box X,Y,W,H[:FRAME]")
+        return follow_change(video.frames, first_frame)
     return mask_from_boxes([_keyed(box) for box in given.boxes], video.num_frames, video.size)
 
 

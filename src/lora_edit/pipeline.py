@@ -16,10 +16,11 @@ from lora_edit.config import EditSettings
 from lora_edit.devices import compute_dtype, pick_device
 from lora_edit.estimate import Estimate, measure
 from lora_edit.inputs import Clip, load_inputs, read_inputs, store_inputs, with_first_frame
+from lora_edit.loras.stack import Chosen, Stacked, acting, check_files, read_stack
 from lora_edit.models.family import Family, load_family
 from lora_edit.reporting import Reporter
 from lora_edit.run import Run, content_hash, make_run
-from lora_edit.samples import generate_windows, place, training_facts, training_stages
+from lora_edit.samples import generate_windows, lora_metadata, place, training_facts, training_stages
 from lora_edit.training.experts import load_experts, set_strengths, train_experts
 from lora_edit.types import Size, Video
 from lora_edit.video.write import check_output, write_video
@@ -40,6 +41,7 @@ class Result:
 
 def check(settings: EditSettings) -> Clip:
     """Read and check all input without loading a model. Raises `InputError` kin."""
+    check_files(settings.generation.stack(), settings.model)
     return read_inputs(settings)
 
 
@@ -79,13 +81,12 @@ def _train(run: Run, settings: EditSettings, clip: Clip, family: Family, reporte
     if kept and run.manifest().get("training_key") == key:
         return load_experts(family, settings.lora, settings.seed, run.lora_file)
     started = time.monotonic()
-    canvas = place(family, clip, settings)
-    stages = training_stages(family, canvas, settings)
+    stages = training_stages(family, place(family, clip, settings), settings)
 
     def on_step(stage: str, done: int, total: int, loss: float) -> None:
         reporter.step(stage, done, total, f"loss {loss:.4f}")
 
-    facts = {"base_model": family.name, "method": settings.method.conditioning, "training_key": key}
+    facts = lora_metadata(settings, clip, family, key)
     losses, done = train_experts(family, stages, settings.training, settings.lora, settings.seed, run, key, facts, on_step)
     run.update_manifest(training_key=key, losses=losses, stages=done, seconds_train=time.monotonic() - started)
     run.log(f"trained {len(losses)} steps")
@@ -98,10 +99,12 @@ def generate(
     overwrite: bool = False,
     seed: int | None = None,
     first_frame: Path | None = None,
+    loras: Chosen | None = None,
 ) -> Result:
-    """Sample and composite again with the run's LoRA, trained first where it is not: another seed, another first frame."""
+    """Sample and composite again with the run's LoRA, trained first where it is not: another seed, first frame, or others' LoRAs."""
     run = Run(folder)
     settings = run.settings()
+    chosen = check_files(settings.generation.stack() if loras is None else loras, settings.model)
     target = output or results.next_sample(run, settings.video.codec)
     check_output(target, settings.video.codec, overwrite=overwrite)
     with run.locked():
@@ -109,20 +112,23 @@ def generate(
         for note in clip.notes:
             reporter.note(note)
         family = open_family(settings)
+        stack = read_stack(family, chosen, reporter.note)
         _train(run, settings, clip, family, reporter)
         shown = clip if first_frame is None else with_first_frame(clip, first_frame)
         started = time.monotonic()
-        video = _generate(shown, settings, settings.seed if seed is None else seed, family, reporter)
+        video = _generate(shown, settings, settings.seed if seed is None else seed, family, stack, reporter)
         write_video(target, video, settings.video.codec, overwrite=overwrite, like=shown.video)
         seconds = {"train": run.manifest().get("seconds_train", 0.0), "generate": time.monotonic() - started}
+        run.update_manifest(loras=[each.to_json() for each in stack])
         notes = results.write_results(run, settings, shown, video, target, seconds)
     return Result(target, run.folder, video.num_frames, video.size, video.fps, seconds, notes)
 
 
-def _generate(clip: Clip, settings: EditSettings, seed: int, family: Family, reporter: Reporter) -> Video:
+def _generate(clip: Clip, settings: EditSettings, seed: int, family: Family, stack: list[Stacked], reporter: Reporter) -> Video:
     canvas = place(family, clip, settings)
     set_strengths(family, settings.generation.lora_strength)
-    pixels = generate_windows(family, canvas, settings, seed, lambda done, total: reporter.step("generate", done, total))
+    with acting(family, stack):
+        pixels = generate_windows(family, canvas, settings, seed, lambda done, total: reporter.step("generate", done, total))
     return replace(clip.video, frames=torch.stack(list(return_to_source(clip, canvas, pixels, settings.compositing))))
 
 

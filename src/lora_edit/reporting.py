@@ -12,8 +12,8 @@ class Reporter(Protocol):
         """A remark for the person."""
         ...
 
-    def step(self, stage: str, done: int, total: int, detail: str = "") -> None:
-        """Progress of a named stage."""
+    def step(self, stage: str, done: int, total: int, detail: str = "", left: float | None = None) -> None:
+        """Progress of a named stage; `left` are the seconds left, where the caller knows more than the pace so far tells."""
         ...
 
 
@@ -23,5 +23,5 @@ class Silent:
     def note(self, text: str) -> None:
         """Drop the remark."""
 
-    def step(self, stage: str, done: int, total: int, detail: str = "") -> None:
+    def step(self, stage: str, done: int, total: int, detail: str = "", left: float | None = None) -> None:
         """Drop the progress."""

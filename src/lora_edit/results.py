@@ -6,6 +6,7 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -68,7 +69,7 @@ def write_results(run: Run, settings: EditSettings, clip: Clip, video: Video, ou
             compare=Path("compare.mp4"),
             sheet=Path("sheet.png"),
             loss_plot=Path("loss.png") if manifest.get("losses") else None,
-            facts=_facts(settings, video, seconds),
+            facts=[*_facts(settings, video, seconds), *_other_loras(manifest.get("loras", []))],
             notes=list(notes),
             metrics=metrics,
         ),
@@ -108,6 +109,10 @@ def _copy_or_write(output: Path, target: Path, video: Video) -> None:
         shutil.copyfile(output, target)
     else:
         write_video(target, video, overwrite=True)
+
+
+def _other_loras(used: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [("other LoRA", f"{Path(each['file']).name} at {each['strength']:g}, {each['layers']} layers") for each in used]
 
 
 def _facts(settings: EditSettings, video: Video, seconds: dict[str, float]) -> list[tuple[str, str]]:

@@ -43,6 +43,10 @@ class Run:
         """The trained LoRA; one for each expert, by name, where the model has several."""
         return self.folder / "lora" / ("-".join(filter(None, ("edit", part))) + ".safetensors")
 
+    def lora_files(self) -> list[Path]:
+        """Those that are trained, in the order of their names."""
+        return sorted((self.folder / "lora").glob("edit*.safetensors"))
+
     def checkpoint_file(self, part: str = "") -> Path:
         """State of unfinished (and finished) training, likewise."""
         return self.folder / "checkpoints" / ("-".join(filter(None, ("training", part))) + ".pt")

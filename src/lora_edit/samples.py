@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 
 import numpy as np
 import torch
 
 from lora_edit.canvas import Canvas, make_canvas
-from lora_edit.conditioning.method import APPEARANCE, INFERENCE, MOTION
+from lora_edit.conditioning.baselines import APPEARANCE, INFERENCE, MOTION
+from lora_edit.conditioning.method import appearance_after_first
 from lora_edit.conditioning.recolour import changed_region, draw_colour_map, draw_texture, recolour
 from lora_edit.conditioning.sample import Sample
 from lora_edit.conditioning.windows import Window, inference_windows, training_windows
@@ -32,6 +35,26 @@ def training_facts(settings: EditSettings) -> tuple[str, ...]:
     """Every setting that decides the LoRA, for its cache key."""
     parts = (settings.training, settings.lora, settings.method, settings.masks, settings.compositing)
     return (*(repr(part) for part in parts), caption(settings), str(settings.seed))
+
+
+def lora_metadata(settings: EditSettings, clip: Clip, family: Family, key: str) -> dict[str, str]:
+    """What a LoRA file says about its making; the same training gives the same words."""
+    lora = settings.lora
+    recipe = {room: getattr(settings, room).model_dump(mode="json") for room in ("method", "training", "lora", "masks")}
+    facts: dict[str, object] = {
+        "software": f"lora-edit {version('lora-edit')}",
+        "base_model": family.name,
+        "base_fingerprint": family.fingerprint(),
+        "method": settings.method.conditioning,
+        "settings": json.dumps(recipe, sort_keys=True),
+        "prompt": caption(settings),
+        "seed": settings.seed,
+        "rank": lora.rank,
+        "alpha": f"{lora.alpha or lora.rank:g}",
+        "training_key": key,
+        **{f"{name}_hash": value for name, value in clip.hashes().items()},
+    }
+    return {name: str(value) for name, value in facts.items()}
 
 
 def place(family: Family, clip: Clip, settings: EditSettings) -> Canvas:
@@ -92,12 +115,16 @@ def _end_given(edit_mask: torch.Tensor, window: Window) -> torch.Tensor:
 
 
 def appearance_samples(family: Family, canvas: Canvas, settings: EditSettings) -> list[EncodedSample]:
-    """One single-frame sample for each edited later frame (paper 3.3.2)."""
-    build = APPEARANCE[settings.method.appearance_mask]
-    return [
-        family.encode_sample(build(canvas.source[:, number], picture, canvas.edit_mask[number], caption(settings)))
-        for number, picture in sorted(canvas.references.items())
-    ]
+    """One sample for each edited later frame: a single frame (paper 3.3.2), or two latent frames (`appearance_after_first`)."""
+    text, group, how = caption(settings), family.geometry.group, settings.method.appearance_mask
+
+    def sample(number: int, picture: torch.Tensor) -> Sample:
+        if how != "after-first":
+            return APPEARANCE[how](canvas.source[:, number], picture, canvas.edit_mask[number], text)
+        source, mask, boxes = canvas.window((0, *[number] * group), group)
+        return appearance_after_first(source, canvas.first_frame, picture, mask, text, boxes)
+
+    return [family.encode_sample(sample(number, picture)) for number, picture in sorted(canvas.references.items())]
 
 
 def _inference_sample(canvas: Canvas, window: Window, made: torch.Tensor, settings: EditSettings, group: int) -> Sample:
@@ -112,7 +139,8 @@ def generate_windows(
 ) -> torch.Tensor:
     """The generated clip at the model's size, `[3, T, h, w]` in [-1, 1]; long clips window by window, each shown the frames before it."""
     generation, group = settings.generation, family.geometry.group
-    windows = inference_windows(canvas.source.shape[1], family.geometry.max_frames, generation.overlap, group)
+    longest = generation.window or family.geometry.max_frames
+    windows = inference_windows(canvas.source.shape[1], longest, generation.overlap, group)
     made = canvas.source.clone()
     made[:, 0] = canvas.first_frame
     total = len(windows) * generation.steps

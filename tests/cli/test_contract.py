@@ -28,25 +28,26 @@ from lora_edit.types import EditMask, Size, Video
 
 REGION = {"SOURCE", "--first-frame", "--mask", "--box", "--point", "--mask-shape", "--expand", "--start", "--frames", "--fps"}
 RUN = {
-    *REGION, "--reference", "--anchor", "--model", "--preset", "--prompt", "--seed", "--config", "--set", "--codec", "--no-composite",
-    "--run", "--output", "--overwrite", "--json",
+    *REGION, "--reference", "--anchor", "--model", "--preset", "--prompt", "--seed", "--config", "--lora", "--set", "--codec",
+    "--no-composite", "--run", "--output", "--overwrite", "--json",
 }  # fmt: skip
 
 # A change here is a change of the contract in the documentation: scripts out there may break.
 CONTRACT: dict[str, set[str]] = {
     "edit": RUN,
     "new": RUN,
-    "mask": {"SOURCE", "--box", "--point", "--not-point", "--object", "--output", "--overwrite"},
+    "mask": {"SOURCE", "--box", "--first-frame", "--point", "--not-point", "--object", "--output", "--overwrite"},
     "train": {"RUN"},
-    "generate": {"RUN", "--output", "--seed", "--first-frame", "--overwrite", "--json"},
+    "generate": {"RUN", "--output", "--seed", "--first-frame", "--lora", "--overwrite", "--json"},
     "preview": REGION | {"--output", "--overwrite"},
     "evaluate": {"RESULT", "--source", "--truth", "--mask", "--first-frame", "--metrics", "--json"},
     "study": {"NAME", "--list", "--scenes", "--seeds", "--model", "--set", "--workers", "--cases", "--tally", "--output"},
     "models": {"[NAME]", "--json"},
     "import": {"FILE", "--json"},
+    "export": {"RUN", "--format", "--output", "--overwrite"},
 }
 REQUIRED = {("edit", "--output"), ("mask", "SOURCE"), ("mask", "--output"), ("train", "RUN"), ("generate", "RUN"), ("preview", "--output"),
-            ("evaluate", "RESULT"), ("evaluate", "--source"), ("import", "FILE")}  # fmt: skip
+            ("evaluate", "RESULT"), ("evaluate", "--source"), ("import", "FILE"), ("export", "RUN"), ("export", "--output")}  # fmt: skip
 
 EDIT = ["edit", "clip.mp4", "--first-frame", "first.png", "--box", "1,2,30,40", "--output", "out.mp4"]
 
@@ -142,6 +143,7 @@ def test_every_edit_option_reaches_the_settings(monkeypatch: pytest.MonkeyPatch,
         *EDIT, "--box", "5,6,7,8:3", "--mask-shape", "tight", "--expand", "0.25", "--start", "2", "--frames", "9", "--fps", "12.5",
         "--reference", "4=four.png", "--reference", "6=six.png", "--anchor", "8=eight.png", "--model", "tiny", "--preset", "standard",
         "--prompt", "a red cup", "--seed", "7", "--codec", "h264-444", "--no-composite", "--set", "training.motion_steps=3",
+        "--lora", "style.safetensors:0.5", "--lora", "few.safetensors",
     )  # fmt: skip
     assert outcome.exit_code == 0, outcome.stderr
     settings = calls.settings
@@ -154,6 +156,7 @@ def test_every_edit_option_reaches_the_settings(monkeypatch: pytest.MonkeyPatch,
     assert (settings.video.start, settings.video.frames, settings.video.fps, settings.video.codec) == (2, 9, 12.5, "h264-444")
     assert (settings.prompt, settings.seed, settings.compositing.enabled) == ("a red cup", 7, False)
     assert settings.training.motion_steps == 3
+    assert settings.generation.stack() == ((elsewhere / "style.safetensors", 0.5), (elsewhere / "few.safetensors", 1.0))
 
 
 def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> None:
@@ -162,7 +165,7 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
     config = elsewhere / "kept" / "edit.toml"
     config.write_text(
         'seed = 1\nprompt = "from the file"\n[input]\nsource = "a.mp4"\nfirst_frame = "b.png"\nmask = "m.png"\n'
-        "[masks]\nexpand = 0.3\nsmooth = 9\n[generation]\nsteps = 5\n"
+        "[masks]\nexpand = 0.3\nsmooth = 9\n[generation]\nsteps = 5\nloras = [{file = 'style.safetensors'}]\n"
     )
     flags = ["--first-frame", "c.png", "--seed", "2", "--expand", "0.4"]
     outcome = run("edit", "--config", str(config), *flags, "--set", "masks.expand=0.5", "--output", "o.mp4")
@@ -172,6 +175,7 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
     assert settings.input.source == elsewhere / "kept" / "a.mp4"  # relative to the file
     assert settings.input.mask == elsewhere / "kept" / "m.png"
     assert settings.input.first_frame == elsewhere / "c.png"  # relative to the person
+    assert settings.generation.stack() == ((elsewhere / "kept" / "style.safetensors", 1.0),)
     assert (settings.seed, settings.prompt, settings.generation.steps) == (2, "from the file", 5)
     assert (settings.masks.expand, settings.masks.smooth) == (0.5, 9)
     run("edit", "--config", str(config), "--box", "1,1,5,5", "--output", "o.mp4")
@@ -183,8 +187,7 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (EDIT[:4] + EDIT[6:], "all-white image"),
-        ([*EDIT, "--mask", "m.png"], "given twice"),
+        ([*EDIT, "--mask", "m.png"], "all-white image"),
         ([*EDIT[:4], "--point", "3,4", *EDIT[6:]], "segmentation is not in this version; use --box or --mask"),
         ([*EDIT, "--box", "1,2,3"], "write X,Y,W,H[:FRAME]"),
         ([*EDIT, "--reference", "four.png"], "write N=IMAGE"),
@@ -194,6 +197,8 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
         ([*EDIT, "--seed", "-1"], "seed"),
         ([*EDIT, "--seed", "red"], "--seed"),
         ([*EDIT, "--config", "missing.toml"], "missing.toml"),
+        ([*EDIT, "--lora", "style.safetensors:9"], "from -4 to 4"),
+        ([*EDIT, "--lora", "style.safetensors:0.8"], "style.safetensors: no such file"),
         ([*EDIT, "--preset", "fast"], "standard"),
         ([*EDIT, "--mask-shape", "round"], "as-is"),
         ([*EDIT, "--model", "wan9"], "this version has tiny"),
@@ -204,6 +209,7 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
         (["new", *EDIT[1:-2]], "--run FOLDER"),
         (["verify", "out.mp4"], "verify"),
         (["export"], "export"),
+        (["export", "nowhere", "--output", "a.safetensors"], "nowhere: not a run folder"),
         (["--nonsense"], "--nonsense"),
         ([], "--help"),
         (["train", "nowhere"], "nowhere"),
@@ -215,6 +221,9 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
         (["evaluate", "r.mp4", "--source", "s.mp4", "--metrics", "clip_score"], "--first-frame"),
         (["study", "x" * 5, "--output", "s"], "this version"),
         (["study", "methods", "--tally", "a.json", "--output", "s"], "--tally belongs to `study users`"),
+        (["study", "methods", "--cases", "c.jsonl", "--scenes", "2", "--output", "s"], "--scenes and --cases are both given"),
+        (["study", "methods", "--cases", "c.jsonl", "--output", "s"], "c.jsonl: cannot be read as a manifest"),
+        (["study", "frames", "--cases", "c.jsonl", "--output", "s"], "leave out --cases, or choose another study"),
         (["study", "users", "--output", "s"], "one of --cases FOLDER"),
         (["study", "users", "--cases", "c", "--tally", "a.json", "--output", "s"], "one of --cases FOLDER"),
         (["study", "users", "--cases", "c"], "--output FOLDER"),
@@ -330,7 +339,9 @@ def test_train_and_generate_work_on_the_run(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(pipeline, "generate", generate)
     assert run("train", "kept").stdout == "kept\n"
     assert run("generate", "kept", "--seed", "3", "--first-frame", "f.png", "--output", "s.mp4").stdout == "s.mp4\n"
-    assert seen == [Path("kept"), (Path("kept"), Path("s.mp4"), False, 3, Path("f.png"))]
+    assert run("generate", "kept", "--lora", "a.safetensors:2").stdout == "s.mp4\n"
+    assert seen[:2] == [Path("kept"), (Path("kept"), Path("s.mp4"), False, 3, Path("f.png"), None)]
+    assert seen[2][-1] == [(Path("a.safetensors").absolute(), 2.0)]
 
 
 def test_models_agree_with_the_registry() -> None:

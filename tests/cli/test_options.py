@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lora_edit.cli.inspecting import LEARNED, METRIC_LIST, METRICS, parse_metrics
-from lora_edit.cli.options import CodecName, Shape, parse_box, parse_boxes, parse_keyframe, parse_keyframes
+from lora_edit.cli.options import CodecName, Shape, parse_box, parse_boxes, parse_keyframe, parse_keyframes, parse_loras
 from lora_edit.cli.resolve import run_folder
 from lora_edit.config import KeyBox
 from lora_edit.errors import MaskError, SettingsError
@@ -49,6 +49,15 @@ def test_no_keyframes(text: str) -> None:
 def test_a_frame_is_given_once() -> None:
     with pytest.raises(SettingsError, match="frame 3 is given twice"):
         parse_keyframes("--reference", ["3=x.png", "3=y.png"])
+
+
+def test_loras() -> None:
+    here = Path.cwd()
+    assert parse_loras(["a.safetensors", "b/c.safetensors:0.8"]) == [(here / "a.safetensors", 1.0), (here / "b/c.safetensors", 0.8)]
+    assert parse_loras(["a:b.safetensors"]) == [(here / "a:b.safetensors", 1.0)]
+    for text in ("a.safetensors:5", "a.safetensors:nan"):
+        with pytest.raises(SettingsError, match="--lora"):
+            parse_loras([text])
 
 
 def test_metrics() -> None:

@@ -24,6 +24,19 @@ def test_plain_lines_come_now_and_then(capsys: pytest.CaptureFixture[str]) -> No
     assert "left" in lines[5]
 
 
+def test_a_time_left_that_is_known_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = PlainReporter()
+    reporter.step("methods", 0, 4)
+    reporter.step("methods", 1, 4, "swan", 90.0)
+    reporter.step("methods", 4, 4, "duck", 0.0)
+    assert capsys.readouterr().err.splitlines() == ["methods 0/4", "methods 1/4, swan, 2 min left", "methods 4/4, duck"]
+    screen = io.StringIO()
+    bars = BarReporter(Console(file=screen, force_terminal=True, width=120))
+    with bars.progress:
+        bars.step("methods", 1, 4, "swan", 9000.0)
+    assert "2 h 30 min" in screen.getvalue()
+
+
 def test_notes_are_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = PlainReporter()
     for text in ("one", "two", "one"):

@@ -16,11 +16,12 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from lora_edit.cli import inspecting
-from lora_edit.cli.lora_file import layer_pattern
 from lora_edit.cli.main import app
+from lora_edit.config import resolve
 from lora_edit.evaluation import learned
 from lora_edit.evaluation.lpips import Lpips
 from lora_edit.masks.files import load_mask
+from lora_edit.run import make_run
 from lora_edit.types import Video
 from lora_edit.video.lossless import save_frames
 from lora_edit.video.write import write_video
@@ -146,9 +147,24 @@ def test_import_refuses_what_is_no_lora(tmp_path: Path) -> None:
         assert (code, out, err.count("\n")) == (2, "", 1), err
 
 
-def test_layer_patterns() -> None:
-    assert layer_pattern("lora_unet_blocks_12_attn1_to_q.lora_down.weight") == "blocks_*_attn1_to_q"
-    assert layer_pattern("diffusion_model.blocks.3.ffn.0.lora_A.default.weight") == "blocks.*.ffn.*"
+def test_export_writes_the_runs_lora(tmp_path: Path) -> None:
+    kept = make_run(tmp_path / "kept", resolve({"input": {"source": "a.mp4", "first_frame": "b.png"}}))
+    output = tmp_path / "out.safetensors"
+    arguments = ("export", kept.folder, "--output", output)
+    code, out, err = run(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "lora-edit train" in err
+    kept.lora_file().parent.mkdir()
+    save_file(lora_tensors(), kept.lora_file(), metadata={"base_model": "tiny"})
+    code, out, err = run(*arguments)
+    assert (code, out.strip()) == (0, str(output)), err
+    facts = json.loads(run("import", output, "--json")[1])
+    assert (facts["targets"], facts["metadata"]["base_model"]) == (["blocks.*.self_attn.o", "blocks.*.self_attn.q"], "tiny")
+    assert facts["layout"].startswith("ComfyUI")
+    assert run(*arguments)[0] == 2
+    assert run(*arguments, "--format", "diffusers", "--overwrite")[0] == 0
+    assert json.loads(run("import", output, "--json")[1])["layout"].startswith("diffusers")
+    assert run("export", kept.folder, "--output", kept.lora_file(), "--overwrite")[0] == 2
 
 
 def test_studies_run_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

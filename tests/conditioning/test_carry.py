@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from lora_edit.conditioning.baselines import naive_motion
 from lora_edit.conditioning.carry import carry, region_boxes
-from lora_edit.conditioning.method import inference, motion, naive_motion
+from lora_edit.conditioning.method import inference, motion
 
 SIZE = 32
 

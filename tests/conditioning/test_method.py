@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lora_edit.conditioning import method
+from lora_edit.conditioning import baselines, method
 from lora_edit.conditioning.fill import EMPTY
 from lora_edit.conditioning.recolour import changed_region, draw_colour_map, draw_texture, recolour
 
@@ -60,25 +60,35 @@ def test_anchor_is_given_whole(clip: torch.Tensor, mask: torch.Tensor) -> None:
     assert sample.m_cond[0, 2].eq(1).all() and torch.equal(sample.v_cond[:, 2], anchor)
 
 
-@pytest.mark.parametrize("name", sorted(method.INFERENCE))
+@pytest.mark.parametrize("name", sorted(baselines.INFERENCE))
 def test_nothing_inside_the_hole_reaches_the_condition(clip: torch.Tensor, mask: torch.Tensor, name: str) -> None:
     """Other source pixels where M_cond is 0: the condition stays the same bit for bit."""
-    first = method.INFERENCE[name](clip, clip[:, 0], mask)
+    first = baselines.INFERENCE[name](clip, clip[:, 0], mask)
     other = torch.where(first.m_cond > 0.5, clip, -clip + 0.1)
-    second = method.INFERENCE[name](other, clip[:, 0], mask)
+    second = baselines.INFERENCE[name](other, clip[:, 0], mask)
     assert torch.equal(first.v_cond, second.v_cond) and torch.equal(first.m_cond, second.m_cond)
 
 
 def test_baselines_change_one_thing(clip: torch.Tensor, mask: torch.Tensor) -> None:
     """What each baseline gives: only frame 0, everything, nothing; and B.3 hands over the answer."""
-    assert method.naive_motion(clip, mask).m_cond.sum() == 16 * 16
-    assert method.all_ones_motion(clip, mask).m_cond.mean() == 1
-    assert method.all_zeros_motion(clip, mask).m_cond.sum() == 0
-    unscheduled = method.unscheduled_appearance(clip[:, 1], clip[:, 2], mask[1])
+    assert baselines.naive_motion(clip, mask).m_cond.sum() == 16 * 16
+    assert baselines.all_ones_motion(clip, mask).m_cond.mean() == 1
+    assert baselines.all_zeros_motion(clip, mask).m_cond.sum() == 0
+    unscheduled = baselines.unscheduled_appearance(clip[:, 1], clip[:, 2], mask[1])
     assert unscheduled.v_target is not None and torch.equal(unscheduled.v_cond, unscheduled.v_target)
-    blended = method.feature_level_inference(clip, clip[:, 0], mask)
+    blended = baselines.feature_level_inference(clip, clip[:, 0], mask)
     assert blended.m_cond.sum() == 16 * 16 and blended.v_blend is not None and blended.m_blend is not None
     assert torch.equal(blended.m_blend, method.m_cond_for(mask))
+
+
+def test_a_later_look_is_asked_for_as_generation_will(clip: torch.Tensor, mask: torch.Tensor) -> None:
+    """The edited first frame is given, the later frame's region is not, and the target stands still."""
+    frames = [0, 2, 2, 2, 2]
+    edited = torch.flip(clip, (0,))
+    sample = method.appearance_after_first(clip[:, frames], edited[:, 0], edited[:, 2], mask[frames])
+    assert sample.v_target is not None and torch.equal(sample.v_cond[:, 0], edited[:, 0])
+    assert torch.equal(sample.v_target[:, 0], edited[:, 0]) and all(torch.equal(sample.v_target[:, n], edited[:, 2]) for n in range(1, 5))
+    assert torch.equal(sample.v_cond[:, 1][:, ~mask[2]], clip[:, 2][:, ~mask[2]]) and sample.v_cond[:, 1][:, mask[2]].eq(0).all()
 
 
 def test_recolouring_touches_the_region_only(clip: torch.Tensor, mask: torch.Tensor) -> None:

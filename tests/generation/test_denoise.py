@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from lora_edit.conditioning.method import feature_level_inference, inference
+from lora_edit.conditioning.baselines import feature_level_inference
+from lora_edit.conditioning.method import inference
 from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
 from tiny_random import tiny_random_family

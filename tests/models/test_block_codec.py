@@ -14,7 +14,7 @@ def codec() -> BlockCodec:
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(12, 3, 3, 4, 4, generator=generator) * 2 - 1
     clips = torch.nn.functional.interpolate(coarse, (9, 32, 32), mode="trilinear", align_corners=True)
-    return BlockCodec.fit(clips, z_dim=48, cleaner_width=4, cleaner_depth=1).eval()
+    return BlockCodec.fit(clips, z_dim=48).eval()
 
 
 def test_basis_is_orthonormal() -> None:

@@ -112,7 +112,7 @@ def test_each_expert_has_a_lora_that_learned(done: Done) -> None:
     parts = [""] if len(done.facts.parts) == 1 else ["high-noise", "low-noise"]
     run = Run(done.folder / "run")
     assert sorted((run.folder / "lora").iterdir()) == sorted(run.lora_file(part) for part in parts)
-    times = {"high-noise": "0.9 1", "low-noise": "0 0.9"}
+    times = {"high-noise": "0.9-1", "low-noise": "0-0.9", "": "0-1"}
     for part in parts:
         with safe_open(str(run.lora_file(part)), "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -120,7 +120,7 @@ def test_each_expert_has_a_lora_that_learned(done: Done) -> None:
         assert len(tensors) == 2 * 10 and not [key for key in tensors if "add_" in key]
         assert all(tensor.any() for tensor in tensors.values())
         assert metadata["base_model"] == done.facts.name
-        assert (metadata.get("expert"), metadata.get("times")) == (part or None, times.get(part))
+        assert (metadata.get("expert"), metadata["time_range"]) == (part or None, times[part])
     manifest = run.manifest()
     names = [f"{stage}, {part}" if part else stage for part in parts for stage in ("motion", "appearance")]
     assert [name for name, _ in manifest["stages"]] == names and len(manifest["losses"]) == 4 * len(parts)

@@ -13,17 +13,17 @@ from lora_edit.studies import experiments
 from lora_edit.studies.cases import CASES, draw_scenes
 from lora_edit.studies.registry import STUDIES
 from lora_edit.studies.scenes import true_edit
-from lora_edit.studies.study import Study, find_study, run_study
-from lora_edit.studies.trial import Trial, later_frames
+from lora_edit.studies.study import Job, Study, find_study, run_study
+from lora_edit.studies.trial import SceneTrial, Trial, later_frames
 from lora_edit.types import Size
 from tiny_random import tiny_random_family
 
 QUICK = ("training.motion_steps=1", "training.appearance_steps=1", "training.recolour_variants=1", "generation.steps=1")
 
 
-def quick_trial(kind: str = "recolour") -> Trial:
+def quick_trial(kind: str = "recolour") -> SceneTrial:
     """A random model on a small scene."""
-    return Trial(tiny_random_family(), true_edit(draw_scenes(1, 0, [kind])[0], Size(32, 32), 5), 0, QUICK)
+    return SceneTrial(tiny_random_family(), 0, true_edit(draw_scenes(1, 0, [kind])[0], Size(32, 32), 5), base=QUICK)
 
 
 @pytest.mark.parametrize("name", sorted(STUDIES))
@@ -33,7 +33,7 @@ def test_every_study_has_rows_for_its_claims(name: str, monkeypatch: pytest.Monk
     trial = quick_trial()
     monkeypatch.setattr(Trial, "train", lambda self, *a, **k: [self.settings(*a)])
     monkeypatch.setattr(Trial, "learn_appearance", lambda self, n, *a: [self.settings(*a)])
-    monkeypatch.setattr(Trial, "generate", lambda self, label, *a: experiments.Outcome(label, self.edit.truth, self.edit.truth))
+    monkeypatch.setattr(Trial, "generate", lambda self, label, *a, **k: experiments.Outcome(label, self.edit.truth, self.edit.truth))
     labels = [outcome.label for outcome in study.rows(trial)]
     assert len(labels) == len(set(labels)) >= 2
     assert {c.better for c in study.claims} | {c.worse for c in study.claims} | set(study.paper) <= set(labels)
@@ -56,17 +56,23 @@ def test_references_are_spread_over_the_clip() -> None:
     assert [later_frames(17, n) for n in (0, 1, 2, 4)] == [[], [16], [8, 16], [4, 8, 12, 16]]
 
 
+def test_studies_in_one_folder_do_not_read_each_others_scores(tmp_path: Path) -> None:
+    """Most draw the same scenes."""
+    files = {Job(name, STUDIES[name], 0, 0, "tiny", tmp_path, (), 1).file for name in ("windows", "snapping")}
+    assert len(files) == 2
+
+
 @pytest.mark.slow
 def test_a_stopped_study_goes_on(tmp_path: Path) -> None:
     """Scenes that were done are read, not repeated; the page lists every row."""
     run = lambda: run_study("snapping", STUDIES["snapping"], tmp_path, 2, 1, Silent(), model="tiny", workers=1, base=QUICK)  # noqa: E731
     page = run().read_text()
     assert "| mask as drawn |" in page and "snapped" in page and (tmp_path / "snapping.png").is_file()
-    kept = tmp_path / "scenes" / "0_00.json"
+    kept = tmp_path / "scenes" / "snapping_0_00.json"
     record = json.loads(kept.read_text())
     record["rows"]["mask as drawn"]["region_psnr"] = 99.0
     kept.write_text(json.dumps(record))
-    (tmp_path / "scenes" / "0_01.json").unlink()
+    (tmp_path / "scenes" / "snapping_0_01.json").unlink()
     assert "99.0" in run().read_text()
 
 

@@ -41,7 +41,10 @@ def test_claims_are_judged_by_the_paired_difference(claim: Claim, words: str) ->
 
 def test_the_page_shows_rows_claims_and_kinds(tmp_path: Path) -> None:
     """With the paper's figures beside ours."""
-    page = markdown("Title", SCORES, KINDS, [Claim("good", "poor", "table 9")], {"good": "CLIP 0.9"}, "lora-edit study x")
+    page = markdown(
+        "Title", SCORES, KINDS, [Claim("good", "poor", "table 9")], {"good": "CLIP 0.9"}, "lora-edit study x", {"Bars": "x.png"}
+    )
+    assert "![Bars](x.png)" in page
     assert "| good | 21.50 ± 2.05 | 0.100 ± 0.000 | CLIP 0.9 |" in page
     assert "| poor | 19.0 | 20.1 |" in page and "table 9" in page and "`lora-edit study x`" in page
     write_csv(tmp_path / "x.csv", SCORES, ["a", "b", "c", "d"])

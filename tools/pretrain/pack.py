@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import torch
 from diffusers import WanTransformer3DModel
 
 from lora_edit.models.block_codec import BlockCodec
-from lora_edit.models.tiny import WEIGHTS
+from lora_edit.models.tiny import CARRIED_STD, WEIGHTS
 
 
 def main() -> None:
-    """Read both models, write them where the package looks for them."""
+    """Read both models and the measured spread, write them where the package looks for them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--input", type=Path, required=True)
     args = parser.parse_args()
     WanTransformer3DModel.from_pretrained(args.input / "transformer").to(torch.float16).save_pretrained(WEIGHTS / "transformer")
     BlockCodec.from_pretrained(args.input / "vae").save_pretrained(WEIGHTS / "vae")
+    shutil.copyfile(args.input / CARRIED_STD, WEIGHTS / CARRIED_STD)
     for config in WEIGHTS.glob("*/config.json"):
         facts = {key: value for key, value in json.loads(config.read_text("utf-8")).items() if key != "_name_or_path"}
         config.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")

@@ -85,7 +85,7 @@ class _Object:
         self.sway_rate = rng.uniform(2, 7, 2)
         self.spin = rng.normal(0, 1.0) * speed if rng.random() < 0.5 else rng.normal(0, 0.15)
         self.angle = rng.uniform(-0.4, 0.4)
-        self.growth = rng.normal(0, 0.25) * speed
+        self.growth = rng.normal(0, 0.35) * speed
         self.deform = rng.normal(0, 0.15, (2, 2)) if rng.random() < 0.4 else np.zeros((2, 2))
         self.scroll = rng.normal(0, 40) * speed if rng.random() < 0.25 else 0.0
         self.phase = rng.uniform(0, 6.3)
@@ -180,12 +180,12 @@ def render(rng: np.random.Generator, num_frames: int, height: int, width: int, s
 
 
 def _loosen(rng: np.random.Generator, boxes: Array, height: int, width: int) -> Array:
-    """Boxes as a person's would be: larger by a fixed share, drifting a little against the object, stopped at the frame."""
+    """Boxes as a person's would be: larger by a fixed share, at times drifting a little against the object, stopped at the frame."""
     size = np.nanmedian(boxes[:, 2:] - boxes[:, :2], 0)
     sides = np.array([-1, -1, 1, 1]) * np.tile(size, 2)
     pad = rng.uniform(0.0, 0.14, 4) * sides + np.array([-1, -1, 1, 1])
     wave = np.sin(np.linspace(0, rng.uniform(2, 6), len(boxes)) + rng.uniform(0, 6.3))[:, None]
-    drift = wave * rng.normal(0, 0.02, 4) * sides
+    drift = wave * rng.normal(0, 0.02, 4) * sides * (rng.random() < 0.5)
     return np.clip(boxes + pad + drift, 0, [width, height, width, height])
 
 

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import torch
 from diffusers import WanTransformer3DModel
+from safetensors.torch import load_file, save_file
 from scenes import Scene, edit_boxes, fill_boxes, render
 from training_kit import Average, Clock, feed, save_checkpoint
 
@@ -24,9 +25,12 @@ from lora_edit.conditioning.carry import carry
 from lora_edit.masks.shapes import hole_union, snap
 from lora_edit.models.block_codec import BlockCodec
 from lora_edit.models.packing import pack_mask
-from lora_edit.models.tiny import skip_text_queries
+from lora_edit.models.precondition import precondition
+from lora_edit.models.tiny import CARRIED_STD, skip_text_queries
 
 SIDE, LENGTH = 112, 17
+SHIFT = 4.0
+"""Of the drawn times, toward noise."""
 SHAPES = [
     (24, 9, 64, 64),
     (24, 9, 64, 64),
@@ -41,8 +45,9 @@ SHAPES = [
 ]
 """Batch size, frames, height and width, equally likely: about 4,500 latent cells each."""
 
+Z_DIM = 192
 CONFIG = {
-    "patch_size": (1, 1, 1), "num_attention_heads": 5, "attention_head_dim": 32, "in_channels": 64 + 4 + 64, "out_channels": 64,
+    "patch_size": (1, 1, 1), "num_attention_heads": 5, "attention_head_dim": 32, "in_channels": Z_DIM + 4 + Z_DIM, "out_channels": Z_DIM,
     "text_dim": 16, "freq_dim": 64, "ffn_dim": 512, "num_layers": 8, "rope_max_seq_len": 256,
 }  # fmt: skip
 
@@ -177,22 +182,34 @@ def _orthogonal(matrices: torch.Tensor) -> torch.Tensor:
 def draw_times(rng: np.random.Generator, count: int) -> torch.Tensor:
     """t in (0, 1), [B]: uniform, shifted toward noise, where what is to be drawn is decided."""
     even = torch.from_numpy(rng.random(count)).float()
-    return 2.5 * even / (1 + 1.5 * even)
+    return SHIFT * even / (1 + (SHIFT - 1) * even)
 
 
-def loss_of(model: torch.nn.Module, codec: BlockCodec, pixels: torch.Tensor, m_cond: torch.Tensor, v_cond: torch.Tensor,
+def measure_std(codec: BlockCodec, pool: Pool, batches: int = 60) -> torch.Tensor:
+    """How far the clip is from its carried condition in cells to generate, per latent channel [z]."""
+    rng, total, cells = np.random.default_rng(3), torch.zeros(codec.z_dim), torch.zeros(())
+    for _ in range(batches):
+        pixels, m_cond, v_cond = pool.batch(rng)
+        hole = 1 - pack_mask(m_cond).amin(1, keepdim=True)
+        total += ((codec.encode(pixels) - codec.encode(v_cond)).square() * hole).sum((0, 2, 3, 4))
+        cells += hole.sum()
+    return (total / cells).sqrt()
+
+
+def loss_of(model: torch.nn.Module, codec: BlockCodec, std: torch.Tensor, pixels: torch.Tensor, m_cond: torch.Tensor, v_cond: torch.Tensor,
             rng: np.random.Generator, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Weighted velocity loss, and the plain loss on cells to generate. The velocity is noise - data."""
     with torch.no_grad():
         target = codec.encode(pixels)
-        mask = pack_mask(m_cond)
-        condition = torch.cat([mask, codec.encode(v_cond)], 1)
+        mask, start = pack_mask(m_cond), codec.encode(v_cond)
     noise = torch.randn(target.shape, generator=generator)
     t = draw_times(rng, len(target))
     blend = t.view(-1, 1, 1, 1, 1)
     noisy = (1 - blend) * target + blend * noise
-    out = model(torch.cat([noisy, condition], 1), t * 1000, pixels.new_zeros(len(t), 1, CONFIG["text_dim"]), return_dict=False)[0]
-    error = (out - (noise - target)).square().mean(1, keepdim=True)
+    expected, factor, shown = precondition(noisy, start, t, std)
+    text = pixels.new_zeros(len(t), 1, CONFIG["text_dim"])
+    out = model(torch.cat([shown, mask, start], 1), t * 1000, text, return_dict=False)[0]
+    error = (expected + factor * out - (noise - target)).square().sum(1, keepdim=True)
     hole = 1 - mask.amin(1, keepdim=True)
     weight = 0.15 + hole
     return (error * weight).sum() / weight.sum(), (error * hole).sum() / hole.sum().clamp(min=1)
@@ -205,6 +222,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--pool", type=int, default=2400)
     parser.add_argument("--rate", type=float, default=0.02)
+    parser.add_argument("--blocks", type=Path, help="begin with the blocks of this transformer folder; other sizes in and out are fine")
     parser.add_argument("--compile", action="store_true", help="needs a C++ compiler; a fifth faster")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
@@ -218,10 +236,17 @@ def main() -> None:
         pixels = torch.stack(
             [torch.from_numpy(vary(np.random.default_rng(i), pool.scenes[i], 9, 64, 64).frames).permute(3, 0, 1, 2) for i in range(1200)]
         )
-        codec = BlockCodec.fit(pixels.float() / 127.5 - 1, power=0.7)
+        codec = BlockCodec.fit(pixels.float() / 127.5 - 1, z_dim=Z_DIM, power=0.7)
         codec.save_pretrained(args.output / "vae")
+    if not (args.output / CARRIED_STD).exists():
+        save_file({"std": measure_std(codec, pool)}, args.output / CARRIED_STD)
+    std = load_file(args.output / CARRIED_STD)["std"]
     torch.manual_seed(0)
     model = skip_text_queries(WanTransformer3DModel(**CONFIG))
+    torch.nn.init.zeros_(model.proj_out.weight)
+    if args.blocks:
+        earlier = WanTransformer3DModel.from_pretrained(args.blocks, torch_dtype=torch.float32).state_dict()
+        model.load_state_dict({n: v for n, v in earlier.items() if n.startswith(("blocks.", "condition_embedder."))}, strict=False)
     hidden = [p for n, p in model.named_parameters() if n.startswith("blocks.") and p.ndim == 2]
     chosen = {id(p) for p in hidden}
     others = [p for p in model.parameters() if id(p) not in chosen]
@@ -242,7 +267,7 @@ def main() -> None:
     while clock.share < 1:
         pixels, m_cond, v_cond = pool.batch(rng)
         muon.param_groups[0]["lr"], adam.param_groups[0]["lr"] = clock.rate(args.rate), clock.rate(2e-3)
-        loss, plain = loss_of(model, codec, pixels, m_cond, v_cond, rng, generator)
+        loss, plain = loss_of(model, codec, std, pixels, m_cond, v_cond, rng, generator)
         model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -19,9 +19,9 @@ Cases = Annotated[
     Path | None,
     typer.Option(
         "--cases",
-        metavar="FOLDER",
-        help="Make the page from one subfolder per clip, each with source.mp4, first_frame.png and a METHOD.mp4 per method compared.",
-        rich_help_panel=PANEL,
+        metavar="PATH",
+        help="Try your own clips, without a true edit, instead of drawn scenes: a list cases.jsonl (docs/evaluation.md). Study `users`: "
+        "a folder with one subfolder per clip, each with source.mp4, first_frame.png and a METHOD.mp4 per method compared.",
     ),
 ]
 Answers = Annotated[

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lora_edit.cli.failures import Session
-from lora_edit.cli.options import RESULT, EditOptions, Json, NewOptions, Overwrite, PreviewOptions, takes
+from lora_edit.cli.options import (
+    LORA,
+    LORA_HELP,
+    RESULT,
+    EditOptions,
+    Json,
+    NewOptions,
+    Overwrite,
+    PreviewOptions,
+    parse_loras,
+    takes,
+)
 from lora_edit.cli.output import emit_json
 from lora_edit.cli.progress import Notes, format_bytes, format_seconds, reporting
 
@@ -95,6 +106,7 @@ class GenerateOptions:
     first_frame: Annotated[
         Path | None, typer.Option("--first-frame", metavar="IMAGE", help="Another edited first frame than the run's.")
     ] = None
+    lora: Annotated[list[str], typer.Option("--lora", metavar=LORA, help=f"{LORA_HELP} Replaces the run's.")] = field(default_factory=list)
     output: Annotated[
         Path | None,
         typer.Option("--output", metavar="OUT.mp4", help="Default: the next free name in the run's samples/.", rich_help_panel=RESULT),
@@ -107,10 +119,11 @@ class GenerateOptions:
 def generate(session: Session, options: GenerateOptions) -> None:
     """Sample and composite again with a run's LoRA (trained first where that is unfinished). Prints the result's path."""
     session.run = options.run
+    loras = parse_loras(options.lora) or None
     with reporting() as reporter:
         from lora_edit import pipeline
 
-        result = pipeline.generate(options.run, reporter, options.output, options.overwrite, options.seed, options.first_frame)
+        result = pipeline.generate(options.run, reporter, options.output, options.overwrite, options.seed, options.first_frame, loras)
         _tell(result, reporter)
     _emit(result, json=options.json)
 

@@ -1,8 +1,9 @@
-"""The verbs that look at things: evaluate, models, import."""
+"""The verbs that look at things and hand them on: evaluate, models, import, export."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +13,10 @@ from rich.table import Table
 
 from lora_edit.cli.failures import Session
 from lora_edit.cli.known_models import find_models
-from lora_edit.cli.options import Json, takes
+from lora_edit.cli.options import Json, Overwrite, takes
 from lora_edit.cli.output import emit_json, emit_rows
 from lora_edit.cli.progress import reporting
-from lora_edit.errors import SettingsError
+from lora_edit.errors import RunError, SettingsError
 
 METRICS = ("region_psnr", "region_ssim", "background_psnr", "background_ssim", "flicker", "leak")
 LEARNED = ("clip_score", "input_similarity", "deqa", "lpips")
@@ -112,6 +113,42 @@ def import_lora(
     metadata = record.pop("metadata")
     assert isinstance(metadata, dict)
     emit_rows(record | {f"metadata {key}": _shortened(value) for key, value in metadata.items()})
+
+
+class LoraFormat(StrEnum):
+    """Layouts that `export` writes."""
+
+    COMFYUI = "comfyui"
+    DIFFUSERS = "diffusers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Options of `export`."""
+
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder whose LoRA is trained.", show_default=False)]
+    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="Where to: a name that ends in .safetensors.")]
+    format: Annotated[LoraFormat, typer.Option("--format", help="comfyui also opens in diffusers' pipelines and diffusion-pipe.")] = (
+        LoraFormat.COMFYUI
+    )
+    overwrite: Overwrite = False
+
+
+@takes(ExportOptions)
+def export(session: Session, options: ExportOptions) -> None:
+    """Write a run's LoRA for other programs; of a model with two experts one file for each, named after it. Prints the files' paths."""
+    from lora_edit.loras.files import export_lora
+    from lora_edit.run import Run
+
+    run = Run(options.run)
+    run.settings()
+    files = run.lora_files()
+    if not files:
+        raise RunError(f"{options.run}: has no trained LoRA yet; train it with `lora-edit train {options.run}`")
+    for file in files:
+        output = options.output.with_stem(options.output.stem + file.stem.removeprefix("edit"))
+        export_lora(file, output, options.format.value, overwrite=options.overwrite)
+        typer.echo(output)
 
 
 def _shortened(text: str, limit: int = 100) -> str:

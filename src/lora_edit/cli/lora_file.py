@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lora_edit.errors import ModelError
-
-_DOWN = re.compile(r"\.?(lora_A|lora_down|lora\.down)(\.\w+)?\.weight$")
-_UP = re.compile(r"\.?(lora_B|lora_up|lora\.up)(\.\w+)?\.weight$")
-_PREFIXES = ("transformer.", "diffusion_model.", "base_model.model.", "lora_unet_")
+from lora_edit.loras.header import read_header
+from lora_edit.loras.layouts import LAYOUTS, layer_pattern, parse_key
 
 
 @dataclass(frozen=True)
@@ -19,6 +15,8 @@ class LoraFacts:
     """`tensors` counts all; `ranks` and `dtypes` are those that occur; `targets` are layers' names with `*` for numbers."""
 
     file: str
+    layout: str
+    made_for: str
     tensors: int
     parameters: int
     layers: int
@@ -33,37 +31,18 @@ class LoraFacts:
 
 
 def describe_lora(path: Path) -> LoraFacts:
-    """Read the file's header. Raises `ModelError` when it is missing, damaged, or no LoRA."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; give a LoRA as a .safetensors file")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = dict(file.metadata() or {})
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-            dtypes = sorted({str(part.get_dtype()) for part in slices.values()})
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a readable safetensors file ({error}); download or export it again") from error
-    down = {name: shape for name, shape in shapes.items() if _DOWN.search(name) and len(shape) >= 2}
-    if not down or not any(_UP.search(name) for name in shapes):
-        raise ModelError(f"{path}: holds {len(shapes)} tensors but no LoRA pairs (lora_A/lora_B or lora_down/lora_up); give a LoRA file")
+    """Read the file's header. Raises `ModelError` when it is missing, a pickle, damaged, or no LoRA."""
+    header = read_header(path)
+    down = {parsed.layer: shape for key, shape in header.shapes.items() if (parsed := parse_key(key)) and parsed.part == "down"}
     return LoraFacts(
         file=str(path),
-        tensors=len(shapes),
-        parameters=sum(math.prod(shape) for shape in shapes.values()),
+        layout=LAYOUTS[header.layout],
+        made_for=header.made_for,
+        tensors=len(header.shapes),
+        parameters=sum(math.prod(shape) for shape in header.shapes.values()),
         layers=len(down),
-        ranks=sorted({shape[0] for shape in down.values()}),
-        dtypes=dtypes,
-        targets=sorted({layer_pattern(name) for name in down}),
-        metadata=metadata,
+        ranks=sorted({shape[0] for shape in down.values() if shape}),
+        dtypes=list(header.dtypes),
+        targets=sorted({layer_pattern(layer) for layer in down}),
+        metadata=header.metadata,
     )
-
-
-def layer_pattern(name: str) -> str:
-    """`transformer.blocks.3.attn1.to_q.lora_A.weight` as `blocks.*.attn1.to_q`."""
-    layer = _DOWN.sub("", name)
-    for prefix in _PREFIXES:
-        layer = layer.removeprefix(prefix)
-    return re.sub(r"(?<=[._])\d+(?=[._]|$)", "*", layer)

@@ -50,6 +50,7 @@ app.command("evaluate")(inspecting.evaluate)
 app.command("study")(studying.study)
 app.command("models")(inspecting.models)
 app.command("import")(inspecting.import_lora)
+app.command("export")(inspecting.export)
 
 
 def main() -> None:

@@ -22,6 +22,10 @@ class MaskOptions:
     box: Annotated[
         list[str], typer.Option("--box", metavar="X,Y,W,H[:FRAME]", help="Rectangle in source pixels; several frames are interpolated.")
     ] = field(default_factory=list)
+    first_frame: Annotated[
+        Path | None,
+        typer.Option("--first-frame", metavar="IMAGE", help="Edited first frame: what it changes is followed through the clip."),
+    ] = None
     point: Annotated[list[str], typer.Option("--point", metavar="X,Y[:FRAME]", help="On the object (not in this version).")] = field(
         default_factory=list
     )
@@ -40,14 +44,16 @@ def mask(session: Session, options: MaskOptions) -> None:
 
     if options.point or options.not_point:
         raise MaskError(NO_SEGMENTATION)
-    if not options.box:
-        raise MaskError("nothing to draw; give --box X,Y,W,H[:FRAME] in pixels of the source")
+    if bool(options.box) == bool(options.first_frame):
+        raise MaskError("give either --box X,Y,W,H[:FRAME] in pixels of the source or --first-frame IMAGE, the edited first frame")
     boxes = parse_boxes(options.box)
     with reporting() as reporter:
         from lora_edit.masks.boxes import KeyedBox, mask_from_boxes
+        from lora_edit.masks.check import fit_first_frame
         from lora_edit.masks.files import save_mask
+        from lora_edit.masks.follow import follow_change
         from lora_edit.types import Box
-        from lora_edit.video.read import read_video
+        from lora_edit.video.read import read_image, read_video
         from lora_edit.video.write import check_output
 
         if options.output.suffix:
@@ -55,7 +61,10 @@ def mask(session: Session, options: MaskOptions) -> None:
         check_output(options.output, overwrite=options.overwrite)
         video = read_video(options.source)
         keyed = [KeyedBox(Box(b["x"], b["y"], b["width"], b["height"]), _frame(b), options.object) for b in boxes]
-        drawn = mask_from_boxes(keyed, video.num_frames, video.size)
+        if options.first_frame:
+            drawn = follow_change(video.frames, fit_first_frame(read_image(options.first_frame), video.size)[0])
+        else:
+            drawn = mask_from_boxes(keyed, video.num_frames, video.size)
         for text in drawn.notes:
             reporter.note(text)
         save_mask(options.output, drawn)

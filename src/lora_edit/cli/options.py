@@ -15,11 +15,14 @@ import typer
 from lora_edit.cli.failures import Session
 from lora_edit.errors import MaskError, SettingsError
 
-WHERE = "Where to edit (exactly one of --mask, --box, --point)"
+WHERE = "Where to edit (at most one of --mask, --box, --point; without any, what the edited first frame changes is followed)"
 EDITED = "Edited frames"
 CLIP = "Range of the source"
 RESULT = "Result"
 SETTINGS = "Settings (preset, then --config, then the options here, then --set)"
+
+LORA = "FILE[:STRENGTH]"
+LORA_HELP = "Another LoRA at generation (style, few steps), never in training; repeatable; strength 1 by default."
 
 
 class Preset(StrEnum):
@@ -126,6 +129,7 @@ class RunOptions(RegionOptions):
             rich_help_panel=SETTINGS,
         ),
     ] = None
+    lora: Annotated[list[str], typer.Option("--lora", metavar=LORA, help=LORA_HELP, rich_help_panel=SETTINGS)] = field(default_factory=list)
     assignments: Annotated[
         list[str], typer.Option("--set", metavar="ROOM.SETTING=VALUE", help="Any other setting.", rich_help_panel=SETTINGS)
     ] = field(default_factory=list)
@@ -253,3 +257,18 @@ def parse_keyframes(option: str, texts: list[str]) -> list[dict[str, int | str]]
         if numbers.count(number) > 1:
             raise SettingsError(f"{option} {number}=...: frame {number} is given twice; give each frame once")
     return [{"frame": number, "image": str(image.absolute())} for number, image in pairs]
+
+
+def parse_loras(texts: list[str]) -> list[tuple[Path, float]]:
+    """Every `FILE[:STRENGTH]` of `--lora`. Raises `SettingsError` for a strength outside -4 to 4."""
+    loras: list[tuple[Path, float]] = []
+    for text in texts:
+        file, colon, number = text.rpartition(":")
+        try:
+            strength = float(number) if colon else 1.0
+        except ValueError:  # the colon belongs to the path
+            file, strength = text, 1.0
+        if not -4 <= strength <= 4:
+            raise SettingsError(f"--lora {text}: the strength is a number from -4 to 4, for instance --lora style.safetensors:0.8")
+        loras.append((Path(file if colon else text).absolute(), strength))
+    return loras

@@ -10,7 +10,8 @@ from contextlib import contextmanager, redirect_stdout
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 LINES_PER_STAGE = 10
 
@@ -38,13 +39,14 @@ class PlainReporter(Notes):
         super().__init__()
         self._stages: dict[str, _Pace] = {}
 
-    def step(self, stage: str, done: int, total: int, detail: str = "") -> None:
+    def step(self, stage: str, done: int, total: int, detail: str = "", left: float | None = None) -> None:
         """Print a line when another tenth is done."""
         pace = self._stages.setdefault(stage, _Pace(done, time.monotonic()))
         tenth = LINES_PER_STAGE * done // max(total, 1)
         if tenth > pace.tenth:
             pace.tenth = tenth
-            parts = [f"{stage} {done}/{total}", detail, pace.left(done, total)]
+            time_left = pace.left(done, total) if left is None or done >= total else f"{format_seconds(left)} left"
+            parts = [f"{stage} {done}/{total}", detail, time_left]
             self._print(", ".join(part for part in parts if part))
 
 
@@ -61,6 +63,17 @@ class _Pace:
         return f"{format_seconds((time.monotonic() - self.started) / (done - self.first) * (total - done))} left"
 
 
+class _TimeLeft(TimeRemainingColumn):
+    """The time left: what the work says of it, else by the pace."""
+
+    def render(self, task: Task) -> Text:
+        """The column's text; a time that was said runs down until the next is."""
+        ends = task.fields.get("ends")
+        if ends is None or task.finished:
+            return super().render(task)
+        return Text(format_seconds(ends - time.monotonic()), style="progress.remaining")
+
+
 class BarReporter(Notes):
     """A bar with the time left for every stage: for terminals."""
 
@@ -70,17 +83,18 @@ class BarReporter(Notes):
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            _TimeLeft(),
             TextColumn("{task.fields[detail]}"),
         )
         self.progress = Progress(*columns, console=console)
         self._tasks: dict[str, TaskID] = {}
 
-    def step(self, stage: str, done: int, total: int, detail: str = "") -> None:
+    def step(self, stage: str, done: int, total: int, detail: str = "", left: float | None = None) -> None:
         """Move the stage's bar."""
+        ends = None if left is None else time.monotonic() + left
         if stage not in self._tasks:
             self._tasks[stage] = self.progress.add_task(escape(stage), total=total, completed=done, detail=escape(detail))
-        self.progress.update(self._tasks[stage], total=total, completed=done, detail=escape(detail))
+        self.progress.update(self._tasks[stage], total=total, completed=done, detail=escape(detail), ends=ends)
 
     def _print(self, line: str) -> None:
         self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)

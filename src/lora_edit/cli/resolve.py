@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from lora_edit.cli.known_models import require_model
-from lora_edit.cli.options import Preset, RegionOptions, RunOptions, parse_boxes, parse_keyframes
+from lora_edit.cli.options import Preset, RegionOptions, RunOptions, parse_boxes, parse_keyframes, parse_loras
 from lora_edit.config import EditSettings, merge, read_toml, resolve
 from lora_edit.errors import MaskError, SettingsError, VideoError
 
 NO_SEGMENTATION = "segmentation is not in this version; use --box or --mask"
 WHERE_HELP = (
-    "give exactly one of --mask PATH (white = edit; a video, a folder of images or one image) and --box X,Y,W,H[:FRAME]; "
+    "give one of --mask PATH (white = edit; a video, a folder of images or one image) and --box X,Y,W,H[:FRAME]; "
     "to edit whole frames, give an all-white image as --mask"
 )
 
@@ -43,8 +43,8 @@ def _resolve(tables: dict[str, Any], assignments: list[str]) -> EditSettings:
         raise SettingsError("SOURCE is missing; give the clip to edit: a video, a folder of images or a GIF")
     if not given.get("first_frame"):
         raise SettingsError("the edited first frame is missing; give it as --first-frame IMAGE")
-    if bool(given.get("mask")) == bool(given.get("boxes")):
-        raise MaskError(f"where to edit is {'given twice' if given.get('mask') else 'missing'}; {WHERE_HELP}")
+    if given.get("mask") and given.get("boxes"):
+        raise MaskError(f"where to edit is given twice; {WHERE_HELP}")
     return resolve(tables, assignments)
 
 
@@ -78,6 +78,7 @@ def method_tables(options: RunOptions) -> dict[str, Any]:
         "prompt": options.prompt,
         "seed": options.seed,
         "video": {"codec": options.codec and options.codec.value},
+        "generation": {"loras": [{"file": str(file), "strength": strength} for file, strength in parse_loras(options.lora)] or None},
         "compositing": {"enabled": False if options.no_composite else None},
     }
     return given_only(tables)
@@ -90,7 +91,7 @@ def given_only(tables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_tables(path: Path | None) -> dict[str, Any]:
-    """A config file's tables; relative paths in its `[input]` are taken from the file's own folder."""
+    """A config file's tables; relative paths in its `[input]` and of its LoRAs are taken from the file's own folder."""
     if path is None:
         return {}
     tables = read_toml(path)
@@ -104,6 +105,10 @@ def config_tables(path: Path | None) -> dict[str, Any]:
     for keyframe in (*_tables(given.get("references")), *_tables(given.get("anchors"))):
         if isinstance(keyframe.get("image"), str):
             keyframe["image"] = str(folder / keyframe["image"])
+    generation = tables.get("generation", {})
+    for lora in _tables(generation.get("loras")) if isinstance(generation, dict) else []:
+        if isinstance(lora.get("file"), str):
+            lora["file"] = str(folder / lora["file"])
     return tables
 
 

@@ -28,12 +28,12 @@ class StudyOptions:
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="The study; see --list.", show_default=False)] = None
     list_names: Annotated[bool, typer.Option("--list", help="List the studies.")] = False
     scenes: Annotated[int, typer.Option("--scenes", metavar="N", help="How many scenes.", min=1)] = 4
-    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="How many seeds; each draws scenes of its own.", min=1)] = 1
+    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="How many seeds; each draws its own scenes.", min=1)] = 1
     model: Annotated[str, typer.Option("--model", metavar="NAME", help="See `lora-edit models`.")] = "tiny"
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="ROOM.SETTING=VALUE", help="A setting of every row, as in `edit`.")
     ] = None
-    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Scenes at a time, each in a process of its own.", min=1)] = 1
+    workers: Annotated[int, typer.Option("--workers", metavar="N", help="How many at a time, each in a process of its own.", min=1)] = 1
     cases: Cases = None
     tally: Answers = None
     output: Annotated[
@@ -57,8 +57,10 @@ def study(session: Session, options: StudyOptions) -> None:
         return
     if options.name not in studies:
         raise SettingsError(f"study {options.name!r} is unknown; this version has {known}")
-    if options.cases or options.tally:
-        raise SettingsError(f"--{'cases' if options.cases else 'tally'} belongs to `study {USERS}`; leave it out")
+    if options.tally:
+        raise SettingsError(f"--tally belongs to `study {USERS}`; leave it out")
+    if options.cases and "scenes" in given(options):
+        raise SettingsError("--scenes and --cases are both given; leave one of them out")
     if options.output is None:
         raise SettingsError("where results go is missing; give --output FOLDER")
     require_model(options.model)
@@ -66,13 +68,14 @@ def study(session: Session, options: StudyOptions) -> None:
     for text in assignments:
         parse_assignment(text)
     session.run = options.output
-    module, _, runner = import_module(REGISTRY).RUNNER.partition(":")
+    registry = import_module(REGISTRY)
+    module, _, runner = (registry.CASES_RUNNER if options.cases else registry.RUNNER).partition(":")
     with reporting() as reporter:
         table = getattr(import_module(module), runner)(
             options.name,
             studies[options.name],
             options.output,
-            options.scenes,
+            options.cases or options.scenes,
             options.seeds,
             reporter,
             model=options.model,

@@ -6,13 +6,13 @@
 | `appearance` (3.3.2), per edited frame i | source frame i, edit region emptied | 1 - edit_mask_i | edited frame i | source frame i |
 | `inference` | edited frame 0, then the source with the edit region emptied | 1; then 1 - edit_mask | none | edited frame 0 |
 
-Each baseline calls one of these and replaces one thing. Everything here is a pure function of pixels: `[3, T, H, W]` in [-1, 1] for
-clips, `[3, H, W]` for frames, `[T, H, W]` bool for the edit mask (True = edit). Polarity meets once, in `m_cond_for`.
+Baselines (`baselines.py`) call one of these and replace one thing. Everything here is a pure function of pixels: `[3, T, H, W]` in [-1, 1]
+for clips, `[3, H, W]` for frames, `[T, H, W]` bool for the edit mask (True = edit). Polarity meets once, in `m_cond_for`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -67,78 +67,14 @@ def inference(
     return Sample(withhold(content, m_cond), m_cond, None, edited_first, prompt, boxes=bounds)
 
 
-# --- training baselines -------------------------------------------------------------------------------------------------------
-
-
-def naive_motion(source: Pixels, edit_mask: torch.Tensor, prompt: str = "", boxes: Boxes = None) -> Sample:
-    """Eq. 1: the default image-to-video condition, only frame 0 given; no region, so no boxes either."""
-    return motion(source, torch.ones_like(edit_mask), prompt)
-
-
-def all_ones_motion(source: Pixels, edit_mask: torch.Tensor, prompt: str = "", boxes: Boxes = None) -> Sample:
-    """Figure 2, third row: everything given."""
-    return motion(source, torch.zeros_like(edit_mask), prompt)
-
-
-def all_zeros_motion(source: Pixels, edit_mask: torch.Tensor, prompt: str = "", boxes: Boxes = None) -> Sample:
-    """Figure 2, second row: nothing given, not even frame 0."""
-    return _nothing_given(motion(source, edit_mask, prompt))
-
-
-def unscheduled_appearance(source_frame: Pixels, edited_frame: Pixels, edit_mask: torch.Tensor, prompt: str = "") -> Sample:
-    """Appendix B.3: the edited frame is given as frame 0 and is also the target, so copying it is enough."""
-    return appearance(edited_frame, edited_frame, torch.zeros_like(edit_mask), prompt)
-
-
-# --- inference baselines ------------------------------------------------------------------------------------------------------
-
-
-def naive_inference(
-    source: Pixels, edited_first: Pixels, edit_mask: torch.Tensor, prompt: str = "", anchors: Anchors | None = None, boxes: Boxes = None
+def appearance_after_first(
+    source: Pixels, edited_first: Pixels, edited_frame: Pixels, edit_mask: torch.Tensor, prompt: str = "", boxes: Boxes = None
 ) -> Sample:
-    """Eq. 1 at inference: only the edited first frame is given."""
-    return inference(source, edited_first, torch.ones_like(edit_mask), prompt, anchors)
+    """Ours: the edited later frame, standing still, behind the edited first frame, asked for as `inference` will.
 
-
-def all_ones_inference(
-    source: Pixels, edited_first: Pixels, edit_mask: torch.Tensor, prompt: str = "", anchors: Anchors | None = None, boxes: Boxes = None
-) -> Sample:
-    """Figure 2, third row: the whole source is given behind the edited first frame."""
-    return inference(source, edited_first, torch.zeros_like(edit_mask), prompt, anchors)
-
-
-def all_zeros_inference(
-    source: Pixels, edited_first: Pixels, edit_mask: torch.Tensor, prompt: str = "", anchors: Anchors | None = None, boxes: Boxes = None
-) -> Sample:
-    """Figure 2, second row: nothing is given."""
-    return _nothing_given(inference(source, edited_first, edit_mask, prompt, anchors))
-
-
-def feature_level_inference(
-    source: Pixels, edited_first: Pixels, edit_mask: torch.Tensor, prompt: str = "", anchors: Anchors | None = None, boxes: Boxes = None
-) -> Sample:
-    """Eq. 3: conditioned like the naive baseline; the source's noisy latents are blended in outside the region at every step."""
-    naive = naive_inference(source, edited_first, edit_mask, prompt, anchors)
-    return replace(naive, v_blend=inference(source, edited_first, torch.zeros_like(edit_mask)).v_cond, m_blend=m_cond_for(edit_mask))
-
-
-def _nothing_given(sample: Sample) -> Sample:
-    nothing = torch.zeros_like(sample.m_cond)
-    return replace(sample, m_cond=nothing, v_cond=withhold(sample.v_cond, nothing), boxes=None)
-
-
-MOTION: dict[str, Callable[..., Sample]] = {
-    "mask-aware": motion,
-    "first-frame": naive_motion,
-    "feature-level": naive_motion,
-    "all-ones": all_ones_motion,
-    "all-zeros": all_zeros_motion,
-}
-APPEARANCE: dict[str, Callable[..., Sample]] = {"scheduled": appearance, "first-frame": unscheduled_appearance}
-INFERENCE: dict[str, Callable[..., Sample]] = {
-    "mask-aware": inference,
-    "first-frame": naive_inference,
-    "feature-level": feature_level_inference,
-    "all-ones": all_ones_inference,
-    "all-zeros": all_zeros_inference,
-}
+    `source`, `edit_mask` and `boxes` are those of frame 0 and of the later frame as often as a latent frame has frames. A model that is
+    given frame 0 carried into the hole learns here what has to change of it, which a single frame without it cannot show.
+    """
+    target = edited_frame[:, None].expand_as(source).clone()
+    target[:, 0] = edited_first
+    return replace(inference(source, edited_first, edit_mask, prompt, boxes=boxes), v_target=target)

@@ -14,4 +14,6 @@ class MethodSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     conditioning: Conditioning = Field("mask-aware", description="mask-aware is the method; the others are the paper's baselines")
-    appearance_mask: Literal["scheduled", "first-frame"] = Field("scheduled", description="appendix B.3")
+    appearance_mask: Literal["scheduled", "first-frame", "after-first"] = Field(
+        "scheduled", description="appendix B.3; after-first (ours): behind the edited first frame, as generation asks for it"
+    )

@@ -65,19 +65,26 @@ def read_cases(path: Path, check_files: bool = True) -> tuple[Case, ...]:
     Raises `SettingsError` with the number of the first line that is no case, repeats an id or, with `check_files`, names a file that
     does not exist; and for a manifest that is missing or empty.
     """
+    return tuple(placed_cases(path, check_files).values())
+
+
+def placed_cases(path: Path, check_files: bool = True) -> dict[str, Case]:
+    """`read_cases` by where each case stands, `FILE, line N (ID)`, so that a later fault can be told with it."""
     cases: dict[str, Case] = {}
+    taken: set[str] = set()
     for number, line in _lines(path):
         place = f"{path}, line {number}"
         case = _anchored(_parse(line, place), path.parent)
-        if case.id in cases:
+        if case.id in taken:
             raise SettingsError(f"{place}: the id {case.id} is taken by an earlier line; give each case its own")
         missing = [f"{key} {file}" for key, file in case.files().items() if not file.exists()] if check_files else []
         if missing:
             raise SettingsError(f"{place} ({case.id}): {missing[0]} does not exist; paths are relative to the manifest's folder")
-        cases[case.id] = case
+        taken.add(case.id)
+        cases[f"{place} ({case.id})"] = case
     if not cases:
         raise SettingsError(f"{path}: holds no cases; write one JSON object per line")
-    return tuple(cases.values())
+    return cases
 
 
 def write_cases(path: Path, cases: Iterable[Case]) -> int:

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class StackedLora(BaseModel):
+    """Another LoRA beside the edit's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    file: Path
+    strength: float = Field(1.0, ge=-4, le=4)
+
+    @field_validator("file")
+    @classmethod
+    def absolute(cls, file: Path) -> Path:
+        """A run is used from wherever people stand later."""
+        return file.absolute()
 
 
 class GenerationSettings(BaseModel):
@@ -12,6 +28,12 @@ class GenerationSettings(BaseModel):
     steps: int = Field(30, ge=1, description="Euler steps")
     guidance_scale: float = Field(5.0, ge=0, description="classifier-free guidance; 1 = off")
     shift: float = Field(5.0, gt=0, description="flow-matching time shift")
+    window: int = Field(0, ge=0, description="frames drawn at a time, as training.window for one trained so; 0 = all that the model takes")
     overlap: int = Field(5, ge=1, description="frames that consecutive windows of a long clip share")
     lora_strength: float = Field(1.0, ge=0, le=4, description="how strongly the LoRA acts")
+    loras: tuple[StackedLora, ...] = Field((), description="other LoRAs, in generation only: `[{file = '...', strength = 1.0}]`")
     negative_prompt: str = Field("", description="what the result should not show")
+
+    def stack(self) -> tuple[tuple[Path, float], ...]:
+        """Files and strengths of `loras`."""
+        return tuple((each.file, each.strength) for each in self.loras)

@@ -59,6 +59,13 @@ def outside_change(source_frame: torch.Tensor, edited_frame: torch.Tensor, mask:
     return OutsideChange(share, (red, green, blue), _covering(mask.numpy(), large))
 
 
+def changed_area(source_frame: torch.Tensor, edited_frame: torch.Tensor, tolerance: int = 12) -> npt.NDArray[np.bool_]:
+    """Where two uint8 frames `[H, W, 3]` show something else, `[H, W]`, a shift of all colours apart."""
+    everywhere = np.ones(source_frame.shape[:2], bool)
+    difference = edited_frame.numpy().astype(np.float32) - source_frame.numpy()
+    return _clearly_changed(difference - _trimmed_mean(difference[everywhere]), everywhere, tolerance)
+
+
 def _trimmed_mean(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Mean of the middle three fifths of `[N, 3]`, per channel."""
     cut = len(values) // 5

@@ -41,6 +41,8 @@ class EncodedSample:
 class Expert(Protocol):
     """One transformer of a family and the times it is asked at: what a LoRA is fitted to. Most families have one, for all times."""
 
+    name: str
+    """The family's."""
     part: str
     """Its name within the family; empty when it is the only one."""
     times: tuple[float, float]
@@ -98,3 +100,18 @@ def load_family(model: str, device: torch.device, dtype: torch.dtype) -> Family:
     module, _, loader = facts.loader.partition(":")
     family: Any = getattr(import_module(module), loader)(facts, source, device, dtype)
     return family
+
+
+def load_outline(model: str) -> nn.Module | None:
+    """The model's transformer on torch's meta device: layers and shapes, no weights read. None for a model without a configuration.
+
+    Raises `ModelError` for a model that is not found.
+    """
+    config = locate(model)[0].transformer_config()
+    if not config:
+        return None
+    import diffusers
+
+    with torch.device("meta"):
+        outline: nn.Module = getattr(diffusers, config["_class_name"]).from_config(config)
+    return outline

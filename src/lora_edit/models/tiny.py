@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from diffusers import WanTransformer3DModel
+from safetensors.torch import load_file
 
 from lora_edit.models.block_codec import BlockCodec
 from lora_edit.models.catalog.facts import ModelFacts
@@ -18,6 +19,7 @@ from lora_edit.models.catalog.known import TINY
 from lora_edit.models.wan import WanFamily, WanParts
 
 WEIGHTS = Path(__file__).parent / "weights" / "tiny"
+CARRIED_STD = "carried_std.safetensors"
 GEOMETRY = TINY.geometry
 
 
@@ -45,8 +47,8 @@ def skip_text_queries(transformer: WanTransformer3DModel) -> WanTransformer3DMod
 
 
 def load_embedded(facts: ModelFacts, source: str, device: torch.device, dtype: torch.dtype) -> WanFamily:
-    """The catalogue's loader: the weights lie in the package, wherever `source` is."""
-    return load_tiny(device, dtype)
+    """The catalogue's loader: the weights lie in the package, or in a folder of the same layout."""
+    return load_tiny(device, dtype, Path(source) if source else WEIGHTS)
 
 
 def load_tiny(device: torch.device, dtype: torch.dtype, folder: Path = WEIGHTS) -> WanFamily:
@@ -66,6 +68,6 @@ def load_tiny(device: torch.device, dtype: torch.dtype, folder: Path = WEIGHTS) 
             embed_image=None,
             device=device,
             dtype=torch.float32,
-            carries=True,
+            carried_std=load_file(folder / CARRIED_STD)["std"].to(device),
         )
     )

@@ -14,6 +14,7 @@ from lora_edit.conditioning.carry import carry
 from lora_edit.conditioning.sample import Sample
 from lora_edit.models.family import EncodedSample, Geometry
 from lora_edit.models.packing import pack_mask
+from lora_edit.models.precondition import precondition
 
 _ATTENTION = r"attn[12]\.(to_q|to_k|to_v|to_out\.0)"
 WAN_TARGETS = {
@@ -62,7 +63,8 @@ class WanAutoencoder:
 class WanParts:
     """The loaded pieces of one checkpoint. `embed_prompt`: prompt to `[1, L, D]`; `embed_image`: what a sample shows to `[N, L, D]`.
 
-    `carries`: it was trained with frame 0 carried into the hole (`conditioning/carry.py`) instead of grey there.
+    `carried_std` `[z]`: it was trained with frame 0 carried into the hole (`conditioning/carry.py`) instead of grey there, from where its
+    answers differ by so much per latent channel (`models/precondition.py`).
     """
 
     name: str
@@ -73,10 +75,10 @@ class WanParts:
     embed_image: Callable[[Sample], torch.Tensor] | None
     device: torch.device
     dtype: torch.dtype
-    carries: bool = False
     last_frame: bool = False
     part: str = ""
     times: tuple[float, float] = (0.0, 1.0)
+    carried_std: torch.Tensor | None = None
 
 
 class WanFamily:
@@ -107,7 +109,7 @@ class WanFamily:
         encode, device = self.parts.autoencoder.encode, self.parts.device
         mask = pack_mask(sample.m_cond[None].to(device), self.geometry.cell, self.geometry.group)
         content = sample.v_cond
-        if self.parts.carries and sample.boxes is not None:
+        if self.parts.carried_std is not None and sample.boxes is not None:
             content = carry(content, sample.m_cond, sample.boxes)
         condition = torch.cat([mask, encode(content[None].to(device))], 1)
         keep = None if sample.m_blend is None else pack_mask(sample.m_blend[None].to(device), self.geometry.cell, self.geometry.group)
@@ -125,14 +127,18 @@ class WanFamily:
         """Velocity (noise - data) `[B, z, F, h, w]` in float32; the model is told `1000 * time`."""
         batch = len(latents)
         image = encoded.image_embeds
+        condition = encoded.condition.expand(batch, -1, -1, -1, -1)
+        expected, factor, shown = torch.zeros(()), torch.ones(()), latents
+        if self.parts.carried_std is not None:
+            expected, factor, shown = precondition(latents, condition[:, -self.z_dim :], time, self.parts.carried_std)
         out = self.transformer(
-            torch.cat([latents.to(self.parts.dtype), encoded.condition.expand(batch, -1, -1, -1, -1)], 1),
+            torch.cat([shown.to(self.parts.dtype), condition], 1),
             time * 1000,
             encoded.prompt_embeds.expand(batch, -1, -1),
             encoder_hidden_states_image=None if image is None else image.repeat(batch, 1, 1),
             return_dict=False,
         )[0]
-        return out.float()
+        return expected.to(out.device) + factor.to(out.device) * out.float()
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,10 @@ STUDIES: dict[str, str] = {
 }
 
 RUNNER = "lora_edit.studies.study:run_study"
-"""What runs any of them."""
+"""What runs any of them on scenes that are drawn."""
+
+CASES_RUNNER = "lora_edit.studies.case_study:run_on_cases"
+"""What runs any of them on the cases of a manifest, which have no true edit."""
 
 USERS = ("lora_edit.studies.users.page:build_page", "lora_edit.studies.users.tally:tally")
 """The user study asks people instead: what makes its page, and what counts the answers."""

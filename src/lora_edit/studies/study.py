@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import os
+import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 
 import torch
 
-from lora_edit.devices import pick_device
 from lora_edit.evaluation.leak import leak
 from lora_edit.evaluation.psnr import psnr
 from lora_edit.evaluation.ssim import ssim
-from lora_edit.models.family import Family, load_family
 from lora_edit.reporting import Reporter
 from lora_edit.run import content_hash, write_atomically
 from lora_edit.studies.cases import draw_scenes
+from lora_edit.studies.jobs import Record, loaded, run_jobs
 from lora_edit.studies.scenes import TrueEdit, true_edit
 from lora_edit.studies.table import Claim, draw_bars, markdown, write_csv
-from lora_edit.studies.trial import Outcome, Trial
+from lora_edit.studies.trial import Outcome, SceneTrial, Trial
 from lora_edit.types import Size
 from lora_edit.video.sheet import contact_sheet, save_image
 
 SIZE = Size(64, 64)
+EXAMPLE = "rotation"
+"""The kind of scene that a study's page shows, where it was run."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Study:
     """`rows` tries a scene in every way; `claims` are held against the table; `paper` gives what the paper reports per row.
 
     `kinds` are the kinds of scenes (`studies/cases.py`), all when empty; `frames` the lengths to try and `size` their size; `base`
-    settings of every row.
+    settings of every row; `later` is how many edited later frames a case of a manifest needs (`case_study.py`), which scenes always have.
     """
 
     title: str
@@ -48,6 +48,7 @@ class Study:
     frames: tuple[int, ...] = (17,)
     size: Size = SIZE
     base: tuple[str, ...] = ()
+    later: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Job:
     @property
     def file(self) -> Path:
         """Where its scores are kept."""
-        return self.folder / "scenes" / f"{self.seed}_{self.number:02d}.json"
+        return self.folder / "scenes" / f"{self.study}_{self.seed}_{self.number:02d}.json"
 
 
 def find_study(target: str) -> Study:
@@ -77,20 +78,15 @@ def find_study(target: str) -> Study:
     return found
 
 
-@cache
-def _family(model: str) -> Family:
-    return load_family(model, pick_device(), torch.float32)
-
-
-def do_job(job: Job) -> dict[str, object]:
+def do_job(job: Job) -> Record:
     """Every row on one scene: writes the scores and a contact sheet, and returns the scores' record. One that was done is read."""
-    study = find_study(job.target)
+    began, study = time.monotonic(), find_study(job.target)
     scene = draw_scenes(job.number + 1, job.seed, study.kinds)[job.number]
     torch.set_num_threads(job.threads)
-    family, key = _family(job.model), ""
+    family, key = loaded(job.model), ""
     rows: dict[str, dict[str, float]] = {}
     for frames in study.frames:
-        trial = Trial(family, true_edit(scene, study.size, frames), job.seed, (*study.base, *job.base))
+        trial = SceneTrial(family, job.seed, true_edit(scene, study.size, frames), base=(*study.base, *job.base))
         if not rows:
             key = content_hash(trial.edit.source, trial.edit.truth, family.fingerprint(), repr(trial.settings()))
             if job.file.is_file() and (record := json.loads(job.file.read_text("utf-8")))["key"] == key:
@@ -98,9 +94,10 @@ def do_job(job: Job) -> dict[str, object]:
         outcomes = list(study.rows(trial))
         trial.forget()
         length = f", {frames} frames" if len(study.frames) > 1 else ""
-        rows |= {outcome.label + length: score(outcome, trial) for outcome in outcomes}
+        hidden = unseen(outcomes, frames)
+        rows |= {outcome.label + length: score(outcome, trial, hidden) for outcome in outcomes}
         show(job.file.with_name(f"{job.file.stem}_{scene.name}{length.replace(', ', '_').replace(' ', '_')}.png"), trial.edit, outcomes)
-    record = {"key": key, "kind": scene.name, "rows": rows}
+    record = {"key": key, "kind": scene.name, "rows": rows, "seconds": time.monotonic() - began}
     write_atomically(job.file, json.dumps(record, indent=1))
     return record
 
@@ -111,22 +108,28 @@ def show(path: Path, edit: TrueEdit, outcomes: Sequence[Outcome]) -> None:
     save_image(path, contact_sheet(list(rows.values()), list(rows), 9, 64))
 
 
-def score(outcome: Outcome, trial: Trial) -> dict[str, float]:
-    """One outcome's figures. Frame 0 is given, so it is not judged.
+def unseen(outcomes: Sequence[Outcome], count: int) -> list[int]:
+    """The frames that are judged, for every row alike: those that no row was shown truly edited, frame 0 least of all."""
+    shown = {0}.union(*(outcome.shown for outcome in outcomes))
+    return [number for number in range(count) if number not in shown]
+
+
+def score(outcome: Outcome, trial: SceneTrial, judged: Sequence[int]) -> dict[str, float]:
+    """One outcome's figures over the frames `judged`.
 
     The region is the loose box of the default settings for every row, whatever mask the row used: a model that paints the box in the
-    object's colours would look good on the object alone. The background is the rest. Leak is judged on the object.
+    object's colours would look good on the object alone. The background is the rest. Leak is judged on the object, over the whole clip.
     """
-    edit, mask = trial.edit, trial.edit.mask.frames
+    edit, mask, some = trial.edit, trial.edit.mask.frames, list(judged)
     box = trial.clip(trial.settings()).edit_mask.frames
     values = {
-        "region_psnr": psnr(outcome.frames[1:], edit.truth[1:], box[1:]),
-        "region_ssim": ssim(outcome.frames[1:], edit.truth[1:], box[1:]),
-        "object_psnr": psnr(outcome.frames[1:], edit.truth[1:], mask[1:]),
+        "region_psnr": psnr(outcome.frames[some], edit.truth[some], box[some]),
+        "region_ssim": ssim(outcome.frames[some], edit.truth[some], box[some]),
+        "object_psnr": psnr(outcome.frames[some], edit.truth[some], mask[some]),
         "leak": leak(outcome.frames, edit.source, edit.truth[0], mask) if mask[0].any() else math.nan,
     }
     if outcome.raw is not None:
-        values["background_psnr"] = psnr(outcome.raw[1:], edit.source[1:], ~box[1:])
+        values["background_psnr"] = psnr(outcome.raw[some], edit.source[some], ~box[some])
     return values
 
 
@@ -137,30 +140,35 @@ def run_study(
     (output / "scenes").mkdir(parents=True, exist_ok=True)
     threads = max(1, (os.cpu_count() or 1) // workers)
     jobs = [Job(name, target, n, seed, model, output, tuple(base), threads) for seed in range(seeds) for n in range(scenes)]
-    records: dict[Path, dict[str, object]] = {}
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        for future in as_completed(started := {pool.submit(do_job, job): job for job in jobs}):
-            records[started[future].file] = future.result()
-            reporter.step(name, len(records), len(jobs), str(records[started[future].file]["kind"]))
-    done = [records[job.file] for job in jobs]
+    done = run_jobs(name, do_job, jobs, workers, reporter)
     study = find_study(target)
     table, kinds = gather(done), [str(record["kind"]) for record in done]
     extra = "".join(f" --set {text}" for text in base) + ("" if model == "tiny" else f" --model {model}")
     command = f"lora-edit study {name} --scenes {scenes} --seeds {seeds}{extra} --output ..."
     page = output / f"{name}.md"
-    write_atomically(page, markdown(study.title, table, kinds, study.claims, study.paper, command))
+    pictures = {"Region PSNR of every row: mean, 95 % interval, and every scene as a dot": f"{name}.png"}
+    if sheet := _example(jobs, kinds):
+        shutil.copyfile(sheet, output / f"{name}-scene.png")
+        pictures[f"One scene ({sheet.stem.split('_')[3]}): source, every row, and the truth"] = f"{name}-scene.png"
+    write_atomically(page, markdown(study.title, table, kinds, study.claims, study.paper, command, pictures))
     write_csv(output / f"{name}.csv", table, [f"{job.seed}.{job.number}.{kind}" for job, kind in zip(jobs, kinds, strict=True)])
     draw_bars(output / f"{name}.png", table)
     return page
 
 
-def gather(records: Sequence[dict[str, object]]) -> dict[str, dict[str, list[float]]]:
-    """Records of scenes to row -> metric -> values, in the records' order."""
+def _example(jobs: Sequence[Job], kinds: Sequence[str]) -> Path | None:
+    """A contact sheet that says much: of the scene that turns, or of the first."""
+    chosen = jobs[kinds.index(EXAMPLE) if EXAMPLE in kinds else 0].file
+    return next(iter(sorted(chosen.parent.glob(f"{chosen.stem}_*.png"))), None)
+
+
+def gather(records: Sequence[Record]) -> dict[str, dict[str, list[float]]]:
+    """Records to row -> metric -> values, in the records' order; not a number where a record lacks the row."""
     table: dict[str, dict[str, list[float]]] = {}
-    for record in records:
-        rows = record["rows"]
-        assert isinstance(rows, dict)
+    # The fullest record first, so that rows stand in the order in which they are tried.
+    found = [(index, record["rows"]) for index, record in enumerate(records)]
+    for index, rows in sorted(found, key=lambda each: -len(each[1])):
         for label, values in rows.items():
             for metric, value in values.items():
-                table.setdefault(label, {}).setdefault(metric, []).append(float(value))
+                table.setdefault(label, {}).setdefault(metric, [math.nan] * len(records))[index] = float(value)
     return table

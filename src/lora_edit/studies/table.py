@@ -68,8 +68,16 @@ def verdict(claim: Claim, scores: Scores, kinds: Sequence[str]) -> str:
     return f"{claim.source}: *{claim.better}* against *{claim.worse}* {mean:+.2f} ± {half:.2f} dB{need}{scope}: **{state}**"
 
 
-def markdown(title: str, scores: Scores, kinds: Sequence[str], claims: Sequence[Claim], paper: Mapping[str, str], command: str) -> str:
-    """The study's page: table, the paper's figures beside ours, claims, region PSNR by kind of scene."""
+def markdown(
+    title: str,
+    scores: Scores,
+    kinds: Sequence[str],
+    claims: Sequence[Claim],
+    paper: Mapping[str, str],
+    command: str,
+    pictures: Mapping[str, str],
+) -> str:
+    """The study's page: table, the paper's figures beside ours, claims, region PSNR by kind of scene, pictures (caption -> file)."""
     shown = [m for m in COLUMNS if any(math.isfinite(v) for row in scores.values() for v in row.get(m, ()))]
     heads = ["", *(COLUMNS[m] for m in shown), *(["paper"] if paper else [])]
     lines = [
@@ -92,6 +100,8 @@ def markdown(title: str, scores: Scores, kinds: Sequence[str], claims: Sequence[
     for label, row in scores.items():
         values = np.array(row["region_psnr"])
         lines.append(_row([label, *(f"{values[[k == name for k in kinds]].mean():.1f}" for name in names)]))
+    for caption, file in pictures.items():
+        lines += ["", f"![{caption}]({file})", "", f"*{caption}.*"]
     return "\n".join(lines) + "\n"
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import torch
@@ -24,35 +25,39 @@ from lora_edit.types import Video
 
 @dataclass(frozen=True)
 class Outcome:
-    """A row of a study on one scene: its label, the clip that a person gets `[T, H, W, 3]` uint8, and the model's own output before the
-    source's pixels return (None where no model drew)."""
+    """A row of a study on one scene: its label, the clip that a person gets `[T, H, W, 3]` uint8, the model's own output before the
+    source's pixels return (None where no model drew), and which later frames of the true edit it was shown."""
 
     label: str
     frames: torch.Tensor
     raw: torch.Tensor | None = None
+    shown: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A scene with truth, a model and a seed. `base` are settings of the whole study; every method takes further `room.setting=value`."""
+class Trial(ABC):
+    """An edit, a model and a seed. `base` are settings of the whole study; every method takes further `room.setting=value`."""
 
     family: Family
-    edit: TrueEdit
     seed: int
-    base: tuple[str, ...] = ()
+    base: tuple[str, ...] = field(default=(), kw_only=True)
 
+    @abstractmethod
     def settings(self, *assignments: str) -> EditSettings:
         """The model's preset with the study's and the row's changes."""
-        tables = {"input": {"source": "scene", "first_frame": "scene"}, "seed": self.seed, "model": self.family.name}
-        # The model is judged, not what compositing makes of it; `detail` is a study of its own.
-        return resolve(tables, ("compositing.crop=false", "compositing.detail=false", *self.base, *assignments))
 
+    @abstractmethod
     def clip(self, settings: EditSettings, references: int = 0) -> Clip:
-        """The scene as a person would hand it over: source, edited first frame, loose box, and true edited later frames."""
-        edit, masks = self.edit, settings.masks
-        region = shape_mask(edit.mask, masks.shape, masks.expand, masks.smooth)
-        video = Video(edit.source, Fraction(8), tuple(i / 8 for i in range(len(edit.source))))
-        return Clip(video, region, edit.truth[0], {n: edit.truth[n] for n in later_frames(len(edit.truth), references)}, {})
+        """What a person hands over, with `references` of the edited later frames."""
+
+    @property
+    @abstractmethod
+    def later(self) -> int:
+        """How many edited later frames there are."""
+
+    def through_codec(self) -> tuple[Outcome, ...]:
+        """The true edit through the model's codec, where there is a true edit."""
+        return ()
 
     def train(self, *assignments: str, references: int = 0) -> None:
         """Fit a fresh LoRA: motion, then appearance if there are references."""
@@ -69,51 +74,91 @@ class Trial:
         for expert in self.family.experts():
             fit(expert, lora_parameters(expert), last, settings.training, settings.seed + 1, None, "", lambda *_: None)
 
+    def keep(self) -> Callable[[], None]:
+        """Remember the LoRA as it is; the function returned brings it back."""
+        parameters = {(e.part, name): each for e in self.family.experts() for name, each in lora_parameters(e).items()}
+        values = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+        @torch.no_grad()
+        def bring_back() -> None:
+            for name, parameter in parameters.items():
+                parameter.copy_(values[name])
+
+        return bring_back
+
     def forget(self) -> None:
         """Back to the base model."""
         for expert in self.family.experts():
             remove_lora(expert)
 
-    def generate(self, label: str, *assignments: str) -> Outcome:
-        """The edited clip with the LoRA as it is."""
+    def generate(self, label: str, *assignments: str, references: int = 0) -> Outcome:
+        """The edited clip with the LoRA as it is. `references` later frames were shown to it."""
         settings = self.settings(*assignments)
-        clip, canvas = self.clip(settings), self._canvas(settings)
-        return self._returned(label, clip, canvas, generate_windows(self.family, canvas, settings, settings.seed, lambda *_: None))
+        clip, canvas = self.clip(settings, references), self._canvas(settings, references)
+        pixels = generate_windows(self.family, canvas, settings, settings.seed, lambda *_: None)
+        return self._returned(label, clip, canvas, pixels, settings)
 
     def edited(self, label: str, *assignments: str, references: int = 0) -> Outcome:
         """Train, then generate, with the same settings."""
         self.train(*assignments, references=references)
-        return self.generate(label, *assignments)
+        return self.generate(label, *assignments, references=references)
 
     def no_edit(self) -> Outcome:
         """The source as it is: input similarity 1."""
-        return Outcome("no edit", self.edit.source)
+        return Outcome("no edit", self.clip(self.settings()).video.frames)
 
     def frozen(self) -> Outcome:
         """The edited first frame, still: CLIP score 1."""
-        return Outcome("first frame, frozen", self.edit.truth[:1].expand_as(self.edit.truth).contiguous())
+        clip = self.clip(self.settings())
+        return Outcome("first frame, frozen", clip.first_frame.expand_as(clip.video.frames).contiguous())
 
     def flow_warp(self) -> Outcome:
         """The classical baseline."""
         clip = self.clip(self.settings())
         return Outcome("flow warp", flow_warp(clip.video.frames, clip.first_frame, clip.edit_mask))
 
-    def through_codec(self) -> Outcome:
+    def _canvas(self, settings: EditSettings, references: int = 0) -> Canvas:
+        return place(self.family, self.clip(settings, references), settings)
+
+    def _returned(self, label: str, clip: Clip, canvas: Canvas, pixels: torch.Tensor, settings: EditSettings) -> Outcome:
+        finished = settings.compositing
+        bare = finished.model_copy(update={"enabled": False, "detail": False})
+        frames, raw = (torch.stack(list(return_to_source(clip, canvas, pixels, how))) for how in (finished, bare))
+        return Outcome(label, frames, raw, tuple(clip.references))
+
+
+@dataclass(frozen=True)
+class SceneTrial(Trial):
+    """A scene with truth."""
+
+    edit: TrueEdit
+
+    def settings(self, *assignments: str) -> EditSettings:
+        """The model's preset with the study's and the row's changes."""
+        tables = {"input": {"source": "scene", "first_frame": "scene"}, "seed": self.seed, "model": self.family.name}
+        # The model is judged, not what compositing makes of it; `detail` is a study of its own.
+        return resolve(tables, ("compositing.crop=false", "compositing.detail=false", *self.base, *assignments))
+
+    def clip(self, settings: EditSettings, references: int = 0) -> Clip:
+        """The scene as a person would hand it over: source, edited first frame, loose box, and true edited later frames."""
+        edit, masks = self.edit, settings.masks
+        region = shape_mask(edit.mask, masks.shape, masks.expand, masks.smooth)
+        video = Video(edit.source, Fraction(8), tuple(i / 8 for i in range(len(edit.source))))
+        return Clip(video, region, edit.truth[0], {n: edit.truth[n] for n in later_frames(len(edit.truth), references)}, {})
+
+    @property
+    def later(self) -> int:
+        """Every frame after the first."""
+        return len(self.edit.truth) - 1
+
+    def through_codec(self) -> tuple[Outcome, ...]:
         """The true edit through the model's codec: what a perfect model would reach."""
         settings = self.settings()
         clip = self.clip(settings)
         canvas = place(self.family, replace(clip, video=replace(clip.video, frames=self.edit.truth)), settings)
         encoded = self.family.encode_sample(motion(canvas.source, torch.zeros_like(canvas.edit_mask)))
         assert encoded.target is not None
-        return self._returned("truth through the codec", clip, canvas, self.family.decode(encoded.target))
-
-    def _canvas(self, settings: EditSettings, references: int = 0) -> Canvas:
-        return place(self.family, self.clip(settings, references), settings)
-
-    def _returned(self, label: str, clip: Clip, canvas: Canvas, pixels: torch.Tensor) -> Outcome:
-        composed, bare = (self.settings(f"compositing.enabled={'true' if on else 'false'}").compositing for on in (True, False))
-        frames, raw = (torch.stack(list(return_to_source(clip, canvas, pixels, how))) for how in (composed, bare))
-        return Outcome(label, frames, raw)
+        return (self._returned("truth through the codec", clip, canvas, self.family.decode(encoded.target), settings),)
 
 
 def later_frames(count: int, references: int) -> Sequence[int]:

@@ -50,7 +50,7 @@ def train_experts(
         parameters = add_lora(expert, lora, seed)
         losses += fit(expert, parameters, stages, settings, seed, files.checkpoint_file(expert.part), key, report)
         done += [(_named(stage.name, expert.part), stage.steps) for stage in stages]
-        facts = {"expert": expert.part, "times": f"{expert.times[0]:g} {expert.times[1]:g}"} if expert.part else {}
+        facts = {"time_range": "{:g}-{:g}".format(*expert.times)} | ({"expert": expert.part} if expert.part else {})
         save_lora(expert, files.lora_file(expert.part), metadata | facts)
     return losses, done
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 
 from lora_edit.errors import ModelError
+from lora_edit.loras.files import Change, Written, read_lora, write_lora
+from lora_edit.loras.match import match
+from lora_edit.loras.names import to_original
 from lora_edit.models.family import Expert
 from lora_edit.seeds import named_generator
 from lora_edit.training.settings import LoraSettings
 
 ADAPTER = "edit"
-_PREFIX = "transformer."
+OURS_ALONE = frozenset({"tiny"})
+"""Models that no other program has: their LoRA stays in diffusers' layout, which `load_lora_adapter` opens without a pipeline."""
 
 
 def add_lora(expert: Expert, settings: LoraSettings, seed: int) -> dict[str, nn.Parameter]:
@@ -60,44 +62,42 @@ def set_strength(expert: Expert, strength: float) -> None:
     expert.transformer.set_adapters(ADAPTER, strength)  # type: ignore[operator]
 
 
-def save_lora(expert: Expert, path: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file that diffusers' `load_lora_weights` opens, with its PEFT settings and `metadata` in the header."""
-    state = get_peft_model_state_dict(expert.transformer, adapter_name=ADAPTER)
-    config = expert.transformer.peft_config[ADAPTER].to_dict()  # type: ignore[union-attr, index]
-    header = {"format": "pt", "lora_adapter_metadata": json.dumps({f"{_PREFIX}{k}": _plain(v) for k, v in config.items()}, sort_keys=True)}
-    tensors = {_PREFIX + k: v.detach().contiguous().cpu().clone() for k, v in state.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_bytes(_in_order(save(tensors, metadata=header | metadata)))
-    part.replace(path)
+def save_lora(expert: Expert, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write one safetensors file with `metadata` in its header, in ComfyUI's layout where the model has one, else in diffusers'."""
+    write_lora(path, _own_changes(expert), layout_for(expert), metadata)
+
+
+def layout_for(expert: Expert) -> Written:
+    """The layout that most programs open for this model."""
+    found = [to_original(name) for name in _own_changes(expert)]
+    return "comfyui" if expert.name not in OURS_ALONE and all(each and len(each[1]) == 1 for each in found) else "diffusers"
 
 
 def load_lora(expert: Expert, path: Path) -> None:
-    """Read a file written by `save_lora` into the adapter that `add_lora` made.
+    """Read a file written by `save_lora` into the adapter that `add_lora` made, bit for bit.
 
-    Raises `ModelError` when the file is damaged, or was made for other layers or another rank.
+    Raises `ModelError` when the file is damaged, or was made for other layers, another rank or another alpha.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = {key.removeprefix(_PREFIX): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a readable LoRA file ({error}); train again or restore it from a copy") from error
-    own = get_peft_model_state_dict(expert.transformer, adapter_name=ADAPTER)
-    fitting = {k for k, v in state.items() if k in own and own[k].shape == v.shape}
-    if len(fitting) != len(own) or len(state) != len(own):
-        raise ModelError(f"{path}: {len(fitting)} of the model's {len(own)} LoRA tensors fit; it was made for another model or rank")
+    matched = match(read_lora(path), expert.transformer, expert.name)
+    own, found = _own_changes(expert), matched.changes
+    fitting = [name for name, change in own.items() if name in found and _kind(found[name]) == _kind(change)]
+    if matched.unused or not len(fitting) == len(own) == len(found):
+        wanted, given = (", ".join(sorted({_kind(change) for change in each.values()})) for each in (own, found))
+        raise ModelError(
+            f"{path}: {len(fitting)} of the model's {len(own)} LoRA layers fit; it was made for other layers or settings "
+            f"(found {given} on {matched.total} layers, expected {wanted}); train again or give the run its own file"
+        )
+    state = {f"{name}.{key}.weight": tensor for name, each in found.items() for key, tensor in (("lora_A", each.down), ("lora_B", each.up))}
     set_peft_model_state_dict(expert.transformer, state, adapter_name=ADAPTER)
 
 
-def _in_order(raw: bytes) -> bytes:
-    """The same safetensors file with its header's keys sorted: the library writes metadata in another order each time."""
-    length = int.from_bytes(raw[:8], "little")
-    header = json.dumps(json.loads(raw[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + raw[8 + length :]
+def _own_changes(expert: Expert) -> dict[str, Change]:
+    """The adapter's pairs by layer: the live tensors."""
+    state = get_peft_model_state_dict(expert.transformer, adapter_name=ADAPTER)
+    alpha = float(expert.transformer.peft_config[ADAPTER].lora_alpha)  # type: ignore[union-attr, index]
+    names = [key.removesuffix(".lora_A.weight") for key in state if key.endswith(".lora_A.weight")]
+    return {name: Change(state[f"{name}.lora_A.weight"], state[f"{name}.lora_B.weight"], alpha) for name in names}
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    return value if isinstance(value, str | int | float | bool | list | dict | type(None)) else str(value)
+def _kind(change: Change) -> str:
+    return f"rank {change.rank} at scale {change.scale:g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -52,7 +52,12 @@ class OpticalFlow:
 
 
 def places_in_first(frames: torch.Tensor, rows: tuple[int, int] = (256, 480), fine_rows: int = 320) -> Iterator[Floats]:
-    """For each frame of `[T, H, W, 3]` uint8 where its pixels lie in frame 0: `[H, W, 2]` (x, y), in pixels of the frames.
+    """For each frame of `[T, H, W, 3]` uint8 where its pixels lie in frame 0: `[H, W, 2]` (x, y), in pixels of the frames."""
+    return places_along(frames, range(len(frames)), rows, fine_rows)
+
+
+def places_along(frames: torch.Tensor, order: Sequence[int], rows: tuple[int, int] = (256, 480), fine_rows: int = 320) -> Iterator[Floats]:
+    """For the frames number `order` (neighbours follow each other) where their pixels lie in the first of these: `[H, W, 2]` (x, y).
 
     Flow between neighbours is chained; where forward and backward flow disagree (something was covered or uncovered) the surrounding
     motion is used. Time is linear in the frames, memory is that of a few frames.
@@ -62,9 +67,9 @@ def places_in_first(frames: torch.Tensor, rows: tuple[int, int] = (256, 480), fi
     still = grid(flow.size[1], flow.size[0])
     to_first = still
     yield grid(height, width)
-    before = flow.grey(frames[0])
-    for frame in frames[1:]:
-        now = flow.grey(frame)
+    before = flow.grey(frames[order[0]])
+    for number in order[1:]:
+        now = flow.grey(frames[number])
         back, seen = flow.back(now, before)
         to_first = sample(to_first, still + _fill(back, seen.astype(np.float32), sigma=now.shape[0] / 32))
         before = now

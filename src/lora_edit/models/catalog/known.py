@@ -24,6 +24,7 @@ TINY = ModelFacts(
     geometry=Geometry(cell=8, group=4, token=8, max_frames=17, area=88 * 88),
     loader="lora_edit.models.tiny:load_embedded",
     preset=tiny_preset,
+    config="../../weights/tiny/transformer/config.json",
     memory="1 GB, CPU",
     upstream="tools/pretrain/README.md",
 )

@@ -1,0 +1,62 @@
+"""What the embedded model's codec alone costs: `PYTHONPATH=src:tools/pretrain python benchmarks/codec.py [CLIP ...]`.
+
+PSNR of whole clips of 13 frames, there and back, over unseen clips of the pretraining's renderer, the studies' scenes, and any clips
+given, scaled to the model's own area. Prints a JSON object: name to dB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformer import draw_scene, vary
+
+from lora_edit.models.block_codec import BlockCodec
+from lora_edit.models.tiny import GEOMETRY, WEIGHTS
+from lora_edit.studies.cases import draw_scenes
+from lora_edit.studies.scenes import true_edit
+from lora_edit.types import Size
+from lora_edit.video.ranges import to_signed
+from lora_edit.video.read import read_video
+from lora_edit.video.resize import resize_frames
+from lora_edit.video.settings import VideoSettings
+
+FRAMES, SEED = 13, 987_654
+"""The pretraining drew its scenes from other seeds."""
+
+
+def clips(paths: list[Path]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name and frames `[T, H, W, 3]` uint8."""
+    rng = np.random.default_rng(SEED)
+    rendered = [vary(rng, draw_scene(SEED + number), FRAMES, 64, 64).frames for number in range(64)]
+    yield "rendered, held out", torch.from_numpy(np.concatenate(rendered))
+    for scene in draw_scenes(13, 0):
+        yield f"scene {scene.name}", true_edit(scene, Size(64, 64), FRAMES).truth
+    for path in paths:
+        frames = read_video(path, VideoSettings(frames=FRAMES)).frames
+        factor = (GEOMETRY.area / (frames.shape[1] * frames.shape[2])) ** 0.5
+        height, width = (round(side * factor / GEOMETRY.cell) * GEOMETRY.cell for side in frames.shape[1:3])
+        yield path.parent.name, resize_frames(frames, Size(height, width))
+
+
+@torch.no_grad()
+def main() -> None:
+    """Every clip through the codec, as floats, clamped as the decoder does."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("clips", nargs="*", type=Path)
+    args = parser.parse_args()
+    codec = BlockCodec.from_pretrained(WEIGHTS / "vae").eval()
+    found = {}
+    for name, frames in clips(args.clips):
+        pieces = [to_signed(piece)[None] for piece in frames.split(FRAMES)]
+        error = torch.stack([(codec.decode(codec.encode(pixels)) - pixels).square().mean() for pixels in pieces]).mean()
+        found[name] = round(10 * float(torch.log10(4 / error)), 2)
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""A LoRA file's header, read and checked without loading a tensor; whatever cannot be opened ends here in one line."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from lora_edit.errors import ModelError
+from lora_edit.loras.layouts import layout_of, made_for, other_kind, parse_key
+
+_PICKLE_ENDINGS = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_LENGTH_BYTES = 8  # a safetensors file starts with its header's length; the header is a JSON object
+
+
+@dataclass(frozen=True)
+class Header:
+    """`shapes` by key, the `dtypes` that occur (safetensors' names), the file's own `metadata`, and its layout's short name."""
+
+    path: Path
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: tuple[str, ...]
+    metadata: dict[str, str]
+    layout: str
+
+    @property
+    def made_for(self) -> str:
+        """Which model the file seems to be for."""
+        return made_for(self.shapes, self.metadata)
+
+
+def read_header(path: Path) -> Header:
+    """Read and check a header. Raises `ModelError` when the file is missing, a pickle, damaged, no LoRA, or a kind that is not read."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; give a LoRA as a .safetensors file")
+    refuse_pickle(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = dict(file.metadata() or {})
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+            dtypes = tuple(sorted({str(part.get_dtype()) for part in slices.values()}))
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a readable safetensors file ({error}); download or export it again") from error
+    kind = other_kind(shapes)
+    if kind:
+        raise ModelError(f"{path}: is a {kind} adapter, which is not a plain LoRA; convert it to lora_A/lora_B pairs and give that file")
+    parts = {parsed.part for key in shapes if (parsed := parse_key(key))}
+    if not {"down", "up"} <= parts:
+        raise ModelError(f"{path}: holds {len(shapes)} tensors but no LoRA pairs (lora_A/lora_B or lora_down/lora_up); give a LoRA file")
+    return Header(path, shapes, dtypes, metadata, layout_of(shapes))
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raise `ModelError` for files that run code when they are opened, by their name or first bytes."""
+    with path.open("rb") as file:
+        start = file.read(_LENGTH_BYTES + 1)
+    if start[_LENGTH_BYTES:] != b"{" and (path.suffix.lower() in _PICKLE_ENDINGS or start.startswith(_PICKLE_STARTS)):
+        raise ModelError(f"{path}: is a pickle, which can run code when opened; give the LoRA as a .safetensors file")
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of the file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

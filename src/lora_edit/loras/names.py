@@ -1,0 +1,138 @@
+"""What a layer is called: in diffusers, in the original checkpoints (Wan, HunyuanVideo), and in files that write dots as underscores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Naming:
+    """One kind of place: its prefix in diffusers and in the original (`{}` is the block's number), and its layers' names in both.
+
+    Several names of diffusers for one original layer mean that the original keeps them in one matrix, rows in this order.
+    """
+
+    ours: str
+    original: str
+    layers: dict[tuple[str, ...], str]
+
+
+NAMINGS = (
+    # diffusers `scripts/convert_wan_to_diffusers.py`; its norm2 is the original's norm3
+    Naming(
+        "blocks.{}.",
+        "blocks.{}.",
+        {
+            ("attn1.to_q",): "self_attn.q",
+            ("attn1.to_k",): "self_attn.k",
+            ("attn1.to_v",): "self_attn.v",
+            ("attn1.to_out.0",): "self_attn.o",
+            ("attn1.norm_q",): "self_attn.norm_q",
+            ("attn1.norm_k",): "self_attn.norm_k",
+            ("attn2.to_q",): "cross_attn.q",
+            ("attn2.to_k",): "cross_attn.k",
+            ("attn2.to_v",): "cross_attn.v",
+            ("attn2.to_out.0",): "cross_attn.o",
+            ("attn2.norm_q",): "cross_attn.norm_q",
+            ("attn2.norm_k",): "cross_attn.norm_k",
+            ("attn2.add_k_proj",): "cross_attn.k_img",
+            ("attn2.add_v_proj",): "cross_attn.v_img",
+            ("attn2.norm_added_k",): "cross_attn.norm_k_img",
+            ("ffn.net.0.proj",): "ffn.0",
+            ("ffn.net.2",): "ffn.2",
+            ("norm2",): "norm3",
+            ("scale_shift_table",): "modulation",
+        },
+    ),
+    Naming(
+        "",
+        "",
+        {
+            ("condition_embedder.time_embedder.linear_1",): "time_embedding.0",
+            ("condition_embedder.time_embedder.linear_2",): "time_embedding.2",
+            ("condition_embedder.time_proj",): "time_projection.1",
+            ("condition_embedder.text_embedder.linear_1",): "text_embedding.0",
+            ("condition_embedder.text_embedder.linear_2",): "text_embedding.2",
+            ("condition_embedder.image_embedder.norm1",): "img_emb.proj.0",
+            ("condition_embedder.image_embedder.ff.net.0.proj",): "img_emb.proj.1",
+            ("condition_embedder.image_embedder.ff.net.2",): "img_emb.proj.3",
+            ("condition_embedder.image_embedder.norm2",): "img_emb.proj.4",
+            ("proj_out",): "head.head",
+            ("scale_shift_table",): "head.modulation",
+        },
+    ),
+    # diffusers `loaders/lora_conversion_utils.py: _convert_hunyuan_video_lora_to_diffusers`
+    Naming(
+        "transformer_blocks.{}.",
+        "double_blocks.{}.",
+        {
+            ("attn.to_q", "attn.to_k", "attn.to_v"): "img_attn_qkv",
+            ("attn.to_out.0",): "img_attn_proj",
+            ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"): "txt_attn_qkv",
+            ("attn.to_add_out",): "txt_attn_proj",
+            ("ff.net.0.proj",): "img_mlp.fc1",
+            ("ff.net.2",): "img_mlp.fc2",
+            ("ff_context.net.0.proj",): "txt_mlp.fc1",
+            ("ff_context.net.2",): "txt_mlp.fc2",
+            ("norm1.linear",): "img_mod.linear",
+            ("norm1_context.linear",): "txt_mod.linear",
+        },
+    ),
+    Naming(
+        "single_transformer_blocks.{}.",
+        "single_blocks.{}.",
+        {
+            ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"): "linear1",
+            ("proj_out",): "linear2",
+            ("norm.linear",): "modulation.linear",
+        },
+    ),
+)
+
+
+def flat(name: str) -> str:
+    """The name with dots as underscores: what all spellings of one layer have in common."""
+    return name.replace(".", "_")
+
+
+def to_original(name: str) -> tuple[str, tuple[str, ...]] | None:
+    """Of a layer's name in diffusers: the original layer and all of diffusers' layers that it holds. None when it has no other name."""
+    for naming in NAMINGS:
+        number, rest = _split(naming.ours, name)
+        for parts, original in naming.layers.items():
+            if rest in parts:
+                prefix = naming.ours.format(number)
+                return naming.original.format(number) + original, tuple(prefix + part for part in parts)
+    return None
+
+
+def to_diffusers(original: str) -> tuple[str, ...] | None:
+    """Of a layer's original name: diffusers' layers that it holds. None when it is no such name."""
+    for naming in NAMINGS:
+        number, rest = _split(naming.original, original)
+        for parts, name in naming.layers.items():
+            if rest == name:
+                return tuple(naming.ours.format(number) + part for part in parts)
+    return None
+
+
+def _split(template: str, name: str) -> tuple[str, str]:
+    """Block number and the rest of a name; the rest is empty when the name does not stand in such a block."""
+    head = template.partition("{}")[0]
+    if not head:
+        return "", name
+    number, _, rest = name.removeprefix(head).partition(".")
+    return (number, rest) if name.startswith(head) and number.isdecimal() else ("", "")
+
+
+def spellings(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Every flat spelling under which a file may hold these layers of a model in diffusers, with the layers that it stands for."""
+    known = set(names)
+    index: dict[str, tuple[str, ...]] = {flat(name): (name,) for name in known}
+    for name in known:
+        found = to_original(name)
+        if found and known.issuperset(found[1]):
+            # Where both namings use a word, diffusers' own layer keeps it.
+            index.setdefault(flat(found[0]), found[1])
+    return index

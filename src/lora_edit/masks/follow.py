@@ -1,0 +1,134 @@
+"""Where to edit, found from the edit itself: what the edited first frame changes, followed through the clip.
+
+Points inside the changed area move with the optical flow from frame to frame. A point that does not return where it came from on the way
+back (Kalal et al. 2010, "Forward-backward error"), or lies on another colour than at first, is lost and goes with the others' median.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lora_edit.errors import MaskError
+from lora_edit.masks.check import changed_area
+from lora_edit.types import EditMask
+from lora_edit.video.flow import OpticalFlow, sample
+
+Floats = npt.NDArray[np.float32]
+
+POINTS = 900
+"""About so many points are spread over the changed area."""
+
+MARGIN = 7.5
+"""Pixels of the flow's picture that points keep from the area's edge where they can: there they would stick to what is behind."""
+
+RECOLOURED = 48
+"""Levels in any channel from which a point has lost what it was on."""
+
+ROWS = (256, 480)
+
+MINOR = 0.1
+"""Changed areas smaller than this share of the largest are left out: image editors alter a little everywhere."""
+
+EXTREME = 0.01
+"""Share of the points that may lie beyond each edge of the box: stray ones."""
+
+GROWN, LEFT = 2.5, 0.25
+"""How many times its first area a region may have, and what share of its points has to be where it was, before a person is told."""
+
+
+def follow_change(frames: torch.Tensor, edited_first: torch.Tensor) -> EditMask:
+    """A box per frame around what `edited_first` `[H, W, 3]` changes in the first of `frames` `[T, H, W, 3]` (uint8).
+
+    Raises `MaskError` when it changes nothing that stands out.
+    """
+    changed = _main_parts(changed_area(frames[0], edited_first))
+    if not changed.any():
+        raise MaskError(
+            "the edited first frame changes nothing that stands out, so where to edit is unknown; check the picture, "
+            "or give --mask PATH (white = edit) or --box X,Y,W,H[:FRAME]"
+        )
+    flow = OpticalFlow(frames.shape[1], frames.shape[2], ROWS, 320)
+    scale = flow.size[1] / frames.shape[1]
+    points = _spread(_inner(changed, MARGIN / scale)) * scale
+    # The outermost points lie inside the outermost pixels, and a few are left out: both are made up for as in frame 0.
+    rows, columns = (np.flatnonzero(changed.any(axis)) for axis in (1, 0))
+    bounds = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) * scale
+    rim = bounds - _box(points)
+    mask = torch.zeros(frames.shape[:3], dtype=torch.bool)
+    before, looks, kept = flow.grey(frames[0]), _colours(frames[0], points, scale), []
+    for number, frame in enumerate(frames):
+        now = flow.grey(frame)
+        there, proven = _moved(points, *flow.back(before, now))
+        alike = np.abs(_colours(frame, there, scale) - looks).max(-1) < RECOLOURED
+        points, before = _carried(points, there, proven & alike), now
+        kept.append(float(alike.mean()))
+        left, top, right, bottom = (_box(points) + rim) / scale
+        mask[number, max(0, int(top)) : max(0, int(np.ceil(bottom))), max(0, int(left)) : max(0, int(np.ceil(right)))] = True
+    return EditMask(mask, tuple(_remarks(mask.flatten(1).float().mean(1).tolist(), kept)))
+
+
+def _remarks(shares: list[float], kept: list[float]) -> list[str]:
+    """What a person should know of a region with these shares of each frame, and these shares of its points where they were."""
+    found = (
+        f"no mask was given: the region is what the edited first frame changes ({shares[0]:.0%} of the frame), followed through the clip"
+    )
+    notes = [f"{found}; look at the report's contact sheet, or give --mask or --box"]
+    lost = [number for number, share in enumerate(shares) if share > GROWN * shares[0] or kept[number] < LEFT]
+    if lost:
+        notes.append(f"from frame {lost[0]} on the followed region was probably lost or hidden; look there, or give --mask or --box")
+    return notes
+
+
+def _main_parts(changed: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The largest changed area, holes and cracks closed, and those that are not minor beside it."""
+    side = max(3, round(0.02 * min(changed.shape)) | 1)
+    closed = cv2.morphologyEx(changed.view(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(np.asarray(closed, np.uint8), connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA].astype(float)
+    areas[0] = 0
+    return np.asarray((areas >= MINOR * max(areas.max(), 1))[labels] & (labels > 0), np.bool_)
+
+
+def _inner(changed: npt.NDArray[np.bool_], margin: float) -> npt.NDArray[np.bool_]:
+    """What lies `margin` pixels inside of the area, or half as deep as a thin part goes."""
+    depth = cv2.distanceTransform(changed.view(np.uint8), cv2.DIST_L2, 5)
+    side = 2 * int(margin) + 1
+    around = cv2.dilate(depth, np.ones((side, side), np.uint8))
+    return np.asarray(changed & (depth >= np.minimum(margin, around / 2)), np.bool_)
+
+
+def _spread(changed: npt.NDArray[np.bool_]) -> Floats:
+    """Points `[N, 2]` (x, y) on a regular grid over the area."""
+    step = max(1, int(np.sqrt(changed.sum() / POINTS)))
+    lattice = np.zeros_like(changed)
+    lattice[::step, ::step] = True
+    y, x = np.nonzero(changed & lattice)
+    return np.stack([x, y], -1).astype(np.float32) + 0.5
+
+
+def _box(points: Floats) -> Floats:
+    """Left, top, right, bottom around all but the extreme points."""
+    low, high = np.quantile(points, [EXTREME, 1 - EXTREME], axis=0)
+    return np.concatenate([low, high]).astype(np.float32)
+
+
+def _colours(frame: torch.Tensor, points: Floats, scale: float) -> Floats:
+    """Colours `[N, 3]` around points, which are in flow pixels."""
+    soft = cv2.blur(frame.numpy(), (2 * int(2 / scale) + 1,) * 2)
+    return sample(np.asarray(soft), (points / scale - 0.5)[None])[0]
+
+
+def _moved(points: Floats, motion: Floats, proven: npt.NDArray[np.bool_]) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Where the points are one frame later by the flow field `[h, w, 2]`, and for which of them it is `proven` `[h, w]`."""
+    here = points[None] - 0.5
+    return points + sample(motion, here)[0], sample(proven.view(np.uint8), here)[0] > 0.5
+
+
+def _carried(points: Floats, there: Floats, sure: npt.NDArray[np.bool_]) -> Floats:
+    """The points one frame later: `there`, or moved by the sure ones' median."""
+    if not sure.any():
+        return points
+    return np.asarray(np.where(sure[:, None], there, points + np.median((there - points)[sure], axis=0)), np.float32)

@@ -1,0 +1,74 @@
+"""The jobs of a study: some at a time, each in a process of its own, and the time that is left of them."""
+
+from __future__ import annotations
+
+import heapq
+import multiprocessing
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from lora_edit.devices import compute_dtype, pick_device
+from lora_edit.models.family import Family, load_family
+from lora_edit.reporting import Reporter
+
+Record = dict[str, Any]
+"""What a job leaves behind in its file: `kind` names it to a person, `seconds` are what its work took, whenever that was."""
+
+
+class KeptJob(Protocol):
+    """Something to do whose record is kept in a file."""
+
+    @property
+    def file(self) -> Path:
+        """Where the record is kept."""
+        ...
+
+
+AnyJob = TypeVar("AnyJob", bound=KeptJob)
+
+
+@cache
+def loaded(model: str) -> Family:
+    """The model, once per process: the embedded one in float32, which its tables were made with, any other as an edit loads it."""
+    device = pick_device()
+    return load_family(model, device, torch.float32 if model == "tiny" else compute_dtype(device))
+
+
+def run_jobs(name: str, work: Callable[[AnyJob], Record], jobs: Sequence[AnyJob], workers: int, reporter: Reporter) -> list[Record]:
+    """Do the jobs, `workers` at a time; returns their records in the jobs' order. The first that fails ends it, with its error."""
+    # A job whose file is there is most likely only read.
+    long = {job.file for job in jobs if not job.file.is_file()}
+    records: dict[Path, Record] = {}
+    queue, running = deque(jobs), dict[Future[Record], tuple[Path, float]]()
+    reporter.step(name, 0, len(jobs))
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        while queue or running:
+            while queue and len(running) < workers:
+                job = queue.popleft()
+                running[pool.submit(work, job)] = (job.file, time.monotonic())
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                file, _ = running.pop(future)
+                records[file] = future.result()
+                took = [record["seconds"] for record in records.values() if "seconds" in record]
+                spent = [time.monotonic() - began for path, began in running.values() if path in long]
+                waiting = sum(each.file in long for each in queue)
+                left = seconds_left(fmean(took), spent, waiting, workers) if took else None
+                reporter.step(name, len(records), len(jobs), str(records[file]["kind"]), left)
+    return [records[job.file] for job in jobs]
+
+
+def seconds_left(each: float, spent: Sequence[float], waiting: int, workers: int) -> float:
+    """Until the last of jobs of about `each` seconds is done: some run, for the seconds `spent` so far, and others are `waiting`."""
+    free = [max(each - seconds, 0.0) for seconds in spent] + [0.0] * (workers - len(spent))
+    heapq.heapify(free)
+    for _ in range(waiting):
+        heapq.heapreplace(free, free[0] + each)
+    return max(free)

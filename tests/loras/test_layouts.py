@@ -1,0 +1,203 @@
+"""Every layout is read to the same pairs, bit for bit, and finds the same layers of a real transformer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import HunyuanVideoTransformer3DModel
+from diffusers.loaders import lora_conversion_utils as theirs
+from safetensors.torch import load_file
+
+from lora_edit.errors import ModelError
+from lora_edit.loras.files import Change, by_diffusers_names, export_lora, read_lora, write_lora
+from lora_edit.loras.header import read_header
+from lora_edit.loras.layouts import LAYOUTS as READ
+from lora_edit.loras.layouts import layer_pattern, layout_of, parse_key
+from lora_edit.loras.match import linear_sizes, match, parameter_shapes, split
+from lora_edit.loras.names import spellings, to_diffusers, to_original
+from lora_maker import LAYERS, LAYOUTS, image_to_video_transformer, random_changes, spelled, write
+
+
+def assert_same(found: dict[str, Change], expected: dict[str, Change]) -> None:
+    """The same layers, and tensors, precision and scale equal without tolerance."""
+    assert found.keys() == expected.keys()
+    for name, change in expected.items():
+        for mine, given in ((found[name].down, change.down), (found[name].up, change.up)):
+            assert mine is not None and given is not None
+            assert mine.dtype == given.dtype
+            assert torch.equal(mine, given)
+        assert found[name].scale == change.scale
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_gives_the_same_pairs(tmp_path: Path, layout: str, dtype: torch.dtype) -> None:
+    """With alpha other than the rank, wherever the layout keeps it."""
+    changes = random_changes(rank=4, alpha=6.0, dtype=dtype)
+    settings = {"r": 4, "lora_alpha": 6, "alpha_pattern": {}, "use_rslora": False}
+    stated = {f"transformer.{key}": value for key, value in settings.items()}
+    metadata = {"lora_adapter_metadata": json.dumps(stated)} if layout == "diffusers" else {}
+    path = write(tmp_path / "adapter_model.safetensors", spelled(layout, changes), **metadata)
+    if layout == "peft":
+        (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    file = read_lora(path)
+    assert file.layout == layout
+    assert_same(match(file, image_to_video_transformer(), "wan").changes, changes)
+
+
+def test_the_maker_knows_every_layout() -> None:
+    assert set(LAYOUTS) == set(READ)
+
+
+@pytest.mark.parametrize("layout", ["comfyui", "diffusers"])
+@pytest.mark.parametrize("alpha", [None, 4.0, 6.0, 0.5])
+def test_what_is_written_is_read_back(tmp_path: Path, layout: str, alpha: float | None) -> None:
+    changes = random_changes(rank=4, alpha=alpha)
+    write_lora(tmp_path / "a.safetensors", changes, layout, {"base_model": "wan", "seed": "1"})  # type: ignore[arg-type]
+    file = read_lora(tmp_path / "a.safetensors")
+    assert (file.layout, file.metadata["base_model"], file.ignored) == (layout, "wan", ())
+    assert_same(by_diffusers_names(file), changes)
+    write_lora(tmp_path / "b.safetensors", changes, layout, {"seed": "1", "base_model": "wan"})  # type: ignore[arg-type]
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    keys = load_file(tmp_path / "a.safetensors")
+    assert any(key.endswith(".alpha") for key in keys) == (layout == "comfyui" and alpha in (6.0, 0.5))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors"]
+
+
+def test_export_goes_round(tmp_path: Path) -> None:
+    """ComfyUI to diffusers and back gives the same file; nothing is replaced unasked."""
+    first, second, third = (tmp_path / f"{name}.safetensors" for name in "abc")
+    write_lora(first, random_changes(alpha=2.0), "comfyui", {"seed": "1"})
+    export_lora(first, second, "diffusers")
+    export_lora(second, third, "comfyui")
+    assert first.read_bytes() == third.read_bytes() != second.read_bytes()
+    for target, words in (
+        (second, "--overwrite"),
+        (first, "of the run itself"),
+        (tmp_path / "a.pt", ".safetensors"),
+        (tmp_path, "end the"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            export_lora(first, target, "comfyui")
+    export_lora(first, second, "comfyui", overwrite=True)
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize(("layout", "convert"), [
+    ("comfyui", theirs._convert_non_diffusers_wan_lora_to_diffusers),
+    ("down-up", theirs._convert_non_diffusers_wan_lora_to_diffusers),
+    ("musubi", theirs._convert_musubi_wan_lora_to_diffusers),
+])  # fmt: skip
+def test_diffusers_converters_agree(tmp_path: Path, layout: str, convert: object) -> None:
+    """They fold the scale into the first matrix."""
+    tensors = spelled(layout, random_changes(rank=4, alpha=8.0))
+    found = match(read_lora(write(tmp_path / "a.safetensors", tensors)), image_to_video_transformer(), "wan").changes
+    converted = convert({key: tensor.clone() for key, tensor in tensors.items()})  # type: ignore[operator]
+    assert len(converted) == 2 * len(found)
+    for name, change in found.items():
+        assert change.down is not None and change.up is not None
+        assert torch.equal(converted[f"transformer.{name}.lora_A.weight"], change.down * change.scale)
+        assert torch.equal(converted[f"transformer.{name}.lora_B.weight"], change.up)
+
+
+def test_every_named_layer_has_one_original_name_and_back() -> None:
+    transformer = image_to_video_transformer()
+    names = set(linear_sizes(transformer)) | {name.removesuffix(".weight").removesuffix(".bias") for name in parameter_shapes(transformer)}
+    named = {name: found for name in names if (found := to_original(name))}
+    assert set(names) - set(named) == {"patch_embedding"}  # the same in both
+    assert all(to_diffusers(original) == (name,) for name, (original, _) in named.items())
+    index = spellings(names)
+    assert index["blocks_1_cross_attn_k_img"] == ("blocks.1.attn2.add_k_proj",)
+    assert index["blocks_0_norm3"] == ("blocks.0.norm2",)
+    assert index["head_modulation"] == ("scale_shift_table",)
+
+
+def test_keys_of_other_programs() -> None:
+    """One of each kind that was seen in the wild."""
+    keys = {
+        "pipe.dit.blocks.0.self_attn.q.lora_A.default.weight": ("blocks.0.self_attn.q", "down"),
+        "lora_unet__blocks_0_cross_attn_k.lora_up.weight": ("blocks_0_cross_attn_k", "up"),
+        "lycoris_blocks_3_attn1_to_out_0.alpha": ("blocks_3_attn1_to_out_0", "alpha"),
+        "diffusion_model.blocks.0.self_attn.norm_q.diff": ("blocks.0.self_attn.norm_q", "diff"),
+        "diffusion_model.blocks.0.diff_m": ("blocks.0.modulation", "diff"),
+        "diffusion_model.head.head.diff_b": ("head.head", "diff_bias"),
+        "base_model.model.blocks.0.ffn.0.lora_B.bias": ("blocks.0.ffn.0", "up_bias"),
+        "transformer.blocks.0.attn1.to_q.lora.down.weight": ("blocks.0.attn1.to_q", "down"),
+        "blocks.0.attn1.to_q.lora_A": ("blocks.0.attn1.to_q", "down"),
+    }
+    assert {key: (parsed.layer, parsed.part) for key in keys if (parsed := parse_key(key))} == keys
+    assert parse_key("blocks.0.attn1.to_q.weight") is None
+    assert layout_of(["lycoris_blocks_3_attn1_to_q.lora_down.weight"]) == "kohya"
+    assert layer_pattern("blocks_12_self_attn_q") == "blocks_*_self_attn_q"
+
+
+HUNYUAN = {
+    "transformer_blocks.0.attn.to_q": 12, "transformer_blocks.0.attn.to_k": 12, "transformer_blocks.0.attn.to_v": 12,
+    "transformer_blocks.0.attn.add_q_proj": 12, "transformer_blocks.0.attn.add_k_proj": 12, "transformer_blocks.0.attn.add_v_proj": 12,
+    "transformer_blocks.0.attn.to_out.0": 12, "transformer_blocks.0.attn.to_add_out": 12,
+    "single_transformer_blocks.0.attn.to_q": 12, "single_transformer_blocks.0.attn.to_k": 12, "single_transformer_blocks.0.attn.to_v": 12,
+    "single_transformer_blocks.0.proj_mlp": 48,
+}  # fmt: skip
+
+
+def hunyuan() -> HunyuanVideoTransformer3DModel:
+    """One block of each kind."""
+    return HunyuanVideoTransformer3DModel(
+        in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=6, num_layers=1, num_single_layers=1, num_refiner_layers=1,
+        patch_size=1, patch_size_t=1, guidance_embeds=False, text_embed_dim=8, pooled_projection_dim=8, rope_axes_dim=(2, 2, 2),
+    )  # fmt: skip
+
+
+def test_hunyuan_keeps_several_layers_in_one_matrix(tmp_path: Path) -> None:
+    """Written in the original's names they are one pair; read back, each layer's product is what it was, as in diffusers' converter."""
+    draw = torch.Generator().manual_seed(0)
+    pairs = {name: Change(*(torch.randn(shape, generator=draw) for shape in ((2, 12), (rows, 2))), 4.0) for name, rows in HUNYUAN.items()}  # type: ignore[misc, arg-type]
+    write_lora(tmp_path / "a.safetensors", pairs, "comfyui", {})
+    file = read_lora(tmp_path / "a.safetensors")
+    assert {"double_blocks.0.img_attn_qkv", "single_blocks.0.linear1"} <= file.layers.keys()
+    found = match(file, hunyuan(), "hunyuan").changes
+    double = {key: tensor for key, tensor in load_file(tmp_path / "a.safetensors").items() if "double" in key and not key.endswith("alpha")}
+    converted = theirs._convert_hunyuan_video_lora_to_diffusers(double)
+    assert found.keys() == pairs.keys()
+    for name, given in pairs.items():
+        mine = found[name]
+        assert None not in (mine.down, mine.up, given.down, given.up)
+        torch.testing.assert_close(mine.scale * mine.up @ mine.down, given.scale * given.up @ given.down)  # type: ignore[operator]
+        if name.startswith("transformer_blocks") and "to_out" not in name and "add_out" not in name:
+            assert torch.equal(converted[f"transformer.{name}.lora_B.weight"], mine.up)
+    with pytest.raises(ModelError, match="write the diffusers layout"):
+        write_lora(tmp_path / "b.safetensors", {name: pairs[name] for name in list(pairs)[:2]}, "comfyui", {})
+
+
+def test_a_matrix_of_several_layers_splits_by_rows() -> None:
+    whole = Change(torch.ones(2, 3), torch.arange(10.0).view(5, 2), diff_bias=torch.arange(5.0))
+    first, second = split(whole, (2, 3))
+    assert first.up is not None and second.diff_bias is not None
+    assert first.up.tolist() == [[0, 1], [2, 3]]
+    assert second.diff_bias.tolist() == [2, 3, 4]
+
+
+def test_layers_that_the_model_lacks_are_counted(tmp_path: Path) -> None:
+    """Wan 2.1's image layers on a model without them, as Wan 2.2 is."""
+    from tiny_random import tiny_random_family
+
+    path = write(tmp_path / "a.safetensors", spelled("comfyui", random_changes()))
+    found = match(read_lora(path), tiny_random_family().transformer, "wan")
+    assert (found.matched, found.total) == (20, len(LAYERS))
+    assert found.unused == ("blocks.*.cross_attn.k_img", "blocks.*.cross_attn.v_img")
+
+
+def test_the_header_says_what_a_file_is_for(tmp_path: Path) -> None:
+    def guess(key: str, width: int, **metadata: str) -> str:
+        tensors = {f"{key}.lora_down.weight": torch.zeros(2, width), f"{key}.lora_up.weight": torch.zeros(4, 2)}
+        return read_header(write(tmp_path / "a.safetensors", tensors, **metadata)).made_for
+
+    assert guess("lora_unet_blocks_0_self_attn_q", 5120) == "Wan 14B"
+    assert guess("diffusion_model.blocks.0.cross_attn.k_img", 1536) == "Wan 1.3B, image-to-video"
+    assert guess("transformer.single_transformer_blocks.0.attn.to_q", 3072) == "HunyuanVideo or FLUX"
+    assert guess("lora_unet_down_blocks_0_attentions_0_proj_in", 320) == "Stable Diffusion or SDXL"
+    assert guess("strange", 3) == "a model that is not known here"
+    assert guess("strange", 3, base_model="tiny") == "tiny"

@@ -1,0 +1,217 @@
+"""Studies on cases without truth: two tiny clips, the embedded model at its smallest, and faults before any work."""
+
+from __future__ import annotations
+
+import json
+import math
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from typer.testing import CliRunner
+
+from lora_edit.cli.main import app
+from lora_edit.errors import SettingsError
+from lora_edit.evaluation.learned import Networks
+from lora_edit.evaluation.manifest import read_cases
+from lora_edit.masks.files import save_mask
+from lora_edit.reporting import Silent
+from lora_edit.studies import case_study, jobs
+from lora_edit.studies.case_study import CaseJob, do_case, judge, run_on_cases
+from lora_edit.studies.case_table import READING, Facts, page_of, per_case
+from lora_edit.studies.case_trial import CaseTrial, check_cases, open_case
+from lora_edit.studies.cases import draw_scenes
+from lora_edit.studies.registry import STUDIES
+from lora_edit.studies.scenes import true_edit
+from lora_edit.studies.study import find_study, gather
+from lora_edit.studies.trial import Outcome
+from lora_edit.types import Size, Video
+from lora_edit.video.sheet import save_image
+from lora_edit.video.write import write_video
+from tiny_random import tiny_random_family
+
+QUICK = ("training.motion_steps=1", "training.appearance_steps=1", "training.recolour_variants=1", "generation.steps=1")
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """`one` has a mask and two later frames, `two` has neither; there is an empty line between them."""
+    lines = []
+    for name, kind in (("one", "recolour"), ("two", "retexture")):
+        edit = true_edit(draw_scenes(1, 0, [kind])[0], Size(32, 48), 5)
+        video = Video(edit.source, Fraction(8), tuple(i / 8 for i in range(5)))
+        write_video(tmp_path / f"{name}.mkv", video, "ffv1")
+        for number in (0, 2, 4):
+            save_image(tmp_path / f"{name}{number}.png", edit.truth[number])
+        line: dict[str, Any] = {"id": name, "source": f"{name}.mkv", "first_frame": f"{name}0.png", "prompt": "a thing"}
+        if name == "one":
+            save_mask(tmp_path / "one_mask", edit.mask)
+            line |= {"mask": "one_mask", "later": [{"frame": n, "image": f"one{n}.png"} for n in (4, 2)]}
+        lines.append(line)
+    return written(tmp_path / "cases.jsonl", *lines)
+
+
+def written(path: Path, *lines: dict[str, Any]) -> Path:
+    path.write_text("\n\n".join(json.dumps(line) for line in lines), "utf-8")
+    return path
+
+
+def lines_of(manifest: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in manifest.read_text("utf-8").splitlines() if line]
+
+
+def test_a_case_is_tried_as_a_person_would_hand_it_over(manifest: Path) -> None:
+    one, two = (open_case(tiny_random_family(), case, 3, QUICK) for case in read_cases(manifest))
+    settings = one.settings("lora.rank=2")
+    assert (settings.prompt, settings.seed, settings.lora.rank, settings.compositing.crop) == ("a thing", 3, 2, True)
+    assert (one.later, two.later) == (2, 0)
+    assert [list(one.clip(settings, count).references) for count in range(3)] == [[], [4], [2, 4]]
+    box = one.clip(settings).edit_mask.frames
+    assert (box & one.drawn.edit_mask.frames).sum() == one.drawn.edit_mask.frames.sum() < box.sum()
+    assert two.clip(settings).edit_mask.frames.all() and one.through_codec() == ()
+    with pytest.raises(SettingsError, match=r"lora\.rank"):
+        one.settings("lora.rank=0")
+
+
+def test_what_a_model_makes_is_measured(manifest: Path) -> None:
+    trial = open_case(tiny_random_family(), read_cases(manifest)[0], 0, QUICK)
+    made, clip = trial.generate("made"), trial.clip(trial.settings())
+    assert made.raw is not None
+    box = clip.edit_mask.frames
+    assert torch.equal(made.frames[1:][~box[1:]], clip.video.frames[1:][~box[1:]])
+    values = judge(made, clip, trial.drawn.edit_mask.frames, None)
+    assert set(values) == {"background_psnr", "background_ssim", "flicker", "leak", "first_psnr"}
+    assert 0 < values["first_psnr"] < 60 and 0 < values["background_psnr"] < 60
+    warped = judge(trial.flow_warp(), clip, trial.drawn.edit_mask.frames, None)
+    assert (warped["first_psnr"], warped["background_psnr"]) == (math.inf, math.inf)
+
+
+def test_trivial_results_have_their_known_figures(manifest: Path) -> None:
+    """No edit: an exact background and all of the source's colours; frozen: nearer to the given first frame, and nothing flickers."""
+    config = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, projection_dim=8, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        networks = Networks(CLIPVisionModelWithProjection(config).eval())
+    trial = open_case(tiny_random_family(), read_cases(manifest)[0], 0, QUICK)
+    clip, drawn = trial.clip(trial.settings()), trial.drawn.edit_mask.frames
+    no_edit, frozen = (judge(each, clip, drawn, networks) for each in (trial.no_edit(), trial.frozen()))
+    assert (no_edit["background_psnr"], no_edit["leak"], no_edit["input_similarity"]) == (math.inf, pytest.approx(1), pytest.approx(1))
+    assert (frozen["flicker"], frozen["clip_score"]) == (pytest.approx(0), pytest.approx(1))
+    assert frozen["first_psnr"] > no_edit["first_psnr"]
+    whole = open_case(tiny_random_family(), read_cases(manifest)[1], 0, QUICK)
+    values = judge(whole.no_edit(), whole.clip(whole.settings()), whole.drawn.edit_mask.frames, None)
+    assert math.isnan(values["background_psnr"]) and not math.isnan(values["flicker"])
+
+
+@pytest.mark.parametrize("name", sorted(set(STUDIES) - {"frames"}))
+def test_every_study_gives_rows_without_truth(name: str, manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is trained here; what needs later frames is tried where there are some."""
+    study = find_study(STUDIES[name])
+    for case in read_cases(manifest):
+        trial = open_case(tiny_random_family(), case, 0, QUICK)
+        asked: list[int] = []
+
+        def ask(self: CaseTrial, *_: object, references: int = 0, asked: list[int] = asked) -> Outcome:
+            asked.append(references)
+            return self.no_edit()
+
+        monkeypatch.setattr(CaseTrial, "train", ask)
+        monkeypatch.setattr(CaseTrial, "generate", ask)
+        monkeypatch.setattr(CaseTrial, "learn_appearance", lambda self, count, *_, ask=ask: ask(self, references=count))
+        if len(case.later) >= study.later:
+            assert "truth through the codec" not in {outcome.label for outcome in study.rows(trial)}
+            assert max(asked, default=0) <= trial.later
+            assert (max(asked, default=0) == 2) == (trial.later == 2 and name in ("methods", "references", "mask-schedule"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"source": "none.mkv"}, "source "),
+        ({"frames": 9}, "9 frames from start 0 pass the end"),
+        ({"later": [{"frame": 5, "image": "two4.png"}]}, "later frame 5="),
+        ({"mask": "small"}, "export the mask at the source's size"),
+        ({"first_frame": "cases.jsonl"}, "cases.jsonl"),
+        ({"frames": 1}, "give two frames or more"),
+        ({"frist": 1}, "a case has the keys"),
+    ],
+)
+def test_a_bad_manifest_is_one_line_before_any_model(change: dict[str, Any], words: str, manifest: Path, monkeypatch: Any) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(jobs, "load_family", never)
+    monkeypatch.setattr(case_study, "run_jobs", never)
+    save_image(manifest.parent / "small" / "00000.png", torch.full((8, 8, 3), 255, dtype=torch.uint8))
+    one, two = lines_of(manifest)
+    written(manifest, one, two | change)
+    output = manifest.parent / "out"
+    outcome = CliRunner().invoke(app, ["study", "methods", "--cases", str(manifest), "--output", str(output)])
+    faults = [line for line in outcome.stderr.splitlines() if not line.startswith(("check ", "note: "))]
+    assert (outcome.exit_code, outcome.stdout, len(faults)) == (2, "", 1)
+    assert faults[0].startswith(f"error: {manifest}, line 3") and words in faults[0]
+    assert not output.exists()
+
+
+def test_cases_without_later_frames_are_left_out_of_what_needs_them(manifest: Path) -> None:
+    assert [case.id for case in check_cases(manifest, 2, "tiny", (), Silent())] == ["one"]
+    assert [case.id for case in check_cases(manifest, 0, "tiny", (), Silent())] == ["one", "two"]
+    with pytest.raises(SettingsError, match=r"cases\.jsonl: none of its 2 cases has 3 edited later frames.*`later`"):
+        check_cases(manifest, 3, "tiny", (), Silent())
+    with pytest.raises(SettingsError, match="draws clips of several lengths"):
+        run_on_cases("frames", STUDIES["frames"], manifest.parent / "out", manifest, 1, Silent(), "tiny", 1, ())
+
+
+def test_a_case_measured_without_clip_is_tried_again_with_it(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(case_study, "loaded", lambda model: tiny_random_family())
+    monkeypatch.setattr(case_study, "likeness_networks", lambda: None)
+    measured = {"clip_score": 0.5, "input_similarity": 0.25}
+    monkeypatch.setattr(case_study, "measure_learned", lambda *a, **k: measured)
+    job = CaseJob("mask-configurations", STUDIES["mask-configurations"], read_cases(manifest)[0], 0, "random", tmp_path, QUICK, 1)
+    first = do_case(job)
+    assert list(first["rows"])[:3] == ["no edit", "first frame, frozen", "first frame given (default)"]
+    assert (first["likeness"], first["kind"], first["facts"]["later"]) == (False, "one", 2)
+    assert job.file.with_suffix(".png").is_file()
+    assert do_case(job)["seconds"] == first["seconds"]
+    monkeypatch.setattr(case_study, "likeness_networks", Networks)
+    again = do_case(job)
+    assert again["rows"]["no edit"]["clip_score"] == 0.5
+    monkeypatch.setattr(case_study, "likeness_networks", lambda: None)
+    assert do_case(job) == again
+
+
+def test_the_page_says_what_was_not_measured_and_claims_nothing() -> None:
+    assert per_case([1.0, 3.0, math.inf, math.nan, math.nan, math.nan], 2) == [2.0, math.inf, pytest.approx(math.nan, nan_ok=True)]
+    few = {"rows": {"base": {"flicker": 1.0, "first_psnr": math.inf}}}
+    full = {"rows": {"base": {"flicker": 3.0, "first_psnr": 20.0}, "2 references": {"flicker": 2.0, "first_psnr": 30.0}}}
+    scores = gather([few, full])
+    assert list(scores) == ["base", "2 references"] and math.isnan(scores["2 references"]["flicker"][0])
+    facts = {"swan": Facts(5, "48x32", 0.25, 0), "duck": Facts(5, "48x32", 1.0, 2)}
+    page = page_of("Title", scores, 1, facts, {}, "lora-edit study x", {"swan": "x.png"})
+    assert "|  | cases | CLIP score | input similarity | flicker | second frame, dB |" in page
+    assert "| base | 2 | not measured | not measured | 2.00 ± 12.71 | 20.00 (1 more exact) |" in page
+    assert "| 2 references | 1 | not measured | not measured | 2.00 | 30.00 |" in page
+    assert "hf download openai/clip-vit-large-patch14" in page and "whole frame in every case" in page
+    assert "| duck | 5 | 48x32 | 100% | 2 |" in page and "![swan](x.png)" in page and READING[0] in page
+    assert "reproduced" not in page and "truth, dB" not in page
+
+
+@pytest.mark.slow
+def test_the_command_makes_a_page(manifest: Path) -> None:
+    """Two cases in two processes with the embedded model; the second call only reads."""
+    output = manifest.parent / "out"
+    words = ["study", "windows", "--cases", str(manifest), "--workers", "2", "--output", str(output)]
+    words += [word for text in QUICK for word in ("--set", text)]
+    outcome = CliRunner().invoke(app, words)
+    assert (outcome.exit_code, outcome.stdout) == (0, f"{output / 'windows-cases.md'}\n"), outcome.stderr
+    page = (output / "windows-cases.md").read_text("utf-8")
+    assert all(f"| {row} |" in page for row in ("no edit", "first frame, frozen", "whole clip", "windows of 9", "one", "two"))
+    assert (output / "windows-cases.csv").is_file() and (output / "windows-cases.png").is_file()
+    kept = output / "cases" / "windows_0_two.json"
+    before = kept.stat().st_mtime_ns
+    assert CliRunner().invoke(app, words).exit_code == 0 and kept.stat().st_mtime_ns == before

@@ -1,0 +1,54 @@
+"""Draw what the model is given in every setting, for the documentation: `PYTHONPATH=src python tools/draw_method.py`.
+
+Made by the same functions that training and generation call, on a scene of the studies; no model is needed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from lora_edit.conditioning.carry import carry, region_boxes
+from lora_edit.conditioning.method import appearance, inference, motion
+from lora_edit.conditioning.sample import Sample
+from lora_edit.masks.shapes import hole_union, shape_mask, snap
+from lora_edit.studies.cases import draw_scenes
+from lora_edit.studies.scenes import true_edit
+from lora_edit.types import Size
+from lora_edit.video.ranges import to_frames, to_signed
+from lora_edit.video.sheet import contact_sheet, save_image
+
+TARGET = Path(__file__).parent.parent / "docs" / "images"
+
+
+def white(mask: torch.Tensor) -> torch.Tensor:
+    """M_cond `[1, T, H, W]` as frames: white is given."""
+    return (mask[0] * 255).to(torch.uint8)[..., None].expand(-1, -1, -1, 3).contiguous()
+
+
+def main() -> None:
+    """Two sheets: whole clips (motion, inference), and one later frame (appearance)."""
+    edit = true_edit(draw_scenes(1, 0, ("rotation",))[0], Size(96, 96), 17)
+    region = shape_mask(edit.mask, "box", 0.1, 5)
+    hole = hole_union(snap(region.frames, (8, 8)), 4)
+    source, wanted = to_signed(edit.source), to_signed(edit.truth)
+    learn, use = motion(source, hole), inference(source, wanted[:, 0], hole, boxes=region_boxes(region.frames))
+    carried = carry(use.v_cond, use.m_cond, use.boxes) if use.boxes is not None else use.v_cond
+    rows = {
+        "motion: V_cond, the source with the region withheld": to_frames(learn.v_cond),
+        "motion and inference: M_cond, white = given": white(learn.m_cond),
+        "motion: V_target, the source": edit.source,
+        "inference: V_cond, the edited first frame in front": to_frames(use.v_cond),
+        "inference, embedded model: frame 0 carried along by the box": to_frames(carried),
+        "what inference should return: the true edit": edit.truth,
+    }
+    save_image(TARGET / "method.png", contact_sheet(list(rows.values()), list(rows), 9, 96))
+    later: Sample = appearance(source[:, 12], wanted[:, 12], hole[12])
+    assert later.v_target is not None
+    cells = [to_frames(later.v_cond), white(later.m_cond), to_frames(later.v_target)]
+    save_image(TARGET / "appearance.png", contact_sheet([torch.cat(cells)], ["appearance: V_cond, M_cond, V_target"], 3, 96))
+
+
+if __name__ == "__main__":
+    main()
