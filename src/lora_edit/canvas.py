@@ -54,7 +54,8 @@ def make_canvas(clip: Clip, geometry: Geometry, settings: CompositingSettings, s
     """Choose window and size, and bring every input to it."""
     whole = RegionCrop(0, 0, clip.video.size.width, clip.video.size.height)
     crop = region_crop(clip.edit_mask, settings.context, multiple=2) if settings.crop else whole
-    size = fit_canvas(crop.size, geometry.area, geometry.token)
+    share = 1.0 if settings.zoom else crop.size.height * crop.size.width / (whole.height * whole.width)
+    size = fit_canvas(crop.size, round(geometry.area * share), geometry.token)
 
     def scaled(picture: torch.Tensor) -> torch.Tensor:
         return to_signed(resize_frames(crop_frames(picture[None], crop), size))[:, 0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -15,6 +15,7 @@ from lora_edit.errors import SettingsError
 from lora_edit.generation.settings import GenerationSettings
 from lora_edit.masks.settings import MaskSettings
 from lora_edit.models.catalog.locate import preset_of
+from lora_edit.models.catalog.presets import named_preset
 from lora_edit.training.settings import LoraSettings, TrainingSettings
 from lora_edit.video.settings import VideoSettings
 
@@ -59,6 +60,7 @@ class EditSettings(BaseModel):
     model: str = Field("tiny", description="a name from `lora-edit models`, a folder, a Hub id, or NAME@FOLDER")
     prompt: str = Field("", description="what the edited clip shows; models without a text encoder ignore it")
     trigger: str = Field("p3rs0n", description="p*, put before the caption (paper 3.1)")
+    preset: Literal["standard", "fast", "low-vram"] = Field("standard", description="which named settings the others departed from")
     seed: int = Field(0, ge=0, le=2**63 - 1)
     video: VideoSettings = VideoSettings()
     masks: MaskSettings = MaskSettings()
@@ -104,11 +106,13 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def resolve(tables: Mapping[str, Any], assignments: Sequence[str] = ()) -> EditSettings:
-    """Validated settings: the model's preset, then the given tables, then the `--set` assignments.
+    """Validated settings: the model's preset as the tables' `preset` changes it, then the given tables, then the `--set` assignments.
 
     Raises `SettingsError` with the first fault, its place and the rule it breaks.
     """
-    merged = merge(preset_of(str(tables.get("model", "tiny"))), tables)
+    standard = preset_of(str(tables.get("model", "tiny")))
+    named = named_preset(str(tables.get("preset", "standard")), merge(_whole(), standard))
+    merged = merge(merge(standard, named), tables)
     for text in assignments:
         merged = merge(merged, parse_assignment(text))
     try:
@@ -117,6 +121,11 @@ def resolve(tables: Mapping[str, Any], assignments: Sequence[str] = ()) -> EditS
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise SettingsError(f"{place}: {first['msg'].lower()} (given: {first['input']!r})") from error
+
+
+def _whole() -> dict[str, Any]:
+    """The paper's settings, spelled out: what a named preset reckons from."""
+    return {"training": TrainingSettings().model_dump(), "generation": GenerationSettings().model_dump()}
 
 
 def dump_toml(settings: EditSettings) -> str:

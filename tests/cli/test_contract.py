@@ -199,7 +199,7 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
         ([*EDIT, "--config", "missing.toml"], "missing.toml"),
         ([*EDIT, "--lora", "style.safetensors:9"], "from -4 to 4"),
         ([*EDIT, "--lora", "style.safetensors:0.8"], "style.safetensors: no such file"),
-        ([*EDIT, "--preset", "fast"], "standard"),
+        ([*EDIT, "--preset", "faster"], "standard"),
         ([*EDIT, "--mask-shape", "round"], "as-is"),
         ([*EDIT, "--model", "wan9"], "this version has tiny"),
         ([*EDIT, "--nonsense"], "--nonsense"),

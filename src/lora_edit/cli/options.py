@@ -29,6 +29,8 @@ class Preset(StrEnum):
     """Named sets of settings."""
 
     STANDARD = "standard"
+    FAST = "fast"
+    LOW_VRAM = "low-vram"
 
 
 class Shape(StrEnum):
@@ -113,7 +115,12 @@ class RunOptions(RegionOptions):
             rich_help_panel=SETTINGS,
         ),
     ] = None
-    preset: Annotated[Preset, typer.Option("--preset", help="A named set of settings.", rich_help_panel=SETTINGS)] = Preset.STANDARD
+    preset: Annotated[
+        Preset | None,
+        typer.Option(
+            "--preset", help="A named set of settings: the paper's (standard), fewer steps, or less memory.", rich_help_panel=SETTINGS
+        ),
+    ] = None
     prompt: Annotated[
         str | None, typer.Option("--prompt", metavar="TEXT", help="What the edited clip shows.", rich_help_panel=SETTINGS)
     ] = None

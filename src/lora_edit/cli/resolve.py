@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_edit.cli.known_models import require_model
-from lora_edit.cli.options import Preset, RegionOptions, RunOptions, parse_boxes, parse_keyframes, parse_loras
+from lora_edit.cli.options import RegionOptions, RunOptions, parse_boxes, parse_keyframes, parse_loras
 from lora_edit.config import EditSettings, merge, read_toml, resolve
 from lora_edit.errors import MaskError, SettingsError, VideoError
 
@@ -17,14 +17,11 @@ WHERE_HELP = (
     "to edit whole frames, give an all-white image as --mask"
 )
 
-PRESETS: dict[Preset, dict[str, Any]] = {Preset.STANDARD: {}}
-"""What a preset changes; the standard one is the settings' own defaults, which `config.resolve` fits to the model."""
-
 
 def run_settings(options: RunOptions) -> EditSettings:
     """Settings of `edit` and `new`. Raises `InputError` kin."""
     region = region_tables(options)
-    tables = merge(PRESETS[options.preset], config_tables(options.config))
+    tables = config_tables(options.config)
     if options.mask or options.box:  # replaces the region of the config file, whatever its kind
         tables["input"] = {key: value for key, value in tables.get("input", {}).items() if key not in ("mask", "boxes")}
     settings = _resolve(merge(merge(tables, region), method_tables(options)), options.assignments)
@@ -75,6 +72,7 @@ def method_tables(options: RunOptions) -> dict[str, Any]:
             "anchors": parse_keyframes("--anchor", options.anchor) or None,
         },
         "model": options.model and _model(options.model),
+        "preset": options.preset and options.preset.value,
         "prompt": options.prompt,
         "seed": options.seed,
         "video": {"codec": options.codec and options.codec.value},

@@ -17,4 +17,7 @@ class CompositingSettings(BaseModel):
         description="in the region, the source's pixels where nothing was edited, its detail where the edit kept it (ours)",
     )
     crop: bool = Field(True, description="let the model work on a window around the edit instead of the whole frame")
+    zoom: bool = Field(
+        True, description="enlarge that window to the model's full resolution; without, it stays at the frame's own scale, for less work"
+    )
     context: float = Field(0.35, ge=0, description="how much surrounding that window includes, share of the region's size per side")

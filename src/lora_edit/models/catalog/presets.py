@@ -3,6 +3,9 @@ guidance 5, shift 5 (paper 4.1; LoRAEdit `inference.py`)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from lora_edit.models.catalog.facts import Preset
 
 
@@ -13,7 +16,8 @@ def paper_preset() -> Preset:
 
 def tiny_preset() -> Preset:
     """What differs from the paper's settings for the embedded model, chosen by measurement: a higher rate that falls to zero, times near
-    noise, where motion is decided; a single denoising step, as it is small: a second one costs 0.2 dB on average."""
+    noise, where motion is decided; a single denoising step, as it is small: a second one costs 0.2 dB on average. Its frames are so small
+    that a region always gets a whole one."""
     return {
         "training": {
             "learning_rate": 2e-3,
@@ -24,6 +28,7 @@ def tiny_preset() -> Preset:
             "motion_share": 0.4,
         },
         "method": {"appearance_mask": "after-first"},
+        "compositing": {"zoom": True},
         "generation": {"steps": 1, "guidance_scale": 1.0, "shift": 1.0},
     }
 
@@ -41,3 +46,29 @@ def wan_flf2v_preset() -> Preset:
 def wan22_a14b_preset() -> Preset:
     """Guidance 3.5 for both experts, 40 steps, shift 5 (Wan2.2 `wan/configs/wan_i2v_A14B.py`)."""
     return {"generation": {"guidance_scale": 3.5, "steps": 40}}
+
+
+def named_preset(name: str, standard: Mapping[str, Any]) -> Preset:
+    """What `--preset NAME` changes of a model's own settings, which `standard` spells out. Empty for `standard` and for unknown names."""
+    if name == "fast":
+        return fast_preset(standard)
+    return low_vram_preset() if name == "low-vram" else {}
+
+
+def fast_preset(standard: Mapping[str, Any]) -> Preset:
+    """Half the training steps, two thirds of the sampling steps, one pass each instead of two; a small region at the frame's scale, unless
+    the model's own preset asks for more.
+
+    Half the steps cost less than half a decibel on scenes with truth (docs/studies/presets.md).
+    """
+    training, generation = standard["training"], standard["generation"]
+    return {
+        "training": {name: -(-training[name] // 2) for name in ("motion_steps", "appearance_steps")},
+        "generation": {"steps": -(-2 * generation["steps"] // 3), "guidance_scale": 1.0},
+        "compositing": {"zoom": False} | standard.get("compositing", {}),
+    }
+
+
+def low_vram_preset() -> Preset:
+    """Windows of nine frames (appendix C)."""
+    return {"training": {"window": 9}}

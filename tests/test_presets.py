@@ -1,0 +1,76 @@
+"""Named presets: what they change, what wins over them, and that a run remembers which it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+from lora_edit.canvas import make_canvas
+from lora_edit.compositing.settings import CompositingSettings
+from lora_edit.config import EditSettings, dump_toml, read_toml, resolve
+from lora_edit.errors import SettingsError
+from lora_edit.inputs import Clip
+from lora_edit.models.catalog.known import WAN21_I2V_480P, WAN22_I2V_A14B
+from lora_edit.types import EditMask, Video
+
+INPUT = {"input": {"source": "clip.mp4", "first_frame": "edited.png"}}
+
+
+def settings(preset: str, model: str = "wan2.1-i2v-480p", *assignments: str) -> EditSettings:
+    return resolve({**INPUT, "preset": preset, "model": model}, assignments)
+
+
+def test_standard_is_the_models_own() -> None:
+    assert settings("standard") == resolve({**INPUT, "model": "wan2.1-i2v-480p"})
+
+
+@pytest.mark.parametrize(("model", "sampling"), [("wan2.1-i2v-480p", 20), ("wan2.2-i2v-a14b", 27), ("tiny", 1)])
+def test_fast_halves_the_training_and_asks_the_model_once(model: str, sampling: int) -> None:
+    """From the model's own numbers, whatever they are."""
+    standard, fast = settings("standard", model), settings("fast", model)
+    assert 2 * fast.training.motion_steps == standard.training.motion_steps
+    assert 2 * fast.training.appearance_steps == standard.training.appearance_steps
+    assert (fast.generation.steps, fast.generation.guidance_scale) == (sampling, 1.0)
+    assert fast.generation.shift == standard.generation.shift and fast.lora == standard.lora
+
+
+def test_what_is_given_wins_over_the_preset() -> None:
+    tables = {**INPUT, "preset": "fast", "training": {"motion_steps": 7}}
+    assert resolve(tables, ["generation.steps=9"]).training.motion_steps == 7
+    assert resolve(tables, ["generation.steps=9"]).generation.steps == 9
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"preset: .*'standard', 'fast' or 'low-vram'"):
+        settings("faster")
+
+
+@pytest.mark.parametrize("preset", ["standard", "fast", "low-vram"])
+@pytest.mark.parametrize("model", ["tiny", WAN22_I2V_A14B.name])
+def test_a_settings_file_says_the_same_again(tmp_path: Path, preset: str, model: str) -> None:
+    made = settings(preset, model, "lora.rank=3")
+    (tmp_path / "edit.toml").write_text(dump_toml(made), "utf-8")
+    assert resolve(read_toml(tmp_path / "edit.toml")) == made
+
+
+def test_without_zoom_a_region_stays_at_the_frames_own_scale() -> None:
+    """A window of a third of the frame gets a third of the model's pixels; with zoom, all of them."""
+    region = torch.zeros(5, 192, 320, dtype=torch.bool)
+    region[:, 60:130, 100:190] = True
+    frames = torch.zeros(5, 192, 320, 3, dtype=torch.uint8)
+    clip = Clip(Video(frames, Fraction(8), tuple(i / 8 for i in range(5))), EditMask(region), frames[0], {}, {})
+    geometry = replace(WAN21_I2V_480P.geometry, area=96 * 160)
+    whole, zoomed, plain = (
+        make_canvas(clip, geometry, CompositingSettings(crop=crop, zoom=zoom), snapped=True)
+        for crop, zoom in ((False, True), (True, True), (True, False))
+    )
+    share = plain.crop.size.height * plain.crop.size.width / (192 * 320)
+    assert share < 0.4 and zoomed.crop == plain.crop
+    assert whole.size.height * whole.size.width == 96 * 160
+    assert zoomed.size.height * zoomed.size.width > 0.8 * 96 * 160
+    assert plain.size.height * plain.size.width == pytest.approx(share * 96 * 160, rel=0.3)
+    assert torch.equal(zoomed.edit_mask.any(), plain.edit_mask.any())
