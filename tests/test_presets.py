@@ -44,6 +44,13 @@ def test_what_is_given_wins_over_the_preset() -> None:
     assert resolve(tables, ["generation.steps=9"]).generation.steps == 9
 
 
+def test_names_without_a_room_can_be_assigned_too() -> None:
+    made = resolve(INPUT, ["preset=fast", "trigger=sks", "seed=4"])
+    assert made.training == settings("fast", "tiny").training and (made.trigger, made.seed) == ("sks", 4)
+    with pytest.raises(SettingsError, match=r"--set steps=3: write room\.setting=value .* or name=value with one of model, prompt"):
+        resolve(INPUT, ["steps=3"])
+
+
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"preset: .*'standard', 'fast' or 'low-vram'"):
         settings("faster")

@@ -71,6 +71,9 @@ class EditSettings(BaseModel):
     compositing: CompositingSettings = CompositingSettings()
 
 
+PLAIN = ("model", "prompt", "trigger", "preset", "seed")
+"""Settings that belong to no room."""
+
 ROOMS = ("video", "masks", "method", "training", "lora", "generation", "compositing")
 
 
@@ -83,16 +86,17 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_assignment(text: str) -> dict[str, Any]:
-    """`room.setting=value` as nested tables; values are TOML, bare words are strings."""
+    """`room.setting=value`, or `name=value` for one of `PLAIN`, as nested tables; values are TOML, bare words are strings."""
     path, equals, value = text.partition("=")
     room, dot, name = path.strip().partition(".")
-    if not equals or not dot or room not in ROOMS:
-        raise SettingsError(f"--set {text}: write room.setting=value with a room of {', '.join(ROOMS)}")
+    if not equals or room not in (ROOMS if dot else PLAIN):
+        rooms, plain = ", ".join(ROOMS), ", ".join(PLAIN)
+        raise SettingsError(f"--set {text}: write room.setting=value with a room of {rooms}, or name=value with one of {plain}")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value
-    return {room: {name.strip(): parsed}}
+    return {room: {name.strip(): parsed}} if dot else {room: parsed}
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -110,13 +114,12 @@ def resolve(tables: Mapping[str, Any], assignments: Sequence[str] = ()) -> EditS
 
     Raises `SettingsError` with the first fault, its place and the rule it breaks.
     """
+    for text in assignments:
+        tables = merge(tables, parse_assignment(text))
     standard = preset_of(str(tables.get("model", "tiny")))
     named = named_preset(str(tables.get("preset", "standard")), merge(_whole(), standard))
-    merged = merge(merge(standard, named), tables)
-    for text in assignments:
-        merged = merge(merged, parse_assignment(text))
     try:
-        return EditSettings.model_validate(merged)
+        return EditSettings.model_validate(merge(merge(standard, named), tables))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

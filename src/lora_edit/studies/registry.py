@@ -15,6 +15,7 @@ STUDIES: dict[str, str] = {
     "snapping": f"{_HERE}:SNAPPING",
     "debiasing": f"{_HERE}:DEBIASING",
     "detail": f"{_HERE}:DETAIL",
+    "presets": f"{_HERE}:PRESETS",
 }
 
 RUNNER = "lora_edit.studies.study:run_study"
