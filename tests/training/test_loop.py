@@ -140,3 +140,36 @@ def test_the_rate_falls_to_zero_over_a_stage() -> None:
     falling = SETTINGS.model_copy(update={"schedule": "linear"})
     assert [rate_at(falling, step, 4) for step in range(4)] == pytest.approx([3e-3, 2.25e-3, 1.5e-3, 0.75e-3])
     assert rate_at(SETTINGS, 3, 4) == 3e-3
+
+
+def test_a_half_precision_base_keeps_its_inputs_once() -> None:
+    """Query, key and value read one tensor; the LoRA stays in float32, its gradient is PEFT's own but for rounding."""
+    gradients, kept = [], []
+    for own in (True, False):
+        family = tiny_random_family()
+        parameters = add_lora(family, LoraSettings(rank=4), seed=0)
+        with torch.no_grad():
+            for parameter in parameters.values():
+                parameter.fill_(0.05)
+        attention = family.transformer.get_submodule("blocks.0.attn1")
+        for name in ("to_q", "to_k", "to_v"):
+            layer = attention.get_submodule(name)
+            layer.get_submodule("base_layer").to(torch.bfloat16)
+            layer.cast_input_dtype_enabled = not own  # type: ignore[assignment]
+        x = torch.randn(1, 64, 24, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+        inputs: set[int] = set()
+
+        def keep(tensor: torch.Tensor, inputs: set[int] = inputs) -> torch.Tensor:
+            if tensor.numel() == 64 * 24:
+                inputs.add(tensor.untyped_storage()._cdata)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            total = sum(attention.get_submodule(name)(x).float().square().sum() for name in ("to_q", "to_k", "to_v"))
+            total.backward()  # type: ignore[union-attr, no-untyped-call]
+        kept.append(len(inputs))
+        found = [p.grad for n, p in parameters.items() if n.startswith("blocks.0.attn1.to_") and p.grad is not None]
+        assert found and all(gradient.dtype == torch.float32 for gradient in found)
+        gradients.append(torch.cat([gradient.flatten() for gradient in found]))
+    assert kept[0] < kept[1]
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.999

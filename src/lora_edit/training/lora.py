@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from lora_edit.errors import ModelError
@@ -32,6 +34,7 @@ def add_lora(expert: Expert, settings: LoraSettings, seed: int) -> dict[str, nn.
     remove_lora(expert)
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha or settings.rank, target_modules=expert.lora_targets[settings.targets])
     expert.transformer.add_adapter(config, adapter_name=ADAPTER)  # type: ignore[operator]
+    _save_inputs_as_they_are(expert.transformer)
     parameters = lora_parameters(expert)
     generator = named_generator(seed, "lora")
     with torch.no_grad():
@@ -44,6 +47,26 @@ def add_lora(expert: Expert, settings: LoraSettings, seed: int) -> dict[str, nn.
             else:
                 parameter.zero_()
     return parameters
+
+
+class _InputsDtype(nn.Linear):
+    """A linear layer whose weights take their input's number format for each pass, and keep their own for the optimiser."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """`[..., in]` to `[..., out]`."""
+        return F.linear(input, self.weight.to(input.dtype))
+
+
+def _save_inputs_as_they_are(transformer: nn.Module) -> None:
+    """Stop PEFT from turning each layer's input into the LoRA's float32: in bfloat16 those copies, one for each layer, are most of what a
+    block keeps for its backward pass, where query, key and value can share one."""
+    for layer in transformer.modules():
+        if isinstance(layer, LoraLayer) and ADAPTER in layer.lora_A:
+            layer.cast_input_dtype_enabled = False
+            for pair in (layer.lora_A, layer.lora_B):
+                plain = pair[ADAPTER]
+                pair[ADAPTER] = mixed = _InputsDtype(plain.in_features, plain.out_features, bias=False, device="meta")
+                mixed.weight = plain.weight
 
 
 def lora_parameters(expert: Expert) -> dict[str, nn.Parameter]:
