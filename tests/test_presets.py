@@ -38,6 +38,11 @@ def test_fast_halves_the_training_and_asks_the_model_once(model: str, sampling: 
     assert fast.generation.shift == standard.generation.shift and fast.lora == standard.lora
 
 
+def test_low_vram_trains_on_short_windows() -> None:
+    assert settings("low-vram").training.window == 9 and settings("low-vram", "tiny").training.window == 13
+    assert settings("low-vram").training.motion_steps == settings("standard").training.motion_steps
+
+
 def test_what_is_given_wins_over_the_preset() -> None:
     tables = {**INPUT, "preset": "fast", "training": {"motion_steps": 7}}
     assert resolve(tables, ["generation.steps=9"]).training.motion_steps == 7

@@ -15,7 +15,6 @@ from lora_edit.errors import SettingsError
 from lora_edit.generation.settings import GenerationSettings
 from lora_edit.masks.settings import MaskSettings
 from lora_edit.models.catalog.locate import preset_of
-from lora_edit.models.catalog.presets import named_preset
 from lora_edit.training.settings import LoraSettings, TrainingSettings
 from lora_edit.video.settings import VideoSettings
 
@@ -116,17 +115,16 @@ def resolve(tables: Mapping[str, Any], assignments: Sequence[str] = ()) -> EditS
     """
     for text in assignments:
         tables = merge(tables, parse_assignment(text))
-    standard = preset_of(str(tables.get("model", "tiny")))
-    named = named_preset(str(tables.get("preset", "standard")), merge(_whole(), standard))
+    preset = preset_of(str(tables.get("model", "tiny")), str(tables.get("preset", "standard")), _defaults())
     try:
-        return EditSettings.model_validate(merge(merge(standard, named), tables))
+        return EditSettings.model_validate(merge(preset, tables))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise SettingsError(f"{place}: {first['msg'].lower()} (given: {first['input']!r})") from error
 
 
-def _whole() -> dict[str, Any]:
+def _defaults() -> dict[str, Any]:
     """The paper's settings, spelled out: what a named preset reckons from."""
     return {"training": TrainingSettings().model_dump(), "generation": GenerationSettings().model_dump()}
 

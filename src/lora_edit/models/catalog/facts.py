@@ -35,7 +35,8 @@ class ModelFacts:
     the settings' defaults. `repo` is the Hub repository and `layout` how it stores weights; `download_gb` is approximate. `config` names
     the JSON file with the transformer's configuration, in `configs/` or anywhere (absolute path), that a checkpoint has to match. `parts`
     are the subfolders that hold transformers: one, or the high-noise and the low-noise expert that meet at time `boundary`. `last_frame`:
-    the model is shown the last frame beside the first. `upstream` is where these facts come from.
+    the model is shown the last frame beside the first. `short_window` is how many frames training may see at a time when memory is short
+    (paper, appendix C). `upstream` is where these facts come from.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ModelFacts:
     image_encoder: bool = False
     last_frame: bool = False
     boundary: float | None = None
+    short_window: int = 9
     upstream: str = ""
 
     def transformer_config(self) -> dict[str, Any]:

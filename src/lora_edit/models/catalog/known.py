@@ -26,6 +26,7 @@ TINY = ModelFacts(
     preset=tiny_preset,
     config="../../weights/tiny/transformer/config.json",
     memory="1 GB, CPU",
+    short_window=13,
     upstream="tools/pretrain/README.md",
 )
 

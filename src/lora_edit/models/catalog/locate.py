@@ -18,6 +18,7 @@ from typing import Any
 from lora_edit.errors import ModelError
 from lora_edit.models.catalog.facts import ModelFacts, Preset, differences
 from lora_edit.models.catalog.known import KNOWN
+from lora_edit.models.catalog.presets import named_preset
 
 GROUP = "lora_edit.families"
 
@@ -61,12 +62,17 @@ def _called(name: str) -> ModelFacts | None:
     return next((_facts_at(point.value) for point in entry_points(group=GROUP, name=name)), None)
 
 
-def preset_of(model: str) -> Preset:
-    """The model's preset; empty for one that is not found, whose settings are then as given."""
+def preset_of(model: str, name: str = "standard", defaults: Preset | None = None) -> Preset:
+    """What differs from the settings' `defaults` for a model and a named preset; empty for a model that is not found, whose settings are
+    then as given."""
     try:
-        return locate(model)[0].preset()
+        facts = locate(model)[0]
     except ModelError:
         return {}
+    own, defaults = facts.preset(), defaults or {}
+    spelled = {room: defaults.get(room, {}) | own.get(room, {}) for room in {*defaults, *own}}
+    named = named_preset(name, spelled, facts.short_window)
+    return {room: own.get(room, {}) | named.get(room, {}) for room in {*own, *named}}
 
 
 def needs_last_frame(model: str) -> int | None:

@@ -48,11 +48,11 @@ def wan22_a14b_preset() -> Preset:
     return {"generation": {"guidance_scale": 3.5, "steps": 40}}
 
 
-def named_preset(name: str, standard: Mapping[str, Any]) -> Preset:
+def named_preset(name: str, standard: Mapping[str, Any], short_window: int) -> Preset:
     """What `--preset NAME` changes of a model's own settings, which `standard` spells out. Empty for `standard` and for unknown names."""
     if name == "fast":
         return fast_preset(standard)
-    return low_vram_preset() if name == "low-vram" else {}
+    return low_vram_preset(short_window) if name == "low-vram" else {}
 
 
 def fast_preset(standard: Mapping[str, Any]) -> Preset:
@@ -69,6 +69,6 @@ def fast_preset(standard: Mapping[str, Any]) -> Preset:
     }
 
 
-def low_vram_preset() -> Preset:
-    """Windows of nine frames (appendix C)."""
-    return {"training": {"window": 9}}
+def low_vram_preset(window: int) -> Preset:
+    """Training on short windows (appendix C)."""
+    return {"training": {"window": window}}
