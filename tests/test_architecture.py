@@ -45,6 +45,7 @@ TABLE: dict[str, tuple[str, ...]] = {
         "generation",
         "inputs",
         "models.family",
+        "models.speed",
         "seeds",
         "training.loop",
         "video.flow",

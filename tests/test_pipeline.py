@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from lora_edit.loras.header import file_hash, read_header
 from lora_edit.loras.match import linear_sizes
 from lora_edit.masks.shapes import feather
 from lora_edit.models.family import load_family
+from lora_edit.models.wan import WanFamily
 from lora_edit.reporting import Silent
 from lora_edit.run import Run
 from lora_edit.types import Video
@@ -250,3 +252,22 @@ def test_transparency_is_kept(tmp_path: Path) -> None:
     settings = resolve({"input": {**given, "boxes": [{"x": 8, "y": 8, "width": 12, "height": 12}]}}, QUICK)
     kept = load_inputs(pipeline.create_run(settings, tmp_path / "run")).video.alpha
     assert kept is not None and torch.equal(kept, alpha)
+
+
+def test_attention_that_fails_gives_way_to_torchs_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a remark, and the result of a run that never tried it."""
+    answer = WanFamily.predict_velocity
+
+    def broken(self: WanFamily, *args: Any) -> torch.Tensor:
+        backend = self.transformer.get_submodule("blocks.0.attn1").processor._attention_backend  # type: ignore[union-attr]
+        bad = getattr(backend, "value", None) == "_native_math"
+        return answer(self, *args) * (float("nan") if bad else 1.0)
+
+    monkeypatch.setattr(WanFamily, "predict_velocity", broken)
+    source, notes = make_source(tmp_path), list[str]()
+    monkeypatch.setattr(Silent, "note", lambda self, text: notes.append(text))
+    for number, attention in enumerate(("_native_math", "native")):
+        settings = settings_for(tmp_path, source, f"generation.attention={attention}")
+        pipeline.edit(settings, tmp_path / f"{number}.mkv", tmp_path / str(number), Silent())
+    assert [text for text in notes if "attention '_native_math': the model's answer at step 1 of 2" in text]
+    assert torch.equal(read_video(tmp_path / "0.mkv").frames, read_video(tmp_path / "1.mkv").frames)

@@ -7,7 +7,8 @@ LoraEditError
 |   |-- SettingsError: a setting is unknown or out of range
 |   |-- ModelError: a model or LoRA file is missing, damaged or of another kind
 |   `-- RunError: a run folder is missing, in use, or belongs to another edit
-`-- TrainingDiverged: the loss is no longer a finite number; the last checkpoint is whole
+|-- TrainingDiverged: the loss is no longer a finite number; the last checkpoint is whole
+`-- NotFinite: the model answered with numbers that are not finite
 """
 
 
@@ -41,3 +42,7 @@ class RunError(InputError):
 
 class TrainingDiverged(LoraEditError):
     """The loss is no longer a finite number."""
+
+
+class NotFinite(LoraEditError):
+    """The model answered with numbers that are not finite: what it would draw is black or noise."""

@@ -20,7 +20,7 @@ from lora_edit.loras.stack import Chosen, Stacked, acting, check_files, read_sta
 from lora_edit.models.family import Family, load_family
 from lora_edit.reporting import Reporter
 from lora_edit.run import Run, content_hash, make_run
-from lora_edit.samples import generate_windows, lora_metadata, place, training_facts, training_stages
+from lora_edit.samples import draw_clip, lora_metadata, place, training_facts, training_stages
 from lora_edit.training.experts import load_experts, set_strengths, train_experts
 from lora_edit.types import Size, Video
 from lora_edit.video.write import check_output, write_video
@@ -128,7 +128,7 @@ def _generate(clip: Clip, settings: EditSettings, seed: int, family: Family, sta
     canvas = place(family, clip, settings)
     set_strengths(family, settings.generation.lora_strength)
     with acting(family, stack):
-        pixels = generate_windows(family, canvas, settings, seed, lambda done, total: reporter.step("generate", done, total))
+        pixels = draw_clip(family, canvas, settings, seed, lambda done, total: reporter.step("generate", done, total), reporter.note)
     return replace(clip.video, frames=torch.stack(list(return_to_source(clip, canvas, pixels, settings.compositing))))
 
 

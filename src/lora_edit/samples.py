@@ -17,9 +17,11 @@ from lora_edit.conditioning.recolour import changed_region, draw_colour_map, dra
 from lora_edit.conditioning.sample import Sample
 from lora_edit.conditioning.windows import Window, inference_windows, training_windows
 from lora_edit.config import EditSettings
+from lora_edit.errors import NotFinite
 from lora_edit.generation.denoise import denoise
 from lora_edit.inputs import Clip
 from lora_edit.models.family import EncodedSample, Family
+from lora_edit.models.speed import NATIVE, faster
 from lora_edit.seeds import named_generator
 from lora_edit.training.loop import Stage
 from lora_edit.video.flow import places_in_first
@@ -132,6 +134,25 @@ def _inference_sample(canvas: Canvas, window: Window, made: torch.Tensor, settin
     given = {place: made[:, frame] for place, frame in enumerate(window.frames[: window.known + 1]) if place}
     given |= {place: canvas.anchors[frame] for place, frame in enumerate(window.frames) if frame in canvas.anchors and place not in given}
     return INFERENCE[settings.method.conditioning](source, canvas.first_frame, mask, caption(settings), given, boxes)
+
+
+def draw_clip(
+    family: Family, canvas: Canvas, settings: EditSettings, seed: int, on_step: Callable[[int, int], None], note: Callable[[str], None]
+) -> torch.Tensor:
+    """`generate_windows` with what the settings switch on to be faster; torch's own attention takes over where another one fails."""
+    how = settings.generation
+
+    def draw(attention: str) -> torch.Tensor:
+        with faster(family, attention=attention, cache=how.cache, compiled=how.compile):
+            return generate_windows(family, canvas, settings, seed, on_step)
+
+    try:
+        return draw(how.attention)
+    except NotFinite as error:
+        if how.attention == NATIVE:
+            raise
+        note(f"attention {how.attention!r}: {error}; sampling again with {NATIVE!r}")
+        return draw(NATIVE)
 
 
 def generate_windows(

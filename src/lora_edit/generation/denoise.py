@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 
+from lora_edit.errors import NotFinite
 from lora_edit.generation.settings import GenerationSettings
 from lora_edit.models.family import EncodedSample, Family
 
@@ -22,6 +25,15 @@ def sigmas(steps: int, shift: float) -> torch.Tensor:
     return (shift * even / (1 + (shift - 1) * even)).float()
 
 
+@contextmanager
+def _pass(cached: Sequence[Any], name: str) -> Iterator[None]:
+    """Tell caches of diffusers which of the passes this is: each has its own memory."""
+    with ExitStack() as stack:
+        for transformer in cached:
+            stack.enter_context(transformer.cache_context(name))
+        yield
+
+
 @torch.no_grad()
 def denoise(
     family: Family,
@@ -35,17 +47,24 @@ def denoise(
     """Latents `[1, z, F, h, w]` for one encoded sample.
 
     With `negative` and a guidance scale other than 1, two passes are combined as v_neg + scale * (v - v_neg). A feature-level sample has
-    its kept cells replaced by the source at the step's noise level (Eq. 3).
+    its kept cells replaced by the source at the step's noise level (Eq. 3). Raises `NotFinite`.
     """
     device = sample.condition.device
+    cached: list[Any] = [expert.transformer for expert in family.experts() if getattr(expert.transformer, "is_cache_enabled", False)]
+    for transformer in cached:  # as diffusers' pipelines do after each call: another clip's memory is of no use
+        transformer._reset_stateful_cache()
     noise = torch.randn((1, family.z_dim, *sample.latent_shape), generator=generator).to(device)
     latents, times = noise, sigmas(settings.steps, settings.shift).to(device)
     for index in range(settings.steps):
         now, later = times[index], times[index + 1]
-        velocity = family.predict_velocity(latents, now[None], sample)
+        with _pass(cached, "cond"):
+            velocity = family.predict_velocity(latents, now[None], sample)
         if negative is not None and settings.guidance_scale != 1:
-            other = family.predict_velocity(latents, now[None], negative)
+            with _pass(cached, "uncond"):
+                other = family.predict_velocity(latents, now[None], negative)
             velocity = other + settings.guidance_scale * (velocity - other)
+        if not bool(torch.isfinite(velocity).all()):
+            raise NotFinite(f"the model's answer at step {index + 1} of {settings.steps} holds numbers that are not finite")
         latents = latents + (later - now) * velocity
         if sample.blend is not None and sample.blend_keep is not None:
             known = (1 - later) * sample.blend + later * noise

@@ -30,6 +30,11 @@ class GenerationSettings(BaseModel):
     shift: float = Field(5.0, gt=0, description="flow-matching time shift")
     window: int = Field(0, ge=0, description="frames drawn at a time, as training.window for one trained so; 0 = all that the model takes")
     overlap: int = Field(5, ge=1, description="frames that consecutive windows of a long clip share")
+    attention: str = Field(
+        "native", description="attention backend, by its name in diffusers; where its answers are not finite, torch's own"
+    )
+    cache: float = Field(0.0, ge=0, le=1, description="skip blocks when the first one's output changed by less (FirstBlockCache); 0 = off")
+    compile: bool = Field(False, description="compile the model's repeated blocks before sampling")
     lora_strength: float = Field(1.0, ge=0, le=4, description="how strongly the LoRA acts")
     loras: tuple[StackedLora, ...] = Field((), description="other LoRAs, in generation only: `[{file = '...', strength = 1.0}]`")
     negative_prompt: str = Field("", description="what the result should not show")

@@ -1,0 +1,54 @@
+"""What diffusers offers to make sampling faster, switched on for one generation and off again after it. Training never runs with these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from lora_edit.errors import ModelError
+from lora_edit.models.family import Family
+
+NATIVE = "native"
+"""torch's own attention, which is right everywhere."""
+
+
+@contextmanager
+def faster(family: Family, *, attention: str, cache: float, compiled: bool) -> Iterator[None]:
+    """Inside, every transformer of the family uses an attention backend, skips what FirstBlockCache finds unchanged (a threshold; 0 is
+    off), and runs compiled. Raises `ModelError` for what this machine or the model does not support.
+    """
+    with ExitStack() as undo:
+        for expert in family.experts():
+            transformer: Any = expert.transformer
+            with _said(family.name):
+                if attention != NATIVE:
+                    undo.callback(transformer.set_attention_backend, NATIVE)
+                    transformer.set_attention_backend(attention)
+                if cache:
+                    _cache_first_block(transformer, cache)
+                    undo.callback(transformer.disable_cache)
+                if compiled:
+                    transformer.compile_repeated_blocks()
+                    undo.callback(_uncompile, transformer)
+        yield
+
+
+def _cache_first_block(transformer: Any, threshold: float) -> None:
+    from diffusers import FirstBlockCacheConfig
+
+    transformer.enable_cache(FirstBlockCacheConfig(threshold=threshold))
+
+
+def _uncompile(transformer: Any) -> None:
+    for module in transformer.modules():
+        module._compiled_call_impl = None
+
+
+@contextmanager
+def _said(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, RuntimeError, ImportError, NotImplementedError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{name} cannot sample so here ({reason}); leave generation.attention, .cache and .compile as they are") from error
