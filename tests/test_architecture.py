@@ -14,7 +14,7 @@ from source_tree import PACKAGE, ROOT, dotted, nodes, parse, place, python_files
 
 WORDS = ("types", "errors")
 ROOMS = ("conditioning", "models", "loras", "training", "generation", "compositing", "evaluation", "video", "masks")
-ORDER = ("reporting", "inputs", "canvas", "samples", "estimate", "results")
+ORDER = ("reporting", "inputs", "canvas", "samples", "forecast", "estimate", "results")
 SETTINGS = tuple(f"{room}.settings" for room in ROOMS)
 
 # room -> what of `lora_edit` it may import, itself aside. A name stands for all that is under it.
@@ -51,7 +51,21 @@ TABLE: dict[str, tuple[str, ...]] = {
         "video.flow",
         "video.ranges",
     ),
-    "estimate": (*WORDS, "canvas", "conditioning.windows", "config", "devices", "models.family", "samples", "seeds", "training"),
+    "forecast": (*WORDS, "conditioning.windows", "config", "devices", "models", "training"),
+    "estimate": (
+        *WORDS,
+        "canvas",
+        "conditioning.windows",
+        "config",
+        "devices",
+        "forecast",
+        "inputs",
+        "models.catalog",
+        "models.family",
+        "samples",
+        "seeds",
+        "training",
+    ),
     "results": (*WORDS, "config", "run", "inputs", "evaluation", "video"),
     "pipeline": (*WORDS, *ROOMS, *ORDER, "config", "run", "devices", "seeds"),
     "studies": (*WORDS, *ROOMS, *ORDER, "config", "run", "devices", "seeds", "pipeline"),

@@ -152,7 +152,7 @@ def test_generate_refuses_a_lora_before_the_model_loads(
     _, _, folder = done
     pairs = {"blocks.0.attn1.to_q": Change(torch.ones(2, 5120), torch.ones(5120, 2))}
     write_lora(folder / "large.safetensors", pairs, "comfyui", {})
-    monkeypatch.setattr(pipeline, "open_family", lambda settings: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(pipeline, "open_family", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(ModelError, match="5120x5120 in the file"):
         pipeline.generate(folder / "run", Silent(), loras=[(folder / "large.safetensors", 1.0)])
 
@@ -215,7 +215,7 @@ def test_references_and_anchors(tmp_path: Path) -> None:
 
 def test_faults_are_found_before_a_model_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each with its remedy."""
-    monkeypatch.setattr(pipeline, "open_family", lambda settings: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(pipeline, "open_family", lambda *_: pytest.fail("a model was loaded"))
     source = make_source(tmp_path)
     good = settings_for(tmp_path, source)
     unchanged = tmp_path / "same.png"
@@ -237,7 +237,7 @@ def test_faults_are_found_before_a_model_loads(tmp_path: Path, monkeypatch: pyte
 
 def test_preview_needs_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A flow-warped clip of the source's length."""
-    monkeypatch.setattr(pipeline, "open_family", lambda settings: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(pipeline, "open_family", lambda *_: pytest.fail("a model was loaded"))
     path = pipeline.preview(settings_for(tmp_path, make_source(tmp_path)), tmp_path / "preview.mp4")
     assert read_video(path).num_frames == 7
 

@@ -124,6 +124,11 @@ def resolve(tables: Mapping[str, Any], assignments: Sequence[str] = ()) -> EditS
         raise SettingsError(f"{place}: {first['msg'].lower()} (given: {first['input']!r})") from error
 
 
+def with_preset(settings: EditSettings, preset: str) -> EditSettings:
+    """The same edit with another named preset's settings, and nothing else changed by hand."""
+    return resolve({"input": settings.input.model_dump(mode="json", exclude_none=True), "model": settings.model, "preset": preset})
+
+
 def _defaults() -> dict[str, Any]:
     """The paper's settings, spelled out: what a named preset reckons from."""
     return {"training": TrainingSettings().model_dump(), "generation": GenerationSettings().model_dump()}

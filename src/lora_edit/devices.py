@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
+from dataclasses import dataclass
 
 import torch
 
@@ -34,3 +37,51 @@ def host_memory_bytes() -> int:
         return 0
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(held if sys.platform == "darwin" else held * 1024)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Bytes of the device (0 where there is none but the CPU) and of main memory; matrix operations per second in `dtype`."""
+
+    device_bytes: float
+    host_bytes: float
+    rate: float
+    dtype: torch.dtype
+
+
+def this_machine() -> Machine:
+    """What this machine has. Takes a fraction of a second: the rate is measured on a product of two square matrices."""
+    device = pick_device()
+    own = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
+    dtype = compute_dtype(device)
+    return Machine(float(own), float(_main_memory()), matrix_rate(device, dtype), dtype)
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 4) -> float:
+    """Operations per second of a matrix product, the best of some repeats."""
+    side = 1024 if device.type == "cpu" else 8192
+    left = torch.ones(side, side, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(repeats):
+        wait_for(device)
+        started = time.perf_counter()
+        left @ left
+        wait_for(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * side**3 / best
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def _main_memory() -> int:
+    """All of it; what nothing says is taken as endless."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return sys.maxsize

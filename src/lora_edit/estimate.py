@@ -1,4 +1,4 @@
-"""How long an edit will take here and how much memory it needs: measured on one real step, not guessed."""
+"""How long an edit will take here and how much memory it needs: reckoned for large models, measured on one real step for small ones."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 import torch
 
-from lora_edit.canvas import Canvas
+from lora_edit.canvas import Canvas, make_canvas
 from lora_edit.conditioning.windows import inference_windows, training_windows
-from lora_edit.config import EditSettings
-from lora_edit.devices import host_memory_bytes, peak_memory_bytes
-from lora_edit.models.family import Family
+from lora_edit.config import EditSettings, with_preset
+from lora_edit.devices import compute_dtype, host_memory_bytes, peak_memory_bytes, pick_device, this_machine
+from lora_edit.errors import ModelError
+from lora_edit.forecast import Forecast, countable, forecast
+from lora_edit.inputs import Clip
+from lora_edit.models.catalog.locate import locate
+from lora_edit.models.family import Family, load_family
 from lora_edit.samples import motion_samples
 from lora_edit.seeds import named_generator
 from lora_edit.training.lora import add_lora, remove_lora
@@ -21,13 +25,51 @@ from lora_edit.types import Size
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds and bytes for one edit on this machine; `canvas` is the model's frame size, `windows` the passes over a long clip."""
+    """Seconds and bytes for one edit on this machine: `memory_bytes` where it computes, `host_bytes` of main memory beside a device (0
+    where the two are one). `canvas` is the model's frame size, `windows` the passes over a long clip."""
 
     seconds_train: float
     seconds_generate: float
     memory_bytes: int
     canvas: Size
     windows: int
+    host_bytes: int = 0
+
+
+def open_family(settings: EditSettings, clip: Clip) -> Family:
+    """Load the model of an edit on the best device here, if this machine can hold it. Raises `ModelError`."""
+    reckon(settings, clip)
+    device = pick_device()
+    return load_family(settings.model, device, compute_dtype(device))
+
+
+def estimate_edit(settings: EditSettings, clip: Clip) -> Estimate:
+    """Time and memory for this edit on this machine; a large model is not loaded for it. Raises `ModelError` when it will not fit."""
+    reckoned = reckon(settings, clip)
+    if reckoned is not None:
+        return reckoned
+    family = open_family(settings, clip)
+    return measure(family, make_canvas(clip, family.geometry, settings.compositing, settings.masks.snap), settings)
+
+
+def reckon(settings: EditSettings, clip: Clip) -> Estimate | None:
+    """The estimate of a large model, without its weights; None for others. Raises `ModelError` when this machine cannot hold it."""
+    facts = locate(settings.model)[0]
+    if not countable(facts):
+        return None
+    size = make_canvas(clip, facts.geometry, settings.compositing, settings.masks.snap).size
+    machine = this_machine()
+
+    def on_this_machine(how: EditSettings) -> Forecast:
+        return forecast(how, facts, size, clip.video.num_frames, bool(clip.references), machine)
+
+    found = on_this_machine(settings)
+    if faults := found.faults(machine):
+        others = [name for name in ("fast", "low-vram") if not on_this_machine(with_preset(settings, name)).faults(machine)]
+        instead = f"give --preset {others[0]}" if others else "choose a smaller model (`lora-edit models`) or a larger machine"
+        raise ModelError(f"{settings.model} does not fit here: it takes {' and '.join(faults)}; {instead}")
+    host = round(found.host_bytes) if machine.device_bytes else 0
+    return Estimate(found.seconds_train, found.seconds_generate, round(found.device_bytes), size, found.windows, host)
 
 
 def measure(family: Family, canvas: Canvas, settings: EditSettings) -> Estimate:

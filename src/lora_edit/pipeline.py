@@ -13,11 +13,10 @@ from lora_edit import results
 from lora_edit.canvas import return_to_source
 from lora_edit.compositing.flow_warp import flow_warp
 from lora_edit.config import EditSettings
-from lora_edit.devices import compute_dtype, pick_device
-from lora_edit.estimate import Estimate, measure
+from lora_edit.estimate import Estimate, estimate_edit, open_family
 from lora_edit.inputs import Clip, load_inputs, read_inputs, store_inputs, with_first_frame
 from lora_edit.loras.stack import Chosen, Stacked, acting, check_files, read_stack
-from lora_edit.models.family import Family, load_family
+from lora_edit.models.family import Family
 from lora_edit.reporting import Reporter
 from lora_edit.run import Run, content_hash, make_run
 from lora_edit.samples import draw_clip, lora_metadata, place, training_facts, training_stages
@@ -54,16 +53,9 @@ def create_run(settings: EditSettings, folder: Path) -> Run:
     return run
 
 
-def open_family(settings: EditSettings) -> Family:
-    """Load the model of an edit on the best device here."""
-    device = pick_device()
-    return load_family(settings.model, device, compute_dtype(device))
-
-
 def estimate(settings: EditSettings, clip: Clip) -> Estimate:
-    """Time and memory for this edit on this machine, measured on single steps."""
-    family = open_family(settings)
-    return measure(family, place(family, clip, settings), settings)
+    """Time and memory for this edit on this machine. Raises `ModelError` when it will not fit."""
+    return estimate_edit(settings, clip)
 
 
 def train(folder: Path, reporter: Reporter) -> None:
@@ -71,7 +63,8 @@ def train(folder: Path, reporter: Reporter) -> None:
     run = Run(folder)
     settings = run.settings()
     with run.locked():
-        clip, family = load_inputs(run), open_family(settings)
+        clip = load_inputs(run)
+        family = open_family(settings, clip)
         _train(run, settings, clip, family, reporter)
 
 
@@ -111,7 +104,7 @@ def generate(
         clip = load_inputs(run)
         for note in clip.notes:
             reporter.note(note)
-        family = open_family(settings)
+        family = open_family(settings, clip)
         stack = read_stack(family, chosen, reporter.note)
         _train(run, settings, clip, family, reporter)
         shown = clip if first_frame is None else with_first_frame(clip, first_frame)

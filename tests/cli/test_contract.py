@@ -312,9 +312,10 @@ def test_new_checks_estimates_and_stores(monkeypatch: pytest.MonkeyPatch) -> Non
         memory_bytes: int = 850_000_000
         canvas: Size = Size(80, 80)  # noqa: RUF009
         windows: int = 1
+        host_bytes: int = 0
 
     monkeypatch.setattr(pipeline, "check", lambda settings: Clip(video, EditMask(torch.ones(5, 48, 64, dtype=torch.bool))))
-    monkeypatch.setattr(pipeline, "estimate", lambda settings, clip: Estimate(), raising=False)
+    monkeypatch.setattr(pipeline, "estimate", lambda settings, clip: Estimate())
     monkeypatch.setattr(pipeline, "create_run", lambda settings, folder: Run(folder))
     outcome = run("new", *EDIT[1:])
     assert (outcome.exit_code, outcome.stdout) == (0, "out.run\n"), outcome.stderr
@@ -324,7 +325,7 @@ def test_new_checks_estimates_and_stores(monkeypatch: pytest.MonkeyPatch) -> Non
     record = json.loads(run("new", *EDIT[1:], "--json").stdout)
     assert record["run"] == "out.run"
     assert record["estimate"] == {
-        "seconds_train": 90.0, "seconds_generate": 4.0, "memory_bytes": 850_000_000, "canvas": "80x80", "windows": 1,
+        "seconds_train": 90.0, "seconds_generate": 4.0, "memory_bytes": 850_000_000, "canvas": "80x80", "windows": 1, "host_bytes": 0,
     }  # fmt: skip
 
 

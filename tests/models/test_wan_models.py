@@ -13,14 +13,16 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from lora_edit import pipeline
+from lora_edit import estimate, pipeline
 from lora_edit.config import EditSettings, resolve
+from lora_edit.estimate import measure, open_family
 from lora_edit.models.catalog import locate
 from lora_edit.models.catalog.facts import ModelFacts
 from lora_edit.models.wan import WanFamily
 from lora_edit.models.workbench import Workbench
 from lora_edit.reporting import Silent
 from lora_edit.run import Run
+from lora_edit.samples import place
 from lora_edit.types import Video
 from lora_edit.video.lossless import load_frames
 from lora_edit.video.read import read_video
@@ -74,6 +76,7 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     predict, take = WanFamily.predict_velocity, Workbench.take
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(locate, "KNOWN", (facts,))
+        patch.setattr(estimate, "reckon", lambda *_: None)  # it asks the model too
         settings = edit_settings(folder, f"{facts.name}@{folder / 'model'}", facts.last_frame)
         out = Done(facts, settings, folder)
 
@@ -167,8 +170,9 @@ def test_generating_again_needs_no_training(done: Done) -> None:
 def test_an_estimate_counts_every_experts_steps(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three motion steps and one of appearance for each expert; one window of two steps of two passes."""
     clip = pipeline.check(done.settings)
+    family = open_family(done.settings, clip)
     ticks = iter(range(100))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
-    found = pipeline.estimate(done.settings, clip)
+    found = measure(family, place(family, clip, done.settings), done.settings)
     assert found.seconds_train == pytest.approx(4 * len(done.facts.parts) + 0.1)
     assert found.seconds_generate == 2 * 2 * found.windows == 4

@@ -70,11 +70,14 @@ def new(session: Session, options: NewOptions) -> None:
             "memory_bytes": int(estimate.memory_bytes),
             "canvas": str(estimate.canvas),
             "windows": estimate.windows,
+            "host_bytes": estimate.host_bytes,
         }
         if not options.json:
+            beside = f" on the device and {format_bytes(estimate.host_bytes)} of main memory" if estimate.host_bytes else ""
             reporter.note(
                 f"about {format_seconds(estimate.seconds_train)} to train, {format_seconds(estimate.seconds_generate)} to generate and "
-                f"{format_bytes(estimate.memory_bytes)} of memory; the model works at {estimate.canvas} in {estimate.windows} window(s)"
+                f"{format_bytes(estimate.memory_bytes)} of memory{beside}; "
+                f"the model works at {estimate.canvas} in {estimate.windows} window(s)"
             )
     if options.json:
         video = clip.video

@@ -11,6 +11,7 @@ from torch import nn
 
 from lora_edit.conditioning.sample import Sample
 from lora_edit.models.catalog.facts import Geometry as Geometry
+from lora_edit.models.catalog.facts import ModelFacts
 from lora_edit.models.catalog.locate import locate
 
 
@@ -107,7 +108,12 @@ def load_outline(model: str) -> nn.Module | None:
 
     Raises `ModelError` for a model that is not found.
     """
-    config = locate(model)[0].transformer_config()
+    return outline_of(locate(model)[0])
+
+
+def outline_of(facts: ModelFacts) -> nn.Module | None:
+    """The same from the model's record. None for a model without a configuration."""
+    config = facts.transformer_config()
     if not config:
         return None
     import diffusers

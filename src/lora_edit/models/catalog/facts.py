@@ -36,7 +36,8 @@ class ModelFacts:
     the JSON file with the transformer's configuration, in `configs/` or anywhere (absolute path), that a checkpoint has to match. `parts`
     are the subfolders that hold transformers: one, or the high-noise and the low-noise expert that meet at time `boundary`. `last_frame`:
     the model is shown the last frame beside the first. `short_window` is how many frames training may see at a time when memory is short
-    (paper, appendix C). `upstream` is where these facts come from.
+    (paper, appendix C). `encoders_gb` is what text encoder, image encoder and autoencoder take of main memory. `upstream` is where these
+    facts come from.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ModelFacts:
     last_frame: bool = False
     boundary: float | None = None
     short_window: int = 9
+    encoders_gb: float = 0.0
     upstream: str = ""
 
     def transformer_config(self) -> dict[str, Any]:

@@ -14,6 +14,8 @@ AREA_540 = 544 * 960
 AREA_720 = 720 * 1280
 WAN_LOADER = "lora_edit.models.loading:load_wan"
 UMT5_LENGTH = 512
+UMT5_GB, CLIP_GB = 11.9, 2.5
+"""UMT5-XXL's encoder in bfloat16 with the autoencoder, and CLIP ViT-H/14's image tower in float32."""
 MEMORY_480 = "about 60 GB GPU, 64 GB RAM"
 MEMORY_720 = "about 90 GB GPU, 64 GB RAM"
 
@@ -44,6 +46,7 @@ WAN21_I2V_480P = ModelFacts(
     config="wan2.1-i2v-14b.json",
     text_length=UMT5_LENGTH,
     image_encoder=True,
+    encoders_gb=UMT5_GB + CLIP_GB,
     upstream="Wan2.1 wan/image2video.py, wan/configs/wan_i2v_14B.py",
 )
 
@@ -61,6 +64,7 @@ WAN21_I2V_720P = ModelFacts(
     config="wan2.1-i2v-14b.json",
     text_length=UMT5_LENGTH,
     image_encoder=True,
+    encoders_gb=UMT5_GB + CLIP_GB,
     upstream="Wan2.1 wan/image2video.py, wan/configs/wan_i2v_14B.py",
 )
 
@@ -78,6 +82,7 @@ WAN21_FLF2V = ModelFacts(
     config="wan2.1-flf2v-14b.json",
     text_length=UMT5_LENGTH,
     image_encoder=True,
+    encoders_gb=UMT5_GB + CLIP_GB,
     last_frame=True,
     upstream="Wan2.1 wan/first_last_frame2video.py",
 )
@@ -96,6 +101,7 @@ WAN21_FUN_1_3B = ModelFacts(
     config="wan2.1-fun-1.3b-inp.json",
     text_length=UMT5_LENGTH,
     image_encoder=True,
+    encoders_gb=UMT5_GB + CLIP_GB,
     upstream="VideoX-Fun videox_fun/pipeline/pipeline_wan_fun_inpaint.py",
 )
 
@@ -113,6 +119,7 @@ WAN21_FUN_14B = ModelFacts(
     config="wan2.1-i2v-14b.json",
     text_length=UMT5_LENGTH,
     image_encoder=True,
+    encoders_gb=UMT5_GB + CLIP_GB,
     upstream="VideoX-Fun videox_fun/pipeline/pipeline_wan_fun_inpaint.py",
 )
 
@@ -130,6 +137,7 @@ SKYREELS_V2_I2V = ModelFacts(
     config="skyreels-v2-i2v-14b.json",
     text_length=UMT5_LENGTH,
     image_encoder=True,
+    encoders_gb=UMT5_GB + CLIP_GB,
     upstream="diffusers pipelines/skyreels_v2/pipeline_skyreels_v2_i2v.py",
 )
 
@@ -146,6 +154,7 @@ WAN22_I2V_A14B = ModelFacts(
     download_gb=126,
     config="wan2.2-i2v-a14b.json",
     parts=("transformer", "transformer_2"),
+    encoders_gb=UMT5_GB,
     text_length=UMT5_LENGTH,
     boundary=0.9,
     upstream="Wan2.2 wan/configs/wan_i2v_A14B.py, diffusers pipelines/wan/pipeline_wan_i2v.py",

@@ -1,0 +1,91 @@
+"""What a large model will need, reckoned without its weights; and that an edit that cannot fit is refused before anything is read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from functools import cache
+
+import pytest
+import torch
+
+from lora_edit import estimate
+from lora_edit.config import EditSettings, resolve
+from lora_edit.devices import Machine
+from lora_edit.errors import ModelError
+from lora_edit.forecast import Forecast, countable, forecast
+from lora_edit.inputs import Clip
+from lora_edit.models.catalog.known import KNOWN, TINY, WAN21_FUN_1_3B, WAN21_I2V_480P
+from lora_edit.types import EditMask, Size, Video
+
+CARD = Machine(24e9, 128e9, 1.6e14, torch.bfloat16)
+"""A card of 24 GB."""
+
+
+def settings(*assignments: str, model: str = WAN21_FUN_1_3B.name, preset: str = "standard") -> EditSettings:
+    return resolve({"input": {"source": "a.mp4", "first_frame": "b.png"}, "model": model, "preset": preset}, assignments)
+
+
+@cache
+def at(frames: int, *assignments: str, references: bool = False) -> Forecast:
+    return forecast(settings(*assignments), WAN21_FUN_1_3B, Size(480, 832), frames, references, CARD)
+
+
+@pytest.fixture
+def clip() -> Clip:
+    frames = torch.zeros(49, 480, 832, 3, dtype=torch.uint8)
+    mask = torch.ones(49, 480, 832, dtype=torch.bool)
+    return Clip(Video(frames, Fraction(8), tuple(i / 8 for i in range(49))), EditMask(mask), frames[0], {}, {})
+
+
+def test_a_step_costs_what_its_tokens_do() -> None:
+    """1.3 billion parameters at 13 latent frames of 30 x 52 tokens: attention grows with the square, the rest with the number."""
+    tokens, width, feed, layers = 13 * 30 * 52, 1536, 8960, 30
+    linear, attention = 2 * tokens * width * (6 * width + 2 * feed), 4 * tokens**2 * width
+    expected = layers * (3 * linear + 4.5 * attention)
+    assert at(49).seconds_train == pytest.approx(100 * expected / (0.5 * CARD.rate), rel=0.1)
+    assert at(49, references=True).seconds_train == 2 * at(49).seconds_train
+    assert at(49, "generation.guidance_scale=1").seconds_generate == at(49).seconds_generate / 2
+
+
+def test_short_windows_need_less() -> None:
+    """Nine frames instead of 49: less to hold, and less to compute, in training alone."""
+    short = at(49, "training.window=9")
+    assert short.train_bytes < 0.6 * at(49).train_bytes and short.seconds_train < 0.2 * at(49).seconds_train
+    assert (short.generate_bytes, short.seconds_generate) == (at(49).generate_bytes, at(49).seconds_generate)
+
+
+def test_weights_are_there_once() -> None:
+    """In bfloat16, on the device and, while they are read, in main memory beside the encoders."""
+    weights = 2 * 1.56e9
+    assert at(9).generate_bytes > weights and at(9).host_bytes == pytest.approx(weights + 14.4e9, rel=0.05)
+
+
+def test_every_wan_is_countable() -> None:
+    """The embedded model is measured instead."""
+    assert all(countable(facts) == bool(facts.repo) for facts in KNOWN)
+
+
+def test_what_does_not_fit_is_refused_with_what_does(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is loaded. The named preset is one that fits."""
+    monkeypatch.setattr(estimate, "load_family", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(estimate, "this_machine", lambda: replace(CARD, device_bytes=9e9))
+    with pytest.raises(
+        ModelError, match=r"wan2\.1-fun-1\.3b does not fit here: it takes \d+\.\d GB on the device, which has 9\.0; give --preset low-vram"
+    ):
+        estimate.open_family(settings(), clip)
+    found = estimate.estimate_edit(settings(preset="low-vram"), clip)
+    assert found.memory_bytes < 9e9 and found.host_bytes > 14e9
+    monkeypatch.setattr(estimate, "this_machine", lambda: replace(CARD, host_bytes=8e9))
+    with pytest.raises(ModelError, match=r"main memory, of which the machine has 8\.0; choose a smaller model"):
+        estimate.estimate_edit(settings(), clip)
+
+
+def test_a_machine_without_a_device_holds_all_in_main_memory(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "this_machine", lambda: Machine(0, 24e9, 1e11, torch.float32))
+    with pytest.raises(ModelError, match=r"does not fit here: it takes \d+\.\d GB of main memory"):
+        estimate.open_family(settings(model=WAN21_I2V_480P.name), clip)
+
+
+def test_small_models_are_measured(clip: Clip) -> None:
+    assert not countable(TINY) and estimate.reckon(settings(model="tiny"), clip) is None
