@@ -69,7 +69,8 @@ The Fun models are published as single files in Wan's own layout, which this ver
   near the region carries a little of the grey in it; the composite has the source's pixels there.
 - **ltx-video.** LTX-Video 0.9.5; a folder of 0.9.0 is taken too and told from it by its autoencoder, one of 0.9.1 is refused (its decoder
   draws noise). The posterior's mode is taken where the stock pipelines draw from it, given frames stay clean where they add noise, and
-  every clip counts as one of 25 frames per second. The decoder gets the little noise that it is made for, the same each time.
+  every clip counts as one of 25 frames per second. The decoder gets the little noise that it is made for, the same each time. Its
+  tokenizer is a SentencePiece file: `pip install 'lora-edit[ltx]'`.
 
 Text and image encoders and transformers take turns on the device; the autoencoder stays, in float32. Norms, time embedding and modulation
 tables stay in float32 in a bfloat16 model, as diffusers keeps them.

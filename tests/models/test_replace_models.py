@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -172,3 +174,14 @@ def test_parts_of_another_width_are_refused(done: Done, tmp_path: Path) -> None:
             (folder / each / "config.json").write_text(json.dumps(config | ({own: 3} if each == part else {})))
         with pytest.raises(ModelError, match=rf"{part} is not that of {done.facts.name} \({own} 3 instead of"):
             load_family(f"{done.facts.name}@{folder}", torch.device("cpu"), torch.float32)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sentencepiece") is not None, reason="it is installed, and reads the file")
+def test_a_sentencepiece_tokenizer_says_what_to_install(done: Done, tmp_path: Path) -> None:
+    """As LTX-Video's is; before any weights are read."""
+    shutil.copytree(done.folder / "model", tmp_path / "x", ignore=shutil.ignore_patterns("*.safetensors", "tokenizer*"))
+    (tmp_path / "x" / "tokenizer").mkdir()
+    (tmp_path / "x" / "tokenizer" / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer"}', "utf-8")
+    (tmp_path / "x" / "tokenizer" / "spiece.model").write_bytes(b"no tokenizer.json beside it")
+    with pytest.raises(ModelError, match=r"cannot read its tokenizer.*pip install 'lora-edit\[ltx\]'"):
+        load_family(f"{done.facts.name}@{tmp_path / 'x'}", torch.device("cpu"), torch.float32)

@@ -119,16 +119,28 @@ def load_components(facts: ModelFacts, source: str, device: torch.device, dtype:
     import transformers
 
     with reading(facts, source):
+        tokenizer = load_tokenizer(source, place)
         kind = getattr(diffusers, facts.transformer_config()["_class_name"])
         parts = tuple(kind.from_pretrained(source, subfolder=part, torch_dtype=dtype, **place) for part in facts.parts)
         vae = getattr(diffusers, kinds.vae).from_pretrained(source, subfolder="vae", torch_dtype=torch.float32, **place)
         text_encoder = getattr(transformers, kinds.text_encoder).from_pretrained(source, subfolder="text_encoder", dtype=dtype, **place)
-        # Told the encoder's configuration, it looks for none beside the tokenizer: there is none, which ends offline loading from the Hub.
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, subfolder="tokenizer", config=text_encoder.config, **place)
         image_encoder = None
         if facts.image_encoder:
             image_encoder = transformers.CLIPVisionModel.from_pretrained(source, subfolder="image_encoder", dtype=torch.float32, **place)
     return Components(parts, vae, text_encoder, tokenizer, image_encoder)
+
+
+def load_tokenizer(source: str, place: dict[str, Any]) -> Callable[..., Any]:
+    """The tokenizer, before anything large is read. Raises `ModelError` for a kind that needs a library which is not installed."""
+    import transformers
+
+    # Told the encoder's configuration, it looks for none beside the tokenizer: there is none, which ends offline loading from the Hub.
+    config = transformers.AutoConfig.from_pretrained(source, subfolder="text_encoder", **place)
+    try:
+        tokenizer: Callable[..., Any] = transformers.AutoTokenizer.from_pretrained(source, subfolder="tokenizer", config=config, **place)
+    except (ImportError, ValueError) as error:
+        raise ModelError(f"{source}: cannot read its tokenizer; if that is a SentencePiece file, `pip install 'lora-edit[ltx]'`") from error
+    return tokenizer
 
 
 def check_configs(
