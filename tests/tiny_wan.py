@@ -15,10 +15,10 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from lora_edit.models.catalog.facts import ModelFacts
-from lora_edit.models.catalog.known import KNOWN
+from lora_edit.models.catalog.known import KNOWN, WAN_LOADER
 from lora_edit.models.loading import Components
 
-WANS = {facts.name: facts for facts in KNOWN if facts.repo}
+WANS = {facts.name: facts for facts in KNOWN if facts.loader == WAN_LOADER}
 PICTURE, PATCH, WIDTH = 32, 16, 16
 TOKENS = (PICTURE // PATCH) ** 2 + 1
 """Of one picture."""

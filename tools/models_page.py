@@ -20,9 +20,10 @@ HEAD = """# Models
 GRID = """
 ## What each takes
 
-Input channels are noise, mask and condition latents, in this order. A stride is pixels per latent cell, and frames per latent frame
-behind the first. Frames are the most it takes at once (always `4 k + 1`; longer clips are made window by window), and the area is a
-frame's that it works best at: frames of any shape are scaled to it, in whole tokens.
+Input channels are noise, mask and condition latents, in this order; where there are latents alone, what is given stands in the noise's
+place. A stride is pixels per latent cell, and frames per latent frame behind the first. Frames are the most it takes at once (a whole
+number of strides and one; longer clips are made window by window), and the area is a frame's that it works best at: frames of any shape
+are scaled to it, in whole tokens.
 
 | model | input channels | stride | token | frames | area | text tokens | image encoder | upstream |
 |---|---|---|---|---|---|---|---|---|
@@ -61,6 +62,15 @@ The Fun models are published as single files in Wan's own layout, which this ver
 - **wan2.2-i2v-a14b.** Two transformers of 14 billion parameters: one for times of 0.9 and above, one below. Each gets a LoRA of its own
   (`lora/edit-high-noise.safetensors`, `lora/edit-low-noise.safetensors`), trained in turn at its own times only, so training takes twice
   as long. There is no image encoder.
+- **wan2.2-ti2v-5b, ltx-video.** They have no mask channel: each token is told a time of its own, and what is given stands in its place
+  clean, at time 0. Upstream gives frame 0 so; here any token of V_cond can be given that lies outside the edit region whole, which is 32x32
+  pixels for as long as a latent frame (4 or 8 frames): the region grows to that. A single frame within a latent frame is not given
+  alone, so an anchor is shown in the result but does not guide the frames beside it. The autoencoders mix neighbours, so what is given
+  near the region carries a little of the grey in it; the composite has the source's pixels there.
+- **ltx-video.** LTX-Video 0.9.5; a folder of 0.9.0 is taken too and told from it by its autoencoder, one of 0.9.1 is refused (its decoder
+  draws noise). The posterior's mode is taken where the stock pipelines draw from it, given frames stay clean where they add noise, and
+  every clip counts as one of 25 frames per second. The decoder gets the little noise that it is made for, the same each time. Its
+  tokenizer is a SentencePiece file: `pip install 'lora-edit[ltx]'`.
 
 Text and image encoders and transformers take turns on the device; the autoencoder stays, in float32. Norms, time embedding and modulation
 tables stay in float32 in a bfloat16 model, as diffusers keeps them.
@@ -71,7 +81,7 @@ def grid_row(facts: ModelFacts) -> str:
     """One row of the first table."""
     config, geometry = facts.transformer_config() or json.loads(EMBEDDED.read_text("utf-8")), facts.geometry
     latents = config["out_channels"]
-    channels = f"{config['in_channels']} = {latents} + {geometry.group} + {latents}"
+    channels = str(latents) if config["in_channels"] == latents else f"{config['in_channels']} = {latents} + {geometry.group} + {latents}"
     pictures = "CLIP ViT-H/14, both ends" if facts.last_frame else "CLIP ViT-H/14" if facts.image_encoder else "none"
     cells = [
         f"`{facts.name}`",

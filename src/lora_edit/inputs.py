@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 from lora_edit.config import EditSettings, KeyBox, Keyframe
-from lora_edit.errors import InputError, MaskError, RunError
+from lora_edit.errors import InputError, MaskError, RunError, SettingsError
 from lora_edit.masks.boxes import KeyedBox, mask_from_boxes
 from lora_edit.masks.check import check_first_frame, fit_first_frame
 from lora_edit.masks.files import load_mask, read_mask, save_mask
 from lora_edit.masks.follow import follow_change
 from lora_edit.masks.shapes import shape_mask
-from lora_edit.models.catalog.locate import needs_last_frame
+from lora_edit.models.catalog.locate import geometry_of, needs_last_frame
 from lora_edit.run import Run, content_hash, write_atomically
 from lora_edit.types import Box, EditMask, Video
 from lora_edit.video.lossless import load_frames, save_frames
@@ -63,8 +63,21 @@ def read_inputs(settings: EditSettings) -> Clip:
         notes.append("whole-frame edit: the region covers every frame, so nothing but the first frame is given")
     references = {k.frame: _keyframe(k, video, "reference", notes) for k in given.references}
     anchors = {k.frame: _keyframe(k, video, "anchor", notes) for k in given.anchors}
+    _check_windows(settings, video)
     _check_last_frame(settings, video, anchors)
     return Clip(video, region, first, references, anchors, tuple(dict.fromkeys(notes)))
+
+
+def _check_windows(settings: EditSettings, video: Video) -> None:
+    """A window that is shorter than the clip has to be whole latent frames, the first of them one frame long."""
+    geometry = geometry_of(settings.model)
+    for room, window in (("training", settings.training.window), ("generation", settings.generation.window)):
+        if geometry and 0 < window < video.num_frames and (window % geometry.group != 1 or window <= geometry.group):
+            group = geometry.group
+            raise SettingsError(
+                f"{room}.window is {window}, but {settings.model} takes {group} k + 1 frames at once; "
+                f"set it to {max(1, window // group) * group + 1}, or to 0 for all that the model takes"
+            )
 
 
 def _check_last_frame(settings: EditSettings, video: Video, anchors: dict[int, torch.Tensor]) -> None:

@@ -20,6 +20,7 @@ from lora_edit.models.catalog.facts import ModelFacts, differences
 from lora_edit.models.catalog.known import KNOWN, TINY
 from lora_edit.models.catalog.locate import all_models, locate, preset_of
 from lora_edit.models.family import load_family
+from tiny_replace import REPLACERS
 from tiny_wan import WANS, save_tiny
 
 CPU = torch.device("cpu")
@@ -46,7 +47,7 @@ def test_names_are_the_documented_ones() -> None:
     """Scripts rely on them."""
     assert [facts.name for facts in KNOWN] == [
         "tiny", "wan2.1-i2v-480p", "wan2.1-i2v-720p", "wan2.1-flf2v", "wan2.1-fun-1.3b", "wan2.1-fun-14b", "skyreels-v2-i2v",
-        "wan2.2-i2v-a14b",
+        "wan2.2-i2v-a14b", "wan2.2-ti2v-5b", "ltx-video",
     ]  # fmt: skip
 
 
@@ -65,10 +66,26 @@ def test_facts_agree_with_the_configuration(facts: ModelFacts) -> None:
     assert set(config) <= set(inspect.signature(kind.__init__).parameters)
 
 
+@pytest.mark.parametrize("facts", REPLACERS.values(), ids=list(REPLACERS))
+def test_models_without_a_mask_channel_take_latents_alone(facts: ModelFacts) -> None:
+    """Tokens are the transformer's patches of latent cells; whole ones fill the frame; one transformer, no image encoder."""
+    config, grid = facts.transformer_config(), facts.geometry
+    patch = config["patch_size"]
+    assert config["in_channels"] == config["out_channels"]
+    assert grid.token == grid.cell * (patch if isinstance(patch, int) else patch[1]) == 32
+    assert (grid.max_frames - 1) % grid.group == 0 and grid.area % grid.token**2 == 0
+    assert facts.parts == ("transformer",) and not facts.image_encoder
+    kind = getattr(diffusers, config.pop("_class_name"))
+    assert set(config) <= set(inspect.signature(kind.__init__).parameters)
+
+
 @pytest.mark.parametrize(
     ("name", "shift", "guidance", "steps"),
-    [("wan2.1-i2v-480p", 3, 5, 30), ("wan2.1-i2v-720p", 5, 5, 30), ("wan2.1-flf2v", 16, 5.5, 30), ("wan2.2-i2v-a14b", 5, 3.5, 40)],
-)
+    [
+        ("wan2.1-i2v-480p", 3, 5, 30), ("wan2.1-i2v-720p", 5, 5, 30), ("wan2.1-flf2v", 16, 5.5, 30), ("wan2.2-i2v-a14b", 5, 3.5, 40),
+        ("wan2.2-ti2v-5b", 5, 5, 50), ("ltx-video", 13, 3, 40),
+    ],
+)  # fmt: skip
 def test_presets_are_the_publishers(name: str, shift: float, guidance: float, steps: int) -> None:
     """Laid under what a person gives."""
     tables = {"input": {"source": "a", "first_frame": "b"}, "model": name}
@@ -105,11 +122,12 @@ def test_a_model_is_called_by_name_repository_or_both(tmp_path: Path, monkeypatc
     assert locate(f"{I2V.name}@wan") == (I2V, str(tmp_path / "wan"))
 
 
-@pytest.mark.parametrize("name", ["wan2.1-flf2v", "wan2.1-fun-1.3b", "skyreels-v2-i2v", "wan2.2-i2v-a14b"])
+@pytest.mark.parametrize("name", ["wan2.1-flf2v", "wan2.1-fun-1.3b", "skyreels-v2-i2v", "wan2.2-i2v-a14b", *REPLACERS])
 def test_a_folder_is_known_by_its_configuration(tmp_path: Path, name: str) -> None:
     """None of these is taken for another, as single-file loaders do that look at widths alone."""
-    folder = checkpoint(tmp_path / "x", WANS[name].transformer_config(), *WANS[name].parts)
-    assert locate(str(folder)) == (WANS[name], str(folder))
+    facts = (WANS | REPLACERS)[name]
+    folder = checkpoint(tmp_path / "x", facts.transformer_config(), *facts.parts)
+    assert locate(str(folder)) == (facts, str(folder))
 
 
 def test_a_folder_that_fits_several_asks_which(tmp_path: Path) -> None:
@@ -123,7 +141,7 @@ def test_a_folder_that_fits_several_asks_which(tmp_path: Path) -> None:
 
 OTHERS = {
     "Wan2.1-T2V": {"in_channels": 16, "image_dim": None, "added_kv_proj_dim": None},
-    "Wan2.2-TI2V-5B": {"in_channels": 48, "out_channels": 48, "num_layers": 30, "image_dim": None, "added_kv_proj_dim": None},
+    "LTX-Video": {"_class_name": "LTXVideoTransformer3DModel"},
     "VACE": {"_class_name": "WanVACETransformer3DModel", "in_channels": 16, "image_dim": None, "added_kv_proj_dim": None},
     "HunyuanVideo": {"_class_name": "HunyuanVideoTransformer3DModel", "in_channels": 33},
 }
@@ -146,6 +164,8 @@ def test_one_wan_is_not_taken_for_another(tmp_path: Path) -> None:
     two = WANS["wan2.2-i2v-a14b"]
     folder = checkpoint(tmp_path / "x", two.transformer_config(), *two.parts)
     assert "transformer is not that of wan2.1-i2v-480p (added_kv_proj_dim None instead of 5120" in refused(f"wan2.1-i2v-480p@{folder}")
+    small = checkpoint(tmp_path / "z", REPLACERS["wan2.2-ti2v-5b"].transformer_config())
+    assert "in_channels 48 instead of 36" in refused(f"{two.name}@{small}")
     ends = checkpoint(tmp_path / "y", WANS["wan2.1-flf2v"].transformer_config())
     assert "pos_embed_seq_len 514 instead of None" in refused(f"wan2.1-i2v-480p@{ends}")
     shutil.rmtree(folder / "transformer_2")

@@ -259,7 +259,7 @@ def by_diffusers_names(file: LoraFile) -> dict[str, Change]:
     """The changes of a file with dotted layer names, keyed as diffusers names them. Raises `ModelError` where that takes a model."""
     named: dict[str, Change] = {}
     for layer, change in file.layers.items():
-        names = (layer,) if to_original(layer) else to_diffusers(layer)
+        names = (layer,) if file.layout == "diffusers" or to_original(layer) else to_diffusers(layer)
         if names is None or len(names) > 1 or not change.rank:
             raise ModelError(f"{file.path}: {layer} cannot be renamed without its model; export a LoRA that lora-edit trained")
         named[names[0]] = change

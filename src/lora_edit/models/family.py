@@ -19,9 +19,10 @@ from lora_edit.models.catalog.locate import locate
 class EncodedSample:
     """A `Sample` in latent space, batch of one.
 
-    `condition` `[1, C, F, h, w]` is concatenated to the noisy latents; `target` `[1, z, F, h, w]` is None at inference; `generate`
-    `[1, 1, F, h, w]` is 1 where anything in the cell is to be generated; `image_embeds` `[N, L, D]` has one row per picture shown to the
-    image encoder; `blend` and `blend_keep` belong to the feature-level baseline.
+    `condition` `[1, C, F, h, w]` is concatenated to the noisy latents, or stands in their place where `generate` is 0, as the family does;
+    `target` `[1, z, F, h, w]` is None at inference; `generate` `[1, 1, F, h, w]` is 1 where anything in the cell is to be generated;
+    `image_embeds` `[N, L, D]` has one row per picture shown to the image encoder; `blend` and `blend_keep` belong to the feature-level
+    baseline.
     """
 
     condition: torch.Tensor

@@ -1,4 +1,4 @@
-"""Loading the Wan families: from a folder in diffusers' layout or a Hub repository to components, and from components to a `Family`."""
+"""Loading families: from a folder in diffusers' layout or a Hub repository to components, and from components to a `Family`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,23 @@ class Components:
     text_encoder: nn.Module
     tokenizer: Callable[..., Any]
     image_encoder: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Classes of a checkpoint's parts in diffusers and transformers; `companions`: part, the key of its configuration that says how wide it
+    is, and the transformer's key that has to be equal."""
+
+    vae: str
+    text_encoder: str
+    companions: tuple[tuple[str, str, str], ...]
+
+
+WAN_KINDS = Kinds(
+    vae="AutoencoderKLWan",
+    text_encoder="UMT5EncoderModel",
+    companions=(("vae", "z_dim", "out_channels"), ("text_encoder", "d_model", "text_dim"), ("image_encoder", "hidden_size", "image_dim")),
+)
 
 
 def load_wan(facts: ModelFacts, source: str, device: torch.device, dtype: torch.dtype) -> Family:
@@ -88,7 +105,7 @@ def sparing(transformer: Any) -> nn.Module:
     return spared
 
 
-def load_components(facts: ModelFacts, source: str, device: torch.device, dtype: torch.dtype) -> Components:
+def load_components(facts: ModelFacts, source: str, device: torch.device, dtype: torch.dtype, kinds: Kinds = WAN_KINDS) -> Components:
     """Read a folder in diffusers' layout, or a Hub repository (downloaded where it is not), into main memory.
 
     The transformer's configuration is held against the catalogue's before any weights are read. `device` is where the components will
@@ -97,32 +114,42 @@ def load_components(facts: ModelFacts, source: str, device: torch.device, dtype:
     if facts.layout == "original" and source == facts.repo:
         raise ModelError(f"{facts.name}: {source} holds single files; convert it, and give its folder as --model {facts.name}@FOLDER")
     place: dict[str, Any] = {"local_files_only": offline() or weights_at(facts, source) is not None}
-    check_configs(facts, source, place["local_files_only"])
+    check_configs(facts, source, place["local_files_only"], kinds.companions)
     import diffusers
     import transformers
 
     with reading(facts, source):
+        tokenizer = load_tokenizer(source, place)
         kind = getattr(diffusers, facts.transformer_config()["_class_name"])
         parts = tuple(kind.from_pretrained(source, subfolder=part, torch_dtype=dtype, **place) for part in facts.parts)
-        vae = diffusers.AutoencoderKLWan.from_pretrained(source, subfolder="vae", torch_dtype=torch.float32, **place)
-        text_encoder = transformers.UMT5EncoderModel.from_pretrained(source, subfolder="text_encoder", dtype=dtype, **place)
-        # Told the encoder's configuration, it looks for none beside the tokenizer: there is none, which ends offline loading from the Hub.
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, subfolder="tokenizer", config=text_encoder.config, **place)
+        vae = getattr(diffusers, kinds.vae).from_pretrained(source, subfolder="vae", torch_dtype=torch.float32, **place)
+        text_encoder = getattr(transformers, kinds.text_encoder).from_pretrained(source, subfolder="text_encoder", dtype=dtype, **place)
         image_encoder = None
         if facts.image_encoder:
             image_encoder = transformers.CLIPVisionModel.from_pretrained(source, subfolder="image_encoder", dtype=torch.float32, **place)
     return Components(parts, vae, text_encoder, tokenizer, image_encoder)
 
 
-COMPANIONS = (("vae", "z_dim", "out_channels"), ("text_encoder", "d_model", "text_dim"), ("image_encoder", "hidden_size", "image_dim"))
-"""Part, the key of its configuration that says how wide it is, and the transformer's key that has to be equal."""
+def load_tokenizer(source: str, place: dict[str, Any]) -> Callable[..., Any]:
+    """The tokenizer, before anything large is read. Raises `ModelError` for a kind that needs a library which is not installed."""
+    import transformers
+
+    # Told the encoder's configuration, it looks for none beside the tokenizer: there is none, which ends offline loading from the Hub.
+    config = transformers.AutoConfig.from_pretrained(source, subfolder="text_encoder", **place)
+    try:
+        tokenizer: Callable[..., Any] = transformers.AutoTokenizer.from_pretrained(source, subfolder="tokenizer", config=config, **place)
+    except (ImportError, ValueError) as error:
+        raise ModelError(f"{source}: cannot read its tokenizer; if that is a SentencePiece file, `pip install 'lora-edit[ltx]'`") from error
+    return tokenizer
 
 
-def check_configs(facts: ModelFacts, source: str, local_files_only: bool) -> None:
+def check_configs(
+    facts: ModelFacts, source: str, local_files_only: bool, companions: tuple[tuple[str, str, str], ...] = WAN_KINDS.companions
+) -> None:
     """Hold each part's configuration against the catalogue's, reading nothing else. Raises `ModelError`."""
     wanted = facts.transformer_config()
     checks = [(part, wanted) for part in facts.parts]
-    checks += [(part, {own: wanted[key]}) for part, own, key in COMPANIONS if part != "image_encoder" or facts.image_encoder]
+    checks += [(part, {own: wanted[key]}) for part, own, key in companions if part != "image_encoder" or facts.image_encoder]
     for part, shape in checks:
         faults = differences(_config(facts, source, part, local_files_only), shape)
         if faults:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,6 +12,7 @@ from torch import nn
 from lora_edit.conditioning.carry import carry
 from lora_edit.conditioning.sample import Sample
 from lora_edit.models.family import EncodedSample, Geometry
+from lora_edit.models.fingerprint import fingerprint
 from lora_edit.models.packing import pack_mask
 from lora_edit.models.precondition import precondition
 
@@ -146,11 +146,7 @@ class WanFamily:
         return self.parts.autoencoder.decode(latents)[0].cpu()
 
     def fingerprint(self) -> str:
-        """Hash of the name and the transformer's first and last weights: cheap, and different for every checkpoint."""
+        """Of name and weights."""
         if not self._fingerprint:
-            digest = hashlib.sha256(self.name.encode())
-            weights = [p for n, p in self.transformer.named_parameters() if "lora_" not in n]
-            for tensor in (weights[0], weights[-1]):
-                digest.update(tensor.detach().float().cpu().numpy().tobytes())
-            self._fingerprint = digest.hexdigest()[:16]
+            self._fingerprint = fingerprint(self.name, self.transformer)
         return self._fingerprint

@@ -7,7 +7,15 @@ weights, one hidden state per block, and what one block needs while it is comput
 from __future__ import annotations
 
 from lora_edit.models.catalog.facts import Geometry, ModelFacts
-from lora_edit.models.catalog.presets import paper_preset, tiny_preset, wan22_a14b_preset, wan_480p_preset, wan_flf2v_preset
+from lora_edit.models.catalog.presets import (
+    ltx_preset,
+    paper_preset,
+    tiny_preset,
+    wan22_a14b_preset,
+    wan22_ti2v_preset,
+    wan_480p_preset,
+    wan_flf2v_preset,
+)
 
 AREA_480 = 480 * 832
 AREA_540 = 544 * 960
@@ -160,6 +168,38 @@ WAN22_I2V_A14B = ModelFacts(
     upstream="Wan2.2 wan/configs/wan_i2v_A14B.py, diffusers pipelines/wan/pipeline_wan_i2v.py",
 )
 
+WAN22_TI2V_5B = ModelFacts(
+    name="wan2.2-ti2v-5b",
+    summary="5 billion parameters at 720 lines and 24 frames per second; given whole tokens of 32 pixels; no image encoder",
+    license="Apache-2.0",
+    geometry=Geometry(cell=16, group=4, token=32, max_frames=121, area=704 * 1280),
+    loader="lora_edit.models.wan_ti2v:load_ti2v",
+    preset=wan22_ti2v_preset,
+    memory="about 32 GB GPU, 48 GB RAM",
+    repo="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+    layout="diffusers",
+    download_gb=34,
+    config="wan2.2-ti2v-5b.json",
+    text_length=UMT5_LENGTH,
+    upstream="Wan2.2 wan/configs/wan_ti2v_5B.py, diffusers pipelines/wan/pipeline_wan_i2v.py",
+)
+
+LTX_VIDEO = ModelFacts(
+    name="ltx-video",
+    summary="2 billion parameters, fast; given whole tokens of 32 pixels and eight frames; no image encoder",
+    license="LTX-Video OpenRail-M",
+    geometry=Geometry(cell=32, group=8, token=32, max_frames=121, area=512 * 704),
+    loader="lora_edit.models.ltx:load_ltx",
+    preset=ltx_preset,
+    memory="about 16 GB GPU, 32 GB RAM",
+    repo="Lightricks/LTX-Video-0.9.5",
+    layout="diffusers",
+    download_gb=26,
+    config="ltx-video-2b.json",
+    text_length=128,
+    upstream="LTX-Video ltx_video/pipelines/pipeline_ltx_video.py, diffusers pipelines/ltx/pipeline_ltx_condition.py",
+)
+
 KNOWN = (
     TINY,
     WAN21_I2V_480P,
@@ -169,4 +209,6 @@ KNOWN = (
     WAN21_FUN_14B,
     SKYREELS_V2_I2V,
     WAN22_I2V_A14B,
+    WAN22_TI2V_5B,
+    LTX_VIDEO,
 )

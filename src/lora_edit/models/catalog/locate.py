@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_edit.errors import ModelError
-from lora_edit.models.catalog.facts import ModelFacts, Preset, differences
+from lora_edit.models.catalog.facts import Geometry, ModelFacts, Preset, differences
 from lora_edit.models.catalog.known import KNOWN
 from lora_edit.models.catalog.presets import named_preset
 
@@ -82,6 +82,14 @@ def needs_last_frame(model: str) -> int | None:
     except ModelError:
         return None
     return facts.geometry.max_frames if facts.last_frame else None
+
+
+def geometry_of(model: str) -> Geometry | None:
+    """The model's grid; None for one that is not found."""
+    try:
+        return locate(model)[0].geometry
+    except ModelError:
+        return None
 
 
 def hub_folder(repo: str) -> Path | None:

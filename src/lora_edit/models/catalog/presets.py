@@ -48,6 +48,18 @@ def wan22_a14b_preset() -> Preset:
     return {"generation": {"guidance_scale": 3.5, "steps": 40}}
 
 
+def wan22_ti2v_preset() -> Preset:
+    """50 steps, guidance 5, shift 5 (Wan2.2 `wan/configs/wan_ti2v_5B.py`). What consecutive windows share fills two latent frames: a frame
+    is given with all others of its latent frame or not at all."""
+    return {"generation": {"steps": 50, "overlap": 8}}
+
+
+def ltx_preset() -> Preset:
+    """40 steps, guidance 3 (LTX-Video `configs/ltxv-2b-0.9.5.yaml`). Its shift grows with the number of tokens; 13 is that of 121 frames of
+    704x512, without its lifted last step. What windows share fills one latent frame."""
+    return {"generation": {"steps": 40, "guidance_scale": 3.0, "shift": 13.0, "overlap": 8}}
+
+
 def named_preset(name: str, standard: Mapping[str, Any], short_window: int) -> Preset:
     """What `--preset NAME` changes of a model's own settings, which `standard` spells out. Empty for `standard` and for unknown names."""
     if name == "fast":

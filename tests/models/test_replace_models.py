@@ -1,0 +1,188 @@
+"""Models without a mask channel through a whole edit: real classes, tiny and random, from a folder to a finished clip."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from lora_edit import estimate, pipeline
+from lora_edit.config import EditSettings, resolve
+from lora_edit.errors import ModelError, SettingsError
+from lora_edit.models.catalog import locate
+from lora_edit.models.catalog.facts import ModelFacts
+from lora_edit.models.family import EncodedSample, load_family
+from lora_edit.models.replace import ReplaceFamily
+from lora_edit.models.workbench import Workbench
+from lora_edit.reporting import Silent
+from lora_edit.run import Run
+from lora_edit.types import Video
+from lora_edit.video.lossless import load_frames
+from lora_edit.video.read import read_video
+from lora_edit.video.sheet import save_image
+from lora_edit.video.write import write_video
+from tiny_replace import REPLACERS, save_tiny
+
+FRAMES, HEIGHT, WIDTH = 11, 64, 96
+BOX = {"x": 36, "y": 36, "width": 24, "height": 20}
+"""Within the token of row 1, column 1 of the two rows of three."""
+QUICK = ("training.motion_steps=3", "training.appearance_steps=1", "training.batch_size=1", "training.learning_rate=1e-2", "lora.rank=2",
+         "generation.steps=2", "video.codec=ffv1", "compositing.crop=false")  # fmt: skip
+
+
+@dataclass
+class Done:
+    """A finished edit, and what the model was asked on the way."""
+
+    facts: ModelFacts
+    settings: EditSettings
+    folder: Path
+    asked: list[tuple[EncodedSample, bool]] = field(default_factory=list)
+    """What was encoded, and whether it was trained on."""
+    taken: list[str] = field(default_factory=list)
+    """Classes of the modules that came to the device, in order."""
+
+
+def edit_settings(folder: Path, model: str) -> EditSettings:
+    """Eleven frames of noise, a box, a red first frame, a reference."""
+    generator = torch.Generator().manual_seed(1)
+    frames = torch.randint(0, 256, (FRAMES, HEIGHT // 8, WIDTH // 8, 3), generator=generator, dtype=torch.uint8)
+    frames = frames.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    write_video(folder / "source.mkv", Video(frames, Fraction(8), tuple(i / 8 for i in range(FRAMES))), "ffv1")
+    for number in (0, 3):
+        picture = frames[number].clone()
+        picture[36:56, 36:60] = torch.tensor([200, 30, 30], dtype=torch.uint8)
+        save_image(folder / f"{number}.png", picture)
+    given: dict[str, Any] = {"source": str(folder / "source.mkv"), "first_frame": str(folder / "0.png"), "boxes": [BOX]}
+    given["references"] = [{"frame": 3, "image": str(folder / "3.png")}]
+    return resolve({"input": given, "model": model, "prompt": "a red coat"}, QUICK)
+
+
+@pytest.fixture(scope="module", params=sorted(REPLACERS))
+def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
+    """Train three steps and one, generate two, composite."""
+    folder = tmp_path_factory.mktemp("replace")
+    facts = save_tiny(REPLACERS[request.param], folder / "model")
+    predict, take = ReplaceFamily.predict_velocity, Workbench.take
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(locate, "KNOWN", (facts,))
+        patch.setattr(estimate, "reckon", lambda *_: None)  # it asks the model too
+        out = Done(facts, edit_settings(folder, f"{facts.name}@{folder / 'model'}"), folder)
+
+        def asked(family: ReplaceFamily, latents: torch.Tensor, time: torch.Tensor, encoded: EncodedSample) -> torch.Tensor:
+            out.asked.append((encoded, torch.is_grad_enabled()))
+            return predict(family, latents, time, encoded)
+
+        def taken(bench: Workbench, module: torch.nn.Module) -> None:
+            if module is not bench._held:
+                out.taken.append(type(module).__name__)
+            take(bench, module)
+
+        patch.setattr(ReplaceFamily, "predict_velocity", asked)
+        patch.setattr(Workbench, "take", taken)
+        pipeline.edit(out.settings, folder / "out.mkv", folder / "run", Silent())
+        yield out
+
+
+def test_the_clip_comes_back_with_its_region_made(done: Done) -> None:
+    """Frame count, size, and every pixel outside the region are the source's; inside, something else; the first frame is the edited one."""
+    clip, made = pipeline.check(done.settings), read_video(done.folder / "out.mkv").frames
+    assert made.shape == (FRAMES, HEIGHT, WIDTH, 3)
+    region = clip.edit_mask.frames
+    assert torch.equal(made[~region], clip.video.frames[~region])
+    assert all(not torch.equal(made[n][region[n]], clip.video.frames[n][region[n]]) for n in range(FRAMES))
+    assert torch.equal(made, load_frames(done.folder / "run" / "result"))
+
+
+def test_training_and_generation_generate_the_same_tokens(done: Done) -> None:
+    """The box's token in every latent frame but the first; eleven frames fill whole groups by repeating the last."""
+    trained, generated = (next(encoded for encoded, learning in done.asked if learning == which) for which in (True, False))
+    side = done.facts.geometry.token // done.facts.geometry.cell
+    frames = {4: 4, 8: 3}[done.facts.geometry.group]
+    wanted = torch.zeros(1, 1, frames, 2 * side, 3 * side)
+    wanted[:, :, 1:, side:, side : 2 * side] = 1
+    assert torch.equal(trained.generate, wanted) and torch.equal(generated.generate, wanted)
+    assert trained.target is not None and trained.condition.shape == trained.target.shape
+    given = wanted.expand_as(trained.target) == 0
+    assert torch.equal(trained.target[given], trained.condition[given])
+
+
+def test_the_lora_learned(done: Done) -> None:
+    """Ten layers a block, no B is zero; the 5B in the layout that ComfyUI opens, LTX-Video in diffusers'."""
+    with safe_open(str(Run(done.folder / "run").lora_file("")), "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    prefix = "diffusion_model.blocks.0." if done.facts.name.startswith("wan") else "transformer.transformer_blocks.0."
+    assert len(tensors) == 2 * 10 and all(key.startswith(prefix) for key in tensors)
+    assert all(tensor.any() for tensor in tensors.values())
+    assert metadata["base_model"] == done.facts.name
+    assert len(Run(done.folder / "run").manifest()["losses"]) == 4
+
+
+def test_the_encoder_leaves_the_device_to_the_transformer(done: Done) -> None:
+    """One turn each in training and in generation."""
+    text = "UMT5EncoderModel" if done.facts.name.startswith("wan") else "T5EncoderModel"
+    assert done.taken == [text, done.facts.transformer_config()["_class_name"]] * 2
+
+
+def test_generating_again_needs_no_training(done: Done) -> None:
+    """The run opens with the model and its LoRA, and another seed makes another clip."""
+    before = len(done.asked)
+    result = pipeline.generate(done.folder / "run", Silent(), seed=5)
+    assert not any(learning for _, learning in done.asked[before:]) and len(done.asked) == before + 4
+    assert not torch.equal(read_video(result.output).frames, read_video(done.folder / "out.mkv").frames)
+
+
+def test_windows_of_other_lengths_are_refused_before_anything_is_loaded(done: Done) -> None:
+    """The autoencoders drop what is over, without a word."""
+    group = done.facts.geometry.group
+    for room, window, instead in (("training", group, group + 1), ("generation", group + 2, group + 1), ("training", 1, group + 1)):
+        tables = done.settings.model_dump(mode="json")
+        tables[room]["window"] = window
+        with pytest.raises(SettingsError, match=rf"{room}.window is {window}, but {done.facts.name}.*{group} k \+ 1.*set it to {instead},"):
+            pipeline.check(EditSettings.model_validate(tables))
+    tables["training"]["window"] = group + 1
+    assert pipeline.check(EditSettings.model_validate(tables)).video.num_frames == FRAMES
+
+
+def test_long_clips_are_made_in_windows(done: Done, tmp_path: Path) -> None:
+    """Of the shortest length that there is."""
+    tables = done.settings.model_dump(mode="json")
+    for room in ("training", "generation"):
+        tables[room]["window"] = done.facts.geometry.group + 1
+    before = len(done.asked)
+    pipeline.edit(EditSettings.model_validate(tables), tmp_path / "out.mkv", tmp_path / "run", Silent())
+    assert {encoded.generate.shape[2] for encoded, _ in done.asked[before:]} <= {1, 2}
+    assert read_video(tmp_path / "out.mkv").frames.shape == (FRAMES, HEIGHT, WIDTH, 3)
+
+
+def test_parts_of_another_width_are_refused(done: Done, tmp_path: Path) -> None:
+    """By their configuration, whatever its key is called."""
+    folder = tmp_path / "x"
+    for part, own in (("vae", "latent_channels" if done.facts.name == "ltx-video" else "z_dim"), ("text_encoder", "d_model")):
+        for each in ("transformer", "vae", "text_encoder"):
+            (folder / each).mkdir(parents=True, exist_ok=True)
+            config = json.loads((done.folder / "model" / each / "config.json").read_text())
+            (folder / each / "config.json").write_text(json.dumps(config | ({own: 3} if each == part else {})))
+        with pytest.raises(ModelError, match=rf"{part} is not that of {done.facts.name} \({own} 3 instead of"):
+            load_family(f"{done.facts.name}@{folder}", torch.device("cpu"), torch.float32)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sentencepiece") is not None, reason="it is installed, and reads the file")
+def test_a_sentencepiece_tokenizer_says_what_to_install(done: Done, tmp_path: Path) -> None:
+    """As LTX-Video's is; before any weights are read."""
+    shutil.copytree(done.folder / "model", tmp_path / "x", ignore=shutil.ignore_patterns("*.safetensors", "tokenizer*"))
+    (tmp_path / "x" / "tokenizer").mkdir()
+    (tmp_path / "x" / "tokenizer" / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer"}', "utf-8")
+    (tmp_path / "x" / "tokenizer" / "spiece.model").write_bytes(b"no tokenizer.json beside it")
+    with pytest.raises(ModelError, match=r"cannot read its tokenizer.*pip install 'lora-edit\[ltx\]'"):
+        load_family(f"{done.facts.name}@{tmp_path / 'x'}", torch.device("cpu"), torch.float32)

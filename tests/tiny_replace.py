@@ -1,0 +1,121 @@
+"""Checkpoints of the models without a mask channel, with their real classes and random weights, small enough for unit tests."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
+
+from lora_edit.models.catalog.facts import ModelFacts
+from lora_edit.models.catalog.known import LTX_VIDEO, WAN22_TI2V_5B
+from lora_edit.models.loading import Components
+from lora_edit.models.ltx import build_ltx
+from lora_edit.models.replace import ReplaceFamily
+from lora_edit.models.wan_ti2v import build_ti2v
+from tiny_wan import WIDTH, tiny_tokenizer
+
+REPLACERS = {facts.name: facts for facts in (WAN22_TI2V_5B, LTX_VIDEO)}
+LATENTS = 8
+SMALL = {
+    "WanTransformer3DModel": {
+        "num_attention_heads": 2, "attention_head_dim": 12, "text_dim": WIDTH, "freq_dim": 16, "ffn_dim": 32, "num_layers": 1,
+        "rope_max_seq_len": 64, "in_channels": LATENTS, "out_channels": LATENTS,
+    },
+    "LTXVideoTransformer3DModel": {
+        "num_attention_heads": 2, "attention_head_dim": 12, "caption_channels": WIDTH, "cross_attention_dim": 24, "num_layers": 1,
+        "in_channels": LATENTS, "out_channels": LATENTS,
+    },
+}  # fmt: skip
+
+
+def tiny_config(facts: ModelFacts) -> dict[str, Any]:
+    """The catalogue's configuration with every width and depth made small."""
+    config = facts.transformer_config()
+    return config | SMALL[config["_class_name"]]
+
+
+def tiny_transformer(facts: ModelFacts, seed: int = 0) -> Any:
+    """The model's own class; everything that starts at zero is filled, so that it shows."""
+    config = tiny_config(facts)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        transformer = getattr(diffusers, config.pop("_class_name"))(**config)
+        for parameter in transformer.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.02)
+    return transformer.eval().requires_grad_(False)
+
+
+def wan_vae() -> Any:
+    """Wan2.2's residual kind: patches of two pixels, then stride 8."""
+    return diffusers.AutoencoderKLWan(
+        base_dim=4, decoder_base_dim=4, z_dim=LATENTS, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
+        is_residual=True, patch_size=2, in_channels=12, out_channels=12, scale_factor_spatial=16, scale_factor_temporal=4,
+        latents_mean=[0.1 * n for n in range(LATENTS)], latents_std=[1 + 0.1 * n for n in range(LATENTS)],
+    )  # fmt: skip
+
+
+def ltx_vae(newer: bool = True) -> Any:
+    """Of 0.9.5, whose decoder denoises a last step, or of 0.9.0."""
+    shared: dict[str, Any] = {"latent_channels": LATENTS, "scaling_factor": 1.0}
+    if newer:
+        shared |= {
+            "block_out_channels": (4, 4, 8, 8, 8), "down_block_types": ("LTXVideo095DownBlock3D",) * 4, "layers_per_block": (1,) * 5,
+            "decoder_block_out_channels": (8, 16, 32), "decoder_layers_per_block": (1,) * 4, "spatio_temporal_scaling": (True,) * 4,
+            "decoder_spatio_temporal_scaling": (True,) * 3, "decoder_inject_noise": (False,) * 4,
+            "downsample_type": ("spatial", "temporal", "spatiotemporal", "spatiotemporal"), "upsample_residual": (True,) * 3,
+            "upsample_factor": (2, 2, 2), "timestep_conditioning": True, "spatial_compression_ratio": 32, "temporal_compression_ratio": 8,
+        }  # fmt: skip
+    else:
+        shared |= {
+            "block_out_channels": (4, 4, 8, 8), "decoder_block_out_channels": (4, 4, 8, 8), "layers_per_block": (1,) * 5,
+            "decoder_layers_per_block": (1,) * 5,
+        }  # fmt: skip
+    vae = diffusers.AutoencoderKLLTXVideo(**shared)
+    vae.latents_mean.copy_(torch.linspace(-0.5, 0.5, LATENTS))
+    vae.latents_std.copy_(torch.linspace(0.5, 1.5, LATENTS))
+    return vae
+
+
+def ending_tokenizer() -> PreTrainedTokenizerFast:
+    """Whole words, and a token that ends every prompt, as T5 has: no prompt is without a real token."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"eos_token": "</s>"})
+    ending = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", tokenizer.convert_tokens_to_ids("</s>"))])
+    tokenizer.backend_tokenizer.post_processor = ending
+    return tokenizer
+
+
+def tiny_components(facts: ModelFacts, seed: int = 0, newer: bool = True) -> Components:
+    """Every part of one model; `newer` chooses between LTX-Video's autoencoders."""
+    sizes = {"vocab_size": 32, "d_model": WIDTH, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    transformer = tiny_transformer(facts, seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed + 1)
+        if facts is WAN22_TI2V_5B:
+            return Components((transformer,), wan_vae().eval(), UMT5EncoderModel(UMT5Config(**sizes)).eval(), tiny_tokenizer())
+        return Components((transformer,), ltx_vae(newer).eval(), T5EncoderModel(T5Config(**sizes)).eval(), ending_tokenizer())
+
+
+def tiny_family(facts: ModelFacts, parts: Components) -> ReplaceFamily:
+    """In float32 on the CPU."""
+    build: Any = build_ti2v if facts is WAN22_TI2V_5B else build_ltx
+    family: ReplaceFamily = build(parts, facts, torch.device("cpu"), torch.float32)
+    return family
+
+
+def save_tiny(facts: ModelFacts, folder: Path) -> ModelFacts:
+    """Write the parts in diffusers' layout; returns the facts that the folder answers to, for clips of at most 17 small frames."""
+    parts: Any = tiny_components(facts)
+    parts.transformers[0].save_pretrained(folder / "transformer")
+    for name in ("vae", "text_encoder", "tokenizer"):
+        getattr(parts, name).save_pretrained(folder / name)
+    wanted = folder / "wanted.json"
+    wanted.write_text(json.dumps(tiny_config(facts)), "utf-8")
+    return replace(facts, config=str(wanted), geometry=replace(facts.geometry, max_frames=17, area=64 * 96))
