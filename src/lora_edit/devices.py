@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 
 import torch
@@ -24,6 +25,25 @@ def compute_dtype(device: torch.device) -> torch.dtype:
 def peak_memory_bytes(device: torch.device) -> int | None:
     """Most device memory allocated so far; None on a CPU."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Count `peak_memory_bytes` from here on."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done all that it was asked for, so that a clock means something."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def device_name(device: torch.device) -> str:
+    """What the maker calls it; a CPU's architecture."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
 
 
 def host_memory_bytes() -> int:
