@@ -97,12 +97,20 @@ class Need:
 # --- building -----------------------------------------------------------------------------------------------------------------
 
 
-def random_family(task: Task, device: torch.device, dtype: torch.dtype) -> Family:
-    """The model with random weights that were never anywhere but on the device; on `META`, with none."""
+def random_family(task: Task, device: torch.device, dtype: torch.dtype) -> tuple[Family, torch.nn.Module]:
+    """The model, and its autoencoder, with random weights that were never anywhere but on the device; on `META`, with none."""
     import diffusers
 
     with META:
         transformer = getattr(diffusers, task.config["_class_name"]).from_config(task.config)
+    return MAKERS[task.config["_class_name"]].family(task, transformer, device, dtype)
+
+
+def wan_family(task: Task, transformer: Any, device: torch.device, dtype: torch.dtype) -> tuple[Family, torch.nn.Module]:
+    """Wan and its relatives, as `models/loading.py` puts them together."""
+    import diffusers
+
+    with META:
         autoencoder = diffusers.AutoencoderKLWan()
     settle(transformer, dtype)
     if device != META:
@@ -112,7 +120,7 @@ def random_family(task: Task, device: torch.device, dtype: torch.dtype) -> Famil
         transformer.rope = type(transformer.rope)(*rope_arguments(transformer.rope)).to(device)
     parts = Components((transformer,), autoencoder, torch.nn.Identity(), lambda *_: None)
     # Experts take turns, so one of them is the whole of what is on the device.
-    return build_wan(parts, replace(task.facts, parts=task.facts.parts[:1], boundary=None), device, dtype)
+    return build_wan(parts, replace(task.facts, parts=task.facts.parts[:1], boundary=None), device, dtype), autoencoder
 
 
 def rope_arguments(rope: Any) -> tuple[Any, ...]:
@@ -132,7 +140,12 @@ def fill(module: torch.nn.Module, device: torch.device) -> None:
 
 
 def random_sample(task: Task, device: torch.device, dtype: torch.dtype, name: str = "sample") -> EncodedSample:
-    """What `encode_sample` gives for a motion sample, random: half of the cells are to be generated."""
+    """What `encode_sample` gives for a motion sample, random."""
+    return MAKERS[task.config["_class_name"]].sample(task, device, dtype, name)
+
+
+def wan_sample(task: Task, device: torch.device, dtype: torch.dtype, name: str) -> EncodedSample:
+    """Of Wan and its relatives: half of the cells are to be generated."""
     generator, config, latent = named_generator(SEED, name), task.config, task.latent
     z_dim = config["out_channels"]
     group = config["in_channels"] - 2 * z_dim
@@ -151,8 +164,17 @@ def random_sample(task: Task, device: torch.device, dtype: torch.dtype, name: st
     )
 
 
-BUILDABLE = ("WanTransformer3DModel", "SkyReelsV2Transformer3DModel")
-"""Transformers whose input `random_sample` knows how to make."""
+@dataclass(frozen=True)
+class Maker:
+    """How models of one transformer class are put together, and what their samples hold."""
+
+    family: Callable[[Task, Any, torch.device, torch.dtype], tuple[Family, torch.nn.Module]]
+    sample: Callable[[Task, torch.device, torch.dtype, str], EncodedSample]
+
+
+WAN = Maker(wan_family, wan_sample)
+MAKERS = {"WanTransformer3DModel": WAN, "SkyReelsV2Transformer3DModel": WAN}
+"""By transformer class; a further family of models is a further pair of functions."""
 
 
 # --- counting -----------------------------------------------------------------------------------------------------------------
@@ -160,11 +182,10 @@ BUILDABLE = ("WanTransformer3DModel", "SkyReelsV2Transformer3DModel")
 
 def need(task: Task) -> Need:
     """Count by running the product's own training step and a forward pass on shapes alone, as they would run in bfloat16."""
-    family = random_family(task, META, torch.bfloat16)
+    family, autoencoder = random_family(task, META, torch.bfloat16)
     expert = family.experts()[0]
     transformer: Any = expert.transformer
     weights = [(each.numel(), each.numel() * each.element_size()) for each in transformer.parameters()]
-    autoencoder: Any = family.parts.autoencoder.vae  # type: ignore[attr-defined]
     lora = sum(each.numel() for each in add_lora(expert, LoraSettings(rank=task.rank), SEED).values())
     sample = random_sample(task, META, torch.bfloat16)
     with FlopCounterMode(display=False) as training:
@@ -255,7 +276,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
 def measure(task: Task, device: torch.device, dtype: torch.dtype, steps: int, matrix: int) -> dict[str, Any]:
     """Both steps on the device. The LoRA is the product's; `fit` and `denoise` are what an edit runs."""
     rate = matrix_rate(device, dtype, matrix)
-    family = random_family(task, device, dtype)
+    family, _ = random_family(task, device, dtype)
     expert = family.experts()[0]
     parameters = add_lora(expert, LoraSettings(rank=task.rank), SEED)
     sample, negative = (random_sample(task, device, dtype, name) for name in ("sample", "negative"))
@@ -351,8 +372,10 @@ def task_of(args: argparse.Namespace, fail: Callable[[str], Any]) -> Task:
     except ModelError as error:
         fail(str(error))
     config = facts.transformer_config()
-    if config.get("_class_name") not in BUILDABLE or not facts.text_length:
-        fail(f"{args.model}: this benchmark builds {', '.join(BUILDABLE)} with a text encoder; add to random_sample what it takes")
+    if config.get("_class_name") not in MAKERS or not facts.text_length:
+        fail(f"{args.model}: this benchmark builds models of {' and '.join(MAKERS)} with a text encoder; choose another")
+    if config["in_channels"] != 2 * config["out_channels"] + facts.geometry.group:
+        fail(f"{args.model}: takes its condition another way than Wan's image-to-video models; choose another")
     if args.scale == "tiny":
         config |= TINY | ({"image_dim": 16, "added_kv_proj_dim": 24} if config["image_dim"] else {})
     frames, size = args.frames, args.size

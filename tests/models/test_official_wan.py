@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import UMT5Config, UMT5EncoderModel
 
 from lora_edit.conditioning.method import inference
 from lora_edit.conditioning.sample import Sample
 from lora_edit.models.catalog.facts import ModelFacts
 from lora_edit.models.loading import Components, build_wan
 from lora_edit.models.wan import WanAutoencoder
-from lora_edit.models.wan_encoders import stretch
-from official_wan import CLIP, TEXT, TOKENS, autoencoders_pair, picture_towers, transformers_pair
-from tiny_wan import WANS
+from lora_edit.models.wan_encoders import PromptEncoder, stretch
+from lora_edit.models.workbench import Workbench
+from official_wan import CLIP, TEXT, TOKENS, autoencoders_pair, picture_towers, randomised, transformers_pair, wan_module
+from tiny_wan import WANS, tiny_tokenizer
 from upstream import agree, checkout, load, take
 
 ROWS, COLUMNS = 32, 48
@@ -88,6 +90,44 @@ def test_pictures_become_the_official_tokens() -> None:
     tokens = theirs.visual([shown[:, None].clone()])
     agree(stretch(shown[None], 224), seen[0], 1e-6)
     agree(ours(stretch(shown[None], 224), output_hidden_states=True).hidden_states[-2], tokens, 1e-5)
+
+
+@pytest.mark.parametrize("prompt", ["a red coat", "", "red " * 600])
+def test_prompts_become_the_official_embeddings(prompt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the real tokens; the official transformer pads them with zeros to 512, which we have done."""
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)  # a default argument of the official file
+    official = wan_module("t5")
+    sizes = {"vocab_size": 32, "d_model": TEXT, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+    encoder: Any = randomised(UMT5EncoderModel(UMT5Config(**sizes)))
+    theirs = official.T5Encoder(vocab=32, dim=TEXT, dim_attn=16, dim_ffn=32, num_heads=2, num_layers=2, num_buckets=32, shared_pos=False)
+    theirs.load_state_dict({official_text_key(key): value for key, value in encoder.state_dict().items() if "embed_tokens" not in key})
+    words = tiny_tokenizer()
+
+    def tokens(texts: list[str], **_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        found = words(texts, padding="max_length", max_length=512, truncation=True, return_tensors="pt")
+        return found["input_ids"], found["attention_mask"]
+
+    whole = official.T5EncoderModel.__new__(official.T5EncoderModel)
+    whole.model, whole.tokenizer = theirs.eval(), tokens
+    with torch.no_grad():
+        expected = whole([prompt], torch.device("cpu"))[0]
+    ours = PromptEncoder(encoder, words, 512, Workbench(torch.device("cpu")))(prompt)
+    assert ours.shape == (1, 512, TEXT) and not ours[0, len(expected) :].any()
+    if len(expected):
+        agree(ours[0, : len(expected)], expected, 1e-4)
+
+
+def official_text_key(key: str) -> str:
+    """Of transformers' key."""
+    outside = {"shared.weight": "token_embedding.weight", "encoder.final_layer_norm.weight": "norm.weight"}
+    if key in outside:
+        return outside[key]
+    _, _, number, _, layer, rest = key.split(".", 5)
+    names = {
+        "layer_norm": f"norm{int(layer) + 1}", "SelfAttention.relative_attention_bias": "pos_embedding.embedding",
+        "DenseReluDense.wi_0": "ffn.gate.0", "DenseReluDense.wi_1": "ffn.fc1", "DenseReluDense.wo": "ffn.fc2",
+    } | {f"SelfAttention.{name}": f"attn.{name}" for name in "qkvo"}  # fmt: skip
+    return f"blocks.{number}.{names[rest.removesuffix('.weight')]}.weight"
 
 
 class Official:
