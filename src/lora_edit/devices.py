@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import time
 from dataclasses import dataclass
@@ -27,6 +28,25 @@ def compute_dtype(device: torch.device) -> torch.dtype:
 def peak_memory_bytes(device: torch.device) -> int | None:
     """Most device memory allocated so far; None on a CPU."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Count `peak_memory_bytes` from here on."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done all that it was asked for, so that a clock means something."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def device_name(device: torch.device) -> str:
+    """What the maker calls it; a CPU's architecture."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
 
 
 def host_memory_bytes() -> int:
@@ -57,26 +77,18 @@ def this_machine() -> Machine:
     return Machine(float(own), float(_main_memory()), matrix_rate(device, dtype), dtype)
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 4) -> float:
-    """Operations per second of a matrix product, the best of some repeats."""
-    side = 1024 if device.type == "cpu" else 8192
+def matrix_rate(device: torch.device, dtype: torch.dtype, side: int = 0, repeats: int = 4) -> float:
+    """Floating-point operations per second of a product of two square matrices, the best of some repeats; `side` 0 fits the device."""
+    side = side or (1024 if device.type == "cpu" else 8192)
     left = torch.ones(side, side, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(repeats):
-        wait_for(device)
+        synchronise(device)
         started = time.perf_counter()
         left @ left
-        wait_for(device)
+        synchronise(device)
         best = min(best, time.perf_counter() - started)
     return 2 * side**3 / best
-
-
-def wait_for(device: torch.device) -> None:
-    """Return when the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def _main_memory() -> int:

@@ -182,7 +182,7 @@ def test_studies_run_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert run("study", "--list")[:2] == (0, "methods\nusers\n")
     code, out, err = run("study", "methods", "--scenes", "2", "--seeds", "3", "--set", "lora.rank=4", "--output", tmp_path)
     assert (code, out.strip()) == (0, str(tmp_path / "table.csv")), err
-    assert seen == [("methods", "rows", tmp_path, 2, 3, {"model": "tiny", "workers": 1, "base": ["lora.rank=4"]})]
+    assert seen == [("methods", "rows", tmp_path, 2, 3, {"model": "tiny", "workers": 1, "base": ["lora.rank=4"], "vace": ""})]
     code, out, err = run("study", "methods", "--set", "nonsense", "--output", tmp_path)
     assert (code, "room.setting=value" in err) == (2, True)
     code, out, err = run("study", "unheard-of", "--output", tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline, WanTransformer3DModel
 
 from lora_edit.conditioning.method import inference, motion
+from lora_edit.conditioning.sample import Sample
 from lora_edit.generation.denoise import denoise, sigmas
 from lora_edit.generation.settings import GenerationSettings
 from lora_edit.models.family import Geometry
@@ -104,6 +106,36 @@ def test_sampler_equals_the_stock_pipeline_with_its_condition_channels_overwritt
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
+def test_sampler_equals_a_subclass_of_the_stock_pipeline(family: WanFamily, stock: WanImageToVideoPipeline) -> None:
+    """One that returns a user's condition from `prepare_latents`, and is a stock pipeline otherwise."""
+    clip, edited = pixels(3, FRAMES, HEIGHT, WIDTH), pixels(3, HEIGHT, WIDTH, seed=3)
+    mask = torch.zeros(FRAMES, HEIGHT, WIDTH, dtype=torch.bool)
+    mask[:, 8:24, 16:32] = True
+    encoded = family.encode_sample(inference(clip, edited, mask))
+
+    class Edit(WanImageToVideoPipeline):  # type: ignore[misc]
+        """A user's masks and frames."""
+
+        def prepare_latents(self, *args: object, **kwargs: object) -> tuple[torch.Tensor, torch.Tensor]:
+            """Noise and condition."""
+            noise = torch.randn((1, 16, 3, HEIGHT // 8, WIDTH // 8), generator=torch.Generator().manual_seed(7))
+            return noise, encoded.condition
+
+        def check_inputs(self, *args: object, **kwargs: object) -> None:
+            """It refuses a picture beside its embeddings."""
+
+    theirs = Edit(None, None, stock.vae, FlowMatchEulerDiscreteScheduler(shift=5.0), None, None, family.transformer)
+    theirs.set_progress_bar_config(disable=True)
+    grid = theirs.scheduler.set_timesteps
+    theirs.scheduler.set_timesteps = lambda *args, **kwargs: grid(sigmas=np.linspace(1, 0, 5)[:-1])
+    latents = theirs(
+        image=edited[None] * 0.5 + 0.5, height=HEIGHT, width=WIDTH, num_frames=FRAMES, num_inference_steps=4, guidance_scale=1.0,
+        prompt_embeds=encoded.prompt_embeds, image_embeds=encoded.image_embeds, output_type="latent",
+    ).frames  # fmt: skip
+    settings = GenerationSettings(steps=4, shift=5.0, guidance_scale=1.0)
+    torch.testing.assert_close(denoise(family, encoded, settings, torch.Generator().manual_seed(7)), latents, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("shift", [1.0, 3.0, 5.0])
 def test_time_grid_equals_the_scheduler_given_explicit_sigmas(shift: float) -> None:
     """Euler's grid, last zero included."""
@@ -122,6 +154,31 @@ def test_changing_the_first_frame_reencodes_everything(family: WanFamily) -> Non
     assert torch.equal(before[:, :4], after[:, :4])
     assert torch.equal(after[:, 4:], family.parts.autoencoder.encode(sample.v_cond[None]))
     assert not torch.equal(before[:, 4:], after[:, 4:])
+
+
+@pytest.mark.parametrize("build", [motion, inference])
+def test_nothing_hidden_reaches_the_latents(family: WanFamily, build: Callable[..., Sample]) -> None:
+    """Other source pixels inside the hole: condition, mask and picture tokens stay the same bit for bit; one pixel outside changes them."""
+    clip, edited = pixels(3, FRAMES, HEIGHT, WIDTH), pixels(3, HEIGHT, WIDTH, seed=3)
+    mask = torch.zeros(FRAMES, HEIGHT, WIDTH, dtype=torch.bool)
+    mask[:, 8:24, 16:32] = True
+    mask[0] = False
+    hidden, seen = clip.clone(), clip.clone()
+    hidden[:, mask] = -clip[:, mask]
+    seen[:, 5, 0, 0] = -clip[:, 5, 0, 0]
+    more = (edited, mask) if build is inference else (mask,)
+    first, same, other = (family.encode_sample(build(each, *more)).condition for each in (clip, hidden, seen))
+    assert torch.equal(first, same) and not torch.equal(first, other)
+
+
+def test_the_autoencoder_looks_back_only(family: WanFamily) -> None:
+    """Frames from 5 on do not touch the first two latent frames; frame 0 touches every one."""
+    clip = pixels(3, 13, HEIGHT, WIDTH)
+    later, first = clip.clone(), clip.clone()
+    later[:, 5:], first[:, 0] = pixels(3, 8, HEIGHT, WIDTH, seed=4), pixels(3, HEIGHT, WIDTH, seed=5)
+    before, after, swapped = (family.parts.autoencoder.encode(each[None]) for each in (clip, later, first))
+    assert torch.equal(before[:, :, :2], after[:, :, :2]) and not torch.equal(before[:, :, 2], after[:, :, 2])
+    assert all(not torch.equal(before[:, :, n], swapped[:, :, n]) for n in range(4))
 
 
 def test_lora_targets_are_the_references(family: WanFamily) -> None:

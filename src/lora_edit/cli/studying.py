@@ -16,6 +16,7 @@ from lora_edit.cli.options import RESULT, takes
 from lora_edit.cli.progress import reporting
 from lora_edit.config import parse_assignment
 from lora_edit.errors import SettingsError
+from lora_edit.models.catalog.vace import locate_vace
 
 # By name, because no room imports the studies: they are experiments on the package, not a part that others build on.
 REGISTRY = "lora_edit.studies.registry"
@@ -34,6 +35,9 @@ class StudyOptions:
         list[str] | None, typer.Option("--set", metavar="ROOM.SETTING=VALUE", help="A setting of every row, as in `edit`.")
     ] = None
     workers: Annotated[int, typer.Option("--workers", metavar="N", help="How many at a time, each in a process of its own.", min=1)] = 1
+    vace: Annotated[
+        str | None, typer.Option("--vace", metavar="FOLDER|HUB-ID", help="A VACE to compare with in `methods`.", show_default=False)
+    ] = None
     cases: Cases = None
     tally: Answers = None
     output: Annotated[
@@ -64,6 +68,10 @@ def study(session: Session, options: StudyOptions) -> None:
     if options.output is None:
         raise SettingsError("where results go is missing; give --output FOLDER")
     require_model(options.model)
+    if options.vace:
+        if options.name != "methods":
+            raise SettingsError("--vace belongs to `study methods`; leave it out")
+        locate_vace(options.vace)
     assignments = options.assignments or []
     for text in assignments:
         parse_assignment(text)
@@ -81,6 +89,7 @@ def study(session: Session, options: StudyOptions) -> None:
             model=options.model,
             workers=options.workers,
             base=assignments,
+            vace=options.vace or "",
         )
     typer.echo(table)
 

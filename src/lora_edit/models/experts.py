@@ -25,6 +25,10 @@ class StagedWan(WanFamily):
         """Bring the transformer to the device; what was there goes back to main memory."""
         self.bench.take(self.transformer)
 
+    def leave_device(self) -> None:
+        """Make room for another model; it comes back by itself."""
+        self.bench.clear()
+
     def predict_velocity(self, latents: torch.Tensor, time: torch.Tensor, encoded: EncodedSample) -> torch.Tensor:
         """As `WanFamily`, on the device."""
         self.to_device()

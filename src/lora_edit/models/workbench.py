@@ -21,3 +21,9 @@ class Workbench:
             self._held.to("cpu")
         module.to(self.device)
         self._held = module
+
+    def clear(self) -> None:
+        """Bring what is there back to main memory: another model needs the device."""
+        if self._held is not None:
+            self._held.to("cpu")
+        self._held = None

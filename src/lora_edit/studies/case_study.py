@@ -33,8 +33,8 @@ from lora_edit.reporting import Reporter
 from lora_edit.run import content_hash, write_atomically
 from lora_edit.studies.case_table import LIKENESS, Facts, page_of
 from lora_edit.studies.case_trial import CaseTrial, check_cases, open_case
-from lora_edit.studies.jobs import Record, loaded, run_jobs
-from lora_edit.studies.study import Study, find_study, gather
+from lora_edit.studies.jobs import Record, loaded, loaded_vace, run_jobs
+from lora_edit.studies.study import Study, find_study, gather, given_options
 from lora_edit.studies.table import write_csv
 from lora_edit.studies.trial import Outcome
 from lora_edit.types import EditMask
@@ -56,6 +56,7 @@ class CaseJob:
     folder: Path
     base: tuple[str, ...]
     threads: int
+    vace: str = ""
 
     @property
     def file(self) -> Path:
@@ -64,7 +65,16 @@ class CaseJob:
 
 
 def run_on_cases(
-    name: str, target: str, output: Path, manifest: Path, seeds: int, reporter: Reporter, model: str, workers: int, base: Sequence[str]
+    name: str,
+    target: str,
+    output: Path,
+    manifest: Path,
+    seeds: int,
+    reporter: Reporter,
+    model: str,
+    workers: int,
+    base: Sequence[str],
+    vace: str = "",
 ) -> Path:
     """Run (or go on with) a study on a manifest's cases and write `NAME-cases.md` and `.csv` to `output`; returns the page's path.
 
@@ -76,13 +86,13 @@ def run_on_cases(
     cases = check_cases(manifest, study.later, model, (*study.base, *base), reporter)
     (output / "cases").mkdir(parents=True, exist_ok=True)
     threads = max(1, (os.cpu_count() or 1) // workers)
-    jobs = [CaseJob(name, target, case, seed, model, output, tuple(base), threads) for case in cases for seed in range(seeds)]
+    jobs = [CaseJob(name, target, case, seed, model, output, tuple(base), threads, vace) for case in cases for seed in range(seeds)]
     records = run_jobs(name, do_case, jobs, workers, reporter)
     table = gather(records)
     write_csv(output / f"{name}-cases.csv", table, [f"{job.seed}.{job.case.id}" for job in jobs])
     pictures = {f"{cases[0].id}: the source, and every row": f"{name}-cases.png"}
     shutil.copyfile(jobs[0].file.with_suffix(".png"), output / f"{name}-cases.png")
-    extra = "".join(f" --set {text}" for text in base) + ("" if model == "tiny" else f" --model {model}")
+    extra = given_options(base, model, vace)
     command = f"lora-edit study {name} --cases {manifest.name} --seeds {seeds}{extra} --output ..."
     facts = {record["kind"]: Facts(**record["facts"]) for record in records}
     page = output / f"{name}-cases.md"
@@ -97,10 +107,11 @@ def do_case(job: CaseJob) -> Record:
     """
     began, study, networks = time.monotonic(), find_study(job.target), likeness_networks()
     torch.set_num_threads(job.threads)
-    family = loaded(job.model)
-    trial = open_case(family, job.case, job.seed, (*study.base, *job.base))
+    family, vace = loaded(job.model), loaded_vace(job.vace)
+    trial = replace(open_case(family, job.case, job.seed, (*study.base, *job.base)), vace=vace)
     clip = trial.clip(trial.settings())
-    key = content_hash(trial.drawn.hash(), family.fingerprint(), repr(trial.settings().model_dump(exclude={"input"})))
+    models = [each.fingerprint() for each in (family, vace) if each is not None]
+    key = content_hash(trial.drawn.hash(), *models, repr(trial.settings().model_dump(exclude={"input"})))
     if job.file.is_file():
         record: Record = json.loads(job.file.read_text("utf-8"))
         if record["key"] == key and (networks is None or record["likeness"]):

@@ -56,7 +56,7 @@ MASK_CONFIGURATIONS = Study(
 
 
 def _methods(trial: Trial) -> Iterator[Outcome]:
-    yield from (trial.no_edit(), trial.frozen(), trial.flow_warp(), *trial.through_codec())
+    yield from (trial.no_edit(), trial.frozen(), trial.flow_warp(), *trial.through_codec(), *trial.reference_guided())
     trial.forget()
     yield trial.generate("base model, first frame given", NAIVE)
     yield trial.generate(BASE)

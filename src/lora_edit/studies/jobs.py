@@ -16,7 +16,9 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from lora_edit.devices import compute_dtype, pick_device
+from lora_edit.models.catalog.vace import locate_vace
 from lora_edit.models.family import Family, load_family
+from lora_edit.models.vace import load_vace
 from lora_edit.reporting import Reporter
 
 Record = dict[str, Any]
@@ -40,6 +42,15 @@ def loaded(model: str) -> Family:
     """The model, once per process: the embedded one in float32, which its tables were made with, any other as an edit loads it."""
     device = pick_device()
     return load_family(model, device, torch.float32 if model == "tiny" else compute_dtype(device))
+
+
+@cache
+def loaded_vace(source: str) -> Family | None:
+    """VACE, once per process; None where none is asked for."""
+    if not source:
+        return None
+    device = pick_device()
+    return load_vace(*locate_vace(source), device, compute_dtype(device))
 
 
 def run_jobs(name: str, work: Callable[[AnyJob], Record], jobs: Sequence[AnyJob], workers: int, reporter: Reporter) -> list[Record]:

@@ -20,7 +20,7 @@ from lora_edit.evaluation.ssim import ssim
 from lora_edit.reporting import Reporter
 from lora_edit.run import content_hash, write_atomically
 from lora_edit.studies.cases import draw_scenes
-from lora_edit.studies.jobs import Record, loaded, run_jobs
+from lora_edit.studies.jobs import Record, loaded, loaded_vace, run_jobs
 from lora_edit.studies.scenes import TrueEdit, true_edit
 from lora_edit.studies.table import Claim, draw_bars, markdown, write_csv
 from lora_edit.studies.trial import Outcome, SceneTrial, Trial
@@ -63,6 +63,7 @@ class Job:
     folder: Path
     base: tuple[str, ...]
     threads: int
+    vace: str = ""
 
     @property
     def file(self) -> Path:
@@ -83,12 +84,13 @@ def do_job(job: Job) -> Record:
     began, study = time.monotonic(), find_study(job.target)
     scene = draw_scenes(job.number + 1, job.seed, study.kinds)[job.number]
     torch.set_num_threads(job.threads)
-    family, key = loaded(job.model), ""
+    family, vace, key = loaded(job.model), loaded_vace(job.vace), ""
     rows: dict[str, dict[str, float]] = {}
     for frames in study.frames:
-        trial = SceneTrial(family, job.seed, true_edit(scene, study.size, frames), base=(*study.base, *job.base))
+        trial = SceneTrial(family, job.seed, true_edit(scene, study.size, frames), base=(*study.base, *job.base), vace=vace)
         if not rows:
-            key = content_hash(trial.edit.source, trial.edit.truth, family.fingerprint(), repr(trial.settings()))
+            models = [each.fingerprint() for each in (family, vace) if each is not None]
+            key = content_hash(trial.edit.source, trial.edit.truth, *models, repr(trial.settings()))
             if job.file.is_file() and (record := json.loads(job.file.read_text("utf-8")))["key"] == key:
                 return dict(record)
         outcomes = list(study.rows(trial))
@@ -134,16 +136,25 @@ def score(outcome: Outcome, trial: SceneTrial, judged: Sequence[int]) -> dict[st
 
 
 def run_study(
-    name: str, target: str, output: Path, scenes: int, seeds: int, reporter: Reporter, model: str, workers: int, base: Sequence[str]
+    name: str,
+    target: str,
+    output: Path,
+    scenes: int,
+    seeds: int,
+    reporter: Reporter,
+    model: str,
+    workers: int,
+    base: Sequence[str],
+    vace: str = "",
 ) -> Path:
     """Run (or go on with) a study and write `NAME.md`, `.csv` and `.png` to `output`; returns the page's path."""
     (output / "scenes").mkdir(parents=True, exist_ok=True)
     threads = max(1, (os.cpu_count() or 1) // workers)
-    jobs = [Job(name, target, n, seed, model, output, tuple(base), threads) for seed in range(seeds) for n in range(scenes)]
+    jobs = [Job(name, target, n, seed, model, output, tuple(base), threads, vace) for seed in range(seeds) for n in range(scenes)]
     done = run_jobs(name, do_job, jobs, workers, reporter)
     study = find_study(target)
     table, kinds = gather(done), [str(record["kind"]) for record in done]
-    extra = "".join(f" --set {text}" for text in base) + ("" if model == "tiny" else f" --model {model}")
+    extra = given_options(base, model, vace)
     command = f"lora-edit study {name} --scenes {scenes} --seeds {seeds}{extra} --output ..."
     page = output / f"{name}.md"
     pictures = {"Region PSNR of every row: mean, 95 % interval, and every scene as a dot": f"{name}.png"}
@@ -154,6 +165,12 @@ def run_study(
     write_csv(output / f"{name}.csv", table, [f"{job.seed}.{job.number}.{kind}" for job, kind in zip(jobs, kinds, strict=True)])
     draw_bars(output / f"{name}.png", table)
     return page
+
+
+def given_options(base: Sequence[str], model: str, vace: str) -> str:
+    """Of a study's command, as its page shows it."""
+    extra = "".join(f" --set {text}" for text in base) + ("" if model == "tiny" else f" --model {model}")
+    return extra + (f" --vace {vace}" if vace else "")
 
 
 def _example(jobs: Sequence[Job], kinds: Sequence[str]) -> Path | None:

@@ -15,6 +15,8 @@ from lora_edit.conditioning.method import motion
 from lora_edit.config import EditSettings, resolve
 from lora_edit.inputs import Clip
 from lora_edit.masks.shapes import shape_mask
+from lora_edit.models.catalog.vace import vace_preset
+from lora_edit.models.experts import StagedWan
 from lora_edit.models.family import Family
 from lora_edit.samples import generate_windows, place, training_stages
 from lora_edit.studies.scenes import TrueEdit
@@ -36,11 +38,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Trial(ABC):
-    """An edit, a model and a seed. `base` are settings of the whole study; every method takes further `room.setting=value`."""
+    """An edit, a model and a seed. `base` are settings of the whole study; every method takes further `room.setting=value`.
+
+    `vace` is a model to compare with, where one was given (`models/vace.py`).
+    """
 
     family: Family
     seed: int
     base: tuple[str, ...] = field(default=(), kw_only=True)
+    vace: Family | None = field(default=None, kw_only=True)
 
     @abstractmethod
     def settings(self, *assignments: str) -> EditSettings:
@@ -93,10 +99,21 @@ class Trial(ABC):
 
     def generate(self, label: str, *assignments: str, references: int = 0) -> Outcome:
         """The edited clip with the LoRA as it is. `references` later frames were shown to it."""
-        settings = self.settings(*assignments)
-        clip, canvas = self.clip(settings, references), self._canvas(settings, references)
-        pixels = generate_windows(self.family, canvas, settings, settings.seed, lambda *_: None)
-        return self._returned(label, clip, canvas, pixels, settings)
+        return self._generated(label, self.settings(*assignments), references)
+
+    def reference_guided(self) -> tuple[Outcome, ...]:
+        """VACE (the paper's table 2), where it was given: the edited first frame is its reference picture and opens its clip.
+
+        It is sampled as published, at its own size, without the trigger word that nothing taught it.
+        """
+        if self.vace is None:
+            return ()
+        published = tuple(f"generation.{name}={value}" for name, value in vace_preset()["generation"].items())
+        other = replace(self, family=self.vace, base=(*published, *self.base), vace=None)
+        _make_room(self.family)
+        made = other._generated("VACE", other.settings().model_copy(update={"trigger": ""}))
+        _make_room(self.vace)
+        return (made,)
 
     def edited(self, label: str, *assignments: str, references: int = 0) -> Outcome:
         """Train, then generate, with the same settings."""
@@ -116,6 +133,11 @@ class Trial(ABC):
         """The classical baseline."""
         clip = self.clip(self.settings())
         return Outcome("flow warp", flow_warp(clip.video.frames, clip.first_frame, clip.edit_mask))
+
+    def _generated(self, label: str, settings: EditSettings, references: int = 0) -> Outcome:
+        clip, canvas = self.clip(settings, references), self._canvas(settings, references)
+        pixels = generate_windows(self.family, canvas, settings, settings.seed, lambda *_: None)
+        return self._returned(label, clip, canvas, pixels, settings)
 
     def _canvas(self, settings: EditSettings, references: int = 0) -> Canvas:
         return place(self.family, self.clip(settings, references), settings)
@@ -159,6 +181,13 @@ class SceneTrial(Trial):
         encoded = self.family.encode_sample(motion(canvas.source, torch.zeros_like(canvas.edit_mask)))
         assert encoded.target is not None
         return (self._returned("truth through the codec", clip, canvas, self.family.decode(encoded.target), settings),)
+
+
+def _make_room(family: Family) -> None:
+    """Two models of real size do not fit on a device together."""
+    for expert in family.experts():
+        if isinstance(expert, StagedWan):
+            expert.leave_device()
 
 
 def later_frames(count: int, references: int) -> Sequence[int]:
