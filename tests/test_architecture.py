@@ -14,7 +14,7 @@ from source_tree import PACKAGE, ROOT, dotted, nodes, parse, place, python_files
 
 WORDS = ("types", "errors")
 ROOMS = ("conditioning", "models", "loras", "training", "generation", "compositing", "evaluation", "video", "masks")
-ORDER = ("reporting", "inputs", "canvas", "samples", "forecast", "estimate", "results")
+ORDER = ("reporting", "inputs", "captions", "canvas", "samples", "forecast", "estimate", "results")
 SETTINGS = tuple(f"{room}.settings" for room in ROOMS)
 
 # room -> what of `lora_edit` it may import, itself aside. A name stands for all that is under it.
@@ -36,10 +36,12 @@ TABLE: dict[str, tuple[str, ...]] = {
     "run": (*WORDS, *SETTINGS, "config", "video"),
     "reporting": WORDS,
     "inputs": (*WORDS, "config", "run", "masks", "models.catalog", "video"),
+    "captions": (*WORDS, "config", "devices", "inputs", "models.catalog", "models.florence", "models.settings", "reporting", "run"),
     "canvas": (*WORDS, "inputs", "compositing", "conditioning.carry", "masks", "models.family", "video"),
     "samples": (
         *WORDS,
         "canvas",
+        "captions",
         "conditioning",
         "config",
         "generation",
@@ -66,7 +68,7 @@ TABLE: dict[str, tuple[str, ...]] = {
         "seeds",
         "training",
     ),
-    "results": (*WORDS, "config", "run", "inputs", "evaluation", "video"),
+    "results": (*WORDS, "captions", "config", "run", "inputs", "evaluation", "video"),
     "pipeline": (*WORDS, *ROOMS, *ORDER, "config", "run", "devices", "seeds"),
     "studies": (*WORDS, *ROOMS, *ORDER, "config", "run", "devices", "seeds", "pipeline"),
     "cli": (

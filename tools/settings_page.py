@@ -12,6 +12,9 @@ HEAD = """# Settings
 
 Give them as `--set room.setting=value`, or in a TOML file with one table per room (`--config`). Flags win over the file, `--set`
 over both. The embedded model's preset changes those marked *. This page is written by `tools/settings_page.py`.
+
+Above its tables a file may also set `model`, `seed`, `prompt`, which takes the place of all captions, and `trigger`: p*, the word that
+stands before the caption or the prompt (`p3rs0n`).
 """
 
 

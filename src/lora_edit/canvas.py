@@ -5,7 +5,7 @@ Everything a model sees is made here once, for training and inference alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +31,7 @@ class Canvas:
 
     `crop` is the window in source pixels, `size` the model's frame size. `source` `[3, T, h, w]` and the pictures `[3, h, w]` are in
     [-1, 1]; `edit_mask` is `[T, h, w]` bool, grown outward to whole tokens when `snapped`; `boxes` `[T, 4]` are its bounds before that.
+    `captions` are the clip's.
     """
 
     crop: RegionCrop
@@ -42,6 +43,7 @@ class Canvas:
     references: dict[int, torch.Tensor]
     anchors: dict[int, torch.Tensor]
     snapped: bool
+    captions: Mapping[str, str]
 
     def window(self, frames: Sequence[int], group: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Source `[3, T', h, w]`, edit mask `[T', h, w]` and boxes of some frames; holes are united within each latent frame's group."""
@@ -72,6 +74,7 @@ def make_canvas(clip: Clip, geometry: Geometry, settings: CompositingSettings, s
         references={n: scaled(p) for n, p in clip.references.items()},
         anchors={n: scaled(p) for n, p in clip.anchors.items()},
         snapped=snapped,
+        captions=clip.captions,
     )
 
 

@@ -15,6 +15,7 @@ from lora_edit.errors import SettingsError
 from lora_edit.generation.settings import GenerationSettings
 from lora_edit.masks.settings import MaskSettings
 from lora_edit.models.catalog.locate import preset_of
+from lora_edit.models.settings import CaptionSettings
 from lora_edit.training.settings import LoraSettings, TrainingSettings
 from lora_edit.video.settings import VideoSettings
 
@@ -57,8 +58,8 @@ class EditSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     input: InputSettings
     model: str = Field("tiny", description="a name from `lora-edit models`, a folder, a Hub id, or NAME@FOLDER")
-    prompt: str = Field("", description="what the edited clip shows; models without a text encoder ignore it")
-    trigger: str = Field("p3rs0n", description="p*, put before the caption (paper 3.1)")
+    prompt: str = Field("", description="takes the place of all captions; models without a text encoder ignore it")
+    trigger: str = Field("p3rs0n", description="p*, put before the caption or the prompt (paper 3.1)")
     preset: Literal["standard", "fast", "low-vram"] = Field("standard", description="which named settings the others departed from")
     seed: int = Field(0, ge=0, le=2**63 - 1)
     video: VideoSettings = VideoSettings()
@@ -68,12 +69,13 @@ class EditSettings(BaseModel):
     lora: LoraSettings = LoraSettings()
     generation: GenerationSettings = GenerationSettings()
     compositing: CompositingSettings = CompositingSettings()
+    caption: CaptionSettings = CaptionSettings()
 
 
 PLAIN = ("model", "prompt", "trigger", "preset", "seed")
 """Settings that belong to no room."""
 
-ROOMS = ("video", "masks", "method", "training", "lora", "generation", "compositing")
+ROOMS = ("video", "masks", "method", "training", "lora", "generation", "compositing", "caption")
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class Clip:
     """The checked input at source size.
 
     `edit_mask` is the region after shaping; `first_frame` and the values of `references` and `anchors` are `[H, W, 3]` uint8, keyed by
-    frame number; `notes` are remarks for the person.
+    frame number; `notes` are remarks for the person; `captions` say in words what the named pictures show (`captions.py`).
     """
 
     video: Video
@@ -38,6 +39,7 @@ class Clip:
     references: dict[int, torch.Tensor]
     anchors: dict[int, torch.Tensor]
     notes: tuple[str, ...] = ()
+    captions: Mapping[str, str] = field(default_factory=dict)
 
     def hash(self) -> str:
         """Hash of all pixels and masks."""

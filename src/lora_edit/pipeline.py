@@ -11,6 +11,7 @@ import torch
 
 from lora_edit import results
 from lora_edit.canvas import return_to_source
+from lora_edit.captions import check_captioner, with_captions
 from lora_edit.compositing.flow_warp import flow_warp
 from lora_edit.config import EditSettings
 from lora_edit.estimate import Estimate, estimate_edit, open_family
@@ -41,6 +42,7 @@ class Result:
 def check(settings: EditSettings) -> Clip:
     """Read and check all input without loading a model. Raises `InputError` kin."""
     check_files(settings.generation.stack(), settings.model)
+    check_captioner(settings)
     return read_inputs(settings)
 
 
@@ -63,13 +65,12 @@ def train(folder: Path, reporter: Reporter) -> None:
     run = Run(folder)
     settings = run.settings()
     with run.locked():
-        clip = load_inputs(run)
-        family = open_family(settings, clip)
-        _train(run, settings, clip, family, reporter)
+        clip = with_captions(load_inputs(run), run, settings, reporter)
+        _train(run, settings, clip, open_family(settings, clip), reporter)
 
 
 def _train(run: Run, settings: EditSettings, clip: Clip, family: Family, reporter: Reporter) -> None:
-    key = content_hash(clip.hash(), family.fingerprint(), *training_facts(settings))
+    key = content_hash(clip.hash(), family.fingerprint(), *training_facts(settings, clip))
     kept = all(run.lora_file(expert.part).is_file() for expert in family.experts())
     if kept and run.manifest().get("training_key") == key:
         return load_experts(family, settings.lora, settings.seed, run.lora_file)
@@ -104,10 +105,10 @@ def generate(
         clip = load_inputs(run)
         for note in clip.notes:
             reporter.note(note)
+        shown = with_captions(clip if first_frame is None else with_first_frame(clip, first_frame), run, settings, reporter)
         family = open_family(settings, clip)
         stack = read_stack(family, chosen, reporter.note)
-        _train(run, settings, clip, family, reporter)
-        shown = clip if first_frame is None else with_first_frame(clip, first_frame)
+        _train(run, settings, replace(clip, captions=shown.captions), family, reporter)
         started = time.monotonic()
         video = _generate(shown, settings, settings.seed if seed is None else seed, family, stack, reporter)
         write_video(target, video, settings.video.codec, overwrite=overwrite, like=shown.video)

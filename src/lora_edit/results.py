@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from lora_edit.captions import prompt_rows
 from lora_edit.config import EditSettings
 from lora_edit.evaluation.leak import leak
 from lora_edit.evaluation.plots import loss_plot
@@ -69,7 +70,7 @@ def write_results(run: Run, settings: EditSettings, clip: Clip, video: Video, ou
             compare=Path("compare.mp4"),
             sheet=Path("sheet.png"),
             loss_plot=Path("loss.png") if manifest.get("losses") else None,
-            facts=[*_facts(settings, video, seconds), *_other_loras(manifest.get("loras", []))],
+            facts=[*_facts(settings, video, seconds), *prompt_rows(settings, clip), *_other_loras(manifest.get("loras", []))],
             notes=list(notes),
             metrics=metrics,
         ),

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from lora_edit.canvas import Canvas, make_canvas
+from lora_edit.captions import FIRST_FRAME, SOURCE, prompt_for, reference, training_prompts
 from lora_edit.conditioning.baselines import APPEARANCE, INFERENCE, MOTION
 from lora_edit.conditioning.method import appearance_after_first
 from lora_edit.conditioning.recolour import changed_region, draw_colour_map, draw_texture, recolour
@@ -28,32 +29,29 @@ from lora_edit.video.flow import places_in_first
 from lora_edit.video.ranges import to_frames
 
 
-def caption(settings: EditSettings) -> str:
-    """[p*] + c, the paper's prompt (3.1)."""
-    return ", ".join(part for part in (settings.trigger, settings.prompt) if part)
-
-
-def training_facts(settings: EditSettings) -> tuple[str, ...]:
-    """Every setting that decides the LoRA, for its cache key."""
+def training_facts(settings: EditSettings, clip: Clip) -> tuple[str, ...]:
+    """Every setting that decides the LoRA, and its prompts, for its cache key."""
     parts = (settings.training, settings.lora, settings.method, settings.masks, settings.compositing)
-    return (*(repr(part) for part in parts), caption(settings), str(settings.seed))
+    return (*(repr(part) for part in parts), *training_prompts(settings, clip).values(), str(settings.seed))
 
 
 def lora_metadata(settings: EditSettings, clip: Clip, family: Family, key: str) -> dict[str, str]:
     """What a LoRA file says about its making; the same training gives the same words."""
     lora = settings.lora
     recipe = {room: getattr(settings, room).model_dump(mode="json") for room in ("method", "training", "lora", "masks")}
+    prompts = training_prompts(settings, clip)
     facts: dict[str, object] = {
         "software": f"lora-edit {version('lora-edit')}",
         "base_model": family.name,
         "base_fingerprint": family.fingerprint(),
         "method": settings.method.conditioning,
         "settings": json.dumps(recipe, sort_keys=True),
-        "prompt": caption(settings),
+        "prompt": prompts.pop(SOURCE),
         "seed": settings.seed,
         "rank": lora.rank,
         "alpha": f"{lora.alpha or lora.rank:g}",
         "training_key": key,
+        **{f"{name}_prompt": prompt for name, prompt in prompts.items()},
         **{f"{name}_hash": value for name, value in clip.hashes().items()},
     }
     return {name: str(value) for name, value in facts.items()}
@@ -92,7 +90,8 @@ def motion_samples(family: Family, canvas: Canvas, settings: EditSettings) -> tu
     windows = training_windows(canvas.source.shape[1], longest, group)
     clips = [canvas.window(window.frames, group) for window in windows]
     masks = [_end_given(mask, window) if family.last_frame else mask for (_, mask, _), window in zip(clips, windows, strict=True)]
-    samples = [build(source, mask, caption(settings), boxes) for (source, _, boxes), mask in zip(clips, masks, strict=True)]
+    text = prompt_for(SOURCE, settings, canvas.captions)
+    samples = [build(source, mask, text, boxes) for (source, _, boxes), mask in zip(clips, masks, strict=True)]
     plain = [family.encode_sample(sample) for sample in samples]
     if not settings.training.recolour:
         return plain, []
@@ -118,9 +117,10 @@ def _end_given(edit_mask: torch.Tensor, window: Window) -> torch.Tensor:
 
 def appearance_samples(family: Family, canvas: Canvas, settings: EditSettings) -> list[EncodedSample]:
     """One sample for each edited later frame: a single frame (paper 3.3.2), or two latent frames (`appearance_after_first`)."""
-    text, group, how = caption(settings), family.geometry.group, settings.method.appearance_mask
+    group, how = family.geometry.group, settings.method.appearance_mask
 
     def sample(number: int, picture: torch.Tensor) -> Sample:
+        text = prompt_for(reference(number), settings, canvas.captions)
         if how != "after-first":
             return APPEARANCE[how](canvas.source[:, number], picture, canvas.edit_mask[number], text)
         source, mask, boxes = canvas.window((0, *[number] * group), group)
@@ -133,7 +133,8 @@ def _inference_sample(canvas: Canvas, window: Window, made: torch.Tensor, settin
     source, mask, boxes = canvas.window(window.frames, group)
     given = {place: made[:, frame] for place, frame in enumerate(window.frames[: window.known + 1]) if place}
     given |= {place: canvas.anchors[frame] for place, frame in enumerate(window.frames) if frame in canvas.anchors and place not in given}
-    return INFERENCE[settings.method.conditioning](source, canvas.first_frame, mask, caption(settings), given, boxes)
+    text = prompt_for(FIRST_FRAME, settings, canvas.captions)
+    return INFERENCE[settings.method.conditioning](source, canvas.first_frame, mask, text, given, boxes)
 
 
 def draw_clip(

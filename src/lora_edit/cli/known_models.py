@@ -69,7 +69,7 @@ def _weights(facts: ModelFacts, source: str) -> str:
 
 
 def _needs(facts: ModelFacts) -> str:
-    given = ["edited first frame", *(["edited last frame"] if facts.last_frame else []), *(["prompt"] if facts.text_length else [])]
+    given = ["edited first frame", *(["edited last frame"] if facts.last_frame else []), *(["prompt"] if facts.reads_prompts else [])]
     return ", ".join(given)
 
 

@@ -60,6 +60,11 @@ class ModelFacts:
     encoders_gb: float = 0.0
     upstream: str = ""
 
+    @property
+    def reads_prompts(self) -> bool:
+        """Has it a text encoder? Others ignore prompts, and nothing writes any for them."""
+        return self.text_length > 0
+
     def transformer_config(self) -> dict[str, Any]:
         """The transformer's configuration as this project ships it; empty when there is none to hold a checkpoint against."""
         if not self.config:

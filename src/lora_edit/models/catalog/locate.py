@@ -75,6 +75,14 @@ def preset_of(model: str, name: str = "standard", defaults: Preset | None = None
     return {room: own.get(room, {}) | named.get(room, {}) for room in {*own, *named}}
 
 
+def reads_prompts(model: str) -> bool:
+    """Does the model take a prompt? One that is not found takes none."""
+    try:
+        return locate(model)[0].reads_prompts
+    except ModelError:
+        return False
+
+
 def needs_last_frame(model: str) -> int | None:
     """The longest clip of a model that has to be shown the edited last frame too; None for all others and for one that is not found."""
     try:

@@ -1,0 +1,112 @@
+"""The prompt writes itself: the frames are described once, and the run keeps what was said (paper 3.1).
+
+Motion is trained with the caption of the source's first frame, each later edited frame with its own, and generation asks with that of
+the edited first frame. A prompt that a person gives takes the place of all of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from lora_edit.config import EditSettings
+from lora_edit.devices import compute_dtype, pick_device
+from lora_edit.errors import ModelError
+from lora_edit.inputs import Clip
+from lora_edit.models.catalog.locate import reads_prompts
+from lora_edit.models.florence import describe_frames, has_captioner
+from lora_edit.models.settings import CAPTIONER
+from lora_edit.reporting import Reporter
+from lora_edit.run import Run, content_hash, write_atomically
+
+SOURCE, FIRST_FRAME = "source", "first_frame"
+FILE = "captions.json"
+"""In the run folder: a picture's hash to its caption."""
+
+
+def reference(number: int) -> str:
+    """What the edited frame `number` is called here."""
+    return f"reference_{number}"
+
+
+def prompt_for(picture: str, settings: EditSettings, captions: Mapping[str, str]) -> str:
+    """[p*] + c, the paper's prompt (3.1), with the caption of the named picture; p* alone where there is none."""
+    return ", ".join(part for part in (settings.trigger, settings.prompt or captions.get(picture, "")) if part)
+
+
+def training_prompts(settings: EditSettings, clip: Clip) -> dict[str, str]:
+    """The prompts that the LoRA is trained with, by the names of the pictures they describe."""
+    return {name: prompt_for(name, settings, clip.captions) for name in (SOURCE, *map(reference, sorted(clip.references)))}
+
+
+def prompt_rows(settings: EditSettings, clip: Clip) -> list[tuple[str, str]]:
+    """The prompts by what they are for, for the report; none for a model that ignores them."""
+    if not reads_prompts(settings.model):
+        return []
+    prompts = {**training_prompts(settings, clip), "generation": prompt_for(FIRST_FRAME, settings, clip.captions)}
+    return [(f"prompt, {'training' if name == SOURCE else name.replace('_', ' ')}", text) for name, text in prompts.items()]
+
+
+def check_captioner(settings: EditSettings) -> None:
+    """Raise `ModelError` for a captioner of the person's choice that is not here; the usual one may be missing."""
+    chosen = settings.caption.model
+    if _wanted(settings) and chosen != CAPTIONER and not has_captioner(chosen):
+        raise ModelError(f"caption.model {chosen}: no Florence-2 of that name on this machine; download it or give its folder")
+
+
+def with_captions(clip: Clip, run: Run, settings: EditSettings, reporter: Reporter) -> Clip:
+    """The clip with captions of the pictures that a prompt describes: those that the run keeps, and new ones, which it keeps from now on.
+
+    Where the captioner is not here, that is kept too, and the prompt stays p* alone for all of the run: the LoRA is asked as it was
+    trained. Raises `ModelError` for a captioner of the person's choice that cannot be read.
+    """
+    if not _wanted(settings):
+        return clip
+    pictures = {SOURCE: clip.video.frames[0], FIRST_FRAME: clip.first_frame, **{reference(n): p for n, p in clip.references.items()}}
+    keys = {name: content_hash(picture) for name, picture in pictures.items()}
+    kept = _read(run)
+    fresh = {keys[name]: picture for name, picture in pictures.items() if keys[name] not in kept}
+    if fresh:
+        kept |= _describe(fresh, kept.get(keys[SOURCE]) == "", settings, reporter)
+        write_atomically(run.folder / FILE, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+    captions = {name: kept[key] for name, key in keys.items()}
+    run.update_manifest(captions=captions, captioner=settings.caption.model)
+    if fresh:
+        run.log(f"prompts: {prompt_for(SOURCE, settings, captions)} | edited: {prompt_for(FIRST_FRAME, settings, captions)}")
+    note = f"the edited first frame in words, for the model: {captions[FIRST_FRAME]} (--prompt TEXT replaces all captions)"
+    if not captions[SOURCE]:
+        note = (
+            f"the prompt is p* alone ({settings.trigger}): this run began without a captioner; `hf download {settings.caption.model}` "
+            "(up to 3.3 GB) writes the prompts of new runs, and --prompt TEXT takes yours"
+        )
+    reporter.note(note)
+    return replace(clip, captions=captions, notes=(*clip.notes, note))
+
+
+def _wanted(settings: EditSettings) -> bool:
+    return settings.caption.enabled and not settings.prompt and reads_prompts(settings.model)
+
+
+def _read(run: Run) -> dict[str, str]:
+    path = run.folder / FILE
+    found: dict[str, str] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return found
+
+
+def _describe(pictures: Mapping[str, torch.Tensor], without: bool, settings: EditSettings, reporter: Reporter) -> dict[str, str]:
+    """Captions by the same keys; empty ones where the run began `without`, or the usual captioner is not here."""
+    device, chosen = pick_device(), settings.caption.model
+    if not without:
+        try:
+            found = describe_frames(
+                list(pictures.values()), chosen, device, compute_dtype(device), lambda done, total: reporter.step("captions", done, total)
+            )
+            return dict(zip(pictures, found, strict=True))
+        except ModelError as error:
+            if chosen != CAPTIONER:
+                raise
+            reporter.note(str(error))
+    return dict.fromkeys(pictures, "")

@@ -1,0 +1,15 @@
+"""Settings of the models room."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+CAPTIONER = "florence-community/Florence-2-large"
+
+
+class CaptionSettings(BaseModel):
+    """Captions of the frames behind p* (paper 3.1), for models that read prompts; a prompt of your own takes their place."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    enabled: bool = Field(True, description="false leaves the prompt at p* alone")
+    model: str = Field(CAPTIONER, description="a downloaded Florence-2 in transformers' own layout: a Hub repository or a folder")
