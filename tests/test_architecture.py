@@ -15,6 +15,7 @@ from source_tree import PACKAGE, ROOT, dotted, nodes, parse, place, python_files
 WORDS = ("types", "errors")
 ROOMS = ("conditioning", "models", "loras", "training", "generation", "compositing", "evaluation", "video", "masks")
 ORDER = ("reporting", "inputs", "captions", "canvas", "samples", "forecast", "estimate", "results")
+EDITOR = ("models.editors", "models.picture_editor")
 SETTINGS = tuple(f"{room}.settings" for room in ROOMS)
 
 # room -> what of `lora_edit` it may import, itself aside. A name stands for all that is under it.
@@ -69,11 +70,13 @@ TABLE: dict[str, tuple[str, ...]] = {
         "training",
     ),
     "results": (*WORDS, "captions", "config", "run", "inputs", "evaluation", "video"),
+    "first_frame": (*WORDS, "compositing", "devices", "loras.header", "masks", *EDITOR, "reporting", "seeds", "video"),
     "pipeline": (*WORDS, *ROOMS, *ORDER, "config", "run", "devices", "seeds"),
     "studies": (*WORDS, *ROOMS, *ORDER, "config", "run", "devices", "seeds", "pipeline"),
     "cli": (
         *WORDS,
         "__version__",
+        "first_frame",
         "pipeline",
         "reporting",
         "config",

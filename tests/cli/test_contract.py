@@ -37,6 +37,18 @@ CONTRACT: dict[str, set[str]] = {
     "edit": RUN,
     "new": RUN,
     "mask": {"SOURCE", "--box", "--first-frame", "--point", "--not-point", "--object", "--output", "--overwrite"},
+    "edit-frame": {
+        "SOURCE",
+        "--instruction",
+        "--model",
+        "--mask",
+        "--box",
+        "--lora",
+        "--start",
+        "--seed",
+        "--output",
+        "--overwrite",
+    },
     "train": {"RUN"},
     "generate": {"RUN", "--output", "--seed", "--first-frame", "--lora", "--overwrite", "--json"},
     "preview": REGION | {"--output", "--overwrite"},
@@ -47,8 +59,10 @@ CONTRACT: dict[str, set[str]] = {
     "export": {"RUN", "--format", "--output", "--overwrite"},
 }
 REQUIRED = {("edit", "--output"), ("mask", "SOURCE"), ("mask", "--output"), ("train", "RUN"), ("generate", "RUN"), ("preview", "--output"),
-            ("evaluate", "RESULT"), ("evaluate", "--source"), ("import", "FILE"), ("export", "RUN"), ("export", "--output")}  # fmt: skip
+            ("evaluate", "RESULT"), ("evaluate", "--source"), ("import", "FILE"), ("export", "RUN"), ("export", "--output"),
+            ("edit-frame", "SOURCE"), ("edit-frame", "--instruction"), ("edit-frame", "--output")}  # fmt: skip
 
+FRAME = ["edit-frame", "clip.mp4", "--instruction", "a red coat", "--output", "first.png"]
 EDIT = ["edit", "clip.mp4", "--first-frame", "first.png", "--box", "1,2,30,40", "--output", "out.mp4"]
 
 
@@ -217,6 +231,16 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
         (["mask", "clip.mp4", "--output", "m"], "--box"),
         (["mask", "clip.mp4", "--point", "1,1", "--output", "m"], "segmentation is not in this version"),
         (["evaluate", "r.mp4", "--source", "s.mp4"], "r.mp4"),
+        ([*FRAME, "--model", "photoshop"], "this version has qwen-image-edit, flux-kontext, flux-fill"),
+        (FRAME, "Qwen/Qwen-Image-Edit is not on this machine; get it with `hf download Qwen/Qwen-Image-Edit` (about 58 GB; Apache-2.0)"),
+        ([*FRAME, "--model", "flux-kontext"], "not for commercial use"),
+        ([*FRAME, "--model", "flux-fill@nowhere"], "nowhere is not on this machine"),
+        ([*FRAME, "--model", "flux-fill@"], "no such editor"),
+        ([*FRAME[:3], " ", *FRAME[4:]], "--instruction is empty"),
+        ([*FRAME[:-1], "out.jpg"], "end the name in .png"),
+        ([*FRAME, "--box", "1,2,3"], "write X,Y,W,H"),
+        ([*FRAME, "--box", "1,2,3,4", "--mask", "m.png"], "both --mask and --box"),
+        ([*FRAME[:2], *FRAME[4:]], "--instruction"),
         (["evaluate", "r.mp4", "--source", "s.mp4", "--metrics", "fvd"], "fvd is not in this version; choose from region_psnr"),
         (["evaluate", "r.mp4", "--source", "s.mp4", "--metrics", "clip_score"], "--first-frame"),
         (["study", "x" * 5, "--output", "s"], "this version"),

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lora_edit.cli import editing, inspecting, masking, studying
+from lora_edit.cli import editing, framing, inspecting, masking, studying
 from lora_edit.cli.failures import Verbs
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ def lora_edit(
 
 app.command("edit")(editing.edit)
 app.command("mask")(masking.mask)
+app.command("edit-frame")(framing.edit_frame)
 app.command("new")(editing.new)
 app.command("train")(editing.train)
 app.command("generate")(editing.generate)

@@ -1,0 +1,69 @@
+"""The verb that edits the first frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lora_edit.cli.failures import Session
+from lora_edit.cli.options import LORA, RESULT, Overwrite, parse_boxes, parse_loras, takes
+from lora_edit.cli.progress import reporting
+
+WHERE = "Where to edit (at most one; the rest stays the source's, pixel by pixel)"
+EDITOR_NAMES = "qwen-image-edit, flux-kontext, flux-fill"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameOptions:
+    """Options of `edit-frame`."""
+
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The clip: a video, a folder of images or a GIF.", show_default=False)]
+    instruction: Annotated[
+        str, typer.Option("--instruction", metavar="TEXT", help="What to change; for flux-fill, what is to be seen in the mask.")
+    ]
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME", help=f"{EDITOR_NAMES}, or NAME@FOLDER. Licences: docs/first-frame.md.")
+    ] = "qwen-image-edit"
+    mask: Annotated[
+        Path | None, typer.Option("--mask", metavar="PATH", help="White = edit: an image, or the clip's mask.", rich_help_panel=WHERE)
+    ] = None
+    box: Annotated[
+        list[str], typer.Option("--box", metavar="X,Y,W,H", help="Rectangle in source pixels; repeatable.", rich_help_panel=WHERE)
+    ] = field(default_factory=list)
+    lora: Annotated[
+        list[str], typer.Option("--lora", metavar=LORA, help="A LoRA for the editor, such as ACE++'s for flux-fill; repeatable.")
+    ] = field(default_factory=list)
+    start: Annotated[int, typer.Option("--start", metavar="S", help="The frame to edit, from 0.", min=0)] = 0
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Same seed, same picture.", min=0)] = 0
+    output: Annotated[Path, typer.Option("--output", metavar="IMAGE", help="A .png file.", rich_help_panel=RESULT)]
+    overwrite: Overwrite = False
+
+
+@takes(FrameOptions)
+def edit_frame(session: Session, options: FrameOptions) -> None:
+    """Edit the first frame by instruction, for `edit --first-frame`. Prints the picture's path. Any other image tool will do as well."""
+    boxes = parse_boxes(options.box)
+    loras = parse_loras(options.lora)
+    with reporting() as reporter:
+        from lora_edit.first_frame import FrameEdit, edit_first_frame
+        from lora_edit.masks.boxes import KeyedBox
+        from lora_edit.types import Box
+
+        keyed = [KeyedBox(Box(b["x"], b["y"], b["width"], b["height"]), int(b["frame"]) if "frame" in b else None) for b in boxes]
+        wanted = FrameEdit(
+            source=options.source,
+            instruction=options.instruction,
+            output=options.output,
+            model=options.model,
+            mask=options.mask,
+            boxes=keyed,
+            start=options.start,
+            loras=loras,
+            seed=options.seed,
+            overwrite=options.overwrite,
+        )
+        path = edit_first_frame(wanted, reporter)
+    typer.echo(path)

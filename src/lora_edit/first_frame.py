@@ -1,0 +1,113 @@
+"""The edited first frame, made by a picture editor: taken from the clip without loss, edited, and brought back to the clip's pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lora_edit.compositing.blend import composite_frame
+from lora_edit.compositing.color import match_colour
+from lora_edit.compositing.settings import CompositingSettings
+from lora_edit.devices import compute_dtype, pick_device
+from lora_edit.errors import InputError, MaskError, VideoError
+from lora_edit.loras.header import read_header
+from lora_edit.masks.boxes import KeyedBox, mask_from_boxes
+from lora_edit.masks.check import check_first_frame
+from lora_edit.masks.files import read_mask
+from lora_edit.masks.shapes import feather_frame
+from lora_edit.models.editors import find_editor
+from lora_edit.models.picture_editor import edit_picture, load_editor
+from lora_edit.reporting import Reporter
+from lora_edit.seeds import named_generator
+from lora_edit.types import EditMask, Size, Video
+from lora_edit.video.read import read_video
+from lora_edit.video.resize import resize_frames
+from lora_edit.video.settings import VideoSettings
+from lora_edit.video.sheet import save_image
+
+
+@dataclass(frozen=True)
+class FrameEdit:
+    """What a person asks for: frame `start` of `source`, edited as told, inside the mask or the boxes where these are given."""
+
+    source: Path
+    instruction: str
+    output: Path
+    model: str
+    mask: Path | None = None
+    boxes: Sequence[KeyedBox] = ()
+    start: int = 0
+    loras: Sequence[tuple[Path, float]] = ()
+    seed: int = 0
+    overwrite: bool = False
+
+
+def edit_first_frame(wanted: FrameEdit, reporter: Reporter) -> Path:
+    """Write the edited frame as PNG at the clip's size; returns its path.
+
+    Outside a given mask every pixel is the source's. Everything is checked before the editor is read. Raises `InputError` kin.
+    """
+    _check(wanted)
+    editor, folder = find_editor(wanted.model)
+    if editor.paints and not (wanted.mask or wanted.boxes):
+        raise MaskError(f"{editor.name} paints where a mask is white; give --box X,Y,W,H or --mask IMAGE, or choose another --model")
+    for file, _ in wanted.loras:
+        read_header(file)
+    video = read_video(wanted.source, VideoSettings(start=wanted.start, frames=1))
+    region = _region(wanted, video)
+    for note in (f"{editor.name} ({editor.repo}): {editor.terms}", *(region.notes if region else ())):
+        reporter.note(note)
+    source, hole = video.frames[0], None if region is None else region.frames[0]
+    device = pick_device()
+    pipeline = load_editor(editor, folder, wanted.loras, device, compute_dtype(device))
+    made = edit_picture(
+        pipeline,
+        editor,
+        source,
+        wanted.instruction,
+        hole,
+        named_generator(wanted.seed, "edit-frame"),
+        lambda done, total: reporter.step("edit-frame", done, total),
+    )
+    edited, notes = bring_back(source, made, hole)
+    for note in notes:
+        reporter.note(note)
+    save_image(wanted.output, edited)
+    return wanted.output
+
+
+def bring_back(source: torch.Tensor, made: torch.Tensor, hole: torch.Tensor | None) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """The editor's picture `[h, w, 3]` at the size of `source` `[H, W, 3]`, all uint8, and remarks on what it changed.
+
+    With a `hole` `[H, W]` bool, colours are matched where the answer is known, and outside the hole the source's pixels return.
+    """
+    edited = resize_frames(made[None], Size(source.shape[0], source.shape[1]))
+    if hole is None:
+        return edited[0], ("the whole picture is the editor's; give --box or --mask to keep the source's pixels around the edit",)
+    edited = match_colour(edited, source[None], ~hole[None])
+    notes = check_first_frame(source, edited[0], hole)
+    radius = round(CompositingSettings().feather * min(source.shape[:2]))
+    return composite_frame(source, edited[0], feather_frame(hole, radius)), notes
+
+
+def _check(wanted: FrameEdit) -> None:
+    if not wanted.instruction.strip():
+        raise InputError('--instruction is empty; say what to change, for instance --instruction "make the coat red"')
+    if wanted.mask and wanted.boxes:
+        raise MaskError("both --mask and --box are given; give one of them")
+    if wanted.output.suffix.lower() != ".png":
+        raise VideoError(f"{wanted.output}: the frame is written without loss; end the name in .png")
+    if wanted.output.exists() and (not wanted.output.is_file() or not wanted.overwrite):
+        raise VideoError(f"{wanted.output}: exists; give another --output, or --overwrite to replace a picture")
+    for path in (wanted.source, wanted.mask):
+        if path is not None and path.exists() and wanted.output.exists() and wanted.output.samefile(path):
+            raise VideoError(f"{wanted.output}: is part of the input; choose another --output")
+
+
+def _region(wanted: FrameEdit, video: Video) -> EditMask | None:
+    if wanted.mask is not None:
+        return read_mask(wanted.mask, 1, video.size, wanted.start)
+    return mask_from_boxes(list(wanted.boxes), 1, video.size) if wanted.boxes else None
