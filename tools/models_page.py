@@ -39,14 +39,9 @@ estimated, but for the embedded model's.
 TAIL = """
 ## Where weights come from
 
-`--model` takes one of the names above, a folder in diffusers' layout, a Hub repository, or `NAME@FOLDER`: that model, from there. Several
-models share one shape (both sizes of Wan2.1-I2V, and Fun 14B); a folder that could be any of them asks for `NAME@FOLDER`. What a folder
-holds is read from its `config.json` files and compared with the configuration kept here (`src/lora_edit/models/catalog/configs/`);
-another family or another shape is refused in one line, before any weights are read. A repository that is not on this machine is
-downloaded by the Hub's library, unless `HF_HUB_OFFLINE=1`.
-
-The Fun models are published as single files in Wan's own layout, which this version does not read; diffusers'
-`scripts/convert_wan_to_diffusers.py` makes folders of Wan's files.
+`--model` takes one of the names above, a Hub repository, or `NAME@PLACE`: that model, from a folder, a single file or a repository. A
+folder or file alone will do where its shape fits one model only. [loading.md](loading.md) says which files are read, how to use ComfyUI's,
+how to download a model, and what is checked first.
 
 ## One by one
 

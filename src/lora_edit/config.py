@@ -56,7 +56,7 @@ class EditSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     input: InputSettings
-    model: str = Field("tiny", description="a name from `lora-edit models`, a folder, a Hub id, or NAME@FOLDER")
+    model: str = Field("tiny", description="a name from `lora-edit models`, a folder, a file, a Hub id, or NAME@PLACE (docs/loading.md)")
     prompt: str = Field("", description="what the edited clip shows; models without a text encoder ignore it")
     trigger: str = Field("p3rs0n", description="p*, put before the caption (paper 3.1)")
     seed: int = Field(0, ge=0, le=2**63 - 1)

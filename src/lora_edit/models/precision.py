@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lora_edit.models.gguf_file import is_packed
+
 
 def kept_in_fp32(transformer: nn.Module, name: str) -> bool:
     """Does a parameter's or buffer's dotted name fall under the class's list?"""
@@ -20,6 +22,8 @@ def kept_in_fp32(transformer: nn.Module, name: str) -> bool:
 def settle(transformer: Any, dtype: torch.dtype) -> nn.Module:
     """The transformer, frozen, with its parameters in `dtype` but those that belong in float32, and an exact rotary table."""
     for name, parameter in transformer.named_parameters():
+        if is_packed(parameter):
+            continue
         parameter.requires_grad_(False)
         parameter.data = parameter.data.to(torch.float32 if kept_in_fp32(transformer, name) else dtype)
     rope = transformer.rope

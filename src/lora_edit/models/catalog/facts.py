@@ -35,7 +35,9 @@ class ModelFacts:
     the settings' defaults. `repo` is the Hub repository and `layout` how it stores weights; `download_gb` is approximate. `config` names
     the JSON file with the transformer's configuration, in `configs/` or anywhere (absolute path), that a checkpoint has to match. `parts`
     are the subfolders that hold transformers: one, or the high-noise and the low-noise expert that meet at time `boundary`. `last_frame`:
-    the model is shown the last frame beside the first. `upstream` is where these facts come from.
+    the model is shown the last frame beside the first. `companions` names the configurations of the other parts, for models whose single
+    files are read too, and `companions_repo` a Hub repository that has these parts where `repo` has not. `upstream` is where these facts
+    come from.
     """
 
     name: str
@@ -54,14 +56,22 @@ class ModelFacts:
     image_encoder: bool = False
     last_frame: bool = False
     boundary: float | None = None
+    companions: str = ""
+    companions_repo: str = ""
     upstream: str = ""
 
     def transformer_config(self) -> dict[str, Any]:
         """The transformer's configuration as this project ships it; empty when there is none to hold a checkpoint against."""
-        if not self.config:
-            return {}
-        found: dict[str, Any] = json.loads((CONFIGS / self.config).read_text("utf-8"))
-        return found
+        return _read(self.config)
+
+    def companion_configs(self) -> dict[str, dict[str, Any]]:
+        """The configurations of autoencoder and encoders, by part; empty when single files of this model are not read."""
+        return _read(self.companions)
+
+
+def _read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((CONFIGS / name).read_text("utf-8")) if name else {}
+    return found
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
