@@ -6,6 +6,7 @@ import fnmatch
 import json
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from lora_edit.models.catalog.download import fetch, plan, state
 from lora_edit.models.catalog.facts import ModelFacts
 from lora_edit.models.catalog.hub import cache_folder, repository_folder
 from lora_edit.models.catalog.locate import weights_at
+from lora_edit.models.catalog.places import needed_parts
 from single_files import save_comfyui, save_original
 from tiny_wan import WANS, save_tiny
 
@@ -232,6 +234,30 @@ def test_nobody_is_asked_where_nobody_is(i2v: ModelFacts, hub: Hub) -> None:
     assert outcome.exit_code == 2 and hub.asked == []
     line = outcome.stderr.strip()
     assert "\n" not in line and "get it with `lora-edit models --download wan2.1-i2v-480p`" in line and "Apache-2.0" in line
+
+
+def test_further_parts_are_part_of_a_model(i2v: ModelFacts, hub: Hub) -> None:
+    """A second encoder and its tokenizer, which other families have; a model without words has none of either."""
+    more = replace(i2v, other_parts=("text_encoder_2", "tokenizer_2"))
+    for part in ("text_encoder", "tokenizer"):
+        shutil.copytree(hub.folder / SHARED / part, hub.folder / SHARED / f"{part}_2")
+    fetch(more, SHARED)
+    assert state(more, SHARED) == "downloaded" and weights_at(more, SHARED) is not None
+    assert (repository_folder(SHARED) / "snapshots" / "abc" / "tokenizer_2" / "tokenizer.json").is_file()
+    assert not {"text_encoder", "tokenizer"} & set(needed_parts(replace(i2v, text_length=0)))
+
+
+def test_a_whole_snapshot_is_taken_before_a_newer_half(i2v: ModelFacts, hub: Hub) -> None:
+    """When a repository has moved on and its new version is not here yet; of whole ones the one that `main` was last."""
+    fetch(i2v, SHARED)
+    home = repository_folder(SHARED)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("def", "utf-8")
+    (home / "snapshots" / "def" / "transformer").mkdir(parents=True)
+    shutil.copy(home / "snapshots" / "abc" / "transformer" / "config.json", home / "snapshots" / "def" / "transformer")
+    assert weights_at(i2v, SHARED) == home / "snapshots" / "abc"
+    shutil.copytree(home / "snapshots" / "abc", home / "snapshots" / "def", dirs_exist_ok=True)
+    assert weights_at(i2v, SHARED) == home / "snapshots" / "def"
 
 
 def test_a_repository_without_the_files_is_refused(i2v: ModelFacts, hub: Hub) -> None:

@@ -8,11 +8,18 @@ from typing import Any
 import pytest
 import torch
 
+from lora_edit import pipeline
+from lora_edit.config import resolve
 from lora_edit.errors import ModelError
-from lora_edit.models.gguf_file import is_packed
+from lora_edit.models.catalog import locate
 from lora_edit.models.loading import build_wan, load_components
+from lora_edit.models.precision import is_packed
+from lora_edit.reporting import Silent
 from lora_edit.training.lora import add_lora
 from lora_edit.training.settings import LoraSettings
+from lora_edit.video.lossless import save_frames
+from lora_edit.video.read import read_video
+from lora_edit.video.sheet import save_image
 from single_files import original_transformer, save_comfyui
 from tiny_wan import WANS
 
@@ -82,6 +89,7 @@ def test_a_gguf_file_answers_as_its_weights_are_worth(tmp_path: Path) -> None:
     assert sum(is_packed(parameter) for parameter in own.parameters()) >= 10
     assert not is_packed(own.patch_embedding.weight) and own.patch_embedding.weight.shape == exact.patch_embedding.weight.shape
     assert not is_packed(own.blocks[0].scale_shift_table)
+    assert own.condition_embedder.time_embedder.linear_1.weight.dtype == torch.float32, "belongs in float32"
     given = answer(exact)
     with torch.no_grad():
         for name, parameter in zip(original_transformer(exact), exact.parameters(), strict=True):
@@ -96,6 +104,30 @@ def test_a_gguf_file_answers_as_its_weights_are_worth(tmp_path: Path) -> None:
             parameter.add_(0.05)
     assert all(parameter.dtype == torch.float32 for parameter in parameters.values())
     assert not torch.equal(answer(own), before) and family.fingerprint()
+
+
+@pytest.mark.usefixtures("wide")
+def test_a_run_trained_on_exact_weights_generates_from_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its LoRA as it is; both results in the run."""
+    facts, parts, (file,) = save_comfyui(WANS["wan2.1-i2v-480p"], tmp_path / "models")
+    monkeypatch.setattr(locate, "KNOWN", (facts,))
+    packed = file.with_suffix(".gguf")
+    write_gguf(original_transformer(parts.transformers[0]), packed)
+    frames = torch.randint(0, 256, (5, 32, 48, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    save_frames(tmp_path / "clip", frames)
+    save_image(tmp_path / "first.png", 255 - frames[0])
+    given = {
+        "source": str(tmp_path / "clip"),
+        "first_frame": str(tmp_path / "first.png"),
+        "boxes": [{"x": 8, "y": 8, "width": 16, "height": 16}],
+    }
+    quick = ("training.motion_steps=2", "lora.rank=2", "generation.steps=2", "video.codec=ffv1", "compositing.enabled=false")
+    settings = resolve({"input": given, "model": f"{facts.name}@{file}"}, quick)
+    exact = pipeline.edit(settings, tmp_path / "out.mkv", tmp_path / "run", Silent())
+    other = pipeline.generate(tmp_path / "run", Silent(), tmp_path / "other.mkv", model=f"{facts.name}@{packed}")
+    assert other.seconds["train"] == exact.seconds["train"], "nothing is trained again"
+    a, b = (read_video(result.output).frames.float() for result in (exact, other))
+    assert not torch.equal(a, b) and (a - b).abs().mean() < 2
 
 
 @pytest.mark.usefixtures("wide")

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lora_edit.errors import ModelError
+from lora_edit.models.precision import is_packed, kept_in_fp32
 from lora_edit.models.single_file import empty
 from lora_edit.models.wan_keys import model_prefix, transformer_names
 
@@ -17,11 +18,12 @@ def load_gguf(kind: Any, config: dict[str, Any], config_file: Path, file: Path, 
     """A transformer of diffusers' class `kind`, computing in `dtype`. Raises `ModelError` when the file holds another model.
 
     Two faults of diffusers' reader are made good: it forgets that GGUF keeps four dimensions at most, so the patch embedding's five come
-    flattened (city96's files note them as `orig_shape`), and it leaves weights packed that are not a linear layer's.
+    flattened (city96's files note them as `orig_shape`), and it leaves weights packed that are not a linear layer's. Layers that belong in
+    float32 are multiplied out too.
     """
     from diffusers import GGUFQuantizationConfig
     from diffusers.models.model_loading_utils import load_gguf_checkpoint
-    from diffusers.quantizers.gguf.utils import GGUFParameter, dequantize_gguf_tensor
+    from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
 
     outline = empty(lambda: kind.from_config(config))
     wanted = {name: tuple(parameter.shape) for name, parameter in outline.named_parameters()}
@@ -34,8 +36,8 @@ def load_gguf(kind: Any, config: dict[str, Any], config_file: Path, file: Path, 
     ready: dict[str, torch.Tensor] = {}
     for key, value in packed.items():
         (name,) = transformer_names(key.removeprefix(prefix))
-        packed_linear = isinstance(value, GGUFParameter) and name in linear
-        exact = value if packed_linear or not isinstance(value, GGUFParameter) else dequantize_gguf_tensor(value).as_subclass(torch.Tensor)
+        packed_linear = is_packed(value) and name in linear and not kept_in_fp32(outline, name)
+        exact = dequantize_gguf_tensor(value).as_subclass(torch.Tensor) if is_packed(value) and not packed_linear else value
         size = tuple(value.quant_shape) if packed_linear else tuple(exact.shape)
         if name not in wanted or exact.numel() == 0 or _count(size) != _count(wanted[name]):
             found = f"{key} is {list(size)} instead of {list(wanted[name])}" if name in wanted else f"{key} is unknown"
@@ -53,8 +55,3 @@ def load_gguf(kind: Any, config: dict[str, Any], config_file: Path, file: Path, 
 
 def _count(shape: tuple[int, ...]) -> int:
     return int(torch.Size(shape).numel())
-
-
-def is_packed(parameter: torch.Tensor) -> bool:
-    """Is this a weight in GGUF's own storage, whose number format has to be left alone?"""
-    return hasattr(parameter, "quant_type")

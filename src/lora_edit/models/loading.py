@@ -99,7 +99,7 @@ def load_components(facts: ModelFacts, source: str, device: torch.device, dtype:
     read straight to it. Raises `ModelError` with what to do.
     """
     places = survey(facts, source)
-    check_memory(facts, places, dtype.itemsize)
+    check_memory(facts, places, {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}[dtype])
     with reading(facts, source):
         transformers = tuple(_transformer(facts, places[part], dtype) for part in facts.parts)
         vae, text_encoder = _vae(facts, places["vae"]), _text_encoder(facts, places["text_encoder"], dtype)

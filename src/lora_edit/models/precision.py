@@ -10,13 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from lora_edit.models.gguf_file import is_packed
-
 
 def kept_in_fp32(transformer: nn.Module, name: str) -> bool:
     """Does a parameter's or buffer's dotted name fall under the class's list?"""
     kept = getattr(transformer, "_keep_in_fp32_modules", None) or ()
     return any(part in kept for part in name.split("."))
+
+
+def is_packed(parameter: torch.Tensor) -> bool:
+    """Is this a weight in GGUF's own storage, whose number format has to be left alone?"""
+    return hasattr(parameter, "quant_type")
 
 
 def settle(transformer: Any, dtype: torch.dtype) -> nn.Module:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from lora_edit.errors import ModelError
 from lora_edit.models.catalog.facts import ModelFacts, differences
-from lora_edit.models.catalog.headers import Header, read_config, read_header
+from lora_edit.models.catalog.headers import read_config, read_header
 from lora_edit.models.catalog.hub import downloaded_bytes, is_repository
 from lora_edit.models.catalog.places import GGUF, Found, Place, find, misfit, needed_parts, part_config
 
@@ -52,13 +53,13 @@ def _check_configs(facts: ModelFacts, source: str, found: Found) -> None:
 
 def _check_files(facts: ModelFacts, place: Place) -> None:
     """Every file is whole; a single file is the part it is taken for."""
-    if place.part == "tokenizer" and place.files[0].suffix != ".safetensors":
+    if place.part.startswith("tokenizer"):
         return
     if place.files[0].suffix == GGUF:
         return check_gguf(place.files[0])
     headers = [read_header(file) for file in place.files]
     wanted = part_config(facts, place.part)
-    if place.folder is not None or place.part == "tokenizer":
+    if place.folder is not None:
         return
     if not wanted:
         raise ModelError(f"{place.files[0]}: single files of {facts.name} are not read; give a folder in diffusers' layout")
@@ -110,30 +111,33 @@ def _lacking(facts: ModelFacts, source: str, found: Found) -> str:
         return f"{facts.name}: {source} is downloaded in part and lacks {gone}; {download} goes on"
     if any(part in facts.parts for part in found.lacking):
         return f"{source}: lacks {gone} of {facts.name}; give the folder{' or file' if facts.companions else ''} that has it"
-    remedies = [USUAL[part] for part in found.lacking] if facts.companions else []
+    remedies = [USUAL[part] for part in found.lacking if part in USUAL] if facts.companions else []
     if facts.companions_repo or facts.repo:
         remedies.append(f"get the rest with {download}")
     return f"{source}: lacks {gone} of {facts.name}; {', or '.join(filter(None, (', '.join(remedies[:-1]), *remedies[-1:])))}"
 
 
-def check_memory(facts: ModelFacts, places: dict[str, Place], itemsize: int) -> None:
-    """Raise `ModelError` when main memory cannot hold the parts at `itemsize` bytes per number (autoencoder and image encoder at 4)."""
+def check_memory(facts: ModelFacts, places: dict[str, Place], dtype: str) -> None:
+    """Raise `ModelError` when main memory cannot hold what has to be converted to `dtype` (safetensors' name, such as BF16).
+
+    Autoencoder and image encoder work in float32. What a file holds in the right format already is mapped from it and needs no room.
+    """
     free = free_memory()
-    needed = sum(_bytes_held(place, itemsize) for place in places.values())
+    needed = sum(_bytes_held(place, "F32" if place.part in ("vae", "image_encoder") else dtype) for place in places.values())
     if free is not None and needed > free:
         raise ModelError(
             f"{facts.name}: takes {needed / 1e9:.1f} GB of main memory to load and {free / 1e9:.1f} GB are free; close other programs, add "
-            "swap space, or choose a smaller model (`lora-edit models`)"
+            f"swap space, give files in {dtype}, or choose a smaller model (`lora-edit models`)"
         )
 
 
-def _bytes_held(place: Place, itemsize: int) -> int:
-    if place.part == "tokenizer":
+def _bytes_held(place: Place, dtype: str) -> int:
+    if place.part.startswith("tokenizer") or place.files[0].suffix == GGUF:
         return 0
-    if place.files[0].suffix == GGUF:
-        return place.files[0].stat().st_size
-    headers: list[Header] = [read_header(file) for file in place.files]
-    return sum(header.elements for header in headers) * (4 if place.part in ("vae", "image_encoder") else itemsize)
+    headers = [read_header(file) for file in place.files]
+    floats = [(header.shapes[key], kind) for header in headers for key, kind in header.dtypes.items() if kind.startswith(("F", "BF"))]
+    numbers = sum(prod(shape) for shape, kind in floats if kind != dtype)
+    return numbers * (4 if dtype == "F32" else 2)
 
 
 def free_memory() -> int | None:

@@ -6,7 +6,7 @@ Nothing is downloaded but by `fetch`, which the command calls when a person has 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,9 +63,10 @@ def plan(facts: ModelFacts, source: str) -> list[Wanted]:
     return [Wanted(source, ORIGINAL), Wanted(facts.companions_repo, _patterns(companions))]
 
 
-def _patterns(parts: Iterator[str] | tuple[str, ...] | list[str] | dict[str, str]) -> tuple[str, ...]:
-    endings = {"tokenizer": ("*",)}
-    return tuple(f"{part}/{ending}" for part in parts for ending in endings.get(part, ("*.json", "*.safetensors")))
+def _patterns(parts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(
+        f"{part}/{ending}" for part in parts for ending in (("*",) if part.startswith("tokenizer") else ("*.json", "*.safetensors"))
+    )
 
 
 def terms(facts: ModelFacts, source: str) -> str:

@@ -35,9 +35,9 @@ class ModelFacts:
     the settings' defaults. `repo` is the Hub repository and `layout` how it stores weights; `download_gb` is approximate. `config` names
     the JSON file with the transformer's configuration, in `configs/` or anywhere (absolute path), that a checkpoint has to match. `parts`
     are the subfolders that hold transformers: one, or the high-noise and the low-noise expert that meet at time `boundary`. `last_frame`:
-    the model is shown the last frame beside the first. `companions` names the configurations of the other parts, for models whose single
-    files are read too, and `companions_repo` a Hub repository that has these parts where `repo` has not. `upstream` is where these facts
-    come from.
+    the model is shown the last frame beside the first. `other_parts` are further subfolders that it needs, beside autoencoder, text
+    encoder, tokenizer and image encoder. `companions` names the configurations of these, for models whose single files are read too, and
+    `companions_repo` a Hub repository that has them where `repo` has not. `upstream` is where these facts come from.
     """
 
     name: str
@@ -56,6 +56,7 @@ class ModelFacts:
     image_encoder: bool = False
     last_frame: bool = False
     boundary: float | None = None
+    other_parts: tuple[str, ...] = ()
     companions: str = ""
     companions_repo: str = ""
     upstream: str = ""

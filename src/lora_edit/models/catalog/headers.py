@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,6 @@ class Header:
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]
     metadata: dict[str, str]
-
-    @property
-    def elements(self) -> int:
-        """How many numbers the file holds."""
-        return sum(prod(shape) for shape in self.shapes.values())
 
 
 def is_pickle(path: Path) -> bool:

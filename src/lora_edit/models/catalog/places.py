@@ -6,6 +6,7 @@ the subfolders of ComfyUI's `models`. What is not there is taken from the Hub re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,10 @@ SPIECE = "spiece_model"
 PICKLED = {"vae": "vae", "text_encoder": "t5", "image_encoder": "clip"}
 """What the originals' pickles have in their names."""
 
+HALVES = ("high", "low")
+"""What the files of two experts have in their names, in the order of their parts."""
+_HALF = re.compile(r"(?<![A-Za-z])(high|HIGH|High|low|LOW|Low)(?=noise|NOISE|Noise|[^A-Za-z]|$)")
+
 GGUF = ".gguf"
 LEVELS_UP = 2
 """How far above a given file the rest is looked for: ComfyUI's users sort models into subfolders."""
@@ -57,7 +62,8 @@ class Found:
 
 def needed_parts(facts: ModelFacts) -> tuple[str, ...]:
     """All parts of a model: its transformers and their companions."""
-    return (*facts.parts, "vae", "text_encoder", "tokenizer", *(("image_encoder",) if facts.image_encoder else ()))
+    text = ("text_encoder", "tokenizer") if facts.text_length else ()
+    return (*facts.parts, "vae", *text, *(("image_encoder",) if facts.image_encoder else ()), *facts.other_parts)
 
 
 def part_config(facts: ModelFacts, part: str) -> dict[str, Any]:
@@ -90,7 +96,7 @@ def _find(facts: ModelFacts, given: dict[str, Place], own: list[Path], roots: li
     found = Found(dict(given))
     for part in needed_parts(facts):
         for root in () if part in given else own if part in facts.parts else roots:
-            place = _tokenizer(root, found) if part == "tokenizer" else _in_root(facts, part, root)
+            place = _tokenizer(part, root, found) if part.startswith("tokenizer") else _in_root(facts, part, root)
             if isinstance(place, Place):
                 found.places[part] = place
                 found.lacking.pop(part, None)
@@ -107,21 +113,24 @@ def _given(facts: ModelFacts, file: Path) -> dict[str, Place]:
     if len(facts.parts) == 1:
         return {facts.parts[0]: _place(facts.parts[0], file)}
     pair = {}
-    for part, own, other in zip(facts.parts, ("high", "low"), ("low", "high"), strict=True):
-        name = file.name if own in file.name.lower() else _swapped(file.name, other, own)
-        if name is None or not (file.parent / name).is_file():
+    for part, half in zip(facts.parts, HALVES, strict=True):
+        own = file.with_name(_named_after(half, file.name))
+        if not _HALF.search(file.name) or not own.is_file():
             raise ModelError(
-                f"{file}: {facts.name} needs two files; give the one with `high` or `low` in its name, the other called alike beside it"
+                f"{file}: {facts.name} needs two files; give the one with `high` or `low` in its name, the other called alike beside it, "
+                "or the folder of both"
             )
-        pair[part] = _place(part, file.parent / name)
+        pair[part] = _place(part, own)
     return pair
 
 
-def _swapped(name: str, old: str, new: str) -> str | None:
-    for style in (str.lower, str.upper, str.title):
-        if style(old) in name:
-            return name.replace(style(old), style(new))
-    return None
+def _named_after(half: str, name: str) -> str:
+    """The file's name with its `high` or `low` replaced, in the same case."""
+
+    def written(found: re.Match[str]) -> str:
+        return half.upper() if found[0].isupper() else half.title() if found[0].istitle() else half
+
+    return _HALF.sub(written, name)
 
 
 def _place(part: str, file: Path, folder: Path | None = None) -> Place:
@@ -156,7 +165,8 @@ def _in_root(facts: ModelFacts, part: str, root: Path) -> Place | str:
 
 def _in_folder(part: str, folder: Path) -> Place | str:
     """A part in diffusers' layout: whole, or what of it is missing."""
-    index = next(iter(sorted(folder.glob(f"*{INDEX}"))), None)
+    # A variant's index, such as fp16's, has a longer name.
+    index = min(folder.glob(f"*{INDEX}"), key=lambda each: len(each.name), default=None)
     files = index_files(index) if index else tuple(sorted(folder.glob("*.safetensors")))
     gone = missing(files)
     if gone:
@@ -179,10 +189,11 @@ def _candidates(facts: ModelFacts, part: str, root: Path) -> Iterator[Path]:
     files = list(_files(root, part))
     indices = [file for file in files if file.name.endswith(INDEX)]
     listed = {shard for index in indices for shard in index_files(index)}
-    half = "" if len(facts.parts) == 1 or part not in facts.parts else ("high", "low")[facts.parts.index(part)]
+    half = HALVES[facts.parts.index(part)] if len(facts.parts) > 1 and part in facts.parts else None
     for file in files:
         whole = file in indices or (file.suffix == ".safetensors" and file not in listed)
-        if whole and half in str(file.relative_to(root)).lower():
+        named = _HALF.findall(str(file.relative_to(root)))
+        if whole and (half is None or (named and named[-1].lower() == half)):
             yield file
 
 
@@ -193,12 +204,12 @@ def _files(root: Path, part: str) -> Iterator[Path]:
         yield from sorted(file for file in (root / name).rglob("*") if file.is_file())
 
 
-def _tokenizer(root: Path, found: Found) -> Place | str:
-    for name in TOKENIZERS:
-        for file in ("tokenizer.json", "spiece.model"):
+def _tokenizer(part: str, root: Path, found: Found) -> Place | str:
+    for name in TOKENIZERS if part == "tokenizer" else (part,):
+        for file in ("tokenizer.json", "vocab.json", "spiece.model"):
             if (root / name / file).is_file():
-                return Place("tokenizer", (root / name / file,), root / name if file == "tokenizer.json" else None)
+                return Place(part, (root / name / file,), None if file == "spiece.model" else root / name)
     encoder = found.places.get("text_encoder")
-    if encoder is not None and encoder.folder is None and SPIECE in read_header(encoder.files[0]).shapes:
-        return Place("tokenizer", encoder.files)
+    if part == "tokenizer" and encoder is not None and encoder.folder is None and SPIECE in read_header(encoder.files[0]).shapes:
+        return Place(part, encoder.files)
     return ""
