@@ -28,7 +28,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "masks": (*WORDS, "video"),
     "conditioning": WORDS,
     "models": (*WORDS, "conditioning.sample", "conditioning.carry"),
-    "loras": (*WORDS, "models.family"),
+    "loras": (*WORDS, "models.family", "models.catalog.headers", "models.wan_keys"),
     "training": (*WORDS, "models.family", "loras.files", "loras.match", "loras.names", "conditioning.sample", "seeds"),
     "generation": (*WORDS, "models.family", "conditioning.sample", "seeds"),
     "compositing": (*WORDS, "masks", "video.ranges", "video.flow"),
@@ -108,7 +108,10 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 # What the heart's room may use besides the standard library's words for types and data: no files, no models, no randomness.
 CONDITIONING_MAY_USE = {"__future__", "collections", "dataclasses", "einops", "enum", "functools", "math", "pydantic", "torch", "typing"}
 
-DISTRIBUTION_OF = {"cv2": "opencv-python-headless", "PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+DISTRIBUTION_OF = {
+    "cv2": "opencv-python-headless", "huggingface_hub": "huggingface-hub", "PIL": "pillow", "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+}  # fmt: skip
 
 
 def imported_modules(path: Path) -> Iterator[tuple[ast.AST, str]]:

@@ -16,7 +16,7 @@ from lora_edit import captions, pipeline
 from lora_edit.captions import prompt_for, with_captions
 from lora_edit.config import EditSettings, resolve
 from lora_edit.errors import ModelError
-from lora_edit.inputs import Clip, load_inputs
+from lora_edit.inputs import load_inputs
 from lora_edit.loras.header import read_header
 from lora_edit.models.catalog import locate
 from lora_edit.models.catalog.known import KNOWN
@@ -99,9 +99,9 @@ def test_every_frame_is_asked_for_in_its_own_words(place: Place, monkeypatch: py
         loaded.append(len(place.prompts))
         return load(*given, **named)
 
-    def opened(settings: EditSettings, clip: Clip) -> Any:
+    def opened(*given: Any) -> Any:
         loaded.append(-1)
-        return open_family(settings, clip)
+        return open_family(*given)
 
     monkeypatch.setattr(Florence2ForConditionalGeneration, "from_pretrained", spy)
     monkeypatch.setattr(pipeline, "open_family", opened)

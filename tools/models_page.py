@@ -40,14 +40,9 @@ estimated, but for the embedded model's.
 TAIL = """
 ## Where weights come from
 
-`--model` takes one of the names above, a folder in diffusers' layout, a Hub repository, or `NAME@FOLDER`: that model, from there. Several
-models share one shape (both sizes of Wan2.1-I2V, and Fun 14B); a folder that could be any of them asks for `NAME@FOLDER`. What a folder
-holds is read from its `config.json` files and compared with the configuration kept here (`src/lora_edit/models/catalog/configs/`);
-another family or another shape is refused in one line, before any weights are read. A repository that is not on this machine is
-downloaded by the Hub's library, unless `HF_HUB_OFFLINE=1`.
-
-The Fun models are published as single files in Wan's own layout, which this version does not read; diffusers'
-`scripts/convert_wan_to_diffusers.py` makes folders of Wan's files.
+`--model` takes one of the names above, a Hub repository, or `NAME@PLACE`: that model, from a folder, a single file or a repository. A
+folder or file alone will do where its shape fits one model only. [loading.md](loading.md) says which files are read, how to use ComfyUI's,
+how to download a model, and what is checked first.
 
 ## One by one
 
@@ -70,7 +65,7 @@ The Fun models are published as single files in Wan's own layout, which this ver
 - **ltx-video.** LTX-Video 0.9.5; a folder of 0.9.0 is taken too and told from it by its autoencoder, one of 0.9.1 is refused (its decoder
   draws noise). The posterior's mode is taken where the stock pipelines draw from it, given frames stay clean where they add noise, and
   every clip counts as one of 25 frames per second. The decoder gets the little noise that it is made for, the same each time. Its
-  tokenizer is a SentencePiece file: `pip install 'lora-edit[ltx]'`.
+  tokenizer, a SentencePiece file, is read without a library for it.
 
 Text and image encoders and transformers take turns on the device; the autoencoder stays, in float32. Norms, time embedding and modulation
 tables stay in float32 in a bfloat16 model, as diffusers keeps them.

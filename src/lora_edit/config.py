@@ -57,7 +57,7 @@ class EditSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     input: InputSettings
-    model: str = Field("tiny", description="a name from `lora-edit models`, a folder, a Hub id, or NAME@FOLDER")
+    model: str = Field("tiny", description="a name from `lora-edit models`, a folder, a file, a Hub id, or NAME@PLACE (docs/loading.md)")
     prompt: str = Field("", description="takes the place of all captions; models without a text encoder ignore it")
     trigger: str = Field("p3rs0n", description="p*, put before the caption or the prompt (paper 3.1)")
     preset: Literal["standard", "fast", "low-vram"] = Field("standard", description="which named settings the others departed from")

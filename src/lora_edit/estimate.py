@@ -36,11 +36,11 @@ class Estimate:
     host_bytes: int = 0
 
 
-def open_family(settings: EditSettings, clip: Clip) -> Family:
-    """Load the model of an edit on the best device here, if this machine can hold it. Raises `ModelError`."""
+def open_family(settings: EditSettings, clip: Clip, model: str | None = None) -> Family:
+    """Load the model of an edit, or what stands in for it, on the best device here, if this machine can hold it. Raises `ModelError`."""
     reckon(settings, clip)
     device = pick_device()
-    return load_family(settings.model, device, compute_dtype(device))
+    return load_family(model or settings.model, device, compute_dtype(device))
 
 
 def estimate_edit(settings: EditSettings, clip: Clip) -> Estimate:

@@ -17,6 +17,7 @@ from lora_edit.masks.check import check_first_frame, fit_first_frame
 from lora_edit.masks.files import load_mask, read_mask, save_mask
 from lora_edit.masks.follow import follow_change
 from lora_edit.masks.shapes import shape_mask
+from lora_edit.models.catalog.checks import refuse_training
 from lora_edit.models.catalog.locate import geometry_of, needs_last_frame
 from lora_edit.run import Run, content_hash, write_atomically
 from lora_edit.types import Box, EditMask, Video
@@ -56,6 +57,7 @@ class Clip:
 def read_inputs(settings: EditSettings) -> Clip:
     """Read and check everything. Raises `InputError` kin; loads no model."""
     given = settings.input
+    refuse_training(settings.model)
     video = read_video(given.source, settings.video)
     first, note = fit_first_frame(read_image(given.first_frame), video.size)
     drawn = _read_region(settings, video, first)

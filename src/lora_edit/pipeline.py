@@ -17,6 +17,7 @@ from lora_edit.config import EditSettings
 from lora_edit.estimate import Estimate, estimate_edit, open_family
 from lora_edit.inputs import Clip, load_inputs, read_inputs, store_inputs, with_first_frame
 from lora_edit.loras.stack import Chosen, Stacked, acting, check_files, read_stack
+from lora_edit.models.catalog.locate import check_stand_in
 from lora_edit.models.family import Family
 from lora_edit.reporting import Reporter
 from lora_edit.run import Run, content_hash, make_run
@@ -69,10 +70,10 @@ def train(folder: Path, reporter: Reporter) -> None:
         _train(run, settings, clip, open_family(settings, clip), reporter)
 
 
-def _train(run: Run, settings: EditSettings, clip: Clip, family: Family, reporter: Reporter) -> None:
+def _train(run: Run, settings: EditSettings, clip: Clip, family: Family, reporter: Reporter, trained: bool = False) -> None:
     key = content_hash(clip.hash(), family.fingerprint(), *training_facts(settings, clip))
     kept = all(run.lora_file(expert.part).is_file() for expert in family.experts())
-    if kept and run.manifest().get("training_key") == key:
+    if kept and (trained or run.manifest().get("training_key") == key):
         return load_experts(family, settings.lora, settings.seed, run.lora_file)
     started = time.monotonic()
     stages = training_stages(family, place(family, clip, settings), settings)
@@ -94,11 +95,13 @@ def generate(
     seed: int | None = None,
     first_frame: Path | None = None,
     loras: Chosen | None = None,
+    model: str | None = None,
 ) -> Result:
-    """Sample and composite again with the run's LoRA, trained first where it is not: another seed, first frame, or others' LoRAs."""
+    """Sample and composite with the run's LoRA, trained first where it is not: another seed, first frame, others' LoRAs, or checkpoint."""
     run = Run(folder)
     settings = run.settings()
     chosen = check_files(settings.generation.stack() if loras is None else loras, settings.model)
+    check_stand_in(model, settings.model, trained="training_key" in run.manifest())
     target = output or results.next_sample(run, settings.video.codec)
     check_output(target, settings.video.codec, overwrite=overwrite)
     with run.locked():
@@ -106,14 +109,14 @@ def generate(
         for note in clip.notes:
             reporter.note(note)
         shown = with_captions(clip if first_frame is None else with_first_frame(clip, first_frame), run, settings, reporter)
-        family = open_family(settings, clip)
+        family = open_family(settings, clip, model)
         stack = read_stack(family, chosen, reporter.note)
-        _train(run, settings, replace(clip, captions=shown.captions), family, reporter)
+        _train(run, settings, replace(clip, captions=shown.captions), family, reporter, trained=model is not None)
         started = time.monotonic()
         video = _generate(shown, settings, settings.seed if seed is None else seed, family, stack, reporter)
         write_video(target, video, settings.video.codec, overwrite=overwrite, like=shown.video)
         seconds = {"train": run.manifest().get("seconds_train", 0.0), "generate": time.monotonic() - started}
-        run.update_manifest(loras=[each.to_json() for each in stack])
+        run.update_manifest(loras=[each.to_json() for each in stack], generated_with=model or settings.model)
         notes = results.write_results(run, settings, shown, video, target, seconds)
     return Result(target, run.folder, video.num_frames, video.size, video.fps, seconds, notes)
 

@@ -50,11 +50,11 @@ CONTRACT: dict[str, set[str]] = {
         "--overwrite",
     },
     "train": {"RUN"},
-    "generate": {"RUN", "--output", "--seed", "--first-frame", "--lora", "--overwrite", "--json"},
+    "generate": {"RUN", "--model", "--output", "--seed", "--first-frame", "--lora", "--overwrite", "--json"},
     "preview": REGION | {"--output", "--overwrite"},
     "evaluate": {"RESULT", "--source", "--truth", "--mask", "--first-frame", "--metrics", "--json"},
     "study": {"NAME", "--list", "--scenes", "--seeds", "--model", "--set", "--workers", "--vace", "--cases", "--tally", "--output"},
-    "models": {"[NAME]", "--json"},
+    "models": {"[NAME]", "--download", "--json"},
     "import": {"FILE", "--json"},
     "export": {"RUN", "--format", "--output", "--overwrite"},
 }
@@ -367,8 +367,10 @@ def test_train_and_generate_work_on_the_run(monkeypatch: pytest.MonkeyPatch) -> 
     assert run("train", "kept").stdout == "kept\n"
     assert run("generate", "kept", "--seed", "3", "--first-frame", "f.png", "--output", "s.mp4").stdout == "s.mp4\n"
     assert run("generate", "kept", "--lora", "a.safetensors:2").stdout == "s.mp4\n"
-    assert seen[:2] == [Path("kept"), (Path("kept"), Path("s.mp4"), False, 3, Path("f.png"), None)]
-    assert seen[2][-1] == [(Path("a.safetensors").absolute(), 2.0)]
+    assert seen[:2] == [Path("kept"), (Path("kept"), Path("s.mp4"), False, 3, Path("f.png"), None, None)]
+    assert seen[2][-2:] == ([(Path("a.safetensors").absolute(), 2.0)], None)
+    assert run("generate", "kept", "--model", "tiny").stdout == "s.mp4\n"
+    assert seen[3][-1] == "tiny"
 
 
 def test_models_agree_with_the_registry() -> None:
@@ -392,20 +394,25 @@ def test_models_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     cards = {card["name"]: card for card in json.loads(run("models", "--json").stdout)["models"]}
     assert list(cards) == [facts.name for facts in KNOWN]
     assert (cards["tiny"]["weights"], cards["tiny"]["needs"]) == ("included", "edited first frame")
-    assert cards["wan2.1-i2v-480p"]["weights"] == "not here; about 90 GB"
-    assert cards["wan2.1-fun-1.3b"]["weights"] == "not here; about 20 GB, to be converted"
+    assert cards["wan2.1-i2v-480p"]["weights"] == "not here, about 90 GB"
+    assert cards["wan2.1-fun-1.3b"]["weights"] == "not here, about 30 GB"
     assert cards["wan2.1-flf2v"]["needs"] == "edited first frame, edited last frame, prompt"
 
 
 def test_a_downloaded_model_says_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     snapshot = tmp_path / "models--Wan-AI--Wan2.2-I2V-A14B-Diffusers" / "snapshots" / "abc"
-    for part in ("transformer", "transformer_2"):
-        assert "not here" in find_models("wan2.2-i2v-a14b")[0].weights, "both experts are needed"
+    assert find_models("wan2.2-i2v-a14b")[0].state == "missing"
+    for part in ("transformer", "transformer_2", "vae", "text_encoder", "tokenizer"):
         (snapshot / part).mkdir(parents=True)
         (snapshot / part / "config.json").write_text("{}")
+        (snapshot / part / "model.safetensors.incomplete").write_text("")
+        card = find_models("wan2.2-i2v-a14b")[0]
+        assert (card.state, card.weights) == ("partial" if part != "transformer" else "missing", card.weights), part
         (snapshot / part / "model.safetensors").write_text("")
-    assert find_models("wan2.2-i2v-a14b")[0].weights == f"in {snapshot}"
+        (snapshot / part / "tokenizer.json").write_text("{}")
+    card = find_models("wan2.2-i2v-a14b")[0]
+    assert (card.state, card.weights) == ("downloaded", f"in {snapshot}")
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -170,7 +170,7 @@ def test_one_wan_is_not_taken_for_another(tmp_path: Path) -> None:
     assert "pos_embed_seq_len 514 instead of None" in refused(f"wan2.1-i2v-480p@{ends}")
     shutil.rmtree(folder / "transformer_2")
     assert "nearest is wan2.2-i2v-a14b (no transformer and transformer_2)" in refused(str(folder))
-    assert "no transformer_2/config.json" in refused(f"{two.name}@{folder}")
+    assert "lacks transformer (no *.safetensors beside its config.json), transformer_2 (not found)" in refused(f"{two.name}@{folder}")
 
 
 @pytest.mark.parametrize(("part", "key"), [("vae", "z_dim"), ("text_encoder", "d_model"), ("image_encoder", "hidden_size")])
@@ -188,13 +188,12 @@ def test_what_is_missing_or_damaged_is_said(tmp_path: Path, monkeypatch: pytest.
     assert "no transformer/config.json" in refused(str(tmp_path))
     assert "config.json: not a JSON file" in refused(f"{I2V.name}@{_broken(tmp_path)}")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "none"))
-    assert "`hf download Wan-AI/Wan2.1-I2V-14B-480P-Diffusers` (about 90 GB)" in refused(I2V.name)
-    assert "holds single files; convert it" in refused("wan2.1-fun-1.3b")
+    assert "not downloaded (about 90 GB, Apache-2.0); get it with `lora-edit models --download wan2.1-i2v-480p`" in refused(I2V.name)
     facts = save_tiny(I2V, tmp_path / "tiny")
     monkeypatch.setattr(catalog, "KNOWN", (facts,))
     weights = next((tmp_path / "tiny" / "vae").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:200])
-    assert "a part of wan2.1-i2v-480p cannot be read" in refused(f"{I2V.name}@{tmp_path / 'tiny'}")
+    assert f"{weights}: ends after 200 of " in refused(f"{I2V.name}@{tmp_path / 'tiny'}")
 
 
 def _broken(folder: Path) -> Path:
@@ -205,18 +204,16 @@ def _broken(folder: Path) -> Path:
 
 def test_a_downloaded_repository_is_found_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its id, from the Hub library's own folder, without a network; somebody's copy is known by its configuration."""
-    from huggingface_hub import constants
-
     facts = save_tiny(WANS["wan2.1-fun-1.3b"], tmp_path / "saved")
     home, commit = tmp_path / "hub" / "models--someone--a-copy", "0123abcd" * 5
     shutil.copytree(tmp_path / "saved", home / "snapshots" / commit)
     (home / "refs").mkdir()
     (home / "refs" / "main").write_text(commit, "utf-8")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(catalog, "KNOWN", (TINY, facts))
     assert locate("someone/a-copy") == (facts, "someone/a-copy")
     assert catalog.weights_at(facts, "someone/a-copy") == home / "snapshots" / commit
+    assert catalog.weights_at(facts, str(tmp_path / "nowhere")) is None
     assert load_family("someone/a-copy", CPU, torch.float32).name == "wan2.1-fun-1.3b"
 
 

@@ -110,6 +110,10 @@ class GenerateOptions:
         Path | None, typer.Option("--first-frame", metavar="IMAGE", help="Another edited first frame than the run's.")
     ] = None
     lora: Annotated[list[str], typer.Option("--lora", metavar=LORA, help=f"{LORA_HELP} Replaces the run's.")] = field(default_factory=list)
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME@PLACE", help="Another checkpoint of the run's model; also a .gguf file."),
+    ] = None
     output: Annotated[
         Path | None,
         typer.Option("--output", metavar="OUT.mp4", help="Default: the next free name in the run's samples/.", rich_help_panel=RESULT),
@@ -121,12 +125,20 @@ class GenerateOptions:
 @takes(GenerateOptions)
 def generate(session: Session, options: GenerateOptions) -> None:
     """Sample and composite again with a run's LoRA (trained first where that is unfinished). Prints the result's path."""
+    from lora_edit.cli.known_models import require_model
+    from lora_edit.cli.resolve import absolute_model
+
     session.run = options.run
     loras = parse_loras(options.lora) or None
+    model = options.model and absolute_model(options.model)
+    if model:
+        require_model(model, trained=False)
     with reporting() as reporter:
         from lora_edit import pipeline
 
-        result = pipeline.generate(options.run, reporter, options.output, options.overwrite, options.seed, options.first_frame, loras)
+        result = pipeline.generate(
+            options.run, reporter, options.output, options.overwrite, options.seed, options.first_frame, loras, model
+        )
         _tell(result, reporter)
     _emit(result, json=options.json)
 

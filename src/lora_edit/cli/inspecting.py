@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lora_edit.cli.failures import Session
-from lora_edit.cli.known_models import find_models
+from lora_edit.cli.known_models import download_model, find_models
 from lora_edit.cli.options import Json, Overwrite, takes
 from lora_edit.cli.output import emit_json, emit_rows
 from lora_edit.cli.progress import reporting
@@ -83,10 +83,13 @@ def parse_metrics(text: str | None) -> tuple[str, ...]:
 
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One model; all by default.", show_default=False)] = None,
+    download: Annotated[bool, typer.Option("--download", help="Get what the model lacks here from the Hub; resumes.")] = False,
     json: Json = False,
 ) -> None:
-    """List the models: what each needs and under which licence it stands."""
-    cards = [card.to_json() for card in find_models(name)]
+    """List the models: what each needs, under which licence it stands, and what of it is here."""
+    if download and name is None:
+        raise SettingsError("--download: which model is missing; give a NAME (`lora-edit models` lists them)")
+    cards = [card.to_json() for card in ([download_model(name)] if download and name else find_models(name))]
     if json:
         emit_json({"models": cards})
     elif name is not None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass
 
+import typer
+
+from lora_edit.errors import ModelError
+from lora_edit.models.catalog.checks import refuse_training, survey
+from lora_edit.models.catalog.download import fetch, plan, state, terms
 from lora_edit.models.catalog.facts import Geometry, ModelFacts
+from lora_edit.models.catalog.hub import downloaded_bytes, is_repository
 from lora_edit.models.catalog.locate import all_models, locate, weights_at
 
 
@@ -13,7 +20,8 @@ class ModelCard:
     """What a person needs to know to choose a model.
 
     `frames` is the longest window it takes at once (longer clips are made window by window) and `size` a frame of the area it works
-    best at. `download_gb` is approximate; `repo` is empty for the embedded model.
+    best at. `download_gb` is approximate; `repo` is empty for the embedded model. `state` is `included`, `downloaded`, `partial` or
+    `missing`, and `weights` says the same for people.
     """
 
     name: str
@@ -22,6 +30,7 @@ class ModelCard:
     size: str
     memory: str
     weights: str
+    state: str
     summary: str
     needs: str
     repo: str
@@ -39,9 +48,43 @@ def find_models(name: str | None) -> list[ModelCard]:
     return [_card(*locate(name))]
 
 
-def require_model(name: str) -> None:
-    """Raise `ModelError` before anything is written when the model does not exist."""
-    locate(name)
+def require_model(name: str, trained: bool = True) -> None:
+    """See before anything is written that the model exists and can be loaded: all its parts are here, whole and of the right shape.
+    `trained`: a LoRA is going to be.
+
+    A model that would have to be downloaded is downloaded when a person at a terminal agrees. Raises `ModelError`.
+    """
+    facts, source = locate(name)
+    if trained:
+        refuse_training(name)
+    if facts.layout == "included":
+        return
+    if state(facts, source) in ("missing", "partial") and interactive() and _can_download(facts, source):
+        typer.echo(terms(facts, source), err=True)
+        if typer.confirm("Download now?", err=True):
+            fetch(facts, source)
+    survey(facts, source)
+
+
+def download_model(name: str) -> ModelCard:
+    """Download what a model lacks, told beforehand on stderr. Raises `ModelError`."""
+    facts, source = locate(name)
+    if state(facts, source) not in ("included", "downloaded"):
+        typer.echo(terms(facts, source), err=True)
+        fetch(facts, source)
+    return _card(facts, source)
+
+
+def interactive() -> bool:
+    """Is there a person to ask?"""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _can_download(facts: ModelFacts, source: str) -> bool:
+    try:
+        return bool(plan(facts, source))
+    except ModelError:
+        return False
 
 
 def _card(facts: ModelFacts, source: str) -> ModelCard:
@@ -52,6 +95,7 @@ def _card(facts: ModelFacts, source: str) -> ModelCard:
         size=frame_size(facts.geometry),
         memory=facts.memory,
         weights=_weights(facts, source),
+        state=state(facts, source),
         summary=facts.summary,
         needs=_needs(facts),
         repo=facts.repo,
@@ -60,12 +104,15 @@ def _card(facts: ModelFacts, source: str) -> ModelCard:
 
 
 def _weights(facts: ModelFacts, source: str) -> str:
-    if facts.layout == "included":
-        return "included"
-    folder = weights_at(facts, source)
-    if folder is not None:
-        return f"in {folder}"
-    return f"not here; about {facts.download_gb:g} GB" + (", to be converted" if facts.layout == "original" else "")
+    here = state(facts, source)
+    if here == "included":
+        return here
+    if here == "downloaded":
+        return f"in {weights_at(facts, source)}"
+    if here == "partial":
+        begun = f"{downloaded_bytes(source) / 1e9:.1f} of about {facts.download_gb:g} GB" if is_repository(source) else "parts missing"
+        return f"partly here, {begun}"
+    return f"not here, about {facts.download_gb:g} GB"
 
 
 def _needs(facts: ModelFacts) -> str:

@@ -111,7 +111,7 @@ class RunOptions(RegionOptions):
         typer.Option(
             "--model",
             metavar="NAME",
-            help="See `lora-edit models`; tiny by default. Or a folder, or NAME@FOLDER.",
+            help="See `lora-edit models`; tiny by default. Or a folder or file, or NAME@PLACE.",
             rich_help_panel=SETTINGS,
         ),
     ] = None

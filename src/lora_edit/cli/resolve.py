@@ -71,7 +71,7 @@ def method_tables(options: RunOptions) -> dict[str, Any]:
             "references": parse_keyframes("--reference", options.reference) or None,
             "anchors": parse_keyframes("--anchor", options.anchor) or None,
         },
-        "model": options.model and _model(options.model),
+        "model": options.model and absolute_model(options.model),
         "preset": options.preset and options.preset.value,
         "prompt": options.prompt,
         "seed": options.seed,
@@ -114,6 +114,12 @@ def _tables(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+def absolute_model(name: str) -> str:
+    """The name with a folder or file in it made absolute."""
+    known, at, place = name.rpartition("@")
+    return f"{known}{at}{Path(place).absolute()}" if Path(place).exists() else name
+
+
 def run_folder(run: Path | None, output: Path | None) -> Path:
     """The run folder: as given, or `<output stem>.run` beside the output. Raises `SettingsError` when neither is given."""
     if run is not None:
@@ -130,12 +136,6 @@ def protect_input(output: Path, settings: EditSettings) -> None:
     for path in (given.source, given.first_frame, given.mask, *later):
         if path is not None and path.exists() and output.exists() and output.samefile(path):
             raise VideoError(f"{output}: is part of the input; choose another --output")
-
-
-def _model(name: str) -> str:
-    # The folder in FOLDER and NAME@FOLDER, likewise.
-    known, at, folder = name.rpartition("@")
-    return f"{known}{at}{Path(folder).absolute()}" if Path(folder).is_dir() else name
 
 
 def _absolute(path: Path | None) -> str | None:

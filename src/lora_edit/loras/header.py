@@ -8,10 +8,7 @@ from pathlib import Path
 
 from lora_edit.errors import ModelError
 from lora_edit.loras.layouts import layout_of, made_for, other_kind, parse_key
-
-_PICKLE_ENDINGS = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
-_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-_LENGTH_BYTES = 8  # a safetensors file starts with its header's length; the header is a JSON object
+from lora_edit.models.catalog.headers import is_pickle
 
 
 @dataclass(frozen=True)
@@ -56,9 +53,7 @@ def read_header(path: Path) -> Header:
 
 def refuse_pickle(path: Path) -> None:
     """Raise `ModelError` for files that run code when they are opened, by their name or first bytes."""
-    with path.open("rb") as file:
-        start = file.read(_LENGTH_BYTES + 1)
-    if start[_LENGTH_BYTES:] != b"{" and (path.suffix.lower() in _PICKLE_ENDINGS or start.startswith(_PICKLE_STARTS)):
+    if is_pickle(path):
         raise ModelError(f"{path}: is a pickle, which can run code when opened; give the LoRA as a .safetensors file")
 
 

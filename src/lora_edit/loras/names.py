@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lora_edit.models.wan_keys import BLOCK_LAYERS, OUTER_LAYERS
+
 
 @dataclass(frozen=True)
 class Naming:
@@ -19,49 +21,8 @@ class Naming:
 
 
 NAMINGS = (
-    # diffusers `scripts/convert_wan_to_diffusers.py`; its norm2 is the original's norm3
-    Naming(
-        "blocks.{}.",
-        "blocks.{}.",
-        {
-            ("attn1.to_q",): "self_attn.q",
-            ("attn1.to_k",): "self_attn.k",
-            ("attn1.to_v",): "self_attn.v",
-            ("attn1.to_out.0",): "self_attn.o",
-            ("attn1.norm_q",): "self_attn.norm_q",
-            ("attn1.norm_k",): "self_attn.norm_k",
-            ("attn2.to_q",): "cross_attn.q",
-            ("attn2.to_k",): "cross_attn.k",
-            ("attn2.to_v",): "cross_attn.v",
-            ("attn2.to_out.0",): "cross_attn.o",
-            ("attn2.norm_q",): "cross_attn.norm_q",
-            ("attn2.norm_k",): "cross_attn.norm_k",
-            ("attn2.add_k_proj",): "cross_attn.k_img",
-            ("attn2.add_v_proj",): "cross_attn.v_img",
-            ("attn2.norm_added_k",): "cross_attn.norm_k_img",
-            ("ffn.net.0.proj",): "ffn.0",
-            ("ffn.net.2",): "ffn.2",
-            ("norm2",): "norm3",
-            ("scale_shift_table",): "modulation",
-        },
-    ),
-    Naming(
-        "",
-        "",
-        {
-            ("condition_embedder.time_embedder.linear_1",): "time_embedding.0",
-            ("condition_embedder.time_embedder.linear_2",): "time_embedding.2",
-            ("condition_embedder.time_proj",): "time_projection.1",
-            ("condition_embedder.text_embedder.linear_1",): "text_embedding.0",
-            ("condition_embedder.text_embedder.linear_2",): "text_embedding.2",
-            ("condition_embedder.image_embedder.norm1",): "img_emb.proj.0",
-            ("condition_embedder.image_embedder.ff.net.0.proj",): "img_emb.proj.1",
-            ("condition_embedder.image_embedder.ff.net.2",): "img_emb.proj.3",
-            ("condition_embedder.image_embedder.norm2",): "img_emb.proj.4",
-            ("proj_out",): "head.head",
-            ("scale_shift_table",): "head.modulation",
-        },
-    ),
+    Naming("blocks.{}.", "blocks.{}.", {(ours,): BLOCK_LAYERS[ours] for ours in BLOCK_LAYERS}),
+    Naming("", "", {(ours,): OUTER_LAYERS[ours] for ours in OUTER_LAYERS}),
     # diffusers `loaders/lora_conversion_utils.py: _convert_hunyuan_video_lora_to_diffusers`
     Naming(
         "transformer_blocks.{}.",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_edit.errors import ModelError
-from lora_edit.models.catalog.locate import hub_folder
+from lora_edit.models.catalog.hub import hub_folder
 
 FLUX_TERMS = "FLUX.1 [dev] Non-Commercial License: not for commercial use, and to be accepted on the Hub before the download"
 WITHOUT_WEIGHTS = ("scheduler", "tokenizer", "tokenizer_2", "processor", "feature_extractor")
@@ -91,7 +91,7 @@ def find_editor(model: str) -> tuple[Editor, Path]:
         names = ", ".join(each.name for each in EDITORS)
         raise ModelError(f"--model {model}: no such editor; this version has {names}, and takes NAME@FOLDER")
     place = source or editor.repo
-    folder = Path(place) if Path(place).is_dir() else hub_folder(place) if place.count("/") == 1 else None
+    folder = Path(place) if Path(place).is_dir() else hub_folder(place)
     remedy = f"get it with `{editor.command()}` (about {editor.download_gb:g} GB; {editor.terms})"
     if folder is None:
         raise ModelError(f"{editor.name}: {place} is not on this machine; {remedy}, or give --model {editor.name}@FOLDER")

@@ -1,12 +1,10 @@
-"""Loading families: from a folder in diffusers' layout or a Hub repository to components, and from components to a `Family`."""
+"""Loading families: from folders and single files to components, and from components to a `Family`."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,13 +12,19 @@ from safetensors import SafetensorError
 from torch import nn
 
 from lora_edit.errors import ModelError
-from lora_edit.models.catalog.facts import ModelFacts, differences
-from lora_edit.models.catalog.locate import read_config, weights_at
+from lora_edit.models.catalog.checks import check_memory, survey
+from lora_edit.models.catalog.facts import CONFIGS, ModelFacts
+from lora_edit.models.catalog.places import GGUF, SPIECE, Place
+from lora_edit.models.catalog.shapes import renames
 from lora_edit.models.experts import HIGH, LOW, ExpertPair, StagedWan
 from lora_edit.models.family import Family
-from lora_edit.models.precision import settle
+from lora_edit.models.gguf_file import load_gguf
+from lora_edit.models.precision import kept_in_fp32, settle
+from lora_edit.models.single_file import empty, fill
+from lora_edit.models.spiece import tokenizer_from
 from lora_edit.models.wan import WanAutoencoder, WanParts
 from lora_edit.models.wan_encoders import PictureEncoder, PromptEncoder
+from lora_edit.models.wan_keys import picture_names, text_names, transformer_names
 from lora_edit.models.workbench import Workbench
 
 
@@ -37,19 +41,13 @@ class Components:
 
 @dataclass(frozen=True)
 class Kinds:
-    """Classes of a checkpoint's parts in diffusers and transformers; `companions`: part, the key of its configuration that says how wide it
-    is, and the transformer's key that has to be equal."""
+    """Classes of a checkpoint's autoencoder and text encoder, in diffusers and transformers."""
 
     vae: str
     text_encoder: str
-    companions: tuple[tuple[str, str, str], ...]
 
 
-WAN_KINDS = Kinds(
-    vae="AutoencoderKLWan",
-    text_encoder="UMT5EncoderModel",
-    companions=(("vae", "z_dim", "out_channels"), ("text_encoder", "d_model", "text_dim"), ("image_encoder", "hidden_size", "image_dim")),
-)
+WAN_KINDS = Kinds(vae="AutoencoderKLWan", text_encoder="UMT5EncoderModel")
 
 
 def load_wan(facts: ModelFacts, source: str, device: torch.device, dtype: torch.dtype) -> Family:
@@ -106,98 +104,96 @@ def sparing(transformer: Any) -> nn.Module:
 
 
 def load_components(facts: ModelFacts, source: str, device: torch.device, dtype: torch.dtype, kinds: Kinds = WAN_KINDS) -> Components:
-    """Read a folder in diffusers' layout, or a Hub repository (downloaded where it is not), into main memory.
+    """Read a model into main memory from a folder, single files or the Hub library's folder (docs/loading.md); nothing is downloaded.
 
-    The transformer's configuration is held against the catalogue's before any weights are read. `device` is where the components will
-    work, for loaders that can read straight to it. Raises `ModelError` with what to do.
+    Everything that can be checked without its weights is checked first. `device` is where the components will work, for loaders that can
+    read straight to it. Raises `ModelError` with what to do.
     """
-    if facts.layout == "original" and source == facts.repo:
-        raise ModelError(f"{facts.name}: {source} holds single files; convert it, and give its folder as --model {facts.name}@FOLDER")
-    place: dict[str, Any] = {"local_files_only": offline() or weights_at(facts, source) is not None}
-    check_configs(facts, source, place["local_files_only"], kinds.companions)
+    places = survey(facts, source)
+    check_memory(facts, places, {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}[dtype])
+    with reading(facts, source):
+        tokenizer = _tokenizer(places["tokenizer"], _text_config(facts, places["text_encoder"]))
+        transformers = tuple(_transformer(facts, places[part], dtype) for part in facts.parts)
+        vae, text_encoder = _vae(facts, places["vae"], kinds), _text_encoder(facts, places["text_encoder"], dtype, kinds)
+        image_encoder = _image_encoder(facts, places["image_encoder"]) if facts.image_encoder else None
+        return Components(transformers, vae, text_encoder, tokenizer, image_encoder)
+
+
+def _transformer(facts: ModelFacts, place: Place, dtype: torch.dtype) -> Any:
     import diffusers
+
+    config = facts.transformer_config()
+    kind = getattr(diffusers, config["_class_name"])
+    if place.folder is not None:
+        return kind.from_pretrained(place.folder, torch_dtype=dtype, local_files_only=True)
+    if place.files[0].suffix == GGUF:
+        return load_gguf(kind, config, CONFIGS / facts.config, place.files[0], dtype)
+    module = empty(lambda: kind.from_config(config))
+    return fill(module, place.files, transformer_names, lambda name: torch.float32 if kept_in_fp32(module, name) else dtype)
+
+
+def _vae(facts: ModelFacts, place: Place, kinds: Kinds) -> Any:
+    import diffusers
+
+    kind = getattr(diffusers, kinds.vae)
+    if place.folder is not None:
+        return kind.from_pretrained(place.folder, torch_dtype=torch.float32, local_files_only=True)
+    config = facts.companion_configs()["vae"]
+    module = empty(lambda: kind.from_config(config))
+    return fill(module, place.files, renames("vae", config), lambda name: torch.float32)
+
+
+def _text_config(facts: ModelFacts, place: Place) -> Any:
+    from transformers import AutoConfig, UMT5Config
+
+    if place.folder is not None:
+        return AutoConfig.from_pretrained(place.folder, local_files_only=True)
+    return UMT5Config(**facts.companion_configs()["text_encoder"])
+
+
+def _text_encoder(facts: ModelFacts, place: Place, dtype: torch.dtype, kinds: Kinds) -> Any:
     import transformers
 
-    with reading(facts, source):
-        tokenizer = load_tokenizer(source, place)
-        kind = getattr(diffusers, facts.transformer_config()["_class_name"])
-        parts = tuple(kind.from_pretrained(source, subfolder=part, torch_dtype=dtype, **place) for part in facts.parts)
-        vae = getattr(diffusers, kinds.vae).from_pretrained(source, subfolder="vae", torch_dtype=torch.float32, **place)
-        text_encoder = getattr(transformers, kinds.text_encoder).from_pretrained(source, subfolder="text_encoder", dtype=dtype, **place)
-        image_encoder = None
-        if facts.image_encoder:
-            image_encoder = transformers.CLIPVisionModel.from_pretrained(source, subfolder="image_encoder", dtype=torch.float32, **place)
-    return Components(parts, vae, text_encoder, tokenizer, image_encoder)
+    kind = getattr(transformers, kinds.text_encoder)
+    if place.folder is not None:
+        return kind.from_pretrained(place.folder, dtype=dtype, local_files_only=True)
+    module = empty(lambda: kind(_text_config(facts, place)))
+
+    def number_format(name: str) -> torch.dtype:
+        # Its second feed-forward layer overflows in float16, so transformers keeps it wide there.
+        return torch.float32 if dtype == torch.float16 and ".wo." in name else dtype
+
+    return fill(module, place.files, text_names, number_format)
 
 
-def load_tokenizer(source: str, place: dict[str, Any]) -> Callable[..., Any]:
-    """The tokenizer, before anything large is read. Raises `ModelError` for a kind that needs a library which is not installed."""
-    import transformers
+def _tokenizer(place: Place, config: Any) -> Any:
+    if place.folder is not None:
+        from transformers import AutoTokenizer
 
-    # Told the encoder's configuration, it looks for none beside the tokenizer: there is none, which ends offline loading from the Hub.
-    config = transformers.AutoConfig.from_pretrained(source, subfolder="text_encoder", **place)
-    try:
-        tokenizer: Callable[..., Any] = transformers.AutoTokenizer.from_pretrained(source, subfolder="tokenizer", config=config, **place)
-    except (ImportError, ValueError) as error:
-        raise ModelError(f"{source}: cannot read its tokenizer; if that is a SentencePiece file, `pip install 'lora-edit[ltx]'`") from error
-    return tokenizer
+        # Told the encoder's configuration, it looks for none beside the tokenizer, where there is none.
+        return AutoTokenizer.from_pretrained(place.folder, config=config, local_files_only=True)
+    if place.files[0].suffix != ".safetensors":
+        return tokenizer_from(place.files[0].read_bytes(), str(place.files[0]))
+    from safetensors import safe_open
 
-
-def check_configs(
-    facts: ModelFacts, source: str, local_files_only: bool, companions: tuple[tuple[str, str, str], ...] = WAN_KINDS.companions
-) -> None:
-    """Hold each part's configuration against the catalogue's, reading nothing else. Raises `ModelError`."""
-    wanted = facts.transformer_config()
-    checks = [(part, wanted) for part in facts.parts]
-    checks += [(part, {own: wanted[key]}) for part, own, key in companions if part != "image_encoder" or facts.image_encoder]
-    for part, shape in checks:
-        faults = differences(_config(facts, source, part, local_files_only), shape)
-        if faults:
-            raise ModelError(f"{source}: {part} is not that of {facts.name} ({'; '.join(faults[:3])}); choose its own model or folder")
+    with safe_open(place.files[0], framework="numpy") as file:
+        return tokenizer_from(file.get_tensor(SPIECE).tobytes(), str(place.files[0]))
 
 
-def _config(facts: ModelFacts, source: str, part: str, local_files_only: bool) -> dict[str, Any]:
-    if Path(source).is_dir():
-        return read_config(Path(source), part)
-    from diffusers import WanTransformer3DModel
+def _image_encoder(facts: ModelFacts, place: Place) -> Any:
+    from transformers import CLIPVisionConfig, CLIPVisionModel
 
-    with reading(facts, source):
-        found: dict[str, Any] = WanTransformer3DModel.load_config(source, subfolder=part, local_files_only=local_files_only)
-    return found
+    if place.folder is not None:
+        return CLIPVisionModel.from_pretrained(place.folder, dtype=torch.float32, local_files_only=True)
+    module = empty(lambda: CLIPVisionModel(CLIPVisionConfig(**facts.companion_configs()["image_encoder"])))
+    return fill(module, place.files, picture_names, lambda name: torch.float32)
 
 
 @contextmanager
 def reading(facts: ModelFacts, source: str) -> Iterator[None]:
-    """Turn the libraries' failures to find or read a file into one `ModelError`."""
+    """Turn the libraries' failures to read a file into one `ModelError`."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        folder = Path(source)
-        if folder.is_dir():
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"{folder}: a part of {facts.name} cannot be read ({first}); download the folder again") from error
-        raise ModelError(
-            f"{facts.name}: {source} is not downloaded and {why_not(error)}; get it with `hf download {source}` (about "
-            f"{facts.download_gb:g} GB), or give a folder as --model {facts.name}@FOLDER"
-        ) from error
-
-
-def why_not(error: BaseException) -> str:
-    """What kept a file from being downloaded, by the Hub library's own error somewhere behind this one."""
-    kinds = set()
-    behind: BaseException | None = error
-    while behind is not None:
-        kinds.add(type(behind).__name__)
-        behind = behind.__cause__ or behind.__context__
-    if offline():
-        return "the network is switched off (HF_HUB_OFFLINE)"
-    if "GatedRepoError" in kinds:
-        return "its licence has to be accepted on the Hub first (then `hf auth login`)"
-    if "RepositoryNotFoundError" in kinds:
-        return "the Hub knows no such repository"
-    return "the Hub cannot be reached or lacks a file of it"
-
-
-def offline() -> bool:
-    """Has the person told the Hub's library to stay off the network?"""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{source}: a part of {facts.name} cannot be read ({first}); download it again") from error

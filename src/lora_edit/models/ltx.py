@@ -26,7 +26,6 @@ LTX_TARGETS = {
 LTX_KINDS = Kinds(
     vae="AutoencoderKLLTXVideo",
     text_encoder="T5EncoderModel",
-    companions=(("vae", "latent_channels", "out_channels"), ("text_encoder", "d_model", "caption_channels")),
 )
 
 FRAME_RATE = 25

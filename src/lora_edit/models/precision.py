@@ -17,9 +17,16 @@ def kept_in_fp32(transformer: nn.Module, name: str) -> bool:
     return any(part in kept for part in name.split("."))
 
 
+def is_packed(parameter: torch.Tensor) -> bool:
+    """Is this a weight in GGUF's own storage, whose number format has to be left alone?"""
+    return hasattr(parameter, "quant_type")
+
+
 def settle(transformer: Any, dtype: torch.dtype) -> nn.Module:
     """The transformer, frozen, with its parameters in `dtype` but those that belong in float32, and an exact rotary table."""
     for name, parameter in transformer.named_parameters():
+        if is_packed(parameter):
+            continue
         parameter.requires_grad_(False)
         parameter.data = parameter.data.to(torch.float32 if kept_in_fp32(transformer, name) else dtype)
     rope = transformer.rope

@@ -36,8 +36,10 @@ class ModelFacts:
     the JSON file with the transformer's configuration, in `configs/` or anywhere (absolute path), that a checkpoint has to match. `parts`
     are the subfolders that hold transformers: one, or the high-noise and the low-noise expert that meet at time `boundary`. `last_frame`:
     the model is shown the last frame beside the first. `short_window` is how many frames training may see at a time when memory is short
-    (paper, appendix C). `encoders_gb` is what text encoder, image encoder and autoencoder take of main memory. `upstream` is where these
-    facts come from.
+    (paper, appendix C). `encoders_gb` is what text encoder, image encoder and autoencoder take of main memory. `other_parts` are further
+    subfolders that it needs, beside autoencoder, text encoder, tokenizer and image encoder. `companions` names the configurations of
+    these, for models whose single files are read too, and `companions_repo` a Hub repository that has them where `repo` has not.
+    `upstream` is where these facts come from.
     """
 
     name: str
@@ -58,6 +60,9 @@ class ModelFacts:
     boundary: float | None = None
     short_window: int = 9
     encoders_gb: float = 0.0
+    other_parts: tuple[str, ...] = ()
+    companions: str = ""
+    companions_repo: str = ""
     upstream: str = ""
 
     @property
@@ -67,10 +72,16 @@ class ModelFacts:
 
     def transformer_config(self) -> dict[str, Any]:
         """The transformer's configuration as this project ships it; empty when there is none to hold a checkpoint against."""
-        if not self.config:
-            return {}
-        found: dict[str, Any] = json.loads((CONFIGS / self.config).read_text("utf-8"))
-        return found
+        return _read(self.config)
+
+    def companion_configs(self) -> dict[str, dict[str, Any]]:
+        """The configurations of autoencoder and encoders, by part; empty when single files of this model are not read."""
+        return _read(self.companions)
+
+
+def _read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((CONFIGS / name).read_text("utf-8")) if name else {}
+    return found
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -1,15 +1,13 @@
 """From what a person calls a model to its facts and the place of its weights.
 
 A model is called by a known name (`wan2.1-i2v-480p`), by a folder in diffusers' layout, by a Hub repository (`org/name`), by
-`NAME@FOLDER` or `NAME@org/name` (a known model from there), or by `module:NAME`, a `ModelFacts` of somebody else's package. Packages
-also add names with the entry-point group `lora_edit.families`.
+`NAME@PLACE` (a known model from a folder, a file or a repository; docs/loading.md), or by `module:NAME`, a `ModelFacts` of somebody
+else's package. Packages also add names with the entry-point group `lora_edit.families`.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,10 +15,15 @@ from typing import Any
 
 from lora_edit.errors import ModelError
 from lora_edit.models.catalog.facts import Geometry, ModelFacts, Preset, differences
+from lora_edit.models.catalog.headers import INDEX, PICKLE_ENDINGS, read_config, read_header, shards
+from lora_edit.models.catalog.hub import hub_folder
 from lora_edit.models.catalog.known import KNOWN
+from lora_edit.models.catalog.places import GGUF, find
 from lora_edit.models.catalog.presets import named_preset
+from lora_edit.models.catalog.shapes import told
 
 GROUP = "lora_edit.families"
+FILES = (".safetensors", INDEX, GGUF, *PICKLE_ENDINGS)
 
 
 def all_models() -> list[ModelFacts]:
@@ -40,17 +43,19 @@ def locate(model: str) -> tuple[ModelFacts, str]:
         return known, _absolute(source) if at else known.repo
     if Path(model).is_dir():
         return _identify(Path(model).absolute()), _absolute(model)
+    if not at and model.lower().endswith(FILES):
+        return _identify_file(Path(model).absolute()), _absolute(model)
     if ":" in model and not at:
         return (facts := _facts_at(model)), facts.repo
     models = all_models()
     for facts in models:
         if facts.repo and facts.repo.lower() == model.lower():
             return facts, facts.repo
-    if model.count("/") == 1 and (folder := hub_folder(model)) is not None:
+    if (folder := hub_folder(model)) is not None:
         return _identify(folder, model), model
     raise ModelError(
         f"model {model!r} is unknown; this version has {', '.join(facts.name for facts in models)} (see `lora-edit models`), and takes a "
-        "folder in diffusers' layout or a downloaded Hub repository"
+        "folder in diffusers' layout, a .safetensors file or a downloaded Hub repository"
     )
 
 
@@ -60,6 +65,17 @@ def _called(name: str) -> ModelFacts | None:
         if facts.name == name:
             return facts
     return next((_facts_at(point.value) for point in entry_points(group=GROUP, name=name)), None)
+
+
+def check_stand_in(model: str | None, trained_on: str, trained: bool) -> None:
+    """Raise `ModelError` when a model cannot generate with a LoRA that was trained on another checkpoint: it has to be the same model."""
+    if model is None:
+        return
+    own, other = locate(trained_on)[0].name, locate(model)[0].name
+    if own != other:
+        raise ModelError(f"--model {model}: is {other} and the run's LoRA was trained on {own}; give another checkpoint of {own}")
+    if not trained:
+        raise ModelError(f"--model {model}: stands in for a model whose LoRA is trained; train the run first with `lora-edit train`")
 
 
 def preset_of(model: str, name: str = "standard", defaults: Preset | None = None) -> Preset:
@@ -100,60 +116,60 @@ def geometry_of(model: str) -> Geometry | None:
         return None
 
 
-def hub_folder(repo: str) -> Path | None:
-    """The newest downloaded snapshot of a Hub repository that holds a transformer's configuration; None when there is none."""
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    snapshots = cache / f"models--{repo.replace('/', '--')}" / "snapshots"
-    whole = [folder for folder in snapshots.glob("*") if (folder / "transformer" / "config.json").is_file()]
-    return max(whole, key=lambda folder: folder.stat().st_mtime, default=None)
-
-
 def weights_at(facts: ModelFacts, source: str) -> Path | None:
-    """The folder that holds weights of all the model's transformers, downloaded or given; None when some are missing."""
-    folder = Path(source) if source and Path(source).is_dir() else hub_folder(source) if source.count("/") == 1 else None
-    if folder is None or not all(any((folder / part).glob("*.safetensors")) for part in facts.parts):
-        return None
-    return folder
-
-
-def read_config(folder: Path, part: str = "transformer") -> dict[str, Any]:
-    """`part/config.json` of a folder in diffusers' layout. Raises `ModelError` when it is missing or no JSON."""
-    path = folder / part / "config.json"
+    """The folder or file that the model's transformers are read from; None when parts of the model are missing."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ModelError(
-            f"{folder}: no {part}/config.json, so this is no model in diffusers' layout; give the folder that has it"
-        ) from error
-    except ValueError as error:
-        raise ModelError(f"{path}: not a JSON file ({error}); download it again") from error
-    return found
+        found = find(facts, source)
+    except ModelError:
+        return None
+    if found.lacking:
+        return None
+    place = found.places[facts.parts[0]]
+    return place.folder.parent if place.folder else place.files[0]
 
 
 def _identify(folder: Path, called: str = "") -> ModelFacts:
     """The known model whose transformer is configured like the folder's; where several are, the one whose repository it is called after."""
-    found = read_config(folder)
-    fitting = list(_fitting(folder, found))
-    place = (called or str(folder.resolve())).lower()
-    named = [facts for facts in fitting if facts.repo and facts.repo.rpartition("/")[2].lower() in place]
+
+    def has_parts(facts: ModelFacts) -> bool:
+        return all((folder / part / "config.json").is_file() for part in facts.parts)
+
+    return _choose(read_config(folder), called or str(folder), called or str(folder.resolve()), has_parts)
+
+
+def _identify_file(file: Path) -> ModelFacts:
+    """The known model whose transformer a single file is, by its header."""
+    if file.suffix == GGUF:
+        raise ModelError(f"{file}: does not say which model it is; give it as NAME@{file} (`lora-edit models`)")
+    shapes = {key: shape for each in shards(file) for key, shape in read_header(each).shapes.items()}
+    readable = [facts for facts in all_models() if facts.companions]
+    found = told("transformer", shapes, readable[0].transformer_config())
+    if not found:
+        first = next(iter(shapes), "missing")
+        raise ModelError(f"{file}: holds no transformer of Wan's (its first tensor is {first!r}); give its checkpoint")
+
+    def has_parts(facts: ModelFacts) -> bool:
+        try:
+            return facts in readable and bool(find(facts, str(file)))
+        except ModelError:
+            return False
+
+    return _choose(found, str(file), str(file), has_parts)
+
+
+def _choose(found: dict[str, Any], place: str, called: str, has_parts: Callable[[ModelFacts], bool]) -> ModelFacts:
+    """The one model that a configuration fits and that has all its transformers; `called` may decide between several."""
+    known = [facts for facts in all_models() if facts.config]
+    fitting = [facts for facts in known if has_parts(facts) and not differences(found, facts.transformer_config())]
+    named = [facts for facts in fitting if facts.repo and facts.repo.rpartition("/")[2].lower() in called.lower()]
     chosen = named if len(named) == 1 else fitting
     if len(chosen) == 1:
         return chosen[0]
     if fitting:
-        names = ", ".join(facts.name for facts in fitting)
-        raise ModelError(f"{called or folder}: fits {names}; say which as NAME@{called or folder}")
-    nearest = min((facts for facts in all_models() if facts.config), key=lambda facts: len(differences(found, facts.transformer_config())))
+        raise ModelError(f"{place}: fits {', '.join(facts.name for facts in fitting)}; say which as NAME@{place}")
+    nearest = min(known, key=lambda facts: len(differences(found, facts.transformer_config())))
     faults = "; ".join(differences(found, nearest.transformer_config())[:3]) or f"no {' and '.join(nearest.parts)}"
-    raise ModelError(f"{called or folder}: holds no known model; nearest is {nearest.name} ({faults}); choose another (`lora-edit models`)")
-
-
-def _fitting(folder: Path, found: dict[str, Any]) -> Iterator[ModelFacts]:
-    for facts in all_models():
-        wanted = facts.transformer_config()
-        halves = all((folder / part / "config.json").is_file() for part in facts.parts)
-        if wanted and halves and not differences(found, wanted):
-            yield facts
+    raise ModelError(f"{place}: holds no known model; nearest is {nearest.name} ({faults}); choose another (`lora-edit models`)")
 
 
 def _facts_at(target: str) -> ModelFacts:
@@ -168,4 +184,4 @@ def _facts_at(target: str) -> ModelFacts:
 
 
 def _absolute(source: str) -> str:
-    return str(Path(source).absolute()) if Path(source).is_dir() else source
+    return str(Path(source).absolute()) if Path(source).exists() else source

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from lora_edit.errors import ModelError
 from lora_edit.models.catalog.facts import Geometry, ModelFacts, Preset, differences
+from lora_edit.models.catalog.headers import read_config
+from lora_edit.models.catalog.hub import hub_folder
 from lora_edit.models.catalog.known import AREA_480, UMT5_LENGTH
-from lora_edit.models.catalog.locate import hub_folder, read_config
 
 
 def vace_preset() -> Preset:
@@ -55,7 +56,7 @@ def locate_vace(called: str) -> tuple[ModelFacts, str]:
     for facts in VACES:
         if called.lower() in (facts.name, facts.repo.lower()):
             return facts, facts.repo
-    folder = Path(called) if Path(called).is_dir() else hub_folder(called) if called.count("/") == 1 else None
+    folder = Path(called) if Path(called).is_dir() else hub_folder(called)
     if folder is None:
         raise ModelError(
             f"--vace {called}: no such folder or downloaded repository; give a folder in diffusers' layout, or "

@@ -1,0 +1,169 @@
+"""What is checked before weights are read: that all parts are there, whole, of the right family and shape, and fit into memory."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from lora_edit.errors import ModelError
+from lora_edit.models.catalog.facts import ModelFacts, differences
+from lora_edit.models.catalog.headers import read_config, read_header
+from lora_edit.models.catalog.hub import downloaded_bytes, is_repository
+from lora_edit.models.catalog.places import GGUF, Found, Place, find, misfit, needed_parts, part_config
+
+COMPANIONS = (
+    ("vae", "z_dim", "out_channels"),
+    ("vae", "latent_channels", "out_channels"),
+    ("text_encoder", "d_model", "text_dim"),
+    ("text_encoder", "d_model", "caption_channels"),
+    ("image_encoder", "hidden_size", "image_dim"),
+)
+"""Part, the key of its configuration that says how wide it is, and the transformer's key that has to be equal, where a family has them."""
+
+REPACKAGED = "the Hub's Comfy-Org/Wan_2.1_ComfyUI_repackaged, split_files/"
+USUAL = {
+    "vae": f"put wan_2.1_vae.safetensors ({REPACKAGED}vae) into its vae/",
+    "text_encoder": f"put umt5_xxl_fp16.safetensors ({REPACKAGED}text_encoders) into its text_encoders/",
+    "image_encoder": f"put clip_vision_h.safetensors ({REPACKAGED}clip_vision) into its clip_vision/",
+    "tokenizer": "put tokenizer.json (the Hub's google/umt5-xxl) into its tokenizer/",
+}
+"""What to do about a companion that is not there."""
+
+
+def survey(facts: ModelFacts, source: str) -> dict[str, Place]:
+    """The places of all the model's parts, checked by configurations and headers alone. Raises `ModelError` with what to do."""
+    found = find(facts, source)
+    _check_configs(facts, source, found)
+    if found.lacking:
+        raise ModelError(_lacking(facts, source, found))
+    for place in found.places.values():
+        _check_files(facts, place)
+    return found.places
+
+
+def _check_configs(facts: ModelFacts, source: str, found: Found) -> None:
+    """Hold the configurations in diffusers' subfolders against the catalogue's, those without weights too."""
+    wanted = facts.transformer_config()
+    checks: list[tuple[str, dict[str, Any]]] = [(part, wanted) for part in facts.parts]
+    checks += [(part, {own: wanted[key]}) for part, own, key in COMPANIONS if key in wanted and part in needed_parts(facts)]
+    for part, shape in checks:
+        place = found.places.get(part)
+        folder = place.folder if place else Path(source) / part
+        if folder is None or (place is None and not (folder / "config.json").is_file()):
+            continue
+        faults = differences(read_config(folder.parent, part), shape)
+        if faults:
+            raise ModelError(f"{source}: {part} is not that of {facts.name} ({'; '.join(faults[:3])}); choose its own model or folder")
+
+
+def _check_files(facts: ModelFacts, place: Place) -> None:
+    """Every file is whole; a single file is the part it is taken for."""
+    if place.part.startswith("tokenizer"):
+        return
+    if place.files[0].suffix == GGUF:
+        return check_gguf(place.files[0])
+    headers = [read_header(file) for file in place.files]
+    wanted = part_config(facts, place.part)
+    if place.folder is not None:
+        return
+    if not wanted:
+        raise ModelError(f"{place.files[0]}: single files of {facts.name} are not read; give a folder in diffusers' layout")
+    if len(headers) == 1:
+        fault = misfit(place.part, place.files[0], wanted)
+        if fault is None:
+            held = next(iter(headers[0].shapes), "nothing")
+            raise ModelError(
+                f"{place.files[0]}: holds no transformer of Wan's (its first tensor is {held!r}); give the checkpoint of {facts.name}"
+            )
+        if fault:
+            raise ModelError(f"{place.files[0]}: is not {facts.name} ({fault}); choose the model that it is, or another file")
+
+
+def check_gguf(file: Path) -> None:
+    """Raise `ModelError` when the file is no GGUF, or the package that reads it is not installed."""
+    from importlib.util import find_spec
+
+    with file.open("rb") as opened:
+        start = opened.read(4)
+    if start != b"GGUF":
+        raise ModelError(f"{file}: not a GGUF file; download it again, or give another")
+    if find_spec("gguf") is None:
+        raise ModelError(f"{file}: reading GGUF files needs the package gguf; install it with `pip install 'lora-edit[gguf]'`")
+
+
+def refuse_training(model: str) -> None:
+    """Raise `ModelError` when a LoRA cannot be trained on what the model is read from."""
+    if model.lower().endswith(GGUF):
+        name = model.partition("@")[0]
+        raise ModelError(
+            f"{model}: a GGUF file only generates; train with --model {name} or {name}@FILE.safetensors, then call `lora-edit generate RUN "
+            f"--model {model}`"
+        )
+
+
+def _lacking(facts: ModelFacts, source: str, found: Found) -> str:
+    """One line on what is missing, by where the model should have come from."""
+    gone = ", ".join(f"{part} ({why})" for part, why in found.lacking.items())
+    name = facts.name if source == facts.repo else f"{facts.name}@{source}"
+    download = f"`lora-edit models --download {name}`"
+    if is_repository(source) and not found.places and not downloaded_bytes(source):
+        terms = f"about {facts.download_gb:g} GB, {facts.license}"
+        return (
+            f"{facts.name}: {source} is not downloaded ({terms}); get it with {download}, or give a folder or file as --model "
+            f"{facts.name}@PLACE"
+        )
+    if is_repository(source):
+        return f"{facts.name}: {source} is downloaded in part and lacks {gone}; {download} goes on"
+    if any(part in facts.parts for part in found.lacking):
+        return f"{source}: lacks {gone} of {facts.name}; give the folder{' or file' if facts.companions else ''} that has it"
+    remedies = [USUAL[part] for part in found.lacking if part in USUAL] if facts.companions else []
+    if facts.companions_repo or facts.repo:
+        remedies.append(f"get the rest with {download}")
+    return f"{source}: lacks {gone} of {facts.name}; {', or '.join(filter(None, (', '.join(remedies[:-1]), *remedies[-1:])))}"
+
+
+def check_memory(facts: ModelFacts, places: dict[str, Place], dtype: str) -> None:
+    """Raise `ModelError` when main memory cannot hold what has to be converted to `dtype` (safetensors' name, such as BF16).
+
+    Autoencoder and image encoder work in float32. What a file holds in the right format already is mapped from it and needs no room.
+    """
+    free = free_memory()
+    needed = sum(_bytes_held(place, "F32" if place.part in ("vae", "image_encoder") else dtype) for place in places.values())
+    if free is not None and needed > free:
+        raise ModelError(
+            f"{facts.name}: takes {needed / 1e9:.1f} GB of main memory to load and {free / 1e9:.1f} GB are free; close other programs, add "
+            f"swap space, give files in {dtype}, or choose a smaller model (`lora-edit models`)"
+        )
+
+
+def _bytes_held(place: Place, dtype: str) -> int:
+    if place.part.startswith("tokenizer") or place.files[0].suffix == GGUF:
+        return 0
+    headers = [read_header(file) for file in place.files]
+    floats = [(header.shapes[key], kind) for header in headers for key, kind in header.dtypes.items() if kind.startswith(("F", "BF"))]
+    numbers = sum(prod(shape) for shape, kind in floats if kind != dtype)
+    return numbers * (4 if dtype == "F32" else 2)
+
+
+def free_memory() -> int | None:
+    """Bytes of main memory and swap that are free, within this process's own limit; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    kilobytes = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
+    if "MemAvailable" not in kilobytes:
+        return None
+    return min((1024 * (kilobytes["MemAvailable"] + kilobytes.get("SwapFree", 0)), *_group_limit()))
+
+
+def _group_limit() -> tuple[int, ...]:
+    """What a container's limit leaves (cgroup v2), its caches counted as free; nothing when there is no limit."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text("ascii"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text("ascii").splitlines())
+    except (OSError, ValueError):
+        return ()
+    return (limit - int(stat.get("anon", 0)),)

@@ -1,0 +1,57 @@
+"""Transformers from GGUF files, for generation only: weights stay as they are stored, and a layer multiplies them out when it computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lora_edit.errors import ModelError
+from lora_edit.models.precision import is_packed, kept_in_fp32
+from lora_edit.models.single_file import empty
+from lora_edit.models.wan_keys import model_prefix, transformer_names
+
+
+def load_gguf(kind: Any, config: dict[str, Any], config_file: Path, file: Path, dtype: torch.dtype) -> nn.Module:
+    """A transformer of diffusers' class `kind`, computing in `dtype`. Raises `ModelError` when the file holds another model.
+
+    Two faults of diffusers' reader are made good: it forgets that GGUF keeps four dimensions at most, so the patch embedding's five come
+    flattened (city96's files note them as `orig_shape`), and it leaves weights packed that are not a linear layer's. Layers that belong in
+    float32 are multiplied out too.
+    """
+    from diffusers import GGUFQuantizationConfig
+    from diffusers.models.model_loading_utils import load_gguf_checkpoint
+    from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
+
+    outline = empty(lambda: kind.from_config(config))
+    wanted = {name: tuple(parameter.shape) for name, parameter in outline.named_parameters()}
+    linear = {f"{name}.weight" for name, part in outline.named_modules() if isinstance(part, nn.Linear)}
+    try:
+        packed = load_gguf_checkpoint(str(file))
+    except (ValueError, KeyError, IndexError) as error:
+        raise ModelError(f"{file}: not a readable GGUF file ({error}); download it again, or give a .safetensors file") from error
+    prefix = model_prefix(packed)
+    ready: dict[str, torch.Tensor] = {}
+    for key, value in packed.items():
+        (name,) = transformer_names(key.removeprefix(prefix))
+        packed_linear = is_packed(value) and name in linear and not kept_in_fp32(outline, name)
+        exact = dequantize_gguf_tensor(value).as_subclass(torch.Tensor) if is_packed(value) and not packed_linear else value
+        size = tuple(value.quant_shape) if packed_linear else tuple(exact.shape)
+        if name not in wanted or exact.numel() == 0 or _count(size) != _count(wanted[name]):
+            found = f"{key} is {list(size)} instead of {list(wanted[name])}" if name in wanted else f"{key} is unknown"
+            raise ModelError(f"{file}: is not this model ({found}); choose the model that it is, or another file")
+        ready[name] = exact if packed_linear else exact.reshape(wanted[name])
+    gone = [name for name in wanted if name not in ready]
+    if gone:
+        raise ModelError(f"{file}: is not this model ({len(gone)} tensors are missing, such as {gone[0]}); choose the model that it is")
+    packing = GGUFQuantizationConfig(compute_dtype=dtype)
+    made: nn.Module = kind.from_single_file(
+        ready, config=str(config_file), quantization_config=packing, torch_dtype=dtype, local_files_only=True
+    )
+    return made
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    return int(torch.Size(shape).numel())

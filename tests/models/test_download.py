@@ -1,0 +1,269 @@
+"""Downloads, against a Hub that is a folder: consent, terms, room, what is fetched, and what is never taken for whole."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import shutil
+from collections import namedtuple
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import DryRunError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+from typer.testing import CliRunner
+
+from lora_edit.cli import known_models
+from lora_edit.cli.main import app
+from lora_edit.errors import ModelError
+from lora_edit.models.catalog import download, locate
+from lora_edit.models.catalog.download import fetch, plan, state
+from lora_edit.models.catalog.facts import ModelFacts
+from lora_edit.models.catalog.hub import cache_folder, repository_folder
+from lora_edit.models.catalog.locate import weights_at
+from lora_edit.models.catalog.places import needed_parts
+from single_files import save_comfyui, save_original
+from tiny_wan import WANS, save_tiny
+
+I2V, FUN = WANS["wan2.1-i2v-480p"], WANS["wan2.1-fun-1.3b"]
+SHARED = I2V.repo
+
+
+class Hub:
+    """Stands for `huggingface_hub.snapshot_download`: repositories are folders, files go where the library puts them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked: list[tuple[str, bool]] = []
+        self.breaks_after: int | None = None
+        self.fault: BaseException | None = None
+
+    def snapshot_download(self, repo: str, *, allow_patterns: list[str], cache_dir: Path, dry_run: bool = False) -> Any:
+        """The files that fit; all of them, or until the line breaks."""
+        self.asked.append((repo, dry_run))
+        if self.fault is not None:
+            raise DryRunError("cannot be accessed") from self.fault
+        names = [str(path.relative_to(self.folder / repo)) for path in sorted((self.folder / repo).rglob("*")) if path.is_file()]
+        wanted = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in allow_patterns)]
+        home = Path(cache_dir) / f"models--{repo.replace('/', '--')}"
+        there = home / "snapshots" / "abc"
+        if dry_run:
+            return [
+                SimpleNamespace(
+                    filename=name, file_size=(self.folder / repo / name).stat().st_size, will_download=not (there / name).exists()
+                )
+                for name in wanted
+            ]
+        for number, name in enumerate(wanted):
+            if number == self.breaks_after:
+                (home / "blobs").mkdir(exist_ok=True)
+                (home / "blobs" / "1234.incomplete").write_bytes(b"begun")
+                raise ConnectionError("the line is down")
+            (there / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.folder / repo / name, there / name)
+        return str(there)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """A Hub, an empty folder of its library, and a network that is on."""
+    made = Hub(tmp_path / "hub")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", made.snapshot_download)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    return made
+
+
+@pytest.fixture
+def i2v(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> ModelFacts:
+    """A tiny Wan in diffusers' layout, on the Hub with files that nobody needs."""
+    facts = save_tiny(I2V, hub.folder / SHARED)
+    (hub.folder / SHARED / "examples").mkdir()
+    (hub.folder / SHARED / "examples" / "large.mp4").write_bytes(b"x" * 1000)
+    (hub.folder / SHARED / "vae" / "diffusion_pytorch_model.bin").write_bytes(b"x")
+    monkeypatch.setattr(locate, "KNOWN", (facts,))
+    return facts
+
+
+def test_a_download_brings_what_is_needed_and_nothing_else(i2v: ModelFacts, hub: Hub) -> None:
+    """Looked over first; then whole, and there for loading without another call."""
+    assert state(i2v, SHARED) == "missing"
+    fetch(i2v, SHARED)
+    assert hub.asked == [(SHARED, True), (SHARED, False)]
+    assert state(i2v, SHARED) == "downloaded" and plan(i2v, SHARED) == []
+    there = repository_folder(SHARED) / "snapshots" / "abc"
+    assert weights_at(i2v, SHARED) == there
+    assert not (there / "examples").exists() and not list(there.rglob("*.bin"))
+    assert {path.name for path in there.iterdir()} == {"transformer", "vae", "text_encoder", "tokenizer", "image_encoder"}
+
+
+@pytest.mark.parametrize("after", range(1, 9))
+def test_a_broken_off_download_is_partial_and_goes_on(i2v: ModelFacts, hub: Hub, after: int) -> None:
+    """Wherever it breaks off; it is never loaded."""
+    hub.breaks_after = after
+    with pytest.raises(ModelError, match=r"broke off \(the line is down\); run the command again, it goes on where it stopped"):
+        fetch(i2v, SHARED)
+    assert state(i2v, SHARED) == "partial" and weights_at(i2v, SHARED) is None
+    with pytest.raises(ModelError, match=r"is downloaded in part and lacks .*; `lora-edit models --download wan2\.1-i2v-480p` goes on"):
+        known_models.require_model(i2v.name)
+    hub.breaks_after = None
+    fetch(i2v, SHARED)
+    assert state(i2v, SHARED) == "downloaded"
+
+
+def test_a_download_without_an_end_is_not_believed(i2v: ModelFacts, hub: Hub) -> None:
+    """The library may answer with half a folder when the network goes; the parts are counted again."""
+    (hub.folder / SHARED / "text_encoder" / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"text_encoder is still missing after the download \(no \*\.safetensors"):
+        fetch(i2v, SHARED)
+
+
+def test_original_layouts_take_their_companions_elsewhere(i2v: ModelFacts, hub: Hub) -> None:
+    """Fun's own repository has them as pickles, which stay where they are; so do a second repository's transformers."""
+    facts, _ = save_original(FUN, hub.folder / FUN.repo)
+    (hub.folder / FUN.repo / "Wan2.1_VAE.pth").write_bytes(b"x")
+    fetch(facts, FUN.repo)
+    assert state(facts, FUN.repo) == "downloaded"
+    own, shared = (repository_folder(repo) / "snapshots" / "abc" for repo in (FUN.repo, SHARED))
+    assert not list(own.rglob("*.pth")) and (own / "diffusion_pytorch_model-00001-of-00003.safetensors").is_file()
+    assert not (shared / "transformer").exists() and (shared / "vae").is_dir()
+    assert state(i2v, SHARED) == "partial", "the other model's transformer is not here"
+
+
+def test_a_persons_own_file_may_take_its_companions_from_the_hub(i2v: ModelFacts, hub: Hub, tmp_path: Path) -> None:
+    """Only what is not beside it."""
+    facts, _, (file,) = save_comfyui(FUN, tmp_path / "models")
+    shutil.rmtree(tmp_path / "models" / "clip_vision")
+    assert [(wanted.repo, wanted.patterns) for wanted in plan(facts, str(file))] == [
+        (SHARED, ("image_encoder/*.json", "image_encoder/*.safetensors"))
+    ]
+    fetch(facts, str(file))
+    assert state(facts, str(file)) == "downloaded"
+    file.unlink()
+    with pytest.raises(ModelError, match="no such file or folder"):
+        plan(facts, str(file))
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_room_is_looked_for_where_the_files_would_go(i2v: ModelFacts, hub: Hub, monkeypatch: pytest.MonkeyPatch, short: bool) -> None:
+    """Exactly as much as is still to come, on the file system of the Hub library's folder, which need not exist yet."""
+    names = [path for part in ("transformer", "vae", "text_encoder", "image_encoder") for path in (hub.folder / SHARED / part).iterdir()]
+    files = [path for path in names if path.suffix != ".bin"] + list((hub.folder / SHARED / "tokenizer").iterdir())
+    needed = sum(path.stat().st_size for path in files)
+    asked: list[Path] = []
+
+    def disk_usage(folder: Path) -> Usage:
+        asked.append(folder)
+        return Usage(0, 0, needed - short)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    if short:
+        with pytest.raises(ModelError, match=r"GB are to be downloaded and .*cache has room for .* GB; make room, or set HF_HOME"):
+            fetch(i2v, SHARED)
+        assert hub.asked == [(SHARED, True)], "nothing was fetched"
+    else:
+        fetch(i2v, SHARED)
+    assert asked == [cache_folder().parent]
+
+
+def http(kind: type[HfHubHTTPError]) -> HfHubHTTPError:
+    """The library's own error, without the answer that it usually wraps."""
+    return kind.__new__(kind)
+
+
+FAULTS = [
+    (http(GatedRepoError), "its licence has to be accepted first; do so on https://huggingface.co/Wan-AI/"),
+    (http(RepositoryNotFoundError), "the Hub knows no such repository"),
+    (ConnectionError("no route"), "the Hub cannot be reached or broke off"),
+]
+
+
+@pytest.mark.parametrize(("fault", "words"), FAULTS, ids=["gated", "unknown", "no network"])
+def test_what_keeps_a_download_from_happening_is_said(i2v: ModelFacts, hub: Hub, fault: BaseException, words: str) -> None:
+    """One line, with what to do."""
+    hub.fault = fault
+    outcome = CliRunner().invoke(app, ["models", "--download", I2V.name])
+    assert outcome.exit_code == 2 and outcome.stdout == ""
+    told, error, end = outcome.stderr.split("\n")
+    assert told.startswith("wan2.1-i2v-480p: about 90 GB from Wan-AI/Wan2.1-I2V-14B-480P-Diffusers, under Apache-2.0, into ")
+    assert error.startswith("error: ") and words in error and end == ""
+
+
+def test_a_switched_off_network_is_said(i2v: ModelFacts, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the variable's name."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    hub.fault = ConnectionError("off")
+    with pytest.raises(ModelError, match="the network is switched off; unset HF_HUB_OFFLINE"):
+        fetch(i2v, SHARED)
+
+
+def test_the_command_downloads_and_lists(i2v: ModelFacts, hub: Hub) -> None:
+    """Terms before, the model's card after; a second call has nothing to do; without a name it asks for one."""
+    outcome = CliRunner().invoke(app, ["models", I2V.name, "--download", "--json"])
+    assert outcome.exit_code == 0, outcome.stderr
+    card = json.loads(outcome.stdout)["models"][0]
+    assert card["state"] == "downloaded" and card["weights"].startswith("in ")
+    again = CliRunner().invoke(app, ["models", I2V.name, "--download"])
+    assert again.stderr == "" and "downloaded" in again.stdout and len(hub.asked) == 2
+    assert "give a NAME" in CliRunner().invoke(app, ["models", "--download"]).stderr
+
+
+@pytest.mark.parametrize(("answer", "fetched"), [("y\n", True), ("n\n", False), ("\n", False)])
+def test_a_person_is_asked_and_may_say_no(i2v: ModelFacts, hub: Hub, monkeypatch: pytest.MonkeyPatch, answer: str, fetched: bool) -> None:
+    """At a terminal only; with size, licence and place before the question."""
+    monkeypatch.setattr(known_models, "interactive", lambda: True)
+    edit = ["new", "no-clip.mp4", "--first-frame", "x.png", "--box", "1,2,3,4", "--model", I2V.name, "--run", "r"]
+    outcome = CliRunner().invoke(app, edit, input=answer)
+    assert outcome.exit_code == 2
+    assert "about 90 GB" in outcome.stderr and "Apache-2.0" in outcome.stderr and "Download now? [y/N]" in outcome.stderr
+    assert state(i2v, SHARED) == ("downloaded" if fetched else "missing")
+    assert ("is not downloaded" in outcome.stderr) is not fetched
+    assert ("no-clip.mp4" in outcome.stderr) is fetched, "with the model here, the clip is looked at next"
+
+
+def test_nobody_is_asked_where_nobody_is(i2v: ModelFacts, hub: Hub) -> None:
+    """Scripts get the command, the size and the licence; nothing is fetched."""
+    edit = ["edit", "no-clip.mp4", "--first-frame", "x.png", "--box", "1,2,3,4", "--model", I2V.name, "--output", "o.mp4"]
+    outcome = CliRunner().invoke(app, edit)
+    assert outcome.exit_code == 2 and hub.asked == []
+    line = outcome.stderr.strip()
+    assert "\n" not in line and "get it with `lora-edit models --download wan2.1-i2v-480p`" in line and "Apache-2.0" in line
+
+
+def test_further_parts_are_part_of_a_model(i2v: ModelFacts, hub: Hub) -> None:
+    """A second encoder and its tokenizer, which other families have; a model without words has none of either."""
+    more = replace(i2v, other_parts=("text_encoder_2", "tokenizer_2"))
+    for part in ("text_encoder", "tokenizer"):
+        shutil.copytree(hub.folder / SHARED / part, hub.folder / SHARED / f"{part}_2")
+    fetch(more, SHARED)
+    assert state(more, SHARED) == "downloaded" and weights_at(more, SHARED) is not None
+    assert (repository_folder(SHARED) / "snapshots" / "abc" / "tokenizer_2" / "tokenizer.json").is_file()
+    assert not {"text_encoder", "tokenizer"} & set(needed_parts(replace(i2v, text_length=0)))
+
+
+def test_a_whole_snapshot_is_taken_before_a_newer_half(i2v: ModelFacts, hub: Hub) -> None:
+    """When a repository has moved on and its new version is not here yet; of whole ones the one that `main` was last."""
+    fetch(i2v, SHARED)
+    home = repository_folder(SHARED)
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("def", "utf-8")
+    (home / "snapshots" / "def" / "transformer").mkdir(parents=True)
+    shutil.copy(home / "snapshots" / "abc" / "transformer" / "config.json", home / "snapshots" / "def" / "transformer")
+    assert weights_at(i2v, SHARED) == home / "snapshots" / "abc"
+    shutil.copytree(home / "snapshots" / "abc", home / "snapshots" / "def", dirs_exist_ok=True)
+    assert weights_at(i2v, SHARED) == home / "snapshots" / "def"
+
+
+def test_a_repository_without_the_files_is_refused(i2v: ModelFacts, hub: Hub) -> None:
+    """Before anything is fetched."""
+    (hub.folder / "someone" / "else").mkdir(parents=True)
+    (hub.folder / "someone" / "else" / "README.md").write_text("", "utf-8")
+    with pytest.raises(ModelError, match=r"someone/else: has none of transformer/\*\.json"):
+        fetch(i2v, "someone/else")
+    assert download.state(i2v, "someone/else") == "missing"
