@@ -12,7 +12,7 @@ from tempfile import mkdtemp
 import pytest
 import torch
 
-from lora_edit import estimate
+from lora_edit import estimate, pipeline
 from lora_edit.config import EditSettings, resolve
 from lora_edit.devices import Machine
 from lora_edit.errors import ModelError
@@ -95,6 +95,14 @@ def test_what_does_not_fit_is_refused_with_what_does(clip: Clip, monkeypatch: py
     monkeypatch.setattr(estimate, "this_machine", lambda: replace(CARD, host_bytes=8e9))
     with pytest.raises(ModelError, match=r"main memory, of which the machine has 8\.0; choose a smaller model"):
         estimate.estimate_edit(settings(), clip)
+
+
+def test_nothing_is_written_for_an_edit_that_cannot_fit(clip: Clip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(estimate, "this_machine", lambda: replace(CARD, device_bytes=1e9))
+    monkeypatch.setattr(pipeline, "check", lambda _: clip)
+    with pytest.raises(ModelError, match="does not fit here"):
+        pipeline.create_run(settings(), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_machine_without_a_device_holds_all_in_main_memory(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:

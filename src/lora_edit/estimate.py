@@ -38,9 +38,14 @@ class Estimate:
 
 def open_family(settings: EditSettings, clip: Clip, model: str | None = None) -> Family:
     """Load the model of an edit, or what stands in for it, on the best device here, if this machine can hold it. Raises `ModelError`."""
-    reckon(settings, clip)
+    check_fits(settings, clip)
     device = pick_device()
     return load_family(model or settings.model, device, compute_dtype(device))
+
+
+def check_fits(settings: EditSettings, clip: Clip) -> None:
+    """Raise `ModelError` for a large model that this machine cannot hold."""
+    reckon(settings, clip)
 
 
 def estimate_edit(settings: EditSettings, clip: Clip) -> Estimate:

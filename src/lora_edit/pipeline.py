@@ -14,7 +14,7 @@ from lora_edit.canvas import return_to_source
 from lora_edit.captions import check_captioner, with_captions
 from lora_edit.compositing.flow_warp import flow_warp
 from lora_edit.config import EditSettings
-from lora_edit.estimate import Estimate, estimate_edit, open_family
+from lora_edit.estimate import Estimate, check_fits, estimate_edit, open_family
 from lora_edit.inputs import Clip, load_inputs, read_inputs, store_inputs, with_first_frame
 from lora_edit.loras.stack import Chosen, Stacked, acting, check_files, read_stack
 from lora_edit.models.catalog.locate import check_stand_in
@@ -50,6 +50,7 @@ def check(settings: EditSettings) -> Clip:
 def create_run(settings: EditSettings, folder: Path) -> Run:
     """Check everything, then make the run folder with its own lossless copy of the input."""
     clip = check(settings)
+    check_fits(settings, clip)
     run = make_run(folder, settings)
     with run.locked():
         store_inputs(clip, run)
