@@ -270,7 +270,7 @@ def test_the_time_grid_is_the_references(steps: int) -> None:
     agree(grid[:-1], scheduler.sigmas, 1e-6)
     assert grid[-1] == 0
     latents = drawn(1, 16, 3, 4, 6)
-    family = SimpleNamespace(z_dim=16, predict_velocity=lambda latents, time, encoded: torch.sin(3 * latents) + time)
+    family = SimpleNamespace(z_dim=16, experts=lambda: (), predict_velocity=lambda latents, time, encoded: torch.sin(3 * latents) + time)
     encoded = SimpleNamespace(condition=latents, latent_shape=latents.shape[2:], blend=None, blend_keep=None)
     ours = denoise(family, encoded, GenerationSettings(steps=steps, shift=5.0), torch.Generator().manual_seed(0))  # type: ignore[arg-type]
     for time in scheduler.timesteps:

@@ -10,13 +10,13 @@ from lora_edit.models.family import Geometry
 from lora_edit.models.wan import WanFamily, WanParts
 
 
-def tiny_random_family(seed: int = 0, max_frames: int = 9) -> WanFamily:
-    """Two blocks of width 24 over a block codec with eight channels; frozen."""
+def tiny_random_family(seed: int = 0, max_frames: int = 9, blocks: int = 2) -> WanFamily:
+    """Blocks of width 24 over a block codec with eight channels; frozen."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         transformer = WanTransformer3DModel(
             patch_size=(1, 1, 1), num_attention_heads=2, attention_head_dim=12, in_channels=8 + 4 + 8, out_channels=8, text_dim=8,
-            freq_dim=16, ffn_dim=32, num_layers=2, rope_max_seq_len=32,
+            freq_dim=16, ffn_dim=32, num_layers=blocks, rope_max_seq_len=32,
         )  # fmt: skip
         codec = BlockCodec(z_dim=8)
     transformer.eval().requires_grad_(False)

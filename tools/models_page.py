@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lora_edit.config import EditSettings, resolve
 from lora_edit.models.catalog.facts import ModelFacts
-from lora_edit.models.catalog.known import KNOWN
+from lora_edit.models.catalog.known import HUNYUAN_LOADER, KNOWN
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "models.md"
@@ -20,10 +20,10 @@ HEAD = """# Models
 GRID = """
 ## What each takes
 
-Input channels are noise, mask and condition latents, in this order; where there are latents alone, what is given stands in the noise's
-place. A stride is pixels per latent cell, and frames per latent frame behind the first. Frames are the most it takes at once (a whole
-number of strides and one; longer clips are made window by window), and the area is a frame's that it works best at: frames of any shape
-are scaled to it, in whole tokens.
+Input channels are noise, mask and condition latents, in this order (HunyuanVideo's mask comes last); where there are latents alone,
+what is given stands in the noise's place. A stride is pixels per latent cell, and frames per latent frame behind the first. Frames are
+the most it takes at once (a whole number of strides and one; longer clips are made window by window), and the area is a frame's that it
+works best at: frames of any shape are scaled to it, in whole tokens.
 
 | model | input channels | stride | token | frames | area | text tokens | image encoder | upstream |
 |---|---|---|---|---|---|---|---|---|
@@ -66,21 +66,30 @@ how to download a model, and what is checked first.
   draws noise). The posterior's mode is taken where the stock pipelines draw from it, given frames stay clean where they add noise, and
   every clip counts as one of 25 frames per second. The decoder gets the little noise that it is made for, the same each time. Its
   tokenizer, a SentencePiece file, is read without a library for it.
+- **hunyuan-i2v.** One mask channel: a cell is given whole or not at all, and its latents are zeros where it is not. Frame 0 is encoded a
+  second time alone, as upstream does. LLaVA reads the prompt in upstream's template together with the current first frame, CLIP reads the
+  prompt alone. The transformer is told its guidance as a number, without a second pass. All decoded frames are kept.
+- **hunyuan-i2v-16.** It has no mask channel, and its blocks treat frame 0 apart: the naive LoRA (paper 3.2)
+  and nothing else, said before a run.
+- **hunyuan-1.5-i2v.** One mask channel as well. Qwen2.5-VL and a glyph encoder (ByT5) read the prompt, SigLIP sees the first frame.
 
-Text and image encoders and transformers take turns on the device; the autoencoder stays, in float32. Norms, time embedding and modulation
-tables stay in float32 in a bfloat16 model, as diffusers keeps them.
+Autoencoder, text and image encoders and transformers take turns on the device; an encoder that it cannot hold computes layer by layer.
+The autoencoder stays in float32. Norms, time embedding and modulation tables stay in float32 in a bfloat16 model, as diffusers keeps them.
 """
 
 
 def grid_row(facts: ModelFacts) -> str:
     """One row of the first table."""
     config, geometry = facts.transformer_config() or json.loads(EMBEDDED.read_text("utf-8")), facts.geometry
-    latents = config["out_channels"]
-    channels = str(latents) if config["in_channels"] == latents else f"{config['in_channels']} = {latents} + {geometry.group} + {latents}"
-    pictures = "CLIP ViT-H/14, both ends" if facts.last_frame else "CLIP ViT-H/14" if facts.image_encoder else "none"
+    latents, total = config["out_channels"], config["in_channels"]
+    mask, hunyuan = total - 2 * latents, facts.loader == HUNYUAN_LOADER
+    channels = str(latents) if total == latents else " + ".join(map(str, (latents, latents, mask) if hunyuan else (latents, mask, latents)))
+    pictures = "none"
+    if facts.image_encoder:
+        pictures = "SigLIP" if hunyuan else "CLIP ViT-H/14, both ends" if facts.last_frame else "CLIP ViT-H/14"
     cells = [
         f"`{facts.name}`",
-        channels,
+        channels if total == latents else f"{total} = {channels}",
         f"{geometry.cell}x{geometry.cell}, {geometry.group}",
         f"{geometry.token}x{geometry.token}",
         str(geometry.max_frames),

@@ -47,7 +47,7 @@ def test_names_are_the_documented_ones() -> None:
     """Scripts rely on them."""
     assert [facts.name for facts in KNOWN] == [
         "tiny", "wan2.1-i2v-480p", "wan2.1-i2v-720p", "wan2.1-flf2v", "wan2.1-fun-1.3b", "wan2.1-fun-14b", "skyreels-v2-i2v",
-        "wan2.2-i2v-a14b", "wan2.2-ti2v-5b", "ltx-video",
+        "wan2.2-i2v-a14b", "wan2.2-ti2v-5b", "ltx-video", "hunyuan-i2v", "hunyuan-i2v-16", "hunyuan-1.5-i2v",
     ]  # fmt: skip
 
 

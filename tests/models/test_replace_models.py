@@ -130,7 +130,9 @@ def test_the_lora_learned(done: Done) -> None:
 def test_the_encoder_leaves_the_device_to_the_transformer(done: Done) -> None:
     """One turn each in training and in generation."""
     text = "UMT5EncoderModel" if done.facts.name.startswith("wan") else "T5EncoderModel"
-    assert done.taken == [text, done.facts.transformer_config()["_class_name"]] * 2
+    codec = "AutoencoderKLWan" if done.facts.name.startswith("wan") else "AutoencoderKLLTXVideo"
+    transformer = done.facts.transformer_config()["_class_name"]
+    assert done.taken == [text, codec, transformer, codec, text, transformer, codec]
 
 
 def test_generating_again_needs_no_training(done: Done) -> None:

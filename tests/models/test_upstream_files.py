@@ -24,7 +24,7 @@ from lora_edit.models.single_file import empty, fill
 from lora_edit.models.wan_keys import picture_names, text_names, transformer_names, vae_names
 from single_files import save
 
-UPSTREAM = Path(os.environ.get("LORA_EDIT_UPSTREAM", "/nowhere")) / "wan" / "modules"
+UPSTREAM = Path(os.environ.get("LORA_EDIT_UPSTREAM", "/nowhere")) / "Wan2.1" / "wan" / "modules"
 pytestmark = [
     pytest.mark.skipif(not UPSTREAM.is_dir(), reason="LORA_EDIT_UPSTREAM names no checkout of Wan2.1"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),

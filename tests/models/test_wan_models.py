@@ -151,9 +151,10 @@ def test_training_and_generation_show_the_same_mask(done: Done) -> None:
 def test_encoders_leave_the_device_to_the_transformer(done: Done) -> None:
     """Never back to an encoder within training or a window: one turn each, however many steps."""
     kind = done.facts.transformer_config()["_class_name"]
-    pictures = ["CLIPVisionModel"] if done.facts.image_encoder else []
-    training = ["UMT5EncoderModel", *pictures, *[kind] * len(done.facts.parts)]
-    generation = [*pictures, "UMT5EncoderModel", *[kind] * len(done.facts.parts)]
+    pair = ["CLIPVisionModel", "AutoencoderKLWan"] if done.facts.image_encoder else ["AutoencoderKLWan"]
+    samples = 2 if done.facts.image_encoder else 1  # each of them is looked at, then encoded
+    training = ["UMT5EncoderModel", *pair * samples, *[kind] * len(done.facts.parts)]
+    generation = [*pair, "UMT5EncoderModel", *[kind] * len(done.facts.parts), "AutoencoderKLWan"]
     assert done.taken == [*training, *generation]
 
 

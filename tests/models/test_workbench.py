@@ -42,6 +42,20 @@ def test_the_next_module_sends_the_last_one_away_first() -> None:
     assert log == ["encoder meta", "encoder cpu", "transformer meta", "transformer cpu", "encoder meta"]
 
 
+def test_what_is_too_large_computes_layer_by_layer() -> None:
+    """With the same result; the bench stays free for another."""
+    torch.manual_seed(0)
+    module, other = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 4)), nn.Linear(2, 2)
+    given, bench = torch.randn(3, 4), Workbench(torch.device("cpu"), room=100)
+    wanted = module(given)
+    for _ in range(2):
+        bench.take(module)
+        assert bench._held is None and torch.equal(module(given), wanted)
+        bench.take(other)
+        assert bench._held is other
+    assert "group_offloading" in str(list(module[0]._diffusers_hook.hooks))  # type: ignore[union-attr, operator]
+
+
 def test_an_optimiser_keeps_its_hold_when_modules_move() -> None:
     """`to` changes a parameter's data, not the parameter."""
     module = nn.Linear(2, 2)

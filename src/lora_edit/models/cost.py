@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,11 @@ class StepCost:
     rest_bytes: int
     trained: int
     border_bytes: int
+
+    def plus(self, further: StepCost, base: StepCost, times: int) -> StepCost:
+        """With what `further` costs beyond `base` added so many times; blocks are left as they are."""
+        changing = ("step", "forward", "step_bytes", "forward_bytes", "trained")
+        return replace(self, **{name: getattr(self, name) + times * (getattr(further, name) - getattr(base, name)) for name in changing})
 
 
 class _Flash(TorchFunctionMode):

@@ -25,7 +25,7 @@ from lora_edit.models.spiece import tokenizer_from
 from lora_edit.models.wan import WanAutoencoder, WanParts
 from lora_edit.models.wan_encoders import PictureEncoder, PromptEncoder
 from lora_edit.models.wan_keys import picture_names, text_names, transformer_names
-from lora_edit.models.workbench import Workbench
+from lora_edit.models.workbench import TurnsAutoencoder, Workbench
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,13 @@ def load_wan(facts: ModelFacts, source: str, device: torch.device, dtype: torch.
 
 
 def build_wan(components: Components, facts: ModelFacts, device: torch.device, dtype: torch.dtype) -> Family:
-    """Components to a family: autoencoder in float32 on the device, everything larger by turns.
+    """Components to a family: autoencoder in float32, all by turns on the device.
 
     Raises `ModelError` when transformer and autoencoder do not belong together.
     """
     bench = Workbench(device)
-    autoencoder = WanAutoencoder(components.vae.to(device, torch.float32).eval().requires_grad_(False))
+    vae = components.vae.float().eval().requires_grad_(False)
+    autoencoder = TurnsAutoencoder(WanAutoencoder(vae), vae, bench)
     channels = components.transformers[0].config.in_channels
     if channels != 2 * autoencoder.z_dim + facts.geometry.group:
         raise ModelError(
@@ -109,14 +110,20 @@ def load_components(facts: ModelFacts, source: str, device: torch.device, dtype:
     Everything that can be checked without its weights is checked first. `device` is where the components will work, for loaders that can
     read straight to it. Raises `ModelError` with what to do.
     """
-    places = survey(facts, source)
-    check_memory(facts, places, {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}[dtype])
+    places = at_places(facts, source, dtype)
     with reading(facts, source):
         tokenizer = _tokenizer(places["tokenizer"], _text_config(facts, places["text_encoder"]))
         transformers = tuple(_transformer(facts, places[part], dtype) for part in facts.parts)
         vae, text_encoder = _vae(facts, places["vae"], kinds), _text_encoder(facts, places["text_encoder"], dtype, kinds)
         image_encoder = _image_encoder(facts, places["image_encoder"]) if facts.image_encoder else None
         return Components(transformers, vae, text_encoder, tokenizer, image_encoder)
+
+
+def at_places(facts: ModelFacts, source: str, dtype: torch.dtype) -> dict[str, Place]:
+    """Where each part lies, after everything was checked that can be without its weights. Raises `ModelError` with what to do."""
+    places = survey(facts, source)
+    check_memory(facts, places, {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}[dtype])
+    return places
 
 
 def _transformer(facts: ModelFacts, place: Place, dtype: torch.dtype) -> Any:

@@ -13,7 +13,7 @@ from lora_edit.models.loading import Components, Kinds, load_components, sparing
 from lora_edit.models.precision import settle
 from lora_edit.models.replace import ReplaceFamily, ReplaceParts
 from lora_edit.models.wan_encoders import PromptEncoder
-from lora_edit.models.workbench import Workbench
+from lora_edit.models.workbench import TurnsAutoencoder, Workbench
 
 _ATTENTION = r"attn[12]\.(to_q|to_k|to_v|to_out\.0)"
 LTX_TARGETS = {
@@ -125,7 +125,7 @@ def load_ltx(facts: ModelFacts, source: str, device: torch.device, dtype: torch.
 
 
 def build_ltx(components: Components, facts: ModelFacts, device: torch.device, dtype: torch.dtype) -> Ltx:
-    """Components to a family: autoencoder in float32 on the device, text encoder and transformer by turns.
+    """Components to a family: autoencoder in float32, all by turns on the device.
 
     Raises `ModelError` for the autoencoder of 0.9.1, whose decoder draws noise that nothing seeds.
     """
@@ -133,13 +133,13 @@ def build_ltx(components: Components, facts: ModelFacts, device: torch.device, d
     if any(vae.config.decoder_inject_noise):
         raise ModelError(f"{facts.name}: the decoder of 0.9.1 makes another clip each time; give the folder of another version, as 0.9.5")
     bench = Workbench(device)
-    autoencoder = LtxAutoencoder(vae.to(device, torch.float32).eval().requires_grad_(False))
+    autoencoder = LtxAutoencoder(vae.float().eval().requires_grad_(False))
     text_encoder = components.text_encoder.eval().requires_grad_(False)
     parts = ReplaceParts(
         name=facts.name,
         geometry=facts.geometry,
         transformer=sparing(settle(components.transformers[0], dtype)),
-        autoencoder=autoencoder,
+        autoencoder=TurnsAutoencoder(autoencoder, vae, bench),
         embed_prompt=RealTokens(PromptEncoder(text_encoder, components.tokenizer, facts.text_length, bench)),
         lora_targets=LTX_TARGETS,
         bench=bench,

@@ -30,7 +30,7 @@ def settle(transformer: Any, dtype: torch.dtype) -> nn.Module:
         parameter.requires_grad_(False)
         parameter.data = parameter.data.to(torch.float32 if kept_in_fp32(transformer, name) else dtype)
     rope = transformer.rope
-    table = next(rope.buffers(), None)  # LTX-Video keeps none and computes it each time, in float32
+    table = next(rope.buffers(), None)  # LTX-Video and HunyuanVideo keep none and compute it each time, in float32
     if table is not None and table.dtype.itemsize < torch.float32.itemsize:
         transformer.rope = type(rope)(rope.attention_head_dim, rope.patch_size, rope.max_seq_len).to(next(transformer.parameters()).device)
     settled: nn.Module = transformer.eval()

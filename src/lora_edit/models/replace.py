@@ -113,6 +113,7 @@ class ReplaceFamily(ABC):
         """
         check_size(self.name, self.geometry, sample)
         encode, device, grid = self.parts.autoencoder.encode, self.parts.bench.device, self.geometry
+        text = self.encode_prompt(sample.prompt)  # first, as the two take turns on the device
         given = given_cells(sample.m_cond[None].to(device), grid)
         condition = encode(sample.v_cond[None].to(device))
         target = None if sample.v_target is None else encode(sample.v_target[None].to(device))
@@ -120,7 +121,7 @@ class ReplaceFamily(ABC):
         return EncodedSample(
             condition=condition,
             generate=1 - given,
-            prompt_embeds=self.encode_prompt(sample.prompt),
+            prompt_embeds=text,
             target=None if target is None else torch.where(given > 0, condition, target),
             blend=None if sample.v_blend is None else encode(sample.v_blend[None].to(device)),
             blend_keep=None if keep is None else keep.amin(1, keepdim=True),

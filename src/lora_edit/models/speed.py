@@ -8,6 +8,7 @@ from typing import Any
 
 from lora_edit.errors import ModelError
 from lora_edit.models.family import Family
+from lora_edit.models.streaming import stream_of
 
 NATIVE = "native"
 """torch's own attention, which is right everywhere."""
@@ -28,7 +29,7 @@ def faster(family: Family, *, attention: str, cache: float, compiled: bool) -> I
                 if cache:
                     _cache_first_block(transformer, cache)
                     undo.callback(transformer.disable_cache)
-                if compiled:
+                if compiled and stream_of(transformer) is None:  # a compiled block would keep the weights it was compiled with
                     transformer.compile_repeated_blocks()
                     undo.callback(_uncompile, transformer)
         yield

@@ -46,17 +46,19 @@ class WanAutoencoder:
         self.vae = vae
         self.z_dim: int = vae.config.z_dim
         shape = (1, self.z_dim, 1, 1, 1)
-        self.mean = torch.tensor(vae.config.latents_mean, dtype=torch.float32, device=vae.device).view(shape)
-        self.std = torch.tensor(vae.config.latents_std, dtype=torch.float32, device=vae.device).view(shape)
+        self.mean = torch.tensor(vae.config.latents_mean, dtype=torch.float32).view(shape)
+        self.std = torch.tensor(vae.config.latents_std, dtype=torch.float32).view(shape)
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels `[B, 3, T, H, W]` -> normalised latents."""
         mode = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode()
-        return (mode.float() - self.mean) / self.std
+        return (mode.float() - self.mean.to(mode.device)) / self.std.to(mode.device)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Normalised latents -> pixels `[B, 3, T, H, W]`, clamped to [-1, 1]."""
-        return self.vae.decode((latents.float() * self.std + self.mean).to(self.vae.dtype), return_dict=False)[0].float().clamp(-1, 1)
+        raw = latents.float() * self.std.to(latents.device) + self.mean.to(latents.device)
+        pixels: torch.Tensor = self.vae.decode(raw.to(self.vae.dtype), return_dict=False)[0]
+        return pixels.float().clamp(-1, 1)
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,9 @@ class WanFamily:
     def encode_sample(self, sample: Sample) -> EncodedSample:
         """Encode V_cond whole (never a spliced latent: the autoencoder mixes frames), pack M_cond, encode V_target."""
         encode, device = self.parts.autoencoder.encode, self.parts.device
+        # One encoder after the other, as they take turns on the device.
+        text = self.encode_prompt(sample.prompt)
+        pictures = None if self.parts.embed_image is None else self.parts.embed_image(sample).to(device, self.parts.dtype)
         mask = pack_mask(sample.m_cond[None].to(device), self.geometry.cell, self.geometry.group)
         content = sample.v_cond
         if self.parts.carried_std is not None and sample.boxes is not None:
@@ -116,9 +121,9 @@ class WanFamily:
         return EncodedSample(
             condition=condition.to(self.parts.dtype),
             generate=1 - mask.amin(1, keepdim=True),
-            prompt_embeds=self.encode_prompt(sample.prompt),
+            prompt_embeds=text,
             target=None if sample.v_target is None else encode(sample.v_target[None].to(device)),
-            image_embeds=None if self.parts.embed_image is None else self.parts.embed_image(sample).to(device, self.parts.dtype),
+            image_embeds=pictures,
             blend=None if sample.v_blend is None else encode(sample.v_blend[None].to(device)),
             blend_keep=None if keep is None else keep.amin(1, keepdim=True),
         )

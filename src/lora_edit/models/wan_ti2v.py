@@ -11,7 +11,7 @@ from lora_edit.models.precision import settle
 from lora_edit.models.replace import ReplaceFamily, ReplaceParts
 from lora_edit.models.wan import WAN_TARGETS, WanAutoencoder
 from lora_edit.models.wan_encoders import PromptEncoder
-from lora_edit.models.workbench import Workbench
+from lora_edit.models.workbench import TurnsAutoencoder, Workbench
 
 
 class WanTI2V(ReplaceFamily):
@@ -29,12 +29,13 @@ def load_ti2v(facts: ModelFacts, source: str, device: torch.device, dtype: torch
 
 
 def build_ti2v(components: Components, facts: ModelFacts, device: torch.device, dtype: torch.dtype) -> WanTI2V:
-    """Components to a family: autoencoder in float32 on the device, text encoder and transformer by turns.
+    """Components to a family: autoencoder in float32, all by turns on the device.
 
     Raises `ModelError` when transformer and autoencoder do not belong together.
     """
     transformer, bench = components.transformers[0], Workbench(device)
-    autoencoder = WanAutoencoder(components.vae.to(device, torch.float32).eval().requires_grad_(False))
+    vae = components.vae.float().eval().requires_grad_(False)
+    autoencoder = TurnsAutoencoder(WanAutoencoder(vae), vae, bench)
     if transformer.config.in_channels != autoencoder.z_dim:
         raise ModelError(
             f"{facts.name}: {transformer.config.in_channels} input channels do not fit an autoencoder of {autoencoder.z_dim}; "

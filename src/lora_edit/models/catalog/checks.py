@@ -10,7 +10,7 @@ from lora_edit.errors import ModelError
 from lora_edit.models.catalog.facts import ModelFacts, differences
 from lora_edit.models.catalog.headers import read_config, read_header
 from lora_edit.models.catalog.hub import downloaded_bytes, is_repository
-from lora_edit.models.catalog.places import GGUF, Found, Place, find, misfit, needed_parts, part_config
+from lora_edit.models.catalog.places import GGUF, READERS, Found, Place, find, misfit, needed_parts, part_config
 
 COMPANIONS = (
     ("vae", "z_dim", "out_channels"),
@@ -18,6 +18,11 @@ COMPANIONS = (
     ("text_encoder", "d_model", "text_dim"),
     ("text_encoder", "d_model", "caption_channels"),
     ("image_encoder", "hidden_size", "image_dim"),
+    ("text_encoder", "hidden_size", "text_embed_dim"),
+    ("text_encoder", "text_config.hidden_size", "text_embed_dim"),
+    ("text_encoder_2", "hidden_size", "pooled_projection_dim"),
+    ("text_encoder_2", "d_model", "text_embed_2_dim"),
+    ("image_encoder", "hidden_size", "image_embed_dim"),
 )
 """Part, the key of its configuration that says how wide it is, and the transformer's key that has to be equal, where a family has them."""
 
@@ -52,14 +57,20 @@ def _check_configs(facts: ModelFacts, source: str, found: Found) -> None:
         folder = place.folder if place else Path(source) / part
         if folder is None or (place is None and not (folder / "config.json").is_file()):
             continue
-        faults = differences(read_config(folder.parent, part), shape)
+        faults = differences(_flat(read_config(folder.parent, part)), shape)
         if faults:
             raise ModelError(f"{source}: {part} is not that of {facts.name} ({'; '.join(faults[:3])}); choose its own model or folder")
 
 
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Also the keys of configurations within, as `text_config.hidden_size`."""
+    inner = {f"{name}.{key}": value for name, part in config.items() if isinstance(part, dict) for key, value in part.items()}
+    return config | inner
+
+
 def _check_files(facts: ModelFacts, place: Place) -> None:
     """Every file is whole; a single file is the part it is taken for."""
-    if place.part.startswith("tokenizer"):
+    if place.part.startswith(READERS):
         return
     if place.files[0].suffix == GGUF:
         return check_gguf(place.files[0])
@@ -138,7 +149,7 @@ def check_memory(facts: ModelFacts, places: dict[str, Place], dtype: str) -> Non
 
 
 def _bytes_held(place: Place, dtype: str) -> int:
-    if place.part.startswith("tokenizer") or place.files[0].suffix == GGUF:
+    if place.part.startswith(READERS) or place.files[0].suffix == GGUF:
         return 0
     headers = [read_header(file) for file in place.files]
     floats = [(header.shapes[key], kind) for header in headers for key, kind in header.dtypes.items() if kind.startswith(("F", "BF"))]

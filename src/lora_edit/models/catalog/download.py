@@ -15,7 +15,7 @@ from typing import Literal
 from lora_edit.errors import ModelError
 from lora_edit.models.catalog.facts import ModelFacts
 from lora_edit.models.catalog.hub import cache_folder, downloaded_bytes, is_repository, offline
-from lora_edit.models.catalog.places import find, needed_parts
+from lora_edit.models.catalog.places import READERS, find, needed_parts
 
 State = Literal["included", "downloaded", "partial", "missing"]
 
@@ -64,9 +64,7 @@ def plan(facts: ModelFacts, source: str) -> list[Wanted]:
 
 
 def _patterns(parts: Iterable[str]) -> tuple[str, ...]:
-    return tuple(
-        f"{part}/{ending}" for part in parts for ending in (("*",) if part.startswith("tokenizer") else ("*.json", "*.safetensors"))
-    )
+    return tuple(f"{part}/{ending}" for part in parts for ending in (("*",) if part.startswith(READERS) else ("*.json", "*.safetensors")))
 
 
 def terms(facts: ModelFacts, source: str) -> str:

@@ -12,7 +12,7 @@ Preset = dict[str, dict[str, Any]]
 """Settings tables by room, as in a settings file."""
 
 CONFIGS = Path(__file__).parent / "configs"
-NONE_WHEN_ABSENT = ("image_dim", "added_kv_proj_dim", "pos_embed_seq_len")
+NONE_WHEN_ABSENT = ("image_dim", "added_kv_proj_dim", "pos_embed_seq_len", "image_condition_type")
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,12 @@ class ModelFacts:
     the settings' defaults. `repo` is the Hub repository and `layout` how it stores weights; `download_gb` is approximate. `config` names
     the JSON file with the transformer's configuration, in `configs/` or anywhere (absolute path), that a checkpoint has to match. `parts`
     are the subfolders that hold transformers: one, or the high-noise and the low-noise expert that meet at time `boundary`. `last_frame`:
-    the model is shown the last frame beside the first. `short_window` is how many frames training may see at a time when memory is short
-    (paper, appendix C). `encoders_gb` is what text encoder, image encoder and autoencoder take of main memory. `other_parts` are further
-    subfolders that it needs, beside autoencoder, text encoder, tokenizer and image encoder. `companions` names the configurations of
-    these, for models whose single files are read too, and `companions_repo` a Hub repository that has them where `repo` has not.
-    `upstream` is where these facts come from.
+    the model is shown the last frame beside the first. `spatial_mask`: it can be told which part of a frame is given; without, only the
+    first frame is given, and the paper's naive LoRA is all it can do. `short_window` is how many frames training may see at a time when
+    memory is short (paper, appendix C). `encoders_gb` is what text encoder, image encoder and autoencoder take of main memory.
+    `other_parts` are further subfolders that it needs, beside autoencoder, text encoder, tokenizer and image encoder. `companions` names
+    the configurations of these, for models whose single files are read too, and `companions_repo` a Hub repository that has them where
+    `repo` has not. `upstream` is where these facts come from.
     """
 
     name: str
@@ -57,6 +58,7 @@ class ModelFacts:
     text_length: int = 0
     image_encoder: bool = False
     last_frame: bool = False
+    spatial_mask: bool = True
     boundary: float | None = None
     short_window: int = 9
     encoders_gb: float = 0.0

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from lora_edit.models.catalog.facts import Geometry, ModelFacts
 from lora_edit.models.catalog.presets import (
+    hunyuan_15_i2v_preset,
+    hunyuan_i2v_16_preset,
+    hunyuan_i2v_preset,
     ltx_preset,
     paper_preset,
     tiny_preset,
@@ -21,9 +24,13 @@ AREA_480 = 480 * 832
 AREA_540 = 544 * 960
 AREA_720 = 720 * 1280
 WAN_LOADER = "lora_edit.models.loading:load_wan"
+HUNYUAN_LOADER = "lora_edit.models.hunyuan_loading:load_hunyuan"
+HUNYUAN_LICENSE = "Tencent Hunyuan Community License"
 UMT5_LENGTH = 512
 UMT5_GB, CLIP_GB = 11.9, 2.5
 """UMT5-XXL's encoder in bfloat16 with the autoencoder, and CLIP ViT-H/14's image tower in float32."""
+LLAVA_GB, QWEN_GB = 17.5, 17.0
+"""LLaVA-Llama3 8B with CLIP-L, and Qwen2.5-VL 7B with ByT5 and SigLIP, in bfloat16, with the autoencoders."""
 COMPANIONS = "wan2.1-companions.json"
 MEMORY_480 = "about 60 GB GPU, 64 GB RAM"
 MEMORY_720 = "about 90 GB GPU, 64 GB RAM"
@@ -191,6 +198,7 @@ WAN22_TI2V_5B = ModelFacts(
     download_gb=34,
     config="wan2.2-ti2v-5b.json",
     text_length=UMT5_LENGTH,
+    encoders_gb=UMT5_GB + 2.3,
     upstream="Wan2.2 wan/configs/wan_ti2v_5B.py, diffusers pipelines/wan/pipeline_wan_i2v.py",
 )
 
@@ -207,7 +215,66 @@ LTX_VIDEO = ModelFacts(
     download_gb=26,
     config="ltx-video-2b.json",
     text_length=128,
+    encoders_gb=11.3,
     upstream="LTX-Video ltx_video/pipelines/pipeline_ltx_video.py, diffusers pipelines/ltx/pipeline_ltx_condition.py",
+)
+
+HUNYUAN_I2V = ModelFacts(
+    name="hunyuan-i2v",
+    summary="HunyuanVideo-I2V with 33 input channels; 13 billion parameters; the picture stands in the prompt",
+    license=HUNYUAN_LICENSE,
+    geometry=Geometry(cell=8, group=4, token=16, max_frames=129, area=AREA_720),
+    loader=HUNYUAN_LOADER,
+    preset=hunyuan_i2v_preset,
+    memory=MEMORY_720,
+    repo="hunyuanvideo-community/HunyuanVideo-I2V-33ch",
+    layout="diffusers",
+    download_gb=44,
+    config="hunyuan-i2v.json",
+    text_length=256,
+    other_parts=("text_encoder_2", "tokenizer_2", "image_processor"),
+    encoders_gb=LLAVA_GB,
+    upstream="HunyuanVideo-I2V hyvideo/diffusion/flow/transport.py, diffusers pipelines/hunyuan_video/",
+)
+
+HUNYUAN_I2V_16 = ModelFacts(
+    name="hunyuan-i2v-16",
+    summary="HunyuanVideo-I2V that is given the first frame alone: the naive LoRA, for comparison (edits: hunyuan-i2v)",
+    license=HUNYUAN_LICENSE,
+    geometry=Geometry(cell=8, group=4, token=16, max_frames=129, area=AREA_720),
+    loader=HUNYUAN_LOADER,
+    preset=hunyuan_i2v_16_preset,
+    memory=MEMORY_720,
+    repo="hunyuanvideo-community/HunyuanVideo-I2V",
+    layout="diffusers",
+    download_gb=44,
+    config="hunyuan-i2v-16.json",
+    text_length=256,
+    other_parts=("text_encoder_2", "tokenizer_2", "image_processor"),
+    encoders_gb=LLAVA_GB,
+    spatial_mask=False,
+    upstream="HunyuanVideo-I2V hyvideo/diffusion/flow/transport.py, diffusers pipelines/hunyuan_video/",
+)
+
+# The repository's name follows its text-to-video sister's; no copy of its configuration was at hand. The values are the class's defaults,
+# which diffusers' converter leaves as they are for this size.
+HUNYUAN_15_I2V = ModelFacts(
+    name="hunyuan-1.5-i2v",
+    summary="HunyuanVideo-1.5 at 480 lines; 8 billion parameters; cells of 16 pixels; text in quotation marks is spelled out",
+    license=HUNYUAN_LICENSE,
+    geometry=Geometry(cell=16, group=4, token=16, max_frames=121, area=480 * 848),
+    loader=HUNYUAN_LOADER,
+    preset=hunyuan_15_i2v_preset,
+    memory="about 50 GB GPU, 48 GB RAM",
+    repo="hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_i2v",
+    layout="diffusers",
+    download_gb=36,
+    config="hunyuan-1.5-i2v-480p.json",
+    text_length=1000,
+    other_parts=("text_encoder_2", "tokenizer_2", "feature_extractor"),
+    encoders_gb=QWEN_GB,
+    image_encoder=True,
+    upstream="diffusers pipelines/hunyuan_video1_5/pipeline_hunyuan_video1_5_image2video.py",
 )
 
 KNOWN = (
@@ -221,4 +288,7 @@ KNOWN = (
     WAN22_I2V_A14B,
     WAN22_TI2V_5B,
     LTX_VIDEO,
+    HUNYUAN_I2V,
+    HUNYUAN_I2V_16,
+    HUNYUAN_15_I2V,
 )

@@ -116,6 +116,15 @@ def geometry_of(model: str) -> Geometry | None:
         return None
 
 
+def takes_first_frame_only(model: str) -> int | None:
+    """The longest clip of a model that cannot be told which part of a frame is given; None for all others and for one not found."""
+    try:
+        facts = locate(model)[0]
+    except ModelError:
+        return None
+    return None if facts.spatial_mask else facts.geometry.max_frames
+
+
 def weights_at(facts: ModelFacts, source: str) -> Path | None:
     """The folder or file that the model's transformers are read from; None when parts of the model are missing."""
     try:

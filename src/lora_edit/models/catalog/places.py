@@ -28,6 +28,8 @@ SUBFOLDERS = {
 """Of ComfyUI's `models`; the two experts' are the original's."""
 
 TOKENIZERS = ("tokenizer", "google/umt5-xxl", "umt5-xxl")
+READERS = ("tokenizer", "image_processor", "feature_extractor")
+"""What the names of parts without weights begin with."""
 SPIECE = "spiece_model"
 """ComfyUI's text encoders carry the tokenizer's model as a tensor of this name."""
 
@@ -96,7 +98,7 @@ def _find(facts: ModelFacts, given: dict[str, Place], own: list[Path], roots: li
     found = Found(dict(given))
     for part in needed_parts(facts):
         for root in () if part in given else own if part in facts.parts else roots:
-            place = _tokenizer(part, root, found) if part.startswith("tokenizer") else _in_root(facts, part, root)
+            place = _tokenizer(part, root, found) if part.startswith(READERS) else _in_root(facts, part, root)
             if isinstance(place, Place):
                 found.places[part] = place
                 found.lacking.pop(part, None)
@@ -206,7 +208,7 @@ def _files(root: Path, part: str) -> Iterator[Path]:
 
 def _tokenizer(part: str, root: Path, found: Found) -> Place | str:
     for name in TOKENIZERS if part == "tokenizer" else (part,):
-        for file in ("tokenizer.json", "vocab.json", "spiece.model"):
+        for file in ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer_config.json", "preprocessor_config.json"):
             if (root / name / file).is_file():
                 return Place(part, (root / name / file,), None if file == "spiece.model" else root / name)
     encoder = found.places.get("text_encoder")

@@ -60,6 +60,21 @@ def ltx_preset() -> Preset:
     return {"generation": {"steps": 40, "guidance_scale": 3.0, "shift": 13.0, "overlap": 8}}
 
 
+def hunyuan_i2v_preset() -> Preset:
+    """No guidance, shift 7 and 50 steps (diffusers `pipeline_hunyuan_video_image2video.py`, HunyuanVideo-I2V `README.md`)."""
+    return {"generation": {"guidance_scale": 1.0, "shift": 7.0, "steps": 50}}
+
+
+def hunyuan_i2v_16_preset() -> Preset:
+    """As `hunyuan-i2v`, and what the model allows of the method: the naive LoRA (paper 3.2), as only the first frame can be given."""
+    return {**hunyuan_i2v_preset(), "method": {"conditioning": "first-frame", "appearance_mask": "after-first"}}
+
+
+def hunyuan_15_i2v_preset() -> Preset:
+    """Guidance 6, shift 5 at 480 lines (diffusers `scripts/convert_hunyuan_video1_5_to_diffusers.py`), 50 steps."""
+    return {"generation": {"guidance_scale": 6.0, "shift": 5.0, "steps": 50}}
+
+
 def named_preset(name: str, standard: Mapping[str, Any], short_window: int) -> Preset:
     """What `--preset NAME` changes of a model's own settings, which `standard` spells out. Empty for `standard` and for unknown names."""
     if name == "fast":
@@ -82,5 +97,5 @@ def fast_preset(standard: Mapping[str, Any]) -> Preset:
 
 
 def low_vram_preset(window: int) -> Preset:
-    """Training on short windows (appendix C)."""
-    return {"training": {"window": window}}
+    """Training on short windows (appendix C), the frozen weights in 8 bits."""
+    return {"training": {"window": window, "base": "int8"}}

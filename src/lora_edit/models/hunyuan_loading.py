@@ -1,0 +1,145 @@
+"""Loading the HunyuanVideo families: a folder in diffusers' layout or a Hub repository to components, and components to a `Family`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lora_edit.errors import ModelError
+from lora_edit.models.catalog.facts import ModelFacts
+from lora_edit.models.family import Family
+from lora_edit.models.hunyuan import Hunyuan15Family, HunyuanAutoencoder, HunyuanFamily, HunyuanFirstFrame, HunyuanParts
+from lora_edit.models.hunyuan_encoders import LlavaPrompt, QwenGlyphPrompt, SiglipPicture
+from lora_edit.models.loading import at_places, reading, sparing
+from lora_edit.models.precision import settle
+from lora_edit.models.workbench import Workbench
+
+FIRST_VERSION = "HunyuanVideoTransformer3DModel"
+
+PICTURE_TOKENS_EVERY = {"latent_concat": 2, "token_replace": 4}
+"""How many of a picture's tokens in the prompt are kept: one in so many (diffusers `pipeline_hunyuan_video_image2video.py`)."""
+
+
+@dataclass(frozen=True)
+class HunyuanComponents:
+    """A checkpoint's modules as diffusers and transformers load them. `processor` prepares pictures for LLaVA or SigLIP."""
+
+    transformer: Any
+    vae: Any
+    text_encoder: nn.Module
+    tokenizer: Callable[..., Any]
+    text_encoder_2: nn.Module
+    tokenizer_2: Callable[..., Any]
+    processor: Callable[..., Any]
+    image_encoder: nn.Module | None = None
+
+
+def load_hunyuan(facts: ModelFacts, source: str, device: torch.device, dtype: torch.dtype) -> Family:
+    """The catalogue's loader of every HunyuanVideo family. Raises `ModelError`."""
+    return build_hunyuan(load_components(facts, source, dtype), facts, device, dtype)
+
+
+def build_hunyuan(components: HunyuanComponents, facts: ModelFacts, device: torch.device, dtype: torch.dtype) -> HunyuanFamily:
+    """Components to a family: autoencoder in float32 on the device, everything larger by turns.
+
+    Raises `ModelError` when transformer and autoencoder do not belong together.
+    """
+    bench = Workbench(device)
+    autoencoder = HunyuanAutoencoder(components.vae.float().to(device).eval().requires_grad_(False))
+    config = components.transformer.config
+    replacing = getattr(config, "image_condition_type", None) == "token_replace"
+    if config.in_channels != (autoencoder.z_dim if replacing else 2 * autoencoder.z_dim + 1):
+        raise ModelError(
+            f"{facts.name}: {config.in_channels} input channels do not fit an autoencoder of {autoencoder.z_dim}; give its own vae folder"
+        )
+    image_encoder = components.image_encoder
+    kind = Hunyuan15Family if image_encoder is not None else HunyuanFirstFrame if replacing else HunyuanFamily
+    return kind(
+        HunyuanParts(
+            name=facts.name,
+            geometry=facts.geometry,
+            transformer=sparing(settle(components.transformer, dtype)),
+            autoencoder=autoencoder,
+            embed_text=_text(components, facts, bench),
+            embed_image=None if image_encoder is None else SiglipPicture(_frozen(image_encoder), components.processor, bench),
+            bench=bench,
+            dtype=dtype,
+        )
+    )
+
+
+def _text(components: HunyuanComponents, facts: ModelFacts, bench: Workbench) -> Callable[[str, torch.Tensor | None], torch.Tensor]:
+    first, second = _frozen(components.text_encoder), _frozen(components.text_encoder_2)
+    if components.image_encoder is not None:
+        return QwenGlyphPrompt(first, components.tokenizer, second, components.tokenizer_2, facts.text_length, bench)
+    every = PICTURE_TOKENS_EVERY[components.transformer.config.image_condition_type]
+    return LlavaPrompt(first, components.tokenizer, second, components.tokenizer_2, components.processor, every, facts.text_length, bench)
+
+
+def _frozen(module: nn.Module) -> nn.Module:
+    return module.eval().requires_grad_(False)
+
+
+def load_components(facts: ModelFacts, source: str, dtype: torch.dtype) -> HunyuanComponents:
+    """Read a folder in diffusers' layout, or a downloaded Hub repository, into main memory.
+
+    Everything that can be checked without weights is checked first. Raises `ModelError` with what to do.
+    """
+    import diffusers
+
+    places = at_places(facts, source, dtype)
+    at = {part: place.folder or place.files[0].parent for part, place in places.items()}
+    kind = facts.transformer_config()["_class_name"]
+    with reading(facts, source):
+        transformer = getattr(diffusers, kind).from_pretrained(at["transformer"], torch_dtype=dtype, local_files_only=True)
+        return (_first_version if kind == FIRST_VERSION else _version_15)(at, transformer, dtype)
+
+
+def _first_version(at: dict[str, Path], transformer: Any, dtype: torch.dtype) -> HunyuanComponents:
+    import diffusers
+    import transformers
+
+    llava = transformers.LlavaForConditionalGeneration.from_pretrained(at["text_encoder"], dtype=dtype, local_files_only=True)
+    clip = transformers.CLIPTextModel.from_pretrained(at["text_encoder_2"], dtype=dtype, local_files_only=True)
+    # Told a configuration, it looks for none beside the tokenizer: there is none, which ends offline loading from the Hub.
+    read = transformers.AutoTokenizer.from_pretrained
+    return HunyuanComponents(
+        transformer=transformer,
+        vae=diffusers.AutoencoderKLHunyuanVideo.from_pretrained(at["vae"], torch_dtype=torch.float32, local_files_only=True),
+        text_encoder=llava,
+        tokenizer=read(at["tokenizer"], config=llava.config.text_config, local_files_only=True),
+        text_encoder_2=clip,
+        tokenizer_2=read(at["tokenizer_2"], config=clip.config, local_files_only=True),
+        processor=_processor("CLIPImageProcessor").from_pretrained(at["image_processor"], local_files_only=True),
+    )
+
+
+def _version_15(at: dict[str, Path], transformer: Any, dtype: torch.dtype) -> HunyuanComponents:
+    import diffusers
+    import transformers
+
+    qwen = transformers.Qwen2_5_VLTextModel.from_pretrained(at["text_encoder"], dtype=dtype, local_files_only=True)
+    glyphs = transformers.T5EncoderModel.from_pretrained(at["text_encoder_2"], dtype=dtype, local_files_only=True)
+    read = transformers.AutoTokenizer.from_pretrained
+    return HunyuanComponents(
+        transformer=transformer,
+        vae=diffusers.AutoencoderKLHunyuanVideo15.from_pretrained(at["vae"], torch_dtype=torch.float32, local_files_only=True),
+        text_encoder=qwen,
+        tokenizer=read(at["tokenizer"], config=qwen.config, local_files_only=True),
+        text_encoder_2=glyphs,
+        tokenizer_2=transformers.ByT5Tokenizer.from_pretrained(at["tokenizer_2"], local_files_only=True),
+        processor=_processor("SiglipImageProcessor").from_pretrained(at["feature_extractor"], local_files_only=True),
+        image_encoder=transformers.SiglipVisionModel.from_pretrained(at["image_encoder"], dtype=dtype, local_files_only=True),
+    )
+
+
+def _processor(name: str) -> Any:
+    """The picture processor that works with Pillow alone; newer versions of transformers give the plain name to another."""
+    import transformers
+
+    return getattr(transformers, f"{name}Pil", None) or getattr(transformers, name)
