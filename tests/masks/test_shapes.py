@@ -9,7 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lora_edit.masks.shapes import MaskShape, cell_keep, dilate, feather, hole_union, shape_mask, snap
+from lora_edit.masks.shapes import (
+    MaskShape,
+    bridge,
+    cell_keep,
+    dilate,
+    feather,
+    hole_union,
+    invert,
+    shape_mask,
+    smooth_outline,
+    snap,
+    subtract,
+    union,
+)
 from lora_edit.types import EditMask
 
 bool_masks = hnp.arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(3, 21), st.integers(3, 21))).map(torch.from_numpy)
@@ -128,3 +141,35 @@ def test_snapping_and_uniting_do_not_change_what_is_kept(stride: int) -> None:
     mask = disc(9).frames
     whole = hole_union(snap(mask, (8, 8)), stride)
     assert torch.equal(cell_keep(whole, (8, 8), stride), cell_keep(mask, (8, 8), stride))
+
+
+def test_masks_add_up_and_take_away() -> None:
+    whole = disc(2)
+    left = EditMask(whole.frames.clone())
+    left.frames[..., 40:] = False
+    right = subtract(whole, left)
+    assert not (right.frames & left.frames).any()
+    both = union([left, right])
+    assert torch.equal(both.frames, whole.frames)
+    assert both.notes == ("a note",)
+    assert torch.equal(invert(invert(whole)).frames, whole.frames)
+
+
+def test_a_smooth_outline_loses_specks_and_keeps_the_rest() -> None:
+    ragged = disc(1)
+    ragged.frames[0, 5, 5] = True
+    smooth = smooth_outline(ragged, 2).frames
+    assert not smooth[0, 5, 5]
+    assert (smooth == disc(1).frames).float().mean() > 0.98
+
+
+def test_lost_frames_are_bridged_by_the_outline_on_its_way() -> None:
+    whole = disc(7)
+    lost = EditMask(whole.frames.clone(), ("lost",))
+    lost.frames[[0, 2, 3, 4]] = False
+    found = bridge(lost)
+    assert found.notes == ("lost",)
+    assert not found.frames[0].any()
+    for number in (2, 3, 4):
+        shared = (found.frames[number] & whole.frames[number]).sum() / (found.frames[number] | whole.frames[number]).sum()
+        assert float(shared) > 0.95

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lora_edit.cli.failures import Session
-from lora_edit.cli.options import RESULT, Overwrite, parse_boxes, takes
+from lora_edit.cli.options import RESULT, Overwrite, Shape, takes
 from lora_edit.cli.progress import reporting
-from lora_edit.errors import MaskError
+from lora_edit.cli.prompts import BOX, POINT, parse_prompts, segmenter
+from lora_edit.errors import MaskError, VideoError
+
+if TYPE_CHECKING:
+    from lora_edit.masks.segment import Prompt
+    from lora_edit.reporting import Reporter
+    from lora_edit.types import EditMask, Video
+
+LOSSLESS = (".mp4", ".mov", ".mkv")
+SEGMENTED = "Segmenting"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,56 +29,119 @@ class MaskOptions:
 
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The clip.", show_default=False)]
     box: Annotated[
-        list[str], typer.Option("--box", metavar="X,Y,W,H[:FRAME]", help="Rectangle in source pixels; several frames are interpolated.")
+        list[str],
+        typer.Option("--box", metavar=BOX, help="Rectangle in source pixels; several frames are interpolated."),
     ] = field(default_factory=list)
     first_frame: Annotated[
         Path | None,
         typer.Option("--first-frame", metavar="IMAGE", help="Edited first frame: what it changes is followed through the clip."),
     ] = None
-    point: Annotated[list[str], typer.Option("--point", metavar="X,Y[:FRAME]", help="On the object (not in this version).")] = field(
-        default_factory=list
-    )
-    not_point: Annotated[list[str], typer.Option("--not-point", metavar="X,Y[:FRAME]", help="Off the object (not in this version).")] = (
-        field(default_factory=list)
-    )
-    object: Annotated[str, typer.Option("--object", metavar="NAME", help="Name of the object, for messages.")] = "1"
-    output: Annotated[Path, typer.Option("--output", metavar="FOLDER", help="Folder of mask images.", rich_help_panel=RESULT)]
+    point: Annotated[
+        list[str],
+        typer.Option("--point", metavar=POINT, help="On the object: it is outlined and followed; repeatable.", rich_help_panel=SEGMENTED),
+    ] = field(default_factory=list)
+    not_point: Annotated[
+        list[str], typer.Option("--not-point", metavar=POINT, help="Off the object; repeatable.", rich_help_panel=SEGMENTED)
+    ] = field(default_factory=list)
+    object: Annotated[str, typer.Option("--object", metavar="NAME", help="Name of the object where a place has none.")] = "1"
+    segmenter: Annotated[
+        str | None,
+        typer.Option(
+            "--segmenter",
+            metavar="embedded|sam2:FOLDER",
+            help="Who outlines points and boxes; embedded needs no model.",
+            rich_help_panel=SEGMENTED,
+        ),
+    ] = None
+    shape: Annotated[Shape, typer.Option("--shape", help="Shape of what is written.")] = Shape.AS_IS
+    bridge: Annotated[
+        bool, typer.Option("--bridge", help="Fill the frames in which an object was lost between two sights.", rich_help_panel=SEGMENTED)
+    ] = False
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for PNG, or .mp4, .mov, .mkv.", rich_help_panel=RESULT)
+    ]
+    overlay: Annotated[
+        Path | None, typer.Option("--overlay", metavar="VIDEO", help="Also the clip with the region drawn on it.", rich_help_panel=RESULT)
+    ] = None
     overwrite: Overwrite = False
+
+    @property
+    def segments(self) -> bool:
+        """Is anything to be segmented? Boxes alone are drawn as they are."""
+        return bool(self.point or self.not_point or self.segmenter)
 
 
 @takes(MaskOptions)
 def mask(session: Session, options: MaskOptions) -> None:
-    """Draw a mask (white = edit): one PNG per source frame, for people to look at or retouch. Prints the folder."""
-    from lora_edit.cli.resolve import NO_SEGMENTATION
-
-    if options.point or options.not_point:
-        raise MaskError(NO_SEGMENTATION)
-    if bool(options.box) == bool(options.first_frame):
-        raise MaskError("give either --box X,Y,W,H[:FRAME] in pixels of the source or --first-frame IMAGE, the edited first frame")
-    boxes = parse_boxes(options.box)
+    """Draw a mask (white = edit) of boxes, of what points are on, or of what an edited first frame changes. Prints where it is."""
+    if (options.first_frame and (options.box or options.segments)) or not (options.first_frame or options.box or options.segments):
+        raise MaskError(
+            f"say where in one way: --box X,Y,W,H[:FRAME] or --point {POINT} in source pixels, or --first-frame IMAGE, the edited frame"
+        )
+    prompts = parse_prompts(options.point, options.not_point, options.box, options.object)
     with reporting() as reporter:
-        from lora_edit.masks.boxes import KeyedBox, mask_from_boxes
-        from lora_edit.masks.check import fit_first_frame
-        from lora_edit.masks.files import save_mask
-        from lora_edit.masks.follow import follow_change
-        from lora_edit.types import Box
-        from lora_edit.video.read import read_image, read_video
-        from lora_edit.video.write import check_output
+        from lora_edit.masks.shapes import shape_mask
+        from lora_edit.video.read import read_video
 
-        if options.output.suffix:
-            raise MaskError(f"{options.output}: masks are written as a folder of PNG images; give a folder name without an ending")
-        check_output(options.output, overwrite=options.overwrite)
+        _check_outputs(options)
         video = read_video(options.source)
-        keyed = [KeyedBox(Box(b["x"], b["y"], b["width"], b["height"]), _frame(b), options.object) for b in boxes]
-        if options.first_frame:
-            drawn = follow_change(video.frames, fit_first_frame(read_image(options.first_frame), video.size)[0])
-        else:
-            drawn = mask_from_boxes(keyed, video.num_frames, video.size)
+        drawn = _segmented(options, video, prompts, reporter) if options.segments else _drawn(options, video, prompts)
+        drawn = shape_mask(drawn, options.shape.value, 0.1, 5)
         for text in drawn.notes:
             reporter.note(text)
-        save_mask(options.output, drawn)
+        _write(options, video, drawn)
     typer.echo(options.output)
 
 
-def _frame(box: dict[str, float | int]) -> int | None:
-    return int(box["frame"]) if "frame" in box else None
+def _check_outputs(options: MaskOptions) -> None:
+    """Raises `VideoError` kin where `_write` would refuse."""
+    from lora_edit.video.write import check_output
+
+    suffix = options.output.suffix.lower()
+    if suffix and suffix not in LOSSLESS:
+        raise MaskError(f"{options.output}: masks are kept without loss; give a folder for PNG, or end the name in {', '.join(LOSSLESS)}")
+    for path in (options.output, options.overlay):
+        if path is not None:
+            check_output(path, overwrite=options.overwrite)
+            if path.exists() and path.samefile(options.source):
+                raise VideoError(f"{path}: is the source; choose another name")
+
+
+def _drawn(options: MaskOptions, video: Video, prompts: list[Prompt]) -> EditMask:
+    """The boxes, or what the edited first frame changes."""
+    from lora_edit.masks.boxes import KeyedBox, mask_from_boxes
+    from lora_edit.masks.check import fit_first_frame
+    from lora_edit.masks.follow import follow_change
+    from lora_edit.video.read import read_image
+
+    if options.first_frame:
+        return follow_change(video.frames, fit_first_frame(read_image(options.first_frame), video.size)[0])
+    return mask_from_boxes([each for each in prompts if isinstance(each, KeyedBox)], video.num_frames, video.size)
+
+
+def _segmented(options: MaskOptions, video: Video, prompts: list[Prompt], reporter: Reporter) -> EditMask:
+    """All prompted objects together. Raises `MaskError` for prompts that do not fit the clip, before any model is loaded."""
+    from lora_edit.masks.segment import check_prompts
+    from lora_edit.masks.shapes import bridge, union
+
+    check_prompts(prompts, video.num_frames, video.size)
+    chosen = segmenter(options.segmenter or "embedded")
+    found = chosen.segment(video.frames, prompts, lambda done, total: reporter.step("segmenting", done, total, ""))
+    return union([bridge(each) if options.bridge else each for each in found.values()])
+
+
+def _write(options: MaskOptions, video: Video, drawn: EditMask) -> None:
+    from lora_edit.masks.files import save_mask
+    from lora_edit.masks.overlay import with_region
+    from lora_edit.video.write import write_video
+
+    if options.output.suffix:
+        white = drawn.frames.byte().mul_(255)[..., None].expand(-1, -1, -1, 3)
+        silent = replace(video, frames=white, alpha=None, has_sound=False, source=None)
+        write_video(options.output, silent, "ffv1" if options.output.suffix.lower() == ".mkv" else "h264-444", overwrite=options.overwrite)
+    else:
+        save_mask(options.output, drawn)
+    if options.overlay is not None:
+        for number, region in enumerate(drawn.frames):  # the clip is not needed any more
+            video.frames[number] = with_region(video.frames[number], region)
+        write_video(options.overlay, replace(video, alpha=None), overwrite=options.overwrite)

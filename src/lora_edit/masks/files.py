@@ -89,13 +89,13 @@ def _content_notes(path: Path, white: torch.Tensor) -> tuple[str, ...]:
     outer = [*range(seen[0]), *range(seen[-1] + 1, len(covered))]
     notes = []
     if inner:
-        notes.append(f"the mask is empty in frames {_ranges(inner)}; with --mask-shape box the region is bridged across them")
+        notes.append(f"the mask is empty in frames {ranges(inner)}; with --mask-shape box the region is bridged across them")
     if outer:
-        notes.append(f"the mask is empty in frames {_ranges(outer)}; the source is kept there, even if the object is still in sight")
+        notes.append(f"the mask is empty in frames {ranges(outer)}; the source is kept there, even if the object is still in sight")
     return tuple(notes)
 
 
-def _ranges(numbers: Sequence[int]) -> str:
+def ranges(numbers: Sequence[int]) -> str:
     """`3-5, 8` for 3, 4, 5, 8."""
     runs: list[list[int]] = []
     for number in numbers:

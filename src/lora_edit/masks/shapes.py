@@ -5,6 +5,9 @@ Masks are `[T, H, W]` bool with True = edit here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from lora_edit.masks.boxes import box_of, boxes_of, edges_of, fill_box
+from lora_edit.masks.morph import signed_distance
 from lora_edit.masks.settings import MaskShape
 from lora_edit.types import Box, EditMask
 
@@ -74,12 +78,75 @@ def _add_noisy(out: torch.Tensor, frame: torch.Tensor, box: Box) -> None:
     out[top:bottom, left:right] |= torch.from_numpy(large > 0)
 
 
+def union(masks: Sequence[EditMask]) -> EditMask:
+    """What any of the masks covers, with all their notes; one at least, all of one size."""
+    frames = masks[0].frames.clone()
+    for mask in masks[1:]:
+        frames |= mask.frames
+    return EditMask(frames, tuple(dict.fromkeys(note for mask in masks for note in mask.notes)))
+
+
+def subtract(mask: EditMask, other: EditMask) -> EditMask:
+    """What `mask` covers and `other` does not."""
+    return EditMask(mask.frames & ~other.frames, mask.notes)
+
+
+def invert(mask: EditMask) -> EditMask:
+    """Everything but the region."""
+    return EditMask(~mask.frames, mask.notes)
+
+
+def smooth_outline(mask: EditMask, pixels: float) -> EditMask:
+    """The region with its outline rounded: corners and specks smaller than about `pixels` go."""
+    if pixels <= 0:
+        return mask
+    soft = (cv2.GaussianBlur(frame.numpy().view(np.uint8) * np.uint8(255), (0, 0), pixels) for frame in mask.frames)
+    return EditMask(torch.stack([torch.from_numpy(frame > 127) for frame in soft]), mask.notes)
+
+
+def bridge(mask: EditMask) -> EditMask:
+    """One object's mask with the frames filled in which it was lost between two sights of it.
+
+    The outline before turns into the one after evenly: both are moved to a place on the straight way between them, and their signed
+    distances are mixed. Frames before the first sight and after the last one stay empty.
+    """
+    frames = mask.frames.clone()
+    seen = torch.nonzero(frames.flatten(1).any(1)).flatten().tolist()
+    for first, last in pairwise(seen):
+        for number in range(first + 1, last):
+            frames[number] = torch.from_numpy(_between(frames[first].numpy(), frames[last].numpy(), (number - first) / (last - first)))
+    return EditMask(frames, mask.notes)
+
+
+def _between(first: npt.NDArray[np.bool_], last: npt.NDArray[np.bool_], share: float) -> npt.NDArray[np.bool_]:
+    """The outline a `share` of the way from `first` to `last` `[H, W]`."""
+    middles = [np.array([part.mean() for part in np.nonzero(mask)[::-1]]) for mask in (first, last)]
+    place = (1 - share) * middles[0] + share * middles[1]
+    total = np.zeros(first.shape, np.float32)
+    for mask, middle, weight in ((first, middles[0], 1 - share), (last, middles[1], share)):
+        move = np.array([[1, 0, place[0] - middle[0]], [0, 1, place[1] - middle[1]]], np.float32)
+        moved = cv2.warpAffine(mask.view(np.uint8), move, mask.shape[::-1], flags=cv2.INTER_NEAREST)
+        total += np.float32(weight) * signed_distance(np.asarray(moved > 0))
+    return np.asarray(total > 0)
+
+
 def dilate(mask: EditMask, pixels: int) -> EditMask:
     """The region grown by a disc of that radius."""
     if pixels <= 0:
         return mask
     kernel = _disc(pixels)
     grown = [torch.from_numpy(cv2.dilate(frame.numpy().view(np.uint8), kernel) > 0) for frame in mask.frames]
+    return EditMask(torch.stack(grown), mask.notes)
+
+
+def grow_sides(mask: EditMask, pixels: tuple[int, int, int, int]) -> EditMask:
+    """The region grown by so many pixels to the left, top, right and bottom; negative numbers count as none."""
+    left, top, right, bottom = (max(0, side) for side in pixels)
+    if not (left or top or right or bottom):
+        return mask
+    kernel = np.ones((top + bottom + 1, left + right + 1), np.uint8)
+    anchor = (right, bottom)  # a pixel is set when one is that the kernel reaches: to its right for growth to the left
+    grown = [torch.from_numpy(cv2.dilate(frame.numpy().view(np.uint8), kernel, anchor=anchor) > 0) for frame in mask.frames]
     return EditMask(torch.stack(grown), mask.notes)
 
 

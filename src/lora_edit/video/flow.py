@@ -44,11 +44,17 @@ class OpticalFlow:
         forth = np.asarray(self._dis.calc(before, now, None), np.float32)  # type: ignore[call-overload]
         there = grid(*now.shape) + back
         returned = sample(forth, there)
-        length = (back**2).sum(-1) + (returned**2).sum(-1)
-        agrees = ((back + returned) ** 2).sum(-1) <= CONSISTENT[0] + CONSISTENT[1] * length
+        agrees = _squared(back + returned) <= CONSISTENT[0] + CONSISTENT[1] * (_squared(back) + _squared(returned))
         # Half a pixel beyond the outermost centres is still the picture.
-        within = ((there >= -0.5) & (there <= np.array([now.shape[1], now.shape[0]]) - 0.5)).all(-1)
+        x, y = there[..., 0], there[..., 1]
+        within = (x >= -0.5) & (y >= -0.5) & (x <= now.shape[1] - 0.5) & (y <= now.shape[0] - 0.5)
         return back, np.asarray(agrees & within, bool)
+
+
+def _squared(motion: Floats) -> Floats:
+    """Squared length, `[h, w]` of `[h, w, 2]`."""
+    x, y = motion[..., 0], motion[..., 1]
+    return x * x + y * y
 
 
 def places_in_first(frames: torch.Tensor, rows: tuple[int, int] = (256, 480), fine_rows: int = 320) -> Iterator[Floats]:

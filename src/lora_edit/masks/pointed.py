@@ -1,0 +1,186 @@
+"""What a person points at in one frame: boxes and clicks to a mask, by GrabCut (Rother et al., 2004) and cuts of our own.
+
+Pictures here have the size that motion is computed at; points are (x, y) in their pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from lora_edit.masks.cut import Palette, colour_odds, windowed_cut, without_specks
+from lora_edit.masks.morph import Bools, Bytes, Floats, eroded, grown, ring, window_of
+
+Point = tuple[float, float]
+
+ROUNDS, MOST = 4, 200
+"""GrabCut's rounds of learning colours and cutting, and the rows and columns that it sees at most."""
+
+TRIED = (2, 110)
+"""The same while sizes are tried."""
+
+AROUND = 0.35
+"""How much of the surroundings GrabCut sees beyond a box, share of the box's sides."""
+
+SPECK = 0.05
+"""Parts smaller than this share of the largest are dropped."""
+
+RADII = (0.05, 0.08, 0.12, 0.18, 0.27)
+"""Sizes that a clicked thing may have: radius, share of the frame's shorter side."""
+
+EDGE_LEVELS, EDGE_MOTION = 40.0, 1.0
+"""Difference in colour (levels) and in motion (pixels of the picture) across an edge that is as clear as can be."""
+
+CLICK = 0.012
+"""Radius of what a click surely covers, share of the frame's shorter side."""
+
+ALIKE = 28
+"""Levels by which the surroundings of a correcting click may differ from it."""
+
+
+def mask_in_box(picture: Bytes, box: Floats) -> Bools:
+    """The thing inside a box (left, top, right, bottom): `[h, w]` of `[h, w, 3]`."""
+    height, width = picture.shape[:2]
+    left, top = (max(0, int(np.floor(value))) for value in box[:2])
+    right, bottom = (
+        int(np.clip(np.ceil(value), low + 1, most)) for value, low, most in zip(box[2:], (left, top), (width, height), strict=True)
+    )
+    labels = np.full((height, width), cv2.GC_BGD, np.uint8)
+    labels[top:bottom, left:right] = cv2.GC_PR_FGD
+    more_x, more_y = max(8, round(AROUND * (right - left))), max(8, round(AROUND * (bottom - top)))
+    window = np.s_[max(0, top - more_y) : bottom + more_y, max(0, left - more_x) : right + more_x]
+    mask = np.zeros((height, width), np.bool_)
+    mask[window] = _grab(picture[window], labels[window])
+    mask = without_specks(mask, SPECK)
+    if mask.sum() >= 0.05 * (right - left) * (bottom - top):
+        return mask
+    # Nothing in the box stands out: then the person means all of it.
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def _grab(picture: Bytes, labels: Bytes, rounds: int = ROUNDS, most: int = MOST) -> Bools:
+    """GrabCut from labels `[h, w]` on, on a picture of `most` rows and columns at most."""
+    if not (labels == cv2.GC_PR_FGD).any() or not (labels == cv2.GC_BGD).any():
+        return np.asarray(labels != cv2.GC_BGD)
+    shrink = min(1.0, most / max(labels.shape))
+    size = (max(2, round(labels.shape[1] * shrink)), max(2, round(labels.shape[0] * shrink)))
+    small = cv2.resize(np.ascontiguousarray(picture), size, interpolation=cv2.INTER_AREA)
+    found = cv2.resize(np.ascontiguousarray(labels), size, interpolation=cv2.INTER_NEAREST)
+    # The clusters that colour models start from are drawn at random.
+    cv2.setRNGSeed(0)
+    cv2.grabCut(small, found, None, np.zeros((1, 65)), np.zeros((1, 65)), rounds, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
+    mask = ((found == cv2.GC_FGD) | (found == cv2.GC_PR_FGD)).astype(np.float32)
+    return np.asarray(cv2.resize(mask, labels.shape[::-1], interpolation=cv2.INTER_LINEAR) > 0.5)
+
+
+def mask_at_points(picture: Bytes, points: Sequence[Point], motion: Floats | None = None) -> Bools:
+    """The thing under the clicks: of several sizes the one whose edge is clearest in colour and in `motion` `[h, w, 2]`."""
+    height, width = picture.shape[:2]
+    places = np.array(points, np.float32)
+    middle, spread = places.mean(0), float(np.abs(places - places.mean(0)).max(initial=0))
+    best, best_score = 0.0, -1.0
+    for share in RADII:
+        radius = share * min(height, width) + spread
+        score = _clearness(_around(picture, places, middle, radius, *TRIED), picture, motion, middle, radius)
+        if score > best_score:
+            best, best_score = radius, score
+    return _around(picture, places, middle, best, ROUNDS - 1, MOST)
+
+
+def _around(picture: Bytes, points: Floats, middle: Floats, radius: float, rounds: int, most: int) -> Bools:
+    """The clicked thing if its radius is about `radius`."""
+    height, width = picture.shape[:2]
+    y, x = np.mgrid[:height, :width]
+    away = np.hypot(x + 0.5 - middle[0], y + 0.5 - middle[1])
+    labels = np.where(away < 0.8 * radius, cv2.GC_PR_FGD, np.where(away < 1.8 * radius, cv2.GC_PR_BGD, cv2.GC_BGD)).astype(np.uint8)
+    _stamp(labels, points, max(2, round(0.2 * radius)) if len(points) == 1 else click_radius(picture), cv2.GC_FGD)
+    reach = round(2.6 * radius)
+    left, top = (max(0, int(value) - reach) for value in middle)
+    window = np.s_[top : int(middle[1]) + reach, left : int(middle[0]) + reach]
+    mask = np.zeros((height, width), np.bool_)
+    mask[window] = _grab(picture[window], labels[window], rounds, most)
+    return _under(mask | (labels == cv2.GC_FGD), points)
+
+
+def click_radius(picture: Bytes) -> int:
+    """Radius, in pixels, of what a click surely covers."""
+    return max(2, round(CLICK * min(picture.shape[:2])))
+
+
+def _stamp(labels: Bytes, points: Floats, radius: int, value: int) -> None:
+    for x, y in points:
+        cv2.circle(labels, (int(x), int(y)), radius, value, -1)
+
+
+def _under(mask: Bools, points: Floats) -> Bools:
+    """The parts of the mask that hold a point."""
+    _, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=4)
+    chosen = {int(labels[int(y), int(x)]) for x, y in points} - {0}
+    return without_specks(np.isin(labels, list(chosen)), SPECK)
+
+
+def _clearness(mask: Bools, picture: Bytes, motion: Floats | None, middle: Floats, radius: float) -> float:
+    """How clear the mask's edge is, in colour and motion: 0 to 2."""
+    inner, outer = mask & ~eroded(mask, 2), grown(mask, 4) & ~grown(mask, 2)
+    if not inner.any() or not outer.any() or mask.mean() > 0.6:
+        return 0.0
+    window = window_of(mask, 20)
+    score = _edge(picture[window].astype(np.float32), mask[window], EDGE_LEVELS, 2)
+    if motion is not None:
+        score += _edge(motion[window], mask[window], EDGE_MOTION, 6)
+    y, x = np.nonzero(inner)
+    cut_off = float((np.hypot(x - middle[0], y - middle[1]) > 1.7 * radius).mean())
+    return score * (1 - cut_off)
+
+
+def _edge(values: Floats, mask: Bools, clear: float, reach: int) -> float:
+    """Mean difference across the mask's edge, no place counting for more than `clear`, which is 1."""
+    edge = mask & ~eroded(mask, 1)
+    sides = []
+    for part in (eroded(mask, reach // 2), ~grown(mask, reach // 2)):
+        share = part.astype(np.float32)
+        size = (4 * reach + 1,) * 2
+        weight = cv2.blur(share, size)[..., None] if values.ndim == 3 else cv2.blur(share, size)
+        sides.append(cv2.blur(values * share[..., None], size) / np.maximum(weight, 1e-4))
+    difference = np.abs(sides[0] - sides[1]).max(-1)[edge]
+    return float(np.minimum(difference / clear, 1).mean()) if len(difference) else 0.0
+
+
+def corrected(picture: Bytes, mask: Bools, on: Sequence[Point], off: Sequence[Point]) -> Bools:
+    """The mask after clicks on the object and off it: each takes what looks alike around it along."""
+    radius = click_radius(picture)
+    soft = np.asarray(cv2.GaussianBlur(picture, (0, 0), 1.5), np.uint8)
+    odds = np.where(mask, 2.0, -2.0).astype(np.float32)
+    sure = {True: np.zeros(mask.shape, np.uint8), False: np.zeros(mask.shape, np.uint8)}
+    blobs = {True: np.zeros_like(mask), False: np.zeros_like(mask)}
+    for wanted, points in ((True, on), (False, off)):
+        _stamp(sure[wanted], np.array(points, np.float32).reshape(-1, 2), radius, 1)
+        for x, y in points:
+            if mask[int(y), int(x)] != wanted:
+                blobs[wanted] |= _alike(soft, mask == (not wanted), int(x), int(y))
+    if not (blobs[True] | blobs[False]).any():
+        return np.asarray((mask | (sure[True] > 0)) & (sure[False] == 0))
+    around = ring(mask, round(AROUND * min(mask.shape)))
+    colours = Palette().learned(picture[(mask & ~blobs[False]) | blobs[True]], picture[(around & ~blobs[True]) | blobs[False]])
+    odds += 0.5 * colour_odds(picture, colours)
+    odds[blobs[True]], odds[blobs[False]] = 6, -6
+    near = grown(mask | blobs[True], 3 * radius)
+    found = windowed_cut(odds, picture, (sure[True] > 0) & (sure[False] == 0), ~near | (sure[False] > 0))
+    return without_specks(found, 0.02)
+
+
+def _alike(picture: Bytes, within: Bools, x: int, y: int) -> Bools:
+    """The connected pixels of about the click's colour, in `within`, no farther than a quarter of the frame."""
+    barrier = np.pad((~within).astype(np.uint8), 1, constant_values=1)
+    reach = round(0.25 * min(within.shape))
+    near = np.zeros(barrier.shape, np.uint8)
+    cv2.circle(near, (x + 1, y + 1), reach, 1, -1)
+    barrier[near == 0] = 1
+    barrier[y + 1, x + 1] = 0
+    before = barrier.copy()
+    flags = 4 | cv2.FLOODFILL_MASK_ONLY | cv2.FLOODFILL_FIXED_RANGE | (2 << 8)
+    cv2.floodFill(picture.copy(), barrier, (x, y), 0, (ALIKE,) * 3, (ALIKE,) * 3, flags)
+    return np.asarray(((barrier == 2) & (before == 0))[1:-1, 1:-1] & within)

@@ -1,0 +1,40 @@
+"""Small clips of moving things with true masks, for the segmenters' tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+HEIGHT, WIDTH = 96, 160
+
+
+def disc_clip(
+    frames: int = 6, pace: float = 3.0, post: tuple[int, int] | None = None, second: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Frames `[T, H, W, 3]` and true mask `[T, H, W]`: a striped blue disc of radius 20 that starts at (50, 48) and moves to the right.
+
+    `pace` is in pixels a frame. A green post hides it between the columns `post`; a `second`, red disc of radius 10 stands at (20, 20).
+    """
+    rng = np.random.default_rng(0)
+    ground = np.kron(rng.uniform(40, 110, (HEIGHT // 4, WIDTH // 4, 1)), np.ones((4, 4, 1))) * np.array([1.0, 0.8, 0.5])
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    clip, masks = [], []
+    for number in range(frames):
+        x = 50 + pace * number
+        inside = np.hypot(columns - x, rows - 48) < 20
+        disc = np.array([40, 90, 210]) * (0.8 + 0.2 * np.sin((columns - pace * number) / 2 + rows / 3))[..., None]
+        picture = np.where(inside[..., None], disc, ground)
+        if second:
+            picture = np.where((np.hypot(columns - 20, rows - 20) < 10)[..., None], np.array([210, 30, 40]), picture)
+        if post is not None:
+            behind = (columns >= post[0]) & (columns < post[1])
+            picture, inside = np.where(behind[..., None], np.array([30, 160, 60]), picture), inside & ~behind
+        clip.append(picture.clip(0, 255).astype(np.uint8))
+        masks.append(inside)
+    return torch.from_numpy(np.stack(clip)), torch.from_numpy(np.stack(masks))
+
+
+def overlap(found: torch.Tensor, true: torch.Tensor) -> float:
+    """Intersection over union; 1 where both are empty."""
+    union = int((found | true).sum())
+    return int((found & true).sum()) / union if union else 1.0
