@@ -7,6 +7,8 @@ BIN    := $(VENV)/bin
 TORCH  := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input install
 LOG    := $(VENV)/install.log
+# A comma inside $(call ...) parts its arguments, so the extras have a name.
+ALL    := '.[dev,ui]'
 
 export HF_HUB_OFFLINE := 1
 
@@ -16,7 +18,7 @@ quietly = $(1) > $(LOG) 2>&1 || { cat $(LOG); echo "Installing failed; pip's own
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check format clean clean-all
+.PHONY: help demo ui test test-ui check format clean clean-all
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -24,8 +26,14 @@ help:  ## list these targets
 demo: $(VENV)/.runtime  ## edit the bundled clip into ./demo-output with the embedded model (CPU)
 	@$(BIN)/python examples/demo.py
 
-test: $(VENV)/.dev  ## run every test
-	@$(BIN)/python -m pytest
+ui: $(VENV)/.dev  ## open the page at http://127.0.0.1:7860
+	@$(BIN)/lora-edit ui
+
+test-ui: $(VENV)/.dev  ## run the page's tests, in Chromium where it is installed
+	@$(BIN)/python -m pytest -rs -m browser tests/ui
+
+test: $(VENV)/.dev  ## run every test but those in a browser
+	@$(BIN)/python -m pytest -m "not browser"
 
 check: $(VENV)/.dev  ## lint, formatting, types, import table, house rules, docs
 	@$(BIN)/ruff check .
@@ -60,5 +68,5 @@ $(VENV)/.runtime: $(VENV)/.torch pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	@echo "Installing lora-edit and its development tools"
-	@$(call quietly,$(PIP) -e '.[dev]' -c constraints.txt)
+	@$(call quietly,$(PIP) -e $(ALL) -c constraints.txt)
 	@touch $(VENV)/.runtime $@

@@ -1,0 +1,69 @@
+"""Points and boxes as people write them, to a segmenter's prompts; and the segmenter by its name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_edit.errors import MaskError
+
+if TYPE_CHECKING:
+    from lora_edit.masks.segment import Prompt, Segmenter
+
+POINT, BOX = "X,Y[:FRAME][#NAME]", "X,Y,W,H[:FRAME][#NAME]"
+
+
+def parse_place(option: str, text: str, form: str, name: str) -> tuple[list[float], int | None, str]:
+    """The numbers, frame and object of `X,Y[:FRAME][#NAME]` or `X,Y,W,H[:FRAME][#NAME]`; `name` where none is written. Raises `MaskError`.
+
+    `@FRAME` is understood too.
+    """
+    place, _, written = text.partition("#")
+    numbers, colon, frame = place.replace("@", ":").partition(":")
+    try:
+        values = [float(part) for part in numbers.split(",")]
+        number = int(frame) if colon else None
+    except ValueError as error:
+        raise MaskError(f"{option} {text}: write {form}, pixels of the source, for instance {_example(form)}") from error
+    if len(values) != form.partition("[")[0].count(",") + 1 or not all(map(math.isfinite, values)):
+        raise MaskError(f"{option} {text}: write {form}, pixels of the source, for instance {_example(form)}")
+    if number is not None and number < 0:
+        raise MaskError(f"{option} {text}: frames count from 0; write {form}")
+    return values, number, written or name
+
+
+def _example(form: str) -> str:
+    return "320,180:12" if form == POINT else "40,20,120,90:12"
+
+
+def parse_prompts(points: Sequence[str], not_points: Sequence[str], boxes: Sequence[str], name: str) -> list[Prompt]:
+    """Every `--box`, `--point` and `--not-point`; `name` is the object of those that name none. Raises `MaskError`."""
+    from lora_edit.masks.boxes import KeyedBox
+    from lora_edit.masks.segment import Click
+    from lora_edit.types import Box
+
+    prompts: list[Prompt] = []
+    for text in boxes:
+        (x, y, width, height), frame, owner = parse_place("--box", text, BOX, name)
+        prompts.append(KeyedBox(Box(x, y, width, height), frame, owner))
+    for option, texts in (("--point", points), ("--not-point", not_points)):
+        for text in texts:
+            (x, y), frame, owner = parse_place(option, text, POINT, name)
+            prompts.append(Click(x, y, option == "--point", frame or 0, owner))
+    return prompts
+
+
+def segmenter(text: str) -> Segmenter:
+    """The segmenter of `embedded` or `sam2:FOLDER`. Raises `MaskError` for another name, `ModelError` for another model."""
+    kind, _, place = text.partition(":")
+    if kind == "embedded" and not place:
+        from lora_edit.masks.embedded import EmbeddedSegmenter
+
+        return EmbeddedSegmenter()
+    if kind == "sam2" and place:
+        from lora_edit.masks.sam2 import Sam2Segmenter
+
+        return Sam2Segmenter(str(Path(place).absolute()) if Path(place).exists() else place)
+    raise MaskError(f"--segmenter {text}: no such segmenter; write embedded, or sam2:FOLDER with a downloaded SAM 2 model")

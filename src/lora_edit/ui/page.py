@@ -1,0 +1,313 @@
+"""The page: six steps in order, the state of the run above them, and which button calls what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lora_edit.errors import InputError
+from lora_edit.ui.jobs import Job
+from lora_edit.ui.parts import HERE, Office, Updates, guarded, message, said
+from lora_edit.ui.projects import Folder, Shelf
+from lora_edit.ui.step_clip import ClipStep
+from lora_edit.ui.step_frames import FramesStep
+from lora_edit.ui.step_region import RegionStep
+from lora_edit.ui.step_result import ResultStep
+from lora_edit.ui.step_run import KINDS, STATES, RunStep, card
+from lora_edit.ui.step_settings import SettingsStep
+
+NAMES = ("Clip", "Region", "Edited frames", "Settings", "Train", "Result")
+CLIP, REGION, FRAMES, SETTINGS, RUN, RESULT = 0, 1, 2, 3, 4, 5
+
+FONTS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif")
+MONO = ("ui-monospace", "Consolas", "DejaVu Sans Mono", "monospace")
+
+REMEMBER = """(name) => {
+  const address = new URL(window.location);
+  if (name) address.searchParams.set("project", name); else address.searchParams.delete("project");
+  if (address.href !== window.location.href) history.replaceState(null, "", address);
+}"""
+"""Puts the project into the page's address, so that a reload, a bookmark or another device finds it again."""
+
+
+KEYS = """() => document.addEventListener("keyup", ({ target, key }) => {
+  if (target.matches("input[type=range]") && key !== "Tab") target.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
+})"""
+"""A slider moved by keyboard is let go of as one moved by mouse: Gradio tells of the latter only."""
+
+
+class Page:
+    """The page's elements and their wiring; `blocks` is what Gradio serves."""
+
+    def __init__(self, office: Office) -> None:
+        self.office = office
+        with gr.Blocks(title="lora-edit", analytics_enabled=False, delete_cache=(86400, 604800)) as self.blocks:
+            self._layout()
+            self._wire_clip()
+            self._wire_region()
+            self._wire_frames()
+            self._wire_settings()
+            self._wire_run()
+            self._wire_result()
+            self._wire_page()
+
+    def _layout(self) -> None:
+        self.name = gr.Textbox("", visible=False, elem_id="project")
+        self.seen = gr.State("")
+        self.timer = gr.Timer(0.7, active=False)
+        with gr.Row(elem_classes="top"):
+            gr.HTML("<h1>lora-edit</h1>", elem_classes="title")
+            self.status = gr.HTML("", elem_id="status")
+            self.halt = gr.Button("Stop", size="sm", variant="stop", visible=False, elem_id="halt", min_width=80, scale=0)
+            self.undo = gr.Button("Undo", size="sm", interactive=False, elem_id="undo", min_width=80, scale=0)
+            self.redo = gr.Button("Redo", size="sm", interactive=False, elem_id="redo", min_width=80, scale=0)
+        self.fault = message()
+        with gr.Walkthrough(selected=CLIP, elem_id="steps") as self.walk:
+            self.tabs = []
+            makers: tuple[Callable[[], Any], ...] = (
+                lambda: ClipStep(self.office, self.name),
+                lambda: RegionStep(self.office),
+                lambda: FramesStep(self.office),
+                lambda: SettingsStep(self.office),
+                lambda: RunStep(self.office),
+                lambda: ResultStep(self.office),
+            )
+            steps = []
+            for number, (label, maker) in enumerate(zip(NAMES, makers, strict=True)):
+                with gr.Step(label, id=number) as tab:
+                    steps.append(maker())
+                self.tabs.append(tab)
+        self.steps = steps
+        self.clip, self.region, self.frames, self.settings, self.run, self.result = steps
+
+    def _on(self, trigger: Any, handler: Callable[..., Updates], inputs: list[Any], outputs: list[Any], fault: Any, **more: Any) -> Any:
+        """Call the handler with the project's name and the inputs; its failures are told at `fault`, and the state above is renewed."""
+        every = list(dict.fromkeys([*outputs, fault, *self._state()]))
+        view = next((step.view for step in self.steps if getattr(step, "view", None) in outputs), None)
+        call = guarded(self.office, self._renewing(handler), fault, view)
+        return trigger(call, [self.name, *inputs], every, show_progress="hidden", api_visibility="private", **more)
+
+    def _state(self) -> list[Any]:
+        return [self.status, self.halt, self.undo, self.redo, self.timer]
+
+    def _renewing(self, handler: Callable[..., Updates]) -> Callable[..., Updates]:
+        """The handler, with the state above the steps renewed after it."""
+        import functools
+
+        @functools.wraps(handler)
+        def call(name: str, *args: Any) -> Updates:
+            answer = handler(name, *args)
+            name = answer.get(self.name, name)
+            return {**answer, **(self.state(self.office.open(name)) if name else {})}
+
+        return call
+
+    def state(self, folder: Folder) -> Updates:
+        """The state of the run, what can be undone, and whether to look again soon."""
+        jobs = self._jobs(folder)
+        busy = [job for job in jobs if not job.over]
+        back, forth = folder.can_step()
+        shown = busy or [job for job in jobs if job.kind in ("edit", "again")]
+        words = "".join(card(job, self.office.device.ahead(job)) for job in shown[-1:]) or said("Nothing is running.")
+        # Screen readers hear of what begins and ends, not of every step.
+        heard = "; ".join(f"{KINDS[job.kind]} {STATES[job.state]}" for job in shown[-1:])
+        return {
+            self.status: f'{words}<span class="hidden-text" role="status">{heard}</span>',
+            self.halt: gr.Button(visible=bool(busy)),
+            self.undo: gr.Button(interactive=back),
+            self.redo: gr.Button(interactive=forth),
+            self.timer: gr.Timer(active=bool(busy)),
+        }
+
+    def _jobs(self, folder: Folder) -> list[Job]:
+        found = (self.office.quick.newest(folder.id), self.office.device.newest(folder.id))
+        return [job for job in found if job is not None]
+
+    def _views(self, step: Any) -> None:
+        """The viewer's events of a step."""
+        inputs = [self.result.which] if step is self.result else []
+        self._on(step.view.frame, step.frame, inputs, step.pictured, step.fault, trigger_mode="always_last")
+        self._on(step.view.film, step.film, inputs, step.pictured, step.fault)
+
+    def _wire_clip(self) -> None:
+        step = self.clip
+        self._on(step.file.upload, step.dropped, [step.file], step.outputs(), step.fault)
+        self._on(step.trim.click, step.trimmed, [step.start, step.frames], step.outputs(), step.trim_fault)
+        self._views(step)
+        self._to(step.next, REGION, step.trim_fault, step.trimmed, [step.start, step.frames])
+
+    def _wire_region(self) -> None:
+        step = self.region
+        out = step.outputs()
+        first = self._on(step.view.mark, step.marked, [step.object], out, step.fault)
+        self._on(first.then, step.followed, [step.at], out, step.fault_side)
+        self._on(step.typed.click, step.added, [step.object, *step.numbers], out, step.fault_side)
+        self._on(step.last.click, step.removed, [step.at], out, step.fault)
+        self._on(step.clear.click, step.cleared, [step.at], out, step.fault)
+        for knob in step.knobs:
+            told = knob.release if isinstance(knob, gr.Slider) else knob.input
+            place = step.mask_fault if knob is step.use else step.fault_side
+            self._on(told, step.shaped, [step.at, *step.knobs], out, place)
+        self._on(step.mask.upload, step.imported, [step.mask], out, step.mask_fault)
+        self._on(step.make.click, step.film_started, [], [step.saved], step.fault_side)
+        self._views(step)
+        self._to(step.next, FRAMES, step.fault_side)
+
+    def _wire_frames(self) -> None:
+        step = self.frames
+        out = step.outputs()
+        self._on(step.file.upload, step.dropped, [step.file], out, step.fault)
+        self._on(step.cover.click, step.covered, [], out, step.fault)
+        self._on(step.suggest.click, step.suggested, [], [step.number, step.take, step.view, step.at], step.later_fault)
+        self._on(step.number.submit, step.chosen, [step.number], [step.take, step.view, step.at], step.later_fault)
+        self._on(step.number.blur, step.chosen, [step.number], [step.take, step.view, step.at], step.later_fault)
+        self._on(step.later_file.upload, step.dropped_later, [step.number, step.kind, step.later_file], out, step.later_fault)
+        self._on(step.remove.click, step.removed, [step.list], out, step.later_fault)
+        self._views(step)
+        self._to(step.next, SETTINGS, step.fault)
+
+    def _wire_settings(self) -> None:
+        step = self.settings
+        for choice in (step.preset, step.model):
+            self._on(choice.input, step.chosen, step.inputs(), step.outputs(), step.fault)
+        for typed in (step.prompt, step.others, step.seed, *step.knobs):
+            self._on(typed.blur, step.changed, step.inputs(), [step.needs], step.fault)
+        self._on(step.estimate.click, step.estimate_started, [], [], step.fault)
+        self._to(step.next, RUN, step.fault, step.changed, step.inputs())
+
+    def _wire_run(self) -> None:
+        step = self.run
+        self._on(step.start.click, step.started, [], step.outputs(), step.fault)
+        self._on(step.preview.click, step.tried, [], step.outputs(), step.fault)
+        self._on(step.stop.click, step.stopped, [], step.outputs(), step.fault)
+        self._to(step.next, RESULT, step.fault)
+
+    def _wire_result(self) -> None:
+        step = self.result
+        self._on(step.which.input, step.chosen, [step.which], step.outputs(), step.fault)
+        self._views(step)
+        self._on(step.pack.click, step.packed, [step.which], step.outputs(), step.fault)
+        self._on(step.again.click, self._again, [step.which, step.seed, step.file], [self.walk, *self.run.outputs()], step.again_fault)
+        self._on(
+            step.take.click, self._edit_hinted, [], [self.walk, self.frames.number, self.frames.take, *self.frames.outputs()], step.fault
+        )
+
+    def _wire_page(self) -> None:
+        everything = [self.walk, *(each for step in self.steps for each in step.outputs())]
+        for button, steps in ((self.undo, 1), (self.redo, -1)):
+            at = [self.region.at]
+            self._on(button.click, lambda name, frame, steps=steps: self._stepped(name, steps, frame), at, everything, self.fault)
+        self._on(self.halt.click, self._halted, [], self.run.outputs(), self.fault)
+        for number, tab in enumerate(self.tabs):
+            step = self.steps[number]
+            at = [step.at] if number in (CLIP, REGION, FRAMES) else []
+            self._on(tab.select, lambda name, *at, number=number: self._shown(name, number, *at), at, step.outputs(), self.fault)
+        tick = guarded(self.office, self.ticked, self.fault)
+        news = [self.seen, *self._state(), *self.run.outputs(), self.region.saved, self.settings.needs, self.fault]
+        self.timer.tick(tick, [self.name, self.seen], news, show_progress="hidden", api_visibility="private")
+        opened = guarded(self.office, self.opened, self.clip.fault)
+        self.blocks.load(opened, None, [*everything, *self._state(), self.name, self.clip.fault], api_visibility="private")
+        self.name.change(None, self.name, None, js=REMEMBER)
+
+    def _to(self, button: Any, number: int, fault: Any, keep: Callable[..., Updates] | None = None, fields: Sequence[Any] = ()) -> None:
+        """The button leads to a step; `keep` keeps what stands in the `fields` first, typed just now or not."""
+
+        def gone(name: str, *values: Any) -> Updates:
+            return {**({} if keep is None else keep(name, *values)), **self._gone(name, number)}
+
+        here = next(step for step in self.steps if step.next is button)
+        self._on(button.click, gone, [*fields], [self.walk, *(here.outputs() if keep else ()), *self.steps[number].outputs()], fault)
+
+    def _gone(self, name: str, number: int) -> Updates:
+        """On to a step, when the ones before it are done."""
+        folder = self.office.open(name)
+        if number > FRAMES and not folder.now().first_frame:
+            raise InputError("the edited first frame is missing; download the first frame, edit it, and drop it here")
+        return {**self.steps[number].show(folder), self.walk: gr.Walkthrough(selected=number)}
+
+    def _halted(self, name: str) -> Updates:
+        """Stop whatever this project is having done."""
+        self.office.quick.stop(name)
+        return self.run.stopped(name)
+
+    def _shown(self, name: str, number: int, *at: int) -> Updates:
+        """A step that is come to. Its fields are as they were left: what is typed in them by now is not overwritten."""
+        step = self.steps[number]
+        show = getattr(step, "revisited", step.show)
+        return show(self.office.open(name), *at) if name else {}
+
+    def _stepped(self, name: str, steps: int, frame: int) -> Updates:
+        """Undo or redo; the region stays at its frame."""
+        folder = self.office.open(name)
+        folder.step_back(steps)
+        return {**self._everything(folder), **self.region.show(folder, frame)}
+
+    def _everything(self, folder: Folder) -> Updates:
+        return {key: value for step in self.steps for key, value in step.show(folder).items()}
+
+    def _again(self, name: str, number: int | None, seed: float | None, file: str | None) -> Updates:
+        self.result.started(name, number, seed, file)
+        return self._gone(name, RUN)
+
+    def _edit_hinted(self, name: str) -> Updates:
+        return {**self._gone(name, FRAMES), **self.frames.suggested(name)}
+
+    def ticked(self, name: str, seen: str) -> Updates:
+        """News of a running job, if there are any."""
+        if not name:
+            return {self.timer: gr.Timer(active=False)}
+        folder = self.office.open(name)
+        now = repr([(job.kind, job.state, job.stage, job.done, job.looks) for job in self._jobs(folder)])
+        if now == seen:
+            return {}
+        made = {**self.region.filmed(folder), **self.settings.estimated(folder)}
+        return {self.seen: now, **self.run.show(folder), **made, **self.state(folder)}
+
+    def opened(self, request: gr.Request) -> Updates:
+        """The project that the page's address names, as far as it is; a running job is found again."""
+        name = request.query_params.get("project", "")
+        if not name:
+            return {self.status: said("Nothing is running.")}
+        folder = self.office.open(name)
+        return {self.walk: gr.Walkthrough(selected=furthest(self.office, folder)), **self._everything(folder), **self.state(folder)}
+
+
+def furthest(office: Office, folder: Folder) -> int:
+    """The step that a project is at."""
+    project, job = folder.now(), office.device.newest(folder.id)
+    if job is not None and job.kind != "estimate" and not job.over:
+        return RUN
+    if folder.made():
+        return RESULT
+    if job is not None and job.kind != "estimate":
+        return RUN
+    return SETTINGS if project.first_frame else REGION if project.clip else CLIP
+
+
+def look() -> dict[str, Any]:
+    """How the page looks: arguments of Gradio's `launch`. Every font and script comes from the page's own server."""
+    theme = gr.themes.Base(primary_hue="teal", secondary_hue="teal", neutral_hue="slate", radius_size="md", font=FONTS, font_mono=MONO).set(
+        button_large_text_weight="500",
+        button_secondary_background_fill="transparent",
+        button_secondary_background_fill_dark="transparent",
+        button_secondary_border_color="*border_color_primary",
+        button_border_width="1px",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        body_text_color_subdued="*neutral_500",
+        body_text_color_subdued_dark="*neutral_400",
+        block_label_text_color="*neutral_600",
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_dark="*neutral_400",
+        color_accent="*primary_600",
+        slider_color="*primary_600",
+    )
+    return {"theme": theme, "css_paths": [HERE / "page.css"], "js": KEYS, "footer_links": []}
+
+
+def make_page(folder: Path) -> Page:
+    """The page over the projects in a folder."""
+    return Page(Office(Shelf(folder.absolute())))

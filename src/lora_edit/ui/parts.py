@@ -1,0 +1,115 @@
+"""What the page's steps share: messages at the field at fault, the viewer, and what all of them work on."""
+
+from __future__ import annotations
+
+import functools
+import html
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lora_edit.errors import InputError
+from lora_edit.ui.jobs import Desk, write_traceback
+from lora_edit.ui.projects import Folder, Shelf
+
+HERE = Path(__file__).parent
+FLAG = re.compile(r"(^|\s)--\w|lora-edit")
+"""A part of a message that speaks of the command line."""
+
+KEPT = re.compile(r"(?:/[^\s/:]+)*/given/[0-9a-f]{12}(\.\w+)?:? ?")
+"""The name of a file that the page keeps; nobody gave it that."""
+
+Updates = dict[Any, Any]
+"""What a handler answers with: page elements and what becomes of them."""
+
+
+@dataclass(frozen=True)
+class Office:
+    """What all pages of a server share: the projects, the device's queue, and one for short work without a model."""
+
+    shelf: Shelf
+    device: Desk = field(default_factory=Desk)
+    quick: Desk = field(default_factory=Desk)
+
+    def open(self, name: str) -> Folder:
+        """The project a page works on. Raises `RunError` when it has none yet."""
+        return self.shelf.open(name)
+
+
+def plain(text: str) -> str:
+    """A message for people at the command line as one for people at the page: no flags, no folders or file names of the server."""
+    text = KEPT.sub("", text)
+    text = re.sub(r"(?:/[^\s/:]+)+/([^\s/:]+)", r"\1", text)
+    clauses = [
+        part for clause in text.split("; ") if (part := ", or ".join(each for each in clause.split(", or ") if not FLAG.search(each)))
+    ]
+    return "; ".join(clauses) or text
+
+
+def said(text: str | Iterable[str], kind: str = "note") -> str:
+    """Messages as a list on the page; nothing for none. A fault is read out at once by screen readers."""
+    texts = [text] if isinstance(text, str) else list(text)
+    lines = "".join(f"<li>{html.escape(plain(each))}</li>" for each in texts if each)
+    return f'<ul class="said {kind}" role="{"alert" if kind == "fault" else "note"}">{lines}</ul>' if lines else ""
+
+
+def figure(picture: str, caption: str) -> str:
+    """A picture with what it shows."""
+    words = html.escape(caption)
+    return f'<figure class="picture-card"><figcaption>{words}</figcaption><img src="{picture}" alt="{words}"></figure>'
+
+
+def message() -> Any:
+    """A place for messages, beside the field that they are about."""
+    return gr.HTML("", elem_classes="message")
+
+
+def guarded(office: Office, handler: Callable[..., Updates], place: Any, view: Any = None) -> Callable[..., Updates]:
+    """The handler, whose failures become a message at `place`; everything else on the page stays as it is, and a `view` no longer waits."""
+
+    @functools.wraps(handler)
+    def run(*args: Any) -> Updates:
+        try:
+            return {place: "", **handler(*args)}
+        except InputError as error:
+            fault = str(error)
+        except Exception as error:
+            office.shelf.path.mkdir(parents=True, exist_ok=True)
+            write_traceback(office.shelf.path / "page.log", error)
+            fault = f"this failed on our side ({type(error).__name__}); what was done so far is kept"
+        return {place: said(fault, "fault"), **({} if view is None else {view: gr.HTML(failed=time.monotonic_ns())})}
+
+    return run
+
+
+def viewer(name: str, label: str) -> Any:
+    """A viewer of frames; see viewer.js for what it tells and takes."""
+    return gr.HTML(
+        None,
+        label=label,
+        elem_id=name,
+        html_template=(HERE / "viewer.html").read_text("utf-8"),
+        js_on_load=(HERE / "viewer.js").read_text("utf-8"),
+        apply_default_css=False,
+        failed=0,
+    )
+
+
+def heading(title: str, text: str) -> Any:
+    """A step's title and what it is for."""
+    return gr.HTML(f"<h2>{html.escape(title)}</h2><p class='lead'>{html.escape(text)}</p>", elem_classes="heading")
+
+
+def number_in(value: Any, low: int, high: int, what: str) -> int:
+    """A whole number that a person typed. Raises `InputError` outside of the range."""
+    rule = f"{what} is a whole number from {low} to {high}"
+    if value is None:
+        raise InputError(f"{rule}; the field is empty")
+    if not float(value).is_integer() or not low <= value <= high:
+        raise InputError(f"{rule}, not {value:g}")
+    return int(value)

@@ -1,0 +1,100 @@
+"""Step 1: the clip, and which part of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lora_edit.errors import VideoError
+from lora_edit.ui import pictures
+from lora_edit.ui.parts import Office, Updates, heading, message, number_in, said, viewer
+from lora_edit.ui.projects import Folder
+from lora_edit.ui.region import first_range, read_clip
+
+
+class ClipStep:
+    """Drop a clip; trim it."""
+
+    def __init__(self, office: Office, name: Any) -> None:
+        self.office, self.name, self.at = office, name, gr.State(0)
+        heading("Your clip", "A few seconds of video. It stays on the computer that runs this page; sound, size and rate are kept.")
+        with gr.Row(elem_classes="columns"):
+            with gr.Column(scale=3):
+                self.file = gr.File(
+                    label="Drop a video or GIF here", file_types=["video", ".gif", ".webp", ".mkv"], elem_id="clip-file", height=150
+                )
+                self.fault = message()
+                self.view = viewer("clip-view", "Clip")
+                self.pictured = [self.at, self.view]
+            with gr.Column(scale=2, visible=False) as self.side:
+                self.facts = gr.HTML("", elem_classes="facts")
+                self.start = gr.Number(0, label="First frame", info="Counted from 0", precision=0, minimum=0, elem_id="clip-start")
+                self.frames = gr.Number(None, label="Frames", info="Empty: all to the end", precision=0, minimum=0, elem_id="clip-frames")
+                self.trim = gr.Button("Trim", elem_id="clip-trim")
+                self.trim_fault = message()
+                self.next = gr.Button("Continue", variant="primary", elem_id="clip-next")
+
+    def outputs(self) -> list[Any]:
+        """What `show` may change."""
+        return [self.name, self.at, self.view, self.side, self.facts, self.start, self.frames]
+
+    def show(self, folder: Folder) -> Updates:
+        """The step as the project is."""
+        project = folder.now()
+        if not project.clip:
+            return {self.view: None, self.side: gr.Column(visible=False)}
+        video = read_clip(folder, project)
+        sound = "with sound" if video.has_sound else "without sound"
+        words = f"{video.num_frames} frames, {video.size}, {float(video.fps):.4g} per second, {sound}"
+        return {
+            self.name: folder.id,
+            **self._pictured(folder, 0),
+            self.side: gr.Column(visible=True),
+            self.facts: said(f"{project.clip_name}: {words}"),
+            self.start: project.start,
+            self.frames: project.frames,
+        }
+
+    def revisited(self, folder: Folder, frame: int) -> Updates:
+        """The step when it is come to again."""
+        return self._pictured(folder, frame) if folder.now().clip else {}
+
+    def dropped(self, name: str, file: str | None) -> Updates:
+        """A clip was dropped: it starts a project of its own, unless it replaces the clip of one."""
+        if not file:
+            return {}
+        length = first_range(Path(file))
+        folder = self.office.open(name) if name else self.office.shelf.new()
+        kept = folder.keep(Path(file))
+        read_clip(folder, folder.now().having(clip=kept, start=0, frames=length))
+        folder.change(clip=kept, clip_name=Path(file).name, start=0, frames=length, marks=(), imported="", first_frame="", later=())
+        return self.show(folder)
+
+    def trimmed(self, name: str, start: float | None, frames: float | None) -> Updates:
+        """Another range; what was drawn is kept, as its frames may still be meant."""
+        folder = self.office.open(name)
+        wanted = {
+            "start": number_in(start, 0, 10**7, "the first frame"),
+            "frames": number_in(frames, 1, 10**7, "frames") if frames else None,
+        }
+        video = read_clip(folder, folder.now().having(**wanted))
+        if video.num_frames < 2:
+            raise VideoError("one frame is no clip; take at least two")
+        folder.change(**wanted)
+        return self.show(folder)
+
+    def frame(self, name: str, event: gr.EventData) -> Updates:
+        """Show another frame."""
+        return self._pictured(self.office.open(name), event.frame)
+
+    def _pictured(self, folder: Folder, frame: int, **film: Any) -> Updates:
+        video = read_clip(folder, folder.now())
+        frame = min(frame, video.num_frames - 1)
+        return {self.at: frame, self.view: pictures.still(video.frames[frame], frame, video.num_frames, "Clip", **film)}
+
+    def film(self, name: str, event: gr.EventData) -> Updates:
+        """Play."""
+        folder = self.office.open(name)
+        return self._pictured(folder, event.frame, film=pictures.film(read_clip(folder, folder.now())))

@@ -1,0 +1,123 @@
+"""Step 5: a preview in seconds; then training, watched, stopped and resumed."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import gradio as gr
+
+from lora_edit.reporting import format_seconds
+from lora_edit.ui import pictures, work
+from lora_edit.ui.jobs import Job
+from lora_edit.ui.parts import Office, Updates, figure, heading, message, plain, said
+from lora_edit.ui.projects import Folder
+
+KINDS = {"edit": "Edit", "again": "New result", "estimate": "Estimate", "preview": "Flow preview", "overlay": "Video of the region"}
+STAGES = {"motion": "learning the motion", "appearance": "learning the edited frames", "captions": "describing the frames",
+          "generate": "drawing the result"}  # fmt: skip
+"""What the page calls the stages of an edit."""
+
+STATES = {
+    "waiting": "waiting",
+    "running": "running",
+    "stopping": "stopping after this step",
+    "done": "done",
+    "stopped": "stopped",
+    "failed": "failed",
+}
+
+
+class RunStep:
+    """Train and generate."""
+
+    def __init__(self, office: Office) -> None:
+        self.office = office
+        heading("Train and generate", "A small LoRA learns how your clip moves; then the edit is drawn. You may close this page meanwhile.")
+        with gr.Row(elem_classes="columns"):
+            with gr.Column(scale=3):
+                self.progress = gr.HTML("", elem_id="run-progress")
+                self.fault = message()
+                self.look = gr.HTML("", elem_id="run-look")
+                self.video = gr.Video(
+                    None, label="Flow preview: where the edit goes, not how it will look", visible=False, elem_id="run-preview", buttons=[]
+                )
+            with gr.Column(scale=2):
+                self.remarks = gr.HTML("", elem_classes="facts")
+                self.preview = gr.Button("Preview in seconds", elem_id="run-try")
+                self.start = gr.Button("Train and generate", variant="primary", elem_id="run-start")
+                self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="run-stop")
+                self.next = gr.Button("See the result", variant="primary", visible=False, elem_id="run-next")
+
+    def outputs(self) -> list[Any]:
+        """What `show` may change."""
+        return [self.progress, self.look, self.video, self.remarks, self.preview, self.start, self.stop, self.next]
+
+    def show(self, folder: Folder) -> Updates:
+        """The step as its jobs are."""
+        job, quick = self.office.device.newest(folder.id), self.office.quick.newest(folder.id)
+        quick = None if quick is not None and quick.kind != "preview" else quick
+        busy, trying = job is not None and not job.over, quick is not None and not quick.over
+        stopped = job is not None and job.kind == "edit" and job.state in ("stopped", "failed") and job.about == folder.now()
+        return {
+            self.progress: "".join(card(each, self.office.device.ahead(each)) for each in (job, quick) if each is not None),
+            self.look: _look(job),
+            self.video: _video(quick),
+            self.remarks: said([note for each in (job, quick) if each is not None for note in each.notes]),
+            self.preview: gr.Button(interactive=not trying),
+            self.start: gr.Button("Resume" if stopped else "Train and generate", visible=not busy),
+            self.stop: gr.Button(visible=busy, interactive=job is not None and job.state != "stopping"),
+            self.next: gr.Button(visible=not busy and bool(folder.made())),
+        }
+
+    def started(self, name: str) -> Updates:
+        """Train and generate, or go on."""
+        folder = self.office.open(name)
+        work.start_edit(self.office.device, folder)
+        return self.show(folder)
+
+    def tried(self, name: str) -> Updates:
+        """The flow preview."""
+        folder = self.office.open(name)
+        work.start_preview(self.office.quick, folder)
+        return self.show(folder)
+
+    def stopped(self, name: str) -> Updates:
+        """Stop at the next step."""
+        self.office.device.stop(name)
+        return self.show(self.office.open(name))
+
+
+def line(job: Job, ahead: int) -> str:
+    """A job in one line."""
+    doing = job.state == "running" and bool(job.stage)
+    parts = [f"{KINDS[job.kind]}: {STAGES.get(job.stage, job.stage) if doing else STATES[job.state]}"]
+    if job.state == "waiting":
+        parts.append(f"{ahead} before it" if ahead else "next")
+    elif not job.over and job.stage:
+        parts += [f"{job.done} of {job.total}"] if job.total > 1 else []
+        parts += [f"about {format_seconds(job.left)} left"] if job.left and job.done < job.total else []
+    elif job.over and job.started:
+        parts.append(f"after {format_seconds(job.seconds())}")
+    return ", ".join(parts)
+
+
+def card(job: Job, ahead: int) -> str:
+    """A job with its progress bar."""
+    value = 'value="1"' if job.state == "done" else f'value="{job.done / job.total:.4f}"' if job.total > 1 else ""
+    bar = f'<progress aria-label="{KINDS[job.kind]}" max="1" {value}></progress>' if not job.over or job.state == "done" else ""
+    detail = f"<span class='detail'>{html.escape(job.detail)}</span>" if job.detail and not job.over else ""
+    fault = said(plain(job.fault), "fault") if job.fault else ""
+    return f'<div class="job {job.state}"><strong>{html.escape(line(job, ahead))}</strong>{detail}{bar}{fault}</div>'
+
+
+def _look(job: Job | None) -> str:
+    if job is None or job.look is None or job.over:
+        return ""
+    return figure(pictures.jpeg(pictures.strip(job.look)), f"What it draws after {job.done} step{'' if job.done == 1 else 's'}")
+
+
+def _video(job: Job | None) -> Any:
+    if job is None or job.state != "done":
+        return gr.Video(visible=False)
+    return gr.Video(str(job.result), visible=True)

@@ -1,0 +1,140 @@
+"""Step 4: presets in front, everything else folded away; what it will cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from lora_edit.config import parse_assignment, resolve
+from lora_edit.errors import SettingsError
+from lora_edit.estimate import Estimate
+from lora_edit.models.catalog.locate import all_models
+from lora_edit.reporting import format_bytes, format_seconds
+from lora_edit.ui import work
+from lora_edit.ui.parts import Office, Updates, heading, message, number_in, said
+from lora_edit.ui.projects import Folder, Project
+
+PRESETS = [("Standard", "standard"), ("Fast: about half the time", "fast"), ("Low memory: short windows", "low-vram")]
+
+KNOBS = {
+    "training.motion_steps": ("Training steps", "More learn the motion better, and take longer"),
+    "training.appearance_steps": ("Steps on edited later frames", "Only where there are some"),
+    "training.learning_rate": ("Learning rate", "How large a step is"),
+    "lora.rank": ("LoRA rank", "Room for what is learned"),
+    "generation.steps": ("Sampling steps", "Of drawing the result"),
+    "generation.guidance_scale": ("Guidance", "1 is off"),
+}
+"""Settings with a field of their own: what they are called and what they do."""
+
+
+class SettingsStep:
+    """Choose a model and a preset; see the estimate."""
+
+    def __init__(self, office: Office) -> None:
+        self.office = office
+        heading("Settings", "The presets are measured. Change nothing if in doubt.")
+        with gr.Row(elem_classes="columns"):
+            with gr.Column(scale=3):
+                self.preset = gr.Radio(PRESETS, value="standard", label="Preset", elem_id="settings-preset")
+                self.prompt = gr.Textbox(
+                    "", label="What the edited clip shows", info="The embedded model knows no text", elem_id="settings-prompt"
+                )
+                with gr.Accordion("More settings", open=False, elem_id="settings-more"):
+                    self._more()
+                self.fault = message()
+            with gr.Column(scale=2):
+                self.model = gr.Dropdown([each.name for each in all_models()], value="tiny", label="Model", allow_custom_value=True,
+                                         info="`tiny` is built in and needs no graphics card", elem_id="settings-model")  # fmt: skip
+                self.estimate = gr.Button("Estimate time and memory", elem_id="settings-estimate")
+                self.needs = gr.HTML("", elem_classes="facts", elem_id="settings-needs")
+                self.next = gr.Button("Continue", variant="primary", elem_id="settings-next")
+
+    def _more(self) -> None:
+        self.knobs = []
+        for pair in (list(KNOBS.items())[place : place + 2] for place in range(0, len(KNOBS), 2)):
+            with gr.Row():
+                self.knobs += [
+                    gr.Number(None, label=label, info=info, elem_id=f"knob-{name.replace('.', '-')}") for name, (label, info) in pair
+                ]
+        self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="settings-seed")
+        self.others = gr.Textbox(
+            "", label="Any other setting", info="room.setting=value, one to a line", lines=3, elem_id="settings-others"
+        )
+
+    def inputs(self) -> list[Any]:
+        """What `changed` reads."""
+        return [self.preset, self.prompt, self.model, self.seed, self.others, *self.knobs]
+
+    def outputs(self) -> list[Any]:
+        """What `show` may change."""
+        return [*self.inputs(), self.needs]
+
+    def show(self, folder: Folder) -> Updates:
+        """The step as the project is; fields show what the preset says."""
+        project = folder.now()
+        given = [text for text in project.assignments if text.partition("=")[0] not in KNOBS]
+        resolved = _settings(project)
+        values = [getattr(getattr(resolved, room), key) for room, key in (name.split(".") for name in KNOBS)]
+        fields = (self.preset, self.prompt, self.model, self.seed, self.others, *self.knobs)
+        shown = (project.preset, project.prompt, project.model, project.seed, "\n".join(given), *values)
+        return {**dict(zip(fields, shown, strict=True)), **self.estimated(folder)}
+
+    def revisited(self, folder: Folder) -> Updates:
+        """The step when it is come to again."""
+        return self.estimated(folder)
+
+    def changed(self, name: str, preset: str, prompt: str, model: str, seed: float, others: str, *values: float) -> Updates:
+        """Keep the settings when they make sense together. Fields that say what the preset says are not kept."""
+        folder = self.office.open(name)
+        plain = {"preset": preset, "prompt": prompt.strip(), "model": model, "seed": number_in(seed, 0, 2**62, "the seed")}
+        lines = [line.strip() for line in others.splitlines() if line.strip()]
+        if preset == folder.now().preset and model == folder.now().model:
+            lines += _departures(folder.now().having(**plain, assignments=()), values)
+        following = folder.now().having(**plain, assignments=tuple(lines))
+        _settings(following)
+        folder.change(**plain, assignments=following.assignments)
+        return self.estimated(folder)  # fields are left alone: the next one may be typed in already
+
+    def chosen(self, name: str, *values: Any) -> Updates:
+        """Another preset or model; fields show what it says."""
+        return {**self.changed(name, *values), **self.show(self.office.open(name))}
+
+    def estimate_started(self, name: str) -> Updates:
+        """Measure one step."""
+        work.start_estimate(self.office.device, self.office.open(name))
+        return {}
+
+    def estimated(self, folder: Folder) -> Updates:
+        """The estimate, once it is made."""
+        job = self.office.device.newest(folder.id)
+        if job is None or not isinstance(job.result, Estimate) or job.about != folder.now():
+            return {self.needs: ""}
+        found = job.result
+        words = [
+            f"about {format_seconds(found.seconds_train)} to train, {format_seconds(found.seconds_generate)} to generate",
+            f"about {format_bytes(found.memory_bytes)} of memory",
+            f"the model works at {found.canvas}, in {found.windows} window{'s' if found.windows > 1 else ''}",
+        ]
+        return {self.needs: said([*words, *job.notes])}
+
+
+def _settings(project: Project) -> Any:
+    """The settings that need no clip. Raises `SettingsError`."""
+    for text in project.assignments:
+        if next(iter(parse_assignment(text))) in ("input", "preset", "model", "seed"):
+            raise SettingsError(f"{text}: has a field of its own on the page; use that")
+    tables = {"input": {"source": "", "first_frame": ""}, "model": project.model, "preset": project.preset, "seed": project.seed}
+    return resolve(tables, project.assignments)
+
+
+def _departures(project: Project, values: tuple[float, ...]) -> list[str]:
+    """The fields that say something else than the preset, as assignments."""
+    resolved = _settings(project)
+    found = []
+    for name, value in zip(KNOBS, values, strict=True):
+        room, key = name.split(".")
+        own = getattr(getattr(resolved, room), key)
+        if value is not None and value != own:
+            found.append(f"{name}={int(value) if isinstance(own, int) and float(value).is_integer() else value}")
+    return found

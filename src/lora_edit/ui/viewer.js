@@ -1,0 +1,206 @@
+// The viewer of a clip's frames: one picture that can be marked, or two under a slider; frames are stepped, dragged and played.
+// It keeps its own page elements; `props.value` brings what to show, and `trigger` tells what a person did.
+const part = (name) => element.querySelector("." + name);
+const view = part("view"), picture = part("picture"), over = part("over"), marks = part("marks"), bar = part("bar");
+const range = part("range"), count = part("count"), play = part("play"), divider = part("divider"), tools = part("tools");
+const told = element.querySelector(".viewer").dataset; // how many pictures were shown, and how long the last answer took
+let sent = 0, tool = "point", drag = null, cross = null, playing = null, wanted = 0, asked = null, askedAt = 0;
+
+const value = () => props.value || {};
+const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
+
+function show() {
+  const now = value();
+  element.querySelector(".viewer").hidden = !now.src;
+  if (!now.src) return;
+  // A late answer for a frame that was left meanwhile: the one for the frame that is wanted comes after it.
+  if (asked !== null && asked !== now.frame && performance.now() - askedAt < 5000) return;
+  asked = null;
+  stop();
+  wanted = now.frame;
+  picture.src = now.src;
+  picture.alt = now.label || "";
+  over.hidden = !now.over;
+  divider.parentElement.hidden = !now.over;
+  if (now.over) { over.src = now.over; over.alt = now.over_label || ""; split(); }
+  tools.hidden = !now.marking;
+  view.classList.toggle("marking", !!now.marking);
+  part("left-label").textContent = now.over ? now.label : "";
+  part("right-label").textContent = now.over ? now.over_label : "";
+  bar.hidden = now.count < 2;
+  range.max = now.count - 1;
+  range.value = now.frame;
+  range.setAttribute("aria-valuetext", `frame ${now.frame} of ${now.count - 1}`);
+  count.textContent = `${now.frame} / ${now.count - 1}`;
+  marks.setAttribute("viewBox", `0 0 ${now.width} ${now.height}`);
+  drawMarks();
+  settle(now.pending);
+  const since = sent;
+  sent = 0;
+  picture.decode().catch(() => {}).then(() => requestAnimationFrame(() => {
+    if (since) told.seconds = String((performance.now() - since) / 1000);
+    told.shown = String(Number(told.shown || 0) + 1);
+  }));
+}
+
+// Tell the server what a person did; until its answer the view says that it is busy.
+function tell(what, data) {
+  sent = performance.now();
+  settle(" ");
+  trigger(what, data);
+}
+
+// Busy with what is pending, if anything is.
+function settle(pending) {
+  view.classList.toggle("busy", !!pending);
+  view.setAttribute("aria-busy", String(!!pending));
+  part("pending").textContent = (pending || "").trim();
+}
+
+function node(name, attributes) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const key in attributes) made.setAttribute(key, attributes[key]);
+  marks.appendChild(made);
+}
+
+function drawMarks() {
+  const now = value(), radius = Math.max(now.width, now.height) / 110;
+  marks.replaceChildren();
+  for (const mark of now.marks || []) {
+    if (mark.kind === "box") node("rect", { x: mark.x, y: mark.y, width: mark.width, height: mark.height, class: "box" });
+    else node("circle", { cx: mark.x, cy: mark.y, r: radius, class: mark.kind });
+  }
+  if (drag && brushing()) {
+    const path = drag.stroke.map(([x, y], index) => `${index ? "L" : "M"} ${x} ${y}`).join(" ");
+    node("path", { d: path + ` L ${drag.to.x} ${drag.to.y}`, class: "stroke " + tool, "stroke-width": brush() });
+  } else if (drag && drag.moved) node("rect", { ...corners(drag), class: "box drawing" });
+  if (cross) {
+    node("path", { d: `M ${cross.x} 0 V ${now.height} M 0 ${cross.y} H ${now.width}`, class: "cross" });
+  }
+}
+
+const brushing = () => tool === "paint" || tool === "erase";
+const brush = () => (Number(part("brush-size").value) / 200) * value().width;
+
+function at(event) {
+  const now = value(), box = picture.getBoundingClientRect();
+  return {
+    x: clamp((event.clientX - box.left) / box.width, 0, 1) * now.width,
+    y: clamp((event.clientY - box.top) / box.height, 0, 1) * now.height,
+  };
+}
+
+function corners({ from, to }) {
+  return { x: Math.min(from.x, to.x), y: Math.min(from.y, to.y), width: Math.abs(from.x - to.x), height: Math.abs(from.y - to.y) };
+}
+
+function mark(what) {
+  tell("mark", { frame: value().frame, ...what });
+}
+
+function choose(name) {
+  tool = name;
+  part("brush").hidden = !brushing();
+  for (const button of tools.querySelectorAll("button")) button.setAttribute("aria-pressed", String(button.dataset.tool === name));
+}
+
+view.addEventListener("pointerdown", (event) => {
+  if (!value().marking || event.button > 1) return;
+  view.setPointerCapture(event.pointerId);
+  const from = at(event);
+  drag = { from, to: from, moved: false, stroke: [[from.x, from.y]] };
+});
+view.addEventListener("pointermove", (event) => {
+  if (!drag) return;
+  drag.to = at(event);
+  if (brushing() && drag.stroke.length < 2000) drag.stroke.push([drag.to.x, drag.to.y]);
+  const { width, height } = corners(drag), now = value();
+  drag.moved = Math.max(width / now.width, height / now.height) > 0.012;
+  drawMarks();
+});
+view.addEventListener("pointerup", (event) => {
+  if (!drag) return;
+  const done = drag;
+  drag = null;
+  if (brushing()) mark({ kind: tool, width: brush(), stroke: [...done.stroke, [done.to.x, done.to.y]] });
+  else if (done.moved) mark({ kind: "box", ...corners(done) });
+  else if (tool !== "box") mark({ kind: tool === "not-point" || event.shiftKey || event.altKey ? "not-point" : "point", ...done.from });
+  drawMarks();
+});
+
+view.addEventListener("keydown", (event) => {
+  const now = value(), step = (event.shiftKey ? 0.05 : 0.01) * now.width;
+  const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
+  if (event.key === "PageUp") go(now.frame - 1);
+  else if (event.key === "PageDown") go(now.frame + 1);
+  else if (!now.marking) return;
+  else if (moves[event.key]) {
+    cross = cross || { x: now.width / 2, y: now.height / 2 };
+    cross = { x: clamp(cross.x + moves[event.key][0], 0, now.width), y: clamp(cross.y + moves[event.key][1], 0, now.height) };
+    part("spoken").textContent = `${Math.round(cross.x)}, ${Math.round(cross.y)}`;
+  } else if (event.key === "Enter" && cross) mark({ kind: "point", ...cross });
+  else if (event.key.toLowerCase() === "n" && cross) mark({ kind: "not-point", ...cross });
+  else if (event.key.toLowerCase() === "b" && cross) {
+    if (drag) { drag.to = cross; const done = drag; drag = null; mark({ kind: "box", ...corners(done) }); }
+    else drag = { from: cross, to: cross, moved: false };
+  } else return;
+  event.preventDefault();
+  drawMarks();
+});
+view.addEventListener("blur", () => { cross = null; drawMarks(); });
+
+function go(frame) {
+  const now = value();
+  wanted = clamp(frame, 0, now.count - 1);
+  asked = wanted;
+  askedAt = performance.now();
+  range.value = wanted;
+  count.textContent = `${wanted} / ${now.count - 1}`;
+  tell("frame", { frame: wanted });
+}
+
+function stop() {
+  if (playing) clearInterval(playing);
+  playing = null;
+  play.textContent = "Play";
+  play.setAttribute("aria-pressed", "false");
+}
+
+function start(film) {
+  let index = 0;
+  settle();
+  marks.replaceChildren();
+  play.textContent = "Stop";
+  play.setAttribute("aria-pressed", "true");
+  playing = setInterval(() => {
+    picture.src = film.pictures[index];
+    if (film.over) over.src = film.over[index];
+    wanted = film.numbers[index];
+    range.value = wanted;
+    count.textContent = `${wanted} / ${value().count - 1}`;
+    index = (index + 1) % film.pictures.length;
+  }, 1000 / film.rate);
+}
+
+function split() {
+  over.style.clipPath = `inset(0 0 0 ${divider.value}%)`;
+  part("line").style.left = divider.value + "%";
+}
+
+range.addEventListener("input", () => go(Number(range.value)));
+part("before").addEventListener("click", () => go(wanted - 1));
+part("after").addEventListener("click", () => go(wanted + 1));
+play.addEventListener("click", () => {
+  if (playing) { stop(); go(wanted); }
+  else tell("film", { frame: wanted });
+});
+divider.addEventListener("input", split);
+for (const button of tools.querySelectorAll("button")) button.addEventListener("click", () => choose(button.dataset.tool));
+choose("point");
+watch("value", () => {
+  const film = value().film;
+  if (film) start(film);
+  else show();
+});
+watch("failed", () => { asked = null; settle(); });
+show();

@@ -1,0 +1,124 @@
+"""The queue of long work: order, stopping, failures, and what pages can read meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from lora_edit.errors import MaskError, RunError
+from lora_edit.reporting import Reporter, Watcher
+from lora_edit.ui import jobs
+from lora_edit.ui.jobs import Desk, Watch
+
+
+def gated(gate: threading.Event, begun: threading.Event, order: list[str], name: str) -> object:
+    """Work that says that it has begun and waits."""
+
+    def work(reporter: Reporter) -> str:
+        order.append(name)
+        begun.set()
+        assert gate.wait(10)
+        for done in range(3):
+            reporter.step("motion", done, 3)
+        return name
+
+    return work
+
+
+def test_jobs_are_done_one_after_the_other_in_the_order_they_came(tmp_path: Path) -> None:
+    desk, gate, begun, order = Desk(), threading.Event(), threading.Event(), []
+    handed = [desk.hand_in(name, "edit", gated(gate, begun, order, name), tmp_path / "log") for name in "abc"]
+    assert begun.wait(10)
+    assert [desk.ahead(job) for job in handed] == [0, 1, 2]
+    assert [job.state for job in handed] == ["running", "waiting", "waiting"]
+    gate.set()
+    assert all(desk.wait(job, 10) for job in handed)
+    assert order == ["a", "b", "c"]
+    assert [job.result for job in handed] == ["a", "b", "c"]
+    assert {job.state for job in handed} == {"done"}
+
+
+def test_a_project_has_one_job_at_a_time_and_others_do_not_see_it(tmp_path: Path) -> None:
+    desk, gate, begun = Desk(), threading.Event(), threading.Event()
+    job = desk.hand_in("a", "edit", gated(gate, begun, [], "a"), tmp_path / "log")
+    with pytest.raises(RunError, match="still under way"):
+        desk.hand_in("a", "edit", gated(gate, begun, [], "a"), tmp_path / "log")
+    assert desk.newest("b") is None
+    gate.set()
+    assert desk.wait(job, 10)
+    again = desk.hand_in("a", "again", lambda reporter: 7, tmp_path / "log")
+    assert desk.wait(again, 10)
+    assert desk.newest("a") is again
+
+
+def test_a_running_job_stops_at_its_next_step_and_a_waiting_one_at_once(tmp_path: Path) -> None:
+    desk, gate, begun, order = Desk(), threading.Event(), threading.Event(), []
+    running = desk.hand_in("a", "edit", gated(gate, begun, order, "a"), tmp_path / "log")
+    waiting = desk.hand_in("b", "edit", gated(gate, begun, order, "b"), tmp_path / "log")
+    assert begun.wait(10)
+    desk.stop("b")
+    desk.stop("a")
+    assert waiting.state == "stopped"
+    assert running.state == "stopping"
+    gate.set()
+    assert desk.wait(running, 10)
+    assert running.state == "stopped"
+    assert running.done == 0
+    assert order == ["a"]
+    desk.stop("a")
+    assert running.state == "stopped"
+
+
+def test_failures_say_what_is_wrong_and_the_desk_goes_on(tmp_path: Path) -> None:
+    desk, log = Desk(), tmp_path / "log.txt"
+
+    def faulty(reporter: Reporter) -> None:
+        raise MaskError("the mask has no white pixel")
+
+    def broken(reporter: Reporter) -> None:
+        raise ZeroDivisionError("a secret")
+
+    first, second, third = (desk.hand_in(name, "edit", work, log) for name, work in (("a", faulty), ("b", broken), ("c", lambda r: 1)))
+    assert desk.wait(third, 10)
+    assert (first.state, first.fault) == ("failed", "the mask has no white pixel")
+    assert second.state == "failed"
+    assert "ZeroDivisionError" in second.fault
+    assert "a secret" not in second.fault
+    assert "a secret" in log.read_text("utf-8")
+    assert third.state == "done"
+
+
+def test_the_time_left_is_told_by_the_stage_s_own_pace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = jobs.Job("a", "edit", lambda reporter: None, tmp_path / "log")
+    watch, clock = Watch(job), [100.0]
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: clock[0])
+    watch.step("motion", 40, 100)
+    assert job.left is None
+    clock[0] = 110.0
+    watch.step("motion", 60, 100)
+    assert job.left == pytest.approx(20.0)
+    watch.step("generate", 1, 30)
+    assert job.left is None
+
+
+def test_looks_take_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, clock = jobs.Job("a", "edit", lambda reporter: None, tmp_path / "log"), [0.0]
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: clock[0])
+    watch = Watch(job)
+    assert isinstance(watch, Watcher)
+    spent = 0.0
+
+    def draw() -> torch.Tensor:
+        nonlocal spent
+        clock[0] += 5.0
+        spent += 5.0
+        return torch.zeros(1, 4, 4, 3, dtype=torch.uint8)
+
+    while clock[0] < 1000:
+        clock[0] += 0.5
+        watch.look(draw)
+    assert 0 < spent <= 0.12 * clock[0]
+    assert job.looks == spent / 5

@@ -1,0 +1,129 @@
+"""The page as a person uses it, in a real browser, with the embedded model."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora-edit[ui]'")
+pytest.importorskip("playwright", reason="playwright is not installed: pip install 'lora-edit[dev]'")
+
+from lora_edit.ui.projects import Mark, Shelf
+from lora_edit.video.read import read_video
+from ui.person import Person
+from ui.rendered import write
+
+pytestmark = pytest.mark.browser
+Visit = Callable[..., Any]
+
+
+def with_edit(visit: Visit, folder: Path, seed: int = 0, steps: int = 4, **clip: int) -> Person:
+    """Somebody who has done steps 1 to 4, with few steps of training and sampling."""
+    source, edited = write(folder, seed=seed, **clip)
+    person = Person(visit())
+    person.brings_a_clip(source)
+    person.drags_a_box(0.1, 0.2, 0.5, 0.8)
+    person.goes_to_frame(4)
+    person.drags_a_box(0.25, 0.2, 0.65, 0.8)
+    person.goes_on("region-next", "frames-file")
+    person.waits_for_new_picture("frames-view", lambda: person.drops("frames-file", edited))
+    person.goes_on("frames-next", "settings-preset")
+    person.page.click("#settings-more button")
+    person.sets("knob-training-motion_steps", str(steps))
+    person.sets("knob-generation-steps", "2")
+    person.goes_on("settings-next", "run-start")
+    return person
+
+
+def test_a_whole_edit_from_an_empty_page_to_a_downloaded_clip(visit: Visit, folder: Path) -> None:
+    person = with_edit(visit, folder)
+    page = person.page
+    page.click("#run-try")
+    page.wait_for_selector("#run-preview video")
+    page.click("#run-start")
+    page.wait_for_selector("#run-next", state="visible", timeout=90_000)
+    person.goes_on("run-next", "result-video")
+    person.sees("result-view")
+    page.locator("#result-view .divider").fill("20")
+    assert "20%" in page.locator("#result-view .over").get_attribute("style")
+    person.goes_to_frame(2, "result-view")
+    person.finds_every_control_named()
+    with page.expect_download() as download:
+        page.click("#result-video")
+    download.value.save_as(folder / "mine.mp4")
+    source, edit = read_video(folder / "clip-0.mp4"), read_video(folder / "mine.mp4")
+    assert edit.frames.shape == source.frames.shape
+    assert (edit.frames[2].int() - source.frames[2].int()).abs().amax() > 40
+    assert torch.equal(edit.frames[:, :, -8:], source.frames[:, :, -8:])
+    with page.expect_download() as download:
+        page.click("#result-lora")
+    assert download.value.suggested_filename.endswith(".safetensors")
+    page.click("#result-pack")
+    with page.expect_download() as download:
+        page.click("#result-project")
+    assert {"run/edit.toml", "run/report.html", "project.json"} <= set(zipfile.ZipFile(download.value.path()).namelist())
+    person.sets("again-seed", "5")
+    person.goes_on("again-start", "run-start")
+    person.goes_on("run-next", "result-video")
+    assert "2: seed 5, again" in page.locator("#result-which input").input_value()
+
+
+def before_training(visit: Visit, projects: Path, folder: Path, seed: int, steps: int = 4) -> Person:
+    """Somebody who comes back to a project of their own that is ready to be trained."""
+    source, edited = write(folder, seed=seed)
+    project = Shelf(projects).new()
+    box = Mark(kind="box", frame=0, x=12, y=19, width=52, height=58)
+    cheap = (f"training.motion_steps={steps}", "generation.steps=2")
+    project.change(clip=project.keep(source), marks=(box,), first_frame=project.keep(edited), assignments=cheap)
+    person = Person(visit(f"?project={project.id}"))
+    person.goes_on("settings-next", "run-start")
+    return person
+
+
+def test_training_is_watched_stopped_found_again_and_resumed(visit: Visit, projects: Path, folder: Path) -> None:
+    person = before_training(visit, projects, folder, seed=1, steps=40)
+    page = person.page
+    page.click("#run-start")
+    page.wait_for_selector("#run-look img")
+    wait_for_step(page, 12)
+    page.click("#halt")
+    page.get_by_role("button", name="Resume").wait_for()
+    page.reload()
+    resume = page.get_by_role("button", name="Resume")
+    resume.click()
+    assert wait_for_step(page, 1) > 10, "training began anew"
+    page.reload()
+    page.wait_for_selector("#halt", state="visible")
+    assert wait_for_step(page, 1) > 10
+    page.wait_for_selector("#run-next", state="visible", timeout=90_000)
+
+
+def wait_for_step(page: Any, least: int) -> int:
+    """The training step that the page tells, once it is `least`."""
+    page.wait_for_function(
+        f"Number((/motion, (\\d+) of/.exec(document.querySelector('#run-progress').innerText) || [0, -1])[1]) >= {least}", timeout=60_000
+    )
+    found = re.search(r"motion, (\d+) of", page.locator("#run-progress").inner_text())
+    return int(found[1]) if found else least
+
+
+def test_two_people_at_once_see_their_own_runs_only(visit: Visit, projects: Path, folder: Path) -> None:
+    first, second = before_training(visit, projects, folder, seed=2, steps=200), before_training(visit, projects, folder, seed=3)
+    assert first.page.url != second.page.url
+    first.page.click("#run-start")
+    wait_for_step(first.page, 1)
+    assert "Nothing is running" in second.page.locator("#status").inner_text()
+    second.page.click("#run-start")
+    second.says("1 before it")
+    first.page.click("#halt")
+    first.page.get_by_role("button", name="Resume").wait_for()
+    second.page.wait_for_selector("#run-next", state="visible", timeout=90_000)
+    assert not first.page.locator("#run-next").is_visible()
+    stranger = Person(visit())
+    assert not stranger.page.locator("#clip-view .view").is_visible()

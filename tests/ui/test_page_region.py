@@ -1,0 +1,161 @@
+"""The region step and the step after it, in a browser: marks, masks, undoing, what reaches outside."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora-edit[ui]'")
+pytest.importorskip("playwright", reason="playwright is not installed: pip install 'lora-edit[dev]'")
+
+from lora_edit.types import Video
+from lora_edit.video.read import read_video
+from lora_edit.video.write import write_video
+from ui.person import Person
+from ui.rendered import write
+
+pytestmark = pytest.mark.browser
+Visit = Callable[..., Any]
+
+
+def test_a_region_is_clicked_played_painted_and_typed(visit: Visit, folder: Path) -> None:
+    source, _ = write(folder, seed=9)
+    person = Person(visit())
+    person.brings_a_clip(source)
+    page = person.page
+    marks = page.locator("#region-view .marks")
+    person.clicks_at(0.3, 0.5)
+    assert marks.locator(".point").count() == 1
+    person.goes_to_frame(3)
+    person.clicks_at(0.41, 0.5)
+    page.get_by_role("button", name="Click off it").click()
+    person.clicks_at(0.9, 0.1)
+    assert marks.locator(".not-point").count() == 1
+    page.get_by_role("button", name="Paint", exact=True).click()
+    person.drags_a_box(0.6, 0.7, 0.8, 0.8)
+    before = page.locator("#region-view .picture").get_attribute("src")
+    page.get_by_role("button", name="Play", exact=True).click()
+    page.wait_for_function("(before) => document.querySelector('#region-view .picture').src !== before", arg=before)
+    person.waits_for_new_picture("region-view", lambda: page.get_by_role("button", name="Stop", exact=True).click())
+    person.unfolds("Type a place instead of clicking")
+    for label, value in (("X", "20"), ("Y", "30"), ("Width", "400"), ("Height", "20"), ("On frame", "9")):
+        page.get_by_label(label, exact=True).fill(value)
+    page.click("#region-add")
+    person.is_told("the frame is a whole number from 0 to 4")
+    page.get_by_label("On frame", exact=True).fill("2")
+    person.presses("region-add")
+    assert marks.locator(".box").count() == 1
+    person.waits_for_new_picture("region-view", lambda: page.get_by_label("Close to the outline").click())
+
+
+def test_every_step_can_be_undone(visit: Visit, folder: Path) -> None:
+    source, _ = write(folder, seed=6)
+    person = Person(visit())
+    person.brings_a_clip(source)
+    person.goes_to_frame(2)
+    person.drags_a_box(0.1, 0.2, 0.4, 0.8)
+    person.chooses_object("2")
+    person.drags_a_box(0.5, 0.2, 0.8, 0.8)
+    marks = person.page.locator("#region-view .marks .box")
+    assert marks.count() == 2
+    person.presses("undo")
+    assert marks.count() == 1
+    person.presses("redo")
+    assert marks.count() == 2
+    assert person.page.locator("#region-view .count").inner_text() == "2 / 4"
+
+
+def test_an_edit_that_reaches_outside_is_told_and_one_click_grows_the_region(visit: Visit, folder: Path) -> None:
+    source, edited = write(folder, seed=7)
+    person = Person(visit())
+    person.brings_a_clip(source)
+    person.drags_a_box(0.25, 0.4, 0.35, 0.6)
+    person.goes_on("region-next", "frames-file")
+    person.drops("frames-file", edited)
+    person.says("outside of the region")
+    person.page.click("#frames-cover")
+    person.page.get_by_text("outside of the region").wait_for(state="hidden")
+    person.page.get_by_role("tab", name="Region").click()
+    person.page.click("#undo")
+    person.goes_on("region-next", "frames-file")
+    person.says("outside of the region")
+
+
+def save_film(path: Path, frames: torch.Tensor) -> Path:
+    """A mask `[T, H, W]` bool as a lossless video."""
+    pictures = (frames[..., None].expand(-1, -1, -1, 3) * 255).to(torch.uint8)
+    write_video(path, Video(pictures.contiguous(), Fraction(10), tuple(number / 10 for number in range(len(frames)))), "ffv1")
+    return path
+
+
+def shown_region(person: Person) -> torch.Tensor:
+    """Where the picture is not darkened, `[H, W]` bool: what the page shows as the region."""
+    address = person.page.locator("#region-view .picture").get_attribute("src")
+    picture = cv2.imdecode(np.frombuffer(base64.b64decode(address.partition(",")[2]), np.uint8), cv2.IMREAD_COLOR)
+    return torch.from_numpy(picture.max(-1) > 200)
+
+
+def test_masks_are_added_taken_away_turned_over_and_objects_left_out(visit: Visit, folder: Path) -> None:
+    """On a white clip the region is where it stays bright."""
+    white = torch.full((5, 96, 128, 3), 255, dtype=torch.uint8)
+    write_video(folder / "white.mkv", Video(white, Fraction(10), tuple(number / 10 for number in range(5))), "ffv1")
+    right = torch.zeros(5, 96, 128, dtype=torch.bool)
+    right[:, :, 64:] = True
+    right[2] = False
+    person = Person(visit())
+    person.brings_a_clip(folder / "white.mkv")
+    person.waits_for_new_picture("region-view", lambda: person.page.get_by_label("Exactly as drawn").click())
+    person.drags_a_box(0.25, 0.0, 0.75, 1.0)
+    assert share(person) == pytest.approx(0.5, abs=0.05)
+    person.unfolds("Use a mask of your own")
+    person.waits_for_new_picture("region-view", lambda: person.drops("region-mask", save_film(folder / "right.mkv", right)))
+    assert share(person) == pytest.approx(0.5, abs=0.05)
+    person.picks("Added to it")
+    assert share(person) == pytest.approx(0.75, abs=0.05)
+    person.picks("Taken away from it")
+    assert share(person) == pytest.approx(0.25, abs=0.05)
+    person.picks("Instead of what is marked")
+    person.goes_to_frame(2)
+    assert share(person) < 0.05
+    person.unfolds("Grow, soften")
+    person.picks("Bridge frames in which it was lost")
+    assert share(person) == pytest.approx(0.5, abs=0.05)
+    person.picks("Invert: edit everything but this")
+    assert not shown_region(person)[:, 90:].any()
+    person.picks("Invert: edit everything but this")
+    stays = person.page.locator("#region-out").get_by_label("1")
+    person.waits_for_new_picture("region-view", stays.click)
+    assert share(person) == pytest.approx(0.25, abs=0.05), "the marked box is left out of the mask"
+    person.presses("undo")
+    assert share(person) == pytest.approx(0.5, abs=0.05)
+    assert not stays.is_checked()
+
+
+def share(person: Person) -> float:
+    """How much of the picture is in the region."""
+    return float(shown_region(person).float().mean())
+
+
+def test_the_region_can_be_saved_as_a_video(visit: Visit, folder: Path) -> None:
+    source, _ = write(folder, seed=10)
+    person = Person(visit())
+    person.brings_a_clip(source)
+    person.drags_a_box(0.1, 0.2, 0.5, 0.8)
+    person.unfolds("Save what is shown")
+    person.page.click("#region-film")
+    person.page.wait_for_selector("#region-saved", state="visible")
+    with person.page.expect_download() as download:
+        person.page.click("#region-saved")
+    clip, film = read_video(source), read_video(download.value.path())
+    assert film.frames.shape == clip.frames.shape
+    assert film.frames[:, :10].float().mean() < 0.8 * clip.frames[:, :10].float().mean(), "what stays is darker"
+    person.drags_a_box(0.2, 0.2, 0.6, 0.8)
+    person.page.wait_for_selector("#region-saved", state="hidden")

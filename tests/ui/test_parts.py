@@ -1,0 +1,67 @@
+"""Small parts of the page: messages, numbers, and answers that are worked out once."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import pytest
+
+from lora_edit.errors import InputError
+
+pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora-edit[ui]'")
+
+from lora_edit.ui.once import once
+from lora_edit.ui.parts import number_in, plain, said
+
+
+def test_messages_name_no_file_of_the_server_and_no_flag() -> None:
+    kept = "/srv/runs/0123/given/0123456789ab.mp4"
+    assert plain(f"{kept}: the mask has 3 frames but the clip has 5") == "the mask has 3 frames but the clip has 5"
+    assert plain("/srv/runs/frame_00000.png: no picture") == "frame_00000.png: no picture"
+    assert plain("the box is empty; give another with --box") == "the box is empty"
+
+
+def test_messages_are_text_not_markup() -> None:
+    assert "<img" not in said("<img src=x onerror=alert(1)>.mp4: no video", "fault")
+
+
+@pytest.mark.parametrize(("value", "words"), [(None, "empty"), (2.5, "not 2.5"), (-1, "not -1"), (1e9, "not 1e"), (math.nan, "not nan")])
+def test_a_number_out_of_its_range_is_told_with_the_range(value: float | None, words: str) -> None:
+    with pytest.raises(InputError, match=f"^the frame is a whole number from 0 to 9.*{words}"):
+        number_in(value, 0, 9, "the frame")
+
+
+def test_who_asks_while_an_answer_is_worked_out_waits_for_it() -> None:
+    asked, gate, answers = [], threading.Event(), []
+
+    @once(2)
+    def answer(key: str) -> str:
+        asked.append(key)
+        assert gate.wait(10)
+        return key.upper()
+
+    people = [threading.Thread(target=lambda: answers.append(answer("a"))) for _ in range(3)]
+    for person in people:
+        person.start()
+    gate.set()
+    for person in people:
+        person.join(10)
+    assert (asked, answers) == (["a"], ["A"] * 3)
+    assert [answer("b"), answer("c"), answer("a")] == ["B", "C", "A"], "the oldest is forgotten"
+    assert asked == ["a", "b", "c", "a"]
+
+
+def test_a_failure_is_not_kept() -> None:
+    tried = []
+
+    @once(1)
+    def answer(key: str) -> str:
+        tried.append(key)
+        if len(tried) == 1:
+            raise InputError("not yet")
+        return key
+
+    with pytest.raises(InputError):
+        answer("a")
+    assert answer("a") == "a"
