@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import platform
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,31 +42,38 @@ from lora_edit.models.catalog.facts import ModelFacts
 from lora_edit.models.catalog.locate import locate
 from lora_edit.models.cost import count_step
 from lora_edit.models.family import EncodedSample, Family
-from lora_edit.models.loading import Components, build_wan
-from lora_edit.models.precision import settle
+from lora_edit.models.loading import sparing
+from lora_edit.models.outline import OUTLINES, outlined
+from lora_edit.models.room import Placement, make_room
+from lora_edit.models.streaming import bring
+from lora_edit.models.workbench import Workbench
 from lora_edit.seeds import named_generator
 from lora_edit.training.loop import Stage, fit
 from lora_edit.training.lora import add_lora
 from lora_edit.training.settings import LoraSettings, TrainingSettings
 
 META = torch.device("meta")
-TINY = {"num_attention_heads": 2, "attention_head_dim": 12, "text_dim": 16, "freq_dim": 16, "ffn_dim": 32, "num_layers": 2}
-"""A Wan that a CPU runs in a second."""
-PICTURE_TOKENS = 257
-"""Of one picture, by CLIP's ViT-H."""
+TINY = {
+    "num_attention_heads": 2, "attention_head_dim": 12, "text_dim": 16, "freq_dim": 16, "ffn_dim": 32, "num_layers": 2, "image_dim": 16,
+    "added_kv_proj_dim": 24, "num_single_layers": 2, "num_refiner_layers": 1, "rope_axes_dim": [4, 4, 4], "text_embed_dim": 16,
+    "pooled_projection_dim": 16, "caption_channels": 16, "cross_attention_dim": 24,
+}  # fmt: skip
+"""Widths and depths that a CPU runs in a second."""
+TINY_TEXT = 512
+NOTHING_MOVED = Placement()
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is run: a model's facts and transformer configuration, and the clip as its autoencoder would leave it."""
+    """What is run: a model's facts, the clip as its autoencoder would leave it, and where the model's weights and states lie."""
 
     facts: ModelFacts
-    config: dict[str, Any]
     frames: int
     height: int
     width: int
     rank: int
+    place: Placement = NOTHING_MOVED
 
     @property
     def latent(self) -> tuple[int, int, int]:
@@ -78,8 +85,8 @@ class Task:
     def tokens(self) -> int:
         """That the transformer's blocks work on."""
         frames, height, width = self.latent
-        patch = self.config["patch_size"]
-        return frames * height * width // math.prod(patch)
+        patch = self.facts.geometry.token // self.facts.geometry.cell
+        return frames * height * width // patch**2
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,6 @@ class Need:
     """What a run takes, counted on torch's meta device (`models/cost.py`): floating-point operations, and bytes."""
 
     weights_bytes: int
-    autoencoder_bytes: int
     lora_parameters: int
     lora_bytes: int
     hidden_bytes: int
@@ -98,41 +104,29 @@ class Need:
     @property
     def device_bytes(self) -> int:
         """All of it at once: weights, LoRA with gradients and optimiser, and what a step holds, hidden states among it."""
-        return self.weights_bytes + self.autoencoder_bytes + self.lora_bytes + self.step_bytes
+        return self.weights_bytes + self.lora_bytes + self.step_bytes
 
 
 # --- building -----------------------------------------------------------------------------------------------------------------
 
 
-def random_family(task: Task, device: torch.device, dtype: torch.dtype) -> tuple[Family, torch.nn.Module]:
-    """The model, and its autoencoder, with random weights that were never anywhere but on the device; on `META`, with none."""
-    import diffusers
-
-    with META:
-        transformer = getattr(diffusers, task.config["_class_name"]).from_config(task.config)
-    return MAKERS[task.config["_class_name"]].family(task, transformer, device, dtype)
-
-
-def wan_family(task: Task, transformer: Any, device: torch.device, dtype: torch.dtype) -> tuple[Family, torch.nn.Module]:
-    """Wan and its relatives, as `models/loading.py` puts them together."""
-    import diffusers
-
-    with META:
-        autoencoder = diffusers.AutoencoderKLWan()
-    settle(transformer, dtype)
-    if device != META:
-        fill(transformer.to_empty(device=device), device)
-        fill(autoencoder.to_empty(device=device), device)
+def random_family(task: Task, device: torch.device, dtype: torch.dtype) -> tuple[Family, EncodedSample]:
+    """The model, and a motion sample half of whose cells are to be generated, with random values that were never anywhere but on the
+    device; on `META`, with none."""
+    family: Any
+    family, encoded = OUTLINES[task.facts.loader](task.facts, task.latent, dtype)
+    if device == META:
+        return family, encoded
+    transformer = family.transformer
+    fill(transformer.to_empty(device=device), device)
+    if next(transformer.rope.buffers(), None) is not None:
         # `to_empty` leaves the rotary table empty too, which no initialisation would fill.
-        transformer.rope = type(transformer.rope)(*rope_arguments(transformer.rope)).to(device)
-    parts = Components((transformer,), autoencoder, torch.nn.Identity(), lambda *_: None)
-    # Experts take turns, so one of them is the whole of what is on the device.
-    return build_wan(parts, replace(task.facts, parts=task.facts.parts[:1], boundary=None), device, dtype), autoencoder
-
-
-def rope_arguments(rope: Any) -> tuple[Any, ...]:
-    """What the rotary table is made of."""
-    return rope.attention_head_dim, rope.patch_size, rope.max_seq_len
+        rope = transformer.rope
+        transformer.rope = type(rope)(rope.attention_head_dim, rope.patch_size, rope.max_seq_len).to(device)
+    sparing(transformer)
+    here = {"bench": Workbench(device)} if hasattr(family.parts, "bench") else {"device": device}
+    family.parts = replace(family.parts, **here)
+    return family, random_sample(encoded, device)
 
 
 @torch.no_grad()
@@ -146,42 +140,16 @@ def fill(module: torch.nn.Module, device: torch.device) -> None:
             parameter.fill_(0.0 if name.endswith("bias") else 1.0)
 
 
-def random_sample(task: Task, device: torch.device, dtype: torch.dtype, name: str = "sample") -> EncodedSample:
+def random_sample(encoded: EncodedSample, device: torch.device, name: str = "sample") -> EncodedSample:
     """What `encode_sample` gives for a motion sample, random."""
-    return MAKERS[task.config["_class_name"]].sample(task, device, dtype, name)
+    generator = named_generator(SEED, name)
 
+    def drawn(blank: torch.Tensor) -> torch.Tensor:
+        # What has values already is packed text, whose layout they tell.
+        return blank.to(device) if blank.device != META else torch.randn(blank.shape, generator=generator).to(device, blank.dtype)
 
-def wan_sample(task: Task, device: torch.device, dtype: torch.dtype, name: str) -> EncodedSample:
-    """Of Wan and its relatives: half of the cells are to be generated."""
-    generator, config, latent = named_generator(SEED, name), task.config, task.latent
-    z_dim = config["out_channels"]
-    group = config["in_channels"] - 2 * z_dim
-
-    def drawn(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator).to(device, dtype)
-
-    mask = (torch.rand(1, group, *latent, generator=generator) > 0.5).to(device, dtype)
-    pictures = 2 if task.facts.last_frame else 1
-    return EncodedSample(
-        condition=torch.cat([mask, drawn(1, z_dim, *latent)], 1),
-        generate=1 - mask.amin(1, keepdim=True).float(),
-        prompt_embeds=drawn(1, task.facts.text_length, config["text_dim"]),
-        target=drawn(1, z_dim, *latent).float(),
-        image_embeds=drawn(pictures, PICTURE_TOKENS, config["image_dim"]) if config["image_dim"] else None,
-    )
-
-
-@dataclass(frozen=True)
-class Maker:
-    """How models of one transformer class are put together, and what their samples hold."""
-
-    family: Callable[[Task, Any, torch.device, torch.dtype], tuple[Family, torch.nn.Module]]
-    sample: Callable[[Task, torch.device, torch.dtype, str], EncodedSample]
-
-
-WAN = Maker(wan_family, wan_sample)
-MAKERS = {"WanTransformer3DModel": WAN, "SkyReelsV2Transformer3DModel": WAN}
-"""By transformer class; a further family of models is a further pair of functions."""
+    made = {key: drawn(value) for key, value in vars(encoded).items() if value is not None}
+    return EncodedSample(**made | {"generate": (made["generate"] > 0).float(), "target": made["target"].float()})
 
 
 # --- counting -----------------------------------------------------------------------------------------------------------------
@@ -189,15 +157,13 @@ MAKERS = {"WanTransformer3DModel": WAN, "SkyReelsV2Transformer3DModel": WAN}
 
 def need(task: Task) -> Need:
     """Count a step as it would run in bfloat16, without weights."""
-    family, autoencoder = random_family(task, META, torch.bfloat16)
+    family, sample = random_family(task, META, torch.bfloat16)
     expert = family.experts()[0]
     add_lora(expert, LoraSettings(rank=task.rank), SEED)
-    sample = random_sample(task, META, torch.bfloat16)
     latents, time = torch.zeros(1, family.z_dim, *task.latent, device=META), torch.zeros(1, device=META)
     cost = count_step(expert.transformer, lambda: expert.predict_velocity(latents, time, sample))
     return Need(
         weights_bytes=sum(cost.block_bytes) + cost.rest_bytes,
-        autoencoder_bytes=sum(each.nbytes for each in autoencoder.parameters()),
         lora_parameters=cost.trained,
         lora_bytes=4 * 4 * cost.trained,  # float32: itself, its gradient, AdamW's two moments
         hidden_bytes=len(cost.block_bytes) * cost.border_bytes,
@@ -240,16 +206,18 @@ def watched(device: torch.device) -> Iterator[Laps]:
 def measure(task: Task, device: torch.device, dtype: torch.dtype, steps: int, matrix: int) -> dict[str, Any]:
     """Both steps on the device. The LoRA is the product's; `fit` and `denoise` are what an edit runs."""
     rate = matrix_rate(device, dtype, matrix)
-    family, _ = random_family(task, device, dtype)
+    family, sample = random_family(task, device, dtype)
+    make_room(family, device, task.place)
     expert = family.experts()[0]
     parameters = add_lora(expert, LoraSettings(rank=task.rank), SEED)
-    sample, negative = (random_sample(task, device, dtype, name) for name in ("sample", "negative"))
+    expert.to_device()
+    bring(expert.transformer, device)
     out: dict[str, Any] = {"matrix_rate": rate}
     with watched(device) as laps:
         stage = Stage("motion", [sample], [1.0], steps + 1)
         out["losses"] = fit(expert, parameters, [stage], TrainingSettings(), SEED, None, "", lambda *_: laps.lap())
     out |= {"training_seconds": laps.seconds, "training_peak_bytes": peak_memory_bytes(device)}
-    negative = replace(sample, prompt_embeds=negative.prompt_embeds)
+    negative = replace(sample, prompt_embeds=sample.prompt_embeds.clone())
     with watched(device) as laps:
         settings = GenerationSettings(steps=steps + 1)
         latents = denoise(family, sample, settings, named_generator(SEED, "noise"), negative=negative, on_step=lambda *_: laps.lap())
@@ -272,6 +240,7 @@ def record_of(task: Task, counted: Need, command: str) -> dict[str, Any]:
         "size": f"{task.width}x{task.height}",
         "tokens": task.tokens,
         "lora_rank": task.rank,
+        "place": asdict(task.place),
         "need": asdict(counted) | {"device_bytes": counted.device_bytes},
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -300,8 +269,15 @@ def page(record: dict[str, Any]) -> str:
         ("clip", f"{record['frames']} frames of {record['size']}, {record['tokens']} tokens"),
         ("training step", f"{wanted['training_operations']:.2e} floating-point operations"),
         ("sampling step", f"{wanted['sampling_operations']:.2e} floating-point operations, guidance included"),
-        ("device memory, estimated", f"{gigabytes(wanted['device_bytes'])} with {gigabytes(wanted['hidden_bytes'])} of hidden states"),
+        (
+            "device memory, estimated, all of it there",
+            f"{gigabytes(wanted['device_bytes'])} with {gigabytes(wanted['hidden_bytes'])} of hidden states",
+        ),
     ]
+    place = record["place"]
+    if place["swapped"] or place["parked"] or place["base"] != "full":
+        states = ", hidden states too" if place["parked"] else ""
+        rows.append(("main memory", f"{place['swapped']} blocks wait there{states}; frozen weights: {place['base']}"))
     if measured:
         rows += [
             ("device", f"{record['device']}, {record['dtype']}"),
@@ -335,23 +311,27 @@ def task_of(args: argparse.Namespace, fail: Callable[[str], Any]) -> Task:
         facts = locate(args.model)[0]
     except ModelError as error:
         fail(str(error))
-    config = facts.transformer_config()
-    if config.get("_class_name") not in MAKERS or not facts.text_length:
-        fail(f"{args.model}: this benchmark builds models of {' and '.join(MAKERS)} with a text encoder; choose another")
-    if config["in_channels"] != 2 * config["out_channels"] + facts.geometry.group:
-        fail(f"{args.model}: takes its condition another way than Wan's image-to-video models; choose another")
-    if args.scale == "tiny":
-        config |= TINY | ({"image_dim": 16, "added_kv_proj_dim": 24} if config["image_dim"] else {})
+    if not outlined(facts):
+        fail(f"{args.model}: this benchmark builds the large models that can be counted; choose another")
     frames, size = args.frames, args.size
     if args.scale == "tiny":
-        frames, size = 5, "48x32"
+        facts, frames, size = shrunk(facts), facts.geometry.group + 1, f"{3 * facts.geometry.token}x{2 * facts.geometry.token}"
     width, _, height = size.partition("x")
     geometry = facts.geometry
     if not (width.isdecimal() and height.isdecimal()) or int(width) % geometry.token or int(height) % geometry.token:
         fail(f"--size {size}: give WIDTHxHEIGHT in multiples of {geometry.token}")
     if frames < 1 or (frames - 1) % geometry.group:
         fail(f"--frames {frames}: give a multiple of {geometry.group} plus 1")
-    return Task(facts, config, frames, int(height), int(width), args.rank)
+    return Task(facts, frames, int(height), int(width), args.rank, Placement(args.swap, args.base, args.park))
+
+
+def shrunk(facts: ModelFacts) -> ModelFacts:
+    """The model with a configuration that a CPU runs in a second, in a file of its own."""
+    config = facts.transformer_config()
+    small = {key: value for key, value in TINY.items() if config.get(key) is not None}
+    with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as file:
+        json.dump(config | small, file)
+    return replace(facts, config=file.name, text_length=TINY_TEXT)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -363,6 +343,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--steps", type=int, default=3, help="timed steps, after one that warms up")
     parser.add_argument("--rank", type=int, default=16, help="of the LoRA")
     parser.add_argument("--scale", choices=("full", "tiny"), default="full", help="tiny: the same on a model that a CPU runs in a second")
+    parser.add_argument("--swap", type=int, default=0, help="blocks that wait in main memory")
+    parser.add_argument("--base", choices=("full", "int8", "fp8", "nf4"), default="full", help="how frozen weights are kept")
+    parser.add_argument("--park", action="store_true", help="hidden states wait in main memory")
     parser.add_argument("--plan", action="store_true", help="say what a run would need, and end")
     parser.add_argument("--json", action="store_true", help="print the record as JSON instead of markdown")
     parser.add_argument("--output-dir", type=Path, help="write both there")
@@ -381,7 +364,8 @@ def main(arguments: Sequence[str]) -> None:
     text = json.dumps(record, indent=1)
     if args.output_dir:
         args.output_dir.mkdir(parents=True, exist_ok=True)
-        stem = args.output_dir / f"full-size-{task.facts.name}-{task.frames}-{task.width}x{task.height}"
+        moved = f"-swap{args.swap}-{args.base}{'-park' * args.park}" if task.place != NOTHING_MOVED else ""
+        stem = args.output_dir / f"full-size-{task.facts.name}-{task.frames}-{task.width}x{task.height}{moved}"
         stem.with_name(stem.name + ".json").write_text(text + "\n", "utf-8")
         stem.with_name(stem.name + ".md").write_text(page(record), "utf-8")
     print(text if args.json else page(record))

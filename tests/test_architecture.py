@@ -14,7 +14,7 @@ from source_tree import PACKAGE, ROOT, dotted, nodes, parse, place, python_files
 
 WORDS = ("types", "errors")
 ROOMS = ("conditioning", "models", "loras", "training", "generation", "compositing", "evaluation", "video", "masks")
-ORDER = ("reporting", "inputs", "captions", "canvas", "samples", "forecast", "estimate", "results")
+ORDER = ("reporting", "inputs", "captions", "canvas", "samples", "forecast", "estimate", "memory", "learning", "results")
 EDITOR = ("models.editors", "models.picture_editor")
 SETTINGS = tuple(f"{room}.settings" for room in ROOMS)
 
@@ -25,9 +25,9 @@ TABLE: dict[str, tuple[str, ...]] = {
     "devices": WORDS,
     "seeds": WORDS,
     "video": WORDS,
-    "masks": (*WORDS, "video"),
+    "masks": (*WORDS, "devices", "video"),
     "conditioning": WORDS,
-    "models": (*WORDS, "conditioning.sample", "conditioning.carry"),
+    "models": (*WORDS, "devices", "conditioning.sample", "conditioning.carry", "video.ranges"),
     "loras": (*WORDS, "models.family", "models.catalog.headers", "models.wan_keys"),
     "training": (*WORDS, "models.family", "loras.files", "loras.match", "loras.names", "conditioning.sample", "seeds"),
     "generation": (*WORDS, "models.family", "conditioning.sample", "seeds"),
@@ -54,6 +54,8 @@ TABLE: dict[str, tuple[str, ...]] = {
         "video.flow",
         "video.ranges",
     ),
+    "memory": (*WORDS, "config", "devices", "models.catalog", "models.family", "models.room"),
+    "learning": (*WORDS, "config", "inputs", "memory", "models.family", "reporting", "run", "samples", "training.experts"),
     "forecast": (*WORDS, "conditioning.windows", "config", "devices", "models", "training"),
     "estimate": (
         *WORDS,
@@ -65,6 +67,7 @@ TABLE: dict[str, tuple[str, ...]] = {
         "inputs",
         "models.catalog",
         "models.family",
+        "models.room",
         "samples",
         "seeds",
         "training",
@@ -91,7 +94,7 @@ TABLE: dict[str, tuple[str, ...]] = {
         "loras.layouts",
         "studies.registry",
     ),
-    "ui": (*WORDS, "pipeline", "reporting", "config", "run", "inputs", "video", "masks", "evaluation"),
+    "ui": (*WORDS, "pipeline", "estimate", "reporting", "config", "run", "inputs", "video", "masks", "models.catalog", "evaluation"),
     "": (*WORDS, *ROOMS, "config", "run", "devices", "seeds", "pipeline"),
 }
 
@@ -227,7 +230,8 @@ def test_every_library_is_declared() -> None:
     for path in python_files(PACKAGE):
         for node, name in imported_modules(path):
             top = name.split(".")[0]
-            known = required | optional if getattr(node, "col_offset", 0) > 0 else required
+            # What only some people need is imported inside of functions; the page's room is never imported without its extra.
+            known = required | optional if getattr(node, "col_offset", 0) > 0 or room_of(path) == "ui" else required
             if not is_standard(top) and top != "lora_edit" and DISTRIBUTION_OF.get(top, top) not in known:
                 faults.append(f"{place(path, node)}: {top} is not a dependency")
     assert not faults, "\n".join(faults)

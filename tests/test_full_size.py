@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +40,22 @@ def test_it_measures_both_steps(full_size: Any, tmp_path: Path, capsys: pytest.C
     assert "training step, measured" in page and record["date"] in page
 
 
-@pytest.mark.parametrize("name", ["wan2.1-flf2v", "wan2.2-i2v-a14b", "skyreels-v2-i2v"])
+@pytest.mark.parametrize(
+    "name", ["wan2.1-flf2v", "wan2.2-i2v-a14b", "skyreels-v2-i2v", "hunyuan-i2v", "hunyuan-i2v-16", "wan2.2-ti2v-5b", "ltx-video"]
+)
 def test_its_relatives_run_too(full_size: Any, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two pictures, none, and another transformer class."""
+    """Two pictures, none, other transformer classes, other inputs."""
     full_size.main(["--model", name, "--scale", "tiny", "--steps", "1", "--json"])
     assert json.loads(capsys.readouterr().out)["measured"]["training_seconds"]
 
 
-def test_the_count_is_that_of_pencil_and_paper(full_size: Any) -> None:
+def test_the_count_is_that_of_pencil_and_paper(full_size: Any, tmp_path: Path) -> None:
     """Two blocks as wide as Wan 2.1's: linear layers once forward, once more for checkpointing and once for the way back; attention
     two and a half times as much on the way back, as fused kernels compute it again. Weights in two bytes; nothing of them exists."""
     facts = locate("wan2.1-i2v-480p")[0]
     config = facts.transformer_config() | {"num_layers": 2}
-    counted = full_size.need(full_size.Task(facts, config, 49, 480, 832, 16))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    counted = full_size.need(full_size.Task(replace(facts, config=str(tmp_path / "config.json")), 49, 480, 832, 16))
     tokens, width, feed, blocks = 13 * 30 * 52, config["num_attention_heads"] * config["attention_head_dim"], config["ffn_dim"], 2
     linear = 2 * tokens * (6 * width**2 + 2 * width * feed) * blocks
     attention = 4 * tokens * (tokens + 512 + 257) * width * blocks
@@ -60,6 +64,13 @@ def test_the_count_is_that_of_pencil_and_paper(full_size: Any) -> None:
     assert counted.weights_bytes > 2 * blocks * (8 * width**2 + 2 * width * feed)
     assert counted.hidden_bytes == blocks * tokens * width * 2
     assert 20 * tokens * width * 2 < counted.step_bytes - counted.hidden_bytes < 80 * tokens * width * 2
+
+
+def test_it_measures_with_less_on_the_device(full_size: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Blocks and hidden states in main memory, weights in 8 bits; file and page say so."""
+    full_size.main(["--scale", "tiny", "--steps", "1", "--swap", "2", "--base", "int8", "--park", "--output-dir", str(tmp_path)])
+    assert "| main memory | 2 blocks wait there, hidden states too; frozen weights: int8 |" in capsys.readouterr().out
+    assert (tmp_path / "full-size-wan2.1-i2v-480p-5-48x32-swap2-int8-park.md").is_file()
 
 
 def test_a_plan_measures_nothing(full_size: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,11 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
+def device_room(device: torch.device) -> float:
+    """Bytes that weights may take there, with some left for what is computed; endless where the device is main memory."""
+    return 0.9 * torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else float("inf")
+
+
 def peak_memory_bytes(device: torch.device) -> int | None:
     """Most device memory allocated so far; None on a CPU."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
@@ -44,9 +49,46 @@ def synchronise(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
+def forget_freed(device: torch.device) -> None:
+    """Give back what the device's library keeps of freed memory, in pieces that may be too small for what comes."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def device_name(device: torch.device) -> str:
     """What the maker calls it; a CPU's architecture."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+
+
+def transfer_memory(count: int, device: torch.device) -> torch.Tensor:
+    """`count` bytes of main memory, page-locked where the device can then read them beside its computations."""
+    return torch.empty(count, dtype=torch.uint8, pin_memory=device.type == "cuda")
+
+
+Copied = torch.cuda.Event | None
+"""A copy on its way; None when it is done."""
+
+
+class Copies:
+    """Copies from main memory that run beside the device's computations; on a CPU they are done at once."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._beside = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    def start(self, target: torch.Tensor, source: torch.Tensor) -> Copied:
+        """Copy, once all that was asked of the device so far is done, as it may still read `target`. Returns what `finish` takes."""
+        if self._beside is None:
+            target.copy_(source)
+            return None
+        self._beside.wait_stream(torch.cuda.current_stream(self._beside.device))
+        with torch.cuda.stream(self._beside):
+            target.copy_(source, non_blocking=True)
+            return self._beside.record_event()
+
+    def finish(self, copied: Copied) -> None:
+        """What is asked of the device from here on waits for the copy."""
+        if copied is not None and self._beside is not None:
+            torch.cuda.current_stream(self._beside.device).wait_event(copied)
 
 
 def host_memory_bytes() -> int:

@@ -16,6 +16,7 @@ from lora_edit.forecast import Forecast, countable, forecast
 from lora_edit.inputs import Clip
 from lora_edit.models.catalog.locate import locate
 from lora_edit.models.family import Family, load_family
+from lora_edit.models.room import Placement, make_room
 from lora_edit.samples import motion_samples
 from lora_edit.seeds import named_generator
 from lora_edit.training.lora import add_lora, remove_lora
@@ -26,7 +27,8 @@ from lora_edit.types import Size
 @dataclass(frozen=True)
 class Estimate:
     """Seconds and bytes for one edit on this machine: `memory_bytes` where it computes, `host_bytes` of main memory beside a device (0
-    where the two are one). `canvas` is the model's frame size, `windows` the passes over a long clip."""
+    where the two are one). `canvas` is the model's frame size, `windows` the passes over a long clip. `place` is where a large model's
+    `blocks` blocks lie."""
 
     seconds_train: float
     seconds_generate: float
@@ -34,13 +36,26 @@ class Estimate:
     canvas: Size
     windows: int
     host_bytes: int = 0
+    place: Placement | None = None
+    blocks: int = 0
+
+    def waiting(self) -> str:
+        """What waits in main memory so that a large model fits, as the end of a sentence; empty where all of it is on the device."""
+        if self.place is None or not self.place.swapped:
+            return ""
+        states = ", and the states between them" if self.place.parked else ""
+        return f"; {self.place.swapped} of its {self.blocks} blocks wait in main memory{states}"
 
 
 def open_family(settings: EditSettings, clip: Clip, model: str | None = None) -> Family:
-    """Load the model of an edit, or what stands in for it, on the best device here, if this machine can hold it. Raises `ModelError`."""
-    check_fits(settings, clip)
-    device = pick_device()
-    return load_family(model or settings.model, device, compute_dtype(device))
+    """Load the model of an edit, or what stands in for it, on the best device here, as it fits there. Raises `ModelError`."""
+    found, device, training = reckon(settings, clip), pick_device(), settings.training
+    family = load_family(model or settings.model, device, compute_dtype(device))
+    # What is only measured, not reckoned, is small: nothing is moved on its own account.
+    swapped = 0 if training.blocks_to_swap == "auto" else training.blocks_to_swap
+    asked = Placement(swapped, training.base, training.offload_activations is True)
+    make_room(family, device, asked if found is None or found.place is None else found.place)
+    return family
 
 
 def check_fits(settings: EditSettings, clip: Clip) -> None:
@@ -74,7 +89,9 @@ def reckon(settings: EditSettings, clip: Clip) -> Estimate | None:
         instead = f"give --preset {others[0]}" if others else "choose a smaller model (`lora-edit models`) or a larger machine"
         raise ModelError(f"{settings.model} does not fit here: it takes {' and '.join(faults)}; {instead}")
     host = round(found.host_bytes) if machine.device_bytes else 0
-    return Estimate(found.seconds_train, found.seconds_generate, round(found.device_bytes), size, found.windows, host)
+    return Estimate(
+        found.seconds_train, found.seconds_generate, round(found.device_bytes), size, found.windows, host, found.place, found.blocks
+    )
 
 
 def measure(family: Family, canvas: Canvas, settings: EditSettings) -> Estimate:

@@ -18,7 +18,7 @@ from lora_edit.masks.files import load_mask, read_mask, save_mask
 from lora_edit.masks.follow import follow_change
 from lora_edit.masks.shapes import shape_mask
 from lora_edit.models.catalog.checks import refuse_training
-from lora_edit.models.catalog.locate import geometry_of, needs_last_frame
+from lora_edit.models.catalog.locate import geometry_of, needs_last_frame, takes_first_frame_only
 from lora_edit.run import Run, content_hash, write_atomically
 from lora_edit.types import Box, EditMask, Video
 from lora_edit.video.lossless import load_frames, save_frames
@@ -69,6 +69,7 @@ def read_inputs(settings: EditSettings) -> Clip:
     anchors = {k.frame: _keyframe(k, video, "anchor", notes) for k in given.anchors}
     _check_windows(settings, video)
     _check_last_frame(settings, video, anchors)
+    notes += _check_first_frame_only(settings, video)
     return Clip(video, region, first, references, anchors, tuple(dict.fromkeys(notes)))
 
 
@@ -97,6 +98,36 @@ def _check_last_frame(settings: EditSettings, video: Video, anchors: dict[int, t
     last = video.num_frames - 1
     if last not in anchors:
         raise InputError(f"{settings.model} needs the edited last frame too; give it as --anchor {last}=IMAGE, or choose another --model")
+
+
+WITHOUT_REGION = ("first-frame", "feature-level")
+"""Conditionings that give a model the first frame alone."""
+
+
+def _check_first_frame_only(settings: EditSettings, video: Video) -> list[str]:
+    """Models that cannot be told of a region do the naive LoRA alone; returns the remark that says so."""
+    longest = takes_first_frame_only(settings.model)
+    if longest is None:
+        return []
+    method = settings.method
+    for name, value, fitting in (
+        ("conditioning", method.conditioning, WITHOUT_REGION),
+        ("appearance_mask", method.appearance_mask, ("after-first",)),
+    ):
+        if value not in fitting:
+            raise SettingsError(
+                f"{settings.model} is given the first frame alone, so method.{name}={value} is nothing it can do; leave it out (then it is "
+                f"{fitting[0]}), or choose --model hunyuan-i2v, which takes masks"
+            )
+    if settings.input.anchors:
+        raise InputError(f"{settings.model} is given the first frame alone; leave out --anchor, or choose --model hunyuan-i2v")
+    longest = min(longest, settings.generation.window or longest)  # a second window would know nothing of the first
+    if not 1 < video.num_frames <= longest:
+        raise InputError(
+            f"{settings.model} makes 2 to {longest} frames from the first one, not {video.num_frames}; give --start and --frames, or "
+            "choose --model hunyuan-i2v"
+        )
+    return [f"{settings.model} is given the first frame alone: the naive LoRA of the paper's comparison; hunyuan-i2v takes masks"]
 
 
 def _read_region(settings: EditSettings, video: Video, first_frame: torch.Tensor) -> EditMask:

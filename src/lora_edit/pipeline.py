@@ -16,13 +16,15 @@ from lora_edit.compositing.flow_warp import flow_warp
 from lora_edit.config import EditSettings
 from lora_edit.estimate import Estimate, check_fits, estimate_edit, open_family
 from lora_edit.inputs import Clip, load_inputs, read_inputs, store_inputs, with_first_frame
+from lora_edit.learning import learn
 from lora_edit.loras.stack import Chosen, Stacked, acting, check_files, read_stack
+from lora_edit.memory import with_less_memory
 from lora_edit.models.catalog.locate import check_stand_in
 from lora_edit.models.family import Family
 from lora_edit.reporting import Reporter
-from lora_edit.run import Run, content_hash, make_run
-from lora_edit.samples import draw_clip, lora_metadata, place, training_facts, training_stages
-from lora_edit.training.experts import load_experts, set_strengths, train_experts
+from lora_edit.run import Run, make_run
+from lora_edit.samples import draw_clip, place
+from lora_edit.training.experts import set_strengths
 from lora_edit.types import Size, Video
 from lora_edit.video.write import check_output, write_video
 
@@ -68,24 +70,7 @@ def train(folder: Path, reporter: Reporter) -> None:
     settings = run.settings()
     with run.locked():
         clip = with_captions(load_inputs(run), run, settings, reporter)
-        _train(run, settings, clip, open_family(settings, clip), reporter)
-
-
-def _train(run: Run, settings: EditSettings, clip: Clip, family: Family, reporter: Reporter, trained: bool = False) -> None:
-    key = content_hash(clip.hash(), family.fingerprint(), *training_facts(settings, clip))
-    kept = all(run.lora_file(expert.part).is_file() for expert in family.experts())
-    if kept and (trained or run.manifest().get("training_key") == key):
-        return load_experts(family, settings.lora, settings.seed, run.lora_file)
-    started = time.monotonic()
-    stages = training_stages(family, place(family, clip, settings), settings)
-
-    def on_step(stage: str, done: int, total: int, loss: float) -> None:
-        reporter.step(stage, done, total, f"loss {loss:.4f}")
-
-    facts = lora_metadata(settings, clip, family, key)
-    losses, done = train_experts(family, stages, settings.training, settings.lora, settings.seed, run, key, facts, on_step)
-    run.update_manifest(training_key=key, losses=losses, stages=done, seconds_train=time.monotonic() - started)
-    run.log(f"trained {len(losses)} steps")
+        learn(run, settings, clip, open_family(settings, clip), reporter)
 
 
 def generate(
@@ -112,7 +97,7 @@ def generate(
         shown = with_captions(clip if first_frame is None else with_first_frame(clip, first_frame), run, settings, reporter)
         family = open_family(settings, clip, model)
         stack = read_stack(family, chosen, reporter.note)
-        _train(run, settings, replace(clip, captions=shown.captions), family, reporter, trained=model is not None)
+        learn(run, settings, replace(clip, captions=shown.captions), family, reporter, trained=model is not None)
         started = time.monotonic()
         video = _generate(shown, settings, settings.seed if seed is None else seed, family, stack, reporter)
         write_video(target, video, settings.video.codec, overwrite=overwrite, like=shown.video)
@@ -124,9 +109,13 @@ def generate(
 
 def _generate(clip: Clip, settings: EditSettings, seed: int, family: Family, stack: list[Stacked], reporter: Reporter) -> Video:
     canvas = place(family, clip, settings)
+
+    def on_step(done: int, total: int) -> None:
+        reporter.step("generate", done, total)
+
     set_strengths(family, settings.generation.lora_strength)
     with acting(family, stack):
-        pixels = draw_clip(family, canvas, settings, seed, lambda done, total: reporter.step("generate", done, total), reporter.note)
+        pixels = with_less_memory(family, settings, lambda now: draw_clip(family, canvas, now, seed, on_step, reporter.note), reporter.note)
     return replace(clip.video, frames=torch.stack(list(return_to_source(clip, canvas, pixels, settings.compositing))))
 
 

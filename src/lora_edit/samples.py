@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import islice
 
 import numpy as np
 import torch
 
-from lora_edit.canvas import Canvas, make_canvas
+from lora_edit.canvas import Canvas, make_canvas, return_to_source
 from lora_edit.captions import FIRST_FRAME, SOURCE, prompt_for, reference, training_prompts
 from lora_edit.conditioning.baselines import APPEARANCE, INFERENCE, MOTION
 from lora_edit.conditioning.method import appearance_after_first
@@ -28,10 +29,13 @@ from lora_edit.training.loop import Stage
 from lora_edit.video.flow import places_in_first
 from lora_edit.video.ranges import to_frames
 
+LOOK_STEPS = 8
+"""Sampling steps of a look at unfinished training."""
+
 
 def training_facts(settings: EditSettings, clip: Clip) -> tuple[str, ...]:
     """Every setting that decides the LoRA, and its prompts, for its cache key."""
-    parts = (settings.training, settings.lora, settings.method, settings.masks, settings.compositing)
+    parts = (settings.training.recipe(), settings.lora, settings.method, settings.masks, settings.compositing)
     return (*(repr(part) for part in parts), *training_prompts(settings, clip).values(), str(settings.seed))
 
 
@@ -156,13 +160,33 @@ def draw_clip(
         return draw(NATIVE)
 
 
+def draw_look(family: Family, clip: Clip, canvas: Canvas, settings: EditSettings, count: int = 4) -> torch.Tensor:
+    """What the LoRA draws by now, `[count, H, W, 3]` uint8: frames of the clip's first window, in a few steps, without fine detail."""
+    quick = settings.generation.model_copy(update={"steps": min(settings.generation.steps, LOOK_STEPS), "guidance_scale": 1.0})
+    some = settings.model_copy(update={"generation": quick})
+    first = _inference_windows(family, canvas, some)[0].frames
+    pixels = generate_windows(family, canvas, some, settings.seed, lambda done, total: None, only_first=True)
+    chosen = sorted({first[round(place * (len(first) - 1) / max(1, count - 1))] for place in range(count)})
+    plain = settings.compositing.model_copy(update={"detail": False})
+    shown = enumerate(return_to_source(clip, canvas, pixels, plain))
+    return torch.stack([frame for number, frame in islice(shown, chosen[-1] + 1) if number in chosen])
+
+
+def _inference_windows(family: Family, canvas: Canvas, settings: EditSettings) -> list[Window]:
+    longest = settings.generation.window or family.geometry.max_frames
+    return inference_windows(canvas.source.shape[1], longest, settings.generation.overlap, family.geometry.group)
+
+
+@torch.no_grad()
 def generate_windows(
-    family: Family, canvas: Canvas, settings: EditSettings, seed: int, on_step: Callable[[int, int], None]
+    family: Family, canvas: Canvas, settings: EditSettings, seed: int, on_step: Callable[[int, int], None], only_first: bool = False
 ) -> torch.Tensor:
-    """The generated clip at the model's size, `[3, T, h, w]` in [-1, 1]; long clips window by window, each shown the frames before it."""
+    """The generated clip at the model's size, `[3, T, h, w]` in [-1, 1]; long clips window by window, each shown the frames before it.
+
+    With `only_first` the source stands behind the first window.
+    """
     generation, group = settings.generation, family.geometry.group
-    longest = generation.window or family.geometry.max_frames
-    windows = inference_windows(canvas.source.shape[1], longest, generation.overlap, group)
+    windows = _inference_windows(family, canvas, settings)[: 1 if only_first else None]
     made = canvas.source.clone()
     made[:, 0] = canvas.first_frame
     total = len(windows) * generation.steps

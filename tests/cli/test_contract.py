@@ -36,7 +36,20 @@ RUN = {
 CONTRACT: dict[str, set[str]] = {
     "edit": RUN,
     "new": RUN,
-    "mask": {"SOURCE", "--box", "--first-frame", "--point", "--not-point", "--object", "--output", "--overwrite"},
+    "mask": {
+        "SOURCE",
+        "--box",
+        "--first-frame",
+        "--point",
+        "--not-point",
+        "--object",
+        "--segmenter",
+        "--shape",
+        "--bridge",
+        "--output",
+        "--overlay",
+        "--overwrite",
+    },
     "edit-frame": {
         "SOURCE",
         "--instruction",
@@ -57,6 +70,7 @@ CONTRACT: dict[str, set[str]] = {
     "models": {"[NAME]", "--download", "--json"},
     "import": {"FILE", "--json"},
     "export": {"RUN", "--format", "--output", "--overwrite"},
+    "ui": {"--host", "--port"},
 }
 REQUIRED = {("edit", "--output"), ("mask", "SOURCE"), ("mask", "--output"), ("train", "RUN"), ("generate", "RUN"), ("preview", "--output"),
             ("evaluate", "RESULT"), ("evaluate", "--source"), ("import", "FILE"), ("export", "RUN"), ("export", "--output"),
@@ -202,7 +216,7 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
     ("arguments", "words"),
     [
         ([*EDIT, "--mask", "m.png"], "all-white image"),
-        ([*EDIT[:4], "--point", "3,4", *EDIT[6:]], "segmentation is not in this version; use --box or --mask"),
+        ([*EDIT[:4], "--point", "3,4", *EDIT[6:]], "lora-edit mask SOURCE --point X,Y"),
         ([*EDIT, "--box", "1,2,3"], "write X,Y,W,H[:FRAME]"),
         ([*EDIT, "--reference", "four.png"], "write N=IMAGE"),
         ([*EDIT, "--set", "nonsense=1"], "room.setting=value"),
@@ -229,7 +243,12 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
         (["train", "nowhere"], "nowhere"),
         (["models", "huge"], "this version has tiny"),
         (["mask", "clip.mp4", "--output", "m"], "--box"),
-        (["mask", "clip.mp4", "--point", "1,1", "--output", "m"], "segmentation is not in this version"),
+        (["mask", "clip.mp4", "--point", "1,1", "--output", "m"], "clip.mp4: no such file"),
+        (["mask", "clip.mp4", "--point", "1,1", "--first-frame", "f.png", "--output", "m"], "say where in one way"),
+        (["mask", "clip.mp4", "--point", "1", "--output", "m"], "write X,Y[:FRAME][#NAME]"),
+        (["mask", "clip.mp4", "--point", "1,2:-3", "--output", "m"], "frames count from 0"),
+        (["mask", "clip.mp4", "--box", "1,2,3#hat", "--output", "m"], "write X,Y,W,H[:FRAME]"),
+        (["mask", "clip.mp4", "--point", "1,1", "--output", "m.webm"], "masks are kept without loss"),
         (["evaluate", "r.mp4", "--source", "s.mp4"], "r.mp4"),
         ([*FRAME, "--model", "photoshop"], "this version has qwen-image-edit, flux-kontext, flux-fill"),
         (FRAME, "Qwen/Qwen-Image-Edit is not on this machine; get it with `hf download Qwen/Qwen-Image-Edit` (about 58 GB; Apache-2.0)"),
@@ -339,6 +358,11 @@ def test_new_checks_estimates_and_stores(monkeypatch: pytest.MonkeyPatch) -> Non
         canvas: Size = Size(80, 80)  # noqa: RUF009
         windows: int = 1
         host_bytes: int = 0
+        place: None = None
+        blocks: int = 0
+
+        def waiting(self) -> str:
+            return ""
 
     monkeypatch.setattr(pipeline, "check", lambda settings: Clip(video, EditMask(torch.ones(5, 48, 64, dtype=torch.bool))))
     monkeypatch.setattr(pipeline, "estimate", lambda settings, clip: Estimate())
@@ -352,6 +376,7 @@ def test_new_checks_estimates_and_stores(monkeypatch: pytest.MonkeyPatch) -> Non
     assert record["run"] == "out.run"
     assert record["estimate"] == {
         "seconds_train": 90.0, "seconds_generate": 4.0, "memory_bytes": 850_000_000, "canvas": "80x80", "windows": 1, "host_bytes": 0,
+        "blocks_to_swap": 0, "blocks": 0,
     }  # fmt: skip
 
 

@@ -20,11 +20,13 @@ from lora_edit.cli.main import app
 from lora_edit.config import resolve
 from lora_edit.evaluation import learned
 from lora_edit.evaluation.lpips import Lpips
-from lora_edit.masks.files import load_mask
+from lora_edit.masks.files import load_mask, read_mask
 from lora_edit.run import make_run
-from lora_edit.types import Video
+from lora_edit.types import Size, Video
 from lora_edit.video.lossless import save_frames
+from lora_edit.video.read import read_video
 from lora_edit.video.write import write_video
+from masks.things import disc_clip, overlap
 
 FRAMES, HEIGHT, WIDTH = 4, 32, 48
 
@@ -61,6 +63,43 @@ def test_mask_draws_the_boxes(clip: Path, tmp_path: Path) -> None:
     assert run("mask", clip, "--box", "0,0,9,8", "--output", folder, "--overwrite")[0] == 0
     assert run("mask", clip, "--box", "90,0,8,8", "--output", tmp_path / "other")[0] == 2
     assert not (tmp_path / "other").exists()
+
+
+@pytest.fixture
+def disc(tmp_path: Path) -> tuple[Path, torch.Tensor]:
+    frames, truth = disc_clip()
+    write_video(tmp_path / "disc.mkv", Video(frames, Fraction(25), tuple(i / 25 for i in range(len(frames)))), "ffv1")
+    return tmp_path / "disc.mkv", truth
+
+
+def test_mask_outlines_what_a_point_is_on(disc: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+    clip, truth = disc
+    code, out, err = run("mask", clip, "--point", "50,48", "-o", tmp_path / "mask.mp4", "--overlay", tmp_path / "shown.mp4")
+    assert (code, out.strip()) == (0, str(tmp_path / "mask.mp4")), err
+    drawn = read_mask(tmp_path / "mask.mp4", len(truth), Size(*truth.shape[1:])).frames
+    assert overlap(drawn, truth) > 0.9
+    assert read_video(tmp_path / "shown.mp4").num_frames == len(truth)
+    code, _, err = run("mask", clip, "--box", "30,28,40,40@0#disc", "--segmenter", "embedded", "--shape", "box", "-o", tmp_path / "mask")
+    assert code == 0, err
+    boxed = load_mask(tmp_path / "mask").frames
+    assert (boxed | ~drawn).all()
+    assert int(boxed[0].sum()) > 40 * 40
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--point", "160,5"], "outside the frame, which is 160x96"),
+        (["--point", "5,5:6"], "frames 0 to 5"),
+        (["--point", "50,48", "--not-point", "5,5#hat"], "object hat: no click is on it yet"),
+        (["--point", "50,48", "--segmenter", "magic"], "write embedded, or sam2:FOLDER"),
+    ],
+)
+def test_mask_says_what_is_wrong_with_a_point(disc: tuple[Path, torch.Tensor], tmp_path: Path, arguments: list[str], words: str) -> None:
+    code, out, err = run("mask", disc[0], *arguments, "--output", tmp_path / "mask")
+    assert (code, out) == (2, "")
+    assert words in err
+    assert not (tmp_path / "mask").exists()
 
 
 def test_evaluate_measures(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:

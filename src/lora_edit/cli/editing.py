@@ -71,13 +71,15 @@ def new(session: Session, options: NewOptions) -> None:
             "canvas": str(estimate.canvas),
             "windows": estimate.windows,
             "host_bytes": estimate.host_bytes,
+            "blocks_to_swap": estimate.place.swapped if estimate.place else 0,
+            "blocks": estimate.blocks,
         }
         if not options.json:
             beside = f" on the device and {format_bytes(estimate.host_bytes)} of main memory" if estimate.host_bytes else ""
             reporter.note(
                 f"about {format_seconds(estimate.seconds_train)} to train, {format_seconds(estimate.seconds_generate)} to generate and "
                 f"{format_bytes(estimate.memory_bytes)} of memory{beside}; "
-                f"the model works at {estimate.canvas} in {estimate.windows} window(s)"
+                f"the model works at {estimate.canvas} in {estimate.windows} window(s){estimate.waiting()}"
             )
     if options.json:
         video = clip.video

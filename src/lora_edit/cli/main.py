@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lora_edit.cli import editing, framing, inspecting, masking, studying
+from lora_edit.cli import editing, framing, inspecting, masking, serving, studying
 from lora_edit.cli.failures import Verbs
 
 app = typer.Typer(
@@ -52,6 +52,7 @@ app.command("study")(studying.study)
 app.command("models")(inspecting.models)
 app.command("import")(inspecting.import_lora)
 app.command("export")(inspecting.export)
+app.command("ui")(serving.ui)
 
 
 def main() -> None:

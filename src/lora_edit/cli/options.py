@@ -76,7 +76,7 @@ class RegionOptions:
         ),
     ] = field(default_factory=list)
     point: Annotated[
-        list[str], typer.Option("--point", metavar="X,Y[:FRAME]", help="Segment and track (not in this version).", rich_help_panel=WHERE)
+        list[str], typer.Option("--point", metavar="X,Y[:FRAME]", help="Segment first: `lora-edit mask --point`.", rich_help_panel=WHERE)
     ] = field(default_factory=list)
     mask_shape: Annotated[
         Shape | None, typer.Option("--mask-shape", help="Shape of the region; box by default.", rich_help_panel=WHERE)

@@ -13,6 +13,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from lora_edit.reporting import format_bytes as format_bytes
+from lora_edit.reporting import format_seconds as format_seconds
+
 LINES_PER_STAGE = 10
 
 
@@ -111,17 +114,3 @@ def reporting() -> Iterator[BarReporter | PlainReporter]:
                 yield bars
         else:
             yield PlainReporter()
-
-
-def format_seconds(seconds: float) -> str:
-    """`40 s`, `12 min`, `3 h 05 min`."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    minutes = round(whole / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def format_bytes(number: float) -> str:
-    """`850 MB`, `12.4 GB`."""
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"

@@ -11,7 +11,7 @@ from lora_edit.cli.options import RegionOptions, RunOptions, parse_boxes, parse_
 from lora_edit.config import EditSettings, merge, read_toml, resolve
 from lora_edit.errors import MaskError, SettingsError, VideoError
 
-NO_SEGMENTATION = "segmentation is not in this version; use --box or --mask"
+NO_SEGMENTATION = "points make a mask first: `lora-edit mask SOURCE --point X,Y --output FOLDER`, then give its folder as --mask"
 WHERE_HELP = (
     "give one of --mask PATH (white = edit; a video, a folder of images or one image) and --box X,Y,W,H[:FRAME]; "
     "to edit whole frames, give an all-white image as --mask"

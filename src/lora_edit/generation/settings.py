@@ -34,7 +34,7 @@ class GenerationSettings(BaseModel):
         "native", description="attention backend, by its name in diffusers; where its answers are not finite, torch's own"
     )
     cache: float = Field(0.0, ge=0, le=1, description="skip blocks when the first one's output changed by less (FirstBlockCache); 0 = off")
-    compile: bool = Field(False, description="compile the model's repeated blocks before sampling")
+    compile: bool = Field(False, description="compile the model's repeated blocks before sampling, where none waits in main memory")
     lora_strength: float = Field(1.0, ge=0, le=4, description="how strongly the LoRA acts")
     loras: tuple[StackedLora, ...] = Field((), description="other LoRAs, in generation only: `[{file = '...', strength = 1.0}]`")
     negative_prompt: str = Field("", description="what the result should not show")

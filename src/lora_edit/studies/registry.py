@@ -16,6 +16,7 @@ STUDIES: dict[str, str] = {
     "debiasing": f"{_HERE}:DEBIASING",
     "detail": f"{_HERE}:DETAIL",
     "presets": f"{_HERE}:PRESETS",
+    "storage": f"{_HERE}:STORAGE",
 }
 
 RUNNER = "lora_edit.studies.study:run_study"

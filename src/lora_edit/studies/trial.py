@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from lora_edit.masks.shapes import shape_mask
 from lora_edit.models.catalog.vace import vace_preset
 from lora_edit.models.experts import StagedWan
 from lora_edit.models.family import Family
+from lora_edit.models.storage import Storage, store_blocks
 from lora_edit.samples import generate_windows, place, training_stages
 from lora_edit.studies.scenes import TrueEdit
 from lora_edit.training.loop import fit
@@ -64,6 +66,15 @@ class Trial(ABC):
     def through_codec(self) -> tuple[Outcome, ...]:
         """The true edit through the model's codec, where there is a true edit."""
         return ()
+
+    def kept_as(self, base: Storage) -> Trial:
+        """The same trial on a copy of the model whose blocks' frozen weights are kept as `base`."""
+        if base == "full":
+            return self
+        family = copy.deepcopy(self.family)
+        for expert in family.experts():
+            store_blocks(expert.transformer, base)
+        return replace(self, family=family)
 
     def train(self, *assignments: str, references: int = 0) -> None:
         """Fit a fresh LoRA: motion, then appearance if there are references."""

@@ -37,9 +37,11 @@ def add_lora(expert: Expert, settings: LoraSettings, seed: int) -> dict[str, nn.
     _save_inputs_as_they_are(expert.transformer)
     parameters = lora_parameters(expert)
     generator = named_generator(seed, "lora")
+    # PEFT puts them beside the layer's own weights, which may wait in main memory while the model is on the device.
+    device: torch.device = expert.transformer.device  # type: ignore[assignment]
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.data = parameter.data.float()
+            parameter.data = parameter.data.to(device, torch.float32)
             if "lora_A" in name:
                 bound = 1 / math.sqrt(parameter.shape[1])
                 drawn = torch.rand(parameter.shape, generator=generator) * 2 * bound - bound

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 
 class TrainingSettings(BaseModel):
@@ -26,7 +26,24 @@ class TrainingSettings(BaseModel):
     recolour: float = Field(0.0, ge=0, le=1, description="share of motion samples whose edit region is recoloured at random (ours)")
     retexture: float = Field(0.0, ge=0, le=1, description="share of those that also get a texture moved along the source's flow (ours)")
     recolour_variants: int = Field(8, ge=1, description="how many recoloured copies of the clip are made")
+    base: Literal["full", "int8", "fp8", "nf4"] = Field(
+        "full", description="how the frozen weights of the blocks are kept: 8 bits take half of their room, nf4 a quarter"
+    )
+    blocks_to_swap: NonNegativeInt | Literal["auto"] = Field(
+        "auto", description="blocks that wait in main memory and are copied when needed; auto = the fewest that let it fit"
+    )
+    offload_activations: bool | Literal["auto"] = Field(
+        "auto", description="keep the hidden states between blocks in main memory; auto = where swapping all blocks is not enough"
+    )
     checkpoint_every: int = Field(10, ge=1, description="steps between checkpoints")
+
+    def recipe(self) -> TrainingSettings:
+        """Without what changes only where things lie and how often they are saved, and no byte of the LoRA."""
+        same = {name: field.default for name, field in type(self).model_fields.items() if name in NO_MATTER}
+        return self.model_copy(update=same)
+
+
+NO_MATTER = frozenset({"blocks_to_swap", "offload_activations", "checkpoint_every"})
 
 
 class LoraSettings(BaseModel):

@@ -1,0 +1,139 @@
+"""Which preset of which model fits which card, reckoned without a device: `PYTHONPATH=src python benchmarks/what_fits.py`.
+
+Device memory as `lora-edit new` reckons it, for a clip of some frames and size, and the paper's tables 4 and 5 beside the same settings of
+ours. Peaks that were measured with `benchmarks/full_size.py` are marked, where a folder of its records is given. Writes a page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lora_edit.config import EditSettings, resolve
+from lora_edit.devices import Machine
+from lora_edit.forecast import Forecast, forecast
+from lora_edit.models.catalog.known import KNOWN
+from lora_edit.models.outline import outlined
+from lora_edit.types import Size
+
+CARDS = (8, 12, 16, 24, 48, 80)
+"""GB; a fiftieth of each is left to the system."""
+PRESETS = ("standard", "fast", "low-vram")
+PAPER_SWAPS = {0: 25_097, 16: 16_305, 32: 9_987, 38: 7_617}
+"""Blocks swapped and peak MB (paper, table 4: Wan2.1-I2V-14B, nine frames of 832x480)."""
+PAPER_STANDARD = 21_522
+"""Peak MB at 49 frames (paper, table 5)."""
+HOST = 256e9
+
+
+def machine(gigabytes: float) -> Machine:
+    """A card, with main memory to spare."""
+    return Machine(0.98e9 * gigabytes, HOST, 1.6e14, torch.bfloat16)
+
+
+def settings(model: str, preset: str, *assignments: str) -> EditSettings:
+    """An edit with them."""
+    return resolve({"input": {"source": "-", "first_frame": "-"}, "model": model, "preset": preset}, assignments)
+
+
+def cell(found: Forecast, card: Machine) -> str:
+    """How it fits, in a word or three."""
+    if found.faults(card):
+        return "no"
+    moved = f", {found.place.swapped} of {found.blocks}" if found.place.swapped else ""
+    return f"{found.device_bytes / 1e9:.1f} GB{moved}{' and states' if found.place.parked else ''}"
+
+
+def fits(size: Size, frames: int) -> list[str]:
+    """A row for each model and preset, a column for each card."""
+    lines = [f"| model | preset | {' | '.join(f'{card} GB' for card in CARDS)} | main memory |", "|---|---|" + "---|" * (len(CARDS) + 1)]
+    for facts in KNOWN:
+        if not outlined(facts):
+            continue
+        for preset in PRESETS:
+            found = [forecast(settings(facts.name, preset), facts, size, frames, False, machine(card)) for card in CARDS]
+            cells = [cell(each, machine(card)) for each, card in zip(found, CARDS, strict=True)]
+            lines.append(f"| `{facts.name}` | {preset} | {' | '.join(cells)} | {found[-1].host_bytes / 1e9:.0f} GB |")
+            print(lines[-1], file=sys.stderr)
+    return lines
+
+
+def beside_the_paper(size: Size, measured: dict[str, float]) -> list[str]:
+    """Table 4, and the first line of table 5."""
+    facts = next(facts for facts in KNOWN if facts.name == "wan2.1-i2v-480p")
+    lines = [
+        "| blocks swapped | paper, MB | ours with 8-bit weights, MB | and states in main memory, MB | measured, MB |",
+        "|---|---|---|---|---|",
+    ]
+    for swapped, theirs in {**PAPER_SWAPS, 40: None}.items():
+        ours = []
+        for states in ("false", "true"):
+            asked = settings(facts.name, "low-vram", f"training.blocks_to_swap={swapped}", f"training.offload_activations={states}")
+            ours.append(forecast(asked, facts, size, 49, False, machine(80)).train_bytes / 1e6)
+        peak = measured.get(f"9-{swapped}-int8")
+        lines.append(
+            f"| {swapped} | {'' if theirs is None else f'{theirs:,}'} | {ours[0]:,.0f} | {ours[1]:,.0f} | "
+            f"{'not yet' if peak is None else f'{peak / 1e6:,.0f}'} |"
+        )
+    asked = settings(facts.name, "standard", "training.base=int8", "training.blocks_to_swap=40", "training.offload_activations=true")
+    least = forecast(asked, facts, size, 49, False, machine(80)).train_bytes / 1e6
+    lines += ["", f"At 49 frames the paper's standard way peaks at {PAPER_STANDARD:,} MB (table 5); ours goes down to {least:,.0f} MB."]
+    return lines
+
+
+def measured_peaks(folder: Path | None) -> dict[str, float]:
+    """Training peaks of `full_size.py`'s records, by frames, blocks swapped and storage."""
+    records = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("full-size-wan2.1-i2v-480p-*.json"))] if folder else []
+    keys: dict[str, float] = {}
+    for record in records:
+        peak = record.get("measured", {}).get("training_peak_bytes")
+        if peak:
+            keys[f"{record['frames']}-{record['place']['swapped']}-{record['place']['base']}"] = peak
+    return keys
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Reckon, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=49)
+    parser.add_argument("--size", default="832x480", help="WIDTHxHEIGHT of the model's frames")
+    parser.add_argument("--measured", type=Path, help="folder with records of benchmarks/full_size.py")
+    parser.add_argument("--output-dir", type=Path, default=Path("benchmark-output"))
+    args = parser.parse_args(arguments)
+    width, _, height = args.size.partition("x")
+    size = Size(int(height), int(width))
+    text: list[Any] = [
+        "# What fits which card",
+        "",
+        f"`{shlex.join(['python', 'benchmarks/what_fits.py', *arguments])}`, {datetime.now(UTC).date().isoformat()}. Reckoned as "
+        f"`lora-edit new` does it, for {args.frames} frames at {args.size}: the most of all stages, with as few blocks in main memory as "
+        "let it fit (their number stands behind; *states* are the hidden states between blocks). *No* is refused before anything loads.",
+        "",
+        *fits(size, args.frames),
+        "",
+        "`main memory` is what holds the model while it is read. None of these peaks was measured: no device was at hand.",
+        "",
+        "## Beside the paper's tables 4 and 5",
+        "",
+        "Wan2.1-I2V-14B, one training step on nine frames of 832x480. The paper's base is in 8 bits too. Measured peaks come from "
+        "`benchmarks/full_size.py --frames 9 --swap N --base int8`.",
+        "",
+        *beside_the_paper(replace(size, height=480, width=832), measured_peaks(args.measured)),
+        "",
+    ]
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    (args.output_dir / "what-fits.md").write_text("\n".join(text), "utf-8")
+    print("\n".join(text))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

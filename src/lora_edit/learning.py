@@ -1,0 +1,43 @@
+"""The LoRA of a run: trained, resumed, or taken as it was saved."""
+
+from __future__ import annotations
+
+import time
+
+from lora_edit.config import EditSettings
+from lora_edit.inputs import Clip
+from lora_edit.memory import with_less_memory
+from lora_edit.models.family import Family
+from lora_edit.reporting import Reporter, Watcher
+from lora_edit.run import Run, content_hash
+from lora_edit.samples import draw_look, lora_metadata, place, training_facts, training_stages
+from lora_edit.training.experts import load_experts, train_experts
+
+
+def learn(run: Run, settings: EditSettings, clip: Clip, family: Family, reporter: Reporter, trained: bool = False) -> None:
+    """Put the run's LoRA into the family: the saved one when it was trained with these settings and inputs on these weights, else a new
+    one, from where an earlier call stopped. `trained`: whatever was saved is right, as when another checkpoint stands in for the base.
+
+    Raises `TrainingDiverged`, and `ModelError` when the device's memory suffices in no way.
+    """
+    key = content_hash(clip.hash(), family.fingerprint(), *training_facts(settings, clip))
+    kept = all(run.lora_file(expert.part).is_file() for expert in family.experts())
+    if kept and (trained or run.manifest().get("training_key") == key):
+        return load_experts(family, settings.lora, settings.seed, run.lora_file)
+    started = time.monotonic()
+    canvas = place(family, clip, settings)
+
+    def on_step(stage: str, done: int, total: int, loss: float) -> None:
+        reporter.step(stage, done, total, f"loss {loss:.4f}")
+        if isinstance(reporter, Watcher) and len(family.experts()) == 1:  # of two, one has no LoRA yet
+            reporter.look(lambda: draw_look(family, clip, canvas, settings))
+
+    facts = lora_metadata(settings, clip, family, key)
+
+    def work(now: EditSettings) -> tuple[list[float], list[tuple[str, int]]]:
+        stages = training_stages(family, canvas, now)
+        return train_experts(family, stages, now.training, now.lora, now.seed, run, key, facts, on_step)
+
+    losses, done = with_less_memory(family, settings, work, reporter.note)
+    run.update_manifest(training_key=key, losses=losses, stages=done, seconds_train=time.monotonic() - started)
+    run.log(f"trained {len(losses)} steps")

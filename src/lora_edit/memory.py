@@ -1,0 +1,40 @@
+"""When the device's memory runs out in the middle: take one notch more off it, say so, and do the work again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from lora_edit.config import EditSettings
+from lora_edit.devices import forget_freed, pick_device
+from lora_edit.errors import ModelError
+from lora_edit.models.catalog.locate import locate
+from lora_edit.models.family import Family
+from lora_edit.models.room import step_down
+
+Done = TypeVar("Done")
+
+
+def with_less_memory(family: Family, settings: EditSettings, work: Callable[[EditSettings], Done], tell: Callable[[str], None]) -> Done:
+    """What `work` returns; each time that memory runs out it is called again, with more of the family in main memory, and at last with
+    the model's short training windows (appendix C). `work` has to take up what it saved. Raises `ModelError` when no notch is left.
+    """
+    while True:
+        try:
+            return work(settings)
+        except torch.OutOfMemoryError:
+            pass  # what the failed call held is let go with its frames, before anything is moved
+        forget_freed(pick_device())
+        window = locate(settings.model)[0].short_window
+        if said := step_down(family, pick_device()):
+            tell(f"the device's memory ran out; going on with less there: {said}")
+        elif settings.training.window != window:
+            settings = settings.model_copy(update={"training": settings.training.model_copy(update={"window": window})})
+            tell(f"the device's memory ran out; going on with windows of {window} frames")
+        else:
+            raise ModelError(
+                f"{settings.model}: the device's memory does not suffice, with all blocks in main memory and {window} frames at a time; "
+                "choose a smaller model (`lora-edit models`) or free the device of other programs"
+            )

@@ -1,0 +1,56 @@
+"""Looks at unfinished training show it, and change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+from lora_edit import pipeline
+from lora_edit.config import resolve
+from lora_edit.reporting import Silent
+from lora_edit.run import Run
+from lora_edit.types import Video
+from lora_edit.video.sheet import save_image
+from lora_edit.video.write import write_video
+
+
+class Looking(Silent):
+    """Looks after every other step."""
+
+    def __init__(self) -> None:
+        self.asked, self.looks = 0, []
+
+    def look(self, draw: Callable[[], torch.Tensor]) -> None:
+        """Keep a look."""
+        self.asked += 1
+        if self.asked % 2 == 0:
+            self.looks.append(draw())
+
+
+@pytest.mark.usefixtures("single_thread")
+def test_a_watched_training_gives_the_same_lora(tmp_path: Path) -> None:
+    clip = torch.randint(0, 256, (5, 8, 8, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    frames = clip.repeat_interleave(8, 1).repeat_interleave(8, 2).contiguous()
+    write_video(tmp_path / "source.mkv", Video(frames, Fraction(10), tuple(n / 10 for n in range(5))), "ffv1")
+    edited = frames[0].clone()
+    edited[16:40, 16:40] = torch.tensor([200, 30, 30], dtype=torch.uint8)
+    save_image(tmp_path / "first.png", edited)
+    box = {"x": 12, "y": 12, "width": 32, "height": 32}
+    tables = {"input": {"source": str(tmp_path / "source.mkv"), "first_frame": str(tmp_path / "first.png"), "boxes": [box]}}
+    settings = resolve(tables, ("training.motion_steps=4",))
+    watcher = Looking()
+    for name, reporter in (("watched", watcher), ("alone", Silent())):
+        pipeline.create_run(settings, tmp_path / name)
+        pipeline.train(tmp_path / name, reporter)
+    assert Run(tmp_path / "watched").lora_file().read_bytes() == Run(tmp_path / "alone").lora_file().read_bytes()
+    assert len(watcher.looks) == 2
+    look = watcher.looks[-1]
+    assert look.shape[1:] == (64, 64, 3)
+    assert len(look) == 4
+    assert torch.equal(look[1][:, :8], frames[2 - 1][:, :8])  # outside of the region: the source
+    assert torch.equal(look[0][24, 24], edited[24, 24])
+    assert not torch.equal(watcher.looks[0][-1], look[-1])
