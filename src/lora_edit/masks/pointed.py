@@ -33,6 +33,12 @@ RADII = (0.05, 0.08, 0.12, 0.18, 0.27)
 EDGE_LEVELS, EDGE_MOTION = 40.0, 1.0
 """Difference in colour (levels) and in motion (pixels of the picture) across an edge that is as clear as can be."""
 
+BESIDE = 0.06
+"""Width of the surroundings whose colours a clicked thing is told from, share of the frame's shorter side."""
+
+LARGER = 0.2
+"""Of things that stand out alike the larger is meant: its score grows by this power of its area."""
+
 CLICK = 0.012
 """Radius of what a click surely covers, share of the frame's shorter side."""
 
@@ -77,7 +83,7 @@ def _grab(picture: Bytes, labels: Bytes, rounds: int = ROUNDS, most: int = MOST)
 
 
 def mask_at_points(picture: Bytes, points: Sequence[Point], motion: Floats | None = None) -> Bools:
-    """The thing under the clicks: of several sizes the one whose edge is clearest in colour and in `motion` `[h, w, 2]`."""
+    """The thing under the clicks: of several sizes the one that stands out most by its colours, its edge and its `motion` `[h, w, 2]`."""
     height, width = picture.shape[:2]
     places = np.array(points, np.float32)
     middle, spread = places.mean(0), float(np.abs(places - places.mean(0)).max(initial=0))
@@ -123,7 +129,7 @@ def _under(mask: Bools, points: Floats) -> Bools:
 
 
 def _clearness(mask: Bools, picture: Bytes, motion: Floats | None, middle: Floats, radius: float) -> float:
-    """How clear the mask's edge is, in colour and motion: 0 to 2."""
+    """How clear the mask's edge is, in colour and motion, how unlike its colours are to those around it, and how large it is."""
     inner, outer = mask & ~eroded(mask, 2), grown(mask, 4) & ~grown(mask, 2)
     if not inner.any() or not outer.any() or mask.mean() > 0.6:
         return 0.0
@@ -133,7 +139,20 @@ def _clearness(mask: Bools, picture: Bytes, motion: Floats | None, middle: Float
         score += _edge(motion[window], mask[window], EDGE_MOTION, 6)
     y, x = np.nonzero(inner)
     cut_off = float((np.hypot(x - middle[0], y - middle[1]) > 1.7 * radius).mean())
-    return score * (1 - cut_off)
+    alike = _alikeness(picture[mask], picture[ring(mask, max(2, round(BESIDE * min(mask.shape))), 2)])
+    return float(score * (1 - cut_off) * (1 - alike**3) * mask.mean() ** LARGER)
+
+
+def _alikeness(colours: Bytes, others: Bytes) -> float:
+    """How far two sets of pixels `[N, 3]` have the same colours: Bhattacharyya's coefficient of their histograms, 0 to 1.
+
+    A thing taken with a piece of what is behind it, or a patch of a checked shirt, has the colours of what is around it.
+    """
+    shares = []
+    for pixels in (colours, others):
+        cells = (pixels >> 5).astype(np.int32) @ np.array([64, 8, 1], np.int32)
+        shares.append(np.bincount(cells, minlength=512) / max(1, len(cells)))
+    return float(np.sqrt(shares[0] * shares[1]).sum())
 
 
 def _edge(values: Floats, mask: Bools, clear: float, reach: int) -> float:
