@@ -10,7 +10,7 @@ from lora_edit.masks.boxes import KeyedBox
 from lora_edit.masks.embedded import EmbeddedSegmenter
 from lora_edit.masks.segment import Click, Prompt, by_object, check_prompts
 from lora_edit.types import Box, Size
-from masks.things import HEIGHT, WIDTH, disc_clip, overlap
+from masks.things import HEIGHT, WIDTH, disc_clip, overlap, pale_clip
 
 DISC = Box(30, 28, 40, 40)
 
@@ -74,6 +74,13 @@ def test_an_object_behind_something_returns_and_a_note_says_where_it_was_hidden(
     assert not mask.frames[hidden].any()
     assert overlap(mask.frames[-1], truth[-1]) > 0.8
     assert any(f"in frames {hidden[0]}" in note or "hidden or lost" in note for note in mask.notes)
+
+
+def test_a_ground_of_the_objects_own_colours_is_not_taken_in() -> None:
+    clip, truth = pale_clip()
+    found = EmbeddedSegmenter().segment(clip, [Click(36, 54)])["1"].frames
+    assert overlap(found[8], truth[8]) > 0.9
+    assert min(overlap(found[number], truth[number]) for number in range(len(clip))) > 0.6
 
 
 def test_each_frame_goes_by_the_nearer_of_two_boxes() -> None:

@@ -34,6 +34,21 @@ def disc_clip(
     return torch.from_numpy(np.stack(clip)), torch.from_numpy(np.stack(masks))
 
 
+def pale_clip(frames: int = 24, pale: float = 180.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same of a pale disc of radius 13 that starts before a dark ground and comes before one as pale as itself."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:108, :192]
+    dark = np.kron(rng.uniform(20, 90, (27, 48, 3)), np.ones((4, 4, 1)))
+    ground = np.where((columns < 90)[..., None], dark, pale + rng.normal(0, 6, (108, 192, 1)))
+    clip, masks = [], []
+    for number in range(frames):
+        x = 36 + 3 * number
+        masks.append(np.hypot(columns - x, rows - 54) < 13)
+        disc = 190 + 12 * np.sin((columns - x) / 2.4 + rows / 1.8)
+        clip.append(np.where(masks[-1][..., None], disc[..., None], ground).clip(0, 255).astype(np.uint8))
+    return torch.from_numpy(np.stack(clip)), torch.from_numpy(np.stack(masks))
+
+
 def overlap(found: torch.Tensor, true: torch.Tensor) -> float:
     """Intersection over union; 1 where both are empty."""
     union = int((found | true).sum())

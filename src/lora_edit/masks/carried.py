@@ -44,6 +44,12 @@ COLOUR, MOTION, EDGE = 0.9, 1.0, 0.5
 SPECK = 0.03
 """Parts smaller than this share of the largest are dropped."""
 
+GROUND = 0.75
+"""Beyond this share of the object's area, what looks like it close by and came with the rest is no part of it that was missed."""
+
+SPILL = 0.3
+"""Share of the surroundings beyond which they may not all return: the ground looks like the object."""
+
 HIDDEN_FRAMES = 40
 """So long a part that is not seen is remembered, unless the whole object is hidden."""
 
@@ -138,6 +144,12 @@ def _cut_anew(
     carried, story = _stories(state.mask, before, now, motion, band)
     away = signed_distance(carried)
     colours, foreign = _colours(state, now, carried, away)
+    # Far from the edge only what has the object's colours may return: what was missed, or comes out from behind something.
+    near = grown((unseen >= 0) | carried, 4 * band) & (colours > RETURNS)
+    beyond = grown(carried, 4 * band) & (away < -band)
+    if (near & beyond).sum() > SPILL * beyond.sum():
+        # Here colours outside the object's edge say nothing for it.
+        near, colours = np.zeros_like(near), np.where(away < 0, np.minimum(colours, 0), colours)
     # What comes out from behind the object most likely looks like what is around; if not, it is as well a new side of the object.
     strange = story.revealed * foreign
     rest = story.rest + strange * (DIFFERENT - UNKNOWN)
@@ -150,8 +162,6 @@ def _cut_anew(
     match = cv2.blur(difference(now, look), (3, 3))
     back_again: Floats = np.clip((0.6 * DIFFERENT - match) / LEVELS_PER_ODDS * 2, -6, 6)
     odds = np.where(hidden, np.maximum(odds, back_again), odds)
-    # Far from the edge only what has the object's colours may return: what was missed, or comes out from behind something.
-    near = grown((unseen >= 0) | carried, 4 * band) & (colours > RETURNS)
     outside = (away < -band) & ~grown(hidden, band // 2) & ~near
     inside = (away > band) & (colours > -RETURNS)
     return without_specks(windowed_cut(np.asarray(odds, np.float32), now, inside, outside), SPECK), rest < DIFFERENT / 2
@@ -167,7 +177,10 @@ def _noted(state: Carried, mask: Bools, now: Bytes, unseen: Floats, look: Bytes,
     # What was taken in by mistake is not the object, and a side of it that was missed is no background: what is learned there was there
     # before, moved with the rest and keeps a distance.
     core = eroded(mask, 2) & (anchored > -2)
-    others = ring(mask, state.around, 2 * state.band) & rest & (anchored < 2)
+    behind = ring(mask, state.around, 2 * state.band) & rest
+    alike = behind & (anchored >= 2)
+    # So much of its colours cannot be a part of it that was missed: it came before a ground that looks like it.
+    others = behind if alike.sum() > GROUND * state.area else behind & ~alike
     late = state.late.learned(now[core if core.any() else mask], now[others], FADING)
     unseen = np.where(unseen >= 0, unseen + 1, -1)
     unseen = np.where(mask, 0, np.where(unseen > HIDDEN_FRAMES, -1, unseen)).astype(np.float32)

@@ -169,7 +169,7 @@ def _edge(values: Floats, mask: Bools, clear: float, reach: int) -> float:
 
 
 def corrected(picture: Bytes, mask: Bools, on: Sequence[Point], off: Sequence[Point]) -> Bools:
-    """The mask after clicks on the object and off it: each takes what looks alike around it along."""
+    """The mask after clicks on the object and off it: each takes what looks alike around it along, off it a part of its own whole."""
     radius = click_radius(picture)
     soft = np.asarray(cv2.GaussianBlur(picture, (0, 0), 1.5), np.uint8)
     odds = np.where(mask, 2.0, -2.0).astype(np.float32)
@@ -180,6 +180,8 @@ def corrected(picture: Bytes, mask: Bools, on: Sequence[Point], off: Sequence[Po
         for x, y in points:
             if mask[int(y), int(x)] != wanted:
                 blobs[wanted] |= _alike(soft, mask == (not wanted), int(x), int(y))
+                if not wanted:
+                    blobs[wanted] |= _part(mask, (x, y), on)
     if not (blobs[True] | blobs[False]).any():
         return np.asarray((mask | (sure[True] > 0)) & (sure[False] == 0))
     around = ring(mask, round(AROUND * min(mask.shape)))
@@ -189,6 +191,14 @@ def corrected(picture: Bytes, mask: Bools, on: Sequence[Point], off: Sequence[Po
     near = grown(mask | blobs[True], 3 * radius)
     found = windowed_cut(odds, picture, (sure[True] > 0) & (sure[False] == 0), ~near | (sure[False] > 0))
     return without_specks(found, 0.02)
+
+
+def _part(mask: Bools, off: Point, on: Sequence[Point]) -> Bools:
+    """The part of the mask that a click off it fell on, where it is one of several and holds no click on the object; else nothing."""
+    part = _under(mask, np.array([off], np.float32))
+    rest = mask & ~part
+    alone = rest.sum() < SPECK * part.sum() or any(part[int(y), int(x)] for x, y in on)
+    return np.zeros_like(mask) if alone else part
 
 
 def _alike(picture: Bytes, within: Bools, x: int, y: int) -> Bools:
