@@ -22,6 +22,7 @@ from lora_edit.models.family import load_family
 from lora_edit.models.wan import WanFamily
 from lora_edit.reporting import Silent
 from lora_edit.run import Run
+from lora_edit.training.noise import draw_time
 from lora_edit.types import Video
 from lora_edit.video.lossless import load_frames
 from lora_edit.video.read import read_video
@@ -211,6 +212,65 @@ def test_references_and_anchors(tmp_path: Path) -> None:
     region = pipeline.check(settings).edit_mask.frames[4]
     assert torch.equal(load_frames(result.output)[4][region], picture[region])
     assert [name for name, _ in Run(tmp_path / "run").manifest()["stages"]] == ["motion", "appearance"]
+
+
+class Remembering(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.steps: list[tuple[str, int, int, str]] = []
+
+    def note(self, text: str) -> None:
+        """Keep the remark."""
+        self.notes.append(text)
+
+    def step(self, stage: str, done: int, total: int, detail: str = "", left: float | None = None) -> None:
+        """Keep the progress."""
+        self.steps.append((stage, done, total, detail))
+
+
+def test_stages_that_end_early_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the progress, a remark, the manifest and the report; a generation from the saved LoRA repeats none of it."""
+    monkeypatch.setattr("lora_edit.training.loop.EVERY", 1)
+    monkeypatch.setattr("lora_edit.training.held_out.PATIENCE", 2)
+    monkeypatch.setattr("lora_edit.training.loop.held_out_loss", lambda *_: 1.0)
+    source, reporter = make_source(tmp_path), Remembering()
+    picture = [{"frame": 4, "image": str(tmp_path / "first.png")}]
+    early = ("training.early_stop=true", "training.schedule=constant", "training.appearance_steps=9", "generation.steps=1")
+    pipeline.edit(settings_for(tmp_path, source, *early, references=picture), tmp_path / "out.mp4", tmp_path / "run", reporter)
+    told = [(done, total, detail) for stage, done, total, detail in reporter.steps if stage in ("motion", "appearance")]
+    assert [each[:2] for each in told] == [(1, 12), (2, 11), (3, 11), (4, 4)]
+    assert all(("may end earlier" in detail) == (done < 4) for done, _, detail in told)
+    assert [note for note in reporter.notes if "ended" in note] == [
+        "motion: the held-out loss stopped falling; ended after 2 of 3 steps",
+        "appearance: the held-out loss stopped falling; ended after 2 of 9 steps",
+    ]
+    manifest = Run(tmp_path / "run").manifest()
+    assert manifest["stages"] == [["motion", 2], ["appearance", 2]] and len(manifest["losses"]) == 4
+    assert "2 motion, 2 appearance (at most 3 motion, 9 appearance)" in (tmp_path / "run" / "report.html").read_text("utf-8")
+    again = Remembering()
+    pipeline.generate(tmp_path / "run", again)
+    assert not any("ended" in note for note in again.notes)
+
+
+@pytest.mark.parametrize(("given", "expected"), [((), [8.0, 8.0]), (("training.appearance_shift=0.5",), [8.0, 0.5])])
+def test_appearance_has_times_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], expected: list[float]
+) -> None:
+    """Every step of that stage draws them; as motion does when nothing is said."""
+    shifts = []
+
+    def noticed(sampling: str, shift: float, *rest: Any) -> torch.Tensor:
+        shifts.append(shift)
+        return draw_time(sampling, shift, *rest)
+
+    monkeypatch.setattr("lora_edit.training.loss.draw_time", noticed)
+    source = make_source(tmp_path)
+    picture = [{"frame": 4, "image": str(tmp_path / "first.png")}]
+    pipeline.create_run(settings_for(tmp_path, source, *given, references=picture), tmp_path / "run")
+    pipeline.train(tmp_path / "run", Silent())
+    assert shifts == [expected[0]] * 3 + [expected[1]] * 2
 
 
 def test_faults_are_found_before_a_model_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

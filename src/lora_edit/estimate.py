@@ -19,6 +19,7 @@ from lora_edit.models.family import Family, load_family
 from lora_edit.models.room import Placement, make_room
 from lora_edit.samples import motion_samples
 from lora_edit.seeds import named_generator
+from lora_edit.training.held_out import passes as held_out_passes
 from lora_edit.training.lora import add_lora, remove_lora
 from lora_edit.training.loss import velocity_loss
 from lora_edit.types import Size
@@ -120,7 +121,7 @@ def measure(family: Family, canvas: Canvas, settings: EditSettings) -> Estimate:
     variants = len(training_windows(count, training.window or geometry.max_frames, geometry.group))
     host = host_memory_bytes()
     return Estimate(
-        seconds_train=steps * training.batch_size * seconds[-1] + 0.1 * variants,
+        seconds_train=steps * training.batch_size * seconds[-1] + held_out_passes(training, steps) * forward + 0.1 * variants,
         seconds_generate=windows * generation.steps * passes * forward,
         memory_bytes=peak_memory_bytes(canvas.source.device) or host,
         canvas=canvas.size,

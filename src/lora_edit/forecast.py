@@ -17,6 +17,7 @@ from lora_edit.models.outline import OUTLINES, codec_bytes, outlined
 from lora_edit.models.room import Placement
 from lora_edit.models.storage import Storage
 from lora_edit.models.streaming import block_lists
+from lora_edit.training.held_out import passes as held_out_passes
 from lora_edit.training.lora import add_lora
 from lora_edit.training.settings import LoraSettings, TrainingSettings
 from lora_edit.types import Size
@@ -116,7 +117,7 @@ def _forecast_at(
     drawn = _frames(num_frames, generation.window, geometry)
     learned, made = (_counted(facts, _latent(count, size, geometry), machine.dtype, settings.lora) for count in (seen, drawn))
     experts, rate = len(facts.parts), REACHED * machine.rate
-    steps = experts * (training.motion_steps + (training.appearance_steps if references else 0)) * training.batch_size
+    steps = experts * (training.motion_steps + (training.appearance_steps if references else 0))
     windows = len(inference_windows(num_frames, generation.window or geometry.max_frames, generation.overlap, geometry.group))
     passes = windows * generation.steps * (1 if generation.guidance_scale == 1 else 2)
     encode, decode = codec_bytes(facts, size)
@@ -126,7 +127,8 @@ def _forecast_at(
         train_bytes=_weights(learned, place) + SPREAD * _step(learned, place) + RESERVE,
         generate_bytes=_weights(made, place) + 4 * made.trained + SPREAD * made.forward_bytes + RESERVE,
         host_bytes=experts * (sum(learned.block_bytes) + learned.rest_bytes) + 1e9 * facts.encoders_gb,
-        seconds_train=steps * max(learned.step / rate, 2 * copied),
+        seconds_train=steps * training.batch_size * max(learned.step / rate, 2 * copied)
+        + held_out_passes(training, steps) * max(learned.forward / rate, copied),
         seconds_generate=passes * max(made.forward / rate, copied),
         windows=windows,
         codec_bytes=max(encode, TILED * decode if tiled else decode) + RESERVE,

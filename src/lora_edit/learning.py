@@ -28,16 +28,21 @@ def learn(run: Run, settings: EditSettings, clip: Clip, family: Family, reporter
     canvas = place(family, clip, settings)
 
     def on_step(stage: str, done: int, total: int, loss: float) -> None:
-        reporter.step(stage, done, total, f"loss {loss:.4f}")
+        hope = ", may end earlier" if settings.training.early_stop and done < total else ""
+        reporter.step(stage, done, total, f"loss {loss:.4f}{hope}")
         if isinstance(reporter, Watcher) and len(family.experts()) == 1:  # of two, one has no LoRA yet
             reporter.look(lambda: draw_look(family, clip, canvas, settings))
 
     facts = lora_metadata(settings, clip, family, key)
 
-    def work(now: EditSettings) -> tuple[list[float], list[tuple[str, int]]]:
+    def work(now: EditSettings) -> tuple[list[float], list[tuple[str, int]], list[int]]:
         stages = training_stages(family, canvas, now)
-        return train_experts(family, stages, now.training, now.lora, now.seed, run, key, facts, on_step)
+        losses, done = train_experts(family, stages, now.training, now.lora, now.seed, run, key, facts, on_step)
+        return losses, done, [stage.steps for _ in family.experts() for stage in stages]
 
-    losses, done = with_less_memory(family, settings, work, reporter.note)
+    losses, done, planned = with_less_memory(family, settings, work, reporter.note)
+    for (stage, steps), most in zip(done, planned, strict=True):
+        if steps < most:
+            reporter.note(f"{stage}: the held-out loss stopped falling; ended after {steps} of {most} steps")
     run.update_manifest(training_key=key, losses=losses, stages=done, seconds_train=time.monotonic() - started)
     run.log(f"trained {len(losses)} steps")

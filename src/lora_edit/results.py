@@ -70,7 +70,11 @@ def write_results(run: Run, settings: EditSettings, clip: Clip, video: Video, ou
             compare=Path("compare.mp4"),
             sheet=Path("sheet.png"),
             loss_plot=Path("loss.png") if manifest.get("losses") else None,
-            facts=[*_facts(settings, video, seconds), *prompt_rows(settings, clip), *_other_loras(manifest.get("loras", []))],
+            facts=[
+                *_facts(settings, video, seconds, manifest.get("stages", [])),
+                *prompt_rows(settings, clip),
+                *_other_loras(manifest.get("loras", [])),
+            ],
             notes=list(notes),
             metrics=metrics,
         ),
@@ -116,13 +120,16 @@ def _other_loras(used: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [("other LoRA", f"{Path(each['file']).name} at {each['strength']:g}, {each['layers']} layers") for each in used]
 
 
-def _facts(settings: EditSettings, video: Video, seconds: dict[str, float]) -> list[tuple[str, str]]:
+def _facts(settings: EditSettings, video: Video, seconds: dict[str, float], stages: list[tuple[str, int]]) -> list[tuple[str, str]]:
     training, generation = settings.training, settings.generation
+    steps = f"{training.motion_steps} motion, {training.appearance_steps if settings.input.references else 0} appearance"
+    if training.early_stop and stages:
+        steps = ", ".join(f"{done} {name}" for name, done in stages) + f" (at most {steps})"
     return [
         ("model", settings.model),
         ("frames, size, rate", f"{video.num_frames}, {video.size}, {float(video.fps):g} per second"),
         ("method", settings.method.conditioning),
-        ("training steps", f"{training.motion_steps} motion, {training.appearance_steps if settings.input.references else 0} appearance"),
+        ("training steps", steps),
         ("LoRA", f"rank {settings.lora.rank}, {settings.lora.targets}, rate {training.learning_rate:g}"),
         ("sampling", f"{generation.steps} steps, guidance {generation.guidance_scale:g}, shift {generation.shift:g}"),
         ("seed", str(settings.seed)),

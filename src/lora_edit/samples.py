@@ -82,6 +82,7 @@ def training_stages(family: Family, canvas: Canvas, settings: EditSettings) -> l
                 [*looks, *plain, *varied],
                 [(1 - keep) / len(looks)] * len(looks) + [w * keep for w in weights],
                 training.appearance_steps,
+                training.appearance_shift,
             )
         )
     return [stage for stage in stages if stage.steps]

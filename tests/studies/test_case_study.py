@@ -120,13 +120,17 @@ def test_every_study_gives_rows_without_truth(name: str, manifest: Path, monkeyp
             asked.append(references)
             return self.no_edit()
 
-        monkeypatch.setattr(CaseTrial, "train", ask)
+        def learn(self: CaseTrial, *_: object, references: int = 0, asked: list[int] = asked) -> int:
+            asked.append(references)
+            return 1
+
+        monkeypatch.setattr(CaseTrial, "train", learn)
         monkeypatch.setattr(CaseTrial, "generate", ask)
-        monkeypatch.setattr(CaseTrial, "learn_appearance", lambda self, count, *_, ask=ask: ask(self, references=count))
+        monkeypatch.setattr(CaseTrial, "learn_appearance", lambda self, count, *_, learn=learn: learn(self, references=count))
         if len(case.later) >= study.later:
             assert "truth through the codec" not in {outcome.label for outcome in study.rows(trial)}
             assert max(asked, default=0) <= trial.later
-            assert (max(asked, default=0) == 2) == (trial.later == 2 and name in ("methods", "references", "mask-schedule"))
+            assert (max(asked, default=0) == 2) == (trial.later == 2 and name in ("methods", "references", "mask-schedule", "fewer-steps"))
 
 
 @pytest.mark.parametrize(

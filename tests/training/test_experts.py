@@ -32,18 +32,20 @@ def pair() -> ExpertPair:
     return ExpertPair(high, low)
 
 
-def train(family: ExpertPair, folder: Path, stop: tuple[str, int] | None = None) -> list[float]:
-    """Three steps each; optionally die after one."""
+def train(
+    family: ExpertPair, folder: Path, stop: tuple[str, int] | None = None, settings: TrainingSettings = SETTINGS, steps: int = 3
+) -> tuple[list[float], list[tuple[str, int]]]:
+    """A few steps each; optionally die after one. Returns losses and stages."""
     clip = torch.rand(3, 5, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     mask = torch.zeros(5, 16, 16, dtype=torch.bool)
     mask[:, :8, :8] = True
-    stage = Stage("motion", [family.encode_sample(motion(clip, mask))], [1.0], 3)
+    stage = Stage("motion", [family.encode_sample(motion(clip, mask))], [1.0], steps)
 
     def on_step(name: str, done: int, total: int, loss: float) -> None:
         if (name, done) == stop:
             raise KeyboardInterrupt
 
-    return train_experts(family, [stage], SETTINGS, LORA, 0, Run(folder), "key", {"base_model": "random"}, on_step)[0]
+    return train_experts(family, [stage], settings, LORA, 0, Run(folder), "key", {"base_model": "random"}, on_step)
 
 
 @pytest.mark.parametrize("stop", [("motion, high-noise", 1), ("motion, high-noise", 3), ("motion, low-noise", 2)])
@@ -52,7 +54,7 @@ def test_a_run_that_was_stopped_in_either_expert_goes_on_where_it_was(tmp_path: 
     whole = train(pair(), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(pair(), tmp_path / "cut", stop)
-    assert train(pair(), tmp_path / "cut") == whole and len(whole) == 6
+    assert train(pair(), tmp_path / "cut") == whole and len(whole[0]) == 6
     for part in (HIGH, LOW):
         assert Run(tmp_path / "cut").lora_file(part).read_bytes() == Run(tmp_path / "whole").lora_file(part).read_bytes()
 

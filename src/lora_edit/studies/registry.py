@@ -17,6 +17,7 @@ STUDIES: dict[str, str] = {
     "detail": f"{_HERE}:DETAIL",
     "presets": f"{_HERE}:PRESETS",
     "storage": f"{_HERE}:STORAGE",
+    "fewer-steps": "lora_edit.studies.fewer_steps:FEWER_STEPS",
 }
 
 RUNNER = "lora_edit.studies.study:run_study"

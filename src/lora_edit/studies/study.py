@@ -130,6 +130,8 @@ def score(outcome: Outcome, trial: SceneTrial, judged: Sequence[int]) -> dict[st
         "object_psnr": psnr(outcome.frames[some], edit.truth[some], mask[some]),
         "leak": leak(outcome.frames, edit.source, edit.truth[0], mask) if mask[0].any() else math.nan,
     }
+    if outcome.steps is not None:
+        values["steps"] = outcome.steps
     if outcome.raw is not None:
         values["background_psnr"] = psnr(outcome.raw[some], edit.source[some], ~box[some])
     return values

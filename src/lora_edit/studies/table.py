@@ -19,6 +19,7 @@ COLUMNS = {
     "region_ssim": "region SSIM",
     "background_psnr": "background of the model's own output, dB",
     "leak": "leak",
+    "steps": "training steps",
 }
 """Metric -> heading. Region metrics are of the finished clip against the truth; leak is that of `evaluation/leak.py`."""
 

@@ -22,7 +22,7 @@ from lora_edit.models.family import Family
 from lora_edit.models.storage import Storage, store_blocks
 from lora_edit.samples import generate_windows, place, training_stages
 from lora_edit.studies.scenes import TrueEdit
-from lora_edit.training.loop import fit
+from lora_edit.training.loop import Stage, fit
 from lora_edit.training.lora import add_lora, lora_parameters, remove_lora
 from lora_edit.types import Video
 
@@ -30,12 +30,14 @@ from lora_edit.types import Video
 @dataclass(frozen=True)
 class Outcome:
     """A row of a study on one scene: its label, the clip that a person gets `[T, H, W, 3]` uint8, the model's own output before the
-    source's pixels return (None where no model drew), and which later frames of the true edit it was shown."""
+    source's pixels return (None where no model drew), which later frames of the true edit it was shown, and the training steps that its
+    last training took, where a study counts them."""
 
     label: str
     frames: torch.Tensor
     raw: torch.Tensor | None = None
     shown: tuple[int, ...] = ()
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,20 +78,23 @@ class Trial(ABC):
             store_blocks(expert.transformer, base)
         return replace(self, family=family)
 
-    def train(self, *assignments: str, references: int = 0) -> None:
-        """Fit a fresh LoRA: motion, then appearance if there are references."""
+    def train(self, *assignments: str, references: int = 0) -> int:
+        """Fit a fresh LoRA: motion, then appearance if there are references. Returns the steps done."""
         settings = self.settings(*assignments)
         stages = training_stages(self.family, self._canvas(settings, references), settings)
         for expert in self.family.experts():
-            parameters = add_lora(expert, settings.lora, settings.seed)
-            fit(expert, parameters, stages, settings.training, settings.seed, None, "", lambda *_: None)
+            add_lora(expert, settings.lora, settings.seed)
+        return self._fit(stages, settings, settings.seed)
 
-    def learn_appearance(self, references: int, *assignments: str) -> None:
-        """Go on with the appearance stage on the LoRA as it is."""
+    def learn_appearance(self, references: int, *assignments: str) -> int:
+        """Go on with the appearance stage on the LoRA as it is. Returns the steps done."""
         settings = self.settings(*assignments)
         last = training_stages(self.family, self._canvas(settings, references), settings)[-1:]
-        for expert in self.family.experts():
-            fit(expert, lora_parameters(expert), last, settings.training, settings.seed + 1, None, "", lambda *_: None)
+        return self._fit(last, settings, settings.seed + 1)
+
+    def _fit(self, stages: Sequence[Stage], settings: EditSettings, seed: int) -> int:
+        done = [fit(e, lora_parameters(e), stages, settings.training, seed, None, "", lambda *_: None) for e in self.family.experts()]
+        return sum(len(losses) for stages_losses in done for losses in stages_losses)
 
     def keep(self) -> Callable[[], None]:
         """Remember the LoRA as it is; the function returned brings it back."""

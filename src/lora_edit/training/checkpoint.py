@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,10 +12,10 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: steps done over all stages, and each step's loss."""
+    """How far a run is: for every stage that it has begun, the loss of each step done, and the held-out losses where those are watched."""
 
-    step: int
-    losses: list[float]
+    losses: list[list[float]] = field(default_factory=list)
+    held_out: list[list[float]] = field(default_factory=list)
 
 
 def save(path: Path, parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, progress: Progress, key: str) -> None:
@@ -24,8 +24,8 @@ def save(path: Path, parameters: dict[str, nn.Parameter], optimiser: torch.optim
     part = path.with_suffix(".part")
     state = {
         "key": key,
-        "step": progress.step,
         "losses": progress.losses,
+        "held_out": progress.held_out,
         "parameters": {name: p.detach().cpu() for name, p in parameters.items()},
         "optimiser": optimiser.state_dict(),
     }
@@ -37,14 +37,14 @@ def save(path: Path, parameters: dict[str, nn.Parameter], optimiser: torch.optim
 
 
 def restore(path: Path, parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, key: str) -> Progress:
-    """Put a checkpoint back, or start at step 0 when there is none or it belongs to other settings (`key`)."""
+    """Put a checkpoint back, or start anew when there is none or it belongs to other settings (`key`)."""
     if not path.exists():
-        return Progress(0, [])
+        return Progress()
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["key"] != key:
-        return Progress(0, [])
+        return Progress()
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(state["parameters"][name])
     optimiser.load_state_dict(state["optimiser"])
-    return Progress(state["step"], state["losses"])
+    return Progress(state["losses"], state["held_out"])

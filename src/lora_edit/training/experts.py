@@ -35,7 +35,7 @@ def train_experts(
     metadata: dict[str, str],
     on_step: OnStep,
 ) -> tuple[list[float], list[tuple[str, int]]]:
-    """Fit and save a LoRA for each expert; returns all losses and the stages they belong to (name, steps).
+    """Fit and save a LoRA for each expert; returns all losses and the stages they belong to (name, steps done).
 
     Encode the stages' samples before: an expert may push the encoders off the device. A stopped run goes on where it was, as each
     expert's checkpoint says how far it is. Raises `TrainingDiverged`.
@@ -48,8 +48,11 @@ def train_experts(
             on_step(_named(stage, part), step, total, loss)
 
         parameters = add_lora(expert, lora, seed)
-        losses += fit(expert, parameters, stages, settings, seed, files.checkpoint_file(expert.part), key, report)
-        done += [(_named(stage.name, expert.part), stage.steps) for stage in stages]
+        for stage, found in zip(
+            stages, fit(expert, parameters, stages, settings, seed, files.checkpoint_file(expert.part), key, report), strict=True
+        ):
+            losses += found
+            done.append((_named(stage.name, expert.part), len(found)))
         facts = {"time_range": "{:g}-{:g}".format(*expert.times)} | ({"expert": expert.part} if expert.part else {})
         save_lora(expert, files.lora_file(expert.part), metadata | facts)
     return losses, done

@@ -14,30 +14,27 @@ from lora_edit.errors import TrainingDiverged
 from lora_edit.models.family import EncodedSample, Expert
 from lora_edit.seeds import named_generator
 from lora_edit.training import checkpoint
+from lora_edit.training.held_out import EVERY, has_stalled, held_out_loss
 from lora_edit.training.loss import velocity_loss
 from lora_edit.training.settings import TrainingSettings
 
 OnStep = Callable[[str, int, int, float], None]
-"""Called after each step with the stage's name, steps done and to do over all stages, and the step's loss."""
+"""Called after each step with the stage's name, steps done and (at most) to do over all stages, and the step's loss."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`steps` steps on `samples`, drawn with the probabilities `weights`."""
+    """`steps` steps on `samples`, drawn with the probabilities `weights`; `shift` takes the place of the settings' where it is given."""
 
     name: str
     samples: Sequence[EncodedSample]
     weights: Sequence[float]
     steps: int
+    shift: float | None = None
 
-
-def _stage_at(stages: Sequence[Stage], step: int) -> tuple[Stage, int]:
-    """The stage of a step, and the step's number within it."""
-    for stage in stages:
-        if step < stage.steps:
-            return stage, step
-        step -= stage.steps
-    raise AssertionError("step is beyond the last stage")
+    def own(self, settings: TrainingSettings) -> TrainingSettings:
+        """The settings as they hold in this stage."""
+        return settings if self.shift is None else settings.model_copy(update={"shift": self.shift})
 
 
 def rate_at(settings: TrainingSettings, step: int, steps: int) -> float:
@@ -80,29 +77,44 @@ def fit(
     file: Path | None,
     key: str,
     on_step: OnStep,
-) -> list[float]:
-    """Run every stage and return each step's loss. Resumes from `file` when its `key` (settings and inputs) is the same.
+) -> list[list[float]]:
+    """Run every stage and return each one's losses. Resumes from `file` when its `key` (settings and inputs) is the same.
 
-    A new optimiser starts with each stage, as in the reference. Raises `TrainingDiverged`.
+    A new optimiser starts with each stage, as in the reference. With `early_stop` a stage may take fewer than its steps; the held-out
+    losses that decide it are kept with the rest, so that a resumed run ends where it would have. Raises `TrainingDiverged`.
     """
     values = list(parameters.values())
     expert.to_device()
     optimiser = _optimiser(values, settings)
-    progress = checkpoint.restore(file, parameters, optimiser, key) if file else checkpoint.Progress(0, [])
-    losses, total = list(progress.losses), sum(stage.steps for stage in stages)
-    starts = {sum(s.steps for s in stages[:i]) for i in range(1, len(stages))}
-    for step in range(progress.step, total):
-        if step in starts:
+    progress = checkpoint.restore(file, parameters, optimiser, key) if file else checkpoint.Progress()
+    for number, stage in enumerate(stages):
+        own, later = stage.own(settings), sum(each.steps for each in stages[number + 1 :])
+        if number == len(progress.losses):
+            progress.losses.append([])
+            progress.held_out.append(_looks(expert, stage, own, seed, 0))
             optimiser = _optimiser(values, settings)
-        stage, place = _stage_at(stages, step)
-        for group in optimiser.param_groups:
-            group["lr"] = rate_at(settings, place, stage.steps)
-        losses.append(_step(expert, stage, step, settings, seed, values, optimiser))
-        done = step + 1
-        if file and (done % settings.checkpoint_every == 0 or done == total or done in starts):
-            checkpoint.save(file, parameters, optimiser, checkpoint.Progress(done, losses), key)
-        on_step(stage.name, done, total, losses[-1])
-    return losses
+        losses, held_out = progress.losses[number], progress.held_out[number]
+        while left := _steps_left(stage, losses, held_out):
+            for group in optimiser.param_groups:
+                group["lr"] = rate_at(own, len(losses), stage.steps)
+            losses.append(_step(expert, stage, sum(map(len, progress.losses)), own, seed, values, optimiser))
+            held_out += _looks(expert, stage, own, seed, len(losses))
+            left, done = _steps_left(stage, losses, held_out), sum(map(len, progress.losses))
+            if file and (done % settings.checkpoint_every == 0 or not left):
+                checkpoint.save(file, parameters, optimiser, progress, key)
+            on_step(stage.name, done, done + left + later, losses[-1])
+    return progress.losses
+
+
+def _looks(expert: Expert, stage: Stage, settings: TrainingSettings, seed: int, step: int) -> list[float]:
+    """The held-out loss where a stage's step has one."""
+    due = settings.early_stop and step % EVERY == 0
+    return [held_out_loss(expert, stage.samples, stage.weights, settings, seed)] if due else []
+
+
+def _steps_left(stage: Stage, losses: Sequence[float], held_out: Sequence[float]) -> int:
+    """How many steps a stage has to go, at most."""
+    return 0 if has_stalled(held_out) else stage.steps - len(losses)
 
 
 def _optimiser(parameters: list[nn.Parameter], settings: TrainingSettings) -> torch.optim.AdamW:

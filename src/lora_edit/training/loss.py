@@ -15,14 +15,18 @@ OFFSET = 0.1
 """Standard deviation of the offset noise, against 1 of the noise itself."""
 
 
-def velocity_loss(expert: Expert, sample: EncodedSample, settings: TrainingSettings, generator: torch.Generator) -> torch.Tensor:
-    """Mean squared velocity error of one noise draw, in float32 over all latent cells."""
+def velocity_loss(
+    expert: Expert, sample: EncodedSample, settings: TrainingSettings, generator: torch.Generator, time: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean squared velocity error of one noise draw, in float32 over all latent cells; at `time`, of shape `[1]`, else at one drawn."""
     assert sample.target is not None
     noise = torch.randn(sample.target.shape, generator=generator)
     if settings.debias == "offset-noise":
         noise = noise + offset_noise(noise.shape, generator)
     noise = noise.to(sample.target.device)
-    time = draw_time(settings.time_sampling, settings.shift, generator, expert.times).to(sample.target.device)
+    if time is None:
+        time = draw_time(settings.time_sampling, settings.shift, generator, expert.times)
+    time = time.to(sample.target.device)
     velocity = expert.predict_velocity(add_noise(sample.target, noise, time), time, sample)
     wanted = noise - sample.target
     loss = (velocity - wanted).square().mean()

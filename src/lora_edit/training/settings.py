@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationInfo, field_validator
 
 
 class TrainingSettings(BaseModel):
@@ -20,6 +20,8 @@ class TrainingSettings(BaseModel):
     motion_share: float = Field(0.1, ge=0, le=1, description="share of appearance steps that still see the source clip")
     time_sampling: Literal["uniform", "logit-normal"] = Field("uniform", description="distribution of t in [0, 1]")
     shift: float = Field(1.0, gt=0, description="above 1, t is drawn nearer to noise: t' = s t / (1 + (s - 1) t)")
+    appearance_shift: float | None = Field(None, gt=0, description="shift of the appearance steps; as shift when left out")
+    early_stop: bool = Field(False, description="a stage ends when the loss on a few draws held out of it stops falling (ours)")
     debias: Literal["none", "anchor", "offset-noise"] = Field("none", description="other ways to keep the clip's look out of the LoRA")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
@@ -36,6 +38,14 @@ class TrainingSettings(BaseModel):
         "auto", description="keep the hidden states between blocks in main memory; auto = where swapping all blocks is not enough"
     )
     checkpoint_every: int = Field(10, ge=1, description="steps between checkpoints")
+
+    @field_validator("early_stop")
+    @classmethod
+    def _keeps_its_rate(cls, value: bool, info: ValidationInfo) -> bool:
+        # A falling rate is spread over steps that are known before, and the loss falls for as long as the rate does.
+        if value and info.data.get("schedule") == "linear":
+            raise ValueError("a rate that falls to zero over a stage needs its length; set training.schedule to constant too")
+        return value
 
     def recipe(self) -> TrainingSettings:
         """Without what changes only where things lie and how often they are saved, and no byte of the LoRA."""
