@@ -245,7 +245,7 @@ def main() -> None:
     model = skip_text_queries(WanTransformer3DModel(**CONFIG))
     torch.nn.init.zeros_(model.proj_out.weight)
     if args.blocks:
-        earlier = WanTransformer3DModel.from_pretrained(args.blocks, torch_dtype=torch.float32).state_dict()
+        earlier = WanTransformer3DModel.from_pretrained(args.blocks, dtype=torch.float32).state_dict()
         model.load_state_dict({n: v for n, v in earlier.items() if n.startswith(("blocks.", "condition_embedder."))}, strict=False)
     hidden = [p for n, p in model.named_parameters() if n.startswith("blocks.") and p.ndim == 2]
     chosen = {id(p) for p in hidden}

@@ -47,9 +47,7 @@ def load_gguf(kind: Any, config: dict[str, Any], config_file: Path, file: Path, 
     if gone:
         raise ModelError(f"{file}: is not this model ({len(gone)} tensors are missing, such as {gone[0]}); choose the model that it is")
     packing = GGUFQuantizationConfig(compute_dtype=dtype)
-    made: nn.Module = kind.from_single_file(
-        ready, config=str(config_file), quantization_config=packing, torch_dtype=dtype, local_files_only=True
-    )
+    made: nn.Module = kind.from_single_file(ready, config=str(config_file), quantization_config=packing, dtype=dtype, local_files_only=True)
     return made
 
 

@@ -96,7 +96,7 @@ def load_components(facts: ModelFacts, source: str, dtype: torch.dtype) -> Hunyu
     at = {part: place.folder or place.files[0].parent for part, place in places.items()}
     kind = facts.transformer_config()["_class_name"]
     with reading(facts, source):
-        transformer = getattr(diffusers, kind).from_pretrained(at["transformer"], torch_dtype=dtype, local_files_only=True)
+        transformer = getattr(diffusers, kind).from_pretrained(at["transformer"], dtype=dtype, local_files_only=True)
         return (_first_version if kind == FIRST_VERSION else _version_15)(at, transformer, dtype)
 
 
@@ -110,7 +110,7 @@ def _first_version(at: dict[str, Path], transformer: Any, dtype: torch.dtype) ->
     read = transformers.AutoTokenizer.from_pretrained
     return HunyuanComponents(
         transformer=transformer,
-        vae=diffusers.AutoencoderKLHunyuanVideo.from_pretrained(at["vae"], torch_dtype=torch.float32, local_files_only=True),
+        vae=diffusers.AutoencoderKLHunyuanVideo.from_pretrained(at["vae"], dtype=torch.float32, local_files_only=True),
         text_encoder=llava,
         tokenizer=read(at["tokenizer"], config=llava.config.text_config, local_files_only=True),
         text_encoder_2=clip,
@@ -128,7 +128,7 @@ def _version_15(at: dict[str, Path], transformer: Any, dtype: torch.dtype) -> Hu
     read = transformers.AutoTokenizer.from_pretrained
     return HunyuanComponents(
         transformer=transformer,
-        vae=diffusers.AutoencoderKLHunyuanVideo15.from_pretrained(at["vae"], torch_dtype=torch.float32, local_files_only=True),
+        vae=diffusers.AutoencoderKLHunyuanVideo15.from_pretrained(at["vae"], dtype=torch.float32, local_files_only=True),
         text_encoder=qwen,
         tokenizer=read(at["tokenizer"], config=qwen.config, local_files_only=True),
         text_encoder_2=glyphs,

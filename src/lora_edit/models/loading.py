@@ -132,7 +132,7 @@ def _transformer(facts: ModelFacts, place: Place, dtype: torch.dtype) -> Any:
     config = facts.transformer_config()
     kind = getattr(diffusers, config["_class_name"])
     if place.folder is not None:
-        return kind.from_pretrained(place.folder, torch_dtype=dtype, local_files_only=True)
+        return kind.from_pretrained(place.folder, dtype=dtype, local_files_only=True)
     if place.files[0].suffix == GGUF:
         return load_gguf(kind, config, CONFIGS / facts.config, place.files[0], dtype)
     module = empty(lambda: kind.from_config(config))
@@ -144,7 +144,7 @@ def _vae(facts: ModelFacts, place: Place, kinds: Kinds) -> Any:
 
     kind = getattr(diffusers, kinds.vae)
     if place.folder is not None:
-        return kind.from_pretrained(place.folder, torch_dtype=torch.float32, local_files_only=True)
+        return kind.from_pretrained(place.folder, dtype=torch.float32, local_files_only=True)
     config = facts.companion_configs()["vae"]
     module = empty(lambda: kind.from_config(config))
     return fill(module, place.files, renames("vae", config), lambda name: torch.float32)

@@ -30,7 +30,7 @@ def load_editor(editor: Editor, folder: Path, loras: Loras, device: torch.device
     kind = getattr(diffusers, editor.pipeline)
     try:
         own = {"processor": _picture_processor(folder)} if editor.pipeline.startswith("Qwen") else {}
-        pipeline = kind.from_pretrained(folder, torch_dtype=dtype, local_files_only=True, **own)
+        pipeline = kind.from_pretrained(folder, dtype=dtype, local_files_only=True, **own)
     except (OSError, SafetensorError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{folder}: a part of {editor.name} cannot be read ({first}); download it again") from error

@@ -53,8 +53,8 @@ def load_embedded(facts: ModelFacts, source: str, device: torch.device, dtype: t
 
 def load_tiny(device: torch.device, dtype: torch.dtype, folder: Path = WEIGHTS) -> WanFamily:
     """The embedded model, frozen. It computes in float32 on every device: it is too small for anything else to pay."""
-    transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=torch.float32).to(device).eval()
-    codec = BlockCodec.from_pretrained(folder / "vae", torch_dtype=torch.float32).to(device).eval()
+    transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", dtype=torch.float32).to(device).eval()
+    codec = BlockCodec.from_pretrained(folder / "vae", dtype=torch.float32).to(device).eval()
     skip_text_queries(transformer).requires_grad_(False)
     codec.requires_grad_(False)
     text_dim = transformer.config.text_dim
