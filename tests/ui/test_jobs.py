@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lora_edit.errors import MaskError, RunError
+from lora_edit.errors import InputError, MaskError, RunError
 from lora_edit.reporting import Reporter, Watcher
 from lora_edit.ui import jobs
-from lora_edit.ui.jobs import Desk, Watch
+from lora_edit.ui.jobs import Desk, Foreground, Watch
 
 
 def gated(gate: threading.Event, begun: threading.Event, order: list[str], name: str) -> object:
@@ -122,3 +122,39 @@ def test_looks_take_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytes
         watch.look(draw)
     assert 0 < spent <= 0.12 * clock[0]
     assert job.looks == spent / 5
+
+
+def test_newer_work_that_a_page_waits_for_takes_the_place_of_older(tmp_path: Path) -> None:
+    hands, begun, go = Foreground(), threading.Event(), threading.Event()
+
+    def endless(reporter: Reporter) -> None:
+        while True:
+            begun.set()
+            go.wait(10)
+            reporter.step("follow", 1, 2)
+
+    first = hands.announce("a", "follow", endless, tmp_path / "log")
+    doing = threading.Thread(target=hands.do, args=(first,))
+    doing.start()
+    assert begun.wait(10)
+    second = hands.announce("a", "follow", lambda reporter: "done", tmp_path / "log")
+    go.set()
+    doing.join(10)
+    assert (first.state, second.state) == ("stopped", "waiting")
+    hands.do(second)
+    hands.do(second)
+    assert (second.state, second.result, hands.newest("a")) == ("done", "done", second)
+
+
+def test_work_that_was_stopped_before_it_began_is_not_done_and_failures_are_told(tmp_path: Path) -> None:
+    hands = Foreground()
+    job = hands.announce("a", "follow", lambda reporter: 1 / 0, tmp_path / "log")
+    hands.stop("a")
+    hands.do(job)
+    assert job.state == "stopped"
+
+    def fails(reporter: Reporter) -> None:
+        raise InputError("nothing is there")
+
+    with pytest.raises(InputError, match="nothing is there"):
+        hands.do(hands.announce("a", "follow", fails, tmp_path / "log"))

@@ -175,6 +175,44 @@ class Desk:
                 self._changed.notify_all()
 
 
+class Foreground:
+    """Work that a page waits for, done by its handler and not in any queue; a project's newest takes the place of the one before."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str, Job] = {}
+        self._lock = threading.Lock()
+
+    def announce(self, project: str, kind: str, work: Callable[[Reporter], Any], log: Path, about: Any = None) -> Job:
+        """Show that `work` is coming, which `do` begins; what the project had under way ends at its next step."""
+        self.stop(project)
+        job = Job(project, kind, work, log, about)
+        self._newest[project] = job
+        return job
+
+    def do(self, job: Job) -> None:
+        """Do the work, unless it was stopped or begun before. Raises `InputError` when it fails."""
+        with self._lock:
+            if job.state != "waiting":
+                return
+            job.state, job.started = "running", time.monotonic()
+        ending, fault = _do(job)
+        with self._lock:
+            job.fault, job.ended, job.state = fault, time.monotonic(), ending
+        if fault:
+            raise InputError(fault)
+
+    def newest(self, project: str) -> Job | None:
+        """The project's last job, over or not."""
+        return self._newest.get(project)
+
+    def stop(self, project: str) -> None:
+        """Let the work end at its next step. Nothing happens to work that is over."""
+        with self._lock:
+            job = self._newest.get(project)
+            if job is not None and not job.over:
+                job.state = "stopped" if job.state == "waiting" else "stopping"
+
+
 def _do(job: Job) -> tuple[State, str]:
     """Do the work; how it ended, and what was wrong in one line."""
     try:

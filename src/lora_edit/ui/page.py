@@ -123,7 +123,7 @@ class Page:
         }
 
     def _jobs(self, folder: Folder) -> list[Job]:
-        found = (self.office.quick.newest(folder.id), self.office.device.newest(folder.id))
+        found = (desk.newest(folder.id) for desk in (self.office.quick, self.office.device, self.office.hands))
         return [job for job in found if job is not None]
 
     def _views(self, step: Any) -> None:
@@ -142,9 +142,14 @@ class Page:
     def _wire_region(self) -> None:
         step = self.region
         out = step.outputs()
-        first = self._on(step.view.mark, step.marked, [step.object], out, step.fault)
-        self._on(first.then, step.followed, [step.at], out, step.fault_side)
-        self._on(step.typed.click, step.added, [step.object, *step.numbers], out, step.fault_side)
+        begun = (
+            self._on(step.view.mark, step.marked, [step.object], out, step.fault),
+            self._on(step.typed.click, step.added, [step.object, *step.numbers], out, step.fault_side),
+            self._on(step.on.click, step.resumed, [step.at], out, step.fault_side),
+        )
+        for first in begun:
+            second = self._on(first.then, step.followed, [], [step.did], step.fault_followed)
+            self._on(second.then, step.settled, [step.did, step.at], out, step.fault_settled)
         self._on(step.last.click, step.removed, [step.at], out, step.fault)
         self._on(step.clear.click, step.cleared, [step.at], out, step.fault)
         for knob in step.knobs:
@@ -224,6 +229,8 @@ class Page:
     def _gone(self, name: str, number: int) -> Updates:
         """On to a step, when the ones before it are done."""
         folder = self.office.open(name)
+        if number > REGION:
+            self.region.check_followed(folder)
         if number > FRAMES and not folder.now().first_frame:
             raise InputError("the edited first frame is missing; download the first frame, edit it, and drop it here")
         return {**self.steps[number].show(folder), self.walk: gr.Walkthrough(selected=number)}
@@ -231,6 +238,7 @@ class Page:
     def _halted(self, name: str) -> Updates:
         """Stop whatever this project is having done."""
         self.office.quick.stop(name)
+        self.office.hands.stop(name)
         return self.run.stopped(name)
 
     def _shown(self, name: str, number: int, *at: int) -> Updates:
@@ -242,6 +250,7 @@ class Page:
     def _stepped(self, name: str, steps: int, frame: int) -> Updates:
         """Undo or redo; the region stays at its frame."""
         folder = self.office.open(name)
+        self.office.hands.stop(name)
         folder.step_back(steps)
         return {**self._everything(folder), **self.region.show(folder, frame)}
 

@@ -14,7 +14,7 @@ from typing import Any
 import gradio as gr
 
 from lora_edit.errors import InputError
-from lora_edit.ui.jobs import Desk, write_traceback
+from lora_edit.ui.jobs import Desk, Foreground, write_traceback
 from lora_edit.ui.projects import Folder, Shelf
 
 HERE = Path(__file__).parent
@@ -30,11 +30,12 @@ Updates = dict[Any, Any]
 
 @dataclass(frozen=True)
 class Office:
-    """What all pages of a server share: the projects, the device's queue, and one for short work without a model."""
+    """What all pages of a server share: the projects, the device's queue, one for short work without a model, and what pages wait for."""
 
     shelf: Shelf
     device: Desk = field(default_factory=Desk)
     quick: Desk = field(default_factory=Desk)
+    hands: Foreground = field(default_factory=Foreground)
 
     def open(self, name: str) -> Folder:
         """The project a page works on. Raises `RunError` when it has none yet."""

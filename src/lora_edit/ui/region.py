@@ -18,6 +18,7 @@ from lora_edit.masks.follow import follow_change
 from lora_edit.masks.over_time import steadied
 from lora_edit.masks.segment import Click, Prompt, Segmenter
 from lora_edit.masks.shapes import bridge, grow_sides, invert, shape_mask, subtract, union
+from lora_edit.reporting import Reporter
 from lora_edit.types import Box, EditMask, Size, Video
 from lora_edit.ui.once import once
 from lora_edit.ui.projects import Folder, Mark, Project
@@ -126,6 +127,24 @@ def _thing(folder: Folder, project: Project, video: Video, name: str) -> EditMas
     if boxes:
         return mask_from_boxes(boxes, video.num_frames, video.size)
     return _segmenter(folder).segment(video.frames, [_prompt(mark) for mark in marks])[name]
+
+
+def followed_part(project: Project) -> Project:
+    """What of a project decides how its marks are followed."""
+    return Project.model_validate(project.model_dump(include={"clip", "start", "frames", "marks"}))
+
+
+def follow(folder: Folder, project: Project, reporter: Reporter) -> None:
+    """Follow all that is marked through the clip, telling how far it is; `region_of` then finds it done. Raises `MaskError`."""
+    video = read_clip(folder, project)
+    names = dict.fromkeys(mark.object for mark in project.marks if mark.kind in PLACES)
+    placed = [marks for name in names if (marks := _placed(project, video, name)) and not _gliding(marks)]
+    for number, marks in enumerate(placed):
+
+        def told(done: int, total: int, before: int = number * video.num_frames) -> None:
+            reporter.step("follow", before + done, len(placed) * total)
+
+        _segmenter(folder).segment(video.frames, [_prompt(mark) for mark in marks], told)
 
 
 def seen_at(folder: Folder, project: Project, video: Video, frame: int, name: str) -> torch.Tensor:

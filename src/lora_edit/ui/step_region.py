@@ -8,12 +8,15 @@ from typing import Any
 import gradio as gr
 import torch
 
+from lora_edit.errors import MaskError
 from lora_edit.masks.overlay import with_region
+from lora_edit.reporting import Reporter
 from lora_edit.types import Video
 from lora_edit.ui import pictures, work
+from lora_edit.ui.jobs import Job
 from lora_edit.ui.parts import Office, Updates, heading, message, number_in, said, viewer
 from lora_edit.ui.projects import Folder, Mark, Project
-from lora_edit.ui.region import PLACES, Region, has_region, read_clip, region_of, seen_at
+from lora_edit.ui.region import PLACES, Region, follow, followed_part, has_region, read_clip, region_of, seen_at
 
 SHAPES = [
     ("Loose box", "box"),
@@ -27,6 +30,8 @@ KNOBS = ("shape", "expand", "grow", "feather", "smooth", "bridged", "left_out", 
 """What `shaped` takes, in the order of `knobs`."""
 
 
+FOLLOWING = "Following it through the clip"
+
 PLACE = ("X", "Y", "Width", "Height", "On frame")
 """Numbers that say where a thing is: a point, or a box where there is a width and a height."""
 
@@ -35,14 +40,16 @@ class RegionStep:
     """Mark the thing, see the mask follow it, correct it."""
 
     def __init__(self, office: Office) -> None:
-        self.office, self.at = office, gr.State(0)
+        self.office, self.at, self.did = office, gr.State(0), gr.State(False)
         heading("What changes?", "Click on the thing. Go to a frame where the mask is off and click again: it is corrected from there.")
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=3):
                 self.view = viewer("region-view", "Edit region")
                 self.fault = message()
                 self.notes = message()
-                self.pictured = [self.at, self.view, self.notes]
+                self.fault_followed, self.fault_settled = message(), message()
+                self.on = gr.Button("Follow on", visible=False, elem_id="region-on")
+                self.pictured = [self.at, self.view, self.notes, self.on]
             with gr.Column(scale=2):
                 self._sidebar()
 
@@ -79,7 +86,7 @@ class RegionStep:
 
     def outputs(self) -> list[Any]:
         """What `show` may change."""
-        return [self.at, self.view, self.notes, self.saved, *self.knobs]
+        return [*self.pictured, self.saved, *self.knobs]
 
     def show(self, folder: Folder, frame: int = 0) -> Updates:
         """The step as the project is, at a frame."""
@@ -92,37 +99,76 @@ class RegionStep:
 
     def _pictured(self, folder: Folder, project: Project, frame: int, here: torch.Tensor | None = None, **more: Any) -> Updates:
         """A frame with its region, or with what is known to be `here` while the region is still being made."""
-        video = read_clip(folder, project)
+        video, job = read_clip(folder, project), self._unfollowed(folder, project)
         frame = min(frame, video.num_frames - 1)
-        region = region_of(folder, project) if has_region(project) and here is None else None
+        region = region_of(folder, project) if has_region(project) and here is None and job is None else None
+        if job is not None and not job.over:
+            more["pending"] = FOLLOWING
         picture = _tinted(video, region, frame) if here is None else with_region(video.frames[frame], here)
         marks = [mark.model_dump() for mark in project.marks if mark.frame == frame and mark.kind in ("point", "not-point", "box")]
         still = pictures.still(picture, frame, video.num_frames, "Edit region", marking=True, marks=marks, **more)
-        return {self.at: frame, self.view: still, self.notes: said(region.notes if region else ())}
+        stopped = job is not None and job.over
+        notes = region.notes if region else (["the mask was not followed to the end"] if stopped else ())
+        return {self.at: frame, self.view: still, self.notes: said(notes), self.on: gr.Button(visible=stopped)}
+
+    def _unfollowed(self, folder: Folder, project: Project) -> Job | None:
+        """The work on the project's marks as they are, where it was stopped or is not done yet."""
+        job = self.office.hands.newest(folder.id)
+        return job if job is not None and job.state != "done" and job.about == followed_part(project) else None
 
     def marked(self, name: str, object_name: str, event: gr.EventData) -> Updates:
         """A click, a box or a stroke on the frame: what it marks there is shown at once, and followed through the clip after that."""
         what = {key: value for key, value in event._data.items() if key in Mark.model_fields}
-        mark = Mark(**{**what, "object": object_name})
-        folder, project = self._with(name, mark)
-        video = read_clip(folder, project)
-        if mark.kind not in PLACES:
+        return self._mark(self.office.open(name), Mark(**{**what, "object": object_name}))
+
+    def _mark(self, folder: Folder, mark: Mark) -> Updates:
+        """Keep a mark when the region can be made with it; what is being followed is followed anew with it."""
+        self.office.hands.stop(folder.id)
+        project = folder.now().having(marks=(*_without(folder.now().marks, mark), mark))
+        here = None
+        if mark.kind in PLACES:
+            here = seen_at(folder, project, read_clip(folder, project), mark.frame, mark.object)
+        else:
             region_of(folder, project)
-        here = seen_at(folder, project, video, mark.frame, object_name) if mark.kind in PLACES else None
         folder.change(marks=project.marks)
-        return self._pictured(folder, project, mark.frame, here, pending="Following it through the clip")
+        self._announce(folder)
+        return self._pictured(folder, project, mark.frame, here, pending=FOLLOWING)
 
-    def _with(self, name: str, mark: Mark) -> tuple[Folder, Project]:
-        folder = self.office.open(name)
-        return folder, folder.now().having(marks=(*_without(folder.now().marks, mark), mark))
-
-    def followed(self, name: str, frame: int) -> Updates:
-        """The region with the newest mark, followed; nothing where more was changed meanwhile: what was done last is told last."""
-        folder = self.office.open(name)
+    def _announce(self, folder: Folder) -> None:
+        """Say that the marks will be followed, so that the page shows it from now on."""
         project = folder.now()
-        if has_region(project):
-            region_of(folder, project)
-        return self._redrawn(folder, frame) if folder.now() == project else {}
+
+        def made(reporter: Reporter) -> Region:
+            follow(folder, project, reporter)
+            return region_of(folder, project)
+
+        self.office.hands.announce(folder.id, "follow", made, folder.log, followed_part(project))
+
+    def followed(self, name: str) -> Updates:
+        """Follow what was announced, if anything was."""
+        job = self.office.hands.newest(self.office.open(name).id)
+        waits = job is not None and job.state == "waiting"
+        if job is not None and waits:
+            self.office.hands.do(job)
+        return {self.did: waits}
+
+    def resumed(self, name: str, frame: int) -> Updates:
+        """Go on with what was stopped; what was followed by then is kept."""
+        folder = self.office.open(name)
+        self._announce(folder)
+        return self._pictured(folder, folder.now(), frame)
+
+    def settled(self, name: str, did: bool, frame: int) -> Updates:
+        """The picture after following; nothing while newer marks are followed: what was done last is told last."""
+        folder = self.office.open(name)
+        job = self.office.hands.newest(folder.id)
+        return self._redrawn(folder, frame) if did and (job is None or job.over) else {}
+
+    def check_followed(self, folder: Folder) -> None:
+        """Raise `MaskError` when following was stopped, as all that comes next needs the whole mask."""
+        job = self._unfollowed(folder, folder.now())
+        if job is not None and job.over:
+            raise MaskError("the mask was not followed to the end; press Follow on first, or change the marks")
 
     def revisited(self, folder: Folder, frame: int) -> Updates:
         """The step when it is come to again."""
@@ -131,13 +177,6 @@ class RegionStep:
     def _redrawn(self, folder: Folder, frame: int) -> Updates:
         """The picture after a change of what is marked; the knobs are left alone, as one may be moved meanwhile."""
         return {**self._pictured(folder, folder.now(), frame), **self.filmed(folder)}
-
-    def _change(self, name: str, mark: Mark) -> Updates:
-        """Keep a mark when the region can be made with it."""
-        folder, project = self._with(name, mark)
-        region_of(folder, project)
-        folder.change(marks=project.marks)
-        return self._redrawn(folder, mark.frame)
 
     def added(self, name: str, object_name: str, *numbers: float | None) -> Updates:
         """A place typed in: a point, or a box when it has a width and a height."""
@@ -149,17 +188,19 @@ class RegionStep:
         frame = number_in(numbers[4] or 0, 0, video.num_frames - 1, "the frame")
         width, height = (int(value or 0) for value in numbers[2:4])
         kind = "box" if width > 0 and height > 0 else "point"
-        return self._change(name, Mark(kind=kind, frame=frame, object=object_name, x=x, y=y, width=width, height=height))
+        return self._mark(self.office.open(name), Mark(kind=kind, frame=frame, object=object_name, x=x, y=y, width=width, height=height))
 
     def removed(self, name: str, frame: int) -> Updates:
         """Take the last mark away."""
         folder = self.office.open(name)
+        self.office.hands.stop(folder.id)
         folder.change(marks=folder.now().marks[:-1])
         return self._redrawn(folder, frame)
 
     def cleared(self, name: str, frame: int) -> Updates:
         """Start the region anew."""
         folder = self.office.open(name)
+        self.office.hands.stop(folder.id)
         folder.change(marks=(), imported="", imported_use="instead", left_out=(), grown=(0, 0, 0, 0), inverted=False, bridged=False)
         return self.show(folder, frame)
 
@@ -169,7 +210,7 @@ class RegionStep:
         given = dict(zip(KNOBS, values, strict=True))
         grow, grown = int(given.pop("grow")), folder.now().grown
         following = folder.now().having(**given, grown=grown if grow == min(grown) else (grow,) * 4)
-        if has_region(following):
+        if has_region(following) and self._unfollowed(folder, following) is None:
             region_of(folder, following)
         folder.change(**given, grown=following.grown)
         return self._redrawn(folder, frame)
@@ -205,7 +246,8 @@ class RegionStep:
         """Play, with the region."""
         folder = self.office.open(name)
         project = folder.now()
-        region = region_of(folder, project).shaped.frames if has_region(project) else None
+        known = has_region(project) and self._unfollowed(folder, project) is None
+        region = region_of(folder, project).shaped.frames if known else None
         return self._pictured(folder, project, event.frame, film=pictures.film(read_clip(folder, project), region))
 
 

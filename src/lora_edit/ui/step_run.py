@@ -13,9 +13,10 @@ from lora_edit.ui.jobs import Job
 from lora_edit.ui.parts import Office, Updates, figure, heading, message, plain, said
 from lora_edit.ui.projects import Folder
 
-KINDS = {"edit": "Edit", "again": "New result", "estimate": "Estimate", "preview": "Flow preview", "overlay": "Video of the region"}
+KINDS = {"edit": "Edit", "again": "New result", "estimate": "Estimate", "preview": "Flow preview", "overlay": "Video of the region",
+         "follow": "Mask"}  # fmt: skip
 STAGES = {"motion": "learning the motion", "appearance": "learning the edited frames", "captions": "describing the frames",
-          "generate": "drawing the result"}  # fmt: skip
+          "generate": "drawing the result", "follow": "following it through the clip"}  # fmt: skip
 """What the page calls the stages of an edit."""
 
 STATES = {
