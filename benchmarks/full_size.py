@@ -215,7 +215,7 @@ def measure(task: Task, device: torch.device, dtype: torch.dtype, steps: int, ma
     out: dict[str, Any] = {"matrix_rate": rate}
     with watched(device) as laps:
         stage = Stage("motion", [sample], [1.0], steps + 1)
-        out["losses"] = fit(expert, parameters, [stage], TrainingSettings(), SEED, None, "", lambda *_: laps.lap())
+        (out["losses"],) = fit(expert, parameters, [stage], TrainingSettings(), SEED, None, "", lambda *_: laps.lap())
     out |= {"training_seconds": laps.seconds, "training_peak_bytes": peak_memory_bytes(device)}
     negative = replace(sample, prompt_embeds=sample.prompt_embeds.clone())
     with watched(device) as laps:
