@@ -14,7 +14,7 @@ from source_tree import PACKAGE, ROOT, dotted, nodes, parse, place, python_files
 
 WORDS = ("types", "errors")
 ROOMS = ("conditioning", "models", "loras", "training", "generation", "compositing", "evaluation", "video", "masks")
-ORDER = ("reporting", "inputs", "captions", "canvas", "samples", "forecast", "estimate", "memory", "learning", "results")
+ORDER = ("reporting", "inputs", "captions", "canvas", "samples", "forecast", "estimate", "memory", "learning", "results", "comparison")
 EDITOR = ("models.editors", "models.picture_editor")
 SETTINGS = tuple(f"{room}.settings" for room in ROOMS)
 
@@ -73,6 +73,21 @@ TABLE: dict[str, tuple[str, ...]] = {
         "training",
     ),
     "results": (*WORDS, "captions", "config", "run", "inputs", "evaluation", "video"),
+    "comparison": (
+        *WORDS,
+        "canvas",
+        "captions",
+        "config",
+        "devices",
+        "inputs",
+        "masks",
+        "memory",
+        "models.catalog",
+        "models.vace",
+        "reporting",
+        "samples",
+        "video",
+    ),
     "first_frame": (*WORDS, "compositing", "devices", "loras.header", "masks", *EDITOR, "reporting", "seeds", "video"),
     "pipeline": (*WORDS, *ROOMS, *ORDER, "config", "run", "devices", "seeds"),
     "studies": (*WORDS, *ROOMS, *ORDER, "config", "run", "devices", "seeds", "pipeline"),
@@ -81,6 +96,7 @@ TABLE: dict[str, tuple[str, ...]] = {
         "__version__",
         "first_frame",
         "pipeline",
+        "comparison",
         "reporting",
         "config",
         "run",

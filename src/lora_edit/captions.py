@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -65,14 +66,7 @@ def with_captions(clip: Clip, run: Run, settings: EditSettings, reporter: Report
     """
     if not _wanted(settings):
         return clip
-    pictures = {SOURCE: clip.video.frames[0], FIRST_FRAME: clip.first_frame, **{reference(n): p for n, p in clip.references.items()}}
-    keys = {name: content_hash(picture) for name, picture in pictures.items()}
-    kept = _read(run)
-    fresh = {keys[name]: picture for name, picture in pictures.items() if keys[name] not in kept}
-    if fresh:
-        kept |= _describe(fresh, kept.get(keys[SOURCE]) == "", settings, reporter)
-        write_atomically(run.folder / FILE, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
-    captions = {name: kept[key] for name, key in keys.items()}
+    captions, fresh = describe_clip(clip, run.folder, settings, reporter)
     run.update_manifest(captions=captions, captioner=settings.caption.model)
     if fresh:
         run.log(f"prompts: {prompt_for(SOURCE, settings, captions)} | edited: {prompt_for(FIRST_FRAME, settings, captions)}")
@@ -86,12 +80,34 @@ def with_captions(clip: Clip, run: Run, settings: EditSettings, reporter: Report
     return replace(clip, captions=captions, notes=(*clip.notes, note))
 
 
+def describe_clip(clip: Clip, folder: Path, settings: EditSettings, reporter: Reporter) -> tuple[dict[str, str], bool]:
+    """Captions of a clip's pictures by their names, and whether any is new: those that `folder` keeps, and new ones, which it keeps from
+    now on. Raises `ModelError` for a captioner of the person's choice that cannot be read."""
+    pictures = _pictures(clip)
+    keys = {name: content_hash(picture) for name, picture in pictures.items()}
+    kept = _read(folder)
+    fresh = {keys[name]: picture for name, picture in pictures.items() if keys[name] not in kept}
+    if fresh:
+        kept |= _describe(fresh, kept.get(keys[SOURCE]) == "", settings, reporter)
+        write_atomically(folder / FILE, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+    return {name: kept[key] for name, key in keys.items()}, bool(fresh)
+
+
+def caption_of(picture: torch.Tensor, settings: EditSettings, reporter: Reporter) -> str:
+    """One uint8 picture `[H, W, 3]` in words, kept nowhere; empty where the captioner is not here, which is told."""
+    return _describe({FIRST_FRAME: picture}, False, settings, reporter)[FIRST_FRAME]
+
+
 def _wanted(settings: EditSettings) -> bool:
     return settings.caption.enabled and not settings.prompt and reads_prompts(settings.model)
 
 
-def _read(run: Run) -> dict[str, str]:
-    path = run.folder / FILE
+def _pictures(clip: Clip) -> dict[str, torch.Tensor]:
+    return {SOURCE: clip.video.frames[0], FIRST_FRAME: clip.first_frame, **{reference(n): p for n, p in clip.references.items()}}
+
+
+def _read(folder: Path) -> dict[str, str]:
+    path = folder / FILE
     found: dict[str, str] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     return found
 

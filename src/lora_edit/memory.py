@@ -10,7 +10,7 @@ import torch
 from lora_edit.config import EditSettings
 from lora_edit.devices import forget_freed, pick_device
 from lora_edit.errors import ModelError
-from lora_edit.models.catalog.locate import locate
+from lora_edit.models.catalog.locate import short_window_of
 from lora_edit.models.family import Family
 from lora_edit.models.room import step_down
 
@@ -27,14 +27,15 @@ def with_less_memory(family: Family, settings: EditSettings, work: Callable[[Edi
         except torch.OutOfMemoryError:
             pass  # what the failed call held is let go with its frames, before anything is moved
         forget_freed(pick_device())
-        window = locate(settings.model)[0].short_window
+        window = short_window_of(settings.model)
         if said := step_down(family, pick_device()):
             tell(f"the device's memory ran out; going on with less there: {said}")
-        elif settings.training.window != window:
+        elif window is not None and settings.training.window != window:
             settings = settings.model_copy(update={"training": settings.training.model_copy(update={"window": window})})
             tell(f"the device's memory ran out; going on with windows of {window} frames")
         else:
+            short = "" if window is None else f" and {window} frames at a time"
             raise ModelError(
-                f"{settings.model}: the device's memory does not suffice, with all blocks in main memory and {window} frames at a time; "
+                f"{settings.model}: the device's memory does not suffice, with all blocks in main memory{short}; "
                 "choose a smaller model (`lora-edit models`) or free the device of other programs"
             )

@@ -65,7 +65,7 @@ CONTRACT: dict[str, set[str]] = {
     "train": {"RUN"},
     "generate": {"RUN", "--model", "--output", "--seed", "--first-frame", "--lora", "--overwrite", "--json"},
     "preview": REGION | {"--output", "--overwrite"},
-    "evaluate": {"RESULT", "--source", "--truth", "--mask", "--first-frame", "--metrics", "--json"},
+    "evaluate": {"RESULT", "--source", "--truth", "--mask", "--first-frame", "--metrics", "--vace", "--prompt", "--json"},
     "study": {"NAME", "--list", "--scenes", "--seeds", "--model", "--set", "--workers", "--vace", "--cases", "--tally", "--output"},
     "models": {"[NAME]", "--download", "--json"},
     "import": {"FILE", "--json"},

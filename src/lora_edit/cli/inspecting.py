@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,9 +14,17 @@ from rich.table import Table
 from lora_edit.cli.failures import Session
 from lora_edit.cli.known_models import download_model, find_models
 from lora_edit.cli.options import Json, Overwrite, takes
-from lora_edit.cli.output import emit_json, emit_rows
+from lora_edit.cli.output import emit_columns, emit_json, emit_rows
 from lora_edit.cli.progress import reporting
 from lora_edit.errors import RunError, SettingsError
+from lora_edit.reporting import Reporter
+
+if TYPE_CHECKING:
+    import torch
+
+    from lora_edit.comparison import Rival
+    from lora_edit.inputs import Clip
+    from lora_edit.types import EditMask, Video
 
 METRICS = ("region_psnr", "region_ssim", "background_psnr", "background_ssim", "flicker", "leak")
 LEARNED = ("clip_score", "input_similarity", "deqa", "lpips")
@@ -36,6 +44,10 @@ class EvaluateOptions:
     metrics: Annotated[
         str | None, typer.Option("--metrics", metavar="LIST", help=f"Some of {METRIC_LIST}; the last four need a download.")
     ] = None
+    vace: Annotated[
+        str | None, typer.Option("--vace", metavar="FOLDER|HUB-ID", help="Have a VACE edit the same and measure that beside the result.")
+    ] = None
+    prompt: Annotated[str | None, typer.Option("--prompt", metavar="TEXT", help="What --vace is asked for; else a caption.")] = None
     json: Json = False
 
 
@@ -43,31 +55,73 @@ class EvaluateOptions:
 def evaluate(session: Session, options: EvaluateOptions) -> None:
     """Measure a result: its region against the truth (or the source), its background against the source, and flicker."""
     wanted = parse_metrics(options.metrics)
+    if options.vace and not (options.mask and options.first_frame):
+        raise SettingsError("--vace edits the source where the mask is white; give --mask M and --first-frame IMAGE too")
+    if options.prompt is not None and not options.vace:
+        raise SettingsError("--prompt belongs to --vace; leave it out")
     with reporting() as reporter:
-        record, notes = _measure(options, wanted)
-        for text in notes:
-            reporter.note(text)
-    kept = {key: value for key, value in record.items() if key not in METRICS or key in wanted}
-    if "background_psnr" not in wanted:
-        kept.pop("background_exact", None)
-    (emit_json if options.json else emit_rows)(kept)
+        record, rival = _measure(options, wanted, reporter)
+    if options.json:
+        emit_json(record | ({"vace": rival} if rival else {}))
+    elif rival:
+        emit_columns({"result": {**record, "output": options.result}, "VACE": rival})
+    else:
+        emit_rows(record)
 
 
-def _measure(options: EvaluateOptions, wanted: tuple[str, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _measure(options: EvaluateOptions, wanted: tuple[str, ...], reporter: Reporter) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The figures of the result, and those of VACE's clip where one was asked for, which come with its place."""
     from lora_edit.evaluation import learned, summary
     from lora_edit.masks.files import read_mask
     from lora_edit.video.read import read_image, read_video
 
     learned.require_first_frame(wanted, options.first_frame is not None)
+    rival = _rival(options)
     result, source = read_video(options.result), read_video(options.source)
     truth = read_video(options.truth) if options.truth else None
     mask = read_mask(options.mask, result.num_frames, result.size) if options.mask else None
     first = read_image(options.first_frame) if options.first_frame else None
+    asked = _asked(rival, source, mask, first)
     # Before the long work, so that a missing network is told at once.
     networks = learned.load_networks(wanted)
-    record = summary.evaluate(result, source, truth, mask, first).to_json()
-    record |= learned.measure_learned(networks, wanted, result, source, truth, mask, first)
-    return record, mask.notes if mask else ()
+
+    def figures(clip: Video) -> dict[str, Any]:
+        record = summary.evaluate(clip, source, truth, mask, first).to_json()
+        record |= learned.measure_learned(networks, wanted, clip, source, truth, mask, first)
+        return _wanted_only(record, wanted)
+
+    record = figures(result)
+    for text in mask.notes if mask else ():
+        reporter.note(text)
+    if rival is None or asked is None:
+        return record, {}
+    from lora_edit.comparison import make_rival
+
+    made = make_rival(rival, asked, options.prompt or "", reporter)
+    return record, {**figures(made), "model": rival.facts.name, "output": rival.output}
+
+
+def _rival(options: EvaluateOptions) -> Rival | None:
+    if not options.vace:
+        return None
+    from lora_edit.comparison import find_rival
+
+    return find_rival(options.vace, options.result)
+
+
+def _asked(rival: Rival | None, source: Video, mask: EditMask | None, first_frame: torch.Tensor | None) -> Clip | None:
+    if rival is None or mask is None or first_frame is None:
+        return None
+    from lora_edit.comparison import edit_of
+
+    return edit_of(source, mask, first_frame)
+
+
+def _wanted_only(record: dict[str, Any], wanted: tuple[str, ...]) -> dict[str, Any]:
+    kept = {key: value for key, value in record.items() if key not in METRICS or key in wanted}
+    if "background_psnr" not in wanted:
+        kept.pop("background_exact", None)
+    return kept
 
 
 def parse_metrics(text: str | None) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from lora_edit.models.catalog.download import fetch, plan, state, terms
 from lora_edit.models.catalog.facts import Geometry, ModelFacts
 from lora_edit.models.catalog.hub import downloaded_bytes, is_repository
 from lora_edit.models.catalog.locate import all_models, locate, weights_at
+from lora_edit.models.catalog.vace import called_vace
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def find_models(name: str | None) -> list[ModelCard]:
     """Every model, or the named one (any of the names that `--model` takes). Raises `ModelError` for an unknown name."""
     if name is None:
         return [_card(facts, facts.repo) for facts in all_models()]
-    return [_card(*locate(name))]
+    return [_card(*_located(name))]
 
 
 def require_model(name: str, trained: bool = True) -> None:
@@ -68,11 +69,16 @@ def require_model(name: str, trained: bool = True) -> None:
 
 def download_model(name: str) -> ModelCard:
     """Download what a model lacks, told beforehand on stderr. Raises `ModelError`."""
-    facts, source = locate(name)
+    facts, source = _located(name)
     if state(facts, source) not in ("included", "downloaded"):
         typer.echo(terms(facts, source), err=True)
         fetch(facts, source)
     return _card(facts, source)
+
+
+def _located(name: str) -> tuple[ModelFacts, str]:
+    """Also what is no model to edit with, but to be compared with."""
+    return called_vace(name) or locate(name)
 
 
 def interactive() -> bool:

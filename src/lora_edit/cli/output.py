@@ -22,6 +22,15 @@ def emit_rows(record: Mapping[str, Any]) -> None:
         typer.echo(f"{name:<{width}}  {printable(readable(value))}")
 
 
+def emit_columns(records: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print records side by side as aligned lines, their names above: every key of any of them, a dash where one lacks it."""
+    keys = list(dict.fromkeys(key for record in records.values() for key in record))
+    table = [["", *records], *([key, *(printable(readable(record.get(key))) for record in records.values())] for key in keys)]
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    for line in table:
+        typer.echo("  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
+
+
 def readable(value: Any) -> str:
     """A value in a line of text."""
     if value is None:

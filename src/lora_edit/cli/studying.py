@@ -16,7 +16,7 @@ from lora_edit.cli.options import RESULT, takes
 from lora_edit.cli.progress import reporting
 from lora_edit.config import parse_assignment
 from lora_edit.errors import SettingsError
-from lora_edit.models.catalog.vace import locate_vace
+from lora_edit.models.catalog.vace import check_vace
 
 # By name, because no room imports the studies: they are experiments on the package, not a part that others build on.
 REGISTRY = "lora_edit.studies.registry"
@@ -71,7 +71,7 @@ def study(session: Session, options: StudyOptions) -> None:
     if options.vace:
         if options.name != "methods":
             raise SettingsError("--vace belongs to `study methods`; leave it out")
-        locate_vace(options.vace)
+        check_vace(options.vace)
     assignments = options.assignments or []
     for text in assignments:
         parse_assignment(text)

@@ -16,7 +16,7 @@ from lora_edit.conditioning.method import motion
 from lora_edit.config import EditSettings, resolve
 from lora_edit.inputs import Clip
 from lora_edit.masks.shapes import shape_mask
-from lora_edit.models.catalog.vace import vace_preset
+from lora_edit.models.catalog.vace import published
 from lora_edit.models.experts import StagedWan
 from lora_edit.models.family import Family
 from lora_edit.models.storage import Storage, store_blocks
@@ -124,8 +124,7 @@ class Trial(ABC):
         """
         if self.vace is None:
             return ()
-        published = tuple(f"generation.{name}={value}" for name, value in vace_preset()["generation"].items())
-        other = replace(self, family=self.vace, base=(*published, *self.base), vace=None)
+        other = replace(self, family=self.vace, base=(*published(), *self.base), vace=None)
         _make_room(self.family)
         made = other._generated("VACE", other.settings().model_copy(update={"trigger": ""}))
         _make_room(self.vace)

@@ -116,6 +116,14 @@ def geometry_of(model: str) -> Geometry | None:
         return None
 
 
+def short_window_of(model: str) -> int | None:
+    """How many frames training may see at a time when memory is short; None for a model that is not found, which nothing trains."""
+    try:
+        return locate(model)[0].short_window
+    except ModelError:
+        return None
+
+
 def takes_first_frame_only(model: str) -> int | None:
     """The longest clip of a model that cannot be told which part of a frame is given; None for all others and for one not found."""
     try:

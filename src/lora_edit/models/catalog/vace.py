@@ -5,15 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from lora_edit.errors import ModelError
+from lora_edit.models.catalog.checks import survey
 from lora_edit.models.catalog.facts import Geometry, ModelFacts, Preset, differences
 from lora_edit.models.catalog.headers import read_config
-from lora_edit.models.catalog.hub import hub_folder
+from lora_edit.models.catalog.hub import downloaded_bytes, hub_folder, is_repository, snapshots
 from lora_edit.models.catalog.known import AREA_480, UMT5_LENGTH
 
 
 def vace_preset() -> Preset:
     """Fifty steps, shift 16 (Wan2.1 `generate.py`), guidance 5 (Wan2.1 `wan/vace.py`)."""
     return {"generation": {"steps": 50, "shift": 16.0, "guidance_scale": 5.0}}
+
+
+def published() -> tuple[str, ...]:
+    """The same as `--set` takes it."""
+    return tuple(f"generation.{name}={value}" for name, value in vace_preset()["generation"].items())
 
 
 VACE_1_3B = ModelFacts(
@@ -53,9 +59,8 @@ VACES = (VACE_1_3B, VACE_14B)
 
 def locate_vace(called: str) -> tuple[ModelFacts, str]:
     """Facts and the place of the weights, of a name, a folder in diffusers' layout, or a Hub repository. Raises `ModelError`."""
-    for facts in VACES:
-        if called.lower() in (facts.name, facts.repo.lower()):
-            return facts, facts.repo
+    if "@" not in called and (known := called_vace(called)):
+        return known
     folder = Path(called) if Path(called).is_dir() else hub_folder(called)
     if folder is None:
         raise ModelError(
@@ -67,3 +72,21 @@ def locate_vace(called: str) -> tuple[ModelFacts, str]:
         if found.get("_class_name") == "WanVACETransformer3DModel" and not differences(found, facts.transformer_config()):
             return facts, str(folder.absolute()) if folder == Path(called) else called
     raise ModelError(f"--vace {called}: its transformer is not that of {' or '.join(facts.name for facts in VACES)}; give one of these")
+
+
+def called_vace(name: str) -> tuple[ModelFacts, str] | None:
+    """Facts and place of `NAME`, `ORG/NAME` or `NAME@PLACE` where that names a VACE; None otherwise."""
+    known, _, place = name.partition("@")
+    return next(((facts, place or facts.repo) for facts in VACES if known.lower() in (facts.name, facts.repo.lower())), None)
+
+
+def check_vace(called: str) -> tuple[ModelFacts, str]:
+    """`locate_vace`, and see that its parts are here, whole and fitting, by configurations and headers alone. Raises `ModelError`."""
+    facts, source = locate_vace(called)
+    if is_repository(source) and not (snapshots(source) or downloaded_bytes(source)):
+        raise ModelError(
+            f"--vace {called}: {source} is not downloaded (about {facts.download_gb:g} GB, {facts.license}); get it with `lora-edit models "
+            f"--download {facts.name}`, or give a folder in diffusers' layout"
+        )
+    survey(facts, source)
+    return facts, source

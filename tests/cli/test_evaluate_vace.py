@@ -1,0 +1,193 @@
+"""`evaluate --vace`: a VACE, tiny and random, edits the same, and its figures stand beside the result's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result as Outcome
+from typer.testing import CliRunner
+
+from lora_edit import comparison
+from lora_edit.cli.main import app
+from lora_edit.masks.files import save_mask
+from lora_edit.models.catalog import vace as catalog
+from lora_edit.models.vace import VaceFamily
+from lora_edit.studies.cases import draw_scenes
+from lora_edit.studies.scenes import TrueEdit, true_edit
+from lora_edit.types import Size, Video
+from lora_edit.video.lossless import load_frames, save_frames
+from lora_edit.video.read import read_video
+from lora_edit.video.sheet import save_image
+from lora_edit.video.write import write_video
+from tiny_florence import plain_frame
+from tiny_vace import save_tiny_vace
+
+COUNT = 5
+
+
+@dataclass
+class Place:
+    """A clip, its edited first frame, region and result, and a VACE."""
+
+    folder: Path
+    edit: TrueEdit
+    prompts: list[str]
+
+    def run(self, *more: str, result: str = "result", vace: str = "vace", json_wanted: bool = False) -> Outcome:
+        given = ["--source", "source.mkv", "--mask", "mask", "--first-frame", "first.png", "--vace", vace, *more]
+        return CliRunner().invoke(app, ["evaluate", result, *given, *(["--json"] if json_wanted else [])])
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    facts = save_tiny_vace(tmp_path / "vace")
+    monkeypatch.setattr(catalog, "VACES", (facts,))
+    monkeypatch.setattr(catalog, "vace_preset", lambda: {"generation": {"steps": 2, "shift": 16.0, "guidance_scale": 1.0}})
+    edit = true_edit(draw_scenes(1, 0, ["recolour"])[0], Size(32, 48), COUNT)
+    write_video(tmp_path / "source.mkv", Video(edit.source, Fraction(8), tuple(i / 8 for i in range(COUNT))), "ffv1")
+    save_image(tmp_path / "first.png", edit.truth[0])
+    save_mask(tmp_path / "mask", edit.mask)
+    save_frames(tmp_path / "result", edit.truth)
+    prompts: list[str] = []
+    encode = VaceFamily.encode_prompt
+
+    def asked(family: VaceFamily, prompt: str) -> torch.Tensor:
+        prompts.append(prompt)
+        return encode(family, prompt)
+
+    monkeypatch.setattr(VaceFamily, "encode_prompt", asked)
+    monkeypatch.chdir(tmp_path)
+    return Place(tmp_path, edit, prompts)
+
+
+def refused(outcome: Outcome) -> str:
+    assert outcome.exit_code == 2 and outcome.stdout == "" and outcome.stderr.count("\n") == 1, outcome.stderr
+    return outcome.stderr
+
+
+def test_its_figures_stand_beside_the_results(place: Place) -> None:
+    """Of a clip of its own, which lies beside the result; outside the region the source's pixels, inside another picture's."""
+    outcome = place.run("--prompt", "a red coat")
+    assert outcome.exit_code == 0, outcome.stderr
+    rows = {line.split()[0]: line.split()[1:] for line in outcome.stdout.splitlines()}
+    output = place.folder / "result-vace"
+    assert rows["result"] == ["VACE"] and rows["output"] == ["result", str(output)] and rows["model"] == ["-", "wan2.1-vace-1.3b"]
+    made = load_frames(output)
+    hidden = place.edit.mask.frames
+    assert made.shape == place.edit.source.shape
+    assert torch.equal(made[~hidden], place.edit.source[~hidden]) and rows["background_exact"][1] == "True"
+    assert (made[1:].float() - place.edit.source[1:].float()).abs()[hidden[1:]].mean() > 10
+    assert rows["region_psnr"][0] != rows["region_psnr"][1]
+    assert place.prompts == ["a red coat"], "as it was told, without p*, which nothing taught it"
+
+
+def test_the_json_has_an_object_for_it(place: Place) -> None:
+    """With the same keys as the result's, of which none moves; only what was asked for is measured."""
+    outcome = place.run("--metrics", "region_psnr,leak", "--prompt", "x", json_wanted=True)
+    record = json.loads(outcome.stdout)
+    rival = record.pop("vace")
+    assert list(record) == ["num_frames", "size", "fps", "region_psnr", "leak"] and list(rival) == [*record, "model", "output"]
+    assert rival["region_psnr"] != record["region_psnr"]
+    again = CliRunner().invoke(app, ["evaluate", rival["output"], "--source", "source.mkv", "--mask", "mask", "--first-frame", "first.png",
+                                     "--metrics", "region_psnr,leak", "--json"])  # fmt: skip
+    assert json.loads(again.stdout) == {key: rival[key] for key in record}, "measured as it lies there"
+
+
+def test_a_video_gets_a_video_beside_it(place: Place) -> None:
+    write_video(Path("out.mp4"), Video(place.edit.truth, Fraction(8), tuple(i / 8 for i in range(COUNT))))
+    outcome = place.run("--prompt", "x", "--metrics", "flicker", result="out.mp4")
+    assert outcome.exit_code == 0, outcome.stderr
+    assert read_video(Path("out-vace.mp4")).num_frames == COUNT
+
+
+def test_without_a_prompt_the_captioner_writes_it(place: Place, captioner: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the edited first frame; where there is none, a note says what helps."""
+    save_image(Path("first.png"), plain_frame("red", 32, 48))
+    outcome = place.run("--metrics", "flicker")
+    assert outcome.exit_code == 0 and place.prompts == [""], outcome.stderr
+    assert "asked without a prompt" in outcome.stderr and "--prompt TEXT" in outcome.stderr
+    shutil.rmtree("result-vace")
+    settings = comparison._settings
+
+    def told(*given: Any) -> Any:
+        found = settings(*given)
+        return found.model_copy(update={"caption": found.caption.model_copy(update={"model": str(captioner)})})
+
+    monkeypatch.setattr(comparison, "_settings", told)
+    outcome = place.run("--metrics", "flicker")
+    assert place.prompts[1:] == ["a red coat"] and "is asked for: a red coat" in outcome.stderr, outcome.stderr
+
+
+def test_what_is_there_is_never_replaced(place: Place) -> None:
+    save_frames(Path("result-vace"), place.edit.source)
+    line = refused(place.run())
+    assert "result-vace: exists already" in line and "lora-edit evaluate" in line
+    assert torch.equal(load_frames(Path("result-vace")), place.edit.source)
+
+
+def test_faults_end_before_a_weight_is_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line each; nothing is written."""
+    monkeypatch.setattr(comparison, "load_vace", lambda *_: pytest.fail("VACE was read"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(place.folder / "hub"))
+    plain = ["evaluate", "result", "--source", "source.mkv"]
+    assert "--mask M" in refused(CliRunner().invoke(app, [*plain, "--vace", "vace", "--first-frame", "first.png"]))
+    assert "--prompt belongs to --vace" in refused(CliRunner().invoke(app, [*plain, "--prompt", "a coat"]))
+    assert "--vace none: no such folder" in refused(place.run(vace="none"))
+    line = refused(place.run(vace="wan2.1-vace-1.3b"))
+    assert "is not downloaded (about 20 GB, Apache-2.0)" in line and "lora-edit models --download wan2.1-vace-1.3b" in line
+    save_image(Path("first.png"), place.edit.truth[0][:, :20])
+    assert "the edited first frame is 20x32 but the source is 48x32" in refused(place.run())
+    save_image(Path("first.png"), place.edit.truth[0])
+    save_frames(Path("short"), place.edit.truth[:2])
+    assert "frames" in refused(place.run(result="short"))
+    weights = Path("vace/transformer/diffusion_pytorch_model.safetensors")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    assert "a copy or download that broke off" in refused(place.run())
+    weights.write_bytes(whole)
+    shutil.rmtree("vace/vae")
+    assert "lacks vae" in refused(place.run())
+    config = Path("vace/transformer/config.json")
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_layers": 7}))
+    assert "its transformer is not that of" in refused(place.run())
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"_class_name": "WanTransformer3DModel"}))
+    assert "its transformer is not that of" in refused(place.run())
+    assert sorted(path.name for path in Path().glob("*vace*")) == ["vace"]
+
+
+def test_a_device_that_is_too_small_gets_less_and_then_one_line(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks in main memory give the same figures; where even that does not help, nothing is left behind."""
+    whole = place.run("--prompt", "x", json_wanted=True)
+    shutil.rmtree("result-vace")
+    draw, failures = comparison.draw_clip, [torch.OutOfMemoryError()]
+
+    def short(*given: Any) -> torch.Tensor:
+        if failures:
+            raise failures.pop()
+        return draw(*given)
+
+    monkeypatch.setattr(comparison, "draw_clip", short)
+    less = place.run("--prompt", "x", json_wanted=True)
+    assert less.stdout == whole.stdout and "the device's memory ran out; going on with less there" in less.stderr
+    shutil.rmtree("result-vace")
+    failures.extend(torch.OutOfMemoryError() for _ in range(20))
+    never = place.run("--prompt", "x")
+    assert never.exit_code == 2 and "wan2.1-vace-1.3b: the device's memory does not suffice" in never.stderr
+    assert not Path("result-vace").exists()
+
+
+def test_the_remedy_for_one_that_is_not_here_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`models` knows a VACE by its name, though it is in no list of models to edit with."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    card = json.loads(CliRunner().invoke(app, ["models", "wan2.1-vace-14b", "--json"]).stdout)["models"]
+    assert [(each["name"], each["state"]) for each in card] == [("wan2.1-vace-14b", "missing")]
+    assert "wan2.1-vace" not in CliRunner().invoke(app, ["models"]).stdout
+    outcome = CliRunner().invoke(app, ["edit", "a.mp4", "--first-frame", "f.png", "--model", "wan2.1-vace-14b", "--output", "o.mp4"])
+    assert outcome.exit_code == 2 and "is unknown" in outcome.stderr
