@@ -7,7 +7,7 @@ the edited first frame. A prompt that a person gives takes the place of all of t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,10 +51,10 @@ def prompt_rows(settings: EditSettings, clip: Clip) -> list[tuple[str, str]]:
     return [(f"prompt, {'training' if name == SOURCE else name.replace('_', ' ')}", text) for name, text in prompts.items()]
 
 
-def check_captioner(settings: EditSettings) -> None:
+def check_captioner(settings: EditSettings, rival: bool = False) -> None:
     """Raise `ModelError` for a captioner of the person's choice that is not here; the usual one may be missing."""
     chosen = settings.caption.model
-    if _wanted(settings) and chosen != CAPTIONER and not has_captioner(chosen):
+    if wants_captions(settings, rival) and chosen != CAPTIONER and not has_captioner(chosen):
         raise ModelError(f"caption.model {chosen}: no Florence-2 of that name on this machine; download it or give its folder")
 
 
@@ -64,9 +64,10 @@ def with_captions(clip: Clip, run: Run, settings: EditSettings, reporter: Report
     Where the captioner is not here, that is kept too, and the prompt stays p* alone for all of the run: the LoRA is asked as it was
     trained. Raises `ModelError` for a captioner of the person's choice that cannot be read.
     """
-    if not _wanted(settings):
+    if not wants_captions(settings):
         return clip
-    captions, fresh = describe_clip(clip, run.folder, settings, reporter)
+    fresh = describe(pictures_of(clip).values(), run.folder / FILE, settings, reporter)
+    captions = kept_captions(clip, run.folder / FILE)
     run.update_manifest(captions=captions, captioner=settings.caption.model)
     if fresh:
         run.log(f"prompts: {prompt_for(SOURCE, settings, captions)} | edited: {prompt_for(FIRST_FRAME, settings, captions)}")
@@ -80,17 +81,34 @@ def with_captions(clip: Clip, run: Run, settings: EditSettings, reporter: Report
     return replace(clip, captions=captions, notes=(*clip.notes, note))
 
 
-def describe_clip(clip: Clip, folder: Path, settings: EditSettings, reporter: Reporter) -> tuple[dict[str, str], bool]:
-    """Captions of a clip's pictures by their names, and whether any is new: those that `folder` keeps, and new ones, which it keeps from
-    now on. Raises `ModelError` for a captioner of the person's choice that cannot be read."""
-    pictures = _pictures(clip)
-    keys = {name: content_hash(picture) for name, picture in pictures.items()}
-    kept = _read(folder)
-    fresh = {keys[name]: picture for name, picture in pictures.items() if keys[name] not in kept}
+def describe(pictures: Iterable[torch.Tensor], file: Path, settings: EditSettings, reporter: Reporter) -> bool:
+    """Have uint8 pictures `[H, W, 3]` described that `file` does not know yet, which keeps them from now on; says whether there were any.
+
+    Where some have no caption because there was no captioner, the others get none either. Raises `ModelError` for a captioner of the
+    person's choice that cannot be read.
+    """
+    kept = _read(file)
+    fresh = {key: picture for picture in pictures if (key := content_hash(picture)) not in kept}
     if fresh:
-        kept |= _describe(fresh, kept.get(keys[SOURCE]) == "", settings, reporter)
-        write_atomically(folder / FILE, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
-    return {name: kept[key] for name, key in keys.items()}, bool(fresh)
+        kept |= _describe(fresh, "" in kept.values(), settings, reporter)
+        write_atomically(file, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+    return bool(fresh)
+
+
+def kept_captions(clip: Clip, file: Path) -> dict[str, str]:
+    """Captions of a clip's pictures by their names, as `file` has them."""
+    kept = _read(file)
+    return {name: kept[content_hash(picture)] for name, picture in pictures_of(clip).items()}
+
+
+def lacks_captions(file: Path) -> bool:
+    """Has it pictures that nobody described, for want of a captioner?"""
+    return "" in _read(file).values()
+
+
+def pictures_of(clip: Clip) -> dict[str, torch.Tensor]:
+    """The pictures that prompts describe, by name."""
+    return {SOURCE: clip.video.frames[0], FIRST_FRAME: clip.first_frame, **{reference(n): p for n, p in clip.references.items()}}
 
 
 def caption_of(picture: torch.Tensor, settings: EditSettings, reporter: Reporter) -> str:
@@ -98,17 +116,13 @@ def caption_of(picture: torch.Tensor, settings: EditSettings, reporter: Reporter
     return _describe({FIRST_FRAME: picture}, False, settings, reporter)[FIRST_FRAME]
 
 
-def _wanted(settings: EditSettings) -> bool:
-    return settings.caption.enabled and not settings.prompt and reads_prompts(settings.model)
+def wants_captions(settings: EditSettings, rival: bool = False) -> bool:
+    """Are captions asked for: does the model read prompts, or a `rival` beside it, and is none given?"""
+    return settings.caption.enabled and not settings.prompt and (rival or reads_prompts(settings.model))
 
 
-def _pictures(clip: Clip) -> dict[str, torch.Tensor]:
-    return {SOURCE: clip.video.frames[0], FIRST_FRAME: clip.first_frame, **{reference(n): p for n, p in clip.references.items()}}
-
-
-def _read(folder: Path) -> dict[str, str]:
-    path = folder / FILE
-    found: dict[str, str] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+def _read(file: Path) -> dict[str, str]:
+    found: dict[str, str] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     return found
 
 

@@ -32,7 +32,7 @@ from lora_edit.inputs import Clip
 from lora_edit.reporting import Reporter
 from lora_edit.run import content_hash, write_atomically
 from lora_edit.studies.case_table import LIKENESS, Facts, page_of
-from lora_edit.studies.case_trial import CaseTrial, check_cases, open_case
+from lora_edit.studies.case_trial import CaseTrial, caption_cases, check_cases, open_case
 from lora_edit.studies.jobs import Record, loaded, loaded_vace, run_jobs
 from lora_edit.studies.study import Study, find_study, gather, given_options
 from lora_edit.studies.table import write_csv
@@ -84,6 +84,7 @@ def run_on_cases(
     if len(study.frames) > 1:
         raise SettingsError(f"study {name} draws clips of several lengths, which no case has; leave out --cases, or choose another study")
     cases = check_cases(manifest, study.later, model, (*study.base, *base), reporter)
+    caption_cases(cases, output, model, (*study.base, *base), bool(vace), reporter)
     (output / "cases").mkdir(parents=True, exist_ok=True)
     threads = max(1, (os.cpu_count() or 1) // workers)
     jobs = [CaseJob(name, target, case, seed, model, output, tuple(base), threads, vace) for case in cases for seed in range(seeds)]
@@ -108,10 +109,10 @@ def do_case(job: CaseJob) -> Record:
     began, study, networks = time.monotonic(), find_study(job.target), likeness_networks()
     torch.set_num_threads(job.threads)
     family, vace = loaded(job.model), loaded_vace(job.vace)
-    trial = replace(open_case(family, job.case, job.seed, (*study.base, *job.base)), vace=vace)
+    trial = open_case(family, job.case, job.seed, (*study.base, *job.base), job.folder, vace)
     clip = trial.clip(trial.settings())
     models = [each.fingerprint() for each in (family, vace) if each is not None]
-    key = content_hash(trial.drawn.hash(), *models, repr(trial.settings().model_dump(exclude={"input"})))
+    key = content_hash(trial.drawn.hash(), *trial.drawn.captions.values(), *models, repr(trial.settings().model_dump(exclude={"input"})))
     if job.file.is_file():
         record: Record = json.loads(job.file.read_text("utf-8"))
         if record["key"] == key and (networks is None or record["likeness"]):
@@ -125,6 +126,7 @@ def do_case(job: CaseJob) -> Record:
     save_image(job.file.with_suffix(".png"), contact_sheet(list(strips.values()), list(strips), SHOWN, 96))
     facts = Facts(clip.video.num_frames, str(clip.video.size), float(clip.edit_mask.frames.float().mean()), trial.later)
     record = {"key": key, "kind": job.case.id, "likeness": networks is not None, "facts": vars(facts), "rows": rows}
+    record["captions"] = dict(trial.drawn.captions)
     record["seconds"] = time.monotonic() - began
     write_atomically(job.file, json.dumps(record, indent=1))
     return record

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lora_edit.captions import check_captioner, describe, kept_captions, lacks_captions, pictures_of, wants_captions
 from lora_edit.config import EditSettings, KeyBox, resolve
+from lora_edit.devices import forget_freed, pick_device
 from lora_edit.errors import InputError, SettingsError
 from lora_edit.evaluation.manifest import Case, placed_cases
 from lora_edit.inputs import Clip, read_inputs
@@ -70,6 +72,35 @@ def check_cases(manifest: Path, later: int, model: str, assignments: Sequence[st
     return list(enough.values())
 
 
+def caption_cases(cases: Sequence[Case], folder: Path, model: str, assignments: Sequence[str], rival: bool, reporter: Reporter) -> None:
+    """Have the pictures of cases without a prompt described, as an edit would, where the model or the `rival` beside it reads prompts.
+
+    Each is described once, by one captioner that is gone before any model is loaded; `folder` keeps what was said. Raises `ModelError` for
+    a captioner of the person's choice that is not here.
+    """
+    wanted = [(case, how) for case in cases if wants_captions(how := case_settings(case, model, 0, assignments), rival)]
+    if not wanted:
+        return
+    settings = wanted[0][1]
+    check_captioner(settings, rival)
+    # Copies, because the source's first frame is a part of the whole clip.
+    pictures = [picture.clone() for case, how in wanted for picture in pictures_of(read_case(case, how)).values()]
+    folder.mkdir(parents=True, exist_ok=True)
+    file = _captions_file(folder, settings)
+    describe(pictures, file, settings, reporter)
+    forget_freed(pick_device())
+    if lacks_captions(file):
+        reporter.note(
+            "cases without a prompt are asked with p* alone, as this study began without a captioner; "
+            f"`hf download {settings.caption.model}` (up to 3.3 GB), then delete {file} to try them anew with captions"
+        )
+
+
+def _captions_file(folder: Path, settings: EditSettings) -> Path:
+    """One for each captioner."""
+    return folder / f"captions-{Path(settings.caption.model).name}.json"
+
+
 @dataclass(frozen=True)
 class CaseTrial(Trial):
     """A case without truth. `drawn` is its clip with the mask as drawn and all its edited later frames."""
@@ -95,7 +126,12 @@ class CaseTrial(Trial):
         return len(self.drawn.references)
 
 
-def open_case(family: Family, case: Case, seed: int, base: tuple[str, ...]) -> CaseTrial:
-    """Read the case for trying it. Raises `InputError` kin."""
-    drawn = read_case(case, case_settings(case, family.name, seed, (*base, "masks.shape=as-is")))
-    return CaseTrial(family, seed, case, drawn, base=base)
+def open_case(
+    family: Family, case: Case, seed: int, base: tuple[str, ...], folder: Path | None = None, vace: Family | None = None
+) -> CaseTrial:
+    """Read the case for trying it, with the captions that `folder` keeps of it, where any are asked for. Raises `InputError` kin."""
+    settings = case_settings(case, family.name, seed, (*base, "masks.shape=as-is"))
+    drawn = read_case(case, settings)
+    if folder is not None and wants_captions(settings, vace is not None):
+        drawn = replace(drawn, captions=kept_captions(drawn, _captions_file(folder, settings)))
+    return CaseTrial(family, seed, case, drawn, base=base, vace=vace)
