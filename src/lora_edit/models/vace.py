@@ -82,7 +82,7 @@ def load_vace(facts: ModelFacts, source: str, device: torch.device, dtype: torch
 def build_vace(components: Components, facts: ModelFacts, device: torch.device, dtype: torch.dtype) -> VaceFamily:
     """Components to a family, number formats and turns on the device as for the other Wans. Raises `ModelError`."""
     bench = Workbench(device)
-    autoencoder = WanAutoencoder(components.vae.to(device, torch.float32).eval().requires_grad_(False))
+    autoencoder = WanAutoencoder(components.vae.float().to(device).eval().requires_grad_(False))
     config = components.transformers[0].config
     channels = 2 * autoencoder.z_dim + facts.geometry.cell**2
     if config.vace_in_channels != channels:
