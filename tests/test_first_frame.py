@@ -9,8 +9,10 @@ from dataclasses import replace
 from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from click.testing import Result as Outcome
@@ -24,6 +26,7 @@ from lora_edit.cli.main import app
 from lora_edit.errors import ModelError
 from lora_edit.first_frame import bring_back
 from lora_edit.models import editors
+from lora_edit.models.beside import beside
 from lora_edit.models.editors import EDITORS, Editor, find_editor
 from lora_edit.models.picture_editor import arguments, canvas, kontext_canvas
 from lora_edit.types import Video
@@ -51,7 +54,15 @@ def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     coarse = torch.randint(0, 256, (3, 5, 7, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     frames = coarse.repeat_interleave(10, 1).repeat_interleave(10, 2)
     write_video(tmp_path / "clip.mkv", Video(frames, Fraction(8), (0.0, 0.125, 0.25)), "ffv1")
-    quick = [replace(each, call={**each.call, "num_inference_steps": 2}, area=each.area and (64 * 64, 96 * 96)) for each in EDITORS]
+    quick = [
+        replace(
+            each,
+            call={**each.call, "num_inference_steps": 2},
+            area=each.area and (64 * 64, 96 * 96),
+            beside=each.beside and {**each.beside, "num_inference_steps": 2},
+        )
+        for each in EDITORS
+    ]
     monkeypatch.setattr(editors, "EDITORS", tuple(quick))
     monkeypatch.setattr(
         import_module("diffusers.pipelines.flux.pipeline_flux_kontext"), "PREFERRED_KONTEXT_RESOLUTIONS", [(64, 96), (96, 64)]
@@ -147,6 +158,11 @@ def test_faults_end_before_the_editor_is_read(folders: dict[str, Path], clip: Pa
     assert "none.safetensors: no such file" in refused(run("flux-kontext", folders["flux-kontext"], "--lora", "none.safetensors"))
     assert "holds FluxFillPipeline, not FluxKontextPipeline" in refused(run("flux-kontext", fill))
     assert "the frame is written without loss" in refused(run("flux-kontext", folders["flux-kontext"], output="first.webp"))
+    for name in ("flux-kontext", "qwen-image-edit"):
+        given = ("--box", "20,12,30,20", "--reference", "coat.png")
+        assert "takes no reference picture; leave out --reference, or choose --model flux-fill" in refused(run(name, folders[name], *given))
+    assert "coat.png" in refused(run("flux-fill", fill, "--box", "20,12,30,20", "--reference", "coat.png"))
+    assert "flux-fill paints where a mask is white" in refused(run("flux-fill", fill, "--reference", "coat.png"))
     Path("there.png").write_bytes(b"mine")
     assert "--overwrite" in refused(run("flux-kontext", folders["flux-kontext"], output="there.png"))
     save_image(Path("mask.png"), torch.full((HEIGHT, WIDTH, 3), 255, dtype=torch.uint8))
@@ -206,6 +222,54 @@ def test_a_lora_acts_on_the_editor_by_its_strength(folders: dict[str, Path], cli
     save_file({f"{name}.lora_A.weight": torch.ones(2, 8), f"{name}.lora_B.weight": torch.ones(8, 2)}, clip.parent / "wan.safetensors")
     other = run("flux-fill", fill, *box, "--lora", "wan.safetensors")
     assert other.exit_code == 2 and "wan.safetensors: " in other.stderr and "leave out --lora" in other.stderr
+
+
+def test_a_reference_is_shown_beside_the_frame(folders: dict[str, Path], clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To its left, unpainted; the frame keeps its place, and what the reference shows decides what is painted."""
+    fill, box = folders["flux-fill"], ("--box", "20,12,30,20")
+    given: list[dict[str, Any]] = []
+    call = diffusers.FluxFillPipeline.__call__
+
+    def spy(self: Any, **named: Any) -> Any:
+        given.append(named)
+        return call(self, **named)
+
+    monkeypatch.setattr(diffusers.FluxFillPipeline, "__call__", spy)
+    for name, colour in (("red", 0), ("blue", 2)):
+        picture = torch.zeros(100, 80, 3, dtype=torch.uint8)
+        picture[..., colour] = 255
+        save_image(Path(f"{name}.png"), picture)
+        outcome = run("flux-fill", fill, *box, "--reference", f"{name}.png", output=f"{name}_coat.png")
+        assert outcome.exit_code == 0 and "ACE++'s subject LoRA" in outcome.stderr, outcome.stderr
+    source = read_video(clip).frames[0]
+    assert torch.equal(read("red_coat.png")[OUTSIDE], source[OUTSIDE]) and not torch.equal(read("red_coat.png"), read("blue_coat.png"))
+    shown, hole = np.asarray(given[0]["image"]), np.asarray(given[0]["mask_image"])
+    assert shown.shape == (48, 32 + 64, 3) and (given[0]["width"], given[0]["height"]) == (96, 48)
+    assert (shown[:, :32] == (255, 0, 0)).all() and not hole[:, :32].any() and hole[:, 32:].any()
+    small = source.permute(2, 0, 1)[None].float()
+    small = torch.nn.functional.interpolate(small, (48, 64), mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+    assert np.abs(shown[:, 32:].astype(float) - small.numpy()).max() < 2
+    assert (given[0]["guidance_scale"], given[0]["max_sequence_length"]) == (50.0, 512)
+    inspect.signature(call).bind(None, **{key: value for key, value in given[0].items() if key != "self"})
+
+
+def test_a_reference_and_its_frame_share_a_million_pixels() -> None:
+    """ACE++'s numbers: at the frame's height, never enlarged, 4096 tokens at most, 4:1 at most."""
+
+    def sizes(reference: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int, int]:
+        pair = beside(Image.new("RGB", reference), Image.new("RGB", frame), Image.new("L", frame, 255))
+        assert pair.picture.size == pair.mask.size and pair.frame_of(pair.picture).size == (
+            pair.picture.width - pair.seam,
+            pair.picture.height,
+        )
+        assert np.asarray(pair.mask).mean(0).tolist() == [0] * pair.seam + [255] * (pair.picture.width - pair.seam)
+        return pair.seam, pair.picture.width - pair.seam, pair.picture.height
+
+    assert sizes((600, 900), (832, 480)) == (320, 832, 480)
+    assert sizes((6000, 9000), (832, 480)) == (320, 832, 480) and sizes((60, 90), (832, 480)) == (320, 832, 480)
+    assert sizes((1000, 1000), (1920, 1080)) == (608, 1088, 608)
+    assert sizes((9000, 100), (320, 320)) == sizes((400, 100), (320, 320)) == (1280, 320, 320)
+    assert sizes((100, 9000), (320, 320)) == (80, 320, 320) and sizes((1, 1), (20, 20)) == (16, 16, 16)
 
 
 @pytest.mark.parametrize("editor", EDITORS, ids=NAMES)

@@ -18,12 +18,12 @@ from lora_edit.masks.boxes import KeyedBox, mask_from_boxes
 from lora_edit.masks.check import check_first_frame
 from lora_edit.masks.files import read_mask
 from lora_edit.masks.shapes import feather_frame
-from lora_edit.models.editors import find_editor
+from lora_edit.models.editors import EDITORS, find_editor
 from lora_edit.models.picture_editor import edit_picture, load_editor
 from lora_edit.reporting import Reporter
 from lora_edit.seeds import named_generator
 from lora_edit.types import EditMask, Size, Video
-from lora_edit.video.read import read_video
+from lora_edit.video.read import read_image, read_video
 from lora_edit.video.resize import resize_frames
 from lora_edit.video.settings import VideoSettings
 from lora_edit.video.sheet import save_image
@@ -31,7 +31,8 @@ from lora_edit.video.sheet import save_image
 
 @dataclass(frozen=True)
 class FrameEdit:
-    """What a person asks for: frame `start` of `source`, edited as told, inside the mask or the boxes where these are given."""
+    """What a person asks for: frame `start` of `source`, edited as told, inside the mask or the boxes where these are given, with what
+    a `reference` picture shows."""
 
     source: Path
     instruction: str
@@ -43,6 +44,7 @@ class FrameEdit:
     loras: Sequence[tuple[Path, float]] = ()
     seed: int = 0
     overwrite: bool = False
+    reference: Path | None = None
 
 
 def edit_first_frame(wanted: FrameEdit, reporter: Reporter) -> Path:
@@ -54,12 +56,18 @@ def edit_first_frame(wanted: FrameEdit, reporter: Reporter) -> Path:
     editor, folder = find_editor(wanted.model)
     if editor.paints and not (wanted.mask or wanted.boxes):
         raise MaskError(f"{editor.name} paints where a mask is white; give --box X,Y,W,H or --mask IMAGE, or choose another --model")
+    if wanted.reference and editor.beside is None:
+        able = " or ".join(each.name for each in EDITORS if each.beside)
+        raise InputError(f"{editor.name} takes no reference picture; leave out --reference, or choose --model {able}")
     for file, _ in wanted.loras:
         read_header(file)
+    reference = read_image(wanted.reference) if wanted.reference else None
     video = read_video(wanted.source, VideoSettings(start=wanted.start, frames=1))
     region = _region(wanted, video)
     for note in (f"{editor.name} ({editor.repo}): {editor.terms}", *(region.notes if region else ())):
         reporter.note(note)
+    if wanted.reference and not wanted.loras:
+        reporter.note(f"{editor.name} alone was not taught what a reference is for; ACE++'s subject LoRA was (--lora; docs/first-frame.md)")
     source, hole = video.frames[0], None if region is None else region.frames[0]
     device = pick_device()
     pipeline = load_editor(editor, folder, wanted.loras, device, compute_dtype(device))
@@ -71,6 +79,7 @@ def edit_first_frame(wanted: FrameEdit, reporter: Reporter) -> Path:
         hole,
         named_generator(wanted.seed, "edit-frame"),
         lambda done, total: reporter.step("edit-frame", done, total),
+        reference,
     )
     edited, notes = bring_back(source, made, hole)
     for note in notes:
@@ -102,7 +111,7 @@ def _check(wanted: FrameEdit) -> None:
         raise VideoError(f"{wanted.output}: the frame is written without loss; end the name in .png")
     if wanted.output.exists() and (not wanted.output.is_file() or not wanted.overwrite):
         raise VideoError(f"{wanted.output}: exists; give another --output, or --overwrite to replace a picture")
-    for path in (wanted.source, wanted.mask):
+    for path in (wanted.source, wanted.mask, wanted.reference):
         if path is not None and path.exists() and wanted.output.exists() and wanted.output.samefile(path):
             raise VideoError(f"{wanted.output}: is part of the input; choose another --output")
 

@@ -56,6 +56,7 @@ CONTRACT: dict[str, set[str]] = {
         "--model",
         "--mask",
         "--box",
+        "--reference",
         "--lora",
         "--start",
         "--seed",

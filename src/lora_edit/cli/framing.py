@@ -33,6 +33,10 @@ class FrameOptions:
     box: Annotated[
         list[str], typer.Option("--box", metavar="X,Y,W,H", help="Rectangle in source pixels; repeatable.", rich_help_panel=WHERE)
     ] = field(default_factory=list)
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", metavar="IMAGE", help="A picture of what to put into the mask, for flux-fill with an ACE++ LoRA."),
+    ] = None
     lora: Annotated[
         list[str], typer.Option("--lora", metavar=LORA, help="A LoRA for the editor, such as ACE++'s for flux-fill; repeatable.")
     ] = field(default_factory=list)
@@ -64,6 +68,7 @@ def edit_frame(session: Session, options: FrameOptions) -> None:
             loras=loras,
             seed=options.seed,
             overwrite=options.overwrite,
+            reference=options.reference,
         )
         path = edit_first_frame(wanted, reporter)
     typer.echo(path)

@@ -21,7 +21,8 @@ class Editor:
     `pipeline` is diffusers' class and `repo` its Hub repository; `terms` is its licence in words; `options` of `hf download` leave out
     what is not read. `download_gb` and `memory` (with the parts taking turns on the GPU) are estimates. `paints` says that it fills a
     mask and needs one; the others edit the whole picture as told, and a mask decides what is kept of that. `area` bounds the pixels
-    that it works on; None leaves the size to the pipeline. `call` holds its publisher's sampling settings.
+    that it works on; None leaves the size to the pipeline. `call` holds its publisher's sampling settings. `beside` are those for a
+    reference picture beside the frame (`models/beside.py`); None for an editor that has no use for one.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Editor:
     paints: bool = False
     area: tuple[int, int] | None = None
     options: str = ""
+    beside: dict[str, Any] | None = None
 
     def command(self) -> str:
         """What a person types to get it."""
@@ -53,6 +55,7 @@ FLUX_FILL = Editor(
     paints=True,
     area=(1024 * 1024, 2 * 1024 * 1024),
     options=' --exclude "flux1-*"',
+    beside={"guidance_scale": 50.0, "num_inference_steps": 28, "max_sequence_length": 512},
 )
 FLUX_KONTEXT = Editor(
     name="flux-kontext",

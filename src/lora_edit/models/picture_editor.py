@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from lora_edit.errors import ModelError
+from lora_edit.models.beside import Pair, beside
 from lora_edit.models.editors import Editor
 
 Loras = Sequence[tuple[Path, float]]
@@ -71,6 +72,13 @@ def arguments(editor: Editor, picture: Image.Image, instruction: str, mask: Imag
     return given
 
 
+def pair_arguments(editor: Editor, pair: Pair, instruction: str) -> dict[str, Any]:
+    """The same for a frame beside its reference."""
+    assert editor.beside is not None
+    width, height = pair.picture.size
+    return {"image": pair.picture, "mask_image": pair.mask, "prompt": instruction, "width": width, "height": height, **editor.beside}
+
+
 def canvas(size: tuple[int, int], area: tuple[int, int]) -> tuple[int, int]:
     """Width and height in whole tokens, of the picture's shape as nearly as these allow, its area within the bounds."""
     width, height = size
@@ -93,17 +101,26 @@ def edit_picture(
     mask: torch.Tensor | None,
     generator: torch.Generator,
     on_step: Callable[[int, int], None],
+    reference: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The edited picture, uint8 `[h, w, 3]` at the pipeline's size, of `picture` `[H, W, 3]` uint8; `mask` is `[H, W]` bool."""
+    """The edited picture, uint8 `[h, w, 3]` at the pipeline's size, of `picture` `[H, W, 3]` uint8; `mask` is `[H, W]` bool.
+
+    A `reference`, uint8 of any size, stands beside the picture while the mask is painted.
+    """
     image = Image.fromarray(picture.numpy())
     hole = None if mask is None else Image.fromarray(mask.numpy()).convert("L")
-    given = arguments(editor, image, instruction, hole)
+    pair = None
+    if reference is not None:
+        assert hole is not None
+        pair = beside(Image.fromarray(reference.numpy()), image, hole)
+    given = arguments(editor, image, instruction, hole) if pair is None else pair_arguments(editor, pair, instruction)
 
     def stepped(_: Any, step: int, time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         on_step(step + 1, given["num_inference_steps"])
         return tensors
 
     made = pipeline(**given, generator=generator, callback_on_step_end=stepped).images[0]
+    made = made if pair is None else pair.frame_of(made)
     return torch.from_numpy(np.array(made.convert("RGB")))
 
 
