@@ -18,6 +18,15 @@ if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(min(4, os.cpu_count() or 1))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Encodings go to a folder of the tests' own, not to the person's."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LORA_EDIT_CACHE", str(folder))
+        yield folder / "encodings"
+
+
 @pytest.fixture
 def single_thread() -> Iterator[None]:
     """One torch thread: sums then run in one order, so that golden numbers do not depend on the machine's core count."""

@@ -21,7 +21,8 @@ from lora_edit.models.catalog.locate import reads_prompts
 from lora_edit.models.florence import describe_frames, has_captioner
 from lora_edit.models.settings import CAPTIONER
 from lora_edit.reporting import Reporter
-from lora_edit.run import Run, content_hash, write_atomically
+from lora_edit.run import Run, write_atomically
+from lora_edit.types import content_hash
 
 SOURCE, FIRST_FRAME = "source", "first_frame"
 FILE = "captions.json"

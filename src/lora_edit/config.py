@@ -15,7 +15,7 @@ from lora_edit.errors import SettingsError
 from lora_edit.generation.settings import GenerationSettings
 from lora_edit.masks.settings import MaskSettings
 from lora_edit.models.catalog.locate import preset_of
-from lora_edit.models.settings import CaptionSettings
+from lora_edit.models.settings import CaptionSettings, EncodingSettings
 from lora_edit.training.settings import LoraSettings, TrainingSettings
 from lora_edit.video.settings import VideoSettings
 
@@ -70,12 +70,13 @@ class EditSettings(BaseModel):
     generation: GenerationSettings = GenerationSettings()
     compositing: CompositingSettings = CompositingSettings()
     caption: CaptionSettings = CaptionSettings()
+    encodings: EncodingSettings = EncodingSettings()
 
 
 PLAIN = ("model", "prompt", "trigger", "preset", "seed")
 """Settings that belong to no room."""
 
-ROOMS = ("video", "masks", "method", "training", "lora", "generation", "compositing", "caption")
+ROOMS = ("video", "masks", "method", "training", "lora", "generation", "compositing", "caption", "encodings")
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

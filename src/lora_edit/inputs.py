@@ -19,8 +19,8 @@ from lora_edit.masks.follow import follow_change
 from lora_edit.masks.shapes import shape_mask
 from lora_edit.models.catalog.checks import refuse_training
 from lora_edit.models.catalog.locate import geometry_of, needs_last_frame, takes_first_frame_only
-from lora_edit.run import Run, content_hash, write_atomically
-from lora_edit.types import Box, EditMask, Video
+from lora_edit.run import Run, write_atomically
+from lora_edit.types import Box, EditMask, Video, content_hash
 from lora_edit.video.lossless import load_frames, save_frames
 from lora_edit.video.read import read_image, read_video
 from lora_edit.video.sheet import save_image

@@ -9,9 +9,10 @@ from lora_edit.inputs import Clip
 from lora_edit.memory import with_less_memory
 from lora_edit.models.family import Family
 from lora_edit.reporting import Reporter, Watcher
-from lora_edit.run import Run, content_hash
+from lora_edit.run import Run
 from lora_edit.samples import draw_look, lora_metadata, place, training_facts, training_stages
 from lora_edit.training.experts import load_experts, train_experts
+from lora_edit.types import content_hash
 
 
 def learn(run: Run, settings: EditSettings, clip: Clip, family: Family, reporter: Reporter, trained: bool = False) -> None:

@@ -20,6 +20,7 @@ from lora_edit.learning import learn
 from lora_edit.loras.stack import Chosen, Stacked, acting, check_files, read_stack
 from lora_edit.memory import with_less_memory
 from lora_edit.models.catalog.locate import check_stand_in
+from lora_edit.models.encodings import keep_encodings
 from lora_edit.models.family import Family
 from lora_edit.reporting import Reporter
 from lora_edit.run import Run, make_run
@@ -70,7 +71,7 @@ def train(folder: Path, reporter: Reporter) -> None:
     settings = run.settings()
     with run.locked():
         clip = with_captions(load_inputs(run), run, settings, reporter)
-        learn(run, settings, clip, open_family(settings, clip), reporter)
+        learn(run, settings, clip, _opened(run, settings, clip), reporter)
 
 
 def generate(
@@ -95,7 +96,7 @@ def generate(
         for note in clip.notes:
             reporter.note(note)
         shown = with_captions(clip if first_frame is None else with_first_frame(clip, first_frame), run, settings, reporter)
-        family = open_family(settings, clip, model)
+        family = _opened(run, settings, clip, model)
         stack = read_stack(family, chosen, reporter.note)
         learn(run, settings, replace(clip, captions=shown.captions), family, reporter, trained=model is not None)
         started = time.monotonic()
@@ -105,6 +106,12 @@ def generate(
         run.update_manifest(loras=[each.to_json() for each in stack], generated_with=model or settings.model)
         notes = results.write_results(run, settings, shown, video, target, seconds)
     return Result(target, run.folder, video.num_frames, video.size, video.fps, seconds, notes)
+
+
+def _opened(run: Run, settings: EditSettings, clip: Clip, model: str | None = None) -> Family:
+    family = open_family(settings, clip, model)
+    keep_encodings(family, settings.encodings.kept_gb, run.log)
+    return family
 
 
 def _generate(clip: Clip, settings: EditSettings, seed: int, family: Family, stack: list[Stacked], reporter: Reporter) -> Video:

@@ -17,8 +17,8 @@ from lora_edit.evaluation.plots import loss_plot
 from lora_edit.evaluation.psnr import psnr
 from lora_edit.evaluation.report import Report, write_report
 from lora_edit.inputs import Clip
-from lora_edit.run import Run, content_hash
-from lora_edit.types import Video
+from lora_edit.run import Run
+from lora_edit.types import Video, content_hash
 from lora_edit.video.lossless import save_frames
 from lora_edit.video.settings import Codec
 from lora_edit.video.sheet import contact_sheet, save_image, side_by_side

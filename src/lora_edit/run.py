@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -14,8 +13,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from lora_edit.config import EditSettings, dump_toml, read_toml, resolve
 from lora_edit.errors import RunError
@@ -113,18 +110,6 @@ def write_atomically(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(text, "utf-8")
     os.replace(part, path)
-
-
-def content_hash(*parts: torch.Tensor | str | None) -> str:
-    """Hash of tensors' and texts' contents: caches keyed by it cannot go stale."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, torch.Tensor):
-            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            digest.update(part.detach().contiguous().cpu().numpy().tobytes())
-        else:
-            digest.update(repr(part).encode())
-    return digest.hexdigest()
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -13,6 +13,7 @@ Shapes, written the same way everywhere:
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -94,3 +95,15 @@ class EditMask:
     def size(self) -> Size:
         """Height and width of a frame."""
         return Size(self.frames.shape[1], self.frames.shape[2])
+
+
+def content_hash(*parts: torch.Tensor | str | None) -> str:
+    """Hash of tensors' and texts' contents: caches keyed by it cannot go stale."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, torch.Tensor):
+            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
+            digest.update(part.detach().contiguous().cpu().numpy().tobytes())
+        else:
+            digest.update(repr(part).encode())
+    return digest.hexdigest()

@@ -61,10 +61,11 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             out.conditions.setdefault(torch.is_grad_enabled(), encoded.condition)
             return original(family, shown, time, encoded)
 
-        def taken(bench: Workbench, module: torch.nn.Module) -> None:
-            if module is not bench._held:
-                out.taken.append(type(module).__name__)
-            take(bench, module)
+        def taken(bench: Workbench, module: Any) -> Any:
+            before, found = bench._held, take(bench, module)
+            if found is not before:
+                out.taken.append(type(found).__name__)
+            return found
 
         kind = type(load_family(settings.model, CPU, torch.float32))
         original = kind.__dict__.get("_ask", predict)
@@ -120,11 +121,15 @@ def test_encoders_leave_the_device_to_the_transformer(done: Done) -> None:
     """Never back to an encoder within training or a window: one turn each, however many steps and pictures."""
     kind = done.facts.transformer_config()["_class_name"]
     if done.facts.image_encoder:
-        training, generation = ["Qwen2_5_VLTextModel", "SiglipVisionModel"], ["SiglipVisionModel", "Qwen2_5_VLTextModel"]
+        codec, picture = "AutoencoderKLHunyuanVideo15", "SiglipVisionModel"
+        training, generation = ["Qwen2_5_VLTextModel", picture, codec, picture, codec], [picture, codec, "Qwen2_5_VLTextModel"]
     else:
-        training, generation = ["CLIPTextModel", "LlavaForConditionalGeneration"], ["LlavaForConditionalGeneration"]
-    # What the naive model learns of later frames stands behind the edited first frame, which is read then already.
-    assert done.taken == [*training, kind, *([*generation, kind] if done.facts.spatial_mask else [])]
+        codec, picture = "AutoencoderKLHunyuanVideo", "LlavaForConditionalGeneration"
+        training, generation = ["CLIPTextModel", picture, codec, picture, codec], [picture, codec]
+    if not done.facts.spatial_mask:
+        # What the naive model learns of later frames stands behind the edited first frame, which is read then already.
+        generation = [codec]
+    assert done.taken == [*training, kind, *generation, kind, codec]
     passes = 2 if done.facts.image_encoder else 1  # the first version is distilled: no guidance
     assert [learning for _, learning in done.asked] == [True] * 4 + [False] * 2 * passes
 

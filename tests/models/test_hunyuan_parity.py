@@ -27,6 +27,7 @@ from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
 from lora_edit.models.catalog.facts import ModelFacts
 from lora_edit.models.family import EncodedSample
+from lora_edit.models.hunyuan import encode_condition
 from lora_edit.models.hunyuan_encoders import GLYPH_LENGTH, pack_text, picture, unpack_text
 from lora_edit.models.hunyuan_loading import HunyuanComponents, build_hunyuan
 from lora_edit.training.noise import add_noise, draw_time
@@ -247,7 +248,7 @@ def test_clips_of_any_length_keep_their_frames(pairs: dict[str, Pair], frames: i
     for name in ("hunyuan-i2v", "hunyuan-1.5-i2v"):
         codec: Any = pairs[name].ours.parts.autoencoder
         source = clip(frames, 16, 16)[None]
-        latents = codec.encode_condition(source)
+        latents = encode_condition(codec, source)
         assert latents.shape[2] == (frames - 1) // 4 + 1 and codec.decode(latents).shape == source.shape
         assert torch.equal(latents[:, :, :1], codec.encode(source[:, :, :1]))
         if frames > 1:
@@ -259,11 +260,11 @@ def test_time_tiling_is_the_same_in_training_and_inference(pairs: dict[str, Pair
     codec: Any = pairs["hunyuan-i2v"].ours.parts.autoencoder
     source = clip(33, 16, 16)[None]
     tiled = codec.encode(source)
-    codec.vae.use_framewise_encoding = False
+    codec.module.module().use_framewise_encoding = False
     try:
         whole = codec.encode(source)
     finally:
-        codec.vae.use_framewise_encoding = True
+        codec.module.module().use_framewise_encoding = True
     assert torch.equal(tiled, codec.encode(source)) and (tiled - whole).abs().max() > 1e-3
     short = source[:, :, :13]
     assert (codec.encode(short)[:, :, :1] - codec.encode(short[:, :, :1])).abs().max() > 1e-3

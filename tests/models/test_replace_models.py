@@ -81,10 +81,11 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             out.asked.append((encoded, torch.is_grad_enabled()))
             return predict(family, latents, time, encoded)
 
-        def taken(bench: Workbench, module: torch.nn.Module) -> None:
-            if module is not bench._held:
-                out.taken.append(type(module).__name__)
-            take(bench, module)
+        def taken(bench: Workbench, module: Any) -> Any:
+            before, found = bench._held, take(bench, module)
+            if found is not before:
+                out.taken.append(type(found).__name__)
+            return found
 
         patch.setattr(ReplaceFamily, "predict_velocity", asked)
         patch.setattr(Workbench, "take", taken)

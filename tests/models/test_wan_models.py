@@ -86,10 +86,11 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             assert encoded.image_embeds is None or len(encoded.image_embeds) == 1 + facts.last_frame
             return predict(family, latents, time, encoded)
 
-        def taken(bench: Workbench, module: torch.nn.Module) -> None:
-            if module is not bench._held:
-                out.taken.append(type(module).__name__)
-            take(bench, module)
+        def taken(bench: Workbench, module: Any) -> Any:
+            before, found = bench._held, take(bench, module)
+            if found is not before:
+                out.taken.append(type(found).__name__)
+            return found
 
         patch.setattr(WanFamily, "predict_velocity", asked)
         patch.setattr(Workbench, "take", taken)

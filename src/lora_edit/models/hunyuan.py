@@ -18,6 +18,7 @@ from lora_edit.models.family import EncodedSample, Geometry
 from lora_edit.models.fingerprint import fingerprint
 from lora_edit.models.hunyuan_encoders import unpack_text
 from lora_edit.models.packing import pack_mask
+from lora_edit.models.wan import Autoencoder
 from lora_edit.models.workbench import Workbench
 
 _DOUBLE, _SINGLE = r"transformer_blocks\.\d+\.", r"single_transformer_blocks\.\d+\."
@@ -55,20 +56,19 @@ class HunyuanAutoencoder:
         mode: torch.Tensor = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode()
         return mode.float() * self.scale
 
-    def encode_condition(self, pixels: torch.Tensor) -> torch.Tensor:
-        """As `encode`, with frame 0 encoded alone, as the models are shown it.
-
-        Within a clip its latents are others: the first version's autoencoder normalises over time.
-        """
-        latents = self.encode(pixels)
-        if pixels.shape[2] > 1:
-            latents[:, :, :1] = self.encode(pixels[:, :, :1])
-        return latents
-
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Scaled latents -> pixels `[B, 3, T, H, W]`, clamped to [-1, 1]: all frames, where upstream drops the first latent's."""
         pixels: torch.Tensor = self.vae.decode((latents.float() / self.scale).to(self.vae.dtype), return_dict=False)[0]
         return pixels.float().clamp(-1, 1)
+
+
+def encode_condition(codec: Autoencoder, pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels `[B, 3, T, H, W]` -> latents with frame 0 encoded alone, as the models are shown it.
+
+    Within a clip its latents are others: the first version's autoencoder normalises over time.
+    """
+    latents = codec.encode(pixels)
+    return latents if pixels.shape[2] == 1 else torch.cat([codec.encode(pixels[:, :, :1]), latents[:, :, 1:]], 2)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class HunyuanParts:
     name: str
     geometry: Geometry
     transformer: nn.Module
-    autoencoder: HunyuanAutoencoder
+    autoencoder: Autoencoder
     embed_text: Callable[[str, torch.Tensor | None], torch.Tensor]
     embed_image: Callable[[torch.Tensor], torch.Tensor] | None
     bench: Workbench
@@ -120,14 +120,17 @@ class HunyuanFamily:
         """V_cond's latents where all of a cell is given, zero elsewhere; then the mask; the current first frame for the encoders."""
         self._check_size(sample)
         clip, device = self.parts.autoencoder, self.parts.bench.device
+        # One encoder after the other, as they take turns on the device.
+        text = self.parts.embed_text(sample.prompt, sample.image).to(self.parts.dtype)
+        pictures = None if self.parts.embed_image is None else self.parts.embed_image(sample.image).to(self.parts.dtype)
         given = self._given(sample.m_cond)
         return EncodedSample(
-            condition=torch.cat([clip.encode_condition(sample.v_cond[None].to(device)) * given, given], 1),
+            condition=torch.cat([encode_condition(clip, sample.v_cond[None].to(device)) * given, given], 1),
             generate=1 - given,
-            prompt_embeds=self.parts.embed_text(sample.prompt, sample.image).to(self.parts.dtype),
+            prompt_embeds=text,
             target=None if sample.v_target is None else clip.encode(sample.v_target[None].to(device)),
-            image_embeds=None if self.parts.embed_image is None else self.parts.embed_image(sample.image).to(self.parts.dtype),
-            blend=None if sample.v_blend is None else clip.encode_condition(sample.v_blend[None].to(device)),
+            image_embeds=pictures,
+            blend=None if sample.v_blend is None else encode_condition(clip, sample.v_blend[None].to(device)),
             blend_keep=None if sample.m_blend is None else self._given(sample.m_blend),
         )
 

@@ -6,7 +6,6 @@ Embeddings are cut to their real length: padding is masked in every attention, s
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +15,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from lora_edit.errors import ModelError
+from lora_edit.models.encodings import Known
+from lora_edit.models.later import Later
 from lora_edit.models.workbench import Workbench
 from lora_edit.video.ranges import to_frames
 
@@ -91,9 +92,9 @@ class LlavaPrompt:
 
     def __init__(
         self,
-        encoder: Any,
+        encoder: Later,
         tokenizer: Callable[..., Any],
-        clip: Any,
+        clip: Later,
         clip_tokenizer: Callable[..., Any],
         processor: Callable[..., Any],
         every: int,
@@ -102,28 +103,28 @@ class LlavaPrompt:
     ) -> None:
         self.encoder, self.tokenizer, self.clip, self.clip_tokenizer, self.processor = encoder, tokenizer, clip, clip_tokenizer, processor
         self.every, self.length, self.bench = every, length, bench
-        self._known: dict[tuple[str, str], torch.Tensor] = {}
+        self.known = Known(bench.device, encoder, clip)
         self._pooled: dict[str, torch.Tensor] = {}
 
     def __call__(self, prompt: str, image: torch.Tensor | None) -> torch.Tensor:
         """The packed embeddings, on the bench's device. Raises `ModelError` for a tokenizer of another model."""
-        key = prompt, _digest(image)
-        if key not in self._known:
+
+        def read() -> torch.Tensor:
             pooled = self._pool(prompt)
-            self._known[key] = pack_text(self._read(prompt, image), pooled)
-        return self._known[key]
+            return pack_text(self._read(prompt, image), pooled)
+
+        return self.known(read, prompt, image, f"{self.every} {self.length}")
 
     @torch.no_grad()
     def _read(self, prompt: str, image: torch.Tensor | None) -> torch.Tensor:
         ids, answer = self._tokens(prompt)
         shown = Image.new("RGB", (64, 64)) if image is None else picture(image)
         pixels = self.processor(images=shown, return_tensors="pt").pixel_values
-        self.bench.take(self.encoder)
-        device = self.bench.device
-        hidden = self.encoder(
+        encoder, device = self.bench.take(self.encoder), self.bench.device
+        hidden: torch.Tensor = encoder(
             input_ids=ids[None].to(device),
             attention_mask=torch.ones_like(ids)[None].to(device),
-            pixel_values=pixels.to(device, self.encoder.dtype),
+            pixel_values=pixels.to(device, encoder.dtype),
             output_hidden_states=True,
             logits_to_keep=1,
         ).hidden_states[BEFORE_LAST]
@@ -150,8 +151,8 @@ class LlavaPrompt:
     def _pool(self, prompt: str) -> torch.Tensor:
         if prompt not in self._pooled:
             tokens = self.clip_tokenizer([prompt], padding="max_length", max_length=CLIP_LENGTH, truncation=True, return_tensors="pt")
-            self.bench.take(self.clip)
-            self._pooled[prompt] = self.clip(tokens.input_ids.to(self.bench.device)).pooler_output[:, None]
+            clip = self.bench.take(self.clip)
+            self._pooled[prompt] = clip(tokens.input_ids.to(self.bench.device)).pooler_output[:, None]
         return self._pooled[prompt]
 
 
@@ -159,18 +160,20 @@ class QwenGlyphPrompt:
     """Prompt -> what HunyuanVideo-1.5 reads, packed: Qwen's tokens `[1, L, 3584]`, and ByT5's of quoted text `[1, M, 1472]`."""
 
     def __init__(
-        self, encoder: Any, tokenizer: Any, glyph_encoder: Any, glyph_tokenizer: Callable[..., Any], length: int, bench: Workbench
+        self, encoder: Later, tokenizer: Any, glyph_encoder: Later, glyph_tokenizer: Callable[..., Any], length: int, bench: Workbench
     ) -> None:
         self.encoder, self.tokenizer, self.glyph_encoder, self.glyph_tokenizer = encoder, tokenizer, glyph_encoder, glyph_tokenizer
         self.length, self.bench = length, bench
-        self._known: dict[str, torch.Tensor] = {}
+        self.known = Known(bench.device, encoder, glyph_encoder)
 
     def __call__(self, prompt: str, image: torch.Tensor | None) -> torch.Tensor:
         """The packed embeddings, on the bench's device; the picture is read elsewhere (`SiglipPicture`)."""
-        if prompt not in self._known:
+
+        def read() -> torch.Tensor:
             glyphs = self._spell(prompt)
-            self._known[prompt] = pack_text(self._read(prompt), glyphs)
-        return self._known[prompt]
+            return pack_text(self._read(prompt), glyphs)
+
+        return self.known(read, prompt, str(self.length))
 
     @torch.no_grad()
     def _read(self, prompt: str) -> torch.Tensor:
@@ -184,20 +187,20 @@ class QwenGlyphPrompt:
             truncation=True,
             return_tensors="pt",
         )
-        self.bench.take(self.encoder)
+        encoder = self.bench.take(self.encoder)
         ids, mask = (tokens[key].to(self.bench.device) for key in ("input_ids", "attention_mask"))
-        hidden: torch.Tensor = self.encoder(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[BEFORE_LAST]
+        hidden: torch.Tensor = encoder(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[BEFORE_LAST]
         return hidden[:, QWEN_CROP:]
 
     @torch.no_grad()
     def _spell(self, prompt: str) -> torch.Tensor:
         text = glyph_text(prompt)
         if not text:
-            return torch.zeros(1, 0, self.glyph_encoder.config.d_model, device=self.bench.device, dtype=self.glyph_encoder.dtype)
+            return torch.zeros(1, 0, self.glyph_encoder.config.d_model, device=self.bench.device)
         tokens = self.glyph_tokenizer(text, max_length=GLYPH_LENGTH, truncation=True, add_special_tokens=True, return_tensors="pt")
-        self.bench.take(self.glyph_encoder)
+        encoder = self.bench.take(self.glyph_encoder)
         ids, mask = tokens.input_ids.to(self.bench.device), tokens.attention_mask.to(self.bench.device)
-        hidden: torch.Tensor = self.glyph_encoder(input_ids=ids, attention_mask=mask.float())[0]
+        hidden: torch.Tensor = encoder(input_ids=ids, attention_mask=mask.float())[0]
         return hidden
 
 
@@ -210,20 +213,17 @@ def glyph_text(prompt: str) -> str:
 class SiglipPicture:
     """Picture `[3, H, W]` in [-1, 1] -> SigLIP's tokens `[1, 729, 1152]`. Each picture is encoded once."""
 
-    def __init__(self, encoder: Any, processor: Callable[..., Any], bench: Workbench) -> None:
+    def __init__(self, encoder: Later, processor: Callable[..., Any], bench: Workbench) -> None:
         self.encoder, self.processor, self.bench = encoder, processor, bench
-        self._known: dict[str, torch.Tensor] = {}
+        self.known = Known(bench.device, encoder)
 
-    @torch.no_grad()
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """The last layer's tokens, on the bench's device."""
-        key = _digest(image)
-        if key not in self._known:
-            pixels = self.processor(images=picture(image), do_resize=True, do_convert_rgb=True, return_tensors="pt").pixel_values
-            self.bench.take(self.encoder)
-            self._known[key] = self.encoder(pixels.to(self.bench.device, self.encoder.dtype)).last_hidden_state
-        return self._known[key]
+        return self.known(lambda: self._look(image), image)
 
-
-def _digest(image: torch.Tensor | None) -> str:
-    return "" if image is None else hashlib.sha256(image.detach().float().cpu().numpy().tobytes()).hexdigest()
+    @torch.no_grad()
+    def _look(self, image: torch.Tensor) -> torch.Tensor:
+        pixels = self.processor(images=picture(image), do_resize=True, do_convert_rgb=True, return_tensors="pt").pixel_values
+        encoder = self.bench.take(self.encoder)
+        tokens: torch.Tensor = encoder(pixels.to(self.bench.device, encoder.dtype)).last_hidden_state
+        return tokens

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,29 +15,34 @@ from torch import nn
 from lora_edit.errors import ModelError
 from lora_edit.models.catalog.checks import check_memory, survey
 from lora_edit.models.catalog.facts import CONFIGS, ModelFacts
+from lora_edit.models.catalog.identity import identity
 from lora_edit.models.catalog.places import GGUF, SPIECE, Place
 from lora_edit.models.catalog.shapes import renames
 from lora_edit.models.experts import HIGH, LOW, ExpertPair, StagedWan
 from lora_edit.models.family import Family
 from lora_edit.models.gguf_file import load_gguf
+from lora_edit.models.later import Later, later
 from lora_edit.models.precision import kept_in_fp32, settle
-from lora_edit.models.single_file import empty, fill
+from lora_edit.models.single_file import empty, fill, sources_of
 from lora_edit.models.spiece import tokenizer_from
 from lora_edit.models.wan import WanAutoencoder, WanParts
 from lora_edit.models.wan_encoders import PictureEncoder, PromptEncoder
-from lora_edit.models.wan_keys import picture_names, text_names, transformer_names
+from lora_edit.models.wan_keys import Rename, picture_names, text_names, transformer_names
 from lora_edit.models.workbench import TurnsAutoencoder, Workbench
 
 
 @dataclass(frozen=True)
 class Components:
-    """A checkpoint's modules as diffusers and transformers load them; `transformers` in the order of `ModelFacts.parts`."""
+    """A checkpoint's modules as diffusers and transformers load them; `transformers` in the order of `ModelFacts.parts`.
+
+    The autoencoder is in float32. What is read from files is read at its first use (`later.py`), but for the transformers.
+    """
 
     transformers: tuple[Any, ...]
-    vae: nn.Module
-    text_encoder: nn.Module
+    vae: nn.Module | Later
+    text_encoder: nn.Module | Later
     tokenizer: Callable[..., Any]
-    image_encoder: nn.Module | None = None
+    image_encoder: nn.Module | Later | None = None
 
 
 @dataclass(frozen=True)
@@ -61,17 +67,17 @@ def build_wan(components: Components, facts: ModelFacts, device: torch.device, d
     Raises `ModelError` when transformer and autoencoder do not belong together.
     """
     bench = Workbench(device)
-    vae = components.vae.float().eval().requires_grad_(False)
-    autoencoder = TurnsAutoencoder(WanAutoencoder(vae), vae, bench)
+    vae = later(components.vae)
+    autoencoder = TurnsAutoencoder(WanAutoencoder, vae, vae.config.z_dim, bench)
     channels = components.transformers[0].config.in_channels
     if channels != 2 * autoencoder.z_dim + facts.geometry.group:
         raise ModelError(
             f"{facts.name}: {channels} input channels do not fit an autoencoder of {autoencoder.z_dim}; give its own vae folder"
         )
-    prompts = PromptEncoder(components.text_encoder.eval().requires_grad_(False), components.tokenizer, facts.text_length, bench)
+    prompts = PromptEncoder(later(components.text_encoder), components.tokenizer, facts.text_length, bench)
     pictures = None
     if components.image_encoder is not None:
-        pictures = PictureEncoder(components.image_encoder.eval().requires_grad_(False), facts.last_frame, bench)
+        pictures = PictureEncoder(later(components.image_encoder), facts.last_frame, bench)
 
     def staged(transformer: nn.Module, part: str, times: tuple[float, float]) -> StagedWan:
         return StagedWan(
@@ -107,16 +113,64 @@ def sparing(transformer: Any) -> nn.Module:
 def load_components(facts: ModelFacts, source: str, device: torch.device, dtype: torch.dtype, kinds: Kinds = WAN_KINDS) -> Components:
     """Read a model into main memory from a folder, single files or the Hub library's folder (docs/loading.md); nothing is downloaded.
 
-    Everything that can be checked without its weights is checked first. `device` is where the components will work, for loaders that can
-    read straight to it. Raises `ModelError` with what to do.
+    Everything that can be checked without weights is checked first, of autoencoder and encoders too, which are read at their first use.
+    `device` is where the components will work, for loaders that can read straight to it. Raises `ModelError` with what to do.
     """
     places = at_places(facts, source, dtype)
+
+    def part(unread: Unread, *names: str) -> Later:
+        return waiting(facts, source, tuple(places[name] for name in names), unread)
+
     with reading(facts, source):
         tokenizer = _tokenizer(places["tokenizer"], _text_config(facts, places["text_encoder"]))
-        transformers = tuple(_transformer(facts, places[part], dtype) for part in facts.parts)
-        vae, text_encoder = _vae(facts, places["vae"], kinds), _text_encoder(facts, places["text_encoder"], dtype, kinds)
-        image_encoder = _image_encoder(facts, places["image_encoder"]) if facts.image_encoder else None
-        return Components(transformers, vae, text_encoder, tokenizer, image_encoder)
+        text = part(_text_encoder(facts, places["text_encoder"], dtype, kinds), "text_encoder", "tokenizer")
+        vae = part(_vae(facts, places["vae"], kinds), "vae")
+        pictures = part(_image_encoder(facts, places["image_encoder"]), "image_encoder") if facts.image_encoder else None
+        transformers = tuple(_transformer(facts, places[name], dtype) for name in facts.parts)
+        return Components(transformers, vae, text, tokenizer, pictures)
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A module that is known but for its weights: its configuration, how they are read, and their number format."""
+
+    config: Any
+    read: Callable[[], nn.Module]
+    dtype: torch.dtype = torch.float32
+
+
+def waiting(facts: ModelFacts, source: str, places: tuple[Place, ...], unread: Unread) -> Later:
+    """The module in its files; `places` are those of all that decides what it says, its own and its reader's."""
+
+    def read() -> nn.Module:
+        with reading(facts, source):
+            return unread.read()
+
+    def identify() -> str:
+        with reading(facts, source):
+            return f"{identity(*places)} {unread.dtype}"
+
+    return Later(read, unread.config, identify)
+
+
+def from_folder(kind: Any, folder: Path, dtype: torch.dtype) -> Unread:
+    """A model of transformers in a folder of its own layout."""
+    config = kind.config_class.from_pretrained(folder, local_files_only=True)
+    return Unread(config, lambda: kind.from_pretrained(folder, dtype=dtype, local_files_only=True), dtype)
+
+
+def autoencoder_from(kind: Any, folder: Path) -> Unread:
+    """An autoencoder of diffusers in a folder of its layout, for float32."""
+    # A file of an older version may lack settings, which the class adds.
+    config = empty(lambda: kind.from_config(kind.load_config(folder, local_files_only=True))).config
+    return Unread(config, lambda: kind.from_pretrained(folder, dtype=torch.float32, local_files_only=True))
+
+
+def _from_files(build: Callable[[], nn.Module], place: Place, rename: Rename, dtypes: Callable[[str], torch.dtype]) -> Unread:
+    """A module in single files, which are refused now when they do not hold exactly this one."""
+    outline = empty(build)
+    sources_of(outline, place.files, rename)
+    return Unread(outline.config, lambda: fill(empty(build), place.files, rename, dtypes))
 
 
 def at_places(facts: ModelFacts, source: str, dtype: torch.dtype) -> dict[str, Place]:
@@ -139,15 +193,14 @@ def _transformer(facts: ModelFacts, place: Place, dtype: torch.dtype) -> Any:
     return fill(module, place.files, transformer_names, lambda name: torch.float32 if kept_in_fp32(module, name) else dtype)
 
 
-def _vae(facts: ModelFacts, place: Place, kinds: Kinds) -> Any:
+def _vae(facts: ModelFacts, place: Place, kinds: Kinds) -> Unread:
     import diffusers
 
     kind = getattr(diffusers, kinds.vae)
     if place.folder is not None:
-        return kind.from_pretrained(place.folder, dtype=torch.float32, local_files_only=True)
+        return autoencoder_from(kind, place.folder)
     config = facts.companion_configs()["vae"]
-    module = empty(lambda: kind.from_config(config))
-    return fill(module, place.files, renames("vae", config), lambda name: torch.float32)
+    return _from_files(lambda: kind.from_config(config), place, renames("vae", config), lambda name: torch.float32)
 
 
 def _text_config(facts: ModelFacts, place: Place) -> Any:
@@ -158,19 +211,18 @@ def _text_config(facts: ModelFacts, place: Place) -> Any:
     return UMT5Config(**facts.companion_configs()["text_encoder"])
 
 
-def _text_encoder(facts: ModelFacts, place: Place, dtype: torch.dtype, kinds: Kinds) -> Any:
+def _text_encoder(facts: ModelFacts, place: Place, dtype: torch.dtype, kinds: Kinds) -> Unread:
     import transformers
 
     kind = getattr(transformers, kinds.text_encoder)
     if place.folder is not None:
-        return kind.from_pretrained(place.folder, dtype=dtype, local_files_only=True)
-    module = empty(lambda: kind(_text_config(facts, place)))
+        return from_folder(kind, place.folder, dtype)
 
     def number_format(name: str) -> torch.dtype:
         # Its second feed-forward layer overflows in float16, so transformers keeps it wide there.
         return torch.float32 if dtype == torch.float16 and ".wo." in name else dtype
 
-    return fill(module, place.files, text_names, number_format)
+    return replace(_from_files(lambda: kind(_text_config(facts, place)), place, text_names, number_format), dtype=dtype)
 
 
 def _tokenizer(place: Place, config: Any) -> Any:
@@ -187,13 +239,13 @@ def _tokenizer(place: Place, config: Any) -> Any:
         return tokenizer_from(file.get_tensor(SPIECE).tobytes(), str(place.files[0]))
 
 
-def _image_encoder(facts: ModelFacts, place: Place) -> Any:
+def _image_encoder(facts: ModelFacts, place: Place) -> Unread:
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
     if place.folder is not None:
-        return CLIPVisionModel.from_pretrained(place.folder, dtype=torch.float32, local_files_only=True)
-    module = empty(lambda: CLIPVisionModel(CLIPVisionConfig(**facts.companion_configs()["image_encoder"])))
-    return fill(module, place.files, picture_names, lambda name: torch.float32)
+        return from_folder(CLIPVisionModel, place.folder, torch.float32)
+    config = CLIPVisionConfig(**facts.companion_configs()["image_encoder"])
+    return _from_files(lambda: CLIPVisionModel(config), place, picture_names, lambda name: torch.float32)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from einops import rearrange
 
 from lora_edit.errors import ModelError
 from lora_edit.models.catalog.facts import Geometry, ModelFacts
+from lora_edit.models.encodings import Known
+from lora_edit.models.later import later
 from lora_edit.models.loading import Components, Kinds, load_components, sparing
 from lora_edit.models.precision import settle
 from lora_edit.models.replace import ReplaceFamily, ReplaceParts
@@ -63,11 +65,14 @@ class LtxAutoencoder:
             time = torch.full((len(values),), DECODE_TIME, device=values.device, dtype=self.vae.dtype)
         return self.vae.decode(values.to(self.vae.dtype), time, return_dict=False)[0].float().clamp(-1, 1)
 
-    @property
-    def exact_times(self) -> bool:
-        """Does its transformer know that the first latent frame is one frame long? Since 0.9.5, which came with another encoder (LTX-Video
-        `causal_fix`, diffusers `pipeline_ltx_condition.py`); before, it counts as long as the others (`pipeline_ltx_image2video.py`)."""
-        return "095" in self.vae.config.down_block_types[0]
+
+def has_exact_times(config: Any) -> bool:
+    """Does the transformer that goes with an autoencoder of this configuration know that the first latent frame is one frame long?
+
+    Since 0.9.5, which came with another encoder (LTX-Video `causal_fix`, diffusers `pipeline_ltx_condition.py`); before, it counts as long
+    as the others (`pipeline_ltx_image2video.py`).
+    """
+    return "095" in config.down_block_types[0]
 
 
 class RealTokens:
@@ -79,6 +84,11 @@ class RealTokens:
 
     def __init__(self, padded: PromptEncoder) -> None:
         self.padded = padded
+
+    @property
+    def known(self) -> Known:
+        """What was said before."""
+        return self.padded.known
 
     def __call__(self, prompt: str) -> torch.Tensor:
         """The embeddings, on the bench's device."""
@@ -129,20 +139,18 @@ def build_ltx(components: Components, facts: ModelFacts, device: torch.device, d
 
     Raises `ModelError` for the autoencoder of 0.9.1, whose decoder draws noise that nothing seeds.
     """
-    vae: Any = components.vae
+    vae = later(components.vae)
     if any(vae.config.decoder_inject_noise):
         raise ModelError(f"{facts.name}: the decoder of 0.9.1 makes another clip each time; give the folder of another version, as 0.9.5")
     bench = Workbench(device)
-    autoencoder = LtxAutoencoder(vae.float().eval().requires_grad_(False))
-    text_encoder = components.text_encoder.eval().requires_grad_(False)
     parts = ReplaceParts(
         name=facts.name,
         geometry=facts.geometry,
         transformer=sparing(settle(components.transformers[0], dtype)),
-        autoencoder=TurnsAutoencoder(autoencoder, vae, bench),
-        embed_prompt=RealTokens(PromptEncoder(text_encoder, components.tokenizer, facts.text_length, bench)),
+        autoencoder=TurnsAutoencoder(LtxAutoencoder, vae, vae.config.latent_channels, bench),
+        embed_prompt=RealTokens(PromptEncoder(later(components.text_encoder), components.tokenizer, facts.text_length, bench)),
         lora_targets=LTX_TARGETS,
         bench=bench,
         dtype=dtype,
     )
-    return Ltx(parts, autoencoder.exact_times)
+    return Ltx(parts, has_exact_times(vae.config))

@@ -13,7 +13,7 @@ from torch import nn
 from lora_edit.models.catalog.facts import ModelFacts
 from lora_edit.models.cost import LiveBytes
 from lora_edit.models.family import EncodedSample, Expert, outline_of
-from lora_edit.models.hunyuan import HunyuanAutoencoder, HunyuanFamily, HunyuanFirstFrame, HunyuanParts
+from lora_edit.models.hunyuan import HunyuanFamily, HunyuanFirstFrame, HunyuanParts
 from lora_edit.models.hunyuan_encoders import pack_text
 from lora_edit.models.ltx import LTX_TARGETS, Ltx
 from lora_edit.models.precision import settle
@@ -75,7 +75,7 @@ def outline_hunyuan(facts: ModelFacts, latent: Latent, dtype: torch.dtype) -> tu
         name=facts.name,
         geometry=facts.geometry,
         transformer=_transformer(facts, dtype),
-        autoencoder=cast(HunyuanAutoencoder, _autoencoder(z_dim)),
+        autoencoder=_autoencoder(z_dim),
         embed_text=lambda *_: encoded.prompt_embeds,
         embed_image=None,
         bench=Workbench(torch.device("meta")),

@@ -47,25 +47,36 @@ class Source:
         return (first // self.rows, *rest)
 
 
+def sources_of(module: nn.Module, files: Sequence[Path], rename: Rename) -> dict[str, Source]:
+    """Where each parameter of an empty module comes from. Raises `ModelError`, with no tensor read, when the files do not hold exactly
+    this module, or keep it in a way that is not read."""
+    _tie(module)
+    wanted = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    linear = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Linear)}
+    return match([read_header(file) for file in files], wanted, linear, rename)
+
+
 def fill(module: nn.Module, files: Sequence[Path], rename: Rename, dtype: Callable[[str], torch.dtype]) -> nn.Module:
     """Give an empty module the weights of single files, each parameter in the number format that `dtype` says for its name.
 
-    Parameters are on the meta device before and on the CPU afterwards. Raises `ModelError`, with no tensor read, when the files do not
-    hold exactly this module, or keep it in a way that is not read.
+    Parameters are on the meta device before and on the CPU afterwards. Raises as `sources_of`.
     """
-    tie: Callable[[], None] = getattr(module, "tie_weights", lambda: None)
-    tie()  # transformers' name for parameters that are one; a file has them once
+    sources = sources_of(module, files, rename)
     wanted = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
-    linear = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Linear)}
-    sources = match([read_header(file) for file in files], wanted, linear, rename)
     for header in {id(source.header): source.header for source in sources.values()}.values():
         with _opened(header) as tensors:
             for name, source in sources.items():
                 if source.header is header:
                     value = _part(tensors, source).reshape(wanted[name]).to(dtype(name))
                     set_parameter(module, name, value)
-    tie()
+    _tie(module)
     return module
+
+
+def _tie(module: nn.Module) -> None:
+    """transformers' name for parameters that are one; a file has them once."""
+    tie: Callable[[], None] = getattr(module, "tie_weights", lambda: None)
+    tie()
 
 
 def match(headers: Sequence[Header], wanted: dict[str, tuple[int, ...]], linear: set[str], rename: Rename) -> dict[str, Source]:

@@ -16,11 +16,12 @@ from lora_edit.errors import ModelError
 from lora_edit.models.catalog.facts import ModelFacts
 from lora_edit.models.experts import StagedWan
 from lora_edit.models.family import EncodedSample
+from lora_edit.models.later import later
 from lora_edit.models.loading import Components, load_components, sparing
 from lora_edit.models.precision import settle
 from lora_edit.models.wan import WanAutoencoder, WanParts
 from lora_edit.models.wan_encoders import PromptEncoder
-from lora_edit.models.workbench import Workbench
+from lora_edit.models.workbench import TurnsAutoencoder, Workbench
 
 
 class VaceFamily(StagedWan):
@@ -82,12 +83,13 @@ def load_vace(facts: ModelFacts, source: str, device: torch.device, dtype: torch
 def build_vace(components: Components, facts: ModelFacts, device: torch.device, dtype: torch.dtype) -> VaceFamily:
     """Components to a family, number formats and turns on the device as for the other Wans. Raises `ModelError`."""
     bench = Workbench(device)
-    autoencoder = WanAutoencoder(components.vae.float().to(device).eval().requires_grad_(False))
+    vae = later(components.vae)
+    autoencoder = TurnsAutoencoder(WanAutoencoder, vae, vae.config.z_dim, bench)
     config = components.transformers[0].config
     channels = 2 * autoencoder.z_dim + facts.geometry.cell**2
     if config.vace_in_channels != channels:
         raise ModelError(f"{facts.name}: {config.vace_in_channels} control channels, {channels} expected; give its own vae folder")
-    prompts = PromptEncoder(components.text_encoder.eval().requires_grad_(False), components.tokenizer, facts.text_length, bench)
+    prompts = PromptEncoder(later(components.text_encoder), components.tokenizer, facts.text_length, bench)
     parts = WanParts(
         name=facts.name,
         geometry=facts.geometry,

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from lora_edit.conditioning.sample import Sample
+from lora_edit.models.encodings import Known
+from lora_edit.models.later import Later
 from lora_edit.models.workbench import Workbench
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -41,43 +43,48 @@ class PromptEncoder:
     (diffusers `transformer_wan.py`). Each prompt is encoded once; the encoder is on the device only for that.
     """
 
-    def __init__(self, encoder: Any, tokenizer: Callable[..., Any], length: int, bench: Workbench) -> None:
+    def __init__(self, encoder: Later, tokenizer: Callable[..., Any], length: int, bench: Workbench) -> None:
         self.encoder, self.tokenizer, self.length, self.bench = encoder, tokenizer, length, bench
-        self._known: dict[str, torch.Tensor] = {}
+        self.known = Known(bench.device, encoder)
 
-    @torch.no_grad()
     def __call__(self, prompt: str) -> torch.Tensor:
         """The embeddings, on the bench's device."""
-        if prompt not in self._known:
-            tokens = self.tokenizer(
-                [clean_prompt(prompt)],
-                padding="max_length",
-                max_length=self.length,
-                truncation=True,
-                add_special_tokens=True,
-                return_attention_mask=True,
-                return_tensors="pt",
-            )
-            self.bench.take(self.encoder)
-            ids, mask = (tokens[key].to(self.bench.device) for key in ("input_ids", "attention_mask"))
-            hidden = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-            self._known[prompt] = hidden.masked_fill(mask[..., None] == 0, 0)
-        return self._known[prompt]
+        return self.known(lambda: self._read(prompt), prompt, str(self.length))
+
+    @torch.no_grad()
+    def _read(self, prompt: str) -> torch.Tensor:
+        tokens = self.tokenizer(
+            [clean_prompt(prompt)],
+            padding="max_length",
+            max_length=self.length,
+            truncation=True,
+            add_special_tokens=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        encoder = self.bench.take(self.encoder)
+        ids, mask = (tokens[key].to(self.bench.device) for key in ("input_ids", "attention_mask"))
+        hidden: torch.Tensor = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        return hidden.masked_fill(mask[..., None] == 0, 0)
 
 
 class PictureEncoder:
     """What a sample shows -> `[N, L, D]`: the first frame, and the last one for models that are shown both."""
 
-    def __init__(self, encoder: Any, last_frame: bool, bench: Workbench) -> None:
+    def __init__(self, encoder: Later, last_frame: bool, bench: Workbench) -> None:
         self.encoder, self.last_frame, self.bench = encoder, last_frame, bench
+        self.known = Known(bench.device, encoder)
 
-    @torch.no_grad()
     def __call__(self, sample: Sample) -> torch.Tensor:
         """The last but one layer's tokens of each picture."""
-        shown = [sample.image, last_image(sample)] if self.last_frame else [sample.image]
-        self.bench.take(self.encoder)
-        pixels = stretch(torch.stack(shown).float(), self.encoder.config.image_size).to(self.bench.device, self.encoder.dtype)
-        embeds: torch.Tensor = self.encoder(pixels, output_hidden_states=True).hidden_states[-2]
+        shown = torch.stack([sample.image, last_image(sample)] if self.last_frame else [sample.image])
+        return self.known(lambda: self._look(shown), shown)
+
+    @torch.no_grad()
+    def _look(self, shown: torch.Tensor) -> torch.Tensor:
+        encoder = self.bench.take(self.encoder)
+        pixels = stretch(shown.float(), encoder.config.image_size).to(self.bench.device, encoder.dtype)
+        embeds: torch.Tensor = encoder(pixels, output_hidden_states=True).hidden_states[-2]
         return embeds
 
 

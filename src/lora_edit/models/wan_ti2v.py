@@ -6,6 +6,7 @@ import torch
 
 from lora_edit.errors import ModelError
 from lora_edit.models.catalog.facts import ModelFacts
+from lora_edit.models.later import later
 from lora_edit.models.loading import Components, load_components, sparing
 from lora_edit.models.precision import settle
 from lora_edit.models.replace import ReplaceFamily, ReplaceParts
@@ -34,8 +35,8 @@ def build_ti2v(components: Components, facts: ModelFacts, device: torch.device, 
     Raises `ModelError` when transformer and autoencoder do not belong together.
     """
     transformer, bench = components.transformers[0], Workbench(device)
-    vae = components.vae.float().eval().requires_grad_(False)
-    autoencoder = TurnsAutoencoder(WanAutoencoder(vae), vae, bench)
+    vae = later(components.vae)
+    autoencoder = TurnsAutoencoder(WanAutoencoder, vae, vae.config.z_dim, bench)
     if transformer.config.in_channels != autoencoder.z_dim:
         raise ModelError(
             f"{facts.name}: {transformer.config.in_channels} input channels do not fit an autoencoder of {autoencoder.z_dim}; "
@@ -47,9 +48,7 @@ def build_ti2v(components: Components, facts: ModelFacts, device: torch.device, 
             geometry=facts.geometry,
             transformer=sparing(settle(transformer, dtype)),
             autoencoder=autoencoder,
-            embed_prompt=PromptEncoder(
-                components.text_encoder.eval().requires_grad_(False), components.tokenizer, facts.text_length, bench
-            ),
+            embed_prompt=PromptEncoder(later(components.text_encoder), components.tokenizer, facts.text_length, bench),
             lora_targets=WAN_TARGETS,
             bench=bench,
             dtype=dtype,

@@ -30,14 +30,14 @@ from lora_edit.evaluation.psnr import psnr
 from lora_edit.evaluation.ssim import ssim
 from lora_edit.inputs import Clip
 from lora_edit.reporting import Reporter
-from lora_edit.run import content_hash, write_atomically
+from lora_edit.run import write_atomically
 from lora_edit.studies.case_table import LIKENESS, Facts, page_of
 from lora_edit.studies.case_trial import CaseTrial, caption_cases, check_cases, open_case
 from lora_edit.studies.jobs import Record, loaded, loaded_vace, run_jobs
 from lora_edit.studies.study import Study, find_study, gather, given_options
 from lora_edit.studies.table import write_csv
 from lora_edit.studies.trial import Outcome
-from lora_edit.types import EditMask
+from lora_edit.types import EditMask, content_hash
 from lora_edit.video.sheet import contact_sheet, save_image
 
 SHOWN = 9

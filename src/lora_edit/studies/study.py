@@ -18,13 +18,13 @@ from lora_edit.evaluation.leak import leak
 from lora_edit.evaluation.psnr import psnr
 from lora_edit.evaluation.ssim import ssim
 from lora_edit.reporting import Reporter
-from lora_edit.run import content_hash, write_atomically
+from lora_edit.run import write_atomically
 from lora_edit.studies.cases import draw_scenes
 from lora_edit.studies.jobs import Record, loaded, loaded_vace, run_jobs
 from lora_edit.studies.scenes import TrueEdit, true_edit
 from lora_edit.studies.table import Claim, draw_bars, markdown, write_csv
 from lora_edit.studies.trial import Outcome, SceneTrial, Trial
-from lora_edit.types import Size
+from lora_edit.types import Size, content_hash
 from lora_edit.video.sheet import contact_sheet, save_image
 
 SIZE = Size(64, 64)

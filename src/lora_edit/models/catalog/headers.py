@@ -19,11 +19,13 @@ _LONGEST = 100_000_000  # bytes of a header that safetensors itself takes
 
 @dataclass(frozen=True)
 class Header:
-    """One safetensors file: `shapes` and `dtypes` (safetensors' names, such as F8_E4M3) by key, and its own `metadata`."""
+    """One safetensors file: `shapes`, `dtypes` (safetensors' names, such as F8_E4M3) and `spans` (first byte and the one behind the last,
+    counted in the file) by key, and its own `metadata`."""
 
     path: Path
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]
+    spans: dict[str, tuple[int, int]]
     metadata: dict[str, str]
 
 
@@ -50,15 +52,16 @@ def read_header(path: Path) -> Header:
     try:
         found: dict[str, Any] = json.loads(text)
         metadata = found.pop("__metadata__", None) or {}
-        ends = [entry["data_offsets"][1] for entry in found.values()]
+        data = _LENGTH_BYTES + length
+        spans = {key: (data + entry["data_offsets"][0], data + entry["data_offsets"][1]) for key, entry in found.items()}
         shapes = {key: tuple(entry["shape"]) for key, entry in found.items()}
         dtypes = {key: str(entry["dtype"]) for key, entry in found.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: not a safetensors file; download it again, or give another") from error
-    whole = _LENGTH_BYTES + length + max(ends, default=0)
+    whole = max((end for _, end in spans.values()), default=data)
     if size < whole:
         raise _ends_early(path, size, whole)
-    return Header(path, shapes, dtypes, metadata)
+    return Header(path, shapes, dtypes, spans, metadata)
 
 
 def _ends_early(path: Path, size: int, whole: int) -> ModelError:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lora_edit.errors import InputError, VideoError
 from lora_edit.reporting import Reporter
-from lora_edit.run import content_hash
+from lora_edit.types import content_hash
 from lora_edit.video.images import IMAGE_SUFFIXES
 from lora_edit.video.read import read_image, read_video
 

@@ -1,0 +1,318 @@
+"""Encodings kept on disk: the next run on a clip asks no encoder and ends with the same bytes; damage, bounds and neighbours do no harm."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+import transformers
+
+import tiny_hunyuan
+import tiny_replace
+import tiny_wan
+from lora_edit import estimate, pipeline
+from lora_edit.config import EditSettings
+from lora_edit.models import encodings
+from lora_edit.models.catalog import locate
+from lora_edit.models.catalog.headers import read_header
+from lora_edit.models.encodings import Known, Store, cache_folder
+from lora_edit.models.later import Later
+from lora_edit.reporting import Silent
+from lora_edit.run import Run
+from lora_edit.video.read import read_video
+from lora_edit.video.sheet import save_image
+from tiny_hunyuan import edit_settings
+
+MODELS: dict[str, ModuleType] = {
+    "wan2.1-i2v-480p": tiny_wan,
+    "wan2.2-i2v-a14b": tiny_wan,
+    "wan2.2-ti2v-5b": tiny_replace,
+    "ltx-video": tiny_replace,
+    "hunyuan-i2v": tiny_hunyuan,
+    "hunyuan-1.5-i2v": tiny_hunyuan,
+}
+ENCODERS = {
+    transformers.UMT5EncoderModel: "text", transformers.T5EncoderModel: "text", transformers.CLIPTextModel: "text",
+    transformers.Qwen2_5_VLTextModel: "text", transformers.LlavaForConditionalGeneration: "text",
+    transformers.CLIPVisionModel: "picture", transformers.SiglipVisionModel: "picture",
+}  # fmt: skip
+CODECS = (
+    diffusers.AutoencoderKLWan,
+    diffusers.AutoencoderKLLTXVideo,
+    diffusers.AutoencoderKLHunyuanVideo,
+    diffusers.AutoencoderKLHunyuanVideo15,
+)
+
+
+@dataclass
+class Bench:
+    """A model's folder, an empty cache, and how often each kind of encoder is asked."""
+
+    folder: Path
+    model: str
+    cache: Path
+    asked: Counter[str] = field(default_factory=Counter)
+
+    def run(self, name: str, *changes: str) -> EditSettings:
+        """An edit in a run folder of its own; `asked` counts this one alone."""
+        self.asked.clear()
+        (self.folder / name).mkdir()
+        settings = edit_settings(self.folder, self.model, *changes)
+        pipeline.edit(settings, self.folder / f"{name}.mkv", self.folder / name / "run", Silent())
+        return settings
+
+    def made(self, name: str) -> tuple[list[bytes], torch.Tensor]:
+        """LoRAs and clip."""
+        loras = [file.read_bytes() for file in Run(self.folder / name / "run").lora_files()]
+        return loras, read_video(self.folder / f"{name}.mkv").frames
+
+    def log(self, name: str) -> str:
+        """What the run wrote down."""
+        return Run(self.folder / name / "run").log_file.read_text()
+
+
+def counted(patch: pytest.MonkeyPatch, kind: Any, method: str, name: str, asked: Counter[str]) -> None:
+    """Count the calls of a method."""
+    original = getattr(kind, method)
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        asked[name] += 1
+        return original(self, *args, **kwargs)
+
+    patch.setattr(kind, method, call)
+
+
+def make_bench(name: str, folder: Path, patch: pytest.MonkeyPatch) -> Bench:
+    module = MODELS[name]
+    known: dict[str, Any] = {**tiny_wan.WANS, **tiny_replace.REPLACERS, **tiny_hunyuan.HUNYUANS}
+    facts = module.save_tiny(known[name], folder / "model")
+    patch.setattr(locate, "KNOWN", (facts,))
+    patch.setattr(estimate, "reckon", lambda *_: None)
+    patch.setenv("LORA_EDIT_CACHE", str(folder / "cache"))
+    bench = Bench(folder, f"{facts.name}@{folder / 'model'}", folder / "cache" / "encodings")
+    for kind, what in ENCODERS.items():
+        counted(patch, kind, "forward", what, bench.asked)
+    for codec in CODECS:
+        counted(patch, codec, "encode", "codec", bench.asked)
+    return bench
+
+
+@pytest.fixture(params=sorted(MODELS))
+def any_bench(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Of every kind of model."""
+    return make_bench(request.param, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Of a Wan with all three encoders."""
+    return make_bench("wan2.1-i2v-480p", tmp_path, monkeypatch)
+
+
+def test_a_second_run_asks_no_encoder_and_makes_the_same_bytes(any_bench: Bench, single_thread: None) -> None:
+    """LoRA and clip, of every family; as without a cache; and nothing there but safetensors."""
+    any_bench.run("off", "encodings.kept_gb=0")
+    assert not any_bench.cache.exists() and any_bench.asked["text"] and any_bench.asked["codec"]
+    any_bench.run("cold")
+    assert any_bench.asked["text"] and any_bench.asked["codec"]
+    any_bench.run("warm")
+    assert not any_bench.asked
+    for name in ("cold", "warm"):
+        loras, frames = any_bench.made(name)
+        assert loras == any_bench.made("off")[0] and torch.equal(frames, any_bench.made("off")[1])
+    assert {file.suffix for file in any_bench.cache.iterdir()} == {".safetensors"}
+
+
+def test_another_seed_rank_or_number_of_steps_asks_none_either(bench: Bench) -> None:
+    """Nor does the same clip for which a setting of the training changes."""
+    bench.run("first")
+    for number, change in enumerate(("seed=5", "lora.rank=3", "training.motion_steps=4", "generation.steps=3")):
+        bench.run(str(number), change)
+        assert not bench.asked, change
+
+
+def test_a_new_first_frame_asks_only_for_what_is_new(bench: Bench) -> None:
+    """The prompt was read before, so its encoder of many gigabytes stays on disk; no training."""
+    settings = bench.run("first")
+    picture = read_video(bench.folder / "source.mkv").frames[0].clone()
+    picture[24:36, 40:56] = torch.tensor([30, 200, 30], dtype=torch.uint8)
+    save_image(bench.folder / "green.png", picture)
+    bench.asked.clear()
+    pipeline.generate(bench.folder / "first" / "run", Silent(), first_frame=bench.folder / "green.png")
+    assert bench.asked == {"picture": 1, "codec": 1}
+    assert settings.training.motion_steps == len(Run(bench.folder / "first" / "run").manifest()["losses"]) - 1
+
+
+@pytest.mark.parametrize("seen", ["weights", "time"])
+def test_another_encoder_is_asked_anew(bench: Bench, seen: str) -> None:
+    """One whose weights changed in place, known by a tensor's bytes or by the time of the change; the others are not asked."""
+    bench.run("first")
+    file = next((bench.folder / "model" / "text_encoder").glob("*.safetensors"))
+    facts, content = file.stat(), bytearray(file.read_bytes())
+    start, end = max(read_header(file).spans.values())
+    content[(start + end) // 2 if seen == "weights" else -1] ^= 1
+    file.write_bytes(content)
+    if seen == "weights":
+        os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    bench.run("second")
+    assert set(bench.asked) == {"text"}
+
+
+def test_damaged_files_are_said_and_made_anew(bench: Bench, single_thread: None) -> None:
+    """Cut short, one bit flipped, empty, or something else altogether; the next run finds them whole."""
+    bench.run("cold")
+    files = sorted(bench.cache.iterdir())
+    for number, file in enumerate(files):
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes((content[: len(content) // 2], content, b"", b"not a tensor")[number % 4])
+    bench.run("again")
+    assert bench.log("again").count("kept encoding is damaged; it is made anew") == len(files) and bench.asked["text"]
+    assert bench.made("again")[0] == bench.made("cold")[0]
+    bench.run("warm")
+    assert not bench.asked and "is damaged" not in bench.log("warm")
+
+
+def test_the_embedded_model_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its encoders take no longer than reading a file does."""
+    monkeypatch.setenv("LORA_EDIT_CACHE", str(tmp_path / "cache"))
+    settings = edit_settings(tmp_path, "tiny")
+    pipeline.edit(settings, tmp_path / "out.mkv", tmp_path / "run", Silent())
+    assert not (tmp_path / "cache").exists()
+
+
+class Told(list[str]):
+    """What a store said."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """With room for four encodings of a thousand numbers."""
+    told = Told()
+    yield Store(tmp_path / "kept", 4 * 4400, told.append)
+    assert not told
+
+
+def value(number: int) -> torch.Tensor:
+    """A thousand numbers."""
+    return torch.full((10, 100), float(number))
+
+
+def test_what_was_used_last_stays(store: Store) -> None:
+    """Reading counts as use; the least recently used one goes when there is one too many."""
+    for number in range(4):
+        store.put(str(number), value(number))
+        os.utime(store.folder / f"{number}.safetensors", (number, number))
+    assert store.get("0") is not None
+    store.put("4", value(4))
+    assert {file.stem for file in store.folder.iterdir()} == {"0", "2", "3", "4"}
+    assert sum(file.stat().st_size for file in store.folder.iterdir()) <= store.limit
+
+
+def test_what_is_too_large_or_not_finite_is_not_kept(store: Store) -> None:
+    """An encoding above the limit would push out all others; one of a fault would stay for ever."""
+    store.put("large", torch.zeros(10000))
+    store.put("nan", torch.full((3,), float("nan")))
+    assert not store.folder.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="other rights there")
+def test_files_are_this_persons_alone(store: Store) -> None:
+    """An autoencoder turns latents back into the clip."""
+    store.put("a", value(1))
+    assert store.folder.stat().st_mode & 0o777 == 0o700
+    assert [file.stat().st_mode & 0o777 for file in store.folder.iterdir()] == [0o600]
+
+
+def test_what_killed_processes_left_goes(store: Store) -> None:
+    """A file that is hours older than the newest is nobody's; one that is being written stays."""
+    store.put("a", value(1))
+    for name, age in (("old", 7200), ("new", 0)):
+        (store.folder / f"{name}.part").write_bytes(b"half")
+        os.utime(store.folder / f"{name}.part", (1e9 - age, 1e9 - age))
+    os.utime(store.folder / "a.safetensors", (1e9, 1e9))
+    (store.folder / "new.part").touch()
+    store.put("b", value(2))
+    assert {file.name for file in store.folder.iterdir()} == {"a.safetensors", "b.safetensors", "new.part"}
+
+
+def test_a_full_disk_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said, the encoding is used all the same, and no half file stays."""
+    told = Told()
+
+    def replace(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(encodings.os, "replace", replace)
+    known = Known(torch.device("cpu"), Later(torch.nn.Identity, None, lambda: "encoder"), remember=False)
+    known.store = Store(tmp_path / "kept", 1e6, told.append)
+    assert torch.equal(known(lambda: value(1), "asked"), value(1))
+    assert told == [f"{tmp_path / 'kept'}: an encoding cannot be kept (No space left on device); going on without"]
+    assert not list((tmp_path / "kept").iterdir())
+
+
+def test_an_encoder_that_nobody_knows_keeps_nothing(store: Store) -> None:
+    """Such as one that was built in memory: another of its kind would be given its answers."""
+    known = Known(torch.device("cpu"), Later(torch.nn.Identity, None, str))
+    known.store = store
+    calls: list[int] = []
+    for _ in range(2):
+        known(lambda: calls.append(1) or value(1), "asked")  # type: ignore[func-returns-value]
+    assert not store.folder.exists() and len(calls) == 1
+
+
+def test_two_processes_share_a_folder(tmp_path: Path) -> None:
+    """Both write, read and make room at once, with room for a few only: what is found is right, and neither stumbles."""
+    code = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        import torch
+        from lora_edit.models.encodings import Store
+        told = []
+        store = Store(Path(sys.argv[1]), 5 * 4400, told.append)
+        found = 0
+        for turn in range(150):
+            number = turn % 7
+            kept = store.get(str(number))
+            assert kept is None or torch.equal(kept, torch.full((1000,), float(number)))
+            found += kept is not None
+            store.put(str(number), torch.full((1000,), float(number)))
+        assert not told, told
+        print(found)
+    """)
+    both = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "kept")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for process in both:
+        out, fault = process.communicate(timeout=300)
+        assert process.returncode == 0, fault
+        assert int(out) > 0
+    assert sum(file.stat().st_size for file in (tmp_path / "kept").iterdir()) <= 5 * 4400
+
+
+def test_where_the_folder_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The variable of its own before the platform's."""
+    monkeypatch.setenv("LORA_EDIT_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path / "encodings"
+    monkeypatch.delenv("LORA_EDIT_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    for platform, folder in (("linux", "xdg"), ("darwin", "Library/Caches")):
+        monkeypatch.setattr(encodings.sys, "platform", platform)
+        assert cache_folder() == tmp_path / folder / "lora-edit" / "encodings"
+    monkeypatch.setattr(encodings.sys, "platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    assert cache_folder() == tmp_path / "local" / "lora-edit" / "encodings"
