@@ -143,6 +143,17 @@ def test_another_seed_rank_or_number_of_steps_asks_none_either(bench: Bench) -> 
         assert not bench.asked, change
 
 
+def test_a_run_that_goes_on_after_a_stop_asks_none(bench: Bench) -> None:
+    """Its LoRA was not saved yet, its checkpoint was."""
+    bench.run("first")
+    loras, run = bench.made("first")[0], Run(bench.folder / "first" / "run")
+    for file in run.lora_files():
+        file.unlink()
+    bench.asked.clear()
+    pipeline.train(run.folder, Silent())
+    assert not bench.asked and [file.read_bytes() for file in run.lora_files()] == loras
+
+
 def test_a_new_first_frame_asks_only_for_what_is_new(bench: Bench) -> None:
     """The prompt was read before, so its encoder of many gigabytes stays on disk; no training."""
     settings = bench.run("first")
@@ -274,17 +285,20 @@ def test_an_encoder_that_nobody_knows_keeps_nothing(store: Store) -> None:
 
 
 def test_two_processes_share_a_folder(tmp_path: Path) -> None:
-    """Both write, read and make room at once, with room for a few only: what is found is right, and neither stumbles."""
+    """Both write, read and make room at once, with room for some: what is found is right, and neither stumbles."""
     code = textwrap.dedent("""
-        import sys
+        import sys, time
         from pathlib import Path
         import torch
         from lora_edit.models.encodings import Store
+        Path(sys.argv[2], sys.argv[3]).touch()
+        while len(list(Path(sys.argv[2]).iterdir())) < 2:
+            time.sleep(0.001)
         told = []
-        store = Store(Path(sys.argv[1]), 5 * 4400, told.append)
+        store = Store(Path(sys.argv[1]), 3 * 4400, told.append)
         found = 0
-        for turn in range(150):
-            number = turn % 7
+        for turn in range(300):
+            number = turn * turn % 7  # in turn, each would be gone just before it is asked for
             kept = store.get(str(number))
             assert kept is None or torch.equal(kept, torch.full((1000,), float(number)))
             found += kept is not None
@@ -292,15 +306,17 @@ def test_two_processes_share_a_folder(tmp_path: Path) -> None:
         assert not told, told
         print(found)
     """)
+    (tmp_path / "ready").mkdir()
+    places = [str(tmp_path / "kept"), str(tmp_path / "ready")]
     both = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "kept")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
+        subprocess.Popen([sys.executable, "-c", code, *places, name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for name in "ab"
     ]
     for process in both:
         out, fault = process.communicate(timeout=300)
         assert process.returncode == 0, fault
         assert int(out) > 0
-    assert sum(file.stat().st_size for file in (tmp_path / "kept").iterdir()) <= 5 * 4400
+    assert sum(file.stat().st_size for file in (tmp_path / "kept").iterdir()) <= 3 * 4400
 
 
 def test_where_the_folder_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
