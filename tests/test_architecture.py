@@ -30,7 +30,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "models": (*WORDS, "devices", "conditioning.sample", "conditioning.carry", "video.ranges"),
     "loras": (*WORDS, "models.family", "models.catalog.headers", "models.wan_keys"),
     "training": (*WORDS, "models.family", "loras.files", "loras.match", "loras.names", "conditioning.sample", "seeds"),
-    "generation": (*WORDS, "models.family", "conditioning.sample", "seeds"),
+    "generation": (*WORDS, "models.family", "models.unipc", "conditioning.sample", "seeds"),
     "compositing": (*WORDS, "masks", "video.ranges", "video.flow"),
     "evaluation": (*WORDS, "devices", "video", "masks"),
     "config": (*WORDS, *SETTINGS, "models.catalog"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 
 from lora_edit.conditioning.baselines import feature_level_inference
@@ -30,13 +33,15 @@ def test_the_same_seed_gives_the_same_latents() -> None:
     assert torch.equal(first, second) and not torch.equal(first, third)
 
 
-def test_feature_level_ends_on_the_sources_latents_outside_the_region() -> None:
-    """Eq. 3 at the last step, where no noise is left."""
+@pytest.mark.parametrize("sampler", ["euler", "unipc"])
+def test_feature_level_ends_on_the_sources_latents_outside_the_region(sampler: Any) -> None:
+    """Eq. 3 at the last step, where no noise is left; whatever takes the steps."""
     family = tiny_random_family()
     clip, mask = clip_and_mask()
     sample = family.encode_sample(feature_level_inference(clip, clip[:, 0], mask))
     assert sample.blend is not None and sample.blend_keep is not None
-    latents = denoise(family, sample, SETTINGS, torch.Generator().manual_seed(1))
+    settings = SETTINGS.model_copy(update={"sampler": sampler})
+    latents = denoise(family, sample, settings, torch.Generator().manual_seed(1))
     kept = sample.blend_keep.expand_as(latents) > 0.5
     torch.testing.assert_close(latents[kept], sample.blend.expand_as(latents)[kept], atol=1e-5, rtol=0)
     assert not torch.allclose(latents[~kept], sample.blend.expand_as(latents)[~kept])

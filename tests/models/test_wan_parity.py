@@ -9,7 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline, WanTransformer3DModel
+from diffusers import (
+    AutoencoderKLWan,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+    WanImageToVideoPipeline,
+    WanTransformer3DModel,
+)
 
 from lora_edit.conditioning.method import inference, motion
 from lora_edit.conditioning.sample import Sample
@@ -17,6 +23,7 @@ from lora_edit.generation.denoise import denoise, sigmas
 from lora_edit.generation.settings import GenerationSettings
 from lora_edit.models.family import Geometry
 from lora_edit.models.wan import WanAutoencoder, WanFamily, WanParts
+from upstream import agree
 
 FRAMES, HEIGHT, WIDTH, TEXT = 9, 32, 48, 12
 
@@ -134,6 +141,30 @@ def test_sampler_equals_a_subclass_of_the_stock_pipeline(family: WanFamily, stoc
     ).frames  # fmt: skip
     settings = GenerationSettings(steps=4, shift=5.0, guidance_scale=1.0)
     torch.testing.assert_close(denoise(family, encoded, settings, torch.Generator().manual_seed(7)), latents, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("steps", "shift", "guidance"), [(6, 3.0, 5.0), (4, 5.0, 1.0), (1, 3.0, 1.0)])
+def test_unipc_equals_the_stock_pipeline(
+    family: WanFamily, stock: WanImageToVideoPipeline, steps: int, shift: float, guidance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole run with the scheduler that Wan's checkpoints carry, the first frame given, as that pipeline gives it."""
+    edited = pixels(3, HEIGHT, WIDTH, seed=3)
+    clip = torch.zeros(3, FRAMES, HEIGHT, WIDTH)
+    encoded = family.encode_sample(inference(clip, edited, torch.ones(FRAMES, HEIGHT, WIDTH, dtype=torch.bool)))
+    negative = replace(encoded, prompt_embeds=encoded.prompt_embeds + 0.5)
+    settings = GenerationSettings(steps=steps, shift=shift, guidance_scale=guidance, sampler="unipc")
+    ours = denoise(family, encoded, settings, torch.Generator().manual_seed(7), negative=negative)
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+    monkeypatch.setattr(stock, "scheduler", scheduler)
+    start = torch.randn((1, 16, *encoded.latent_shape), generator=torch.Generator().manual_seed(7))
+    theirs = stock(
+        image=edited[None] * 0.5 + 0.5, height=HEIGHT, width=WIDTH, num_frames=FRAMES, num_inference_steps=steps, guidance_scale=guidance,
+        latents=start, prompt_embeds=encoded.prompt_embeds, negative_prompt_embeds=negative.prompt_embeds,
+        image_embeds=encoded.image_embeds, output_type="latent",
+    ).frames  # fmt: skip
+    agree(ours, theirs, 1e-5)
+    euler = denoise(family, encoded, settings.model_copy(update={"sampler": "euler"}), torch.Generator().manual_seed(7), negative=negative)
+    assert (euler - ours).abs().max() > (1e-2 if steps > 1 else 0)
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0, 5.0])

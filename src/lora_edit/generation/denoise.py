@@ -1,16 +1,17 @@
-"""The denoising loop: noise to latents along the model's velocity, by Euler steps."""
+"""The denoising loop: noise to latents along the model's velocity, by Euler steps or UniPC."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from lora_edit.errors import NotFinite
 from lora_edit.generation.settings import GenerationSettings
 from lora_edit.models.family import EncodedSample, Family
+from lora_edit.models.unipc import UniPC
 
 OnDenoise = Callable[[int, int], None]
 """Called after each step with steps done and to do."""
@@ -23,6 +24,32 @@ def sigmas(steps: int, shift: float) -> torch.Tensor:
     """
     even = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
     return (shift * even / (1 + (shift - 1) * even)).float()
+
+
+class Solver(Protocol):
+    """From each noise level of `sigmas` `[steps + 1]` to the next; `times` `[steps]` are those that the model is asked at."""
+
+    sigmas: torch.Tensor
+    times: torch.Tensor
+
+    def step(self, index: int, velocity: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        """The latents at `sigmas[index + 1]`."""
+        ...
+
+
+class Euler:
+    """Straight along the velocity."""
+
+    def __init__(self, steps: int, shift: float, device: torch.device) -> None:
+        self.sigmas = sigmas(steps, shift).to(device)
+        self.times = self.sigmas[:-1]
+
+    def step(self, index: int, velocity: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        """The latents at `sigmas[index + 1]`."""
+        return latents + (self.sigmas[index + 1] - self.sigmas[index]) * velocity
+
+
+SOLVERS: dict[str, Callable[[int, float, torch.device], Solver]] = {"euler": Euler, "unipc": UniPC}
 
 
 @contextmanager
@@ -54,9 +81,9 @@ def denoise(
     for transformer in cached:  # as diffusers' pipelines do after each call: another clip's memory is of no use
         transformer._reset_stateful_cache()
     noise = torch.randn((1, family.z_dim, *sample.latent_shape), generator=generator).to(device)
-    latents, times = noise, sigmas(settings.steps, settings.shift).to(device)
+    latents, solver = noise, SOLVERS[settings.sampler](settings.steps, settings.shift, device)
     for index in range(settings.steps):
-        now, later = times[index], times[index + 1]
+        now = solver.times[index].float()
         with _pass(cached, "cond"):
             velocity = family.predict_velocity(latents, now[None], sample)
         if negative is not None and settings.guidance_scale != 1:
@@ -65,8 +92,9 @@ def denoise(
             velocity = other + settings.guidance_scale * (velocity - other)
         if not bool(torch.isfinite(velocity).all()):
             raise NotFinite(f"the model's answer at step {index + 1} of {settings.steps} holds numbers that are not finite")
-        latents = latents + (later - now) * velocity
+        latents = solver.step(index, velocity, latents)
         if sample.blend is not None and sample.blend_keep is not None:
+            later = solver.sigmas[index + 1]
             known = (1 - later) * sample.blend + later * noise
             latents = latents + sample.blend_keep * (known - latents)
         if on_step:

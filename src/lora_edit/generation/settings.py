@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -25,7 +26,8 @@ class GenerationSettings(BaseModel):
     """How the edited clip is sampled."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    steps: int = Field(30, ge=1, description="Euler steps")
+    steps: int = Field(30, ge=1, description="sampling steps")
+    sampler: Literal["euler", "unipc"] = Field("euler", description="Euler steps as the reference, or UniPC as Wan's own pipelines")
     guidance_scale: float = Field(5.0, ge=0, description="classifier-free guidance; 1 = off")
     shift: float = Field(5.0, gt=0, description="flow-matching time shift")
     window: int = Field(0, ge=0, description="frames drawn at a time, as training.window for one trained so; 0 = all that the model takes")
