@@ -1,4 +1,5 @@
-"""Transformers from GGUF files, for generation only: weights stay as they are stored, and a layer multiplies them out when it computes."""
+"""Parts of a model from GGUF files: the transformer, for generation only, whose weights stay as they are stored until a layer computes with
+them, and the text encoder, which is multiplied out as it is read."""
 
 from __future__ import annotations
 
@@ -49,6 +50,21 @@ def load_gguf(kind: Any, config: dict[str, Any], config_file: Path, file: Path, 
     packing = GGUFQuantizationConfig(compute_dtype=dtype)
     made: nn.Module = kind.from_single_file(ready, config=str(config_file), quantization_config=packing, dtype=dtype, local_files_only=True)
     return made
+
+
+def load_gguf_text(kind: Any, config: Any, file: Path, dtype: torch.dtype) -> nn.Module:
+    """A text encoder of transformers' class `kind` and `config`, in `dtype`. Raises `ModelError` when the file holds another."""
+    try:
+        made, told = kind.from_pretrained(
+            file.parent, gguf_file=file.name, config=config, dtype=dtype, local_files_only=True, output_loading_info=True
+        )
+    except (ValueError, KeyError, IndexError, RuntimeError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{file}: this text encoder cannot be read ({first}); download it again, or give a .safetensors file") from error
+    if gone := sorted(told["missing_keys"]):
+        raise ModelError(f"{file}: {len(gone)} of the text encoder's tensors are missing, such as {gone[0]}; give another file")
+    encoder: nn.Module = made
+    return encoder
 
 
 def _count(shape: tuple[int, ...]) -> int:

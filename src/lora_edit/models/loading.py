@@ -20,7 +20,7 @@ from lora_edit.models.catalog.places import GGUF, SPIECE, Place
 from lora_edit.models.catalog.shapes import renames
 from lora_edit.models.experts import HIGH, LOW, ExpertPair, StagedWan
 from lora_edit.models.family import Family
-from lora_edit.models.gguf_file import load_gguf
+from lora_edit.models.gguf_file import load_gguf, load_gguf_text
 from lora_edit.models.later import Later, later
 from lora_edit.models.precision import kept_in_fp32, settle
 from lora_edit.models.single_file import empty, fill, sources_of
@@ -217,6 +217,9 @@ def _text_encoder(facts: ModelFacts, place: Place, dtype: torch.dtype, kinds: Ki
     kind = getattr(transformers, kinds.text_encoder)
     if place.folder is not None:
         return from_folder(kind, place.folder, dtype)
+    if place.files[0].suffix == GGUF:
+        wanted = _text_config(facts, place)
+        return Unread(wanted, lambda: load_gguf_text(kind, wanted, place.files[0], dtype), dtype)
 
     def number_format(name: str) -> torch.dtype:
         # Its second feed-forward layer overflows in float16, so transformers keeps it wide there.

@@ -67,6 +67,27 @@ TEXT_BLOCK = {
 }
 """Within a block: the original (Wan2.1 `wan/modules/t5.py`), and transformers' name within its `layer.`."""
 
+TEXT_BLOCK_GGUF = {
+    "attn_norm": "0.layer_norm",
+    "attn_q": "0.SelfAttention.q",
+    "attn_k": "0.SelfAttention.k",
+    "attn_v": "0.SelfAttention.v",
+    "attn_o": "0.SelfAttention.o",
+    "attn_rel_b": "0.SelfAttention.relative_attention_bias",
+    "ffn_norm": "1.layer_norm",
+    "ffn_gate": "1.DenseReluDense.wi_0",
+    "ffn_up": "1.DenseReluDense.wi_1",
+    "ffn_down": "1.DenseReluDense.wo",
+}
+"""The same by llama.cpp's names (gguf-py `tensor_mapping.py`)."""
+
+TEXT_OUTER = {
+    "token_embedding": "shared",
+    "token_embd": "shared",
+    "norm": "encoder.final_layer_norm",
+    "enc.output_norm": "encoder.final_layer_norm",
+}
+
 PICTURE_BLOCK = {
     "norm1": ("layer_norm1",),
     "attn.to_qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -129,13 +150,13 @@ def vae_names(num_res_blocks: int) -> Rename:
 
 
 def text_names(key: str) -> tuple[str, ...]:
-    """Of a UMT5 encoder's tensor; ComfyUI's files have transformers' names, and the tokenizer as one more tensor."""
+    """Of a UMT5 encoder's tensor; ComfyUI's files have transformers' names and the tokenizer as a tensor, GGUF llama.cpp's."""
     if key in ("spiece_model", "encoder.embed_tokens.weight"):
         return ()
-    block = re.fullmatch(r"blocks\.(\d+)\.(.+)", key)
+    block = re.fullmatch(r"(?:enc\.blk|blocks)\.(\d+)\.(.+)", key)
     if block:
-        return (f"encoder.block.{block[1]}.layer.{_renamed(block[2], TEXT_BLOCK)}",)
-    return (_renamed(key, {"token_embedding": "shared", "norm": "encoder.final_layer_norm"}),)
+        return (f"encoder.block.{block[1]}.layer.{_renamed(block[2], TEXT_BLOCK | TEXT_BLOCK_GGUF)}",)
+    return (_renamed(key, TEXT_OUTER),)
 
 
 def picture_names(key: str) -> tuple[str, ...]:

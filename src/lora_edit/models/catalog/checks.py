@@ -10,7 +10,7 @@ from lora_edit.errors import ModelError
 from lora_edit.models.catalog.facts import ModelFacts, differences
 from lora_edit.models.catalog.headers import read_config, read_header
 from lora_edit.models.catalog.hub import downloaded_bytes, is_repository
-from lora_edit.models.catalog.places import GGUF, READERS, Found, Place, find, misfit, needed_parts, part_config
+from lora_edit.models.catalog.places import GGUF, READERS, Found, Place, find, held_shapes, misfit, needed_parts, part_config
 
 COMPANIONS = (
     ("vae", "z_dim", "out_channels"),
@@ -149,6 +149,8 @@ def check_memory(facts: ModelFacts, places: dict[str, Place], dtype: str) -> Non
 
 
 def _bytes_held(place: Place, dtype: str) -> int:
+    if place.part == "text_encoder" and place.files[0].suffix == GGUF:  # multiplied out as it is read
+        return sum(map(prod, held_shapes(place.files[0]).values())) * (4 if dtype == "F32" else 2)
     if place.part.startswith(READERS) or place.files[0].suffix == GGUF:
         return 0
     headers = [read_header(file) for file in place.files]

@@ -14,6 +14,7 @@ from typing import Any
 
 from lora_edit.errors import ModelError
 from lora_edit.models.catalog.facts import ModelFacts, differences
+from lora_edit.models.catalog.gguf_header import gguf_shapes
 from lora_edit.models.catalog.headers import INDEX, PICKLE_ENDINGS, index_files, missing, read_header, shards
 from lora_edit.models.catalog.hub import is_repository, snapshots
 from lora_edit.models.catalog.shapes import told
@@ -176,10 +177,17 @@ def _in_folder(part: str, folder: Path) -> Place | str:
     return Place(part, files, folder) if files else "no *.safetensors beside its config.json"
 
 
+def held_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of a single file's tensors by key, of all shards where it is an index. Raises `ModelError`."""
+    if file.suffix == GGUF:
+        return gguf_shapes(file)
+    return {key: shape for each in shards(file) for key, shape in read_header(each).shapes.items()}
+
+
 def misfit(part: str, file: Path, wanted: Mapping[str, Any]) -> str | None:
     """Why a single file is not the wanted part, by its header alone; empty when it is, None when it holds something else altogether."""
     try:
-        shapes = {key: shape for each in shards(file) for key, shape in read_header(each).shapes.items()}
+        shapes = held_shapes(file)
     except ModelError as error:
         return str(error).partition(": ")[2] or str(error)
     found = told(part, shapes, wanted)
@@ -193,7 +201,9 @@ def _candidates(facts: ModelFacts, part: str, root: Path) -> Iterator[Path]:
     listed = {shard for index in indices for shard in index_files(index)}
     half = HALVES[facts.parts.index(part)] if len(facts.parts) > 1 and part in facts.parts else None
     for file in files:
-        whole = file in indices or (file.suffix == ".safetensors" and file not in listed)
+        whole = (
+            file in indices or (file.suffix == ".safetensors" and file not in listed) or (part == "text_encoder" and file.suffix == GGUF)
+        )
         named = _HALF.findall(str(file.relative_to(root)))
         if whole and (half is None or (named and named[-1].lower() == half)):
             yield file
@@ -212,6 +222,7 @@ def _tokenizer(part: str, root: Path, found: Found) -> Place | str:
             if (root / name / file).is_file():
                 return Place(part, (root / name / file,), None if file == "spiece.model" else root / name)
     encoder = found.places.get("text_encoder")
-    if part == "tokenizer" and encoder is not None and encoder.folder is None and SPIECE in read_header(encoder.files[0]).shapes:
+    single = part == "tokenizer" and encoder is not None and encoder.folder is None and encoder.files[0].suffix != GGUF
+    if single and encoder is not None and SPIECE in read_header(encoder.files[0]).shapes:
         return Place(part, encoder.files)
     return ""
