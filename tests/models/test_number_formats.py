@@ -19,6 +19,7 @@ from lora_edit.models import hunyuan_loading, loading
 from lora_edit.models.catalog.known import KNOWN
 from lora_edit.models.editors import EDITORS, Editor
 from lora_edit.models.family import load_family
+from lora_edit.models.later import later
 from lora_edit.models.picture_editor import load_editor
 from lora_edit.models.precision import kept_in_fp32
 from lora_edit.models.vace import load_vace
@@ -39,8 +40,9 @@ def strict() -> Iterator[None]:
         yield
 
 
-def formats(module: nn.Module, *, narrow: bool = False) -> set[torch.dtype]:
-    """Of all floating parameters; with `narrow`, of those that the class does not keep in float32."""
+def formats(part: Any, *, narrow: bool = False) -> set[torch.dtype]:
+    """Of all floating parameters, read now if they were not; with `narrow`, of those that the class does not keep in float32."""
+    module = later(part).module()
     named = [(name, each) for name, each in module.named_parameters() if each.is_floating_point()]
     return {each.dtype for name, each in named if not (narrow and kept_in_fp32(module, name))}
 
