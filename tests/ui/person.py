@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+COME = "(view) => Number(document.querySelector(`#${view} .viewer`)?.dataset.come || 0)"
+"""How many pictures have come to a viewer."""
+
 SHOWN = "(view) => Number(document.querySelector(`#${view} .viewer`)?.dataset.shown || 0)"
-"""How many pictures a viewer has shown."""
+"""How many of them it has drawn."""
 
 BUSY = "(view) => document.querySelector(`#${view} .view`)?.getAttribute('aria-busy') === 'true'"
 """Does a viewer still wait for something?"""
@@ -46,9 +49,10 @@ class Person:
 
     def waits_for_new_picture(self, view: str, act: Any) -> None:
         """Do something and wait until the viewer has another picture and waits for none."""
-        before = self.page.evaluate(SHOWN, view)
+        before = self.page.evaluate(COME, view)
         act()
-        self.page.wait_for_function(f"([view, before]) => ({SHOWN})(view) > before && !({BUSY})(view)", arg=[view, before])
+        drawn = f"({COME})(view) > before && ({SHOWN})(view) === ({COME})(view) && !({BUSY})(view)"
+        self.page.wait_for_function(f"([view, before]) => {drawn}", arg=[view, before])
 
     def presses(self, button: str, view: str = "region-view") -> None:
         """Press a button that changes a viewer's picture."""

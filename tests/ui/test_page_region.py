@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,7 @@ pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'lora-edit[dev]'")
 
 from lora_edit.types import Video
+from lora_edit.ui.step_region import RegionStep
 from lora_edit.video.read import read_video
 from lora_edit.video.write import write_video
 from ui.person import Person
@@ -54,6 +56,33 @@ def test_a_region_is_clicked_played_painted_and_typed(visit: Visit, folder: Path
     person.presses("region-add")
     assert marks.locator(".box").count() == 1
     person.waits_for_new_picture("region-view", lambda: page.get_by_label("Close to the outline").click())
+
+
+def test_clicks_come_faster_than_answers(visit: Visit, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No click is lost, and a late answer to something else is not taken for the click's."""
+    source, _ = write(folder, seed=9)
+    drawn, marked = RegionStep.revisited, RegionStep._mark
+
+    def late(step: RegionStep, *args: Any) -> Any:
+        answer = drawn(step, *args)
+        time.sleep(0.5)
+        return answer
+
+    def slow(step: RegionStep, *args: Any) -> Any:
+        time.sleep(1.0)
+        return marked(step, *args)
+
+    monkeypatch.setattr(RegionStep, "revisited", late)
+    monkeypatch.setattr(RegionStep, "_mark", slow)
+    person = Person(visit())
+    person.brings_a_clip(source)
+    marks = person.page.locator("#region-view .marks .point")
+    person.clicks_at(0.3, 0.5)
+    assert marks.count() == 1
+    box = person.page.locator("#region-view .picture").bounding_box()
+    for x in (0.32, 0.34, 0.36):
+        person.page.mouse.click(box["x"] + x * box["width"], box["y"] + 0.5 * box["height"])
+    person.page.wait_for_function("() => document.querySelectorAll('#region-view .marks .point').length === 4")
 
 
 def test_every_step_can_be_undone(visit: Visit, folder: Path) -> None:

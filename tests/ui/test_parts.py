@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,11 @@ from lora_edit.errors import InputError
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora-edit[ui]'")
 
+import gradio as gr
+
 from lora_edit.ui.once import once
-from lora_edit.ui.parts import number_in, plain, said
+from lora_edit.ui.parts import Office, guarded, number_in, plain, said
+from lora_edit.ui.projects import Shelf
 
 
 def test_messages_name_no_file_of_the_server_and_no_flag() -> None:
@@ -65,3 +69,14 @@ def test_a_failure_is_not_kept() -> None:
     with pytest.raises(InputError):
         answer("a")
     assert answer("a") == "a"
+
+
+def test_a_viewer_is_told_which_question_it_is_answered(tmp_path: Path) -> None:
+    """Other answers carry no number, and an answer that leaves the viewer alone nothing for it."""
+    view = "view"
+    office = Office(Shelf(tmp_path))
+    question = gr.EventData(None, {"frame": 3, "ask": 7})
+    show = guarded(office, lambda *args: {view: {"frame": 3}}, "fault", view)
+    assert show("name", question)[view] == {"frame": 3, "ask": 7} and show("name")[view] == {"frame": 3}
+    assert view not in guarded(office, lambda *args: {"other": 1}, "fault", view)("name", question)
+    assert guarded(office, lambda *args: {view: None}, "fault", view)("name", question)[view] is None

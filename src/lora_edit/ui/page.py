@@ -143,7 +143,8 @@ class Page:
         step = self.region
         out = step.outputs()
         begun = (
-            self._on(step.view.mark, step.marked, [step.object], out, step.fault),
+            # The viewer itself makes one at a time.
+            self._on(step.view.mark, step.marked, [step.object], out, step.fault, trigger_mode="multiple"),
             self._on(step.typed.click, step.added, [step.object, *step.numbers], out, step.fault_side),
             self._on(step.on.click, step.resumed, [step.at], out, step.fault_side),
         )

@@ -71,12 +71,15 @@ def message() -> Any:
 
 
 def guarded(office: Office, handler: Callable[..., Updates], place: Any, view: Any = None) -> Callable[..., Updates]:
-    """The handler, whose failures become a message at `place`; everything else on the page stays as it is, and a `view` no longer waits."""
+    """The handler, whose failures become a message at `place`; everything else on the page stays as it is, and a `view` no longer waits.
+
+    What the handler shows in the `view` is marked with the number of the question that the view asked, by which it knows its answer.
+    """
 
     @functools.wraps(handler)
     def run(*args: Any) -> Updates:
         try:
-            return {place: "", **handler(*args)}
+            return {place: "", **_answering(handler(*args), args, view)}
         except InputError as error:
             fault = str(error)
         except Exception as error:
@@ -86,6 +89,12 @@ def guarded(office: Office, handler: Callable[..., Updates], place: Any, view: A
         return {place: said(fault, "fault"), **({} if view is None else {view: gr.HTML(failed=time.monotonic_ns())})}
 
     return run
+
+
+def _answering(answer: Updates, args: tuple[Any, ...], view: Any) -> Updates:
+    asked = next((each._data.get("ask") for each in args if isinstance(each, gr.EventData)), None)
+    shown = answer.get(view)
+    return {**answer, view: {**shown, "ask": asked}} if asked and shown else answer
 
 
 def viewer(name: str, label: str) -> Any:

@@ -3,8 +3,10 @@
 const part = (name) => element.querySelector("." + name);
 const view = part("view"), picture = part("picture"), over = part("over"), marks = part("marks"), bar = part("bar");
 const range = part("range"), count = part("count"), play = part("play"), divider = part("divider"), tools = part("tools");
-const told = element.querySelector(".viewer").dataset; // how many pictures were shown, and how long the last answer took
-let sent = 0, tool = "point", drag = null, cross = null, playing = null, wanted = 0, asked = null, askedAt = 0;
+const told = element.querySelector(".viewer").dataset; // how many pictures came and were drawn, and how long the last answer took
+let sent = 0, tool = "point", drag = null, cross = null, playing = null, wanted = 0;
+let asks = 0, asked = null, askedAt = 0, marking = null, missed = false; // questions are numbered; the last one, and the last that was a mark, while unanswered
+const held = []; // marks made meanwhile: the server takes one at a time
 
 const value = () => props.value || {};
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
@@ -13,8 +15,8 @@ function show() {
   const now = value();
   element.querySelector(".viewer").hidden = !now.src;
   if (!now.src) return;
-  // A late answer for a frame that was left meanwhile: the one for the frame that is wanted comes after it.
-  if (asked !== null && asked !== now.frame && performance.now() - askedAt < 5000) return;
+  // Not the answer to what was done last, which comes after it and shows more.
+  if (asked !== null && asked !== now.ask && performance.now() - askedAt < 5000) { missed = true; return; }
   asked = null;
   stop();
   wanted = now.frame;
@@ -35,6 +37,10 @@ function show() {
   marks.setAttribute("viewBox", `0 0 ${now.width} ${now.height}`);
   drawMarks();
   settle(now.pending);
+  // What was passed over may have been the end of what this answer still waits for.
+  if (missed && now.pending) go(now.frame);
+  missed = false;
+  told.come = String(Number(told.come || 0) + 1);
   const since = sent;
   sent = 0;
   picture.decode().catch(() => {}).then(() => requestAnimationFrame(() => {
@@ -45,9 +51,17 @@ function show() {
 
 // Tell the server what a person did; until its answer the view says that it is busy.
 function tell(what, data) {
-  sent = performance.now();
+  sent = askedAt = performance.now();
+  asked = ++asks;
+  if (what === "mark") marking = asked;
   settle(" ");
-  trigger(what, data);
+  trigger(what, { ...data, ask: asked });
+}
+
+// A mark is answered, or refused: on to the next.
+function release() {
+  marking = null;
+  if (held.length) tell("mark", held.shift());
 }
 
 // Busy with what is pending, if anything is.
@@ -95,7 +109,9 @@ function corners({ from, to }) {
 }
 
 function mark(what) {
-  tell("mark", { frame: value().frame, ...what });
+  const made = { frame: value().frame, ...what };
+  if (marking === null) tell("mark", made);
+  else held.push(made);
 }
 
 function choose(name) {
@@ -152,8 +168,6 @@ view.addEventListener("blur", () => { cross = null; drawMarks(); });
 function go(frame) {
   const now = value();
   wanted = clamp(frame, 0, now.count - 1);
-  asked = wanted;
-  askedAt = performance.now();
   range.value = wanted;
   count.textContent = `${wanted} / ${now.count - 1}`;
   tell("frame", { frame: wanted });
@@ -168,6 +182,7 @@ function stop() {
 
 function start(film) {
   let index = 0;
+  asked = null;
   settle();
   marks.replaceChildren();
   play.textContent = "Stop";
@@ -198,9 +213,10 @@ divider.addEventListener("input", split);
 for (const button of tools.querySelectorAll("button")) button.addEventListener("click", () => choose(button.dataset.tool));
 choose("point");
 watch("value", () => {
-  const film = value().film;
+  const { film, ask } = value();
   if (film) start(film);
   else show();
+  if (marking !== null && ask === marking) release();
 });
-watch("failed", () => { asked = null; settle(); });
+watch("failed", () => { asked = null; settle(); release(); });
 show();
