@@ -100,6 +100,8 @@ class Person:
         """Type into a field and leave it."""
         inside = self.page.locator(f"#{field} input, #{field} textarea").first
         inside.fill(value)
+        self.page.wait_for_timeout(300)  # a person takes longer; a field that has just come may still get its own value
+        inside.fill(value)
         inside.blur()
 
     def says(self, text: str) -> None:
