@@ -39,9 +39,10 @@ PYTHONPATH=src python benchmarks/page_speed.py --rounds {rounds} --write docs/be
 |---|---|---|
 {rows}
 
-The page loads in more than a second, and most of it is Gradio's own script: a page of it with a single field takes the time in the
-second row. Answering for the scripts from memory (`KeptAssets` in `ui/serve.py`) took 0.2 s off; naming them ahead in a header, and
-a smaller description of the page, took nothing off, as the time goes into running them.
+Most of the load is Gradio's own script: a page of it with a single field takes the time in the second row. Both swing with the machine:
+measured on 2026-11-23, when it was slower, they took 1.74 s and 0.92 s. Answering for the scripts from memory (`KeptAssets` in
+`ui/serve.py`) took 0.2 s off; naming them ahead in a header, and a smaller description of the page, took nothing off, as the time goes
+into running them.
 
 Only the frame in sight is segmented before the first picture; after that the mask is followed through the clip, while the page
 can be used. `tests/ui/test_page_speed.py` fails when a click takes more than a second.
