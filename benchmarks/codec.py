@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformer import draw_scene, vary
 
-from lora_edit.models.block_codec import BlockCodec
+from lora_edit.models.lapped_codec import LappedCodec
 from lora_edit.models.tiny import GEOMETRY, WEIGHTS
 from lora_edit.studies.cases import draw_scenes
 from lora_edit.studies.scenes import true_edit
@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clips", nargs="*", type=Path)
     args = parser.parse_args()
-    codec = BlockCodec.from_pretrained(WEIGHTS / "vae").eval()
+    codec = LappedCodec.from_pretrained(WEIGHTS / "vae").eval()
     found = {}
     for name, frames in clips(args.clips):
         pieces = [to_signed(piece)[None] for piece in frames.split(FRAMES)]

@@ -10,9 +10,9 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from lora_edit.conditioning.sample import Sample
-from lora_edit.models.block_codec import BlockCodec
 from lora_edit.models.catalog.facts import Geometry, ModelFacts, Preset
 from lora_edit.models.family import EncodedSample
+from lora_edit.models.lapped_codec import LappedCodec
 from lora_edit.models.packing import pack_mask
 
 CHANNELS, WIDTH = 16, 24
@@ -47,7 +47,7 @@ class MaskLast:
     z_dim = CHANNELS
     part, times = "", (0.0, 1.0)
 
-    def __init__(self, transformer: WanTransformer3DModel, codec: BlockCodec, device: torch.device) -> None:
+    def __init__(self, transformer: WanTransformer3DModel, codec: LappedCodec, device: torch.device) -> None:
         self.transformer, self.codec, self.device, self.lora_targets = transformer, codec, device, TARGETS
 
     def experts(self) -> tuple[MaskLast, ...]:
@@ -95,5 +95,5 @@ def load(facts: ModelFacts, source: str, device: torch.device, dtype: torch.dtyp
             patch_size=(1, 1, 1), num_attention_heads=2, attention_head_dim=WIDTH // 2, in_channels=2 * CHANNELS + 1, out_channels=CHANNELS,
             text_dim=WIDTH, freq_dim=16, ffn_dim=2 * WIDTH, num_layers=2, rope_max_seq_len=64,
         )  # fmt: skip
-        codec = BlockCodec(z_dim=CHANNELS)
+        codec = LappedCodec(z_dim=CHANNELS)
     return MaskLast(transformer.to(device).eval().requires_grad_(False), codec.to(device).eval().requires_grad_(False), device)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from diffusers import WanTransformer3DModel
 
-from lora_edit.models.block_codec import BlockCodec
 from lora_edit.models.family import Geometry
+from lora_edit.models.lapped_codec import LappedCodec
 from lora_edit.models.wan import WanFamily, WanParts
 
 
@@ -18,7 +18,7 @@ def tiny_random_family(seed: int = 0, max_frames: int = 9, blocks: int = 2) -> W
             patch_size=(1, 1, 1), num_attention_heads=2, attention_head_dim=12, in_channels=8 + 4 + 8, out_channels=8, text_dim=8,
             freq_dim=16, ffn_dim=32, num_layers=blocks, rope_max_seq_len=32,
         )  # fmt: skip
-        codec = BlockCodec(z_dim=8)
+        codec = LappedCodec(z_dim=8)
     transformer.eval().requires_grad_(False)
     codec.eval().requires_grad_(False)
     geometry = Geometry(8, 4, 8, max_frames, 32 * 32)

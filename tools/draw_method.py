@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-
 from lora_edit.conditioning.carry import carry, region_boxes
+
 from lora_edit.conditioning.method import appearance, inference, motion
 from lora_edit.conditioning.sample import Sample
 from lora_edit.masks.shapes import hole_union, shape_mask, snap

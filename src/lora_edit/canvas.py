@@ -16,7 +16,7 @@ from lora_edit.compositing.color import match_colour
 from lora_edit.compositing.detail import add_detail
 from lora_edit.compositing.region import RegionCrop, crop_frames, region_crop
 from lora_edit.compositing.settings import CompositingSettings
-from lora_edit.conditioning.carry import region_boxes
+from lora_edit.conditioning.first_frame_hint import region_boxes
 from lora_edit.inputs import Clip
 from lora_edit.masks.shapes import feather_frame, hole_union, snap
 from lora_edit.models.family import Geometry
@@ -45,11 +45,11 @@ class Canvas:
     snapped: bool
     captions: Mapping[str, str]
 
-    def window(self, frames: Sequence[int], group: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Source `[3, T', h, w]`, edit mask `[T', h, w]` and boxes of some frames; holes are united within each latent frame's group."""
+    def window(self, frames: Sequence[int], group: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Source `[3, T', h, w]` and edit mask `[T', h, w]` of some frames; holes are united within each latent frame's group."""
         index = torch.tensor(frames)
         mask = self.edit_mask[index]
-        return self.source[:, index], hole_union(mask, group) if self.snapped else mask, self.boxes[index]
+        return self.source[:, index], hole_union(mask, group) if self.snapped else mask
 
 
 def make_canvas(clip: Clip, geometry: Geometry, settings: CompositingSettings, snapped: bool) -> Canvas:
@@ -84,37 +84,28 @@ def shrink_mask(mask: torch.Tensor, size: Size) -> torch.Tensor:
     return torch.stack(out)
 
 
-def return_to_source(clip: Clip, canvas: Canvas, generated: torch.Tensor, settings: CompositingSettings) -> Iterator[torch.Tensor]:
+def return_to_source(
+    clip: Clip, canvas: Canvas, generated: torch.Tensor, settings: CompositingSettings, predicted: torch.Tensor | None = None
+) -> Iterator[torch.Tensor]:
     """Frames `[H, W, 3]` uint8 of the result, one by one.
 
     `generated` is `[3, T, h, w]`. Outside the feathered edit region each frame is the source's bit for
-    bit; frame 0 shows the edited first frame and an anchor its own picture, at full resolution.
+    bit; frame 0 shows the edited first frame and an anchor its own picture, at full resolution. `predicted` are frames of the crop at the
+    source's size, whose detail returns where the model agrees with them.
     """
     known = {0: clip.first_frame, **clip.anchors}
     small = to_frames(generated)
-    if settings.match_colour:
+    if settings.match_colour and predicted is None:
         small = match_colour(small, to_frames(canvas.source), ~canvas.edit_mask)
     radius = round(settings.feather * min(clip.video.size.height, clip.video.size.width))
-    patches = _enlarged(clip, canvas, small, settings)
-    for index, (source, patch) in enumerate(zip(clip.video.frames, patches, strict=True)):
-        made = source.clone()
+    for index, source in enumerate(clip.video.frames):
+        output = source.clone()
         if index in known:
-            made = known[index]
+            output = known[index]
         else:
-            crop_frames(made[None], canvas.crop)[0].copy_(patch)
-        yield composite_frame(source, made, feather_frame(clip.edit_mask.frames[index], radius)) if settings.enabled else made
-
-
-def _enlarged(clip: Clip, canvas: Canvas, small: torch.Tensor, settings: CompositingSettings) -> Iterator[torch.Tensor]:
-    """The model's frames `[T, h, w, 3]` at the window's size in the source, one by one."""
-    large = (resize_frames(small[index : index + 1], canvas.crop.size)[0] for index in range(len(small)))
-    if not settings.detail:
-        return large
-    pictures = {0: clip.first_frame, **clip.references, **clip.anchors}
-    return add_detail(
-        large,
-        crop_frames(clip.video.frames, canvas.crop),
-        {number: crop_frames(picture[None], canvas.crop)[0] for number, picture in pictures.items()},
-        crop_frames(clip.edit_mask.frames, canvas.crop),
-        canvas.size,
-    )
+            if predicted is None:
+                patch = resize_frames(small[index : index + 1], canvas.crop.size)[0]
+            else:
+                patch = add_detail(small[index], predicted[index])
+            crop_frames(output[None], canvas.crop)[0].copy_(patch)
+        yield composite_frame(source, output, feather_frame(clip.edit_mask.frames[index], radius)) if settings.enabled else output

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from lora_edit.canvas import return_to_source
 from lora_edit.captions import caption_of
 from lora_edit.config import EditSettings, resolve
 from lora_edit.devices import compute_dtype, pick_device
@@ -20,7 +19,7 @@ from lora_edit.models.catalog.facts import ModelFacts
 from lora_edit.models.catalog.vace import check_vace, published
 from lora_edit.models.vace import load_vace
 from lora_edit.reporting import Reporter
-from lora_edit.samples import draw_clip, place
+from lora_edit.samples import draw_clip, finish, prepare
 from lora_edit.types import EditMask, Video
 from lora_edit.video.read import read_video
 from lora_edit.video.write import write_video
@@ -83,13 +82,13 @@ def _settings(facts: ModelFacts, prompt: str) -> EditSettings:
 def _draw(rival: Rival, clip: Clip, settings: EditSettings, reporter: Reporter) -> torch.Tensor:
     device = pick_device()
     family = load_vace(rival.facts, rival.source, device, compute_dtype(device))
-    canvas = place(family, clip, settings)
+    prepared = prepare(family, clip, settings)
 
     def on_step(done: int, total: int) -> None:
         reporter.step("VACE", done, total)
 
     def draw(how: EditSettings) -> torch.Tensor:
-        return draw_clip(family, canvas, how, how.seed, on_step, reporter.note)
+        return draw_clip(family, prepared, how, how.seed, on_step, reporter.note)
 
     pixels = with_less_memory(family, settings, draw, reporter.note)
-    return torch.stack(list(return_to_source(clip, canvas, pixels, settings.compositing)))
+    return torch.stack(list(finish(clip, prepared, pixels, settings)))

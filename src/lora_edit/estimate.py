@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lora_edit.canvas import Canvas, make_canvas
+from lora_edit.canvas import make_canvas
 from lora_edit.conditioning.windows import inference_windows, training_windows
 from lora_edit.config import EditSettings, with_preset
 from lora_edit.devices import compute_dtype, host_memory_bytes, peak_memory_bytes, pick_device, this_machine
@@ -17,7 +17,7 @@ from lora_edit.inputs import Clip
 from lora_edit.models.catalog.locate import locate
 from lora_edit.models.family import Family, load_family
 from lora_edit.models.room import Placement, make_room
-from lora_edit.samples import motion_samples
+from lora_edit.samples import PreparedClip, motion_samples, prepare
 from lora_edit.seeds import named_generator
 from lora_edit.training.held_out import passes as held_out_passes
 from lora_edit.training.lora import add_lora, remove_lora
@@ -70,7 +70,9 @@ def estimate_edit(settings: EditSettings, clip: Clip) -> Estimate:
     if reckoned is not None:
         return reckoned
     family = open_family(settings, clip)
-    return measure(family, make_canvas(clip, family.geometry, settings.compositing, settings.masks.snap), settings)
+    # A step costs the same whatever is predicted, and predicting takes seconds.
+    cheap = settings.method.model_copy(update={"hint": "none" if settings.method.hint == "none" else "box"})
+    return measure(family, prepare(family, clip, settings.model_copy(update={"method": cheap})), settings)
 
 
 def reckon(settings: EditSettings, clip: Clip) -> Estimate | None:
@@ -95,10 +97,10 @@ def reckon(settings: EditSettings, clip: Clip) -> Estimate | None:
     )
 
 
-def measure(family: Family, canvas: Canvas, settings: EditSettings) -> Estimate:
+def measure(family: Family, prepared: PreparedClip, settings: EditSettings) -> Estimate:
     """Time one training step and one denoising step at the edit's own size (the second of each: the first warms up)."""
     one = settings.model_copy(update={"training": settings.training.model_copy(update={"recolour": 0.0})})
-    sample = motion_samples(family, canvas, one)[0][0]
+    sample, canvas = motion_samples(family, prepared, one)[0][0], prepared.canvas
     expert = family.experts()[0]
     parameters = add_lora(expert, settings.lora, settings.seed)
     generator = named_generator(settings.seed, "estimate")

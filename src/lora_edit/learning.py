@@ -10,14 +10,23 @@ from lora_edit.memory import with_less_memory
 from lora_edit.models.family import Family
 from lora_edit.reporting import Reporter, Watcher
 from lora_edit.run import Run
-from lora_edit.samples import draw_look, lora_metadata, place, training_facts, training_stages
+from lora_edit.samples import PreparedClip, draw_look, lora_metadata, prepare, training_facts, training_stages
 from lora_edit.training.experts import load_experts, train_experts
 from lora_edit.types import content_hash
 
 
-def learn(run: Run, settings: EditSettings, clip: Clip, family: Family, reporter: Reporter, trained: bool = False) -> None:
+def learn(
+    run: Run,
+    settings: EditSettings,
+    clip: Clip,
+    family: Family,
+    reporter: Reporter,
+    trained: bool = False,
+    prepared: PreparedClip | None = None,
+) -> None:
     """Put the run's LoRA into the family: the saved one when it was trained with these settings and inputs on these weights, else a new
     one, from where an earlier call stopped. `trained`: whatever was saved is right, as when another checkpoint stands in for the base.
+    `prepared` is the clip at the model's size where it is there already.
 
     Raises `TrainingDiverged`, and `ModelError` when the device's memory suffices in no way.
     """
@@ -26,18 +35,18 @@ def learn(run: Run, settings: EditSettings, clip: Clip, family: Family, reporter
     if kept and (trained or run.manifest().get("training_key") == key):
         return load_experts(family, settings.lora, settings.seed, run.lora_file)
     started = time.monotonic()
-    canvas = place(family, clip, settings)
+    prepared = prepared or prepare(family, clip, settings, reporter)
 
     def on_step(stage: str, done: int, total: int, loss: float) -> None:
         hope = ", may end earlier" if settings.training.early_stop and done < total else ""
         reporter.step(stage, done, total, f"loss {loss:.4f}{hope}")
         if isinstance(reporter, Watcher) and len(family.experts()) == 1:  # of two, one has no LoRA yet
-            reporter.look(lambda: draw_look(family, clip, canvas, settings))
+            reporter.look(lambda: draw_look(family, clip, prepared, settings))
 
     facts = lora_metadata(settings, clip, family, key)
 
     def work(now: EditSettings) -> tuple[list[float], list[tuple[str, int]], list[int]]:
-        stages = training_stages(family, canvas, now)
+        stages = training_stages(family, prepared, now)
         losses, done = train_experts(family, stages, now.training, now.lora, now.seed, run, key, facts, on_step)
         return losses, done, [stage.steps for _ in family.experts() for stage in stages]
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from lora_edit import results
-from lora_edit.canvas import return_to_source
 from lora_edit.captions import check_captioner, with_captions
 from lora_edit.compositing.flow_warp import flow_warp
 from lora_edit.config import EditSettings
@@ -24,7 +23,7 @@ from lora_edit.models.encodings import keep_encodings
 from lora_edit.models.family import Family
 from lora_edit.reporting import Reporter
 from lora_edit.run import Run, make_run
-from lora_edit.samples import draw_clip, place
+from lora_edit.samples import PreparedClip, draw_clip, finish, prepare
 from lora_edit.training.experts import set_strengths
 from lora_edit.types import Size, Video
 from lora_edit.video.write import check_output, write_video
@@ -98,9 +97,11 @@ def generate(
         shown = with_captions(clip if first_frame is None else with_first_frame(clip, first_frame), run, settings, reporter)
         family = _opened(run, settings, clip, model)
         stack = read_stack(family, chosen, reporter.note)
-        learn(run, settings, replace(clip, captions=shown.captions), family, reporter, trained=model is not None)
+        prepared = prepare(family, shown, settings, reporter)
+        own = prepared if first_frame is None else None
+        learn(run, settings, replace(clip, captions=shown.captions), family, reporter, model is not None, own)
         started = time.monotonic()
-        video = _generate(shown, settings, settings.seed if seed is None else seed, family, stack, reporter)
+        video = _generate(shown, prepared, settings, settings.seed if seed is None else seed, family, stack, reporter)
         write_video(target, video, settings.video.codec, overwrite=overwrite, like=shown.video)
         seconds = {"train": run.manifest().get("seconds_train", 0.0), "generate": time.monotonic() - started}
         run.update_manifest(loras=[each.to_json() for each in stack], generated_with=model or settings.model)
@@ -114,16 +115,18 @@ def _opened(run: Run, settings: EditSettings, clip: Clip, model: str | None = No
     return family
 
 
-def _generate(clip: Clip, settings: EditSettings, seed: int, family: Family, stack: list[Stacked], reporter: Reporter) -> Video:
-    canvas = place(family, clip, settings)
-
+def _generate(
+    clip: Clip, prepared: PreparedClip, settings: EditSettings, seed: int, family: Family, stack: list[Stacked], reporter: Reporter
+) -> Video:
     def on_step(done: int, total: int) -> None:
         reporter.step("generate", done, total)
 
     set_strengths(family, settings.generation.lora_strength)
     with acting(family, stack):
-        pixels = with_less_memory(family, settings, lambda now: draw_clip(family, canvas, now, seed, on_step, reporter.note), reporter.note)
-    return replace(clip.video, frames=torch.stack(list(return_to_source(clip, canvas, pixels, settings.compositing))))
+        pixels = with_less_memory(
+            family, settings, lambda now: draw_clip(family, prepared, now, seed, on_step, reporter.note), reporter.note
+        )
+    return replace(clip.video, frames=torch.stack(list(finish(clip, prepared, pixels, settings))))
 
 
 def edit(settings: EditSettings, output: Path, folder: Path, reporter: Reporter, overwrite: bool = False) -> Result:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import islice
 
@@ -16,14 +16,16 @@ from lora_edit.captions import FIRST_FRAME, SOURCE, prompt_for, reference, train
 from lora_edit.conditioning.baselines import APPEARANCE, INFERENCE, MOTION
 from lora_edit.conditioning.method import appearance_after_first
 from lora_edit.conditioning.recolour import changed_region, draw_colour_map, draw_texture, recolour
-from lora_edit.conditioning.sample import Sample
+from lora_edit.conditioning.sample import Hint, Sample
 from lora_edit.conditioning.windows import Window, inference_windows, training_windows
 from lora_edit.config import EditSettings
 from lora_edit.errors import NotFinite
 from lora_edit.generation.denoise import denoise
+from lora_edit.hints import Hints
 from lora_edit.inputs import Clip
 from lora_edit.models.family import EncodedSample, Family
 from lora_edit.models.speed import NATIVE, faster
+from lora_edit.reporting import Reporter
 from lora_edit.seeds import named_generator
 from lora_edit.training.loop import Stage
 from lora_edit.video.flow import places_in_first
@@ -61,19 +63,28 @@ def lora_metadata(settings: EditSettings, clip: Clip, family: Family, key: str) 
     return {name: str(value) for name, value in facts.items()}
 
 
-def place(family: Family, clip: Clip, settings: EditSettings) -> Canvas:
+@dataclass(frozen=True)
+class PreparedClip:
+    """The clip at the model's size, and what is predicted of it."""
+
+    canvas: Canvas
+    hints: Hints
+
+
+def prepare(family: Family, clip: Clip, settings: EditSettings, reporter: Reporter | None = None) -> PreparedClip:
     """The clip at the model's size."""
-    return make_canvas(clip, family.geometry, settings.compositing, settings.masks.snap)
+    canvas = make_canvas(clip, family.geometry, settings.compositing, settings.masks.snap)
+    return PreparedClip(canvas, Hints(clip, canvas, settings.method.hint, settings.method.hint_confidence, reporter))
 
 
-def training_stages(family: Family, canvas: Canvas, settings: EditSettings) -> list[Stage]:
+def training_stages(family: Family, prepared: PreparedClip, settings: EditSettings) -> list[Stage]:
     """Motion learning on the masked source, then appearance learning on the edited later frames, if there are any."""
     training = settings.training
-    plain, varied = motion_samples(family, canvas, settings)
+    plain, varied = motion_samples(family, prepared, settings)
     share = training.recolour if varied else 0.0
     weights = [(1 - share) / len(plain)] * len(plain) + [share / max(1, len(varied))] * len(varied)
     stages = [Stage("motion", [*plain, *varied], weights, training.motion_steps)]
-    looks = appearance_samples(family, canvas, settings)
+    looks = appearance_samples(family, prepared, settings)
     if looks and training.appearance_steps:
         keep = training.motion_share
         stages.append(
@@ -88,15 +99,16 @@ def training_stages(family: Family, canvas: Canvas, settings: EditSettings) -> l
     return [stage for stage in stages if stage.steps]
 
 
-def motion_samples(family: Family, canvas: Canvas, settings: EditSettings) -> tuple[list[EncodedSample], list[EncodedSample]]:
+def motion_samples(family: Family, prepared: PreparedClip, settings: EditSettings) -> tuple[list[EncodedSample], list[EncodedSample]]:
     """The clip's training windows as they are, and recoloured copies of them."""
-    build, group = MOTION[settings.method.conditioning], family.geometry.group
+    build, group, canvas = MOTION[settings.method.conditioning], family.geometry.group, prepared.canvas
     longest = settings.training.window or family.geometry.max_frames
     windows = training_windows(canvas.source.shape[1], longest, group)
     clips = [canvas.window(window.frames, group) for window in windows]
-    masks = [_end_given(mask, window) if family.last_frame else mask for (_, mask, _), window in zip(clips, windows, strict=True)]
+    masks = [_end_given(mask, window) if family.last_frame else mask for (_, mask), window in zip(clips, windows, strict=True)]
     text = prompt_for(SOURCE, settings, canvas.captions)
-    samples = [build(source, mask, text, boxes) for (source, _, boxes), mask in zip(clips, masks, strict=True)]
+    hints = [_window_hint(prepared.hints.source, window) for window in windows]
+    samples = [build(source, mask, text, hint) for (source, _), mask, hint in zip(clips, masks, hints, strict=True)]
     plain = [family.encode_sample(sample) for sample in samples]
     if not settings.training.recolour:
         return plain, []
@@ -120,37 +132,50 @@ def _end_given(edit_mask: torch.Tensor, window: Window) -> torch.Tensor:
     return edit_mask & ~ends[:, None, None]
 
 
-def appearance_samples(family: Family, canvas: Canvas, settings: EditSettings) -> list[EncodedSample]:
+def appearance_samples(family: Family, prepared: PreparedClip, settings: EditSettings) -> list[EncodedSample]:
     """One sample for each edited later frame: a single frame (paper 3.3.2), or two latent frames (`appearance_after_first`)."""
-    group, how = family.geometry.group, settings.method.appearance_mask
+    canvas, group, how = prepared.canvas, family.geometry.group, settings.method.appearance_mask
 
     def sample(number: int, picture: torch.Tensor) -> Sample:
         text = prompt_for(reference(number), settings, canvas.captions)
         if how != "after-first":
             return APPEARANCE[how](canvas.source[:, number], picture, canvas.edit_mask[number], text)
-        source, mask, boxes = canvas.window((0, *[number] * group), group)
-        return appearance_after_first(source, canvas.first_frame, picture, mask, text, boxes)
+        source, mask = canvas.window((0, *[number] * group), group)
+        hint = prepared.hints.reference(number)
+        still = hint and hint.at(torch.tensor([0, *[1] * group]))
+        return appearance_after_first(source, canvas.first_frame, picture, mask, text, still)
 
     return [family.encode_sample(sample(number, picture)) for number, picture in sorted(canvas.references.items())]
 
 
-def _inference_sample(canvas: Canvas, window: Window, made: torch.Tensor, settings: EditSettings, group: int) -> Sample:
-    source, mask, boxes = canvas.window(window.frames, group)
+def _window_hint(hint: Hint | None, window: Window) -> Hint | None:
+    return hint and hint.at(torch.tensor(window.frames))
+
+
+def _inference_sample(prepared: PreparedClip, window: Window, made: torch.Tensor, settings: EditSettings, group: int) -> Sample:
+    canvas = prepared.canvas
+    source, mask = canvas.window(window.frames, group)
     given = {place: made[:, frame] for place, frame in enumerate(window.frames[: window.known + 1]) if place}
     given |= {place: canvas.anchors[frame] for place, frame in enumerate(window.frames) if frame in canvas.anchors and place not in given}
     text = prompt_for(FIRST_FRAME, settings, canvas.captions)
-    return INFERENCE[settings.method.conditioning](source, canvas.first_frame, mask, text, given, boxes)
+    hint = _window_hint(prepared.hints.edited, window)
+    return INFERENCE[settings.method.conditioning](source, canvas.first_frame, mask, text, given, hint)
 
 
 def draw_clip(
-    family: Family, canvas: Canvas, settings: EditSettings, seed: int, on_step: Callable[[int, int], None], note: Callable[[str], None]
+    family: Family,
+    prepared: PreparedClip,
+    settings: EditSettings,
+    seed: int,
+    on_step: Callable[[int, int], None],
+    note: Callable[[str], None],
 ) -> torch.Tensor:
     """`generate_windows` with what the settings switch on to be faster; torch's own attention takes over where another one fails."""
     how = settings.generation
 
     def draw(attention: str) -> torch.Tensor:
         with faster(family, attention=attention, cache=how.cache, compiled=how.compile):
-            return generate_windows(family, canvas, settings, seed, on_step)
+            return generate_windows(family, prepared, settings, seed, on_step)
 
     try:
         return draw(how.attention)
@@ -161,16 +186,21 @@ def draw_clip(
         return draw(NATIVE)
 
 
-def draw_look(family: Family, clip: Clip, canvas: Canvas, settings: EditSettings, count: int = 4) -> torch.Tensor:
+def draw_look(family: Family, clip: Clip, prepared: PreparedClip, settings: EditSettings, count: int = 4) -> torch.Tensor:
     """What the LoRA draws by now, `[count, H, W, 3]` uint8: frames of the clip's first window, in a few steps, without fine detail."""
     quick = settings.generation.model_copy(update={"steps": min(settings.generation.steps, LOOK_STEPS), "guidance_scale": 1.0})
     some = settings.model_copy(update={"generation": quick})
-    first = _inference_windows(family, canvas, some)[0].frames
-    pixels = generate_windows(family, canvas, some, settings.seed, lambda done, total: None, only_first=True)
+    first = _inference_windows(family, prepared.canvas, some)[0].frames
+    pixels = generate_windows(family, prepared, some, settings.seed, lambda done, total: None, only_first=True)
     chosen = sorted({first[round(place * (len(first) - 1) / max(1, count - 1))] for place in range(count)})
-    plain = settings.compositing.model_copy(update={"detail": False})
-    shown = enumerate(return_to_source(clip, canvas, pixels, plain))
+    shown = enumerate(return_to_source(clip, prepared.canvas, pixels, settings.compositing))
     return torch.stack([frame for number, frame in islice(shown, chosen[-1] + 1) if number in chosen])
+
+
+def finish(clip: Clip, prepared: PreparedClip, generated: torch.Tensor, settings: EditSettings) -> Iterator[torch.Tensor]:
+    """The result's frames `[H, W, 3]` uint8 from the model's output `[3, T, h, w]`: composited, with detail where that is on."""
+    predicted = prepared.hints.predicted if settings.compositing.detail else None
+    return return_to_source(clip, prepared.canvas, generated, settings.compositing, predicted)
 
 
 def _inference_windows(family: Family, canvas: Canvas, settings: EditSettings) -> list[Window]:
@@ -180,19 +210,19 @@ def _inference_windows(family: Family, canvas: Canvas, settings: EditSettings) -
 
 @torch.no_grad()
 def generate_windows(
-    family: Family, canvas: Canvas, settings: EditSettings, seed: int, on_step: Callable[[int, int], None], only_first: bool = False
+    family: Family, prepared: PreparedClip, settings: EditSettings, seed: int, on_step: Callable[[int, int], None], only_first: bool = False
 ) -> torch.Tensor:
     """The generated clip at the model's size, `[3, T, h, w]` in [-1, 1]; long clips window by window, each shown the frames before it.
 
     With `only_first` the source stands behind the first window.
     """
-    generation, group = settings.generation, family.geometry.group
+    generation, group, canvas = settings.generation, family.geometry.group, prepared.canvas
     windows = _inference_windows(family, canvas, settings)[: 1 if only_first else None]
     made = canvas.source.clone()
     made[:, 0] = canvas.first_frame
     total = len(windows) * generation.steps
     for number, window in enumerate(windows):
-        encoded = family.encode_sample(_inference_sample(canvas, window, made, settings, group))
+        encoded = family.encode_sample(_inference_sample(prepared, window, made, settings, group))
         negative = None
         if generation.guidance_scale != 1:
             negative = replace(encoded, prompt_embeds=family.encode_prompt(generation.negative_prompt))

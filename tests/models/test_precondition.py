@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lora_edit.models.precondition import precondition
+from lora_edit.models.precondition import cell_std, precondition
 
 
 def draw(time: float, std: float, count: int = 20_000) -> tuple[torch.Tensor, ...]:
@@ -35,6 +35,13 @@ def test_the_remainder_has_unit_variance_and_says_nothing_of_the_input() -> None
 
 def test_each_channel_has_its_own_spread() -> None:
     noisy = torch.randn(1, 2, 1, 1, 1, generator=torch.Generator().manual_seed(1))
-    both = precondition(noisy, torch.zeros_like(noisy), torch.tensor([0.5]), torch.tensor([0.1, 2.0]))
+    both = precondition(noisy, torch.zeros_like(noisy), torch.tensor([0.5]), torch.tensor([0.1, 2.0]).view(1, 2, 1, 1, 1))
     alone = precondition(noisy[:, 1:], torch.zeros_like(noisy[:, 1:]), torch.tensor([0.5]), torch.tensor([2.0]))
     assert all(torch.equal(left[:, 1:], right) for left, right in zip(both, alone, strict=True))
+
+
+def test_a_cell_s_spread_grows_with_the_error_to_expect() -> None:
+    error = torch.full((1, 4, 1, 1, 2), 0.1)
+    error[..., 1] = 0.3
+    std = cell_std(error, torch.tensor([1.0, 2.0]))
+    torch.testing.assert_close(std[0, :, 0, 0], torch.tensor([[0.1, 0.3], [0.2, 0.6]]))

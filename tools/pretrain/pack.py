@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from diffusers import WanTransformer3DModel
 
-from lora_edit.models.block_codec import BlockCodec
+from lora_edit.models.lapped_codec import LappedCodec
 from lora_edit.models.tiny import CARRIED_STD, WEIGHTS
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--input", type=Path, required=True)
     args = parser.parse_args()
     WanTransformer3DModel.from_pretrained(args.input / "transformer").to(torch.float16).save_pretrained(WEIGHTS / "transformer")
-    BlockCodec.from_pretrained(args.input / "vae").save_pretrained(WEIGHTS / "vae")
+    LappedCodec.from_pretrained(args.input / "vae").save_pretrained(WEIGHTS / "vae")
     shutil.copyfile(args.input / CARRIED_STD, WEIGHTS / CARRIED_STD)
     for config in WEIGHTS.glob("*/config.json"):
         facts = {key: value for key, value in json.loads(config.read_text("utf-8")).items() if key != "_name_or_path"}

@@ -62,7 +62,7 @@ def _figure_plan(rng: np.random.Generator) -> Array:
     return np.array(rows) * rng.uniform(0.9, 1.1, (6, 7))
 
 
-class _Object:
+class RenderedObject:
     """One textured thing with its own path, spin, growth, deformation and texture scroll over time in [0, 1]."""
 
     def __init__(self, rng: np.random.Generator, speed: float) -> None:
@@ -120,12 +120,13 @@ class _Object:
         return np.array([[cos, -sin, x - (cos - sin) * _CANVAS], [sin, cos, y - (sin + cos) * _CANVAS]], np.float32)
 
 
-def _camera(rng: np.random.Generator, speed: float) -> Array:
+def camera_path(rng: np.random.Generator, speed: float) -> Array:
     """Pan x, pan y, zoom and roll over the clip; half of the cameras stand still."""
     return np.zeros(4) if rng.random() < 0.5 else rng.normal(0, 1, 4) * np.array([0.15, 0.1, 0.12, 0.08]) * speed
 
 
-def _view(camera: Array, time: float, side: int, height: int, width: int) -> Array:
+def camera_view(camera: Array, time: float, side: int, height: int, width: int) -> Array:
+    """Affine map from frame to ground, [2, 3], at `time`."""
     zoom = (1.25 + camera[2] * time) * side / max(height, width) / 1.6
     cos, sin = np.cos(camera[3] * time) * zoom, np.sin(camera[3] * time) * zoom
     x, y = side * (0.5 + 0.3 * camera[0] * time), side * (0.5 + 0.3 * camera[1] * time)
@@ -154,13 +155,13 @@ def render(rng: np.random.Generator, num_frames: int, height: int, width: int, s
     times = draw_times(rng, num_frames)
     speed = rng.choice([0.1, 0.3, 0.3, 0.6, 1.0])
     big_h, big_w, side = height * supersample, width * supersample, max(height, width) * 2 * supersample
-    ground, camera = texture(rng, side, photo=0.65), _camera(rng, speed)
-    things = [_Object(rng, speed) for _ in range(rng.choice([1, 1, 2, 2, 3]))]
+    ground, camera = texture(rng, side, photo=0.65), camera_path(rng, speed)
+    things = [RenderedObject(rng, speed) for _ in range(rng.choice([1, 1, 2, 2, 3]))]
     light = rng.normal(0, 0.2) if rng.random() < 0.2 else 0.0
     soften = rng.random() < 0.25
     frames, boxes = [], np.full((len(things), num_frames, 4), np.nan)
     for index, time in enumerate(times):
-        view = _view(camera, time, side, big_h, big_w)
+        view = camera_view(camera, time, side, big_h, big_w)
         frame = cv2.warpAffine(
             ground, view, (big_w, big_h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101
         )

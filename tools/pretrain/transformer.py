@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -18,128 +18,130 @@ import numpy as np
 import torch
 from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
-from scenes import Scene, edit_boxes, fill_boxes, render
-from training_kit import Average, Clock, feed, save_checkpoint
+from training_kit import Average, Clock, save_checkpoint
 
-from lora_edit.conditioning.carry import carry
 from lora_edit.masks.shapes import hole_union, snap
-from lora_edit.models.block_codec import BlockCodec
-from lora_edit.models.packing import pack_mask
-from lora_edit.models.precondition import precondition
-from lora_edit.models.tiny import CARRIED_STD, skip_text_queries
+from lora_edit.models.lapped_codec import LappedCodec
+from lora_edit.models.packing import pack_error, pack_mask
+from lora_edit.models.precondition import cell_std, precondition
+from lora_edit.models.tiny import PREDICTION_STD, skip_text_queries
+from lora_edit.propagation.mixture import LEAST_ERROR, MOST_ERROR
 
-SIDE, LENGTH = 112, 17
+LENGTH, SIDE = 17, 128
+"""Of the pooled clips."""
 SHIFT = 4.0
 """Of the drawn times, toward noise."""
 SHAPES = [
-    (24, 9, 64, 64),
-    (24, 9, 64, 64),
-    (24, 9, 64, 64),
-    (16, 17, 64, 64),
-    (16, 17, 64, 64),
-    (8, 17, 80, 80),
-    (7, 17, 112, 72),
-    (7, 17, 72, 112),
-    (6, 17, 96, 96),
-    (40, 1, 80, 80),
+    (10, 17, 64, 64),
+    (10, 17, 64, 64),
+    (7, 17, 80, 80),
+    (12, 9, 80, 80),
+    (5, 17, 112, 80),
+    (5, 17, 80, 112),
+    (6, 9, 112, 112),
+    (3, 17, 128, 128),
+    (24, 1, 96, 96),
 ]
-"""Batch size, frames, height and width, equally likely: about 4,500 latent cells each."""
+"""Batch size, frames, height and width, equally likely: about 3,500 latent cells each."""
 
 Z_DIM = 192
 CONFIG = {
-    "patch_size": (1, 1, 1), "num_attention_heads": 5, "attention_head_dim": 32, "in_channels": Z_DIM + 4 + Z_DIM, "out_channels": Z_DIM,
-    "text_dim": 16, "freq_dim": 64, "ffn_dim": 512, "num_layers": 8, "rope_max_seq_len": 256,
+    "patch_size": (1, 1, 1), "num_attention_heads": 5, "attention_head_dim": 32, "in_channels": Z_DIM + 4 + Z_DIM + 4,
+    "out_channels": Z_DIM, "text_dim": 16, "freq_dim": 64, "ffn_dim": 512, "num_layers": 8, "rope_max_seq_len": 256,
 }  # fmt: skip
+NO_PREDICTION = 0.08
+"""Share of the samples whose hole is grey instead: what the paper gives."""
 
 
-def draw_scene(seed: int) -> Scene:
-    """One pool entry."""
-    cv2.setNumThreads(1)
-    return render(np.random.default_rng([11, seed]), LENGTH, SIDE, SIDE, supersample=1)
+@dataclass(frozen=True)
+class Clip:
+    """The true clip and its prediction `[T, H, W, 3]` uint8, the error to expect `[T, H, W]` (half levels), the region `[T, H, W]` bool."""
+
+    truth: np.ndarray
+    predicted: np.ndarray
+    error: np.ndarray
+    region: np.ndarray
 
 
-def draw_many(seed: int, count: int) -> list[Scene]:
-    """Several pool entries, for the start."""
-    return [draw_scene(seed * 100_000 + i) for i in range(count)]
+def read_clip(path: Path) -> Clip:
+    """One file of the prediction pool."""
+    with np.load(path) as file:
+        region = np.unpackbits(file["region"], axis=-1, count=file["truth"].shape[2]).astype(bool)
+        return Clip(file["truth"], file["predicted"], file["error"], region)
 
 
-def vary(rng: np.random.Generator, scene: Scene, frames: int, height: int, width: int) -> Scene:
-    """A new clip from a pooled one: frame choice, crop, size, mirror, reversal, colours."""
-    step = 1 if frames > 9 else int(rng.integers(1, 3))
-    span = (frames - 1) * step + 1
-    start = int(rng.integers(0, LENGTH - span + 1))
-    index = np.arange(start, start + span, step)
-    if frames > 1 and rng.random() < 0.3:
-        index[0] = 0
-    if frames > 1 and rng.random() < 0.3:
-        index = index[::-1]
-    scale = rng.uniform(max(height, width) / SIDE * 0.9, 1.0)
-    scale = min(1.0, max(scale, max(height, width) / SIDE * 0.75))
-    shrink = scale * SIDE / max(height, width)
-    crop_h, crop_w = int(height * shrink), int(width * shrink)
+def vary(rng: np.random.Generator, clip: Clip, frames: int, height: int, width: int) -> Clip:
+    """A new clip from a pooled one: frame 0 and a later stretch, crop, size, mirror, colours."""
+    start = int(rng.integers(1, LENGTH - frames + 2)) if rng.random() < 0.4 else 1
+    index = np.concatenate([[0], np.arange(start, start + frames - 1)]).astype(int)
+    if frames == 1:
+        index = np.array([int(rng.integers(1, LENGTH))])
+    share = rng.uniform(0.6, 1.0)
+    ratio = SIDE / max(height, width)
+    crop_h, crop_w = int(height * ratio * share), int(width * ratio * share)
     top, left = int(rng.integers(0, SIDE - crop_h + 1)), int(rng.integers(0, SIDE - crop_w + 1))
-    cut = scene.frames[index, top : top + crop_h, left : left + crop_w]
-    cut = np.stack([cv2.resize(f, (width, height), interpolation=cv2.INTER_AREA) for f in cut])
-    boxes = (scene.boxes[:, index] - [left, top, left, top]) * np.array([width / crop_w, height / crop_h] * 2)
-    boxes = np.clip(boxes, 0, [width, height, width, height])
-    gone = (boxes[..., 2] - boxes[..., 0] < 2) | (boxes[..., 3] - boxes[..., 1] < 2)
-    boxes = np.where(gone[..., None], np.nan, boxes)
-    if rng.random() < 0.5:
-        cut, boxes = cut[:, :, ::-1], np.stack([width - boxes[..., 2], boxes[..., 1], width - boxes[..., 0], boxes[..., 3]], -1)
-    if rng.random() < 0.4:
-        cut = cut[..., rng.permutation(3)]
-    if rng.random() < 0.15:
-        cut = 255 - cut
-    return Scene(np.ascontiguousarray(cut), boxes)
+    mirror, colours, inverted = rng.random() < 0.5, rng.random() < 0.4, rng.random() < 0.1
+    order = rng.permutation(3) if colours else np.arange(3)
+
+    def cut(video: np.ndarray, method: int = cv2.INTER_AREA) -> np.ndarray:
+        part = [cv2.resize(np.ascontiguousarray(video[i, top : top + crop_h, left : left + crop_w]), (width, height), interpolation=method)
+                for i in index]  # fmt: skip
+        return np.stack(part)[:, :, :: -1 if mirror else 1]
+
+    truth, predicted = (cut(each)[..., order] for each in (clip.truth, clip.predicted))
+    if inverted:
+        truth, predicted = 255 - truth, 255 - predicted
+    return Clip(truth, predicted, cut(clip.error), cut(clip.region.astype(np.uint8) * 255) > 40)
 
 
 class Pool:
-    """Rendered scenes in memory, refreshed as the worker delivers."""
+    """The pooled clips in memory; those that come while training runs are taken in."""
 
-    def __init__(self, size: int, seed: int) -> None:
-        with ProcessPoolExecutor(2) as workers:
-            jobs = [workers.submit(draw_many, seed * 100 + i, 50) for i in range(size // 50)]
-            self.scenes = [scene for job in jobs for scene in job.result()]
-        self.fresh = feed(draw_scene, seed=seed * 1_000_000 + 77, workers=1)
-        self.place = 0
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.clips = folder, {}  # type: Path, dict[str, Clip]
+        self.refresh()
 
-    def refresh(self, count: int) -> None:
-        """Replace the oldest entries."""
-        for _ in range(count):
-            self.scenes[self.place] = next(self.fresh)
-            self.place = (self.place + 1) % len(self.scenes)
+    def refresh(self) -> None:
+        """Read what is new."""
+        for path in sorted(self.folder.glob("??????.npz")):
+            if path.name not in self.clips and int(path.stem) % 16 != 15:  # one in sixteen is kept back
+                self.clips[path.name] = read_clip(path)
+        self.names = sorted(self.clips)
 
-    def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Pixels [B, 3, T, H, W] in [-1, 1], M_cond [B, 1, T, H, W] and V_cond [B, 3, T, H, W]."""
-        count, frames, height, width = SHAPES[rng.integers(len(SHAPES))]
-        clips, masks, contents = [], [], []
-        for _ in range(count):
-            scene = vary(rng, self.scenes[rng.integers(len(self.scenes))], frames, height, width)
-            pixels = torch.from_numpy(scene.frames).permute(3, 0, 1, 2).float() / 127.5 - 1
-            boxes = edit_boxes(rng, scene)
-            given = draw_given(rng, boxes, height, width)
-            content = torch.where(given > 0.5, pixels, 0.0)
-            if rng.random() < 0.92:
-                content = carry(content, given, torch.from_numpy(boxes))
-            clips.append(pixels)
-            masks.append(given)
-            contents.append(content)
-        return torch.stack(clips), torch.stack(masks), torch.stack(contents)
+    def batch(self, rng: np.random.Generator, shape: tuple[int, int, int, int] | None = None) -> tuple[torch.Tensor, ...]:
+        """Pixels [B, 3, T, H, W] in [-1, 1], M_cond [B, 1, T, H, W], V_cond [B, 3, T, H, W] and expected error [B, 1, T, H, W]."""
+        count, frames, height, width = shape or SHAPES[rng.integers(len(SHAPES))]
+        chosen = [self.clips[self.names[i]] for i in rng.integers(len(self.names), size=count)]
+        parts = [make_sample(rng, vary(rng, clip, frames, height, width)) for clip in chosen]
+        return tuple(torch.stack(each) for each in zip(*parts, strict=True))
 
 
-def draw_given(rng: np.random.Generator, boxes: np.ndarray, height: int, width: int) -> torch.Tensor:
-    """M_cond [1, T, H, W]: frame 0, all outside the boxes (mostly snapped to cells as in use), at times later frames too."""
-    mask = torch.from_numpy(fill_boxes(boxes, height, width))
-    if rng.random() < 0.75:
-        mask = hole_union(snap(mask, (8, 8)))
+def make_sample(rng: np.random.Generator, clip: Clip) -> tuple[torch.Tensor, ...]:
+    """Pixels, M_cond, V_cond and error of one clip."""
+    pixels, predicted = (
+        torch.from_numpy(np.ascontiguousarray(v)).permute(3, 0, 1, 2).float() / 127.5 - 1 for v in (clip.truth, clip.predicted)
+    )
+    given = draw_given(rng, torch.from_numpy(np.ascontiguousarray(clip.region)))
+    error = torch.from_numpy(np.ascontiguousarray(clip.error)).float()[None] / 255
+    if rng.random() < NO_PREDICTION:
+        predicted, error = torch.zeros_like(predicted), torch.full_like(error, MOST_ERROR / 127.5)
+    known = given > 0.5
+    return pixels, given, torch.where(known, pixels, predicted), torch.where(known, LEAST_ERROR / 127.5, error)
+
+
+def draw_given(rng: np.random.Generator, region: torch.Tensor) -> torch.Tensor:
+    """M_cond [1, T, H, W]: frame 0, all outside the region (mostly snapped to cells as in use), at times later frames too."""
+    mask = hole_union(snap(region, (8, 8))) if rng.random() < 0.8 else region
     given = ~mask
     if len(given) > 1:
         given[0] = True
         kind = rng.random()
-        if kind < 0.08:
-            given[-4 if kind < 0.04 else -1 :] = True
-        elif kind < 0.2:
+        if kind < 0.06:
+            given[-4 if kind < 0.03 else -1 :] = True
+        elif kind < 0.14:
             given[1:5] = True
+        elif kind < 0.2:
+            given[1:] = False
     return given[None].float()
 
 
@@ -185,34 +187,67 @@ def draw_times(rng: np.random.Generator, count: int) -> torch.Tensor:
     return SHIFT * even / (1 + (SHIFT - 1) * even)
 
 
-def measure_std(codec: BlockCodec, pool: Pool, batches: int = 60) -> torch.Tensor:
-    """How far the clip is from its carried condition in cells to generate, per latent channel [z]."""
+def measure_std(codec: LappedCodec, pool: Pool, batches: int = 80) -> torch.Tensor:
+    """How far latents lie from their prediction per unit of expected error, in cells to generate, per channel [z]."""
     rng, total, cells = np.random.default_rng(3), torch.zeros(codec.z_dim), torch.zeros(())
     for _ in range(batches):
-        pixels, m_cond, v_cond = pool.batch(rng)
+        pixels, m_cond, v_cond, error = pool.batch(rng)
         hole = 1 - pack_mask(m_cond).amin(1, keepdim=True)
-        total += ((codec.encode(pixels) - codec.encode(v_cond)).square() * hole).sum((0, 2, 3, 4))
+        unit = pack_error(error).square().mean(1, keepdim=True)
+        total += ((codec.encode(pixels) - codec.encode(v_cond)).square() / unit * hole).clamp(max=200).sum((0, 2, 3, 4))
         cells += hole.sum()
     return (total / cells).sqrt()
 
 
-def loss_of(model: torch.nn.Module, codec: BlockCodec, std: torch.Tensor, pixels: torch.Tensor, m_cond: torch.Tensor, v_cond: torch.Tensor,
-            rng: np.random.Generator, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Weighted velocity loss, and the plain loss on cells to generate. The velocity is noise - data."""
+def loss_of(model: torch.nn.Module, codec: LappedCodec, std: torch.Tensor, batch: tuple[torch.Tensor, ...], t: torch.Tensor,
+            generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Weighted velocity loss; on cells to generate the plain loss, and that of the prediction as it is. The velocity is noise - data."""
+    pixels, m_cond, v_cond, error = batch
     with torch.no_grad():
         target = codec.encode(pixels)
-        mask, start = pack_mask(m_cond), codec.encode(v_cond)
+        mask, start, doubt = pack_mask(m_cond), codec.encode(v_cond), pack_error(error)
     noise = torch.randn(target.shape, generator=generator)
-    t = draw_times(rng, len(target))
     blend = t.view(-1, 1, 1, 1, 1)
     noisy = (1 - blend) * target + blend * noise
-    expected, factor, shown = precondition(noisy, start, t, std)
+    expected, factor, shown = precondition(noisy, start, t, cell_std(doubt, std))
     text = pixels.new_zeros(len(t), 1, CONFIG["text_dim"])
-    out = model(torch.cat([shown, mask, start], 1), t * 1000, text, return_dict=False)[0]
-    error = (expected + factor * out - (noise - target)).square().sum(1, keepdim=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(torch.cat([shown, mask, start, doubt], 1), t * 1000, text, return_dict=False)[0]
+    left = expected - (noise - target)
+    error_now = (left + factor * out.float()).square().sum(1, keepdim=True)
     hole = 1 - mask.amin(1, keepdim=True)
-    weight = 0.15 + hole
-    return (error * weight).sum() / weight.sum(), (error * hole).sum() / hole.sum().clamp(min=1)
+    weight = 0.1 + hole
+    # Per clip the logarithm counts, as decibels do: else the few clips whose prediction fails would be all that is learned from.
+    per_clip = (error_now * weight).sum((1, 2, 3, 4)) / weight.sum((1, 2, 3, 4))
+    cells = hole.sum().clamp(min=1)
+    return (per_clip + 0.3).log().mean(), (error_now * hole).sum() / cells, (left.square().sum(1, keepdim=True) * hole).sum() / cells
+
+
+@torch.no_grad()
+def judge(model: torch.nn.Module, codec: LappedCodec, std: torch.Tensor, folder: Path) -> dict[str, float]:
+    """PSNR in the region of clips kept back: the prediction, and one denoising step of the model from it."""
+    rng, found = np.random.default_rng(9), []
+    for path in sorted(folder.glob("??????.npz"))[:600]:
+        if int(path.stem) % 16 != 15 or len(found) >= 24:
+            continue
+        clip = read_clip(path)
+        clip = Clip(*(each[:17] for each in (clip.truth, clip.predicted, clip.error, clip.region)))
+        pixels, m_cond, v_cond, error = (each[None] for each in make_sample(np.random.default_rng(0), clip))
+        if error.max() >= MOST_ERROR / 127.5 or not (m_cond < 0.5).any():
+            continue
+        mask, start, doubt = pack_mask(m_cond), codec.encode(v_cond), pack_error(error)
+        noise = torch.from_numpy(rng.standard_normal(start.shape)).float()
+        one = torch.ones(1)
+        expected, factor, shown = precondition(noise, start, one, cell_std(doubt, std))
+        with torch.autocast("cpu", torch.bfloat16):
+            out = model(torch.cat([shown, mask, start, doubt], 1), one * 1000, torch.zeros(1, 1, CONFIG["text_dim"]), return_dict=False)[0]
+        drawn = codec.decode(noise - expected - factor * out.float())
+        hole = (m_cond < 0.5).expand_as(pixels)
+        found.append(
+            [10 * np.log10(4 / max(float((each - pixels)[hole].square().mean()), 1e-5)) for each in (v_cond, codec.decode(start), drawn)]
+        )
+    predicted, coded, refined = np.mean(found, 0)
+    return {"predicted_db": round(float(predicted), 2), "coded_db": round(float(coded), 2), "model_db": round(float(refined), 2)}
 
 
 def main() -> None:
@@ -220,7 +255,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=75)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--pool", type=int, default=2400)
+    parser.add_argument("--pool", type=Path, required=True, help="folder of predictions; may grow while training runs")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rate", type=float, default=0.02)
     parser.add_argument("--blocks", type=Path, help="begin with the blocks of this transformer folder; other sizes in and out are fine")
     parser.add_argument("--compile", action="store_true", help="needs a C++ compiler; a fifth faster")
@@ -228,19 +264,20 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     checkpoint = args.output / "transformer.pt"
     state = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
-    pool = Pool(args.pool, seed=1 + (state["step"] if state else 0))
-    print("pool ready", flush=True)
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(1)
+    pool = Pool(args.pool)
+    print("clips", len(pool.names), flush=True)
     if (args.output / "vae").exists():
-        codec = BlockCodec.from_pretrained(args.output / "vae")
+        codec = LappedCodec.from_pretrained(args.output / "vae")
     else:
-        pixels = torch.stack(
-            [torch.from_numpy(vary(np.random.default_rng(i), pool.scenes[i], 9, 64, 64).frames).permute(3, 0, 1, 2) for i in range(1200)]
-        )
-        codec = BlockCodec.fit(pixels.float() / 127.5 - 1, z_dim=Z_DIM, power=0.7)
+        rng = np.random.default_rng(2)
+        pixels = torch.cat([pool.batch(rng, (8, 9, 80, 80))[0] for _ in range(100)])
+        codec = LappedCodec.fit(pixels, z_dim=Z_DIM, power=0.7)
         codec.save_pretrained(args.output / "vae")
-    if not (args.output / CARRIED_STD).exists():
-        save_file({"std": measure_std(codec, pool)}, args.output / CARRIED_STD)
-    std = load_file(args.output / CARRIED_STD)["std"]
+    if not (args.output / PREDICTION_STD).exists():
+        save_file({"std": measure_std(codec, pool)}, args.output / PREDICTION_STD)
+    std = load_file(args.output / PREDICTION_STD)["std"]
     torch.manual_seed(0)
     model = skip_text_queries(WanTransformer3DModel(**CONFIG))
     torch.nn.init.zeros_(model.proj_out.weight)
@@ -265,9 +302,9 @@ def main() -> None:
     rng, generator = np.random.default_rng([5, step]), torch.Generator().manual_seed(step)
     print("parameters", sum(p.numel() for p in model.parameters()), flush=True)
     while clock.share < 1:
-        pixels, m_cond, v_cond = pool.batch(rng)
+        batch = pool.batch(rng)
         muon.param_groups[0]["lr"], adam.param_groups[0]["lr"] = clock.rate(args.rate), clock.rate(2e-3)
-        loss, plain = loss_of(model, codec, std, pixels, m_cond, v_cond, rng, generator)
+        loss, plain, before = loss_of(model, codec, std, batch, draw_times(rng, len(batch[0])), generator)
         model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -275,14 +312,18 @@ def main() -> None:
         adam.step()
         average.update(model)
         step += 1
-        if step % 3 == 0:
-            pool.refresh(2)
-        history.append(plain.item())
+        if step % 200 == 0:
+            pool.refresh()
+        history.append((plain.item(), before.item()))
         if step % 50 == 0:
-            print(
-                json.dumps({"step": step, "minutes": round(clock.spent / 60, 2), "hole_loss": round(float(np.mean(history[-50:])), 4)}),
-                flush=True,
-            )
+            now, linear = np.mean(history[-50:], 0)
+            line = {
+                "step": step,
+                "minutes": round(clock.spent / 60, 2),
+                "hole_loss": round(float(now), 4),
+                "linear": round(float(linear), 4),
+            }
+            print(json.dumps(line), flush=True)
         if time.monotonic() - saved > 180 or clock.share >= 1:
             saved = time.monotonic()
             save_checkpoint(checkpoint, {"model": model.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict(),
@@ -290,6 +331,7 @@ def main() -> None:
             final = WanTransformer3DModel(**CONFIG)
             final.load_state_dict(average.values)
             final.save_pretrained(args.output / "transformer")
+            print(json.dumps({"step": step, **judge(skip_text_queries(final).eval(), codec, std, args.pool)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ class CompositingSettings(BaseModel):
     feather: float = Field(0.02, ge=0, le=0.5, description="width of the blend inside the region's edge, share of the frame's shorter side")
     match_colour: bool = Field(True, description="remove the autoencoder's colour shift, measured where the answer is known")
     detail: bool = Field(
-        True,
-        description="in the region, the source's pixels where nothing was edited, its detail where the edit kept it (ours)",
+        False, description="in the region, detail above the model's resolution, from the explained edit where the model agrees (ours)"
     )
     crop: bool = Field(True, description="let the model work on a window around the edit instead of the whole frame")
     zoom: bool = Field(

@@ -17,13 +17,11 @@ from dataclasses import replace
 
 import torch
 
-from lora_edit.conditioning.carry import region_boxes
 from lora_edit.conditioning.fill import withhold
-from lora_edit.conditioning.sample import Sample
+from lora_edit.conditioning.sample import Hint, Sample
 
 Pixels = torch.Tensor
 Anchors = Mapping[int, torch.Tensor]
-Boxes = torch.Tensor | None
 
 
 def m_cond_for(edit_mask: torch.Tensor) -> torch.Tensor:
@@ -33,14 +31,13 @@ def m_cond_for(edit_mask: torch.Tensor) -> torch.Tensor:
     return given[None]
 
 
-def motion(source: Pixels, edit_mask: torch.Tensor, prompt: str = "", boxes: Boxes = None) -> Sample:
+def motion(source: Pixels, edit_mask: torch.Tensor, prompt: str = "", hint: Hint | None = None) -> Sample:
     """Learn the clip's motion inside the edit region, and to keep what the mask marks as given (3.3.1).
 
-    `boxes` `[T, 4]` are the region's bounds before it grew to whole cells; those of `edit_mask` when left out.
+    `hint` is what the source's own frame 0 predicts there.
     """
     m_cond = m_cond_for(edit_mask)
-    bounds = region_boxes(edit_mask) if boxes is None else boxes
-    return Sample(withhold(source, m_cond), m_cond, source, source[:, 0], prompt, boxes=bounds)
+    return Sample(withhold(source, m_cond), m_cond, source, source[:, 0], prompt, hint=hint)
 
 
 def appearance(source_frame: Pixels, edited_frame: Pixels, edit_mask: torch.Tensor, prompt: str = "") -> Sample:
@@ -53,7 +50,12 @@ def appearance(source_frame: Pixels, edited_frame: Pixels, edit_mask: torch.Tens
 
 
 def inference(
-    source: Pixels, edited_first: Pixels, edit_mask: torch.Tensor, prompt: str = "", anchors: Anchors | None = None, boxes: Boxes = None
+    source: Pixels,
+    edited_first: Pixels,
+    edit_mask: torch.Tensor,
+    prompt: str = "",
+    anchors: Anchors | None = None,
+    hint: Hint | None = None,
 ) -> Sample:
     """Generate the edited clip from the edited first frame (3.3.1, last paragraph).
 
@@ -63,18 +65,17 @@ def inference(
     for position, frame in {**(anchors or {}), 0: edited_first}.items():
         content[:, position] = frame
         m_cond[:, position] = 1.0
-    bounds = region_boxes(edit_mask) if boxes is None else boxes
-    return Sample(withhold(content, m_cond), m_cond, None, edited_first, prompt, boxes=bounds)
+    return Sample(withhold(content, m_cond), m_cond, None, edited_first, prompt, hint=hint)
 
 
 def appearance_after_first(
-    source: Pixels, edited_first: Pixels, edited_frame: Pixels, edit_mask: torch.Tensor, prompt: str = "", boxes: Boxes = None
+    source: Pixels, edited_first: Pixels, edited_frame: Pixels, edit_mask: torch.Tensor, prompt: str = "", hint: Hint | None = None
 ) -> Sample:
     """Ours: the edited later frame, standing still, behind the edited first frame, asked for as `inference` will.
 
-    `source`, `edit_mask` and `boxes` are those of frame 0 and of the later frame as often as a latent frame has frames. A model that is
-    given frame 0 carried into the hole learns here what has to change of it, which a single frame without it cannot show.
+    `source` and `edit_mask` are those of frame 0 and of the later frame as often as a latent frame has frames; `hint` is what the other
+    edited frames predict of it. A model that refines a prediction learns here what it gets wrong, which a single frame cannot show.
     """
     target = edited_frame[:, None].expand_as(source).clone()
     target[:, 0] = edited_first
-    return replace(inference(source, edited_first, edit_mask, prompt, boxes=boxes), v_target=target)
+    return replace(inference(source, edited_first, edit_mask, prompt, hint=hint), v_target=target)

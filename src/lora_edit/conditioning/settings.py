@@ -17,3 +17,8 @@ class MethodSettings(BaseModel):
     appearance_mask: Literal["scheduled", "first-frame", "after-first"] = Field(
         "scheduled", description="appendix B.3; after-first (ours): behind the edited first frame, as generation asks for it"
     )
+    hint: Literal["none", "box", "flow", "explained"] = Field(
+        "none",
+        description="what stands where pixels are withheld (ours): nothing, frame 0 moved with the box or the flow, the explained edit",
+    )
+    hint_confidence: bool = Field(True, description="tell the model how far to trust the hint")

@@ -18,3 +18,11 @@ def pack_mask(m_cond: torch.Tensor, cell: int = 8, group: int = 4) -> torch.Tens
     small = -F.max_pool3d(-m_cond, (1, cell, cell))
     padded = torch.cat([repeat(small[:, :, :1], "b 1 1 h w -> b 1 g h w", g=group), small[:, :, 1:]], 2)
     return rearrange(padded, "b 1 (f g) h w -> b g f h w", g=group)
+
+
+def pack_error(error: torch.Tensor, cell: int = 8, group: int = 4) -> torch.Tensor:
+    """Expected error per pixel `[B, 1, T, H, W]` (root mean square) -> its root mean square by cell, channels `[B, group, F, h, w]` as in
+    `pack_mask`."""
+    small = F.avg_pool3d(error.square(), (1, cell, cell)).sqrt()
+    padded = torch.cat([repeat(small[:, :, :1], "b 1 1 h w -> b 1 g h w", g=group), small[:, :, 1:]], 2)
+    return rearrange(padded, "b 1 (f g) h w -> b g f h w", g=group)

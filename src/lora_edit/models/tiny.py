@@ -13,13 +13,13 @@ import torch
 from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file
 
-from lora_edit.models.block_codec import BlockCodec
 from lora_edit.models.catalog.facts import ModelFacts
 from lora_edit.models.catalog.known import TINY
+from lora_edit.models.lapped_codec import LappedCodec
 from lora_edit.models.wan import WanFamily, WanParts
 
 WEIGHTS = Path(__file__).parent / "weights" / "tiny"
-CARRIED_STD = "carried_std.safetensors"
+PREDICTION_STD = "prediction_std.safetensors"
 GEOMETRY = TINY.geometry
 
 
@@ -54,7 +54,7 @@ def load_embedded(facts: ModelFacts, source: str, device: torch.device, dtype: t
 def load_tiny(device: torch.device, dtype: torch.dtype, folder: Path = WEIGHTS) -> WanFamily:
     """The embedded model, frozen. It computes in float32 on every device: it is too small for anything else to pay."""
     transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", dtype=torch.float32).to(device).eval()
-    codec = BlockCodec.from_pretrained(folder / "vae", dtype=torch.float32).to(device).eval()
+    codec = LappedCodec.from_pretrained(folder / "vae", dtype=torch.float32).to(device).eval()
     skip_text_queries(transformer).requires_grad_(False)
     codec.requires_grad_(False)
     text_dim = transformer.config.text_dim
@@ -68,6 +68,6 @@ def load_tiny(device: torch.device, dtype: torch.dtype, folder: Path = WEIGHTS) 
             embed_image=None,
             device=device,
             dtype=torch.float32,
-            carried_std=load_file(folder / CARRIED_STD)["std"].to(device),
+            hint_std=load_file(folder / PREDICTION_STD)["std"].to(device),
         )
     )

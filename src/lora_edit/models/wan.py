@@ -9,12 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from lora_edit.conditioning.carry import carry
 from lora_edit.conditioning.sample import Sample
 from lora_edit.models.family import EncodedSample, Geometry
 from lora_edit.models.fingerprint import fingerprint
-from lora_edit.models.packing import pack_mask
-from lora_edit.models.precondition import precondition
+from lora_edit.models.packing import pack_error, pack_mask
+from lora_edit.models.precondition import cell_std, precondition
 
 _ATTENTION = r"attn[12]\.(to_q|to_k|to_v|to_out\.0)"
 WAN_TARGETS = {
@@ -65,8 +64,8 @@ class WanAutoencoder:
 class WanParts:
     """The loaded pieces of one checkpoint. `embed_prompt`: prompt to `[1, L, D]`; `embed_image`: what a sample shows to `[N, L, D]`.
 
-    `carried_std` `[z]`: it was trained with frame 0 carried into the hole (`conditioning/carry.py`) instead of grey there, from where its
-    answers differ by so much per latent channel (`models/precondition.py`).
+    `hint_std` `[z]`: it was trained to refine a prediction (`Sample.hint`) instead of grey in the hole, from which the truth differs by so
+    much per latent channel and unit of expected error (`models/precondition.py`); the expected error stands behind V_cond in its input.
     """
 
     name: str
@@ -80,7 +79,7 @@ class WanParts:
     last_frame: bool = False
     part: str = ""
     times: tuple[float, float] = (0.0, 1.0)
-    carried_std: torch.Tensor | None = None
+    hint_std: torch.Tensor | None = None
 
 
 class WanFamily:
@@ -113,10 +112,11 @@ class WanFamily:
         text = self.encode_prompt(sample.prompt)
         pictures = None if self.parts.embed_image is None else self.parts.embed_image(sample).to(device, self.parts.dtype)
         mask = pack_mask(sample.m_cond[None].to(device), self.geometry.cell, self.geometry.group)
-        content = sample.v_cond
-        if self.parts.carried_std is not None and sample.boxes is not None:
-            content = carry(content, sample.m_cond, sample.boxes)
+        content, doubt = _with_hint(sample) if self.parts.hint_std is not None else (sample.v_cond, None)
         condition = torch.cat([mask, encode(content[None].to(device))], 1)
+        if doubt is not None:
+            error = pack_error(doubt[None].to(device), self.geometry.cell, self.geometry.group)
+            condition = torch.cat([condition, error], 1)
         keep = None if sample.m_blend is None else pack_mask(sample.m_blend[None].to(device), self.geometry.cell, self.geometry.group)
         return EncodedSample(
             condition=condition.to(self.parts.dtype),
@@ -134,8 +134,10 @@ class WanFamily:
         image = encoded.image_embeds
         condition = encoded.condition.expand(batch, -1, -1, -1, -1)
         expected, factor, shown = torch.zeros(()), torch.ones(()), latents
-        if self.parts.carried_std is not None:
-            expected, factor, shown = precondition(latents, condition[:, -self.z_dim :], time, self.parts.carried_std)
+        if self.parts.hint_std is not None:
+            group = self.geometry.group
+            start, error = condition[:, group : group + self.z_dim].float(), condition[:, -group:].float()
+            expected, factor, shown = precondition(latents, start, time, cell_std(error, self.parts.hint_std))
         out = self.transformer(
             torch.cat([shown.to(self.parts.dtype), condition], 1),
             time * 1000,
@@ -155,3 +157,15 @@ class WanFamily:
         if not self._fingerprint:
             self._fingerprint = fingerprint(self.name, self.transformer)
         return self._fingerprint
+
+
+UNKNOWN, KNOWN = 0.7, 2.0 / 127.5
+"""Errors to expect, in [-1, 1], of a hole without a hint, and of given pixels, which pass through the autoencoder."""
+
+
+def _with_hint(sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+    """V_cond with the hint in its withheld pixels, and the expected error `[1, T, H, W]`."""
+    known = sample.m_cond > 0.5
+    if sample.hint is None:
+        return sample.v_cond, torch.where(known, KNOWN, UNKNOWN)
+    return torch.where(known, sample.v_cond, sample.hint.pixels), torch.where(known, KNOWN, sample.hint.error)

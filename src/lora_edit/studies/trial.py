@@ -10,7 +10,6 @@ from fractions import Fraction
 
 import torch
 
-from lora_edit.canvas import Canvas, return_to_source
 from lora_edit.compositing.flow_warp import flow_warp
 from lora_edit.conditioning.method import motion
 from lora_edit.config import EditSettings, resolve
@@ -20,7 +19,7 @@ from lora_edit.models.catalog.vace import published
 from lora_edit.models.experts import StagedWan
 from lora_edit.models.family import Family
 from lora_edit.models.storage import Storage, store_blocks
-from lora_edit.samples import generate_windows, place, training_stages
+from lora_edit.samples import PreparedClip, finish, generate_windows, prepare, training_stages
 from lora_edit.studies.scenes import TrueEdit
 from lora_edit.training.loop import Stage, fit
 from lora_edit.training.lora import add_lora, lora_parameters, remove_lora
@@ -51,6 +50,7 @@ class Trial(ABC):
     seed: int
     base: tuple[str, ...] = field(default=(), kw_only=True)
     vace: Family | None = field(default=None, kw_only=True)
+    _cache: dict[str, PreparedClip] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
 
     @abstractmethod
     def settings(self, *assignments: str) -> EditSettings:
@@ -81,7 +81,7 @@ class Trial(ABC):
     def train(self, *assignments: str, references: int = 0) -> int:
         """Fit a fresh LoRA: motion, then appearance if there are references. Returns the steps done."""
         settings = self.settings(*assignments)
-        stages = training_stages(self.family, self._canvas(settings, references), settings)
+        stages = training_stages(self.family, self._prepared(settings, references), settings)
         for expert in self.family.experts():
             add_lora(expert, settings.lora, settings.seed)
         return self._fit(stages, settings, settings.seed)
@@ -89,7 +89,7 @@ class Trial(ABC):
     def learn_appearance(self, references: int, *assignments: str) -> int:
         """Go on with the appearance stage on the LoRA as it is. Returns the steps done."""
         settings = self.settings(*assignments)
-        last = training_stages(self.family, self._canvas(settings, references), settings)[-1:]
+        last = training_stages(self.family, self._prepared(settings, references), settings)[-1:]
         return self._fit(last, settings, settings.seed + 1)
 
     def _fit(self, stages: Sequence[Stage], settings: EditSettings, seed: int) -> int:
@@ -150,17 +150,22 @@ class Trial(ABC):
         return Outcome("flow warp", flow_warp(clip.video.frames, clip.first_frame, clip.edit_mask))
 
     def _generated(self, label: str, settings: EditSettings, references: int = 0) -> Outcome:
-        clip, canvas = self.clip(settings, references), self._canvas(settings, references)
-        pixels = generate_windows(self.family, canvas, settings, settings.seed, lambda *_: None)
-        return self._returned(label, clip, canvas, pixels, settings)
+        clip, prepared = self.clip(settings, references), self._prepared(settings, references)
+        pixels = generate_windows(self.family, prepared, settings, settings.seed, lambda *_: None)
+        return self._returned(label, clip, prepared, pixels, settings)
 
-    def _canvas(self, settings: EditSettings, references: int = 0) -> Canvas:
-        return place(self.family, self.clip(settings, references), settings)
+    def _prepared(self, settings: EditSettings, references: int = 0) -> PreparedClip:
+        """The clip at the model's size; made once for all rows that share it, as predicting takes seconds."""
+        parts = (self.family.name, references, settings.masks, settings.method.hint, settings.method.hint_confidence)
+        key = repr((*parts, settings.compositing.crop, settings.compositing.zoom, settings.compositing.context))
+        if key not in self._cache:
+            self._cache[key] = prepare(self.family, self.clip(settings, references), settings)
+        return self._cache[key]
 
-    def _returned(self, label: str, clip: Clip, canvas: Canvas, pixels: torch.Tensor, settings: EditSettings) -> Outcome:
-        finished = settings.compositing
-        bare = finished.model_copy(update={"enabled": False, "detail": False})
-        frames, raw = (torch.stack(list(return_to_source(clip, canvas, pixels, how))) for how in (finished, bare))
+    def _returned(self, label: str, clip: Clip, prepared: PreparedClip, pixels: torch.Tensor, settings: EditSettings) -> Outcome:
+        bare = settings.compositing.model_copy(update={"enabled": False, "detail": False})
+        each = (settings, settings.model_copy(update={"compositing": bare}))
+        frames, raw = (torch.stack(list(finish(clip, prepared, pixels, how))) for how in each)
         return Outcome(label, frames, raw, tuple(clip.references))
 
 
@@ -192,10 +197,11 @@ class SceneTrial(Trial):
         """The true edit through the model's codec: what a perfect model would reach."""
         settings = self.settings()
         clip = self.clip(settings)
-        canvas = place(self.family, replace(clip, video=replace(clip.video, frames=self.edit.truth)), settings)
+        prepared = prepare(self.family, replace(clip, video=replace(clip.video, frames=self.edit.truth)), settings)
+        canvas = prepared.canvas
         encoded = self.family.encode_sample(motion(canvas.source, torch.zeros_like(canvas.edit_mask)))
         assert encoded.target is not None
-        return (self._returned("truth through the codec", clip, canvas, self.family.decode(encoded.target), settings),)
+        return (self._returned("truth through the codec", clip, prepared, self.family.decode(encoded.target), settings),)
 
 
 def _make_room(family: Family) -> None:

@@ -27,8 +27,8 @@ def tiny_preset() -> Preset:
             "appearance_steps": 160,
             "motion_share": 0.4,
         },
-        "method": {"appearance_mask": "after-first"},
-        "compositing": {"zoom": True},
+        "method": {"appearance_mask": "after-first", "hint": "explained"},
+        "compositing": {"zoom": True, "detail": True},
         "generation": {"steps": 1, "guidance_scale": 1.0, "shift": 1.0},
     }
 

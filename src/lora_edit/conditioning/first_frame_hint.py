@@ -1,8 +1,7 @@
-"""The first frame's look carried along by the edit region's box: what some models are given where pixels are withheld.
+"""The first frame moved with the edit region's box: the plainest hint, which studies compare with.
 
 Stable Video Diffusion repeats the first frame behind itself as its condition; here the part inside the box also follows the box. It uses
-frame 0 and the mask alone, so nothing of the hidden source gets in. Whether a model is given this or `fill.EMPTY` is a fact of
-the model, fixed when it was pretrained.
+frame 0 and the mask alone.
 """
 
 from __future__ import annotations
@@ -24,29 +23,26 @@ def region_boxes(edit_mask: torch.Tensor) -> torch.Tensor:
     return boxes
 
 
-def carry(v_cond: torch.Tensor, m_cond: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """`v_cond` `[3, T, H, W]` with frame 0 in its withheld pixels, inside the box moved and scaled with it.
+def move_with_box(first: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """Frame 0 `[3, H, W]` as every frame `[3, T, H, W]`: inside the box moved and scaled with it, outside as it is.
 
-    Withheld is where `m_cond` `[1, T, H, W]` is below 0.5. `boxes` is `[T, 4]` (left, top, right, bottom). Frames without a box, and
-    clips without one in frame 0, stay as they are.
+    `boxes` is `[T, 4]` (left, top, right, bottom). Frames without a box, and clips without one in frame 0, show frame 0.
     """
     usable = torch.isfinite(boxes).all(1) & torch.isfinite(boxes[0]).all()
-    usable[0] = False
     index = torch.nonzero(usable).flatten()
+    out = first[:, None].repeat(1, len(boxes), 1, 1)
     if not len(index):
-        return v_cond
-    height, width = v_cond.shape[2:]
+        return out
+    height, width = first.shape[1:]
     now, then = boxes[index].float(), boxes[0].float()
     x, inside_x = _positions(now[:, 0::2], then[0::2], width)
     y, inside_y = _positions(now[:, 1::2], then[1::2], height)
     inside = inside_y[:, :, None] & inside_x[:, None, :]
-    places = torch.stack([x[:, None, :].expand(inside.shape), y[:, :, None].expand(inside.shape)], -1).to(v_cond)
-    size = v_cond.new_tensor([width, height])
-    first = v_cond[None, :, 0].expand(len(index), -1, -1, -1)
-    moved = F.grid_sample(first, (2 * places + 1) / size - 1, padding_mode="border", align_corners=False)
-    shown = torch.where(inside[:, None].to(v_cond.device), moved, first).transpose(0, 1)
-    out = v_cond.clone()
-    out[:, index] = torch.where(m_cond[:, index] > 0.5, v_cond[:, index], shown)
+    positions = torch.stack([x[:, None, :].expand(inside.shape), y[:, :, None].expand(inside.shape)], -1).to(first)
+    size = first.new_tensor([width, height])
+    still = first.expand(len(index), -1, -1, -1)
+    moved = F.grid_sample(still, (2 * positions + 1) / size - 1, padding_mode="border", align_corners=False)
+    out[:, index] = torch.where(inside[:, None].to(first.device), moved, still).transpose(0, 1)
     return out
 
 

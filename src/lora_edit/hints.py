@@ -1,0 +1,105 @@
+"""What is predicted inside the edit region, at the model's size: for generation, and of the source itself for training.
+
+`method.hint` chooses: nothing (the paper's method), frame 0 moved with the region's box, frame 0 moved along dense flow, or the explained
+edit (`propagation/`, ours). The prediction at the source's size is also what compositing restores detail from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+
+from lora_edit.canvas import Canvas
+from lora_edit.compositing.region import crop_frames
+from lora_edit.conditioning.first_frame_hint import move_with_box
+from lora_edit.conditioning.sample import Hint
+from lora_edit.inputs import Clip
+from lora_edit.propagation.predict import Propagation
+from lora_edit.reporting import Reporter
+from lora_edit.video.flow import places_in_first, sample
+from lora_edit.video.ranges import to_frames, to_signed
+from lora_edit.video.resize import resize_frames
+
+ASSUMED_ERROR = 0.25
+"""Expected error of hints that come without one, in [-1, 1]."""
+
+
+class Hints:
+    """Predictions of one clip on one canvas, made when they are first asked for, and kept."""
+
+    def __init__(self, clip: Clip, canvas: Canvas, kind: str, confidence: bool = True, reporter: Reporter | None = None) -> None:
+        self.clip, self.canvas, self.kind, self.confidence, self.reporter = clip, canvas, kind, confidence, reporter
+
+    @property
+    def pictures(self) -> dict[int, torch.Tensor]:
+        """The edited frames by number, within the canvas's crop, `[H, W, 3]`."""
+        known = {0: self.clip.first_frame, **self.clip.references, **self.clip.anchors}
+        return {n: crop_frames(p[None], self.canvas.crop)[0] for n, p in known.items()}
+
+    @cached_property
+    def propagation(self) -> Propagation:
+        """The edit, explained and on its way to all frames, at the source's size within the canvas's crop."""
+
+        def on_frame(done: int, total: int) -> None:
+            if self.reporter:
+                self.reporter.step("predict", done + 1, total)
+
+        frames, region = (crop_frames(each, self.canvas.crop) for each in (self.clip.video.frames, self.clip.edit_mask.frames))
+        return Propagation(frames, self.pictures, region, on_frame)
+
+    @cached_property
+    def predicted(self) -> torch.Tensor:
+        """The explained edit at the source's size within the crop, `[T, H, W, 3]` uint8."""
+        return self._predicted[0]
+
+    @cached_property
+    def _predicted(self) -> tuple[torch.Tensor, torch.Tensor]:
+        frames, errors = zip(*((torch.from_numpy(p.frame), torch.from_numpy(p.error)) for p in self.propagation.frames()), strict=True)
+        return torch.stack(frames), torch.stack(errors)
+
+    @cached_property
+    def edited(self) -> Hint | None:
+        """Of the edited clip, for generation."""
+        if self.kind == "explained":
+            frames, errors = self._predicted
+            return self._hint(frames, errors)
+        return self._moved(self.canvas.first_frame)
+
+    @cached_property
+    def source(self) -> Hint | None:
+        """Of the source from its frame 0 alone, for training: nothing of its hidden pixels but their motion."""
+        if self.kind != "explained":
+            return self._moved(self.canvas.source[:, 0])
+        pairs = [(torch.from_numpy(p.frame), torch.from_numpy(p.error)) for p in self.propagation.source_frames()]
+        return self._hint(*(torch.stack(each) for each in zip(*pairs, strict=True)))
+
+    def reference(self, number: int) -> Hint | None:
+        """Of the edited frame `number` from the other edited frames, `[3, 2, h, w]`: frame 0 and it."""
+        if self.kind != "explained":
+            edited = self.edited
+            return edited and edited.at(torch.tensor([0, number]))
+        pairs = [self.propagation.frame(0), self.propagation.frame(number, without=number)]
+        return self._hint(
+            *(torch.stack([torch.from_numpy(v) for v in each]) for each in zip(*((p.frame, p.error) for p in pairs), strict=True))
+        )
+
+    def _hint(self, frames: torch.Tensor, errors: torch.Tensor) -> Hint:
+        size = self.canvas.size
+        pixels = to_signed(resize_frames(frames, size))
+        small = F.interpolate(errors[:, None], (size.height, size.width), mode="bilinear", align_corners=False).transpose(0, 1) / 127.5
+        return Hint(pixels, small if self.confidence else torch.full_like(small, ASSUMED_ERROR))
+
+    def _moved(self, first: torch.Tensor) -> Hint | None:
+        """Frame 0 `[3, h, w]` moved with the box or along the flow."""
+        if self.kind == "none":
+            return None
+        if self.kind == "box":
+            pixels = move_with_box(first, self.canvas.boxes)
+        else:
+            picture = to_frames(first[:, None])[0].numpy()
+            moved: Iterable[torch.Tensor] = (torch.from_numpy(sample(picture, p)) for p in places_in_first(to_frames(self.canvas.source)))
+            pixels = to_signed(torch.stack([m.round().clamp(0, 255).to(torch.uint8) for m in moved]))
+        return Hint(pixels, torch.full_like(pixels[:1], ASSUMED_ERROR))

@@ -1,0 +1,175 @@
+"""What an edit may be, told as pictures: each explanation says what a frame shows, and how far there is reason to believe it.
+
+| explanation | the edit is | reads the hidden source |
+|---|---|---|
+| flow, chain, layer | pixels that move with the source: densely, by flow between frames, or as one object | no (its motion only) |
+| lit flow, chain, layer | the same, with the source's changes of light and detail where the edit keeps its structure | where kept |
+| colours | a smooth function of the source's colours | where the function explains the edit |
+| source | nothing at all: this was not edited | where frame 0 was left alone |
+| still | something that stays with the camera | no |
+| plate | what stood behind: the source's pixels from frames in which they are outside the region | no |
+
+A key frame is a frame that a person edited: frame 0 and the references.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from lora_edit.propagation.colours import ColourMap, fit_colours
+from lora_edit.propagation.images import FloatImage, affine_positions, blur, local_gain, outside, read_at
+from lora_edit.propagation.motion import Motion
+
+NAMES = ("flow", "lit flow", "chain", "lit chain", "layer", "lit layer", "colours", "source", "still", "plate")
+PER_EXPLANATION = 6
+COMMON = 11
+CHANNELS = PER_EXPLANATION * len(NAMES) + COMMON
+READERS = (1, 3, 5, 6, 7)
+"""Explanations that read the source inside the region."""
+
+CHANGED = 16.0
+"""Levels of 255, over a few pixels, at which a pixel counts as half edited."""
+EXPLAINED = 0.5
+"""Share of the edit's change that a colour map has to explain before it may read the source."""
+LIGHT = 1.4
+"""Largest change of light between a key frame and another, as a factor."""
+
+
+class KeyFrame:
+    """An edited frame beside the source's own, `[H, W, 3]` float32 in levels, and what the edit did within `region` `[H, W]` bool."""
+
+    def __init__(self, edited: FloatImage, source: FloatImage, region: npt.NDArray[np.bool_]) -> None:
+        self.edited, self.source = edited, source
+        self.reach = max(1.0, min(source.shape[:2]) / 128)
+        self.change = np.abs(blur(edited - source, self.reach)).max(-1)
+        self.edited_share = 1 - np.exp(-((self.change / CHANGED) ** 2))
+        weight = self.edited_share * region
+        self.gain, self.unkept = local_gain(source, edited, 3 * self.reach, 30.0)
+        self.colours: ColourMap = fit_colours(source, edited, np.asarray(weight, np.float32))
+        mapped, _ = self.colours(source)
+        self.colour_miss = np.abs(blur(mapped - edited, self.reach)).max(-1)
+        self.changed_share = float(weight.sum() / max(region.sum(), 1))
+        self.edge_share = _edge_share(edited, source, np.asarray(weight > 0.5, np.uint8))
+        self.analysis = np.stack([self.change, self.unkept, self.colour_miss], -1).astype(np.float32)
+
+
+def _edge_share(edited: FloatImage, source: FloatImage, changed: npt.NDArray[np.uint8]) -> float:
+    """How much of the edges along the border of what `changed` is left in the edited frame, in [0, 2].
+
+    Little where a thing was removed, more than all where one was added.
+    """
+    ring = (cv2.dilate(changed, np.ones((5, 5), np.uint8)) > 0) & (cv2.erode(changed, np.ones((5, 5), np.uint8)) == 0)
+    steps = [np.abs(cv2.Laplacian(cv2.GaussianBlur(picture, (0, 0), 1.0), cv2.CV_32F)).mean(-1) for picture in (edited, source)]
+    after, before = (float(step[ring].mean()) if ring.any() else 1.0 for step in steps)
+    return float(np.clip(after / max(before, 0.5), 0, 2))
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One frame by every explanation: `pictures` `[K, H, W, 3]` in levels, `allowed` `[K]` (what may be shown at all), and, where asked
+    for, `evidence` `[C, H, W]` for the mixture."""
+
+    pictures: FloatImage
+    allowed: npt.NDArray[np.bool_]
+    evidence: FloatImage | None
+
+
+def explain(
+    key: KeyFrame,
+    now: FloatImage,
+    given: FloatImage,
+    motion: Motion,
+    plate: tuple[FloatImage, FloatImage],
+    behind: float,
+    time: float,
+    with_evidence: bool,
+    may_read: bool = True,
+) -> Explained:
+    """Every explanation of the frame `now` `[H, W, 3]`, from `key`.
+
+    `given` `[H, W]` is 1 outside the region; `plate` is the picture behind with its validity `[H, W]`, and `behind` in [0, 1] how far the
+    edit shows just that (`Plate.behind`); `time` in [0, 1] is how far away the key frame is. `motion` is at the frame's own size. Without
+    `may_read` the explanations that read the hidden source are ruled out.
+    """
+    height, width = now.shape[:2]
+    affine = [affine_positions(matrix, height, width) for matrix in (motion.matrix, motion.camera)]
+    fields = (motion.positions, motion.chained, *affine)
+    moved = [_Moved(key, now, field) for field in fields]
+    light = _light(now, moved[0].source, given * motion.confidence, key.reach)
+    plain = [np.clip(each.edited * light, 0, 255) for each in moved]
+    lit = [np.clip(each.edited + each.gain * (now - each.source), 0, 255) for each in moved[:3]]
+    mapped, miss = key.colours(now)
+    by_motion = [picture for pair in zip(plain[:3], lit, strict=True) for picture in pair]
+    pictures = np.stack([*by_motion, np.clip(mapped, 0, 255), now, plain[3], plate[0]]).astype(np.float32)
+    allowed = np.ones(len(NAMES), bool)
+    allowed[NAMES.index("colours")] = key.colours.explained >= EXPLAINED
+    allowed[list(READERS)] &= may_read
+    evidence = None
+    if with_evidence:
+        evidence = _evidence(key, pictures, allowed, moved, motion, miss, given, plate[1], (behind, time))
+    return Explained(pictures, allowed, evidence)
+
+
+class _Moved:
+    """A key frame read at the positions of a frame, and how well its source agrees with that frame's."""
+
+    def __init__(self, key: KeyFrame, now: FloatImage, positions: FloatImage) -> None:
+        self.source, self.edited, self.gain = (read_at(each, positions) for each in (key.source, key.edited, key.gain))
+        self.analysis = read_at(key.analysis, positions)
+        self.out = outside(positions, *key.source.shape[:2])
+        away = self.source - now
+        self.far = np.abs(blur(away, 1.5 * key.reach)).max(-1)
+        self.fine = blur(np.abs(away - blur(away, 3 * key.reach)).mean(-1), 1.5 * key.reach)
+
+
+def _light(now: FloatImage, moved: FloatImage, weight: FloatImage, reach: float) -> FloatImage:
+    """How much lighter the frame is than the key frame, as a factor `[H, W, 1]`, seen where both are given."""
+    sigma = 16 * reach
+    column = weight[..., None] + 0.0
+    ratio = (blur(now.mean(-1) * weight, sigma) + 2) / (blur(moved.mean(-1) * weight, sigma) + 2)
+    total = float(column.mean())
+    if total < 0.02:
+        return np.ones((*now.shape[:2], 1), np.float32)
+    return np.asarray(np.clip(ratio, 1 / LIGHT, LIGHT)[..., None], np.float32)
+
+
+def _evidence(
+    key: KeyFrame,
+    pictures: FloatImage,
+    allowed: npt.NDArray[np.bool_],
+    moved: list[_Moved],
+    motion: Motion,
+    colour_miss: FloatImage,
+    given: FloatImage,
+    plate_valid: FloatImage,
+    known: tuple[float, float],
+) -> FloatImage:
+    """`[CHANNELS, H, W]`, each about 0 to 1: six channels for each explanation, then what is common to all."""
+    height, width = given.shape
+    zero, one = np.zeros((height, width), np.float32), np.ones((height, width), np.float32)
+    flow, chain, layer, still = moved
+    confidence, chained = motion.confidence * (1 - flow.out), motion.chained_confidence * (1 - chain.out)
+    sure = motion.object_confidence * (1 - layer.out)
+    own = (
+        (confidence, flow), (confidence, flow), (chained, chain), (chained, chain), (sure, layer), (sure, layer),
+        (one * key.colours.explained, flow), (confidence, flow), (1.0 - still.out, still), (plate_valid, still),
+    )  # fmt: skip
+    centre = np.median(pictures[allowed], axis=0)
+    rows = []
+    for number, picture in enumerate(pictures):
+        trust, at = own[number]
+        change, unkept, missed = np.moveaxis(at.analysis, -1, 0)
+        specific = {"colours": colour_miss, "source": missed}.get(NAMES[number], unkept)
+        apart = np.abs(blur(picture - centre, key.reach)).mean(-1)
+        channels = (trust * one, at.far / 64, at.fine / 32, change / 64, specific / 48, apart / 64)
+        rows += [c if allowed[number] else zero for c in channels]
+    border = cv2.distanceTransform((given < 0.5).astype(np.uint8), cv2.DIST_L2, 3) / (16 * key.reach)
+    facts = (*known, key.colours.explained, key.changed_share, key.edge_share, motion.object_confidence)
+    rows += [given, np.tanh(border), *(fact * one for fact in facts)]
+    for a, b in ((0, 2), (0, 4), (1, 6)):
+        rows.append(np.abs(pictures[a] - pictures[b]).mean(-1) / 64 if allowed[a] and allowed[b] else zero)
+    return np.clip(np.stack([np.asarray(r, np.float32) for r in rows]), 0, 3)

@@ -1,0 +1,77 @@
+"""Which explanation to believe where, and how far: a small network, trained on clips whose true edit is known.
+
+It sees evidence only (how well motion is proven, what the edit changed, where explanations agree), never a picture, so that nothing of the
+hidden source passes through it. How it was trained: `tools/pretrain/README.md`.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import nn
+
+from lora_edit.propagation.explanations import CHANNELS, NAMES
+from lora_edit.propagation.images import FloatImage
+
+WEIGHTS = Path(__file__).parent / "weights" / "mixture.safetensors"
+WIDTH = 40
+SHARPEST = 10.0
+"""Bound of the logits of shares."""
+LEAST_ERROR, MOST_ERROR = 2.0, 90.0
+"""Bounds of the expected error, levels of 255."""
+
+
+class Mixture(nn.Module):
+    """Evidence `[B, C, H, W]` to the share of every explanation `[B, K, H, W]` and the error to expect `[B, H, W]` (levels, RMS)."""
+
+    def __init__(self, width: int = WIDTH) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(CHANNELS, width, 1)
+        self.fine = _block(width, width)
+        self.middle = _block(width, width)
+        self.coarse = _block(width, width)
+        self.join_middle = _block(2 * width, width)
+        self.join_fine = _block(2 * width, width)
+        self.leave = nn.Conv2d(width, len(NAMES) + 1, 1)
+
+    def forward(self, evidence: torch.Tensor, allowed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`allowed` `[B, K]` bool: explanations that are ruled out get no share."""
+        fine = self.fine(F.silu(self.enter(evidence)))
+        middle = self.middle(F.avg_pool2d(fine, 2, ceil_mode=True))
+        coarse = self.coarse(F.avg_pool2d(middle, 4, ceil_mode=True))
+        middle = self.join_middle(torch.cat([middle, _enlarge(coarse, middle)], 1))
+        out = self.leave(self.join_fine(torch.cat([fine, _enlarge(middle, fine)], 1)))
+        out = out.float()
+        # Both are bounded smoothly, so that no step of training can end all others.
+        logits = (SHARPEST * torch.tanh(out[:, :-1] / SHARPEST)).masked_fill(~allowed[:, :, None, None], -1e4)
+        error = torch.lerp(torch.tensor(math.log(LEAST_ERROR)), torch.tensor(math.log(MOST_ERROR)), out[:, -1].sigmoid()).exp()
+        return logits.softmax(1), error
+
+
+def _block(channels: int, width: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1), nn.SiLU())
+
+
+def _enlarge(small: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(small, like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+@cache
+def load_mixture() -> Mixture:
+    """The trained network, on the CPU."""
+    network = Mixture()
+    network.load_state_dict(load_file(WEIGHTS))
+    return network.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def mix(evidence: FloatImage, allowed: np.ndarray) -> tuple[FloatImage, FloatImage]:
+    """Shares `[K, H, W]` and expected error `[H, W]` of one frame."""
+    shares, error = load_mixture()(torch.from_numpy(evidence)[None], torch.from_numpy(allowed)[None])
+    return shares[0].numpy(), error[0].numpy()

@@ -1,0 +1,68 @@
+"""How every frame lies in a key frame: everything that is estimated of a clip's motion, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lora_edit.propagation.images import FloatImage, blur, pixel_grid
+from lora_edit.video.correspondence import correspond
+from lora_edit.video.flow import consistent_positions
+from lora_edit.video.object_motion import object_motion
+
+IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+CHANGED = 16.0
+"""Levels of 255 from which a pixel of the key frame belongs to the edited object."""
+LATTICE = 48
+"""Points a side that the camera's motion is fitted to."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How a frame lies in the key frame, in pixels of the frame that this was computed on.
+
+    Dense `positions` `[h, w, 2]` with their `confidence` `[h, w]`, compared with the key frame itself; the same `chained` by optical flow
+    from frame to frame, with `chained_confidence`; the edited object's `matrix` `[2, 3]` with `object_confidence`; the `camera`'s `[2, 3]`.
+    """
+
+    positions: FloatImage
+    confidence: FloatImage
+    chained: FloatImage
+    chained_confidence: FloatImage
+    matrix: FloatImage
+    object_confidence: float
+    camera: FloatImage
+
+
+def estimate_motion(source: npt.NDArray[np.uint8], edited: npt.NDArray[np.uint8], region: npt.NDArray[np.bool_]) -> Iterator[Motion]:
+    """Motion of the frames `source` `[T, H, W, 3]` to the first of them, of which `edited` `[H, W, 3]` is the edit, in order.
+
+    `region` `[T, H, W]` is where the edit lives.
+    """
+    frames, inside = torch.from_numpy(np.ascontiguousarray(source)), torch.from_numpy(np.ascontiguousarray(region))
+    height, width = source.shape[1:3]
+    changed = np.abs(blur(edited.astype(np.float32) - source[0], max(1.0, min(height, width) / 128))).max(-1) > CHANGED
+    changed &= region[0]
+    mask = inside[0] if not changed.any() else torch.from_numpy(changed)
+    dense, chained, layer = correspond(frames, 0, inside), consistent_positions(frames), object_motion(frames, 0, mask, inside)
+    for number, (direct, (positions, sure), whole) in enumerate(zip(dense, chained, layer, strict=True)):
+        matrix = np.asarray(whole.matrix, np.float32)
+        camera = IDENTITY if number == 0 else _camera(direct.positions, direct.confidence * ~region[number])
+        yield Motion(direct.positions, direct.confidence, positions, sure, matrix, float(whole.confidence), camera)
+
+
+def _camera(positions: FloatImage, weight: FloatImage) -> FloatImage:
+    """The similarity transform that most of the confident positions follow; none when there are hardly any."""
+    height, width = weight.shape
+    step = max(1, min(height, width) // LATTICE)
+    here = pixel_grid(height, width)[::step, ::step].reshape(-1, 2)
+    there, counts = positions[::step, ::step].reshape(-1, 2), weight[::step, ::step].ravel() > 0.3
+    if counts.sum() < 12:
+        return IDENTITY
+    matrix, _ = cv2.estimateAffinePartial2D(here[counts], there[counts], ransacReprojThreshold=max(1.0, min(height, width) / 100))
+    return IDENTITY if matrix is None else np.asarray(matrix, np.float32)

@@ -1,0 +1,195 @@
+"""The edit predicted for every frame from its key frames, with the error to expect.
+
+It is the model's hint, the preview, and what compositing takes detail from.
+
+Evidence is weighed on a small copy of the clip; the shares found there mix the explanations at full size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lora_edit.propagation.explanations import Explained, KeyFrame, explain
+from lora_edit.propagation.images import FloatImage, resize_positions
+from lora_edit.propagation.mixture import LEAST_ERROR, mix
+from lora_edit.propagation.motion import Motion, estimate_motion
+from lora_edit.propagation.plate import Plate
+
+WORKING_SIDE = 128
+"""Pixels of the shorter side at which evidence is weighed, as in the network's training."""
+SOURCE_FRAMES = 24
+"""Frames from a key frame at which the network's sense of time ends."""
+
+Frames = torch.Tensor
+OnFrame = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class PredictedFrame:
+    """A frame `[H, W, 3]` uint8 and the error to expect in it `[h, w]` (root mean square, levels of 255), at the working size."""
+
+    frame: npt.NDArray[np.uint8]
+    error: FloatImage
+
+
+class _Scaled:
+    """The clip and its key frames at one size."""
+
+    def __init__(self, frames: npt.NDArray[np.uint8], pictures: Mapping[int, npt.NDArray[np.uint8]], region: npt.NDArray[np.bool_]) -> None:
+        self.frames, self.region = frames, region
+        self.pictures = pictures
+        self.height, self.width = frames.shape[1:3]
+        self.keys = {n: KeyFrame(p.astype(np.float32), frames[n].astype(np.float32), region[n]) for n, p in pictures.items()}
+        self.plates: dict[int, Plate] = {}
+        self.behind: dict[int, float] = {}
+
+    def add_plates(self, motions: Mapping[int, list[Motion]]) -> None:
+        """Put the backgrounds together once motion is known."""
+        for n, those in motions.items():
+            self.plates[n] = Plate(self.frames, self.region, [self.motion(m).camera for m in those])
+            self.behind[n] = self.plates[n].behind(self.keys[n].edited, self.keys[n].edited_share)
+
+    def motion(self, motion: Motion) -> Motion:
+        """The motion, which was estimated at another size, in pixels of this one."""
+        height, width = motion.positions.shape[:2]
+        if (height, width) == (self.height, self.width):
+            return motion
+        ratio = np.array([self.width / width, self.height / height], np.float32)
+        size = self.height, self.width
+
+        def scaled(confidence: FloatImage) -> FloatImage:
+            return np.asarray(cv2.resize(confidence, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+
+        return Motion(
+            resize_positions(motion.positions, *size, *size),
+            scaled(motion.confidence),
+            resize_positions(motion.chained, *size, *size),
+            scaled(motion.chained_confidence),
+            scale_affine(motion.matrix, ratio),
+            motion.object_confidence,
+            scale_affine(motion.camera, ratio),
+        )
+
+    def explain(self, number: int, key: int, motion: Motion, with_evidence: bool, may_read: bool) -> Explained:
+        """One frame from one key frame."""
+        moved = self.motion(motion)
+        given = 1 - self.region[number].astype(np.float32)
+        plate = self.plates[key].at(moved.camera, self.height, self.width)
+        time = min(1.0, abs(number - key) / SOURCE_FRAMES)
+        now = self.frames[number].astype(np.float32)
+        return explain(self.keys[key], now, given, moved, plate, self.behind[key], time, with_evidence, may_read)
+
+
+def scale_affine(matrix: FloatImage, ratio: FloatImage) -> FloatImage:
+    """An affine map between pixels (centres at integers) as one between pixels of frames `ratio` (x, y) times as large."""
+    linear = matrix[:, :2] * ratio[:, None] / ratio[None, :]
+    shift = ratio * (matrix[:, 2] + 0.5) - 0.5 - linear @ (0.5 * ratio - 0.5)
+    # A pixel p of the small frame is ratio * (p + 0.5) - 0.5 in the large one.
+    return np.asarray(np.concatenate([linear, shift[:, None]], 1), np.float32)
+
+
+def working_size(height: int, width: int) -> tuple[int, int]:
+    """The size of the small copy."""
+    scale = min(1.0, WORKING_SIDE / min(height, width))
+    return max(16, round(height * scale)), max(16, round(width * scale))
+
+
+class Propagation:
+    """An edit on its way from its key frames to all others.
+
+    `source` `[T, H, W, 3]` uint8, edited `pictures` `[H, W, 3]` by frame number, and the `region` `[T, H, W]` bool; outside it the source's
+    pixels stand. Motion is estimated once. Memory is that of the motion at its working size, and of two backgrounds for every key frame.
+    """
+
+    def __init__(
+        self, source: Frames, pictures: Mapping[int, torch.Tensor], region: Frames, on_frame: OnFrame = lambda done, total: None
+    ) -> None:
+        frames, where = source.numpy(), region.numpy()
+        edited = {n: np.ascontiguousarray(p.numpy()) for n, p in sorted(pictures.items())}
+        self._edited, self._on_frame = edited, on_frame
+        self._motions = {n: _motions(frames, where, n, p) for n, p in edited.items()}
+        height, width = working_size(*frames.shape[1:3])
+        self._large = _Scaled(frames, edited, where)
+        self._small = self._large if (height, width) == frames.shape[1:3] else _Scaled(*_shrink(frames, edited, where, height, width))
+        for scaled in {id(each): each for each in (self._large, self._small)}.values():
+            scaled.add_plates(self._motions)
+        self._of_source: _Scaled | None = None
+
+    def __len__(self) -> int:
+        return len(self._large.frames)
+
+    def frames(self) -> Iterator[PredictedFrame]:
+        """The edited clip, frame by frame; a key frame shows its picture."""
+        for number in range(len(self)):
+            self._on_frame(number, len(self))
+            yield self.frame(number)
+
+    def frame(self, number: int, without: int | None = None) -> PredictedFrame:
+        """One frame of the edited clip; `without` a key frame, as if it had not been edited."""
+        if number in self._edited and number != without:
+            region = self._large.region[number][..., None]
+            return PredictedFrame(np.where(region, self._edited[number], self._large.frames[number]), self._known_error())
+        keys = {n: m[number] for n, m in self._motions.items() if n != without}
+        return _predict_frame(number, self._small, self._large, keys, True)
+
+    def source_frames(self) -> Iterator[PredictedFrame]:
+        """The source itself, at the working size, as if its first frame were all that is known inside the region: what a LoRA learns on.
+
+        Nothing is read from the source's later frames there but its motion.
+        """
+        small = self._small
+        if self._of_source is None:
+            self._of_source = _Scaled(small.frames, {0: small.frames[0]}, small.region)
+            self._of_source.add_plates({0: self._motions[0]})
+        yield PredictedFrame(small.frames[0], self._known_error())
+        for number in range(1, len(self)):
+            yield _predict_frame(number, self._of_source, self._of_source, {0: self._motions[0][number]}, False)
+
+    def _known_error(self) -> FloatImage:
+        return np.full((self._small.height, self._small.width), LEAST_ERROR, np.float32)
+
+
+def _motions(frames: npt.NDArray[np.uint8], region: npt.NDArray[np.bool_], key: int, edited: npt.NDArray[np.uint8]) -> list[Motion]:
+    """From every frame to the key frame: forward from it, and backward."""
+    ahead = list(estimate_motion(frames[key:], edited, region[key:]))
+    back = list(estimate_motion(frames[: key + 1][::-1], edited, region[: key + 1][::-1])) if key else ahead[:1]
+    return [*back[:0:-1], *ahead]
+
+
+def _predict_frame(number: int, small: _Scaled, large: _Scaled, motions: Mapping[int, Motion], may_read: bool) -> PredictedFrame:
+    """One frame by all key frames, each counting by the inverse of its expected squared error."""
+    total = np.zeros((large.height, large.width, 3), np.float32)
+    weight = np.zeros((large.height, large.width), np.float32)
+    precision = np.zeros((small.height, small.width), np.float32)
+    for key, motion in motions.items():
+        out = small.explain(number, key, motion, True, may_read)
+        assert out.evidence is not None
+        shares, error = mix(out.evidence, out.allowed)
+        if large is not small:
+            pictures = large.explain(number, key, motion, False, may_read).pictures
+            size = (large.width, large.height)
+            shares = np.stack([cv2.resize(s, size, interpolation=cv2.INTER_LINEAR) for s in shares])
+            counts = cv2.resize(error, size, interpolation=cv2.INTER_LINEAR) ** -4
+        else:
+            pictures, counts = out.pictures, error**-4
+        total = total + np.einsum("khw,khwc->hwc", shares, pictures) * counts[..., None]
+        weight, precision = weight + counts, precision + error**-4
+    frame = np.clip(np.round(total / weight[..., None]), 0, 255).astype(np.uint8)
+    shown = np.where(large.region[number][..., None], frame, large.frames[number])
+    return PredictedFrame(shown, np.asarray(np.maximum(precision, 1e-12) ** -0.25, np.float32))
+
+
+def _shrink(
+    frames: npt.NDArray[np.uint8], pictures: Mapping[int, npt.NDArray[np.uint8]], region: npt.NDArray[np.bool_], height: int, width: int
+) -> tuple[npt.NDArray[np.uint8], dict[int, npt.NDArray[np.uint8]], npt.NDArray[np.bool_]]:
+    def small(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+    inside = np.stack([small(np.asarray(r, np.uint8) * 255) > 0 for r in region])
+    return np.stack([small(f) for f in frames]), {n: small(p) for n, p in pictures.items()}, inside

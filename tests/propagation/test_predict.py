@@ -1,0 +1,145 @@
+"""The edit predicted from its key frames."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from lora_edit.propagation import predict as module
+from lora_edit.propagation.explanations import NAMES, READERS, KeyFrame, explain
+from lora_edit.propagation.images import affine_positions, resize_positions
+from lora_edit.propagation.motion import IDENTITY, Motion, estimate_motion
+from lora_edit.propagation.plate import Plate
+from lora_edit.propagation.predict import Propagation, scale_affine
+
+HEIGHT, WIDTH, COUNT = 72, 96, 6
+
+
+def smooth(seed: int, height: int, width: int, cells: int = 9) -> np.ndarray:
+    coarse = np.random.default_rng(seed).uniform(30, 225, (cells, cells, 3)).astype(np.float32)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 255)
+
+
+def scene(edited: bool, colours: np.ndarray | None = None) -> np.ndarray:
+    """A patterned square that moves to the right over a still ground, `[T, H, W, 3]` uint8; edited, in other colours."""
+    ground, skin = smooth(1, HEIGHT, WIDTH), smooth(2, 24, 24, 5) if colours is None else colours
+    frames = []
+    for t in range(COUNT):
+        frame = ground.copy()
+        frame[24:48, 20 + 4 * t : 44 + 4 * t] = skin[..., [2, 0, 1]] * 0.8 + 40 if edited else skin
+        frames.append(frame.round().astype(np.uint8))
+    return np.stack(frames)
+
+
+def region() -> np.ndarray:
+    out = np.zeros((COUNT, HEIGHT, WIDTH), bool)
+    for t in range(COUNT):
+        out[t, 18:54, 14 + 4 * t : 50 + 4 * t] = True
+    return out
+
+
+def true_motion(t: int) -> Motion:
+    """The square's motion inside of it, none elsewhere."""
+    matrix = IDENTITY.copy()
+    matrix[0, 2] = -4.0 * t
+    inside = np.zeros((HEIGHT, WIDTH, 1), bool)
+    inside[24:48, 20 + 4 * t : 44 + 4 * t] = True
+    positions = np.where(inside, affine_positions(matrix, HEIGHT, WIDTH), affine_positions(IDENTITY, HEIGHT, WIDTH))
+    sure = np.ones((HEIGHT, WIDTH), np.float32)
+    return Motion(positions, sure, positions, sure, matrix, 1.0, IDENTITY)
+
+
+@pytest.fixture
+def known_motion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Motion is not estimated but known."""
+    monkeypatch.setattr(module, "estimate_motion", lambda source, edited, region: (true_motion(t) for t in range(len(source))))
+
+
+def propagation(source: np.ndarray, pictures: dict[int, np.ndarray]) -> Propagation:
+    return Propagation(torch.from_numpy(source), {n: torch.from_numpy(p) for n, p in pictures.items()}, torch.from_numpy(region()))
+
+
+def away(frame: np.ndarray, truth: np.ndarray, t: int) -> float:
+    """Mean levels between a frame and the truth inside the region."""
+    return float(np.abs(frame.astype(float) - truth)[region()[t]].mean())
+
+
+@pytest.mark.usefixtures("known_motion")
+def test_a_recoloured_thing_keeps_its_colours_and_the_source_stands_outside() -> None:
+    source, truth = scene(False), scene(True)
+    frames = list(propagation(source, {0: truth[0]}).frames())
+    assert np.array_equal(frames[0].frame[region()[0]], truth[0][region()[0]])
+    for t, predicted in enumerate(frames):
+        assert np.array_equal(predicted.frame[~region()[t]], source[t][~region()[t]])
+        assert away(predicted.frame, truth[t], t) < 0.35 * away(source[t], truth[t], t)
+
+
+@pytest.mark.usefixtures("known_motion")
+def test_a_later_edited_frame_shows_its_picture_and_can_be_left_out() -> None:
+    source, truth = scene(False), scene(True)
+    both = propagation(source, {0: truth[0], 4: truth[4]})
+    assert np.array_equal(both.frame(4).frame[region()[4]], truth[4][region()[4]])
+    assert both.frame(4).error.max() <= both.frame(4, without=4).error.max()
+    assert away(both.frame(4, without=4).frame, truth[4], 4) > 0
+
+
+@pytest.mark.usefixtures("known_motion")
+def test_training_shows_nothing_of_the_hidden_source() -> None:
+    """With the motion as it is, other hidden pixels give the same pictures, bit for bit, by every explanation that training may use."""
+    source = scene(False)
+    other = source.copy()
+    other[1:][region()[1:]] = np.random.default_rng(0).integers(0, 255, (int(region()[1:].sum()), 3))
+    shown = []
+    for clip in (source, other):
+        key = KeyFrame(clip[0].astype(np.float32), clip[0].astype(np.float32), region()[0])
+        plate = Plate(clip, region(), [IDENTITY] * COUNT)
+        now, given = clip[3].astype(np.float32), 1 - region()[3].astype(np.float32)
+        out = explain(key, now, given, true_motion(3), plate.at(IDENTITY, HEIGHT, WIDTH), 0.5, 0.1, with_evidence=False, may_read=False)
+        assert not out.allowed[list(READERS)].any()
+        shown.append(out.pictures[out.allowed][:, region()[3]])
+    assert np.array_equal(shown[0], shown[1])
+
+
+@pytest.mark.usefixtures("known_motion")
+def test_the_source_is_predicted_from_its_first_frame() -> None:
+    source, truth = scene(False), scene(True)
+    frames = list(propagation(source, {0: truth[0]}).source_frames())
+    assert len(frames) == COUNT
+    assert away(frames[4].frame, source[4], 4) < 6
+
+
+def test_motion_is_found_where_things_move() -> None:
+    source, truth = scene(False), scene(True)
+    motions = list(estimate_motion(source, truth[0], region()))
+    assert len(motions) == COUNT
+    middle = motions[4].positions[30:42, 44:52].reshape(-1, 2).mean(0)
+    assert middle == pytest.approx([47.5 - 16, 35.5], abs=1.5)
+    assert motions[4].camera == pytest.approx(IDENTITY, abs=0.2)
+
+
+def test_what_a_thing_hid_is_taken_from_frames_that_show_it() -> None:
+    source = scene(False)
+    plate = Plate(source, region(), [IDENTITY] * COUNT)
+    picture, valid = plate.at(IDENTITY, HEIGHT, WIDTH)
+    revealed = valid > 0.9
+    assert revealed[30:40, 20:28].all()
+    assert np.abs(picture - smooth(1, HEIGHT, WIDTH))[revealed].mean() < 1
+    changed = np.zeros((HEIGHT, WIDTH), np.float32)
+    changed[24:48, 20:28] = 1
+    assert plate.behind(smooth(1, HEIGHT, WIDTH), changed) > 0.9
+    assert plate.behind(smooth(5, HEIGHT, WIDTH), changed) < 0.4
+
+
+def test_positions_and_affine_maps_mean_the_same_at_another_size() -> None:
+    matrix = np.array([[1.1, 0.2, 3.0], [-0.1, 0.9, -5.0]], np.float32)
+    small = affine_positions(matrix, 40, 60)
+    large = affine_positions(scale_affine(matrix, np.array([4, 3], np.float32)), 120, 240)
+    resized = resize_positions(small, 120, 240, 120, 240)
+    np.testing.assert_allclose(resized[6:-6, 8:-8], large[6:-6, 8:-8], atol=1e-2)
+
+
+def test_explanations_have_names() -> None:
+    assert len(set(NAMES)) == len(NAMES)
+    assert {NAMES[n] for n in READERS} == {"lit flow", "lit chain", "lit layer", "colours", "source"}

@@ -1,0 +1,181 @@
+"""Train the mixture of explanations: `PYTHONPATH=src python tools/pretrain/mixture.py --pool P --minutes 25 --output FILE`.
+
+Evidence and explanations of a few frames of every pooled clip are computed once and kept in memory; the network learns shares that make the
+mixture come near the true edit, and the error that is left. Every eighth clip is kept back and tells when to stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from pool import Entry, read_entry
+from safetensors.torch import load_file, save_file
+from training_kit import Average, Clock
+
+from lora_edit.propagation.explanations import KeyFrame, explain
+from lora_edit.propagation.mixture import Mixture
+from lora_edit.propagation.plate import Plate
+
+FRAMES = 4
+"""Frames of a clip that are learned from."""
+
+CROP = 64
+"""Pixels a side of what a step sees of a frame."""
+
+Rows = tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def explain_entry(path: Path) -> list[Rows]:
+    """Kind, evidence, allowed, pictures, truth and region of some frames."""
+    cv2.setNumThreads(1)
+    entry: Entry = read_entry(path)
+    rng = np.random.default_rng([7, int(path.stem)])
+    source, truth = entry.source.astype(np.float32), entry.truth.astype(np.float32)
+    key = KeyFrame(truth[0], source[0], entry.region[0])
+    plate = Plate(entry.source, entry.region, [m.camera for m in entry.motions])
+    removed = plate.behind(key.edited, key.edited_share)
+    rows = []
+    for number, t in enumerate(rng.choice(np.arange(1, len(source)), FRAMES, replace=False)):
+        if entry.region[t].sum() < 30:
+            continue
+        motion = entry.motions[t]
+        given = 1 - entry.region[t].astype(np.float32)
+        out = explain(
+            key, source[t], given, motion, plate.at(motion.camera, *given.shape), removed, t / 24, with_evidence=True, may_read=number > 0
+        )
+        assert out.evidence is not None
+        pictures = np.round(out.pictures).astype(np.uint8)
+        rows.append(
+            (
+                entry.kind if number else "moved only",
+                out.evidence.astype(np.float16),
+                out.allowed,
+                pictures,
+                entry.truth[t],
+                entry.region[t],
+            )
+        )
+    return rows
+
+
+def explain_all(paths: list[Path], workers: int) -> Iterator[list[Rows]]:
+    """Every entry's rows."""
+    with ProcessPoolExecutor(workers) as pool:
+        yield from pool.map(explain_entry, paths, chunksize=4)
+
+
+def losses(network: Mixture, rows: list[Rows]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of a batch: mean squared error in the region per row (levels squared), and the negative log likelihood of what is left."""
+    evidence = torch.from_numpy(np.stack([r[1] for r in rows])).float()
+    allowed = torch.from_numpy(np.stack([r[2] for r in rows]))
+    pictures = torch.from_numpy(np.stack([r[3] for r in rows])).float()
+    truth = torch.from_numpy(np.stack([r[4] for r in rows])).float()
+    region = torch.from_numpy(np.stack([r[5] for r in rows])).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        shares, error = network(evidence, allowed)
+    mixed = torch.einsum("bkhw,bkhwc->bhwc", shares, pictures)
+    squared = (mixed - truth).square().mean(-1)
+    area = region.sum((1, 2))
+    per_row = (squared * region).sum((1, 2)) / area
+    variance = error.square()
+    surprise = ((squared.detach() / variance + variance.log()) * region).sum((1, 2)) / area
+    return per_row, surprise, (shares.detach() * region[:, None]).sum((2, 3)) / area[:, None]
+
+
+@torch.no_grad()
+def judge(network: Mixture, rows: list[Rows]) -> dict[str, float]:
+    """Region PSNR by kind, and its mean over rows."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for start in range(0, len(rows), 16):
+        batch = rows[start : start + 16]
+        per_row, _, _ = losses(network, batch)
+        for row, value in zip(batch, per_row.tolist(), strict=True):
+            found[row[0]].append(10 * np.log10(255**2 / max(value, 0.1)))
+    return {
+        "mean": float(np.mean([v for each in found.values() for v in each])),
+        **{k: round(float(np.mean(v)), 2) for k, v in sorted(found.items())},
+    }
+
+
+def baselines(rows: list[Rows]) -> dict[str, float]:
+    """Mean region PSNR of each explanation alone, and of the best of each row."""
+    table = []
+    for _, _, allowed, pictures, truth, region in rows:
+        squared = ((pictures.astype(np.float32) - truth) ** 2).mean(-1)[:, region].mean(-1)
+        table.append(10 * np.log10(255**2 / np.maximum(np.where(allowed, squared, 255**2), 0.1)))
+    return {"each": np.mean(table, 0).round(2).tolist(), "best": float(np.max(table, 1).mean())}
+
+
+def main() -> None:
+    """Train until the time is spent."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--start", type=Path, help="begin with these weights")
+    args = parser.parse_args()
+    paths = sorted(p for p in args.pool.glob("??????.npz"))
+    train, kept = [], []
+    for path, rows in zip(paths, explain_all(paths, args.workers), strict=True):
+        (kept if int(path.stem) % 8 == 7 else train).extend(rows)
+    print(len(train), len(kept), json.dumps(baselines(kept)), flush=True)
+    torch.manual_seed(0)
+    network = Mixture().to(memory_format=torch.channels_last)
+    if args.start:
+        network.load_state_dict(load_file(args.start))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-4)
+    average, clock, rng, step, shown = Average(network, 0.995), Clock(args.minutes), np.random.default_rng(1), 0, time.monotonic()
+    while clock.share < 1:
+        batch = [train[i] for i in rng.integers(len(train), size=16)]
+        flip = [bool(b) for b in rng.random(2) < 0.5]
+        batch = [crop(rng, tuple(_flip(part, flip) for part in row)) for row in batch]  # type: ignore[arg-type]
+        for group in optimizer.param_groups:
+            group["lr"] = clock.rate(1.2e-3, warm=0.05)
+        per_row, surprise, _ = losses(network, batch)
+        loss = (per_row + 4).log().mean() + 0.3 * surprise.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
+        optimizer.step()
+        average.update(network)
+        step += 1
+        if time.monotonic() - shown > 90 or clock.share >= 1:
+            shown = time.monotonic()
+            judged = Mixture()
+            judged.load_state_dict(average.values)
+            print(json.dumps({"step": step, "minutes": round(clock.spent / 60, 1), **judge(judged, kept)}), flush=True)
+            save_file({name: value.contiguous() for name, value in average.values.items()}, args.output)
+
+
+def crop(rng: np.random.Generator, row: Rows) -> Rows:
+    """A part of `CROP` pixels a side around some pixel of the region."""
+    kind, evidence, allowed, pictures, truth, region = row
+    y, x = np.nonzero(region)
+    at = int(rng.integers(len(y)))
+    top, left = (int(np.clip(c - rng.integers(CROP), 0, n - CROP)) for c, n in zip((y[at], x[at]), region.shape, strict=True))
+    part = (slice(top, top + CROP), slice(left, left + CROP))
+    return kind, evidence[:, *part], allowed, pictures[:, *part], truth[part], region[part]
+
+
+def _flip(part: object, flip: list[bool]) -> object:
+    """Mirror `[..., H, W]` or `[..., H, W, 3]` arrays."""
+    if not isinstance(part, np.ndarray) or part.ndim < 2:
+        return part
+    axes = (-3, -2) if part.shape[-1] == 3 else (-2, -1)
+    for axis, wanted in zip(axes, flip, strict=True):
+        part = np.flip(part, axis) if wanted else part
+    return np.ascontiguousarray(part)
+
+
+if __name__ == "__main__":
+    main()
