@@ -359,7 +359,10 @@ def label(rng: Rng, text: str, side: int = 400) -> Floats:
         scale, thick = (5.2, 26) if len(text) < 3 else (2.6, 16)
         (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thick)
         origin = ((side - width) // 2, (side + height) // 2)
-        cv2.putText(drawn, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, (*map(float, ink), 1.0), thick, line)
+        # OpenCV writes into bytes only.
+        written = cv2.putText(np.zeros((side, side), np.uint8), text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, 255.0, thick, line)
+        share = written[..., None] / np.float32(255)
+        drawn = drawn * (1 - share) + np.array([*ink, 1.0], np.float32) * share
     else:
         angles = -np.pi / 2 + np.arange(10) * np.pi / 5
         radii = np.where(np.arange(10) % 2 == 0, 0.36, 0.16) * side

@@ -32,6 +32,7 @@ PHOTOS = {
     "analogpattern_by_Peter_Nerlich.jpg": "CC-BY-SA-4.0 (Peter Nerlich)",
     "free_by_Peter_Nerlich.jpg": "CC-BY-SA-4.0 (Peter Nerlich)",
     "friends_by_Aitzol_Berasategi.jpg": "CC-BY-4.0 (Aitzol Berasategi)",
+    "greentock_by_Peter_Nerlich.jpg": "CC-BY-SA-4.0 (Peter Nerlich)",
     "life_by_Aitzol_Berasategi.jpg": "CC-BY-4.0 (Aitzol Berasategi)",
     "picosdeeuropa_by_Aitzol_Berasategi.jpg": "CC-BY-4.0 (Aitzol Berasategi)",
     "seeding_by_Clements_Engelhardt.jpg": "CC0-1.0 (Clemens Engelhardt)",

@@ -512,9 +512,7 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(1)
     listed = options.output / "scenes.jsonl"
-    lines = {}
-    if listed.is_file():
-        lines = {record["name"]: record for record in map(json.loads, listed.read_text("utf-8").splitlines())}
+    order = [f"{kind}-{half}-{number}" for kind in KINDS for half in HALVES for number in (0, 1)]
     for kind in options.only or KINDS:
         for half in options.half or HALVES:
             for number in (0, 1):
@@ -522,11 +520,12 @@ def main() -> None:
                 clip, draft = build(kind, half, number, options.data, options.seed)
                 write(options.output / name, clip)
                 used = [*draft.sources.used, *(f"object {each}" for each in draft.names)]
+                texts = listed.read_text("utf-8").splitlines() if listed.is_file() else []
+                lines = {record["name"]: record for record in map(json.loads, texts)}
                 lines[name] = {"name": name, "kind": kind, "half": half, "licence": draft.sources.licences(), "from": used}
+                listed.write_text("".join(json.dumps(lines[each]) + "\n" for each in order if each in lines), "utf-8")
                 share = clip.mask.mean((1, 2))
                 print(f"{name}: mask {share[0]:.1%} of frame 0, {share.min():.1%} to {share.max():.1%} of all", flush=True)
-    order = [f"{kind}-{half}-{number}" for kind in KINDS for half in HALVES for number in (0, 1)]
-    listed.write_text("".join(json.dumps(lines[name]) + "\n" for name in order if name in lines), "utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from source_tree import PACKAGE, ROOT, dotted, nodes, parse, place, python_files, room_of
 
 WORDS = ("types", "errors")
-ROOMS = ("conditioning", "models", "loras", "training", "generation", "compositing", "evaluation", "video", "masks")
+ROOMS = ("conditioning", "models", "loras", "training", "generation", "propagation", "compositing", "evaluation", "video", "masks")
 ORDER = ("reporting", "inputs", "captions", "canvas", "samples", "forecast", "estimate", "memory", "learning", "results", "comparison")
 EDITOR = ("models.editors", "models.picture_editor")
 SETTINGS = tuple(f"{room}.settings" for room in ROOMS)
@@ -31,6 +31,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "loras": (*WORDS, "models.family", "models.catalog.headers", "models.wan_keys"),
     "training": (*WORDS, "models.family", "loras.files", "loras.match", "loras.names", "conditioning.sample", "seeds"),
     "generation": (*WORDS, "models.family", "models.unipc", "conditioning.sample", "seeds"),
+    "propagation": (*WORDS, "masks", "video"),
     "compositing": (*WORDS, "masks", "video.ranges", "video.flow"),
     "evaluation": (*WORDS, "devices", "video", "masks"),
     "config": (*WORDS, *SETTINGS, "models.catalog"),
@@ -105,6 +106,7 @@ TABLE: dict[str, tuple[str, ...]] = {
         "masks",
         "models.catalog",
         "evaluation",
+        "propagation",
         "loras.files",
         "loras.header",
         "loras.layouts",

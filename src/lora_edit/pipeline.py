@@ -12,7 +12,6 @@ import torch
 from lora_edit import results
 from lora_edit.canvas import return_to_source
 from lora_edit.captions import check_captioner, with_captions
-from lora_edit.compositing.flow_warp import flow_warp
 from lora_edit.config import EditSettings
 from lora_edit.estimate import Estimate, check_fits, estimate_edit, open_family
 from lora_edit.inputs import Clip, load_inputs, read_inputs, store_inputs, with_first_frame
@@ -22,6 +21,7 @@ from lora_edit.memory import with_less_memory
 from lora_edit.models.catalog.locate import check_stand_in
 from lora_edit.models.encodings import keep_encodings
 from lora_edit.models.family import Family
+from lora_edit.propagation.flow_warp import flow_warp
 from lora_edit.reporting import Reporter
 from lora_edit.run import Run, make_run
 from lora_edit.samples import draw_clip, place

@@ -57,7 +57,8 @@ MASK_CONFIGURATIONS = Study(
 
 
 def _methods(trial: Trial) -> Iterator[Outcome]:
-    yield from (trial.no_edit(), trial.frozen(), trial.flow_warp(), *trial.through_codec(), *trial.reference_guided())
+    classical = (trial.flow_warp(), trial.colour_map(), trial.moving_layer())
+    yield from (trial.no_edit(), trial.frozen(), *classical, *trial.best_of(classical), *trial.through_codec(), *trial.reference_guided())
     trial.forget()
     yield trial.generate("base model, first frame given", NAIVE)
     yield trial.generate(BASE)

@@ -21,7 +21,10 @@ STUDIES: dict[str, str] = {
 }
 
 RUNNER = "lora_edit.studies.study:run_study"
-"""What runs any of them on scenes that are drawn."""
+"""What runs any of them on scenes with a true edit, drawn or from a folder."""
+
+SCENE_FOLDER = "lora_edit.studies.scene_folder:SceneFolder"
+"""What stands in place of the number of scenes for those of a folder: folder, half, and how many at most."""
 
 CASES_RUNNER = "lora_edit.studies.case_study:run_on_cases"
 """What runs any of them on the cases of a manifest, which have no true edit."""
