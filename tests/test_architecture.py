@@ -13,8 +13,21 @@ from pathlib import Path
 from source_tree import PACKAGE, ROOT, dotted, nodes, parse, place, python_files, room_of
 
 WORDS = ("types", "errors")
-ROOMS = ("conditioning", "models", "loras", "training", "generation", "compositing", "evaluation", "video", "masks")
-ORDER = ("reporting", "inputs", "captions", "canvas", "samples", "forecast", "estimate", "memory", "learning", "results", "comparison")
+ROOMS = ("conditioning", "models", "loras", "training", "generation", "propagation", "compositing", "evaluation", "video", "masks")
+ORDER = (
+    "reporting",
+    "inputs",
+    "captions",
+    "canvas",
+    "hints",
+    "samples",
+    "forecast",
+    "estimate",
+    "memory",
+    "learning",
+    "results",
+    "comparison",
+)
 EDITOR = ("models.editors", "models.picture_editor")
 SETTINGS = tuple(f"{room}.settings" for room in ROOMS)
 
@@ -27,10 +40,11 @@ TABLE: dict[str, tuple[str, ...]] = {
     "video": WORDS,
     "masks": (*WORDS, "devices", "video"),
     "conditioning": WORDS,
-    "models": (*WORDS, "devices", "conditioning.sample", "conditioning.carry", "video.ranges"),
+    "models": (*WORDS, "devices", "conditioning.sample", "video.ranges"),
     "loras": (*WORDS, "models.family", "models.catalog.headers", "models.wan_keys"),
     "training": (*WORDS, "models.family", "loras.files", "loras.match", "loras.names", "conditioning.sample", "seeds"),
     "generation": (*WORDS, "models.family", "models.unipc", "conditioning.sample", "seeds"),
+    "propagation": (*WORDS, "masks", "video"),
     "compositing": (*WORDS, "masks", "video.ranges", "video.flow"),
     "evaluation": (*WORDS, "devices", "video", "masks"),
     "config": (*WORDS, *SETTINGS, "models.catalog"),
@@ -38,17 +52,31 @@ TABLE: dict[str, tuple[str, ...]] = {
     "reporting": WORDS,
     "inputs": (*WORDS, "config", "run", "masks", "models.catalog", "video"),
     "captions": (*WORDS, "config", "devices", "inputs", "models.catalog", "models.florence", "models.settings", "reporting", "run"),
-    "canvas": (*WORDS, "inputs", "compositing", "conditioning.carry", "masks", "models.family", "video"),
+    "canvas": (*WORDS, "inputs", "compositing", "conditioning.first_frame_hint", "masks", "models.family", "video"),
+    "hints": (
+        *WORDS,
+        "canvas",
+        "compositing.region",
+        "conditioning",
+        "inputs",
+        "propagation",
+        "reporting",
+        "video",
+    ),
     "samples": (
         *WORDS,
         "canvas",
         "captions",
+        "compositing",
         "conditioning",
         "config",
         "generation",
         "inputs",
+        "hints",
+        "models.catalog.known",
         "models.family",
         "models.speed",
+        "reporting",
         "seeds",
         "training.loop",
         "video.flow",
@@ -105,6 +133,7 @@ TABLE: dict[str, tuple[str, ...]] = {
         "masks",
         "models.catalog",
         "evaluation",
+        "propagation",
         "loras.files",
         "loras.header",
         "loras.layouts",

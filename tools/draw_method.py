@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from lora_edit.conditioning.carry import carry, region_boxes
 
 from lora_edit.conditioning.method import appearance, inference, motion
 from lora_edit.conditioning.sample import Sample
 from lora_edit.masks.shapes import hole_union, shape_mask, snap
+from lora_edit.propagation.predict import Propagation
 from lora_edit.studies.cases import draw_scenes
 from lora_edit.studies.scenes import true_edit
 from lora_edit.types import Size
@@ -33,14 +33,17 @@ def main() -> None:
     region = shape_mask(edit.mask, "box", 0.1, 5)
     hole = hole_union(snap(region.frames, (8, 8)), 4)
     source, wanted = to_signed(edit.source), to_signed(edit.truth)
-    learn, use = motion(source, hole), inference(source, wanted[:, 0], hole, boxes=region_boxes(region.frames))
-    carried = carry(use.v_cond, use.m_cond, use.boxes) if use.boxes is not None else use.v_cond
+    learn, use = motion(source, hole), inference(source, wanted[:, 0], hole)
+    propagation = Propagation(edit.source, {0: edit.truth[0]}, region.frames)
+    predicted = list(propagation.frames())
+    doubt = torch.stack([torch.from_numpy(p.error).clamp(max=64) * 4 for p in predicted]).to(torch.uint8)
     rows = {
         "motion: V_cond, the source with the region withheld": to_frames(learn.v_cond),
         "motion and inference: M_cond, white = given": white(learn.m_cond),
         "motion: V_target, the source": edit.source,
         "inference: V_cond, the edited first frame in front": to_frames(use.v_cond),
-        "inference, embedded model: frame 0 carried along by the box": to_frames(carried),
+        "inference, embedded model: the explained edit in the hole": torch.stack([torch.from_numpy(p.frame) for p in predicted]),
+        "and the error that is expected of it": doubt[..., None].expand(-1, -1, -1, 3).contiguous(),
         "what inference should return: the true edit": edit.truth,
     }
     save_image(TARGET / "method.png", contact_sheet(list(rows.values()), list(rows), 9, 96))

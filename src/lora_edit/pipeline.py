@@ -11,7 +11,6 @@ import torch
 
 from lora_edit import results
 from lora_edit.captions import check_captioner, with_captions
-from lora_edit.compositing.flow_warp import flow_warp
 from lora_edit.config import EditSettings
 from lora_edit.estimate import Estimate, check_fits, estimate_edit, open_family
 from lora_edit.inputs import Clip, load_inputs, read_inputs, store_inputs, with_first_frame
@@ -23,7 +22,7 @@ from lora_edit.models.encodings import keep_encodings
 from lora_edit.models.family import Family
 from lora_edit.reporting import Reporter
 from lora_edit.run import Run, make_run
-from lora_edit.samples import PreparedClip, draw_clip, finish, prepare
+from lora_edit.samples import PreparedClip, draw_clip, finish, prepare, preview_frames
 from lora_edit.training.experts import set_strengths
 from lora_edit.types import Size, Video
 from lora_edit.video.write import check_output, write_video
@@ -135,10 +134,12 @@ def edit(settings: EditSettings, output: Path, folder: Path, reporter: Reporter,
     return generate(create_run(settings, folder).folder, reporter, output, overwrite)
 
 
-def preview(settings: EditSettings, output: Path, overwrite: bool = False) -> Path:
-    """A flow-warped preview in seconds, without a model."""
+def preview(settings: EditSettings, output: Path, reporter: Reporter, overwrite: bool = False) -> Path:
+    """The explained edit, without a diffusion model: seconds."""
     check_output(output, settings.video.codec, overwrite=overwrite)
     clip = check(settings)
-    frames = flow_warp(clip.video.frames, clip.first_frame, clip.edit_mask)
+    for note in clip.notes:
+        reporter.note(note)
+    frames = preview_frames(clip, settings, reporter)
     write_video(output, replace(clip.video, frames=frames, alpha=None), overwrite=overwrite, like=clip.video)
     return output

@@ -13,6 +13,7 @@ import torch
 
 from lora_edit.canvas import Canvas, make_canvas, return_to_source
 from lora_edit.captions import FIRST_FRAME, SOURCE, prompt_for, reference, training_prompts
+from lora_edit.compositing.region import crop_frames
 from lora_edit.conditioning.baselines import APPEARANCE, INFERENCE, MOTION
 from lora_edit.conditioning.method import appearance_after_first
 from lora_edit.conditioning.recolour import changed_region, draw_colour_map, draw_texture, recolour
@@ -23,6 +24,7 @@ from lora_edit.errors import NotFinite
 from lora_edit.generation.denoise import denoise
 from lora_edit.hints import Hints
 from lora_edit.inputs import Clip
+from lora_edit.models.catalog.known import TINY
 from lora_edit.models.family import EncodedSample, Family
 from lora_edit.models.speed import NATIVE, faster
 from lora_edit.reporting import Reporter
@@ -201,6 +203,19 @@ def finish(clip: Clip, prepared: PreparedClip, generated: torch.Tensor, settings
     """The result's frames `[H, W, 3]` uint8 from the model's output `[3, T, h, w]`: composited, with detail where that is on."""
     predicted = prepared.hints.predicted if settings.compositing.detail else None
     return return_to_source(clip, prepared.canvas, generated, settings.compositing, predicted)
+
+
+def preview_frames(clip: Clip, settings: EditSettings, reporter: Reporter) -> torch.Tensor:
+    """The explained edit before any model is chosen, `[T, H, W, 3]` uint8."""
+    canvas = make_canvas(clip, TINY.geometry, settings.compositing, snapped=False)
+    return predicted_clip(clip, PreparedClip(canvas, Hints(clip, canvas, "explained", reporter=reporter)))
+
+
+def predicted_clip(clip: Clip, prepared: PreparedClip) -> torch.Tensor:
+    """The explained edit alone, in the source, `[T, H, W, 3]` uint8: what a preview shows."""
+    frames = clip.video.frames.clone()
+    crop_frames(frames, prepared.canvas.crop).copy_(prepared.hints.predicted)
+    return frames
 
 
 def _inference_windows(family: Family, canvas: Canvas, settings: EditSettings) -> list[Window]:

@@ -118,6 +118,23 @@ def test_evaluate_measures(clip: Path, frames: torch.Tensor, tmp_path: Path) -> 
     assert [line.split()[0] for line in out.splitlines()] == ["num_frames", "size", "fps", "region_psnr"]
 
 
+def test_evaluate_measures_the_baselines_beside_the_result(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
+    edited = frames.clone()
+    edited[:, :16, :16] = 255 - edited[:, :16, :16]
+    save_frames(tmp_path / "result", edited)
+    save_frames(tmp_path / "first", edited[:1])
+    run("mask", clip, "--box", "0,0,16,16", "--output", tmp_path / "mask")
+    first = next((tmp_path / "first").glob("*.png"))
+    arguments = ("evaluate", tmp_path / "result", "--source", clip, "--mask", tmp_path / "mask", "--truth", tmp_path / "result")
+    code, out, err = run(*arguments, "--first-frame", first, "--baselines", "--json")
+    assert code == 0, err
+    baselines = json.loads(out)["baselines"]
+    assert list(baselines) == ["flow warp", "colour map", "moving layer"]
+    assert all(figures["region_psnr"] > 5 and figures["background_exact"] for figures in baselines.values())
+    code, out, err = run(*arguments, "--first-frame", first, "--baselines", "--metrics", "region_psnr")
+    assert code == 0 and "moving layer" in out.splitlines()[0]
+
+
 def test_evaluate_measures_with_networks_when_asked_by_name(
     clip: Path, frames: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,7 +225,7 @@ def test_export_writes_the_runs_lora(tmp_path: Path) -> None:
 
 def test_studies_run_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registry, room = ModuleType("registry"), ModuleType("a_study")
-    seen: list[object] = []
+    seen: list[tuple[object, ...]] = []
 
     def measure(name: str, target: str, output: Path, scenes: int, seeds: int, reporter: object, **more: object) -> Path:
         seen.append((name, target, output, scenes, seeds, more))
@@ -222,6 +239,12 @@ def test_studies_run_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     code, out, err = run("study", "methods", "--scenes", "2", "--seeds", "3", "--set", "lora.rank=4", "--output", tmp_path)
     assert (code, out.strip()) == (0, str(tmp_path / "table.csv")), err
     assert seen == [("methods", "rows", tmp_path, 2, 3, {"model": "tiny", "workers": 1, "base": ["lora.rank=4"], "vace": ""})]
+    registry.SCENE_FOLDER, room.Folder = "a_study:Folder", lambda *given: given  # type: ignore[attr-defined]
+    seen.clear()
+    assert run("study", "methods", "--scenes-from", tmp_path, "--half", "all", "--output", tmp_path)[0] == 0
+    assert run("study", "methods", "--scenes-from", tmp_path, "--scenes", "7", "--output", tmp_path)[0] == 0
+    assert run("study", "methods", "--output", tmp_path)[0] == 0
+    assert [call[3] for call in seen] == [(tmp_path, "all", None), (tmp_path, "seen", 7), 4]
     code, out, err = run("study", "methods", "--set", "nonsense", "--output", tmp_path)
     assert (code, "room.setting=value" in err) == (2, True)
     code, out, err = run("study", "unheard-of", "--output", tmp_path)

@@ -22,7 +22,7 @@ from lora_edit.models.wan import WanFamily
 from lora_edit.models.workbench import Workbench
 from lora_edit.reporting import Silent
 from lora_edit.run import Run
-from lora_edit.samples import place
+from lora_edit.samples import prepare
 from lora_edit.types import Video
 from lora_edit.video.lossless import load_frames
 from lora_edit.video.read import read_video
@@ -175,6 +175,6 @@ def test_an_estimate_counts_every_experts_steps(done: Done, monkeypatch: pytest.
     family = open_family(done.settings, clip)
     ticks = iter(range(100))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
-    found = measure(family, place(family, clip, done.settings), done.settings)
+    found = measure(family, prepare(family, clip, done.settings), done.settings)
     assert found.seconds_train == pytest.approx(4 * len(done.facts.parts) + 0.1)
     assert found.seconds_generate == 2 * 2 * found.windows == 4

@@ -14,7 +14,7 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from lora_edit.models.lapped_codec import LappedCodec
-from lora_edit.models.tiny import CARRIED_STD, WEIGHTS
+from lora_edit.models.tiny import PREDICTION_STD, WEIGHTS
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     args = parser.parse_args()
     WanTransformer3DModel.from_pretrained(args.input / "transformer").to(torch.float16).save_pretrained(WEIGHTS / "transformer")
     LappedCodec.from_pretrained(args.input / "vae").save_pretrained(WEIGHTS / "vae")
-    shutil.copyfile(args.input / CARRIED_STD, WEIGHTS / CARRIED_STD)
+    shutil.copyfile(args.input / PREDICTION_STD, WEIGHTS / PREDICTION_STD)
     for config in WEIGHTS.glob("*/config.json"):
         facts = {key: value for key, value in json.loads(config.read_text("utf-8")).items() if key != "_name_or_path"}
         config.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")

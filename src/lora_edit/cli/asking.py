@@ -40,7 +40,9 @@ def ask_users(cases: Path | None, answers: list[Path] | None, output: Path | Non
     from lora_edit.studies.registry import USERS as TARGETS
 
     if others:
-        raise SettingsError(f"--{others[0].replace('assignments', 'set')}: means nothing to `study {USERS}`; leave it out")
+        raise SettingsError(
+            f"--{others[0].replace('assignments', 'set').replace('_', '-')}: means nothing to `study {USERS}`; leave it out"
+        )
     if (cases is None) == (not answers):
         raise SettingsError(f"`study {USERS}` needs one of --cases FOLDER, to make the page, and --tally PATH, to count the answers")
     if output is None:

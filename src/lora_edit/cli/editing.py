@@ -147,7 +147,7 @@ def generate(session: Session, options: GenerateOptions) -> None:
 
 @takes(PreviewOptions)
 def preview(session: Session, options: PreviewOptions) -> None:
-    """Carry the first frame's edit along by optical flow, in seconds and without a model: a look at the region, not at the result."""
+    """Predict the edited clip in seconds, without a diffusion model: what the model is shown before it draws."""
     from lora_edit.cli.resolve import preview_settings, protect_input
 
     settings = preview_settings(options)
@@ -155,9 +155,7 @@ def preview(session: Session, options: PreviewOptions) -> None:
     with reporting() as reporter:
         from lora_edit import pipeline
 
-        for text in pipeline.check(settings).notes:
-            reporter.note(text)
-        path = pipeline.preview(settings, options.output, options.overwrite)
+        path = pipeline.preview(settings, options.output, reporter, options.overwrite)
     typer.echo(path)
 
 

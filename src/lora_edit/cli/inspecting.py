@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,6 +47,9 @@ class EvaluateOptions:
     vace: Annotated[
         str | None, typer.Option("--vace", metavar="FOLDER|HUB-ID", help="Have a VACE edit the same and measure that beside the result.")
     ] = None
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Measure a flow warp, a colour map and a moving layer of the same edit beside the result.")
+    ] = False
     prompt: Annotated[str | None, typer.Option("--prompt", metavar="TEXT", help="What --vace is asked for; else a caption.")] = None
     json: Json = False
 
@@ -59,18 +62,28 @@ def evaluate(session: Session, options: EvaluateOptions) -> None:
         raise SettingsError("--vace edits the source where the mask is white; give --mask M and --first-frame IMAGE too")
     if options.prompt is not None and not options.vace:
         raise SettingsError("--prompt belongs to --vace; leave it out")
+    if options.baselines and not (options.truth and options.mask and options.first_frame):
+        raise SettingsError(
+            "--baselines are made from the first frame and held against the truth; give --truth T, --mask M, --first-frame IMAGE"
+        )
     with reporting() as reporter:
-        record, rival = _measure(options, wanted, reporter)
+        record, baselines, rival = _measure(options, wanted, reporter)
     if options.json:
-        emit_json(record | ({"vace": rival} if rival else {}))
-    elif rival:
-        emit_columns({"result": {**record, "output": options.result}, "VACE": rival})
+        emit_json(record | ({"baselines": baselines} if baselines else {}) | ({"vace": rival} if rival else {}))
+    elif baselines or rival:
+        emit_columns({"result": {**record, "output": options.result}} | baselines | ({"VACE": rival} if rival else {}))
     else:
         emit_rows(record)
 
 
-def _measure(options: EvaluateOptions, wanted: tuple[str, ...], reporter: Reporter) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The figures of the result, and those of VACE's clip where one was asked for, which come with its place."""
+Figures = dict[str, Any]
+
+
+def _measure(options: EvaluateOptions, wanted: tuple[str, ...], reporter: Reporter) -> tuple[Figures, dict[str, Figures], Figures]:
+    """The figures of the result, those of the baselines by name, and those of VACE's clip, which come with its place.
+
+    The last two are empty unless they were asked for.
+    """
     from lora_edit.evaluation import learned, summary
     from lora_edit.masks.files import read_mask
     from lora_edit.video.read import read_image, read_video
@@ -85,7 +98,7 @@ def _measure(options: EvaluateOptions, wanted: tuple[str, ...], reporter: Report
     # Before the long work, so that a missing network is told at once.
     networks = learned.load_networks(wanted)
 
-    def figures(clip: Video) -> dict[str, Any]:
+    def figures(clip: Video) -> Figures:
         record = summary.evaluate(clip, source, truth, mask, first).to_json()
         record |= learned.measure_learned(networks, wanted, clip, source, truth, mask, first)
         return _wanted_only(record, wanted)
@@ -93,12 +106,26 @@ def _measure(options: EvaluateOptions, wanted: tuple[str, ...], reporter: Report
     record = figures(result)
     for text in mask.notes if mask else ():
         reporter.note(text)
+    drawn = _baselines(source, first, mask, reporter) if options.baselines else {}
+    baselines = {name: figures(clip) for name, clip in drawn.items()}
     if rival is None or asked is None:
-        return record, {}
+        return record, baselines, {}
     from lora_edit.comparison import make_rival
 
     made = make_rival(rival, asked, options.prompt or "", reporter)
-    return record, {**figures(made), "model": rival.facts.name, "output": rival.output}
+    return record, baselines, {**figures(made), "model": rival.facts.name, "output": rival.output}
+
+
+def _baselines(source: Video, first_frame: torch.Tensor | None, mask: EditMask | None, reporter: Reporter) -> dict[str, Video]:
+    """The clips of the classical baselines by name. Raises `MaskError` when the first frame is of another shape."""
+    from lora_edit.masks.check import fit_first_frame
+    from lora_edit.propagation.baselines import BASELINES
+
+    assert first_frame is not None and mask is not None
+    picture, note = fit_first_frame(first_frame, source.size)
+    if note:
+        reporter.note(note)
+    return {name: replace(source, frames=draw(source.frames, picture, mask)) for name, draw in BASELINES.items()}
 
 
 def _rival(options: EvaluateOptions) -> Rival | None:

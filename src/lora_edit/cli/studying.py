@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,17 @@ from lora_edit.models.catalog.vace import check_vace
 # By name, because no room imports the studies: they are experiments on the package, not a part that others build on.
 REGISTRY = "lora_edit.studies.registry"
 
+DRAWN = 4
+"""Scenes that a study draws unless told otherwise."""
+
+
+class SceneHalf(StrEnum):
+    """Which scenes of a folder."""
+
+    SEEN = "seen"
+    UNSEEN = "unseen"
+    ALL = "all"
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions:
@@ -28,7 +40,13 @@ class StudyOptions:
 
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="The study; see --list.", show_default=False)] = None
     list_names: Annotated[bool, typer.Option("--list", help="List the studies.")] = False
-    scenes: Annotated[int, typer.Option("--scenes", metavar="N", help="How many scenes.", min=1)] = 4
+    scenes: Annotated[
+        int | None, typer.Option("--scenes", metavar="N", help="How many scenes: 4 unless given, or all of --scenes-from.", min=1)
+    ] = None
+    scenes_from: Annotated[
+        Path | None, typer.Option("--scenes-from", metavar="FOLDER", help="Scenes of this folder (scenes.jsonl) instead of drawn ones.")
+    ] = None
+    half: Annotated[SceneHalf | None, typer.Option("--half", help="Of --scenes-from; seen unless given.")] = None
     seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="How many seeds; each draws its own scenes.", min=1)] = 1
     model: Annotated[str, typer.Option("--model", metavar="NAME", help="See `lora-edit models`.")] = "tiny"
     assignments: Annotated[
@@ -63,8 +81,7 @@ def study(session: Session, options: StudyOptions) -> None:
         raise SettingsError(f"study {options.name!r} is unknown; this version has {known}")
     if options.tally:
         raise SettingsError(f"--tally belongs to `study {USERS}`; leave it out")
-    if options.cases and "scenes" in given(options):
-        raise SettingsError("--scenes and --cases are both given; leave one of them out")
+    check_scenes(options)
     if options.output is None:
         raise SettingsError("where results go is missing; give --output FOLDER")
     require_model(options.model)
@@ -83,7 +100,7 @@ def study(session: Session, options: StudyOptions) -> None:
             options.name,
             studies[options.name],
             options.output,
-            options.cases or options.scenes,
+            options.cases or scenes_of(options),
             options.seeds,
             reporter,
             model=options.model,
@@ -92,6 +109,23 @@ def study(session: Session, options: StudyOptions) -> None:
             vace=options.vace or "",
         )
     typer.echo(table)
+
+
+def check_scenes(options: StudyOptions) -> None:
+    """Raises `SettingsError` for options that say differently where scenes come from."""
+    for flag, value in {"--scenes": options.scenes, "--scenes-from": options.scenes_from}.items():
+        if options.cases and value is not None:
+            raise SettingsError(f"{flag} and --cases are both given; leave one of them out")
+    if options.half and not options.scenes_from:
+        raise SettingsError("--half belongs to --scenes-from; leave it out")
+
+
+def scenes_of(options: StudyOptions) -> object:
+    """How many scenes are drawn, or those of a folder, as the studies' runner takes them."""
+    if options.scenes_from is None:
+        return options.scenes or DRAWN
+    module, _, name = import_module(REGISTRY).SCENE_FOLDER.partition(":")
+    return getattr(import_module(module), name)(options.scenes_from, (options.half or SceneHalf.SEEN).value, options.scenes)
 
 
 def given(options: StudyOptions) -> list[str]:

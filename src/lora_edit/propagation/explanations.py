@@ -25,9 +25,8 @@ from lora_edit.propagation.images import FloatImage, affine_positions, blur, loc
 from lora_edit.propagation.motion import Motion
 
 NAMES = ("flow", "lit flow", "chain", "lit chain", "layer", "lit layer", "colours", "source", "still", "plate")
-PER_EXPLANATION = 6
-COMMON = 11
-CHANNELS = PER_EXPLANATION * len(NAMES) + COMMON
+CHANNELS = 71
+"""Six for each explanation, and eleven that are common to all."""
 READERS = (1, 3, 5, 6, 7)
 """Explanations that read the source inside the region."""
 

@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lora_edit.compositing.flow_warp import flow_warp
 from lora_edit.errors import ModelError, SettingsError
 from lora_edit.evaluation.flicker import flicker
 from lora_edit.evaluation.leak import leak
@@ -29,6 +28,7 @@ from lora_edit.evaluation.manifest import Case
 from lora_edit.evaluation.psnr import psnr
 from lora_edit.evaluation.ssim import ssim
 from lora_edit.inputs import Clip
+from lora_edit.propagation.flow_warp import flow_warp
 from lora_edit.reporting import Reporter
 from lora_edit.run import write_atomically
 from lora_edit.studies.case_table import LIKENESS, Facts, page_of

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from lora_edit.models.storage import Storage
 from lora_edit.studies.study import Study
 from lora_edit.studies.table import Claim
-from lora_edit.studies.trial import Outcome, Trial
+from lora_edit.studies.trial import PREDICTED, Outcome, Trial
 from lora_edit.types import Size
 
 PLAIN = "training.recolour=0.0"
@@ -57,7 +57,9 @@ MASK_CONFIGURATIONS = Study(
 
 
 def _methods(trial: Trial) -> Iterator[Outcome]:
-    yield from (trial.no_edit(), trial.frozen(), trial.flow_warp(), *trial.through_codec(), *trial.reference_guided())
+    classical = (trial.flow_warp(), trial.colour_map(), trial.moving_layer())
+    yield from (trial.no_edit(), trial.frozen(), *classical, *trial.best_of(classical), trial.predicted())
+    yield from (*trial.through_codec(), *trial.reference_guided())
     trial.forget()
     yield trial.generate("base model, first frame given", NAIVE)
     yield trial.generate(BASE)
@@ -352,6 +354,7 @@ DEBIASING = Study(
 
 def _detail(trial: Trial) -> Iterator[Outcome]:
     yield trial.flow_warp()
+    yield trial.predicted()
     trial.train()
     yield trial.generate("as the model returns it")
     yield trial.generate("detail restored", DETAIL_ON)
@@ -362,6 +365,7 @@ DETAIL = Study(
     _detail,
     claims=(
         Claim("detail restored", "as the model returns it", "ours"),
+        Claim("detail restored", PREDICTED, "ours: the model improves what it is shown"),
         Claim("detail restored", FLOW, "ours: ahead of a flow warp where it has no answer", kinds=HIDDEN),
     ),
     size=Size(256, 256),

@@ -15,13 +15,17 @@ STUDIES: dict[str, str] = {
     "snapping": f"{_HERE}:SNAPPING",
     "debiasing": f"{_HERE}:DEBIASING",
     "detail": f"{_HERE}:DETAIL",
+    "hints": "lora_edit.studies.hint_kinds:HINTS",
     "presets": f"{_HERE}:PRESETS",
     "storage": f"{_HERE}:STORAGE",
     "fewer-steps": "lora_edit.studies.fewer_steps:FEWER_STEPS",
 }
 
 RUNNER = "lora_edit.studies.study:run_study"
-"""What runs any of them on scenes that are drawn."""
+"""What runs any of them on scenes with a true edit, drawn or from a folder."""
+
+SCENE_FOLDER = "lora_edit.studies.scene_folder:SceneFolder"
+"""What stands in place of the number of scenes for those of a folder: folder, half, and how many at most."""
 
 CASES_RUNNER = "lora_edit.studies.case_study:run_on_cases"
 """What runs any of them on the cases of a manifest, which have no true edit."""

@@ -21,10 +21,11 @@ from lora_edit.reporting import Reporter
 from lora_edit.run import write_atomically
 from lora_edit.studies.cases import draw_scenes
 from lora_edit.studies.jobs import Record, loaded, loaded_vace, run_jobs
+from lora_edit.studies.scene_folder import SceneFolder
 from lora_edit.studies.scenes import TrueEdit, true_edit
 from lora_edit.studies.table import Claim, draw_bars, markdown, write_csv
 from lora_edit.studies.trial import Outcome, SceneTrial, Trial
-from lora_edit.types import Size, content_hash
+from lora_edit.types import EditMask, Size, content_hash
 from lora_edit.video.sheet import contact_sheet, save_image
 
 SIZE = Size(64, 64)
@@ -53,7 +54,10 @@ class Study:
 
 @dataclass(frozen=True)
 class Job:
-    """One scene and seed of a study, by names only, so that another process can do it."""
+    """One scene and seed of a study, by names only, so that another process can do it.
+
+    Scene `number` is drawn from the seed, or is that of a folder where one is given.
+    """
 
     study: str
     target: str
@@ -64,6 +68,7 @@ class Job:
     base: tuple[str, ...]
     threads: int
     vace: str = ""
+    given: SceneFolder | None = None
 
     @property
     def file(self) -> Path:
@@ -82,12 +87,11 @@ def find_study(target: str) -> Study:
 def do_job(job: Job) -> Record:
     """Every row on one scene: writes the scores and a contact sheet, and returns the scores' record. One that was done is read."""
     began, study = time.monotonic(), find_study(job.target)
-    scene = draw_scenes(job.number + 1, job.seed, study.kinds)[job.number]
     torch.set_num_threads(job.threads)
     family, vace, key = loaded(job.model), loaded_vace(job.vace), ""
     rows: dict[str, dict[str, float]] = {}
-    for frames in study.frames:
-        trial = SceneTrial(family, job.seed, true_edit(scene, study.size, frames), base=(*study.base, *job.base), vace=vace)
+    for edit in edits_of(job, study):
+        trial = SceneTrial(family, job.seed, edit, base=(*study.base, *job.base), vace=vace)
         if not rows:
             models = [each.fingerprint() for each in (family, vace) if each is not None]
             key = content_hash(trial.edit.source, trial.edit.truth, *models, repr(trial.settings()))
@@ -95,13 +99,26 @@ def do_job(job: Job) -> Record:
                 return dict(record)
         outcomes = list(study.rows(trial))
         trial.forget()
-        length = f", {frames} frames" if len(study.frames) > 1 else ""
-        hidden = unseen(outcomes, frames)
+        length = f", {len(edit.source)} frames" if len(study.frames) > 1 else ""
+        hidden = unseen(outcomes, len(edit.source))
         rows |= {outcome.label + length: score(outcome, trial, hidden) for outcome in outcomes}
-        show(job.file.with_name(f"{job.file.stem}_{scene.name}{length.replace(', ', '_').replace(' ', '_')}.png"), trial.edit, outcomes)
-    record = {"key": key, "kind": scene.name, "rows": rows, "seconds": time.monotonic() - began}
+        show(job.file.with_name(f"{job.file.stem}_{edit.name}{length.replace(', ', '_').replace(' ', '_')}.png"), trial.edit, outcomes)
+    record = {"key": key, "kind": edit.name, "rows": rows, "seconds": time.monotonic() - began}
     write_atomically(job.file, json.dumps(record, indent=1))
     return record
+
+
+def edits_of(job: Job, study: Study) -> Iterator[TrueEdit]:
+    """The job's scene at every length that the study tries; one of a folder at those that it has, or whole where the study tries one."""
+    if job.given is None:
+        scene = draw_scenes(job.number + 1, job.seed, study.kinds)[job.number]
+        yield from (true_edit(scene, study.size, frames) for frames in study.frames)
+        return
+    whole = job.given.read(job.given.lines(study.kinds)[job.number])
+    count = len(whole.source)
+    lengths = [frames for frames in study.frames if frames <= count] if len(study.frames) > 1 else []
+    for frames in lengths or [count]:
+        yield TrueEdit(whole.name, whole.source[:frames], whole.truth[:frames], EditMask(whole.mask.frames[:frames]))
 
 
 def show(path: Path, edit: TrueEdit, outcomes: Sequence[Outcome]) -> None:
@@ -132,7 +149,7 @@ def score(outcome: Outcome, trial: SceneTrial, judged: Sequence[int]) -> dict[st
     }
     if outcome.steps is not None:
         values["steps"] = outcome.steps
-    if outcome.raw is not None:
+    if outcome.raw is not None and not box[some].all():
         values["background_psnr"] = psnr(outcome.raw[some], edit.source[some], ~box[some])
     return values
 
@@ -141,7 +158,7 @@ def run_study(
     name: str,
     target: str,
     output: Path,
-    scenes: int,
+    scenes: int | SceneFolder,
     seeds: int,
     reporter: Reporter,
     model: str,
@@ -149,15 +166,20 @@ def run_study(
     base: Sequence[str],
     vace: str = "",
 ) -> Path:
-    """Run (or go on with) a study and write `NAME.md`, `.csv` and `.png` to `output`; returns the page's path."""
+    """Run (or go on with) a study and write `NAME.md`, `.csv` and `.png` to `output`; returns the page's path.
+
+    `scenes` is how many are drawn for each seed, or a folder of them. Raises `SettingsError` for a folder without a scene that fits.
+    """
+    study = find_study(target)
+    given, count = (None, scenes) if isinstance(scenes, int) else (scenes, len(scenes.lines(study.kinds)))
     (output / "scenes").mkdir(parents=True, exist_ok=True)
     threads = max(1, (os.cpu_count() or 1) // workers)
-    jobs = [Job(name, target, n, seed, model, output, tuple(base), threads, vace) for seed in range(seeds) for n in range(scenes)]
+    jobs = [Job(name, target, n, seed, model, output, tuple(base), threads, vace, given) for seed in range(seeds) for n in range(count)]
     done = run_jobs(name, do_job, jobs, workers, reporter)
-    study = find_study(target)
     table, kinds = gather(done), [str(record["kind"]) for record in done]
     extra = given_options(base, model, vace)
-    command = f"lora-edit study {name} --scenes {scenes} --seeds {seeds}{extra} --output ..."
+    which = given.options() if given else f"--scenes {count}"
+    command = f"lora-edit study {name} {which} --seeds {seeds}{extra} --output ..."
     page = output / f"{name}.md"
     pictures = {"Region PSNR of every row: mean, 95 % interval, and every scene as a dot": f"{name}.png"}
     if sheet := _example(jobs, kinds):

@@ -10,20 +10,26 @@ from fractions import Fraction
 
 import torch
 
-from lora_edit.compositing.flow_warp import flow_warp
 from lora_edit.conditioning.method import motion
 from lora_edit.config import EditSettings, resolve
+from lora_edit.evaluation.psnr import psnr
 from lora_edit.inputs import Clip
 from lora_edit.masks.shapes import shape_mask
 from lora_edit.models.catalog.vace import published
 from lora_edit.models.experts import StagedWan
 from lora_edit.models.family import Family
 from lora_edit.models.storage import Storage, store_blocks
-from lora_edit.samples import PreparedClip, finish, generate_windows, prepare, training_stages
+from lora_edit.propagation.baselines import BASELINES, COLOUR_MAP, FLOW_WARP, MOVING_LAYER
+from lora_edit.samples import PreparedClip, finish, generate_windows, predicted_clip, prepare, training_stages
 from lora_edit.studies.scenes import TrueEdit
 from lora_edit.training.loop import Stage, fit
 from lora_edit.training.lora import add_lora, lora_parameters, remove_lora
 from lora_edit.types import Video
+
+BEST = "best of the three (per scene)"
+
+
+PREDICTED = "explained edit, no model (ours)"
 
 
 @dataclass(frozen=True)
@@ -145,9 +151,31 @@ class Trial(ABC):
         return Outcome("first frame, frozen", clip.first_frame.expand_as(clip.video.frames).contiguous())
 
     def flow_warp(self) -> Outcome:
-        """The classical baseline."""
+        """The edited first frame carried along by optical flow."""
+        return self._baseline(FLOW_WARP)
+
+    def colour_map(self) -> Outcome:
+        """One map of colours from the first frame to all."""
+        return self._baseline(COLOUR_MAP)
+
+    def moving_layer(self) -> Outcome:
+        """What the first frame changes, moved as one piece."""
+        return self._baseline(MOVING_LAYER)
+
+    def predicted(self, references: int = 0) -> Outcome:
+        """The explained edit, which no diffusion model drew: the preview."""
+        settings = self.settings("method.hint=explained")
+        clip, prepared = self.clip(settings, references), self._prepared(settings, references)
+        label = f"{PREDICTED}, {references} references" if references else PREDICTED
+        return Outcome(label, predicted_clip(clip, prepared), None, tuple(clip.references))
+
+    def best_of(self, outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
+        """The best of these by what is true, where there is a true edit: what a person would have who could choose afterwards."""
+        return ()
+
+    def _baseline(self, name: str) -> Outcome:
         clip = self.clip(self.settings())
-        return Outcome("flow warp", flow_warp(clip.video.frames, clip.first_frame, clip.edit_mask))
+        return Outcome(name, BASELINES[name](clip.video.frames, clip.first_frame, clip.edit_mask))
 
     def _generated(self, label: str, settings: EditSettings, references: int = 0) -> Outcome:
         clip, prepared = self.clip(settings, references), self._prepared(settings, references)
@@ -202,6 +230,22 @@ class SceneTrial(Trial):
         encoded = self.family.encode_sample(motion(canvas.source, torch.zeros_like(canvas.edit_mask)))
         assert encoded.target is not None
         return (self._returned("truth through the codec", clip, prepared, self.family.decode(encoded.target), settings),)
+
+    def predicted(self, references: int = 0) -> Outcome:
+        """The explained edit, which no diffusion model drew: the preview."""
+        settings = self.settings("method.hint=explained")
+        clip, prepared = self.clip(settings, references), self._prepared(settings, references)
+        label = f"{PREDICTED}, {references} references" if references else PREDICTED
+        return Outcome(label, predicted_clip(clip, prepared), None, tuple(clip.references))
+
+    def best_of(self, outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
+        """The one that is nearest to the true edit in the region, over every frame but the first."""
+        box = self.clip(self.settings()).edit_mask.frames
+
+        def nearness(outcome: Outcome) -> float:
+            return psnr(outcome.frames[1:], self.edit.truth[1:], box[1:])
+
+        return (replace(max(outcomes, key=nearness), label=BEST),)
 
 
 def _make_room(family: Family) -> None:

@@ -89,12 +89,11 @@ def start_estimate(desk: Desk, folder: Folder) -> Job:
 
 
 def start_preview(desk: Desk, folder: Folder) -> Job:
-    """Carry the edit along by optical flow, without a model. The job's result is the video's path. Raises `InputError` kin."""
+    """Predict the edited clip without a diffusion model. The job's result is the video's path. Raises `InputError` kin."""
     settings = settings_of(folder, folder.now())
 
     def work(reporter: Reporter) -> Path:
-        reporter.step("flow preview", 0, 1)
-        return pipeline.preview(settings, folder.path / "preview.mp4", overwrite=True)
+        return pipeline.preview(settings, folder.path / "preview.mp4", reporter, overwrite=True)
 
     return desk.hand_in(folder.id, "preview", work, folder.log, folder.now())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lora_edit.compositing.flow_warp import flow_warp
+from lora_edit.propagation.flow_warp import flow_warp
 from lora_edit.types import EditMask
 
 

@@ -1,0 +1,107 @@
+"""Classical baseline for recolouring: one affine map of colours, fitted on the first frame and applied to the source's own pixels."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lora_edit.propagation.changed import Bools, Bytes, changed_pixels
+from lora_edit.types import EditMask
+
+Floats = npt.NDArray[np.float32]
+
+ROUNDS = 10
+"""Rounds of iteratively reweighted least squares."""
+
+OUTLIER = 4.685
+"""Tukey's biweight leaves out residuals above this many robust standard deviations."""
+
+RIDGE = 4.0
+"""Pulls the map towards a shift where the object has little contrast (variance in squared CIELAB units)."""
+
+BINS = 24
+"""Bins per channel of the colour histograms."""
+
+SMOOTHING = 1.0
+"""Standard deviation in bins by which the histograms are blurred."""
+
+
+def colour_map(source: torch.Tensor, edited_first: torch.Tensor, mask: EditMask) -> torch.Tensor:
+    """The source `[T, H, W, 3]` uint8 with one affine CIELAB map applied inside the mask; the source outside.
+
+    The map is fitted to what `edited_first` `[H, W, 3]` changes within the mask of frame 0, robustly (Tukey's biweight). A colour that
+    the first frame keeps elsewhere in the mask is kept: the map acts in proportion to the colour's share of changed pixels there. Frame 0
+    is the edited frame inside the mask; the source where it changes nothing. Returns `[T, H, W, 3]` uint8.
+    """
+    out, region = source.clone(), mask.frames[0].numpy()
+    first, edited = source[0].numpy(), edited_first.numpy()
+    changed = changed_pixels(first, edited, region)
+    if not changed.any():
+        return out
+    out[0][mask.frames[0]] = edited_first[mask.frames[0]]
+    lab = _to_lab(first)
+    matrix = fit_affine(lab[changed], _to_lab(edited)[changed])
+    shares = _changed_share(first, changed, region)
+    for index in range(1, len(source)):
+        inside = mask.frames[index]
+        if inside.any():
+            out[index][inside] = torch.from_numpy(_apply(source[index].numpy()[inside.numpy()], matrix, shares))
+    return out
+
+
+def fit_affine(before: Floats, after: Floats) -> Floats:
+    """The matrix `[4, 3]` that maps colours `[N, 3]` with a 1 appended to `after` `[N, 3]`, robust against outliers."""
+    centre = np.median(before, 0)
+    centred = np.column_stack([before - centre, np.ones(len(before))]).astype(np.float64)
+    change = (after - before).astype(np.float64)
+    weights = np.ones(len(before))
+    penalty = np.diag([RIDGE, RIDGE, RIDGE, 0.0])
+    solved = np.zeros((4, 3))
+    for _ in range(ROUNDS):
+        weighted = centred * weights[:, None]
+        # The tiny term keeps the system solvable when every weight is 0.
+        solved = np.linalg.solve(weighted.T @ centred + penalty * weights.sum() / 10 + 1e-6 * np.eye(4), weighted.T @ change)
+        distance = np.linalg.norm(change - centred @ solved, axis=1)
+        scale = max(1.4826 * float(np.median(distance)), 1.0)
+        weights = np.square(1 - np.minimum(distance / (OUTLIER * scale), 1) ** 2)
+    matrix = solved + np.eye(4)[:, :3]
+    matrix[3] = solved[3] + centre - centre @ matrix[:3]
+    return matrix.astype(np.float32)
+
+
+def _apply(colours: Bytes, matrix: Floats, shares: Floats) -> Bytes:
+    """Colours `[N, 3]` mapped, each in proportion to its share."""
+    mapped = _to_lab(colours[None])[0] @ matrix[:3] + matrix[3]
+    rgb = cv2.cvtColor(mapped[None].astype(np.float32), cv2.COLOR_Lab2RGB)[0] * 255
+    share = shares[tuple(_bins(colours).T)][:, None]
+    return np.asarray((colours + (rgb - colours) * share).round().clip(0, 255), np.uint8)
+
+
+def _changed_share(first: Bytes, changed: Bools, region: Bools) -> Floats:
+    """For each colour bin `[BINS, BINS, BINS]` the share of its pixels in the region that the edit changes, in 0..1."""
+    counts = [_histogram(first[where]) for where in (changed, region & ~changed)]
+    share = np.asarray((counts[0] + 1e-4) / (counts[0] + counts[1] + 1e-4), np.float32)
+    # Colours are mixed with their neighbours' where the two sides meet; what is nearly always changed is changed.
+    return np.clip((share - 0.2) / 0.6, 0, 1)
+
+
+def _histogram(colours: Bytes) -> Floats:
+    """Blurred counts of colours `[N, 3]`."""
+    counts = np.zeros((BINS,) * 3, np.float32)
+    np.add.at(counts, tuple(_bins(colours).T), 1)
+    width = 2 * int(3 * SMOOTHING) + 1
+    kernel = cv2.getGaussianKernel(width, SMOOTHING).ravel()
+    for axis in range(3):
+        counts = np.apply_along_axis(np.convolve, axis, counts, kernel, mode="same").astype(np.float32)
+    return counts
+
+
+def _bins(colours: Bytes) -> npt.NDArray[np.intp]:
+    return (colours.astype(np.intp) * BINS) // 256
+
+
+def _to_lab(picture: Bytes) -> Floats:
+    """CIELAB (D65) of sRGB, L in 0..100."""
+    return np.asarray(cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)

@@ -1,0 +1,141 @@
+"""Classical baseline for things that are put on or exchanged: the edit cut out as one layer that moves with tracked points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lora_edit.propagation.changed import Bools, Bytes, changed_pixels
+from lora_edit.types import EditMask
+
+Floats = npt.NDArray[np.float32]
+
+FEATHER = 0.7
+"""Standard deviation in pixels of the layer's soft edge."""
+
+MOST_POINTS, FEWEST_POINTS = 300, 40
+"""Points that are tracked at most, and below which new ones are looked for."""
+
+RETURNS = 0.7
+"""Pixels from its start within which a point must come back when it is tracked forward and back again."""
+
+INLIER = 1.5
+"""Pixels from the common motion within which a point supports it."""
+
+
+def moving_layer(source: torch.Tensor, edited_first: torch.Tensor, mask: EditMask) -> torch.Tensor:
+    """What `edited_first` `[H, W, 3]` changes, as one soft-edged layer over the source `[T, H, W, 3]` uint8 inside the mask.
+
+    The layer moves by one similarity transform per frame, found by RANSAC from points that are tracked on the source's own pixels at the
+    edit (pyramidal Lucas-Kanade, forward and backward). Returns `[T, H, W, 3]` uint8; the source where nothing is changed.
+    """
+    out, region = source.clone(), mask.frames[0].numpy()
+    first, edited = source[0].numpy(), edited_first.numpy()
+    changed = changed_pixels(first, edited, region)
+    if not changed.any():
+        return out
+    out[0][mask.frames[0]] = edited_first[mask.frames[0]]
+    layer = cut_out(edited, changed)
+    for index, transform in enumerate(track_region(source, changed), 1):
+        inside = mask.frames[index].numpy()
+        below = source[index].numpy()
+        height, width = inside.shape
+        moved = cv2.warpAffine(layer, transform[:2], (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        drawn = moved[..., :3] + below * (1 - moved[..., 3:])
+        out[index][mask.frames[index]] = torch.from_numpy(drawn[inside].round().clip(0, 255).astype(np.uint8))
+    return out
+
+
+def cut_out(edited: Bytes, changed: Bools) -> Floats:
+    """The pixels `changed` `[H, W]` of a frame with a soft edge: colours times opacity, and opacity in 0..1, `[H, W, 4]`."""
+    inside = changed.astype(np.float32)
+    alpha = np.minimum(cv2.GaussianBlur(inside, (0, 0), FEATHER) * 1.2, 1)
+    # Colours go on beyond the edge, so that it does not take up what lay around the edit.
+    weight = cv2.GaussianBlur(inside, (0, 0), 2)
+    beyond = cv2.GaussianBlur(edited * inside[..., None], (0, 0), 2) / np.maximum(weight, 1e-6)[..., None]
+    colours = np.where(changed[..., None], edited, beyond)
+    return np.dstack([colours * alpha[..., None], alpha]).astype(np.float32)
+
+
+def track_region(frames: torch.Tensor, region: Bools) -> Iterator[Floats]:
+    """For every frame of `[T, H, W, 3]` uint8 but the first, the similarity `[3, 3]` that takes the region `[H, W]` of frame 0 there.
+
+    Points are followed from frame to frame and replaced as they are lost; then frame 0, moved by what they say, is matched with the frame
+    itself, so that errors do not add up. Where no motion is found it goes on as before.
+    """
+    greys = (np.asarray(cv2.cvtColor(np.ascontiguousarray(frame.numpy()), cv2.COLOR_RGB2GRAY), np.uint8) for frame in frames)
+    first = before = next(greys)
+    start = here = _corners(first, region)
+    transform = step = np.eye(3, dtype=np.float32)
+    for now in greys:
+        moved, kept = _follow(before, now, here)
+        start, here = start[kept], moved[kept]
+        found, inlier = _similarity(start, here)
+        predicted = step @ transform if found is None else found
+        if found is not None:
+            start, here = start[inlier], here[inlier]
+        refined = _matched(first, now, predicted, region)
+        previous, transform = transform, predicted if refined is None else refined
+        step = (transform @ np.linalg.inv(previous)).astype(np.float32)
+        yield transform
+        before = now
+        if len(here) < FEWEST_POINTS:
+            start, here = _replenished(now, transform, region, start, here)
+
+
+def _corners(grey: Bytes, region: Bools) -> Floats:
+    """Points `[N, 2]` (x, y) that can be tracked within a region, a little around it where it has few."""
+    for radius in (0, 3, 8):
+        near = cv2.dilate(region.astype(np.uint8), np.ones((2 * radius + 1,) * 2, np.uint8))
+        found = cv2.goodFeaturesToTrack(grey, MOST_POINTS, 0.01, 3, mask=near, blockSize=5)
+        if found is not None and len(found) >= FEWEST_POINTS // 4:
+            break
+    return np.zeros((0, 2), np.float32) if found is None else np.asarray(found.reshape(-1, 2), np.float32)
+
+
+def _follow(before: Bytes, now: Bytes, points: Floats) -> tuple[Floats, Bools]:
+    """Where the points are now, `[N, 2]`, and which of them can be trusted."""
+    if not len(points):
+        return points, np.zeros(0, bool)
+    window = {"winSize": (15, 15), "maxLevel": 3}
+    moved, forth, _ = cv2.calcOpticalFlowPyrLK(before, now, points[:, None], None, **window)  # type: ignore[call-overload]
+    back, home, _ = cv2.calcOpticalFlowPyrLK(now, before, moved, None, **window)  # type: ignore[call-overload]
+    returned = np.linalg.norm(back[:, 0] - points, axis=1) <= RETURNS
+    return np.asarray(moved[:, 0], np.float32), np.asarray((forth[:, 0] > 0) & (home[:, 0] > 0) & returned, bool)
+
+
+def _similarity(start: Floats, here: Floats) -> tuple[Floats | None, Bools]:
+    """The similarity `[3, 3]` that most of the points share, and which of them; None with fewer than four of them."""
+    if len(start) < 4:
+        return None, np.zeros(len(start), bool)
+    matrix, inlier = cv2.estimateAffinePartial2D(start, here, method=cv2.RANSAC, ransacReprojThreshold=INLIER, maxIters=2000)
+    if matrix is None or inlier.sum() < 4:
+        return None, np.zeros(len(start), bool)
+    return np.vstack([matrix, [0, 0, 1]]).astype(np.float32), np.asarray(inlier[:, 0] > 0, bool)
+
+
+def _matched(first: Bytes, now: Bytes, predicted: Floats, region: Bools) -> Floats | None:
+    """The prediction corrected by matching frame 0, moved by it, with the frame itself; None where they do not match."""
+    height, width = first.shape
+    moved = cv2.warpAffine(first, predicted[:2], (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    where = cv2.warpAffine(region.astype(np.uint8), predicted[:2], (width, height), flags=cv2.INTER_NEAREST) > 0
+    points = _corners(np.asarray(moved, np.uint8), where)
+    there, kept = _follow(np.asarray(moved, np.uint8), now, points)
+    matrix, inlier = _similarity(points[kept], there[kept])
+    if matrix is None or inlier.sum() < max(6, 0.4 * len(points)):
+        return None
+    return np.asarray(matrix @ predicted, np.float32)
+
+
+def _replenished(now: Bytes, transform: Floats, region: Bools, start: Floats, here: Floats) -> tuple[Floats, Floats]:
+    """New points at the region's place in this frame, with their places in frame 0, behind those that are left."""
+    height, width = now.shape
+    where = cv2.warpAffine(region.astype(np.uint8), transform[:2], (width, height), flags=cv2.INTER_NEAREST) > 0
+    fresh = _corners(now, where)
+    back = np.linalg.inv(transform)
+    origin = fresh @ back[:2, :2].T + back[:2, 2]
+    return np.concatenate([start, origin]).astype(np.float32), np.concatenate([here, fresh]).astype(np.float32)

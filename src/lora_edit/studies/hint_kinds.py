@@ -1,0 +1,35 @@
+"""What each hint is worth: nothing, frame 0 moved with the box or the flow, the explained edit with and without its confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lora_edit.studies.study import Study
+from lora_edit.studies.table import Claim
+from lora_edit.studies.trial import PREDICTED, Outcome, Trial
+
+
+def _hints(trial: Trial) -> Iterator[Outcome]:
+    yield trial.flow_warp()
+    yield trial.predicted()
+    for label, *settings in (
+        ("no hint", "method.hint=none"),
+        ("frame 0 moved with the box", "method.hint=box"),
+        ("frame 0 moved along the flow", "method.hint=flow"),
+        ("explained edit, one confidence for all", "method.hint_confidence=false"),
+        ("explained edit with its confidence",),
+    ):
+        yield trial.edited(label, *settings)
+
+
+HINTS = Study(
+    "What the model is shown where pixels are withheld (ours)",
+    _hints,
+    claims=(
+        Claim("explained edit with its confidence", "no hint", "ours"),
+        Claim("explained edit with its confidence", "frame 0 moved with the box", "ours"),
+        Claim("explained edit with its confidence", "frame 0 moved along the flow", "ours"),
+        Claim("explained edit with its confidence", "explained edit, one confidence for all", "ours: confidence decides"),
+        Claim("explained edit with its confidence", PREDICTED, "ours: the model improves what it is shown"),
+    ),
+)

@@ -1,0 +1,114 @@
+"""Scenes with a true edit that lie in a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lora_edit.errors import SettingsError
+from lora_edit.masks.files import save_mask
+from lora_edit.reporting import Silent
+from lora_edit.studies.cases import draw_scenes
+from lora_edit.studies.registry import STUDIES
+from lora_edit.studies.scene_folder import SceneFolder, read_scenes
+from lora_edit.studies.scenes import TrueEdit, true_edit
+from lora_edit.studies.study import Job, Study, edits_of, run_study, score
+from lora_edit.studies.trial import BEST, SceneTrial
+from lora_edit.types import EditMask, Size
+from lora_edit.video.lossless import save_frames
+from tiny_random import tiny_random_family
+
+QUICK = ("training.motion_steps=1", "training.recolour_variants=1", "generation.steps=1")
+LINES = [
+    {"name": "a-seen-0", "kind": "a", "half": "seen", "licence": "CC0"},
+    {"name": "a-seen-1", "kind": "a", "half": "seen"},
+    {"name": "b-unseen-0", "kind": "b", "half": "unseen"},
+    {"name": "b-seen-0", "kind": "b", "half": "seen"},
+]
+
+
+def drawn(name: str) -> TrueEdit:
+    """A scene of few pixels; another for another name."""
+    return true_edit(draw_scenes(1, sum(map(ord, name)))[0], Size(32, 40), 5)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four scenes."""
+    for line in LINES:
+        edit = drawn(line["name"])
+        save_frames(tmp_path / line["name"] / "source", edit.source)
+        save_frames(tmp_path / line["name"] / "truth", edit.truth)
+        save_mask(tmp_path / line["name"] / "mask", edit.mask)
+    (tmp_path / "scenes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES) + "\n")
+    return tmp_path
+
+
+def test_scenes_are_read_as_they_are(folder: Path) -> None:
+    scenes = read_scenes(folder)
+    assert [scene.name for scene in scenes] == ["a", "b", "a"]
+    expected = drawn("b-seen-0")
+    assert torch.equal(scenes[1].source, expected.source) and torch.equal(scenes[1].truth, expected.truth)
+    assert torch.equal(scenes[1].mask.frames, expected.mask.frames)
+
+
+def test_halves_counts_and_kinds(folder: Path) -> None:
+    names = lambda *given, kinds=(): [line.name for line in SceneFolder(folder, *given).lines(kinds)]  # noqa: E731
+    assert names() == ["a-seen-0", "b-seen-0", "a-seen-1"]
+    assert names("unseen") == ["b-unseen-0"]
+    assert names("all", 3) == ["a-seen-0", "b-unseen-0", "a-seen-1"]
+    assert names("all", kinds=("b",)) == ["b-unseen-0", "b-seen-0"]
+    with pytest.raises(SettingsError, match="no scene of the half unseen of a"):
+        names("unseen", kinds=("a",))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("{", "line 1: the line: invalid json"), ('{"name": "../x", "kind": "a", "half": "seen"}', "line 1: name"), ("\n", "has no scene")],
+)
+def test_a_damaged_list_says_where(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "scenes.jsonl").write_text(text)
+    with pytest.raises(SettingsError, match=words):
+        SceneFolder(tmp_path).lines()
+
+
+def test_a_damaged_scene_says_which(folder: Path) -> None:
+    sorted((folder / "a-seen-1" / "truth").glob("*.png"))[-1].unlink()
+    with pytest.raises(SettingsError, match="a-seen-1: truth and source differ"):
+        read_scenes(folder)
+    with pytest.raises(SettingsError, match="cannot be read"):
+        read_scenes(folder / "a-seen-0")
+
+
+def test_a_study_of_several_lengths_takes_those_that_a_scene_has(folder: Path) -> None:
+    job = Job("s", "", 1, 0, "tiny", folder, (), 1, given=SceneFolder(folder))
+    lengths = lambda *frames: [len(edit.mask.frames) for edit in edits_of(job, Study("", lambda trial: iter(()), frames=frames))]  # noqa: E731
+    assert (lengths(17), lengths(3, 5, 9), lengths(9, 13)) == ([5], [3, 5], [5])
+
+
+def test_a_scene_that_is_edited_everywhere_is_scored() -> None:
+    """A change of style has no background."""
+    edit = drawn("x")
+    whole = TrueEdit("style", edit.source, 255 - edit.source, EditMask(torch.ones_like(edit.mask.frames)))
+    trial = SceneTrial(tiny_random_family(), 0, whole, base=QUICK)
+    figures = score(trial.generate("base"), trial, range(1, 5))
+    assert "background_psnr" not in figures and figures["region_psnr"] > 0
+
+
+def test_the_best_of_several_is_nearest_to_the_truth() -> None:
+    trial = SceneTrial(tiny_random_family(), 0, drawn("y"), base=QUICK)
+    outcomes = (trial.no_edit(), trial.colour_map(), trial.moving_layer(), trial.flow_warp())
+    (best,) = trial.best_of(outcomes)
+    figures = [score(outcome, trial, range(1, 5))["region_psnr"] for outcome in (*outcomes, best)]
+    assert best.label == BEST and figures[-1] == max(figures)
+
+
+@pytest.mark.slow
+def test_a_study_runs_on_a_folder(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "study"
+    scenes = SceneFolder(folder, "seen", 2)
+    page = run_study("snapping", STUDIES["snapping"], output, scenes, 1, Silent(), model="tiny", workers=1, base=QUICK).read_text()
+    assert f"lora-edit study snapping --scenes-from {folder.name} --seeds 1" in page and "|  | a | b |" in page
