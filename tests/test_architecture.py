@@ -45,7 +45,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "training": (*WORDS, "models.family", "loras.files", "loras.match", "loras.names", "conditioning.sample", "seeds"),
     "generation": (*WORDS, "models.family", "models.unipc", "conditioning.sample", "seeds"),
     "propagation": (*WORDS, "masks", "video"),
-    "compositing": (*WORDS, "masks", "video.ranges", "video.flow"),
+    "compositing": (*WORDS, "masks", "video.ranges", "video.resize"),
     "evaluation": (*WORDS, "devices", "video", "masks"),
     "config": (*WORDS, *SETTINGS, "models.catalog"),
     "run": (*WORDS, *SETTINGS, "config", "video"),
