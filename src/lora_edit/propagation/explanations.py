@@ -14,6 +14,7 @@ A key frame is a frame that a person edited: frame 0 and the references.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -94,50 +95,109 @@ def explain(
     edit shows just that (`Plate.behind`); `time` in [0, 1] is how far away the key frame is. `motion` is at the frame's own size. Without
     `may_read` the explanations that read the hidden source are ruled out.
     """
-    height, width = now.shape[:2]
-    affine = [affine_positions(matrix, height, width) for matrix in (motion.matrix, motion.camera)]
-    fields = (motion.positions, motion.chained, *affine)
-    moved = [_Moved(key, now, field) for field in fields]
-    light = _light(now, moved[0].source, given * motion.confidence, key.reach)
-    plain = [np.clip(each.edited * light, 0, 255) for each in moved]
-    lit = [np.clip(each.edited + each.gain * (now - each.source), 0, 255) for each in moved[:3]]
+    moved = [_Moved(key, field) for field in _fields(motion, *now.shape[:2])]
     mapped, miss = key.colours(now)
-    by_motion = [picture for pair in zip(plain[:3], lit, strict=True) for picture in pair]
-    pictures = np.stack([*by_motion, np.clip(mapped, 0, 255), now, plain[3], plate[0]]).astype(np.float32)
+    pictures = np.stack(list(_pictures(key, now, given, motion, plate[0], moved, mapped))).astype(np.float32)
     allowed = np.ones(len(NAMES), bool)
     allowed[NAMES.index("colours")] = key.colours.explained >= EXPLAINED
     allowed[list(READERS)] &= may_read
     evidence = None
     if with_evidence:
-        evidence = _evidence(key, pictures, allowed, moved, motion, miss, given, plate[1], (behind, time))
+        evidence = _evidence(key, now, pictures, allowed, moved, motion, miss, given, plate[1], (behind, time))
     return Explained(pictures, allowed, evidence)
 
 
-class _Moved:
-    """A key frame read at the positions of a frame, and how well its source agrees with that frame's."""
+LEAST_SHARE = 0.02
+"""An explanation that has no larger share anywhere is not drawn at full size."""
 
-    def __init__(self, key: KeyFrame, now: FloatImage, positions: FloatImage) -> None:
+
+def mix_explanations(
+    key: KeyFrame, now: FloatImage, given: FloatImage, motion: Motion, plate: tuple[FloatImage, FloatImage], shares: FloatImage
+) -> FloatImage:
+    """The explanations mixed by `shares` `[K, H, W]`, `[H, W, 3]`, without drawing those that have none."""
+    used = shares.reshape(len(shares), -1).max(1) > LEAST_SHARE
+    by_motion = [used[0] or used[1], used[2] or used[3], used[4] or used[5], used[8]]
+    fields = _fields(motion, *now.shape[:2])
+    # The first is read in any case: the light is measured on it.
+    moved = [
+        _Moved(key, field) if wanted or not number else None for number, (field, wanted) in enumerate(zip(fields, by_motion, strict=True))
+    ]
+    mapped = key.colours(now)[0] if used[NAMES.index("colours")] else now
+    out, total = np.zeros_like(now), np.full(now.shape[:2], 1e-6, np.float32)
+    pictures = _pictures(key, now, given, motion, plate[0], [each or moved[0] for each in moved], mapped)
+    for picture, share, wanted in zip(pictures, shares, used, strict=True):
+        if wanted:
+            out += share[..., None] * picture
+            total += share
+    return out / total[..., None]
+
+
+def _fields(motion: Motion, height: int, width: int) -> list[FloatImage]:
+    """Positions in the key frame by dense motion, chained flow, the object's motion and the camera's."""
+    affine = [affine_positions(matrix, height, width) for matrix in (motion.matrix, motion.camera)]
+    return [motion.positions, motion.chained, *affine]
+
+
+def _pictures(
+    key: KeyFrame,
+    now: FloatImage,
+    given: FloatImage,
+    motion: Motion,
+    plate: FloatImage,
+    moved: Sequence[_Moved | None],
+    mapped: FloatImage,
+) -> Iterator[FloatImage]:
+    """One after the other, in the order of `NAMES`."""
+    flow, *others, still = moved
+    assert flow is not None
+    assert still is not None
+    light = _light(now, flow.source, given * motion.confidence, key.reach)
+    for each in (flow, *others):
+        assert each is not None
+        yield np.clip(each.edited * light, 0, 255)
+        yield np.clip(each.edited + each.gain * (now - each.source), 0, 255)
+    yield np.clip(mapped, 0, 255)
+    yield now
+    yield np.clip(still.edited * light, 0, 255)
+    yield plate
+
+
+class _Moved:
+    """A key frame read at the positions of a frame."""
+
+    def __init__(self, key: KeyFrame, positions: FloatImage) -> None:
+        self.key, self.positions = key, positions
         self.source, self.edited, self.gain = (read_at(each, positions) for each in (key.source, key.edited, key.gain))
-        self.analysis = read_at(key.analysis, positions)
-        self.out = outside(positions, *key.source.shape[:2])
-        away = self.source - now
-        self.far = np.abs(blur(away, 1.5 * key.reach)).max(-1)
-        self.fine = blur(np.abs(away - blur(away, 3 * key.reach)).mean(-1), 1.5 * key.reach)
+
+    def misses(self, now: FloatImage) -> tuple[FloatImage, FloatImage]:
+        """How far its source is from the frame's, by colour and by fine detail, `[H, W]` each."""
+        reach, away = self.key.reach, self.source - now
+        far = np.abs(blur(away, 1.5 * reach)).max(-1)
+        return far, blur(np.abs(away - blur(away, 3 * reach)).mean(-1), 1.5 * reach)
+
+    @property
+    def out(self) -> npt.NDArray[np.bool_]:
+        """Where it lies beyond the key frame."""
+        return outside(self.positions, *self.key.source.shape[:2])
+
+    @property
+    def analysis(self) -> FloatImage:
+        """What the edit did there."""
+        return read_at(self.key.analysis, self.positions)
 
 
 def _light(now: FloatImage, moved: FloatImage, weight: FloatImage, reach: float) -> FloatImage:
     """How much lighter the frame is than the key frame, as a factor `[H, W, 1]`, seen where both are given."""
     sigma = 16 * reach
-    column = weight[..., None] + 0.0
     ratio = (blur(now.mean(-1) * weight, sigma) + 2) / (blur(moved.mean(-1) * weight, sigma) + 2)
-    total = float(column.mean())
-    if total < 0.02:
+    if float(weight.mean()) < 0.02:
         return np.ones((*now.shape[:2], 1), np.float32)
     return np.asarray(np.clip(ratio, 1 / LIGHT, LIGHT)[..., None], np.float32)
 
 
 def _evidence(
     key: KeyFrame,
+    now: FloatImage,
     pictures: FloatImage,
     allowed: npt.NDArray[np.bool_],
     moved: list[_Moved],
@@ -150,21 +210,21 @@ def _evidence(
     """`[CHANNELS, H, W]`, each about 0 to 1: six channels for each explanation, then what is common to all."""
     height, width = given.shape
     zero, one = np.zeros((height, width), np.float32), np.ones((height, width), np.float32)
-    flow, chain, layer, still = moved
-    confidence, chained = motion.confidence * (1 - flow.out), motion.chained_confidence * (1 - chain.out)
-    sure = motion.object_confidence * (1 - layer.out)
+    flow, chain, layer, still = [(each.out, each.analysis, *each.misses(now)) for each in moved]
+    confidence, chained = motion.confidence * (1 - flow[0]), motion.chained_confidence * (1 - chain[0])
+    sure = motion.object_confidence * (1 - layer[0])
     own = (
         (confidence, flow), (confidence, flow), (chained, chain), (chained, chain), (sure, layer), (sure, layer),
-        (one * key.colours.explained, flow), (confidence, flow), (1.0 - still.out, still), (plate_valid, still),
+        (one * key.colours.explained, flow), (confidence, flow), (1.0 - still[0], still), (plate_valid, still),
     )  # fmt: skip
     centre = np.median(pictures[allowed], axis=0)
     rows = []
     for number, picture in enumerate(pictures):
-        trust, at = own[number]
-        change, unkept, missed = np.moveaxis(at.analysis, -1, 0)
+        trust, (_, analysis, far, fine) = own[number]
+        change, unkept, missed = np.moveaxis(analysis, -1, 0)
         specific = {"colours": colour_miss, "source": missed}.get(NAMES[number], unkept)
         apart = np.abs(blur(picture - centre, key.reach)).mean(-1)
-        channels = (trust * one, at.far / 64, at.fine / 32, change / 64, specific / 48, apart / 64)
+        channels = (trust * one, far / 64, fine / 32, change / 64, specific / 48, apart / 64)
         rows += [c if allowed[number] else zero for c in channels]
     border = cv2.distanceTransform((given < 0.5).astype(np.uint8), cv2.DIST_L2, 3) / (16 * key.reach)
     facts = (*known, key.colours.explained, key.changed_share, key.edge_share, motion.object_confidence)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lora_edit.propagation.explanations import Explained, KeyFrame, explain
+from lora_edit.propagation.explanations import Explained, KeyFrame, explain, mix_explanations
 from lora_edit.propagation.images import FloatImage, resize_positions
 from lora_edit.propagation.mixture import LEAST_ERROR, mix
 from lora_edit.propagation.motion import Motion, estimate_motion
@@ -76,14 +76,19 @@ class _Scaled:
             scale_affine(motion.camera, ratio),
         )
 
-    def explain(self, number: int, key: int, motion: Motion, with_evidence: bool, may_read: bool) -> Explained:
-        """One frame from one key frame."""
-        moved = self.motion(motion)
-        given = 1 - self.region[number].astype(np.float32)
-        plate = self.plates[key].at(moved.camera, self.height, self.width)
+    def explain(self, number: int, key: int, motion: Motion, may_read: bool) -> Explained:
+        """One frame from one key frame, with evidence."""
         time = min(1.0, abs(number - key) / SOURCE_FRAMES)
-        now = self.frames[number].astype(np.float32)
-        return explain(self.keys[key], now, given, moved, plate, self.behind[key], time, with_evidence, may_read)
+        return explain(self.keys[key], *self._given(number, key, motion), self.behind[key], time, with_evidence=True, may_read=may_read)
+
+    def mix(self, number: int, key: int, motion: Motion, shares: FloatImage) -> FloatImage:
+        """One frame from one key frame, by known shares."""
+        return mix_explanations(self.keys[key], *self._given(number, key, motion), shares)
+
+    def _given(self, number: int, key: int, motion: Motion) -> tuple[FloatImage, FloatImage, Motion, tuple[FloatImage, FloatImage]]:
+        moved = self.motion(motion)
+        plate = self.plates[key].at(moved.camera, self.height, self.width)
+        return self.frames[number].astype(np.float32), 1 - self.region[number].astype(np.float32), moved, plate
 
 
 def scale_affine(matrix: FloatImage, ratio: FloatImage) -> FloatImage:
@@ -168,17 +173,16 @@ def _predict_frame(number: int, small: _Scaled, large: _Scaled, motions: Mapping
     weight = np.zeros((large.height, large.width), np.float32)
     precision = np.zeros((small.height, small.width), np.float32)
     for key, motion in motions.items():
-        out = small.explain(number, key, motion, True, may_read)
+        out = small.explain(number, key, motion, may_read)
         assert out.evidence is not None
         shares, error = mix(out.evidence, out.allowed)
+        counts, picture = error**-4, np.einsum("khw,khwc->hwc", shares, out.pictures)
         if large is not small:
-            pictures = large.explain(number, key, motion, False, may_read).pictures
             size = (large.width, large.height)
-            shares = np.stack([cv2.resize(s, size, interpolation=cv2.INTER_LINEAR) for s in shares])
             counts = cv2.resize(error, size, interpolation=cv2.INTER_LINEAR) ** -4
-        else:
-            pictures, counts = out.pictures, error**-4
-        total = total + np.einsum("khw,khwc->hwc", shares, pictures) * counts[..., None]
+            shares = np.stack([cv2.resize(s, size, interpolation=cv2.INTER_LINEAR) for s in shares])
+            picture = large.mix(number, key, motion, shares)
+        total = total + picture * counts[..., None]
         weight, precision = weight + counts, precision + error**-4
     frame = np.clip(np.round(total / weight[..., None]), 0, 255).astype(np.uint8)
     shown = np.where(large.region[number][..., None], frame, large.frames[number])
