@@ -82,6 +82,19 @@ def places_along(frames: torch.Tensor, order: Sequence[int], rows: tuple[int, in
         yield _enlarge(to_first, (height, width))
 
 
+def corners(picture: Bytes, count: int, apart: float, mask: Bytes | None = None) -> Floats:
+    """At most `count` corners `[N, 1, 2]` (x, y) of a grey picture `[h, w]`, within a mask, this many pixels `apart`."""
+    found = cv2.goodFeaturesToTrack(picture, count, 0.01, apart, mask=mask)
+    return np.zeros((0, 1, 2), np.float32) if found is None else np.asarray(found, np.float32)
+
+
+def tracked(before: Bytes, now: Bytes, points: Floats, guess: Floats) -> tuple[Floats, Bools]:
+    """Where points `[N, 1, 2]` moved, from a guess on, and whether they were found `[N]` (Lucas and Kanade, pyramidal)."""
+    flags = cv2.OPTFLOW_USE_INITIAL_FLOW
+    new, found, _ = cv2.calcOpticalFlowPyrLK(before, now, points, guess.copy(), winSize=(13, 13), maxLevel=3, flags=flags)
+    return np.asarray(new, np.float32), np.asarray(found)[:, 0] > 0
+
+
 def grid(height: int, width: int) -> Floats:
     """`[h, w, 2]`: each pixel's own x and y."""
     return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)

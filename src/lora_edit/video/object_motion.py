@@ -1,0 +1,306 @@
+"""The motion of one object as a whole, from every frame of a clip to a key frame, without drift.
+
+In every frame some guesses (as it moved so far, where its corners moved, where a search finds its look, where its key points match) are
+each compared with the key frame; the best are aligned with it, and the best of these is the motion. A lost object is looked for in the
+whole frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lora_edit.video.alignment import Fit, Patch, inverted, joined
+from lora_edit.video.flow import corners, tracked
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Bytes = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
+
+ROWS = (256, 320)
+"""Rows, at least and at most, of the pictures that are worked on."""
+
+EXTENTS = (20.0, 48.0)
+"""Samples across the object when it is aligned roughly, and finely."""
+
+SEARCHED = 20.0
+"""Pixels across the object when it is searched for."""
+
+PEAKS = 3
+"""Places that a search proposes."""
+
+LOST = 0.35
+"""Agreement below which an object is lost."""
+
+UNSURE = 0.6
+"""Agreement below which key points are matched as well."""
+
+FAR = (0.5, 0.35)
+"""What a guess far off the expected place loses of its agreement, and the distance, in sizes of the object, at which it loses
+two thirds of that; nothing after `FORGOTTEN` frames."""
+
+LOOKALIKE = 0.6
+"""Agreement from which something else counts as one that looks like the object."""
+
+FORGOTTEN = 8
+
+ALIGNED = 4
+"""So many guesses are aligned with a picture."""
+
+CORNERS = 120
+"""Corners followed from frame to frame."""
+
+LEARNED = 0.15
+"""Weight of a new frame in what is known of which parts of the object follow its motion."""
+
+
+@dataclass(frozen=True)
+class ObjectMotion:
+    """`matrix` `[2, 3]`: the affine map from a frame's pixels to the key frame's (pixel centres at integers); `confidence`: the share of
+    the object that the frame shows there, light apart; 0 where it is lost.
+    """
+
+    matrix: Floats
+    confidence: float
+
+
+def object_motion(
+    frames: torch.Tensor,
+    key: int,
+    mask_in_key: torch.Tensor,
+    region: torch.Tensor | None = None,
+    order: Sequence[int] | None = None,
+) -> Iterator[ObjectMotion]:
+    """The motion of `mask_in_key` `[H, W]` bool from each frame of `frames` `[T, H, W, 3]` uint8 to frame `key`.
+
+    Frames come in the given `order` (neighbours follow each other; `key` and what follows it by default). Where `region` `[T, H, W]` bool
+    is given, the object is looked for in it only.
+    """
+    work = Reduced(frames.shape[1], frames.shape[2])
+    tracker = ObjectTracker(work.picture(frames[key]), work.mask(mask_in_key))
+    for number in range(key, len(frames)) if order is None else order:
+        within = None if region is None else work.mask(region[number])
+        motion = tracker.follow(work.picture(frames[number]), within)
+        yield ObjectMotion(work.full(motion.matrix), motion.confidence)
+
+
+class Reduced:
+    """Frames of one size at the size that is worked at, and maps between positions back at full size."""
+
+    def __init__(self, height: int, width: int, rows: tuple[int, int] = ROWS) -> None:
+        self.scale = min(max(height, rows[0]), rows[1]) / height
+        self.size = (max(1, round(width * self.scale)), max(1, round(height * self.scale)))
+        self.ratio = np.array([self.size[0] / width, self.size[1] / height])
+
+    def picture(self, frame: torch.Tensor) -> Floats:
+        """A frame `[H, W, 3]` uint8 as floats `[h, w, 3]`."""
+        method = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_CUBIC
+        same = self.size == (frame.shape[1], frame.shape[0])
+        picture = frame.numpy() if same else cv2.resize(np.ascontiguousarray(frame.numpy()), self.size, interpolation=method)
+        return np.asarray(picture, np.float32)
+
+    def mask(self, mask: torch.Tensor) -> Bools:
+        """A mask `[H, W]` at the size that is worked at."""
+        return np.asarray(cv2.resize(mask.numpy().astype(np.float32), self.size, interpolation=cv2.INTER_AREA) > 0.5)
+
+    def full(self, matrix: npt.NDArray[np.floating]) -> Floats:
+        """An affine map between pictures of this size as one between frames."""
+        to = np.column_stack([np.diag(self.ratio), (self.ratio - 1) / 2])
+        return joined(inverted(to), joined(np.asarray(matrix, np.float64), to)).astype(np.float32)
+
+
+class ObjectTracker:
+    """One object of a key picture `[h, w, 3]`, 0..255, followed from picture to picture."""
+
+    def __init__(self, key: Floats, mask: Bools) -> None:
+        self.key, self.mask = key, mask
+        self.patches = [Patch(key, mask, extent) for extent in EXTENTS] if mask.sum() >= 16 else []
+        self.side = float(np.sqrt(max(1, mask.sum())))
+        self.middle = np.argwhere(mask).mean(0)[::-1] if mask.any() else np.zeros(2)
+        self.matrix = np.eye(2, 3)  # from the key picture
+        self.score = 1.0
+        self.pace, self.lost = np.zeros(2), 0
+        self.others = list[Doubles]()
+        self._before: Bytes | None = None
+        self._points = _KeyPoints(_grey(key), mask)
+
+    def follow(self, picture: Floats, within: Bools | None = None) -> ObjectMotion:
+        """The motion in the next picture, the object within the mask `within` `[h, w]` if one is given."""
+        if not self.patches:
+            return ObjectMotion(np.eye(2, 3, dtype=np.float32), 0.0)
+        grey = _grey(picture)
+        best = self._best(picture, grey, within)
+        self._note(best, picture)
+        self._before = grey
+        back = inverted(self.matrix)
+        return ObjectMotion(np.asarray(back, np.float32), best.score if best.score >= LOST else 0.0)
+
+    def correct(self, matrix: Doubles) -> None:
+        """Put the object of the last picture where others saw it, by a map from the key picture."""
+        if self._possible(matrix):
+            # The picture before is not known any more, so the pace stays what it was.
+            self.pace = self.pace + (self._place(matrix) - self._place(self.matrix) if self.lost == 0 else 0)
+            self.matrix, self.lost = matrix, 0
+
+    def _best(self, picture: Floats, grey: Bytes, within: Bools | None) -> Fit:
+        rough, fine = self.patches
+        soft = rough.softened(picture)
+        expected = [self.matrix + _shift(self.pace)]
+        if self._before is not None:
+            expected += self._by_corners(grey)
+        guesses = [*expected, self.matrix, *self._by_search(soft, expected[-1])]
+        fits = self._aligned(soft, guesses, expected, within)
+        if not fits or fits[0].score < UNSURE:
+            fits = self._aligned(soft, [*(fit.matrix for fit in fits[:2]), *self._points.match(grey)], expected, within)
+        self._note_others(fits)
+        soft = fine.softened(picture)
+        found = [fine.fit(soft, fit.matrix) for fit in fits[:1]]
+        best = max((fit for fit in found if self._possible(fit.matrix)), key=lambda fit: fit.score, default=Fit(expected[0], 0.0))
+        return best if best.score >= LOST else Fit(expected[0], best.score)
+
+    def _aligned(self, soft: Floats, guesses: list[Doubles], expected: list[Doubles], within: Bools | None) -> list[Fit]:
+        """The most promising guesses, aligned roughly, best first."""
+        patch = self.patches[0]
+        scored = sorted(guesses, key=lambda guess: self._strangeness(guess, expected) - patch.score(soft, guess))
+        fits = []
+        for guess in scored[:ALIGNED]:
+            fit = patch.fit(soft, guess, rounds=6)
+            if self._possible(fit.matrix) and self._in_region(fit.matrix, within):
+                fits.append((fit.score - self._strangeness(fit.matrix, expected), fit))
+        return [fit for _, fit in sorted(fits, key=lambda each: -each[0])]
+
+    def _strangeness(self, matrix: Doubles, expected: list[Doubles]) -> float:
+        """What a place off the expected one costs; less the longer the object is lost, unless something that looks like it was there."""
+        here = self._place(matrix)
+        away = min(float(np.linalg.norm(here - self._place(each))) for each in expected) / self.side
+        cost = FAR[0] * (1 - np.exp(-((away / FAR[1]) ** 2))) * max(0.0, 1 - self.lost / FORGOTTEN)
+        other = min((float(np.linalg.norm(here - place)) for place in self.others), default=np.inf) / self.side
+        return float(cost) + (FAR[0] if other < away and away > FAR[1] else 0.0)
+
+    def _note_others(self, fits: list[Fit]) -> None:
+        """Where else something looks like the object."""
+        if not fits or fits[0].score < LOST:
+            return
+        here = self._place(fits[0].matrix)
+        places = [self._place(fit.matrix) for fit in fits[1:] if fit.score > LOOKALIKE]
+        self.others = [place for place in places if np.linalg.norm(place - here) > self.side / 2]
+
+    def _place(self, matrix: Doubles) -> Doubles:
+        return np.asarray(matrix[:, :2] @ self.middle + matrix[:, 2], np.float64)
+
+    def _possible(self, matrix: Doubles) -> bool:
+        """Is the object neither mirrored nor torn, and of about the size it had?"""
+        large, small = np.linalg.svd(matrix[:, :2], compute_uv=False)
+        area, was = np.linalg.det(matrix[:, :2]), np.linalg.det(self.matrix[:, :2])
+        reach = 1.3 * 1.1 ** min(self.lost, FORGOTTEN)
+        return bool(area > 0 and small > 0.15 and large < 6 and large / small < 3.5 and 1 / reach < area / was < reach)
+
+    def _in_region(self, matrix: Doubles, within: Bools | None) -> bool:
+        if within is None:
+            return True
+        x, y = np.rint(self._place(matrix)).astype(int)
+        return bool(0 <= y < within.shape[0] and 0 <= x < within.shape[1] and within[y, x]) or not within.any()
+
+    def _by_corners(self, grey: Bytes) -> list[Doubles]:
+        """The map from where corners on the object were in the picture before."""
+        assert self._before is not None
+        here = np.asarray(cv2.warpAffine(self.mask.view(np.uint8), self.matrix, grey.shape[::-1], flags=cv2.INTER_NEAREST), np.uint8)
+        old = corners(self._before, CORNERS, max(2.0, self.side / 20), here)
+        if len(old) < 4:
+            return []
+        there = np.asarray(old + self.pace, np.float32)
+        new, found = tracked(self._before, grey, old, there)
+        back, returned = tracked(grey, self._before, new, old)
+        sure = found & returned & (np.linalg.norm(back - old, axis=-1)[:, 0] < 1)
+        if sure.sum() < 4:
+            return []
+        moved, _ = cv2.estimateAffinePartial2D(old[sure], new[sure], ransacReprojThreshold=1.5)
+        return [] if moved is None else [joined(np.asarray(moved, np.float64), self.matrix)]
+
+    def _by_search(self, soft: Floats, expected: Doubles) -> list[Doubles]:
+        """The expected map moved to where the picture looks most like the object."""
+        scale = min(1.0, SEARCHED / self.side)
+        size = (max(8, round(soft.shape[1] * scale)), max(8, round(soft.shape[0] * scale)))
+        small = cv2.resize(soft, size, interpolation=cv2.INTER_AREA)
+        shrink = np.column_stack([np.diag([size[0] / soft.shape[1], size[1] / soft.shape[0]]), np.zeros(2)])
+        linear = joined(shrink, joined(expected, np.eye(2, 3)))
+        y, x = np.nonzero(self.mask)
+        corners = np.stack([x, y], -1) @ linear[:, :2].T + linear[:, 2]
+        low, high = np.floor(corners.min(0)) - 1, np.ceil(corners.max(0)) + 1
+        extent = (high - low).astype(int) + 1
+        if (extent < 4).any():
+            return []
+        placed = linear - np.column_stack([np.zeros((2, 2)), low])
+        look = cv2.warpAffine(cv2.GaussianBlur(self.key, (0, 0), max(0.3, 0.4 / scale)), placed, tuple(extent.tolist()))
+        part = cv2.warpAffine(self.mask.astype(np.float32), placed, tuple(extent.tolist()))
+        margin = extent // 2
+        field = cv2.copyMakeBorder(small, margin[1], margin[1], margin[0], margin[0], cv2.BORDER_REPLICATE)
+        if (np.array(field.shape[1::-1]) < extent).any() or part.max() <= 0:
+            return []
+        match = np.asarray(cv2.matchTemplate(field, look, cv2.TM_CCOEFF_NORMED, None, part), np.float32)
+        return [expected + _shift((place - margin - low) / scale) for place in _peaks(match, extent)]
+
+    def _note(self, best: Fit, picture: Floats) -> None:
+        """Remember the motion, and which parts follow it."""
+        moved = self._place(best.matrix) - self._place(self.matrix)
+        lost = best.score < LOST
+        self.pace = 0.8 * self.pace if lost else moved if self.lost == 0 else np.zeros(2)
+        self.lost = self.lost + 1 if lost else 0
+        self.matrix, self.score = best.matrix, best.score
+        if not lost:
+            for patch in self.patches:
+                patch.remember(patch.softened(picture), best.matrix, LEARNED if best.score > UNSURE else 0.0)
+
+
+class _KeyPoints:
+    """An object's key points (SIFT), and the maps by which a picture shows them."""
+
+    def __init__(self, grey: Bytes, mask: Bools) -> None:
+        self._sift = cv2.SIFT.create(600, contrastThreshold=0.02)
+        points, self._looks = self._sift.detectAndCompute(grey, mask.view(np.uint8))
+        self._places = np.array([point.pt for point in points], np.float32)
+
+    def match(self, grey: Bytes) -> list[Doubles]:
+        """At most one map."""
+        if len(self._places) < 6:
+            return []
+        points, looks = self._sift.detectAndCompute(grey, None)
+        if len(points) < 6:
+            return []
+        pairs = cv2.BFMatcher().knnMatch(self._looks, looks, 2)
+        good = [first for first, second in pairs if first.distance < 0.8 * second.distance]
+        if len(good) < 6:
+            return []
+        old = self._places[[match.queryIdx for match in good]]
+        new = np.array([points[match.trainIdx].pt for match in good], np.float32)
+        matrix, kept = cv2.estimateAffinePartial2D(old, new, ransacReprojThreshold=3.0)
+        return [] if matrix is None or kept.sum() < 6 else [np.asarray(matrix, np.float64)]
+
+
+def _peaks(match: Floats, extent: npt.NDArray[np.int64]) -> list[Doubles]:
+    """The best places (x, y) of a match, at least half the object's size apart."""
+    match = np.where(np.isfinite(match), match, -1).astype(np.float32)
+    found = []
+    for _ in range(PEAKS):
+        _, most, _, (x, y) = cv2.minMaxLoc(match)
+        if most < 0.2:
+            break
+        found.append(np.array([x, y], np.float64))
+        reach = np.maximum(1, extent // 3)
+        match[max(0, y - reach[1]) : y + reach[1] + 1, max(0, x - reach[0]) : x + reach[0] + 1] = -1
+    return found
+
+
+def _shift(by: Doubles) -> Doubles:
+    """What a shift (x, y) adds to a map."""
+    return np.column_stack([np.zeros((2, 2)), by])
+
+
+def _grey(picture: Floats) -> Bytes:
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).round(), np.uint8)
