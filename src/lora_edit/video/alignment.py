@@ -28,10 +28,14 @@ ALIKE = 20.0
 RIGID = 0.02
 """Strength of the pull toward shift, turn and scale, as a share of the shift's own certainty: parts of little texture say no more."""
 
-LIGHT = (0.12, 20.0)
-"""By how much, as a share of the contrast and in levels, the light may change from one alignment to the next."""
+LIGHT = 0.2
+"""By how much, as a share, the light may change from one alignment to the next."""
 
-WHITE = 255.0
+TIED = (2000.0, 20.0)
+"""How strongly the light's factor is tied to what it was, in squared levels, and its shift, in samples."""
+
+WHITE = 250.0
+"""Levels from which a colour may have been brighter."""
 
 LEAST_SEEN = 0.15
 """Share of a part that may leave the picture of which this much has to stay."""
@@ -65,7 +69,7 @@ class Patch:
         self._share = np.where(mask[whole][keep], 1.0, 0.35).astype(np.float32)
         self.trust = np.ones(self.points.shape[1], np.float32)
         self._colours = read(soft, self.points)
-        self._gain, self._shift = np.float32(1), np.zeros((3, 1), np.float32)
+        self._gain, self._shift = np.ones((3, 1), np.float32), np.zeros((3, 1), np.float32)
         self._centre, self._radius = self.points.mean(1), max(1.0, float(self.points.std()))
         local = ((self.points - self._centre[:, None]) / self._radius).astype(np.float32)
         slopes = []
@@ -87,7 +91,7 @@ class Patch:
             if weight.sum() < 0.05 * len(weight):
                 break
             change = self._solved(difference, weight)
-            matrix = joined(matrix, cv2.invertAffineTransform(self._as_matrix(change)))
+            matrix = joined(matrix, inverted(self._as_matrix(change)))
             if np.abs(change[[2, 5]]).max() < 0.02 * self.step and np.abs(change[[0, 1, 3, 4]]).max() < 0.004:
                 break
         return Fit(matrix, self.score(soft, matrix))
@@ -121,33 +125,38 @@ class Patch:
         """Differences `[3, N]` in levels, light apart, and weights `[N]`; -1 outside of the picture."""
         colours, within = self._seen(soft, matrix)
         gain, shift = self._light(colours, within)
-        difference = (colours - np.clip(gain * self._colours + shift, 0, WHITE)) / max(gain, 0.5)
+        expected = np.clip(gain * self._colours + shift, 0, 255)
+        difference = (colours - expected) / np.maximum(gain, 0.5)
         worst = np.abs(difference).max(0)
         noise = float(np.clip(1.5 * np.median(worst[self._inside]), *NOISE))
         weight = np.square(np.maximum(1 - np.square(worst / (CUT * noise)), 0)) * self.trust * self._share
         return np.asarray(difference, np.float32), np.where(within, weight, -1).astype(np.float32)
 
     @property
-    def light(self) -> tuple[np.float32, Floats]:
-        """Contrast, and brightness `[3]`, of the last remembered picture beside the part's own."""
-        return self._gain, self._shift[:, 0]
+    def light(self) -> tuple[Floats, Floats]:
+        """Factor and shift `[3]` from the part's own colours to those of the last remembered picture."""
+        return self._gain[:, 0], self._shift[:, 0]
 
-    def _light(self, colours: Floats, within: Bools) -> tuple[np.float32, Floats]:
-        """Contrast and brightness `[3, 1]` of the picture beside the part's own, by the samples that agree best."""
+    def _light(self, colours: Floats, within: Bools) -> tuple[Floats, Floats]:
+        """Factor and shift `[3, 1]` from the part's own colours to the picture's, by the samples that agree best."""
         use = self._inside[within[self._inside]]
         if len(use) < 12:
             return self._gain, self._shift
         here, own = colours[:, use], self._colours[:, use]
-        away = here - self._gain * own - self._shift
-        away -= np.clip(np.median(away, axis=1, keepdims=True), -LIGHT[1], LIGHT[1])
-        worst = np.abs(away).max(0)
-        use = worst <= max(NOISE[0], 1.2 * float(np.median(worst)))
-        here, own = here[:, use], own[:, use]
-        ratio = (here.std(1).mean() + 2) / (self._gain * own.std(1).mean() + 2)
-        gain = self._gain * np.float32(np.clip(ratio, 1 - LIGHT[0], 1 + LIGHT[0]))
-        middle = own.mean(1, keepdims=True)
-        expected = self._gain * middle + self._shift
-        return gain, np.clip(here.mean(1, keepdims=True) - expected, -LIGHT[1], LIGHT[1]) + expected - gain * middle
+        before = self._gain * own + self._shift
+        ratio = np.clip(np.median((here + 8) / (before + 8), axis=1, keepdims=True), 1 - LIGHT, 1 + LIGHT)
+        worst = np.abs(here - np.minimum(ratio * before, 255)).max(0)
+        weight = (worst <= max(NOISE[0], 1.2 * float(np.median(worst)))) & (here < WHITE)
+        # Least squares of here = gain * own + shift, tied to what they were, times the ratio.
+        count = weight.sum(1, keepdims=True) + 1.0
+        gain, shift = ratio * self._gain, ratio * self._shift
+        middle, level = ((weight * part).sum(1, keepdims=True) / count for part in (own, here))
+        spread = (weight * np.square(own - middle)).sum(1, keepdims=True) / count
+        along = (weight * (own - middle) * (here - level)).sum(1, keepdims=True) / count
+        steeper = (along + TIED[0] * gain) / (spread + TIED[0])
+        offset = level - steeper * middle
+        trust = count / (count + TIED[1])
+        return steeper.astype(np.float32), (trust * offset + (1 - trust) * shift).astype(np.float32)
 
     def _solved(self, difference: Floats, weight: Floats) -> Doubles:
         weighted = self._slopes * np.tile(np.maximum(weight, 0), 3)
@@ -174,3 +183,8 @@ def read(picture: Floats, points: npt.NDArray[np.floating]) -> Floats:
 def joined(second: Doubles, first: Doubles) -> Doubles:
     """The affine map that does `first`, then `second`."""
     return np.column_stack([second[:, :2] @ first[:, :2], second[:, :2] @ first[:, 2] + second[:, 2]])
+
+
+def inverted(matrix: npt.NDArray[np.floating]) -> Doubles:
+    """The affine map back."""
+    return np.asarray(cv2.invertAffineTransform(matrix), np.float64)

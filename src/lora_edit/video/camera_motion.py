@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lora_edit.video.alignment import Patch, joined
+from lora_edit.video.alignment import Patch, inverted, joined
+from lora_edit.video.flow import corners, tracked
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -33,8 +34,8 @@ class CameraTracker:
         self._before: Bytes | None = None
 
     @property
-    def light(self) -> tuple[np.float32, Floats]:
-        """Contrast and brightness `[3]` of the last picture beside the key picture's."""
+    def light(self) -> tuple[Floats, Floats]:
+        """Factor and shift `[3]` of the last picture beside the key picture's."""
         return self.patches[1].light
 
     def follow(self, picture: Floats, grey: Bytes) -> Doubles:
@@ -52,16 +53,15 @@ class CameraTracker:
         for patch in self.patches:
             patch.remember(patch.softened(picture), self.matrix, 0.1)
         self._before = grey
-        return np.asarray(cv2.invertAffineTransform(self.matrix), np.float64)
+        return inverted(self.matrix)
 
     def _by_corners(self, grey: Bytes) -> list[Doubles]:
         assert self._before is not None
-        old = cv2.goodFeaturesToTrack(self._before, CORNERS, 0.01, 8)
-        if old is None or len(old) < 6:
+        old = corners(self._before, CORNERS, 8.0)
+        if len(old) < 6:
             return []
-        new, found, _ = cv2.calcOpticalFlowPyrLK(self._before, grey, old, None, winSize=(13, 13), maxLevel=3)
-        sure = found[:, 0] > 0
+        new, sure = tracked(self._before, grey, old, old)
         if sure.sum() < 6:
             return []
         moved, _ = cv2.estimateAffinePartial2D(old[sure], new[sure], ransacReprojThreshold=1.5)
-        return [] if moved is None else [joined(moved, self.matrix)]
+        return [] if moved is None else [joined(np.asarray(moved, np.float64), self.matrix)]

@@ -10,7 +10,7 @@ and Tang 2010; as cost filter: Hosni et al. 2013), decide.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
@@ -24,10 +24,10 @@ from lora_edit.video.object_motion import ObjectTracker, Reduced
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
-Light = tuple[np.float32, Floats]
+Light = tuple[Floats, Floats]
 
-COLOUR, SLOPE = 24.0, 12.0
-"""Levels of difference in colour, and in slope, that cost most."""
+CONTRAST = (7.0, 24.0)
+"""Levels of difference that cost most: as much as colours vary around, but no less and no more than these."""
 
 REACH = 5
 """Pixels around that take part in a pixel's cost."""
@@ -39,8 +39,14 @@ SMOOTH, REFINED, CHAINED = 0.01, 0.03, 0.05
 """What a smooth motion, its correction, and flow from frame to frame have to win by over the motion that all share: where nothing tells
 them apart, the simpler one is right."""
 
-HIDDEN = 0.6
-"""What it costs to say that a pixel of the ground was behind the object in the key frame."""
+HIDDEN = (0.5, 0.95)
+"""What it costs to say that a pixel shows what the object hid in the key frame: where the object is lost, and where it is surely there."""
+
+SOFT = 1.0
+"""Standard deviation, in pixels, by which pictures are softened before they are compared: noise and sampling should not count."""
+
+SURE = 0.3
+"""Cost below which a position is believed."""
 
 WHOLE = 0.8
 """Share of a frame from which a region holds no object, but everything."""
@@ -82,11 +88,14 @@ def correspond(
 
 @dataclass(frozen=True)
 class _Guess:
-    """Positions in the key picture `[h, w, 2]`, what they cost `[h, w]`, and whether each lies on the object `[h, w]`."""
+    """Positions in the key picture `[h, w, 2]`, what they cost `[h, w]`, whether each lies on the object there, and whether it shows the
+    object here, `[h, w]` each; where the two differ the key frame doesn't show it.
+    """
 
     positions: Floats
     cost: Floats
     own: Bools
+    object: Bools
 
 
 class _Matcher:
@@ -94,6 +103,7 @@ class _Matcher:
 
     def __init__(self, key: Floats, mask: Bools | None) -> None:
         self.key, self.mask = key, mask
+        self.soft_key = _softened(key)
         self.part = np.zeros(key.shape[:2], np.float32) if mask is None else mask.astype(np.float32)
         self.camera = CameraTracker(key, np.ones(key.shape[:2], bool) if mask is None else ~mask)
         self.object = None if mask is None else ObjectTracker(key, mask)
@@ -102,44 +112,56 @@ class _Matcher:
         self.grey_key = _grey(key)
         self.home = grid(*key.shape[:2])
         self._before: Bytes | None = None
-        self._positions = self.home
+        self._positions = [self.home, self.home]
 
     def match(self, picture: Floats) -> tuple[Floats, Floats]:
         """Positions `[h, w, 2]` and confidence `[h, w]` of the next picture."""
         grey = _grey(picture)
-        judge = _Judge(picture, self.key, self.part, _Gather(grey))
+        judge = _Judge(_softened(picture), self.soft_key, self.part, _Gather(grey))
         whole = self._whole_motions(picture, grey, judge)
-        chained = self._chained(grey)
-        best = _best([self._layer(layer, motion, chained, grey, judge) for layer, motion in whole.items()])
-        self._before, self._positions = grey, best.positions
-        return best.positions, np.exp(-best.cost / 0.3).astype(np.float32)
-
-    def _whole_motions(self, picture: Floats, grey: Bytes, judge: _Judge) -> dict[int, Floats]:
-        """The positions of the ground (0) and, unless it is lost, of the object (1) by the motion of each as a whole."""
-        whole = {0: _moved(self.home, self.camera.follow(picture, grey))}
-        judge.lights = [self.camera.light, self.camera.light]
+        back = None
+        if self._before is not None:
+            back = np.asarray(self.dis.calc(grey, self._before, None), np.float32)  # type: ignore[call-overload]
+        layers = [self._layer(layer, motion, back, grey, judge) for layer, motion in enumerate(whole)]
+        best = _best(layers)
         if self.object is not None:
-            motion = self.object.follow(picture)
-            if motion.confidence > 0:
-                whole[1] = _moved(self.home, motion.matrix)
-                judge.lights[1] = self.object.patches[1].light
+            self._correct(self.object, best)
+        self._before, self._positions = grey, [layer.positions for layer in layers]
+        return best.positions, np.where(best.own == best.object, np.exp(-best.cost / 0.3), 0.05).astype(np.float32)
+
+    def _whole_motions(self, picture: Floats, grey: Bytes, judge: _Judge) -> list[Floats]:
+        """The positions of the ground and, if there is one, of the object by the motion of each as a whole."""
+        whole = [_moved(self.home, self.camera.follow(picture, grey))]
+        judge.lights = [self.camera.light]
+        if self.object is not None:
+            whole.append(_moved(self.home, self.object.follow(picture).matrix))
+            judge.lights.append(self.object.patches[1].light)
+            judge.hidden = HIDDEN[0] + (HIDDEN[1] - HIDDEN[0]) * min(1.0, self.object.score / 0.5)
         return whole
 
-    def _chained(self, grey: Bytes) -> Floats | None:
-        if self._before is None:
-            return None
-        back = np.asarray(self.dis.calc(grey, self._before, None), np.float32)  # type: ignore[call-overload]
-        return sample(self._positions, self.home + back)
+    def _correct(self, tracker: ObjectTracker, best: _Guess) -> None:
+        """Tell the object's tracker what the pixels say, where it is less sure."""
+        sure = best.own & (best.cost < SURE)
+        share = sure.sum() / max(1.0, self.part.sum() * np.linalg.det(tracker.matrix[:, :2]))
+        if share > max(0.3, tracker.score):
+            here = np.flatnonzero(sure)
+            here = here[:: max(1, len(here) // 800)]
+            old, new = (np.ascontiguousarray(each.reshape(-1, 2)[here]) for each in (best.positions, self.home))
+            matrix, _ = cv2.estimateAffine2D(old, new, ransacReprojThreshold=3.0)
+            if matrix is not None:
+                tracker.correct(np.asarray(matrix, np.float64))
 
-    def _layer(self, layer: int, motion: Floats, chained: Floats | None, grey: Bytes, judge: _Judge) -> _Guess:
+    def _layer(self, layer: int, motion: Floats, back: Floats | None, grey: Bytes, judge: _Judge) -> _Guess:
         """The best positions on one layer: its motion as a whole, flow from frame to frame, and the correction of both."""
         guesses = [judge(motion, layer)]
-        if chained is not None:
-            guesses.append(judge(chained, layer, CHAINED))
+        if back is not None:
+            guesses.append(judge(sample(self._positions[layer], self.home + back), layer, CHAINED))
         best = _best(guesses)
         away = _continued(best.positions - motion, np.exp(-best.cost / 0.1).astype(np.float32), REACH)
         base = judge(motion + away, layer, SMOOTH)
+        # Where the key frame shows another layer there is nothing to compare.
         moved = np.asarray(np.clip(sample(self.grey_key, base.positions).round(), 0, 255), np.uint8)
+        moved = np.where(base.own == bool(layer), moved, grey)
         rest = np.asarray(self.dis.calc(grey, moved, None), np.float32)  # type: ignore[call-overload]
         return _best([*guesses, base, judge(sample(base.positions, self.home + rest), layer, REFINED)])
 
@@ -149,8 +171,10 @@ class _Judge:
 
     def __init__(self, picture: Floats, key: Floats, part: Floats, gather: _Gather) -> None:
         self.picture, self.key, self.part, self.gather = picture, key, part, gather
-        self.lights: list[Light] = [(np.float32(1), np.zeros(3, np.float32))] * 2
+        self.lights = list[Light]()
+        self.hidden = HIDDEN[0]
         self.slopes = _slopes(picture)
+        self.most = np.clip(1.2 * np.sqrt(np.maximum(gather.spread, 0)), *CONTRAST).astype(np.float32)
 
     def __call__(self, positions: Floats, layer: int, extra: float = 0.0) -> _Guess:
         """The `extra` is what the guess has to win by."""
@@ -160,11 +184,10 @@ class _Judge:
         red, green, blue = cv2.split(cv2.absdiff(self.picture, expected))
         colour = cv2.max(cv2.max(red, green), blue)
         x, y = (cv2.absdiff(mine, other) for mine, other in zip(self.slopes, _slopes(expected), strict=True))
-        cost = 0.5 * np.minimum(colour / COLOUR, 1) + 0.5 * np.minimum((x + y) / SLOPE, 1)
+        cost = 0.5 * np.minimum(colour / self.most, 1) + 0.5 * np.minimum(2 * (x + y) / self.most, 1)
         outside = ((positions < -0.5) | (positions > np.array(self.part.shape[::-1]) - 0.5)).any(-1)
-        strange = HIDDEN if layer == 0 else 1.0
-        cost = np.where(own == bool(layer), np.where(outside, HIDDEN, cost), strange)
-        return _Guess(positions, self.gather(cost.astype(np.float32)) + np.float32(extra), own)
+        cost = np.where(own == bool(layer), np.where(outside, HIDDEN[0], cost), 1.0 if layer else self.hidden)
+        return _Guess(positions, self.gather(cost.astype(np.float32)) + np.float32(extra), own, np.full_like(own, bool(layer)))
 
 
 class _Gather:
@@ -173,20 +196,25 @@ class _Gather:
     def __init__(self, grey: Bytes) -> None:
         self.guide = grey.astype(np.float32)
         self.mean = _mean(self.guide)
-        self.variance = _mean(self.guide * self.guide) - self.mean * self.mean + np.float32(EDGE**2)
+        self.spread = _mean(self.guide * self.guide) - self.mean * self.mean
+        self.variance = np.asarray(self.spread + EDGE**2, np.float32)
 
     def __call__(self, values: Floats) -> Floats:
         mean = _mean(values)
-        slope = (_mean(self.guide * values) - self.mean * mean) / self.variance
-        return np.asarray(_mean(slope) * self.guide + _mean(mean - slope * self.mean), np.float32)
+        slope = np.asarray((_mean(self.guide * values) - self.mean * mean) / self.variance, np.float32)
+        return np.asarray(_mean(slope) * self.guide + _mean(np.asarray(mean - slope * self.mean, np.float32)), np.float32)
 
 
 def _mean(values: Floats) -> Floats:
     return np.asarray(cv2.blur(values, (2 * REACH + 1, 2 * REACH + 1)), np.float32)
 
 
+def _softened(picture: Floats) -> Floats:
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), SOFT), np.float32)
+
+
 def _slopes(picture: Floats) -> tuple[Floats, Floats]:
-    grey = cv2.GaussianBlur(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (0, 0), 0.8)
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     x, y = (np.asarray(cv2.Sobel(grey, cv2.CV_32F, 1 - axis, axis, scale=0.25), np.float32) for axis in (0, 1))
     return x, y
 
@@ -200,8 +228,8 @@ def _best(guesses: list[_Guess]) -> _Guess:
     best = guesses[0]
     for guess in guesses[1:]:
         better = guess.cost < best.cost
-        positions = np.where(better[..., None], guess.positions, best.positions)
-        best = _Guess(positions, np.minimum(guess.cost, best.cost), np.where(better, guess.own, best.own))
+        parts = ((getattr(guess, part.name), getattr(best, part.name)) for part in fields(_Guess))
+        best = _Guess(*(np.where(better[..., None] if new.ndim > 2 else better, new, old) for new, old in parts))
     return best
 
 

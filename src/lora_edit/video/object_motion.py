@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lora_edit.video.alignment import Fit, Patch, joined
+from lora_edit.video.alignment import Fit, Patch, inverted, joined
+from lora_edit.video.flow import corners, tracked
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -111,7 +112,7 @@ class Reduced:
     def full(self, matrix: npt.NDArray[np.floating]) -> Floats:
         """An affine map between pictures of this size as one between frames."""
         to = np.column_stack([np.diag(self.ratio), (self.ratio - 1) / 2])
-        return joined(cv2.invertAffineTransform(to), joined(np.asarray(matrix, np.float64), to)).astype(np.float32)
+        return joined(inverted(to), joined(np.asarray(matrix, np.float64), to)).astype(np.float32)
 
 
 class ObjectTracker:
@@ -123,6 +124,7 @@ class ObjectTracker:
         self.side = float(np.sqrt(max(1, mask.sum())))
         self.middle = np.argwhere(mask).mean(0)[::-1] if mask.any() else np.zeros(2)
         self.matrix = np.eye(2, 3)  # from the key picture
+        self.score = 1.0
         self.pace, self.lost = np.zeros(2), 0
         self.others = list[Doubles]()
         self._before: Bytes | None = None
@@ -136,8 +138,15 @@ class ObjectTracker:
         best = self._best(picture, grey, within)
         self._note(best, picture)
         self._before = grey
-        back = cv2.invertAffineTransform(self.matrix)
+        back = inverted(self.matrix)
         return ObjectMotion(np.asarray(back, np.float32), best.score if best.score >= LOST else 0.0)
+
+    def correct(self, matrix: Doubles) -> None:
+        """Put the object of the last picture where others saw it, by a map from the key picture."""
+        if self._possible(matrix):
+            # The picture before is not known any more, so the pace stays what it was.
+            self.pace = self.pace + (self._place(matrix) - self._place(self.matrix) if self.lost == 0 else 0)
+            self.matrix, self.lost = matrix, 0
 
     def _best(self, picture: Floats, grey: Bytes, within: Bools | None) -> Fit:
         rough, fine = self.patches
@@ -201,19 +210,18 @@ class ObjectTracker:
     def _by_corners(self, grey: Bytes) -> list[Doubles]:
         """The map from where corners on the object were in the picture before."""
         assert self._before is not None
-        here = cv2.warpAffine(self.mask.view(np.uint8), self.matrix, grey.shape[::-1], flags=cv2.INTER_NEAREST)
-        old = cv2.goodFeaturesToTrack(self._before, CORNERS, 0.01, max(2.0, self.side / 20), mask=here)
-        if old is None or len(old) < 4:
+        here = np.asarray(cv2.warpAffine(self.mask.view(np.uint8), self.matrix, grey.shape[::-1], flags=cv2.INTER_NEAREST), np.uint8)
+        old = corners(self._before, CORNERS, max(2.0, self.side / 20), here)
+        if len(old) < 4:
             return []
-        guess = old + self.pace.astype(np.float32)
-        window = {"winSize": (13, 13), "maxLevel": 3, "flags": cv2.OPTFLOW_USE_INITIAL_FLOW}
-        new, found, _ = cv2.calcOpticalFlowPyrLK(self._before, grey, old, guess, **window)
-        back, returned, _ = cv2.calcOpticalFlowPyrLK(grey, self._before, new, old.copy(), **window)
-        sure = (found[:, 0] > 0) & (returned[:, 0] > 0) & (np.linalg.norm(back - old, axis=-1)[:, 0] < 1)
+        there = np.asarray(old + self.pace, np.float32)
+        new, found = tracked(self._before, grey, old, there)
+        back, returned = tracked(grey, self._before, new, old)
+        sure = found & returned & (np.linalg.norm(back - old, axis=-1)[:, 0] < 1)
         if sure.sum() < 4:
             return []
         moved, _ = cv2.estimateAffinePartial2D(old[sure], new[sure], ransacReprojThreshold=1.5)
-        return [] if moved is None else [joined(moved, self.matrix)]
+        return [] if moved is None else [joined(np.asarray(moved, np.float64), self.matrix)]
 
     def _by_search(self, soft: Floats, expected: Doubles) -> list[Doubles]:
         """The expected map moved to where the picture looks most like the object."""
@@ -235,7 +243,7 @@ class ObjectTracker:
         field = cv2.copyMakeBorder(small, margin[1], margin[1], margin[0], margin[0], cv2.BORDER_REPLICATE)
         if (np.array(field.shape[1::-1]) < extent).any() or part.max() <= 0:
             return []
-        match = cv2.matchTemplate(field, look, cv2.TM_CCOEFF_NORMED, None, part)
+        match = np.asarray(cv2.matchTemplate(field, look, cv2.TM_CCOEFF_NORMED, None, part), np.float32)
         return [expected + _shift((place - margin - low) / scale) for place in _peaks(match, extent)]
 
     def _note(self, best: Fit, picture: Floats) -> None:
@@ -244,10 +252,10 @@ class ObjectTracker:
         lost = best.score < LOST
         self.pace = 0.8 * self.pace if lost else moved if self.lost == 0 else np.zeros(2)
         self.lost = self.lost + 1 if lost else 0
-        self.matrix = best.matrix
-        if best.score > UNSURE:
+        self.matrix, self.score = best.matrix, best.score
+        if not lost:
             for patch in self.patches:
-                patch.remember(patch.softened(picture), best.matrix, LEARNED)
+                patch.remember(patch.softened(picture), best.matrix, LEARNED if best.score > UNSURE else 0.0)
 
 
 class _KeyPoints:
@@ -272,7 +280,7 @@ class _KeyPoints:
         old = self._places[[match.queryIdx for match in good]]
         new = np.array([points[match.trainIdx].pt for match in good], np.float32)
         matrix, kept = cv2.estimateAffinePartial2D(old, new, ransacReprojThreshold=3.0)
-        return [] if matrix is None or kept.sum() < 6 else [matrix]
+        return [] if matrix is None or kept.sum() < 6 else [np.asarray(matrix, np.float64)]
 
 
 def _peaks(match: Floats, extent: npt.NDArray[np.int64]) -> list[Doubles]:
