@@ -17,7 +17,8 @@ from lora_edit.types import content_hash
 
 def learn(run: Run, settings: EditSettings, clip: Clip, family: Family, reporter: Reporter, trained: bool = False) -> None:
     """Put the run's LoRA into the family: the saved one when it was trained with these settings and inputs on these weights, else a new
-    one, from where an earlier call stopped. `trained`: whatever was saved is right, as when another checkpoint stands in for the base.
+    one, from where an earlier call stopped or as far as the training before was the same: another edited frame adds to the motion that
+    was learned. `trained`: whatever was saved is right, as when another checkpoint stands in for the base.
 
     Raises `TrainingDiverged`, and `ModelError` when the device's memory suffices in no way.
     """
@@ -35,10 +36,11 @@ def learn(run: Run, settings: EditSettings, clip: Clip, family: Family, reporter
             reporter.look(lambda: draw_look(family, clip, canvas, settings))
 
     facts = lora_metadata(settings, clip, family, key)
+    shared = content_hash(family.fingerprint(), repr(settings.training.shared()), repr(settings.lora), str(settings.seed))
 
     def work(now: EditSettings) -> tuple[list[float], list[tuple[str, int]], list[int]]:
         stages = training_stages(family, canvas, now)
-        losses, done = train_experts(family, stages, now.training, now.lora, now.seed, run, key, facts, on_step)
+        losses, done = train_experts(family, stages, now.training, now.lora, now.seed, run, shared, facts, on_step)
         return losses, done, [stage.steps for _ in family.experts() for stage in stages]
 
     losses, done, planned = with_less_memory(family, settings, work, reporter.note)
