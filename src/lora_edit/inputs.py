@@ -12,10 +12,12 @@ import torch
 
 from lora_edit.config import EditSettings, KeyBox, Keyframe
 from lora_edit.errors import InputError, MaskError, RunError, SettingsError
+from lora_edit.masks.auto_shape import auto_shape
 from lora_edit.masks.boxes import KeyedBox, mask_from_boxes
 from lora_edit.masks.check import check_first_frame, fit_first_frame
 from lora_edit.masks.files import load_mask, read_mask, save_mask
-from lora_edit.masks.follow import follow_change
+from lora_edit.masks.follow import check_followed, follow
+from lora_edit.masks.region_check import check_region
 from lora_edit.masks.shapes import shape_mask
 from lora_edit.models.catalog.checks import refuse_training
 from lora_edit.models.catalog.locate import geometry_of, needs_last_frame, takes_first_frame_only
@@ -60,8 +62,7 @@ def read_inputs(settings: EditSettings) -> Clip:
     refuse_training(settings.model)
     video = read_video(given.source, settings.video)
     first, note = fit_first_frame(read_image(given.first_frame), video.size)
-    drawn = _read_region(settings, video, first)
-    region = shape_mask(drawn, settings.masks.shape, settings.masks.expand, settings.masks.smooth)
+    region = _read_region(settings, video, first)
     notes = [*region.notes, *([note] if note else []), *check_first_frame(video.frames[0], first, region.frames[0])]
     if bool(region.frames.all()) and not any("whole-frame" in text for text in notes):
         notes.append("whole-frame edit: the region covers every frame, so nothing but the first frame is given")
@@ -131,14 +132,26 @@ def _check_first_frame_only(settings: EditSettings, video: Video) -> list[str]:
 
 
 def _read_region(settings: EditSettings, video: Video, first_frame: torch.Tensor) -> EditMask:
-    given = settings.input
+    """The edit region: as given, or found from the edit; shaped, and checked against what the edited first frame changes."""
+    given, masks = settings.input, settings.masks
     if given.mask is not None and given.boxes:
         raise MaskError("both --mask and --box are given; give one of them")
+    if given.mask is None and not given.boxes:
+        followed = follow(video.frames, first_frame)
+        if masks.check:
+            check_followed(first_frame, followed, video.frames)
+        return shape_mask(followed.region, masks.shape, masks.expand, masks.smooth)
     if given.mask is not None:
-        return read_mask(given.mask, video.num_frames, video.size, settings.video.start)
-    if not given.boxes:
-        return follow_change(video.frames, first_frame)
-    return mask_from_boxes([_keyed(box) for box in given.boxes], video.num_frames, video.size)
+        drawn = read_mask(given.mask, video.num_frames, video.size, settings.video.start)
+    else:
+        drawn = mask_from_boxes([_keyed(box) for box in given.boxes], video.num_frames, video.size)
+    if given.mask is not None and masks.shape == "auto":
+        region = auto_shape(drawn, video.frames[0], first_frame, masks.expand, masks.smooth)
+    else:
+        region = shape_mask(drawn, masks.shape, masks.expand, masks.smooth)
+    if masks.check:
+        check_region(video.frames[0], first_frame, drawn, region, "--mask" if given.mask else "--box")
+    return region
 
 
 def _keyed(box: KeyBox) -> KeyedBox:

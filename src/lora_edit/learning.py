@@ -25,8 +25,9 @@ def learn(
     prepared: PreparedClip | None = None,
 ) -> None:
     """Put the run's LoRA into the family: the saved one when it was trained with these settings and inputs on these weights, else a new
-    one, from where an earlier call stopped. `trained`: whatever was saved is right, as when another checkpoint stands in for the base.
-    `prepared` is the clip at the model's size where it is there already.
+    one, from where an earlier call stopped or as far as the training before was the same: another edited frame adds to the motion that
+    was learned. `trained`: whatever was saved is right, as when another checkpoint stands in for the base. `prepared` is the clip at the
+    model's size where it is there already.
 
     Raises `TrainingDiverged`, and `ModelError` when the device's memory suffices in no way.
     """
@@ -44,10 +45,11 @@ def learn(
             reporter.look(lambda: draw_look(family, clip, prepared, settings))
 
     facts = lora_metadata(settings, clip, family, key)
+    shared = content_hash(family.fingerprint(), repr(settings.training.shared()), repr(settings.lora), str(settings.seed))
 
     def work(now: EditSettings) -> tuple[list[float], list[tuple[str, int]], list[int]]:
         stages = training_stages(family, prepared, now)
-        losses, done = train_experts(family, stages, now.training, now.lora, now.seed, run, key, facts, on_step)
+        losses, done = train_experts(family, stages, now.training, now.lora, now.seed, run, shared, facts, on_step)
         return losses, done, [stage.steps for _ in family.experts() for stage in stages]
 
     losses, done, planned = with_less_memory(family, settings, work, reporter.note)

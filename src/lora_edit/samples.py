@@ -39,7 +39,7 @@ LOOK_STEPS = 8
 
 def training_facts(settings: EditSettings, clip: Clip) -> tuple[str, ...]:
     """Every setting that decides the LoRA, and its prompts, for its cache key."""
-    parts = (settings.training.recipe(), settings.lora, settings.method, settings.masks, settings.compositing)
+    parts = (settings.training.recipe(), settings.lora, settings.method, settings.masks.snap, settings.compositing)
     return (*(repr(part) for part in parts), *training_prompts(settings, clip).values(), str(settings.seed))
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from lora_edit.cli.inspecting import LEARNED, METRIC_LIST, METRICS, parse_metrics
-from lora_edit.cli.options import CodecName, Shape, parse_box, parse_boxes, parse_keyframe, parse_keyframes, parse_loras
+from lora_edit.cli.options import CodecName, RegionShape, Shape, parse_box, parse_boxes, parse_keyframe, parse_keyframes, parse_loras
 from lora_edit.cli.resolve import run_folder
 from lora_edit.config import KeyBox
 from lora_edit.errors import MaskError, SettingsError
 from lora_edit.masks.settings import MaskShape
+from lora_edit.masks.settings import RegionShape as RegionShapes
 from lora_edit.video.settings import Codec
 
 
@@ -77,4 +78,5 @@ def test_the_run_folder_is_beside_the_output() -> None:
 
 def test_choices_are_the_rooms_own() -> None:
     assert {each.value for each in Shape} == set(MaskShape.__args__)  # type: ignore[attr-defined]
+    assert {each.value for each in RegionShape} == set(RegionShapes.__args__)  # type: ignore[attr-defined]
     assert {each.value for each in CodecName} == set(Codec.__args__)  # type: ignore[attr-defined]

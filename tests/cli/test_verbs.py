@@ -255,3 +255,31 @@ def test_a_version_without_studies_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "lora_edit.studies.registry", None)
     code, out, err = run("study", "--list")
     assert (code, out, err) == (2, "", "error: studies are not in this version; nothing to run\n")
+
+
+@pytest.mark.parametrize("verb", ["edit", "new", "preview"])
+def test_a_region_off_the_edit_is_drawn_beside_the_output(clip: Path, frames: torch.Tensor, tmp_path: Path, verb: str) -> None:
+    """Before anything is trained; with the check off it goes on."""
+    edited = frames[0].clone()
+    edited[4:20, 4:24] = 255 - edited[4:20, 4:24]
+    Image.fromarray(edited.numpy()).save(tmp_path / "first.png")
+    before = set(tmp_path.iterdir())
+    arguments = (verb, clip, "--first-frame", tmp_path / "first.png", "--box", "30,4,14,20", "--output", tmp_path / "out.mp4")
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "of what the edited first frame changes lies outside of --box; give --box 4,4,20,16" in err
+    assert str(tmp_path / "out-region.png") in err
+    assert set(tmp_path.iterdir()) - before == {tmp_path / "out-region.png"}
+    with Image.open(tmp_path / "out-region.png") as picture:
+        assert picture.size == (WIDTH, HEIGHT)
+
+
+def test_a_region_off_the_edit_may_be_meant(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
+    edited = frames[0].clone()
+    edited[4:20, 4:24] = 255 - edited[4:20, 4:24]
+    Image.fromarray(edited.numpy()).save(tmp_path / "first.png")
+    arguments = ("new", clip, "--first-frame", tmp_path / "first.png", "--box", "30,4,14,20", "--output", tmp_path / "out.mp4")
+    code, _, err = run(*arguments, "--set", "masks.check=false")
+    assert code == 0, err
+    assert not (tmp_path / "out-region.png").exists()

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from lora_edit.masks.settings import MaskShape
 from lora_edit.masks.shapes import (
-    MaskShape,
     bridge,
     cell_keep,
     dilate,

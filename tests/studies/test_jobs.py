@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +79,9 @@ class _Here:
     def __exit__(self, *_: object) -> None:
         pass
 
+    def shutdown(self, **_: object) -> None:
+        pass
+
     def submit(self, work: object, job: Sum) -> object:
         from concurrent.futures import Future
 
@@ -94,3 +102,50 @@ def test_records_come_in_order_and_what_is_kept_takes_no_time(tmp_path: Path, mo
     assert [left for *_, left in steps.seen[1:]] == [500.0, 400.0, 300.0, 200.0, 100.0, 0.0]
     with pytest.raises(VideoError, match="thirteen"):
         run_jobs("sums", add_one, [Sum(13, tmp_path), *jobs], 2, Steps())
+
+
+ENDLESS = """
+import os, signal, sys, time
+from dataclasses import dataclass
+from pathlib import Path
+from lora_edit.reporting import Silent
+from lora_edit.studies.jobs import run_jobs
+
+@dataclass(frozen=True)
+class Endless:
+    number: int
+    file: Path = Path("nothing.json")
+
+def last(job):
+    Path(f"worker-{job.number}").write_text(str(os.getpid()))
+    time.sleep(3600)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background may leave interrupts alone
+    run_jobs("endless", last, [Endless(number) for number in range(5)], 2, Silent())
+"""
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z" if Path("/proc").is_dir() else True
+
+
+@pytest.mark.slow
+def test_an_interruption_ends_the_workers_too(tmp_path: Path) -> None:
+    """Sent to the command alone, as `kill -INT` does; what waited is not begun."""
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    study = subprocess.Popen([sys.executable, "endless.py"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    files = [tmp_path / "worker-0", tmp_path / "worker-1"]
+    deadline = time.monotonic() + 300
+    while not all(file.is_file() and file.read_text() for file in files) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    workers = [int(file.read_text()) for file in files]
+    assert all(alive(worker) for worker in workers)
+    study.send_signal(signal.SIGINT)
+    assert study.wait(60) != 0
+    assert not any(alive(worker) for worker in workers)
+    assert len(list(tmp_path.glob("worker-*"))) == 2

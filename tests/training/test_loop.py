@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,43 @@ def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, stop_after: int) -> 
         run(tiny_random_family(), tmp_path / "cut", stop_after)
     assert run(tiny_random_family(), tmp_path / "cut") == whole
     assert (tmp_path / "whole/edit.safetensors").read_bytes() == (tmp_path / "cut/edit.safetensors").read_bytes()
+
+
+def learned(folder: Path, some: list[Stage], key: str = "key") -> tuple[bytes, list[int]]:
+    """The LoRA file of these stages, and which steps had to be taken for it."""
+    family, taken = tiny_random_family(), list[int]()
+    parameters = add_lora(family, LoraSettings(rank=4), seed=0)
+    fit(family, parameters, some, SETTINGS, 0, folder / "training.pt", key, lambda name, done, total, loss: taken.append(done))
+    save_lora(family, folder / "edit.safetensors", {"base_model": "random", "seed": "0"})
+    return (folder / "edit.safetensors").read_bytes(), taken
+
+
+def test_what_begins_alike_is_not_learned_again(tmp_path: Path) -> None:
+    """A later stage is added, changed and taken away again: motion is learned once, and every LoRA is that of a fresh training."""
+    both = stages(tiny_random_family())
+    other = [both[0], replace(both[1], weights=[0.5, 0.5])]
+    fresh = {}
+    for name, some in (("both", both), ("other", other), ("one", both[:1])):
+        (tmp_path / name).mkdir()
+        fresh[name] = learned(tmp_path / name, some)[0]
+    (tmp_path / "run").mkdir()
+    for name, some, steps in (
+        ("one", both[:1], [1, 2, 3, 4, 5, 6]),
+        ("both", both, [7, 8, 9, 10]),
+        ("both", both, []),
+        ("other", other, [7, 8, 9, 10]),
+        ("one", both[:1], []),
+        ("both", both, [7, 8, 9, 10]),
+    ):
+        assert learned(tmp_path / "run", some) == (fresh[name], steps), name
+
+
+def test_another_first_stage_or_setting_is_learned_anew(tmp_path: Path) -> None:
+    both = stages(tiny_random_family())
+    learned(tmp_path, both)
+    assert len(learned(tmp_path, both, key="another")[1]) == 10
+    assert len(learned(tmp_path, [replace(both[0], shift=2.0), both[1]], key="another")[1]) == 10
+    assert learned(tmp_path, [replace(both[0], shift=2.0), both[1]], key="another")[1] == []
 
 
 def test_losses_equal_the_golden_numbers(family: WanFamily, tmp_path: Path, single_thread: None) -> None:

@@ -35,7 +35,7 @@ def edit(session: Session, options: EditOptions) -> None:
 
     settings = run_settings(options)
     protect_input(options.output, settings)
-    session.run = run_folder(options.run, options.output)
+    session.run, session.output = run_folder(options.run, options.output), options.output
     with reporting() as reporter:
         from lora_edit import pipeline
 
@@ -51,6 +51,7 @@ def new(session: Session, options: NewOptions) -> None:
 
     settings = run_settings(options)
     folder = run_folder(options.run, options.output)
+    session.output = options.output or folder
     with reporting() as reporter:
         from lora_edit import pipeline
 
@@ -152,6 +153,7 @@ def preview(session: Session, options: PreviewOptions) -> None:
 
     settings = preview_settings(options)
     protect_input(options.output, settings)
+    session.output = options.output
     with reporting() as reporter:
         from lora_edit import pipeline
 

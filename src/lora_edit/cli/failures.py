@@ -18,7 +18,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from lora_edit.errors import InputError
+from lora_edit.errors import InputError, RegionError, VideoError
 
 INTERRUPTED = "interrupted; run the same command again to resume"
 
@@ -28,9 +28,10 @@ PLACE_FAULTS = frozenset({errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, 
 
 @dataclass
 class Session:
-    """One call of the command; `run` is the run folder that it works on, once that is known."""
+    """One call of the command; `run` is the run folder that it works on, `output` where its result goes, once these are known."""
 
     run: Path | None = None
+    output: Path | None = None
 
 
 class Verbs(TyperGroup):
@@ -58,7 +59,7 @@ class Verbs(TyperGroup):
             typer.echo(INTERRUPTED, err=True)
             raise typer.Exit(130) from error
         except InputError as error:
-            say_error(str(error))
+            say_error(f"{error}{pictured(error, ctx.obj)}")
             raise typer.Exit(2) from error
         except Exception as error:
             raise typer.Exit(report_fault(error, ctx.obj)) from error
@@ -67,6 +68,21 @@ class Verbs(TyperGroup):
 def say_error(text: str) -> None:
     """One line on stderr, whatever line breaks the text has."""
     typer.echo(f"error: {' '.join(text.split())}", err=True)
+
+
+def pictured(error: InputError, session: Session) -> str:
+    """Where the picture of a region that misses the edit was written, as the end of the message: beside the output or the run folder."""
+    place = session.output or session.run
+    if not isinstance(error, RegionError) or place is None:
+        return ""
+    from lora_edit.video.sheet import save_image
+
+    file = place.with_name(f"{place.stem}-region.png")
+    try:
+        save_image(file, error.picture)
+    except VideoError:  # the region is the fault that matters
+        return ""
+    return f"; region and change are drawn in {file}"
 
 
 def report_fault(error: Exception, session: Session) -> int:

@@ -42,6 +42,16 @@ class Shape(StrEnum):
     AS_IS = "as-is"
 
 
+class RegionShape(StrEnum):
+    """How a drawn mask becomes the edit region of an edit; `auto` needs to see the edit."""
+
+    AUTO = "auto"
+    BOX = "box"
+    TIGHT = "tight"
+    NOISY = "noisy"
+    AS_IS = "as-is"
+
+
 class CodecName(StrEnum):
     """How a video file is encoded."""
 
@@ -79,7 +89,8 @@ class RegionOptions:
         list[str], typer.Option("--point", metavar="X,Y[:FRAME]", help="Segment first: `lora-edit mask --point`.", rich_help_panel=WHERE)
     ] = field(default_factory=list)
     mask_shape: Annotated[
-        Shape | None, typer.Option("--mask-shape", help="Shape of the region; box by default.", rich_help_panel=WHERE)
+        RegionShape | None,
+        typer.Option("--mask-shape", help="Shape of the region; with tiny auto, else box by default.", rich_help_panel=WHERE),
     ] = None
     expand: Annotated[
         float | None,

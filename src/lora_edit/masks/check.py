@@ -19,8 +19,17 @@ from lora_edit.types import Box, Size
 SPECK = 0.0005
 """Changed areas smaller than this share of the frame are ignored."""
 
+MINOR = 0.1
+"""Changed areas smaller than this share of the largest are none of the edit: image editors alter a little everywhere."""
+
 BLUR = 0.01
 """Standard deviation of the neighbourhood, share of the frame's shorter side."""
+
+TOLERANCE = 12
+"""Levels of 255 up to which a pixel counts as unchanged."""
+
+LARGEST_SHIFT = 16
+"""Levels of 255 by which a picture editor may shift all colours without meaning to; more is an edit."""
 
 SHIFT = 1.5
 """Mean difference, in levels of 255, from which a colour shift is worth a remark."""
@@ -44,7 +53,9 @@ class OutsideChange:
     suggested: Box
 
 
-def outside_change(source_frame: torch.Tensor, edited_frame: torch.Tensor, mask: torch.Tensor, tolerance: int = 12) -> OutsideChange | None:
+def outside_change(
+    source_frame: torch.Tensor, edited_frame: torch.Tensor, mask: torch.Tensor, tolerance: int = TOLERANCE
+) -> OutsideChange | None:
     """Compare two uint8 frames `[H, W, 3]` outside the bool mask `[H, W]`; None when they agree there but for specks."""
     outside = ~mask.numpy()
     if not outside.any():
@@ -59,11 +70,31 @@ def outside_change(source_frame: torch.Tensor, edited_frame: torch.Tensor, mask:
     return OutsideChange(share, (red, green, blue), _covering(mask.numpy(), large))
 
 
-def changed_area(source_frame: torch.Tensor, edited_frame: torch.Tensor, tolerance: int = 12) -> npt.NDArray[np.bool_]:
+def changed_area(source_frame: torch.Tensor, edited_frame: torch.Tensor, tolerance: int = TOLERANCE) -> npt.NDArray[np.bool_]:
     """Where two uint8 frames `[H, W, 3]` show something else, `[H, W]`, a shift of all colours apart."""
     everywhere = np.ones(source_frame.shape[:2], bool)
+    return _clearly_changed(without_shift(source_frame, edited_frame), everywhere, tolerance)
+
+
+def without_shift(source_frame: torch.Tensor, edited_frame: torch.Tensor) -> npt.NDArray[np.float32]:
+    """Edited - source `[H, W, 3]` of two uint8 frames, less the small shift per channel that most unchanged pixels share.
+
+    The shift is the commonest difference near zero, so that an edit of more than half of the picture is not taken for it.
+    """
     difference = edited_frame.numpy().astype(np.float32) - source_frame.numpy()
-    return _clearly_changed(difference - _trimmed_mean(difference[everywhere]), everywhere, tolerance)
+    return np.asarray(difference - [_common_shift(difference[..., channel]) for channel in range(3)], np.float32)
+
+
+def _common_shift(difference: npt.NDArray[np.float32]) -> int:
+    counts = np.bincount(difference.astype(int).ravel() + 255, minlength=511)
+    near = np.convolve(counts, [1, 2, 3, 2, 1], "same")[255 - LARGEST_SHIFT : 256 + LARGEST_SHIFT]
+    return int(near.argmax()) - LARGEST_SHIFT if near.any() else 0
+
+
+def change_level(difference: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """How far each pixel's neighbourhood changed, `[H, W]` levels of 255, of a difference `[H, W, 3]`: redrawn texture averages out."""
+    blurred = cv2.GaussianBlur(difference, (0, 0), BLUR * min(difference.shape[:2]))
+    return np.asarray(np.abs(blurred).max(-1), np.float32)
 
 
 def _trimmed_mean(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -76,7 +107,7 @@ def _clearly_changed(difference: npt.NDArray[np.float32], outside: npt.NDArray[n
     """Where the picture outside shows something else, `[H, W]`.
 
     Image editors redraw every texture a little. That noise averages out over a neighbourhood, another object does not; what is
-    left of it (the median) sets the threshold. `difference` has no shift of all colours any more: it calls for no larger box.
+    left of it (the lower half) sets the threshold. `difference` has no shift of all colours any more: it calls for no larger box.
     """
     weight = outside.astype(np.float32)
     sigma = BLUR * min(outside.shape)
@@ -85,16 +116,34 @@ def _clearly_changed(difference: npt.NDArray[np.float32], outside: npt.NDArray[n
         / np.maximum(cv2.GaussianBlur(weight, (0, 0), sigma), 1e-6)[..., None]
     )
     level = np.abs(mean).max(-1)
-    threshold = max(float(tolerance), 4 * float(np.median(level[outside])))
+    # Of an edit of half of the picture the median is the edit itself; the lower quarter is still what was left alone.
+    quarter, median = np.quantile(level[outside], [0.25, 0.5])
+    threshold = max(float(tolerance), min(4 * float(median), 6 * float(quarter)))
     changed = (level > threshold) & (np.abs(difference).max(-1) > tolerance) & outside
-    return _without_specks(np.asarray(changed, dtype=np.bool_))
+    return without_specks(np.asarray(changed, dtype=np.bool_))
 
 
-def _without_specks(changed: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def without_specks(changed: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The area `[H, W]` without the parts that are smaller than `SPECK` of the frame."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(changed.view(np.uint8), connectivity=8)
     keep = stats[:, cv2.CC_STAT_AREA] >= max(2, SPECK * changed.size)
     keep[0] = False
     return np.asarray(keep[labels], dtype=np.bool_)
+
+
+def main_parts(changed: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The largest changed area, holes and cracks closed, and those that are not minor beside it."""
+    side = max(3, round(0.02 * min(changed.shape)) | 1)
+    closed = cv2.morphologyEx(changed.view(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(np.asarray(closed, np.uint8), connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA].astype(float)
+    areas[0] = 0
+    return np.asarray((areas >= MINOR * max(areas.max(), 1))[labels] & (labels > 0), np.bool_)
+
+
+def covering_box(changed: npt.NDArray[np.bool_]) -> Box:
+    """The box around the main parts of a changed area `[H, W]`."""
+    return _covering(np.zeros_like(changed), main_parts(changed))
 
 
 def _covering(mask: npt.NDArray[np.bool_], changed: npt.NDArray[np.bool_]) -> Box:

@@ -6,13 +6,17 @@ back (Kalal et al. 2010, "Forward-backward error"), or lies on another colour th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from lora_edit.errors import MaskError
-from lora_edit.masks.check import changed_area
+from lora_edit.errors import MaskError, RegionError
+from lora_edit.masks.check import changed_area, main_parts
+from lora_edit.masks.overlay import with_region
+from lora_edit.masks.region_check import GO_ON, WHOLE, changes_most, touches_border
 from lora_edit.types import EditMask
 from lora_edit.video.flow import OpticalFlow, sample
 
@@ -29,27 +33,72 @@ RECOLOURED = 48
 
 ROWS = (256, 480)
 
-MINOR = 0.1
-"""Changed areas smaller than this share of the largest are left out: image editors alter a little everywhere."""
-
 EXTREME = 0.01
 """Share of the points that may lie beyond each edge of the box: stray ones."""
 
 GROWN, LEFT = 2.5, 0.25
-"""How many times its first area a region may have, and what share of its points has to be where it was, before a person is told."""
+"""How many times its first area a region may have, and what share of its points has to be where it was, before it counts as lost."""
+
+LOST = 0.25
+"""Share of the frames in which a region may be lost without its being an error."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """The `region` of an edit through the clip, the frames in which it was probably `lost`, and whether it was lost for good at the
+    frame's border, where things leave the picture."""
+
+    region: EditMask
+    lost: tuple[int, ...] = ()
+    left_picture: bool = False
 
 
 def follow_change(frames: torch.Tensor, edited_first: torch.Tensor) -> EditMask:
-    """A box per frame around what `edited_first` `[H, W, 3]` changes in the first of `frames` `[T, H, W, 3]` (uint8).
+    """The region of `follow`."""
+    return follow(frames, edited_first).region
+
+
+def follow(frames: torch.Tensor, edited_first: torch.Tensor) -> Followed:
+    """A box per frame around what `edited_first` `[H, W, 3]` changes in the first of `frames` `[T, H, W, 3]` (uint8); the whole frame
+    when it changes most of the picture.
 
     Raises `MaskError` when it changes nothing that stands out.
     """
-    changed = _main_parts(changed_area(frames[0], edited_first))
+    if changes_most(frames[0], edited_first):
+        return Followed(EditMask(torch.ones(frames.shape[:3], dtype=torch.bool), (WHOLE,)))
+    changed = main_parts(changed_area(frames[0], edited_first))
     if not changed.any():
         raise MaskError(
             "the edited first frame changes nothing that stands out, so where to edit is unknown; check the picture, "
             "or give --mask PATH (white = edit) or --box X,Y,W,H[:FRAME]"
         )
+    mask, kept = _boxes_along(frames, changed)
+    shares = mask.flatten(1).float().mean(1).tolist()
+    lost = tuple(number for number, share in enumerate(shares) if not 0 < share <= GROWN * shares[0] or kept[number] < LEFT)
+    found = (
+        f"no mask was given: the region is what the edited first frame changes ({shares[0]:.0%} of the frame), followed through the clip"
+    )
+    notes = [f"{found}; --mask or --box gives another"]
+    if lost:
+        notes.append(f"from frame {lost[0]} on the followed region was probably lost or hidden; look there, or give --mask or --box")
+    left_picture = bool(lost) and lost[-1] == len(frames) - 1 and touches_border(mask[lost[0] - 1])
+    return Followed(EditMask(mask, tuple(notes)), lost, left_picture)
+
+
+def check_followed(edited_first: torch.Tensor, followed: Followed, frames: torch.Tensor) -> None:
+    """Raise `RegionError` when the region was lost in too many of `frames` `[T, H, W, 3]`, unless it left the picture."""
+    lost, region = followed.lost, followed.region
+    if followed.left_picture or len(lost) <= LOST * region.num_frames:
+        return
+    raise RegionError(
+        f"the region that was followed from the edited first frame is lost from frame {lost[0]} on ({len(lost)} of {region.num_frames} "
+        f"frames); give --box X,Y,W,H:FRAME at several frames or --mask PATH, {GO_ON}",
+        torch.cat([with_region(edited_first, region.frames[0]), with_region(frames[lost[0]], region.frames[lost[0]])], dim=1),
+    )
+
+
+def _boxes_along(frames: torch.Tensor, changed: npt.NDArray[np.bool_]) -> tuple[torch.Tensor, list[float]]:
+    """The box `[T, H, W]` bool around the changed area `[H, W]` in every frame, and the share of its points that are where they were."""
     flow = OpticalFlow(frames.shape[1], frames.shape[2], ROWS, 320)
     scale = flow.size[1] / frames.shape[1]
     points = _spread(_inner(changed, MARGIN / scale)) * scale
@@ -67,29 +116,7 @@ def follow_change(frames: torch.Tensor, edited_first: torch.Tensor) -> EditMask:
         kept.append(float(alike.mean()))
         left, top, right, bottom = (_box(points) + rim) / scale
         mask[number, max(0, int(top)) : max(0, int(np.ceil(bottom))), max(0, int(left)) : max(0, int(np.ceil(right)))] = True
-    return EditMask(mask, tuple(_remarks(mask.flatten(1).float().mean(1).tolist(), kept)))
-
-
-def _remarks(shares: list[float], kept: list[float]) -> list[str]:
-    """What a person should know of a region with these shares of each frame, and these shares of its points where they were."""
-    found = (
-        f"no mask was given: the region is what the edited first frame changes ({shares[0]:.0%} of the frame), followed through the clip"
-    )
-    notes = [f"{found}; look at the report's contact sheet, or give --mask or --box"]
-    lost = [number for number, share in enumerate(shares) if share > GROWN * shares[0] or kept[number] < LEFT]
-    if lost:
-        notes.append(f"from frame {lost[0]} on the followed region was probably lost or hidden; look there, or give --mask or --box")
-    return notes
-
-
-def _main_parts(changed: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The largest changed area, holes and cracks closed, and those that are not minor beside it."""
-    side = max(3, round(0.02 * min(changed.shape)) | 1)
-    closed = cv2.morphologyEx(changed.view(np.uint8), cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(np.asarray(closed, np.uint8), connectivity=8)
-    areas = stats[:, cv2.CC_STAT_AREA].astype(float)
-    areas[0] = 0
-    return np.asarray((areas >= MINOR * max(areas.max(), 1))[labels] & (labels > 0), np.bool_)
+    return mask, kept
 
 
 def _inner(changed: npt.NDArray[np.bool_], margin: float) -> npt.NDArray[np.bool_]:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from lora_edit.masks.boxes import box_of, boxes_of, edges_of, fill_box
 from lora_edit.masks.morph import signed_distance
-from lora_edit.masks.settings import MaskShape
+from lora_edit.masks.settings import RegionShape
 from lora_edit.types import Box, EditMask
 
 NOISY_GRID = 7
@@ -26,7 +26,7 @@ CLOSING = 0.005
 """Radius of the closing of a tight mask, share of the frame's shorter side."""
 
 
-def shape_mask(mask: EditMask, shape: MaskShape, expand: float, smooth: int) -> EditMask:
+def shape_mask(mask: EditMask, shape: RegionShape, expand: float, smooth: int) -> EditMask:
     """The edit region of the given shape.
 
     - `box`: one rectangle per object and frame, its path smoothed over `smooth` frames, grown by `expand` of its width and
@@ -34,6 +34,7 @@ def shape_mask(mask: EditMask, shape: MaskShape, expand: float, smooth: int) -> 
     - `tight`: the mask as given with cracks closed.
     - `noisy`: paper B.2's degraded mask, see `noisy_frames`.
     - `as-is`: the mask as given.
+    - `auto`: as `box`; `auto_shape.py` decides where the edited first frame is known.
     """
     if shape == "as-is":
         return mask

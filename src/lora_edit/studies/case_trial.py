@@ -29,8 +29,8 @@ def case_settings(case: Case, model: str, seed: int, assignments: Sequence[str])
         "seed": seed,
         "video": {"start": case.start, "frames": case.frames, "fps": case.fps},
     }
-    # As on scenes: what compositing restores is a study of its own.
-    return resolve(tables, ("compositing.detail=false", *assignments))
+    # As on scenes: the paper's region, and what compositing restores is a study of its own.
+    return resolve(tables, ("masks.shape=box", "compositing.detail=false", *assignments))
 
 
 def read_case(case: Case, settings: EditSettings) -> Clip:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import heapq
 import multiprocessing
+import signal
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -54,13 +56,16 @@ def loaded_vace(source: str) -> Family | None:
 
 
 def run_jobs(name: str, work: Callable[[AnyJob], Record], jobs: Sequence[AnyJob], workers: int, reporter: Reporter) -> list[Record]:
-    """Do the jobs, `workers` at a time; returns their records in the jobs' order. The first that fails ends it, with its error."""
+    """Do the jobs, `workers` at a time; returns their records in the jobs' order. The first that fails ends it, with its error.
+
+    An interruption ends the workers at once: what a job has not written yet is done anew by the next call.
+    """
     # A job whose file is there is most likely only read.
     long = {job.file for job in jobs if not job.file.is_file()}
     records: dict[Path, Record] = {}
     queue, running = deque(jobs), dict[Future[Record], tuple[Path, float]]()
     reporter.step(name, 0, len(jobs))
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with _interruptible(ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_interrupts)) as pool:
         while queue or running:
             while queue and len(running) < workers:
                 job = queue.popleft()
@@ -74,6 +79,25 @@ def run_jobs(name: str, work: Callable[[AnyJob], Record], jobs: Sequence[AnyJob]
                 left = seconds_left(fmean(took), spent, waiting, workers) if took else None
                 reporter.step(name, len(records), len(jobs), str(records[file]["kind"]), left)
     return [records[job.file] for job in jobs]
+
+
+@contextmanager
+def _interruptible(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
+    """The pool; its workers are ended, whatever they are at, when the work with it is."""
+    others = set(multiprocessing.active_children())
+    with pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.kill()
+            raise
+
+
+def _leave_interrupts() -> None:
+    """A terminal's Ctrl-C reaches every process; the one that waits for the workers ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def seconds_left(each: float, spent: Sequence[float], waiting: int, workers: int) -> float:

@@ -206,8 +206,8 @@ class SceneTrial(Trial):
     def settings(self, *assignments: str) -> EditSettings:
         """The model's preset with the study's and the row's changes."""
         tables = {"input": {"source": "scene", "first_frame": "scene"}, "seed": self.seed, "model": self.family.name}
-        # The model is judged, not what compositing makes of it; `detail` is a study of its own.
-        return resolve(tables, ("compositing.crop=false", "compositing.detail=false", *self.base, *assignments))
+        # The paper's region; the model is judged, not what compositing makes of it; `detail` is a study of its own.
+        return resolve(tables, ("masks.shape=box", "compositing.crop=false", "compositing.detail=false", *self.base, *assignments))
 
     def clip(self, settings: EditSettings, references: int = 0) -> Clip:
         """The scene as a person would hand it over: source, edited first frame, loose box, and true edited later frames."""

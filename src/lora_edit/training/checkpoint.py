@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,12 +19,19 @@ class Progress:
     held_out: list[list[float]] = field(default_factory=list)
 
 
-def save(path: Path, parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, progress: Progress, key: str) -> None:
-    """Write to a neighbour, flush to disk, then rename: the file is always a whole one."""
+def stage_file(path: Path, stage: str) -> Path:
+    """Where the state at the end of a stage is kept once another one follows it: beside the run's checkpoint."""
+    return path.with_stem(f"{path.stem}-{stage}")
+
+
+def save(
+    path: Path, parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, progress: Progress, keys: Sequence[str]
+) -> None:
+    """Write to a neighbour, flush to disk, then rename: the file is always a whole one. `keys` are those of the stages begun."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     state = {
-        "key": key,
+        "keys": list(keys),
         "losses": progress.losses,
         "held_out": progress.held_out,
         "parameters": {name: p.detach().cpu() for name, p in parameters.items()},
@@ -36,15 +44,18 @@ def save(path: Path, parameters: dict[str, nn.Parameter], optimiser: torch.optim
     os.replace(part, path)
 
 
-def restore(path: Path, parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, key: str) -> Progress:
-    """Put a checkpoint back, or start anew when there is none or it belongs to other settings (`key`)."""
-    if not path.exists():
-        return Progress()
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["key"] != key:
-        return Progress()
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(state["parameters"][name])
-    optimiser.load_state_dict(state["optimiser"])
-    return Progress(state["losses"], state["held_out"])
+def restore(paths: Sequence[Path], parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, keys: Sequence[str]) -> Progress:
+    """Put the first checkpoint back whose stages are the first ones of `keys`, or start anew when there is none."""
+    for path in paths:
+        if not path.exists():
+            continue
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        found = state.get("keys")
+        if not found or found != list(keys[: len(found)]):
+            continue
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(state["parameters"][name])
+        optimiser.load_state_dict(state["optimiser"])
+        return Progress(state["losses"], state["held_out"])
+    return Progress()

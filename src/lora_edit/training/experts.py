@@ -37,8 +37,8 @@ def train_experts(
 ) -> tuple[list[float], list[tuple[str, int]]]:
     """Fit and save a LoRA for each expert; returns all losses and the stages they belong to (name, steps done).
 
-    Encode the stages' samples before: an expert may push the encoders off the device. A stopped run goes on where it was, as each
-    expert's checkpoint says how far it is. Raises `TrainingDiverged`.
+    `key` stands for what decides the weights beside the stages (`fit`). Encode the stages' samples before: an expert may push the encoders
+    off the device. A stopped run goes on where it was, as each expert's checkpoint says how far it is. Raises `TrainingDiverged`.
     """
     losses: list[float] = []
     done: list[tuple[str, int]] = []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from lora_edit.training import checkpoint
 from lora_edit.training.held_out import EVERY, has_stalled, held_out_loss
 from lora_edit.training.loss import velocity_loss
 from lora_edit.training.settings import TrainingSettings
+from lora_edit.types import content_hash
 
 OnStep = Callable[[str, int, int, float], None]
 """Called after each step with the stage's name, steps done and (at most) to do over all stages, and the step's loss."""
@@ -35,6 +37,17 @@ class Stage:
     def own(self, settings: TrainingSettings) -> TrainingSettings:
         """The settings as they hold in this stage."""
         return settings if self.shift is None else settings.model_copy(update={"shift": self.shift})
+
+    def key(self, before: str) -> str:
+        """A hash of all that decides the weights after this stage, where `before` is that of what went before it."""
+        drawn = [part for sample in self.samples for part in (getattr(sample, each.name) for each in fields(sample))]
+        exact = [part.float() if isinstance(part, torch.Tensor) else part for part in drawn]  # bfloat16 is nothing to NumPy
+        return content_hash(before, self.name, str(self.steps), str(self.shift), str(list(self.weights)), *exact)
+
+
+def stage_keys(key: str, stages: Sequence[Stage]) -> list[str]:
+    """The stages' keys in turn: two trainings that begin alike share their first keys. `key` stands for model, seed and settings."""
+    return list(accumulate(stages, lambda before, stage: stage.key(before), initial=key))[1:]
 
 
 def rate_at(settings: TrainingSettings, step: int, steps: int) -> float:
@@ -78,7 +91,8 @@ def fit(
     key: str,
     on_step: OnStep,
 ) -> list[list[float]]:
-    """Run every stage and return each one's losses. Resumes from `file` when its `key` (settings and inputs) is the same.
+    """Run every stage and return each one's losses. Goes on from `file` as far as its stages are these: `key` stands for what decides the
+    weights beside the stages themselves. The state before a later stage is kept beside it, so that another later stage begins there.
 
     A new optimiser starts with each stage, as in the reference. With `early_stop` a stage may take fewer than its steps; the held-out
     losses that decide it are kept with the rest, so that a resumed run ends where it would have. Raises `TrainingDiverged`.
@@ -86,13 +100,18 @@ def fit(
     values = list(parameters.values())
     expert.to_device()
     optimiser = _optimiser(values, settings)
-    progress = checkpoint.restore(file, parameters, optimiser, key) if file else checkpoint.Progress()
+    keys, progress = stage_keys(key, stages) if file else [], checkpoint.Progress()
+    if file:
+        ends = [checkpoint.stage_file(file, stage.name) for stage in reversed(stages)]
+        progress = checkpoint.restore([file, *ends], parameters, optimiser, keys)
     for number, stage in enumerate(stages):
         own, later = stage.own(settings), sum(each.steps for each in stages[number + 1 :])
         if number == len(progress.losses):
+            optimiser = _optimiser(values, settings)
+            if file and number:
+                checkpoint.save(checkpoint.stage_file(file, stages[number - 1].name), parameters, optimiser, progress, keys[:number])
             progress.losses.append([])
             progress.held_out.append(_looks(expert, stage, own, seed, 0))
-            optimiser = _optimiser(values, settings)
         losses, held_out = progress.losses[number], progress.held_out[number]
         while left := _steps_left(stage, losses, held_out):
             for group in optimiser.param_groups:
@@ -101,7 +120,7 @@ def fit(
             held_out += _looks(expert, stage, own, seed, len(losses))
             left, done = _steps_left(stage, losses, held_out), sum(map(len, progress.losses))
             if file and (done % settings.checkpoint_every == 0 or not left):
-                checkpoint.save(file, parameters, optimiser, progress, key)
+                checkpoint.save(file, parameters, optimiser, progress, keys[: number + 1])
             on_step(stage.name, done, done + left + later, losses[-1])
     return progress.losses
 

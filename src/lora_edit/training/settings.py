@@ -52,7 +52,15 @@ class TrainingSettings(BaseModel):
         same = {name: field.default for name, field in type(self).model_fields.items() if name in NO_MATTER}
         return self.model_copy(update=same)
 
+    def shared(self) -> TrainingSettings:
+        """The recipe without what the stages say themselves: their steps, their samples' weights and their own shift."""
+        same = {name: field.default for name, field in type(self).model_fields.items() if name in STAGES_SAY}
+        return self.recipe().model_copy(update=same)
 
+
+STAGES_SAY = frozenset(
+    {"motion_steps", "appearance_steps", "motion_share", "appearance_shift", "recolour", "retexture", "recolour_variants"}
+)
 NO_MATTER = frozenset({"blocks_to_swap", "offload_activations", "checkpoint_every"})
 
 

@@ -1,0 +1,34 @@
+"""The region's shape by what was given and what the edit does: close to a mask that the edit keeps to, else a box."""
+
+from __future__ import annotations
+
+import torch
+
+from lora_edit.masks.check import changed_area, without_specks
+from lora_edit.masks.shapes import dilate, shape_mask
+from lora_edit.types import EditMask
+
+GROWTH = 0.008
+"""By how much of the frame's shorter side an outline is grown: masks end on the edge, and edges are soft."""
+
+LEAVES = 0.03
+"""Share of the change beyond the grown outline from which the edit leaves it."""
+
+
+def auto_shape(drawn: EditMask, source_frame: torch.Tensor, edited_frame: torch.Tensor, expand: float, smooth: int) -> EditMask:
+    """The region of a mask that was `drawn`: its outline, slightly grown, where the change between the frames `[H, W, 3]` uint8 keeps to it
+    in frame 0, else boxes as of `shape_mask`. A note says which."""
+    if drawn.frames.all():
+        return drawn
+    pixels = max(1, round(GROWTH * min(drawn.size.height, drawn.size.width)))
+    outline = dilate(shape_mask(drawn, "tight", expand, smooth), pixels)
+    changed = torch.from_numpy(changed_area(source_frame, edited_frame))
+    beyond = without_specks((changed & ~outline.frames[0]).numpy())
+    if beyond.sum() > LEAVES * int(changed.sum()):
+        note = "the edit reaches beyond the mask, so the region is a loose box around it; --mask-shape tight keeps to the mask"
+        return _noted(shape_mask(drawn, "box", expand, smooth), note)
+    return _noted(outline, f"the edit keeps to the mask, so the region is the mask, {pixels} px wider; --mask-shape box gives a loose box")
+
+
+def _noted(region: EditMask, note: str) -> EditMask:
+    return EditMask(region.frames, (*region.notes, note))

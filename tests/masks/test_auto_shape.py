@@ -1,0 +1,44 @@
+"""The region's shape follows from what was given and what the edit does."""
+
+from __future__ import annotations
+
+import torch
+
+from lora_edit.masks.auto_shape import auto_shape
+from lora_edit.masks.shapes import dilate, shape_mask
+from lora_edit.types import EditMask
+
+GROUND = torch.randint(60, 180, (100, 120, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def disc() -> EditMask:
+    rows, columns = torch.meshgrid(torch.arange(100), torch.arange(120), indexing="ij")
+    return EditMask(((rows - 50) ** 2 + (columns - 60) ** 2 < 25**2)[None].repeat(3, 1, 1))
+
+
+def painted(mask: torch.Tensor) -> torch.Tensor:
+    picture = GROUND.clone()
+    picture[mask] = torch.tensor([220, 30, 30], dtype=torch.uint8)
+    return picture
+
+
+def test_an_edit_within_the_outline_keeps_it() -> None:
+    region = auto_shape(disc(), GROUND, painted(disc().frames[0]), 0.1, 5)
+    assert torch.equal(region.frames, dilate(shape_mask(disc(), "tight", 0.1, 5), 1).frames)
+    assert region.frames.sum() < 1.2 * disc().frames.sum()
+    assert len(region.notes) == 1 and "the region is the mask, 1 px wider" in region.notes[0]
+    unchanged = auto_shape(disc(), GROUND, GROUND, 0.1, 5)
+    assert torch.equal(unchanged.frames, region.frames)
+
+
+def test_an_edit_that_leaves_the_outline_gets_a_box() -> None:
+    mask = disc().frames[0].clone()
+    mask[15:30, 50:70] = True
+    region = auto_shape(disc(), GROUND, painted(mask), 0.1, 5)
+    assert torch.equal(region.frames, shape_mask(disc(), "box", 0.1, 5).frames)
+    assert len(region.notes) == 1 and "reaches beyond the mask" in region.notes[0]
+
+
+def test_a_whole_frame_stays_whole_without_a_word() -> None:
+    whole = EditMask(torch.ones(3, 100, 120, dtype=torch.bool))
+    assert auto_shape(whole, GROUND, painted(disc().frames[0]), 0.1, 5) == whole
