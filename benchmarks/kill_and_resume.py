@@ -22,8 +22,8 @@ CLIP = Path(__file__).parents[1] / "examples" / "clip"
 def command(folder: Path, steps: int) -> list[str]:
     """The edit to disturb: short training on the bundled clip."""
     return [
-        sys.executable, "-m", "lora_edit.cli.main", "edit", str(CLIP / "source.mp4"), "--mask", str(CLIP / "mask"),
-        "--first-frame", str(CLIP / "first_frame.png"), "--reference", f"16={CLIP / 'frame_16.png'}",
+        sys.executable, "-m", "lora_edit.cli.main", "edit", str(CLIP / "source.mp4"),
+        "--first-frame", str(CLIP / "first_frame.png"), "--reference", f"32={CLIP / 'frame_32.png'}",
         "--output", str(folder / "out.mp4"), "--run", str(folder / "run"),
         "--overwrite", "--set", f"training.motion_steps={steps}", "--set", f"training.appearance_steps={steps // 2}",
         "--set", "training.batch_size=1", "--set", "training.checkpoint_every=2", "--set", "training.recolour_variants=2",

@@ -2,7 +2,8 @@
 
 The studies' scenes, whose masks are known, from one click in the middle of the thing in frame 0 and from its box there: intersection over
 union with the true mask, the mean over all frames, per kind of scene. Then a long, large clip: time a frame, peak memory of the process.
-Writes docs/benchmarks/segmenting.md and prints it; `--scene KIND SEED PICTURE.png` draws one scene's outlines instead.
+Writes docs/benchmarks/segmenting.md and prints it; `--scene KIND SEED PICTURE.png` draws one scene's outlines instead. Scenes with `--net`
+print the same with U2-Net-p beside it, and `--pictures FOLDER` does so for the first frame of pictures, `NAME.png` beside `NAME.mask.png`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ import torch
 
 from lora_edit.masks.boxes import KeyedBox
 from lora_edit.masks.embedded import EmbeddedSegmenter
+from lora_edit.masks.salient import SalientNet, load_salient_net
 from lora_edit.masks.segment import Click, Prompt
 from lora_edit.studies.cases import CASES
 from lora_edit.studies.scenes import render
@@ -62,11 +64,32 @@ def overlaps(found: torch.Tensor, true: torch.Tensor) -> np.ndarray:
     return torch.where(either > 0, both / either.clamp(min=1), torch.ones_like(either)).numpy()
 
 
-def trial(kind: str, seed: int) -> dict[str, np.ndarray]:
+def trial(frames: torch.Tensor, true: torch.Tensor, net: SalientNet | None = None) -> dict[str, np.ndarray]:
     """Overlaps per frame from a click and from a box."""
-    frames, true = scene(kind, seed)
     prompts: dict[str, Prompt] = {"click": middle_of(true[0]), "box": box_around(true[0])}
-    return {how: overlaps(EmbeddedSegmenter().segment(frames, [prompt])["1"].frames, true) for how, prompt in prompts.items()}
+    return {how: overlaps(EmbeddedSegmenter(net).segment(frames, [prompt])["1"].frames, true) for how, prompt in prompts.items()}
+
+
+def pictures(folder: Path) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+    """Every picture as a clip of one frame, with its mask."""
+    for path in sorted(folder.glob("*.mask.png")):
+        name = path.name.removesuffix(".mask.png")
+        picture, mask = cv2.imread(str(folder / f"{name}.png")), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        yield name, torch.from_numpy(np.ascontiguousarray(picture[..., ::-1]))[None], torch.from_numpy(mask > 127)[None]
+
+
+def compare(clips: Iterable[tuple[str, torch.Tensor, torch.Tensor]]) -> None:
+    """Print overlaps without the network and with it: of the first frame, and the mean of all."""
+    net = load_salient_net()
+    if net is None:
+        raise SystemExit("U2-Net-p is not here; docs/masks.md says how to install it")
+    rows = []
+    for name, frames, true in clips:
+        without, with_net = trial(frames, true), trial(frames, true, net)
+        rows.append([value for how in ("click", "box") for each in (without[how], with_net[how]) for value in (each[0], each.mean())])
+        print(name, " ".join(f"{value:.3f}" for value in rows[-1]), flush=True)
+    print("mean", " ".join(f"{value:.3f}" for value in np.mean(rows, 0)))
+    print("click first, all; with the network first, all; box likewise")
 
 
 def long_clip() -> dict[str, float]:
@@ -118,7 +141,13 @@ A clip of {num_frames} frames of {size} (a scene enlarged), from one click:
 | each frame after that, seconds of one core | {long["frame"]:.3f} |
 | peak memory of the process, the clip of {clip:.2f} GiB in it, GiB | {long["gigabytes"]:.2f} |
 | mean intersection over union | {long["overlap"]:.3f} |
-"""
+{with_net()}"""
+
+
+def with_net() -> str:
+    """What the page says of the network, which is measured apart and written by hand."""
+    _, heading, rest = PAGE.read_text("utf-8").partition("\n## With U2-Net-p")
+    return heading + rest
 
 
 def draw(kind: str, seed: int, how: str, path: Path) -> None:
@@ -144,6 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kinds", nargs="*", default=list(CASES))
     parser.add_argument("--scene", nargs=4, metavar=("KIND", "SEED", "click|box", "PICTURE"))
     parser.add_argument("--long", action="store_true", help="only the long clip, as JSON")
+    parser.add_argument("--net", action="store_true", help="compare with U2-Net-p instead")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER")
     parser.add_argument("--output", type=Path, default=PAGE)
     args = parser.parse_args(arguments)
     cv2.setNumThreads(1)
@@ -151,12 +182,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.long:
         print(json.dumps(long_clip()))
         return
+    if args.pictures or args.net:
+        scenes = ((f"{kind} {seed}", *scene(kind, seed)) for kind in args.kinds for seed in range(args.seeds))
+        compare(pictures(args.pictures) if args.pictures else scenes)
+        return
     if args.scene:
         draw(args.scene[0], int(args.scene[1]), args.scene[2], Path(args.scene[3]))
         return
     found: dict[str, dict[str, list[np.ndarray]]] = {}
     for kind in args.kinds:
-        trials = [trial(kind, seed) for seed in range(args.seeds)]
+        trials = [trial(*scene(kind, seed)) for seed in range(args.seeds)]
         found[kind] = {how: [each[how] for each in trials] for how in ("click", "box")}
         print(kind, {how: [round(float(each.mean()), 3) for each in each_how] for how, each_how in found[kind].items()}, file=sys.stderr)
     long = json.loads(subprocess.run([sys.executable, __file__, "--long"], check=True, capture_output=True, text=True).stdout)

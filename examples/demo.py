@@ -1,4 +1,9 @@
-"""Edit the bundled clip with the embedded model: `python examples/demo.py`. Takes a few minutes on two CPU cores."""
+"""Edit the bundled clip with the embedded model: `python examples/demo.py`. Takes a minute or two on two CPU cores.
+
+A person gives the clip, its first frame with another design on the box, and the last frame with the same design, since the box turns and
+shows a side that the first frame hides. Where the edit lives is found from what the first frame changes; with `--box 128,8,212,156` added
+a person would say it. `examples/edit_frames.py` drew the two frames.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +20,8 @@ if __name__ == "__main__":
     shutil.rmtree(OUTPUT, ignore_errors=True)
     OUTPUT.mkdir()
     result, run = OUTPUT / "edited.mp4", OUTPUT / "run"
-    sys.argv = ["lora-edit", "edit", str(CLIP / "source.mp4"), "--first-frame", str(CLIP / "first_frame.png"), "--mask", str(CLIP / "mask"),
-                "--reference", f"16={CLIP / 'frame_16.png'}", "--output", str(result), "--run", str(run)]  # fmt: skip
+    sys.argv = ["lora-edit", "edit", str(CLIP / "source.mp4"), "--first-frame", str(CLIP / "first_frame.png"),
+                "--reference", f"32={CLIP / 'frame_32.png'}", "--output", str(result), "--run", str(run)]  # fmt: skip
     try:
         main()
     finally:

@@ -149,6 +149,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "diffusers": ("models",),
     "transformers": ("models", "masks", "evaluation"),
     "peft": ("training",),
+    "onnxruntime": ("masks",),
     "typer": ("cli",),
     "gradio": ("ui",),
 }
@@ -270,7 +271,7 @@ def test_every_library_is_declared() -> None:
     """A module that the package imports is a dependency in pyproject.toml, so that a bare install has it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     required = {re.split(r"[><=\[;]", text)[0] for text in project["dependencies"]}
-    optional = {re.split(r"[><=\[;]", text)[0] for extra in ("ui",) for text in project["optional-dependencies"][extra]}
+    optional = {re.split(r"[><=\[;]", text)[0] for extra in ("segment", "ui") for text in project["optional-dependencies"][extra]}
     faults = []
     for path in python_files(PACKAGE):
         for node, name in imported_modules(path):

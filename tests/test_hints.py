@@ -51,7 +51,7 @@ def test_every_kind_has_the_canvas_s_shape(kind: str) -> None:
         assert hint is not None
         assert hint.pixels.shape == (3, count, height, width)
         assert hint.error.shape == (1, count, height, width)
-        assert 0 < float(hint.error.min())
+        assert float(hint.error.min()) > 0
         assert float(hint.pixels.abs().max()) <= 1
 
 

@@ -1,45 +1,50 @@
-"""Render the clip that `make demo` edits into `examples/clip`: `PYTHONPATH=src python tools/make_demo_clip.py`."""
+"""Cut the clip that `make demo` edits: `python tools/make_demo_clip.py box.mp4`.
+
+`box.mp4` comes with OpenCV's documentation; NOTICE says where from. `examples/edit_frames.py` then draws the edited frames.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from fractions import Fraction
+import sys
 from pathlib import Path
 
+import av
+import cv2
 import numpy as np
 
-from lora_edit.masks.files import save_mask
-from lora_edit.studies.scenes import Scene, Thing, disc, quartered, ringed, star, striped, tiles, true_edit
-from lora_edit.types import Size, Video
-from lora_edit.video.sheet import save_image
-from lora_edit.video.write import write_video
+CLIP = Path(__file__).parents[1] / "examples" / "clip" / "source.mp4"
+FRAMES = range(98, 163, 2)
+"""The frames in which the box turns and comes nearer, every second one."""
 
-FOLDER = Path(__file__).parents[1] / "examples" / "clip"
-SIZE, FRAMES = Size(192, 256), 17
+ROWS, SIZE, RATE = 400, (384, 240), 15
+"""Rows of the source that are kept from the top; columns and rows of the clip, and its frames a second."""
+
+ENCODING = {"crf": "8", "preset": "slow", "threads": "1"}
 
 
-def demo_scene() -> Scene:
-    """A quartered disc that turns a little as it crosses a soft floor, beside a still star; the edit gives it rings of other colours."""
-    rng = np.random.default_rng(5)
-
-    def pose(time: float) -> tuple[float, float, float, float]:
-        return -0.3 + 0.56 * time, 0.1 - 0.14 * np.sin(np.pi * time), 0.24, 0.5 * time
-
-    still = Thing(lambda time: (0.42, -0.28, 0.13, 0.2), star, striped(rng))
-    disc_thing = Thing(pose, disc, quartered(rng))
-    edited = replace(disc_thing, paint=ringed(np.random.default_rng(1)))
-    return Scene("demo", tiles(np.random.default_rng(45)), (still, disc_thing), 1, edited)
+def read_frames(path: Path) -> list[np.ndarray]:
+    """Frames `[H, W, 3]` uint8 in RGB. Raises `SystemExit` where the file ends before them."""
+    capture, frames = cv2.VideoCapture(str(path)), []
+    for number in range(FRAMES.stop):
+        known, frame = capture.read()
+        if not known:
+            raise SystemExit(f"{path}: ends at frame {number}; give OpenCV's box.mp4, which has 456")
+        if number in FRAMES:
+            frames.append(np.ascontiguousarray(cv2.resize(frame[:ROWS], SIZE, interpolation=cv2.INTER_AREA)[..., ::-1]))
+    return frames
 
 
 def main() -> None:
-    """Write source, edited first frame, one edited later frame and the mask."""
-    edit = true_edit(demo_scene(), SIZE, FRAMES)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    video = Video(edit.source, Fraction(8), tuple(i / 8 for i in range(FRAMES)))
-    write_video(FOLDER / "source.mp4", video, "h264-444", overwrite=True)
-    save_image(FOLDER / "first_frame.png", edit.truth[0])
-    save_image(FOLDER / "frame_16.png", edit.truth[16])
-    save_mask(FOLDER / "mask", edit.mask)
+    """Write `source.mp4`, marked as BT.601 in the usual range."""
+    CLIP.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(CLIP), "w", container_options={"fflags": "+bitexact"}) as output:
+        stream = output.add_stream("libx264", rate=RATE, options=ENCODING)
+        stream.width, stream.height = SIZE
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = 5, 1
+        for frame in read_frames(Path(sys.argv[1])):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(frame).reformat(format="yuv420p", dst_colorspace=5, dst_color_range=1)))
+        output.mux(stream.encode(None))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/ui.md: `python tools/page_pictures.py`, with Chromium installed. The clip is the bundled, rendered one."""
+"""Draws the pictures of docs/ui.md: `python tools/page_pictures.py`, with Chromium installed. The clip is the bundled one."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _edit(person, keep) -> None:  # type: ignore[no-untyped-def]
     person.sees("clip-view")
     keep("clip")
     person.goes_on("clip-next", "region-view")
-    person.clicks_at(0.3, 0.6)
+    person.clicks_at(0.6, 0.35)
     keep("region")
     person.goes_on("region-next", "frames-file")
     person.waits_for_new_picture("frames-view", lambda: person.drops("frames-file", CLIP / "first_frame.png"))
@@ -68,7 +68,7 @@ def _edit(person, keep) -> None:  # type: ignore[no-untyped-def]
     page.wait_for_selector("#run-next", state="visible", timeout=600_000)
     person.goes_on("run-next", "result-video")
     person.sees("result-view")
-    person.goes_to_frame(8, "result-view")
+    person.goes_to_frame(16, "result-view")
     keep("result")
 
 

@@ -42,6 +42,7 @@ CONTRACT: dict[str, set[str]] = {
         "--first-frame",
         "--point",
         "--not-point",
+        "--auto",
         "--object",
         "--segmenter",
         "--shape",

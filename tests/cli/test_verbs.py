@@ -20,7 +20,9 @@ from lora_edit.cli.main import app
 from lora_edit.config import resolve
 from lora_edit.evaluation import learned
 from lora_edit.evaluation.lpips import Lpips
+from lora_edit.masks import salient
 from lora_edit.masks.files import load_mask, read_mask
+from lora_edit.masks.salient import SalientNet
 from lora_edit.run import make_run
 from lora_edit.types import Size, Video
 from lora_edit.video.lossless import save_frames
@@ -84,6 +86,20 @@ def test_mask_outlines_what_a_point_is_on(disc: tuple[Path, torch.Tensor], tmp_p
     boxed = load_mask(tmp_path / "mask").frames
     assert (boxed | ~drawn).all()
     assert int(boxed[0].sum()) > 40 * 40
+
+
+def test_mask_outlines_what_stands_out(disc: tuple[Path, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip, truth = disc
+    monkeypatch.setattr(salient, "load_salient_net", lambda: None)
+    code, _, err = run("mask", clip, "--auto", "-o", tmp_path / "mask")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "U2-Net-p" in err
+    monkeypatch.setattr(
+        salient, "load_salient_net", lambda: SalientNet(lambda pixels: (pixels[0, 2] > pixels[0, 0] + 0.5).astype("float32"))
+    )
+    code, _, err = run("mask", clip, "--auto", "-o", tmp_path / "mask")
+    assert code == 0, err
+    assert overlap(load_mask(tmp_path / "mask").frames, truth) > 0.9
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import typer
 from lora_edit.cli.failures import Session
 from lora_edit.cli.options import RESULT, Overwrite, Shape, takes
 from lora_edit.cli.progress import reporting
-from lora_edit.cli.prompts import BOX, POINT, parse_prompts, segmenter
+from lora_edit.cli.prompts import BOX, POINT, automatic_prompt, parse_prompts, segmenter
 from lora_edit.errors import MaskError, VideoError
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ class MaskOptions:
     not_point: Annotated[
         list[str], typer.Option("--not-point", metavar=POINT, help="Off the object; repeatable.", rich_help_panel=SEGMENTED)
     ] = field(default_factory=list)
+    auto: Annotated[
+        bool,
+        typer.Option("--auto", help="What stands out in the first frame; needs the extra `segment`.", rich_help_panel=SEGMENTED),
+    ] = False
     object: Annotated[str, typer.Option("--object", metavar="NAME", help="Name of the object where a place has none.")] = "1"
     segmenter: Annotated[
         str | None,
@@ -68,16 +72,14 @@ class MaskOptions:
     @property
     def segments(self) -> bool:
         """Is anything to be segmented? Boxes alone are drawn as they are."""
-        return bool(self.point or self.not_point or self.segmenter)
+        return bool(self.point or self.not_point or self.segmenter or self.auto)
 
 
 @takes(MaskOptions)
 def mask(session: Session, options: MaskOptions) -> None:
-    """Draw a mask (white = edit) of boxes, of what points are on, or of what an edited first frame changes. Prints where it is."""
+    """Draw a mask (white = edit) of boxes, of what points are on or what stands out, or of what an edited first frame changes."""
     if (options.first_frame and (options.box or options.segments)) or not (options.first_frame or options.box or options.segments):
-        raise MaskError(
-            f"say where in one way: --box X,Y,W,H[:FRAME] or --point {POINT} in source pixels, or --first-frame IMAGE, the edited frame"
-        )
+        raise MaskError(f"say where in one way: --box X,Y,W,H[:FRAME] or --point {POINT} in source pixels, --auto, or --first-frame IMAGE")
     prompts = parse_prompts(options.point, options.not_point, options.box, options.object)
     with reporting() as reporter:
         from lora_edit.masks.shapes import shape_mask
@@ -124,6 +126,8 @@ def _segmented(options: MaskOptions, video: Video, prompts: list[Prompt], report
     from lora_edit.masks.segment import check_prompts
     from lora_edit.masks.shapes import bridge, union
 
+    if options.auto:
+        prompts = [automatic_prompt(video.frames[0], options.object), *prompts]
     check_prompts(prompts, video.num_frames, video.size)
     chosen = segmenter(options.segmenter or "embedded")
     found = chosen.segment(video.frames, prompts, lambda done, total: reporter.step("segmenting", done, total, ""))

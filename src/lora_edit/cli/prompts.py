@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from lora_edit.errors import MaskError
 
 if TYPE_CHECKING:
+    import torch
+
     from lora_edit.masks.segment import Prompt, Segmenter
 
 POINT, BOX = "X,Y[:FRAME][#NAME]", "X,Y,W,H[:FRAME][#NAME]"
@@ -55,13 +57,28 @@ def parse_prompts(points: Sequence[str], not_points: Sequence[str], boxes: Seque
     return prompts
 
 
+def automatic_prompt(frame: torch.Tensor, name: str) -> Prompt:
+    """A box around what stands out in the first frame `[H, W, 3]`. Raises `MaskError` where nothing does or the network is missing."""
+    from lora_edit.masks.boxes import KeyedBox
+    from lora_edit.masks.salient import load_salient_net, standing_out
+
+    net = load_salient_net()
+    if net is None:
+        raise MaskError("--auto: needs the network U2-Net-p; docs/masks.md says how to install it, or give --point or --box")
+    box = standing_out(net, frame.numpy())
+    if box is None:
+        raise MaskError("--auto: nothing stands out in the first frame; give --point or --box")
+    return KeyedBox(box, 0, name)
+
+
 def segmenter(text: str) -> Segmenter:
     """The segmenter of `embedded` or `sam2:FOLDER`. Raises `MaskError` for another name, `ModelError` for another model."""
     kind, _, place = text.partition(":")
     if kind == "embedded" and not place:
         from lora_edit.masks.embedded import EmbeddedSegmenter
+        from lora_edit.masks.salient import load_salient_net
 
-        return EmbeddedSegmenter()
+        return EmbeddedSegmenter(load_salient_net())
     if kind == "sam2" and place:
         from lora_edit.masks.sam2 import Sam2Segmenter
 

@@ -1,5 +1,7 @@
 """The segmenter that needs no weights: prompts are cut out of their frame by colour and motion, then carried from frame to frame.
 
+Where a small network is at hand (`salient.py`), it has a say in what is prompted.
+
 It works on pictures of a few hundred rows, made when they are needed: beside the clip and the finished masks it holds a few frames, and
 some kilobytes for each frame.
 """
@@ -17,6 +19,7 @@ import torch
 from lora_edit.masks import carried
 from lora_edit.masks.morph import Bools, Bytes, Floats
 from lora_edit.masks.pointed import corrected, mask_at_points, mask_in_box
+from lora_edit.masks.salient import SalientNet
 from lora_edit.masks.segment import Marked, OnFrame, Prompt, by_object, check_prompts, lost_note
 from lora_edit.types import EditMask, Size
 from lora_edit.video.flow import OpticalFlow
@@ -32,9 +35,13 @@ KEPT = 16
 
 
 class EmbeddedSegmenter:
-    """`Segmenter` by GrabCut, optical flow and graph cuts (`pointed.py`, `carried.py`). The last clip's work is kept for the next call."""
+    """`Segmenter` by GrabCut, optical flow and graph cuts (`pointed.py`, `carried.py`). The last clip's work is kept for the next call.
 
-    def __init__(self) -> None:
+    With a `net` the first prompt of an object is also seen by it (`salient.py`).
+    """
+
+    def __init__(self, net: SalientNet | None = None) -> None:
+        self._net = net
         self._clip: _Clip | None = None
 
     def segment(self, frames: torch.Tensor, prompts: Sequence[Prompt], on_frame: OnFrame | None = None) -> dict[str, EditMask]:
@@ -64,15 +71,15 @@ class EmbeddedSegmenter:
     def _opened(self, frames: torch.Tensor) -> _Clip:
         clip = self._clip
         if clip is None or clip.frames is not frames:
-            clip = self._clip = _Clip(frames)
+            clip = self._clip = _Clip(frames, self._net)
         return clip
 
 
 class _Clip:
     """A clip at the size that it is worked on, and what was carried through it so far."""
 
-    def __init__(self, frames: torch.Tensor) -> None:
-        self.frames, self.lock = frames, Lock()
+    def __init__(self, frames: torch.Tensor, net: SalientNet | None = None) -> None:
+        self.frames, self.net, self.lock = frames, net, Lock()
         self.flow = OpticalFlow(frames.shape[1], frames.shape[2], ROWS, 320)
         self.scale = np.array([self.flow.size[0] / frames.shape[2], self.flow.size[1] / frames.shape[1]])
         self.runs: dict[tuple[int, int, bytes], _Run] = {}
@@ -101,11 +108,12 @@ class _Clip:
         picture = self.picture(here.frame)
         on, off = ([(float(x * self.scale[0]), float(y * self.scale[1])) for x, y in points] for points in (here.on, here.off))
         if here.box is not None:
-            mask = mask_in_box(picture, np.asarray(np.array(here.box) * np.tile(self.scale, 2), np.float32))
+            box = np.asarray(np.array(here.box) * np.tile(self.scale, 2), np.float32)
+            mask = mask_in_box(picture, box, None if self.net is None else self._motion(here.frame, picture), self.net)
         elif before is not None and before.any():
             mask = before
         elif on:
-            mask, on = mask_at_points(picture, on, self._motion(here.frame, picture)), []
+            mask, on = mask_at_points(picture, on, self._motion(here.frame, picture), self.net), []
         else:
             return np.zeros(picture.shape[:2], np.bool_)
         return corrected(picture, mask, on, off) if on or off else mask

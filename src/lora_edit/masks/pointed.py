@@ -12,6 +12,7 @@ import numpy as np
 
 from lora_edit.masks.cut import Palette, colour_odds, windowed_cut, without_specks
 from lora_edit.masks.morph import Bools, Bytes, Floats, eroded, grown, ring, window_of
+from lora_edit.masks.salient import STABLE, SalientNet, box_of, overlap, salience_in_box, things_at
 
 Point = tuple[float, float]
 
@@ -23,6 +24,9 @@ TRIED = (2, 110)
 
 AROUND = 0.35
 """How much of the surroundings GrabCut sees beyond a box, share of the box's sides."""
+
+SURE = 0.95
+"""Salience from which a pixel stays the thing's."""
 
 SPECK = 0.05
 """Parts smaller than this share of the largest are dropped."""
@@ -46,8 +50,37 @@ ALIKE = 28
 """Levels by which the surroundings of a correcting click may differ from it."""
 
 
-def mask_in_box(picture: Bytes, box: Floats) -> Bools:
-    """The thing inside a box (left, top, right, bottom): `[h, w]` of `[h, w, 3]`."""
+def mask_in_box(picture: Bytes, box: Floats, motion: Floats | None = None, net: SalientNet | None = None) -> Bools:
+    """The thing inside a box (left, top, right, bottom): `[h, w]` of `[h, w, 3]`; with a network the clearest of what both ways find."""
+    found = _grabbed_in_box(picture, box)
+    if net is None:
+        return found
+    inside = np.zeros(found.shape, np.bool_)
+    left, top, right, bottom = (int(value) for value in (*np.floor(np.maximum(box[:2], 0)), *np.ceil(box[2:])))
+    inside[top:bottom, left:right] = True
+    seen = salience_in_box(net, picture, box)
+    things = [without_specks((each > 0.5) & inside, SPECK) for each in seen]
+    near = np.asarray((seen[0] + seen[1]) / 2, np.float32)
+    return _clearest([found, *things, _grabbed_from(picture, near, inside)], picture, motion)
+
+
+def _grabbed_from(picture: Bytes, salience: Floats, inside: Bools) -> Bools:
+    """GrabCut that starts from what stands out `[h, w]`, and keeps what does so most."""
+    labels = np.where(salience > SURE, cv2.GC_FGD, np.where(salience > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD)).astype(np.uint8)
+    labels[~inside] = cv2.GC_BGD
+    window = window_of(inside, round(AROUND * min(picture.shape[:2])))
+    mask = np.zeros(inside.shape, np.bool_)
+    mask[window] = _grab(picture[window], labels[window])
+    return without_specks(mask, SPECK)
+
+
+def _clearest(masks: Sequence[Bools], picture: Bytes, motion: Floats | None) -> Bools:
+    """Of several masks the one with the clearest edge; the first where all are alike."""
+    return max(masks, key=lambda mask: _clearness(mask, picture, motion) if mask.any() else -1.0)
+
+
+def _grabbed_in_box(picture: Bytes, box: Floats) -> Bools:
+    """The thing inside a box, by its colours."""
     height, width = picture.shape[:2]
     left, top = (max(0, int(np.floor(value))) for value in box[:2])
     right, bottom = (
@@ -82,8 +115,11 @@ def _grab(picture: Bytes, labels: Bytes, rounds: int = ROUNDS, most: int = MOST)
     return np.asarray(cv2.resize(mask, labels.shape[::-1], interpolation=cv2.INTER_LINEAR) > 0.5)
 
 
-def mask_at_points(picture: Bytes, points: Sequence[Point], motion: Floats | None = None) -> Bools:
-    """The thing under the clicks: of several sizes the one that stands out most by its colours, its edge and its `motion` `[h, w, 2]`."""
+def mask_at_points(picture: Bytes, points: Sequence[Point], motion: Floats | None = None, net: SalientNet | None = None) -> Bools:
+    """The thing under the clicks: of several sizes the one that stands out most by its colours, its edge and its `motion` `[h, w, 2]`.
+
+    With a network, what it takes for no thing gives way to the clearest thing that it sees there.
+    """
     height, width = picture.shape[:2]
     places = np.array(points, np.float32)
     middle, spread = places.mean(0), float(np.abs(places - places.mean(0)).max(initial=0))
@@ -93,7 +129,16 @@ def mask_at_points(picture: Bytes, points: Sequence[Point], motion: Floats | Non
         score = _clearness(_around(picture, places, middle, radius, *TRIED), picture, motion, middle, radius)
         if score > best_score:
             best, best_score = radius, score
-    return _around(picture, places, middle, best, ROUNDS - 1, MOST)
+    found = _around(picture, places, middle, best, ROUNDS - 1, MOST)
+    return found if net is None else _as_thing(net, picture, places, found, motion)
+
+
+def _as_thing(net: SalientNet, picture: Bytes, points: Floats, found: Bools, motion: Floats | None) -> Bools:
+    """What clicks found by colour, if the network sees about the same in a window around it; else the clearest thing that it sees."""
+    same = [each > 0.5 for each in salience_in_box(net, picture, box_of(found))]
+    same = [each for each in same if overlap(each, found) > STABLE]
+    things = [found, *same] if same else things_at(net, picture, points)
+    return _clearest(things, picture, motion) if things else found
 
 
 def _around(picture: Bytes, points: Floats, middle: Floats, radius: float, rounds: int, most: int) -> Bools:
@@ -128,8 +173,11 @@ def _under(mask: Bools, points: Floats) -> Bools:
     return without_specks(np.isin(labels, list(chosen)), SPECK)
 
 
-def _clearness(mask: Bools, picture: Bytes, motion: Floats | None, middle: Floats, radius: float) -> float:
-    """How clear the mask's edge is, in colour and motion, how unlike its colours are to those around it, and how large it is."""
+def _clearness(mask: Bools, picture: Bytes, motion: Floats | None, middle: Floats | None = None, radius: float = np.inf) -> float:
+    """How clear the mask's edge is, in colour and motion, how unlike its colours are to those around it, and how large it is.
+
+    What is cut off at `radius` around `middle` counts less.
+    """
     inner, outer = mask & ~eroded(mask, 2), grown(mask, 4) & ~grown(mask, 2)
     if not inner.any() or not outer.any() or mask.mean() > 0.6:
         return 0.0
@@ -138,7 +186,7 @@ def _clearness(mask: Bools, picture: Bytes, motion: Floats | None, middle: Float
     if motion is not None:
         score += _edge(motion[window], mask[window], EDGE_MOTION, 6)
     y, x = np.nonzero(inner)
-    cut_off = float((np.hypot(x - middle[0], y - middle[1]) > 1.7 * radius).mean())
+    cut_off = 0.0 if middle is None else float((np.hypot(x - middle[0], y - middle[1]) > 1.7 * radius).mean())
     alike = _alikeness(picture[mask], picture[ring(mask, max(2, round(BESIDE * min(mask.shape))), 2)])
     return float(score * (1 - cut_off) * (1 - alike**3) * mask.mean() ** LARGER)
 

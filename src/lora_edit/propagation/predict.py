@@ -23,6 +23,8 @@ from lora_edit.propagation.plate import Plate
 
 WORKING_SIDE = 128
 """Pixels of the shorter side at which evidence is weighed, as in the network's training."""
+MOTION_SIDE = 224
+"""Pixels of the shorter side, at most, at which motion is estimated and kept."""
 SOURCE_FRAMES = 24
 """Frames from a key frame at which the network's sense of time ends."""
 
@@ -99,9 +101,9 @@ def scale_affine(matrix: FloatImage, ratio: FloatImage) -> FloatImage:
     return np.asarray(np.concatenate([linear, shift[:, None]], 1), np.float32)
 
 
-def working_size(height: int, width: int) -> tuple[int, int]:
-    """The size of the small copy."""
-    scale = min(1.0, WORKING_SIDE / min(height, width))
+def working_size(height: int, width: int, side: int = WORKING_SIDE) -> tuple[int, int]:
+    """The size of a small copy whose shorter side has `side` pixels at most."""
+    scale = min(1.0, side / min(height, width))
     return max(16, round(height * scale)), max(16, round(width * scale))
 
 
@@ -118,7 +120,7 @@ class Propagation:
         frames, where = source.numpy(), region.numpy()
         edited = {n: np.ascontiguousarray(p.numpy()) for n, p in sorted(pictures.items())}
         self._edited, self._on_frame = edited, on_frame
-        self._motions = {n: _motions(frames, where, n, p) for n, p in edited.items()}
+        self._motions = _estimate(frames, edited, where)
         height, width = working_size(*frames.shape[1:3])
         self._large = _Scaled(frames, edited, where)
         self._small = self._large if (height, width) == frames.shape[1:3] else _Scaled(*_shrink(frames, edited, where, height, width))
@@ -158,6 +160,16 @@ class Propagation:
 
     def _known_error(self) -> FloatImage:
         return np.full((self._small.height, self._small.width), LEAST_ERROR, np.float32)
+
+
+def _estimate(
+    frames: npt.NDArray[np.uint8], pictures: Mapping[int, npt.NDArray[np.uint8]], region: npt.NDArray[np.bool_]
+) -> dict[int, list[Motion]]:
+    """For every key frame the motion of all frames to it, at a size that keeps it small."""
+    size = working_size(*frames.shape[1:3], MOTION_SIDE)
+    if size != frames.shape[1:3]:
+        frames, pictures, region = _shrink(frames, pictures, region, *size)
+    return {n: _motions(frames, region, n, picture) for n, picture in pictures.items()}
 
 
 def _motions(frames: npt.NDArray[np.uint8], region: npt.NDArray[np.bool_], key: int, edited: npt.NDArray[np.uint8]) -> list[Motion]:

@@ -16,6 +16,7 @@ from lora_edit.masks.embedded import EmbeddedSegmenter
 from lora_edit.masks.files import read_mask
 from lora_edit.masks.follow import follow_change
 from lora_edit.masks.over_time import steadied
+from lora_edit.masks.salient import load_salient_net
 from lora_edit.masks.segment import Click, Prompt, Segmenter
 from lora_edit.masks.shapes import bridge, grow_sides, invert, shape_mask, subtract, union
 from lora_edit.reporting import Reporter
@@ -159,7 +160,7 @@ def seen_at(folder: Folder, project: Project, video: Video, frame: int, name: st
 @once(4)
 def _segmenter(folder: Folder) -> Segmenter:
     """The project's own segmenter, which keeps what it followed, so that a correction computes only what it changes."""
-    return EmbeddedSegmenter()
+    return EmbeddedSegmenter(load_salient_net())
 
 
 def _placed(project: Project, video: Video, name: str) -> list[Mark]:
