@@ -14,7 +14,20 @@ from source_tree import PACKAGE, ROOT, dotted, nodes, parse, place, python_files
 
 WORDS = ("types", "errors")
 ROOMS = ("conditioning", "models", "loras", "training", "generation", "compositing", "evaluation", "video", "masks")
-ORDER = ("reporting", "inputs", "captions", "canvas", "samples", "forecast", "estimate", "memory", "learning", "results", "comparison")
+ORDER = (
+    "reporting",
+    "inputs",
+    "captions",
+    "canvas",
+    "samples",
+    "forecast",
+    "estimate",
+    "memory",
+    "learning",
+    "takes",
+    "results",
+    "comparison",
+)
 EDITOR = ("models.editors", "models.picture_editor")
 SETTINGS = tuple(f"{room}.settings" for room in ROOMS)
 
@@ -36,7 +49,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "config": (*WORDS, *SETTINGS, "models.catalog"),
     "run": (*WORDS, *SETTINGS, "config", "video"),
     "reporting": WORDS,
-    "inputs": (*WORDS, "config", "run", "masks", "models.catalog", "video"),
+    "inputs": (*WORDS, "config", "reporting", "run", "masks", "models.catalog", "video"),
     "captions": (*WORDS, "config", "devices", "inputs", "models.catalog", "models.florence", "models.settings", "reporting", "run"),
     "canvas": (*WORDS, "inputs", "compositing", "conditioning.carry", "masks", "models.family", "video"),
     "samples": (
@@ -72,7 +85,8 @@ TABLE: dict[str, tuple[str, ...]] = {
         "seeds",
         "training",
     ),
-    "results": (*WORDS, "captions", "config", "run", "inputs", "evaluation", "video"),
+    "takes": (*WORDS, "run", "video.settings"),
+    "results": (*WORDS, "captions", "config", "run", "inputs", "evaluation", "takes", "video"),
     "comparison": (
         *WORDS,
         "canvas",

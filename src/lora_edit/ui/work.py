@@ -93,8 +93,7 @@ def start_preview(desk: Desk, folder: Folder) -> Job:
     settings = settings_of(folder, folder.now())
 
     def work(reporter: Reporter) -> Path:
-        reporter.step("flow preview", 0, 1)
-        return pipeline.preview(settings, folder.path / "preview.mp4", overwrite=True)
+        return pipeline.preview(settings, folder.path / "preview.mp4", reporter, overwrite=True)
 
     return desk.hand_in(folder.id, "preview", work, folder.log, folder.now())
 
