@@ -25,6 +25,7 @@ ORDER = (
     "estimate",
     "memory",
     "learning",
+    "takes",
     "results",
     "comparison",
 )
@@ -50,7 +51,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "config": (*WORDS, *SETTINGS, "models.catalog"),
     "run": (*WORDS, *SETTINGS, "config", "video"),
     "reporting": WORDS,
-    "inputs": (*WORDS, "config", "run", "masks", "models.catalog", "video"),
+    "inputs": (*WORDS, "config", "reporting", "run", "masks", "models.catalog", "video"),
     "captions": (*WORDS, "config", "devices", "inputs", "models.catalog", "models.florence", "models.settings", "reporting", "run"),
     "canvas": (*WORDS, "inputs", "compositing", "conditioning.first_frame_hint", "masks", "models.family", "video"),
     "hints": (
@@ -100,7 +101,8 @@ TABLE: dict[str, tuple[str, ...]] = {
         "seeds",
         "training",
     ),
-    "results": (*WORDS, "captions", "config", "run", "inputs", "evaluation", "video"),
+    "takes": (*WORDS, "run", "video.settings"),
+    "results": (*WORDS, "captions", "config", "run", "inputs", "evaluation", "takes", "video"),
     "comparison": (
         *WORDS,
         "canvas",

@@ -22,10 +22,11 @@ from lora_edit.models.family import load_family
 from lora_edit.models.wan import WanFamily
 from lora_edit.reporting import Silent
 from lora_edit.run import Run
+from lora_edit.takes import takes_of
 from lora_edit.training.noise import draw_time
 from lora_edit.types import Video
 from lora_edit.video.lossless import load_frames
-from lora_edit.video.read import read_video
+from lora_edit.video.read import read_image, read_video
 from lora_edit.video.sheet import save_image
 from lora_edit.video.write import write_video
 
@@ -95,7 +96,18 @@ def test_the_run_folder_holds_everything(done: tuple[EditSettings, pipeline.Resu
     manifest = json.loads((folder / "run" / "manifest.json").read_text())
     assert {"versions", "seed", "losses", "metrics", "seconds", "training_key"} <= manifest.keys()
     assert len(manifest["losses"]) == 3 and manifest["metrics"]["background_exact"]
-    for name in ("edit.toml", "report.html", "compare.mp4", "result.mp4", "sheet.png", "loss.png", "log.txt", "lora/edit.safetensors"):
+    for name in (
+        "edit.toml",
+        "report.html",
+        "compare.mp4",
+        "result.mp4",
+        "sheet.png",
+        "crops.png",
+        "poster.png",
+        "loss.png",
+        "log.txt",
+        "lora/edit.safetensors",
+    ):
         assert (folder / "run" / name).stat().st_size > 0
 
 
@@ -108,8 +120,51 @@ def test_another_seed_and_first_frame_need_no_training(done: tuple[EditSettings,
     save_image(folder / "other.png", picture)
     first = pipeline.generate(folder / "run", Silent(), seed=5)
     second = pipeline.generate(folder / "run", Silent(), first_frame=folder / "other.png")
-    assert first.output != second.output and first.output.exists() and second.output.exists()
+    assert (first.output.name, second.output.name) == ("seed-5.mkv", "seed-0-first-other.mkv")
+    assert first.output.exists() and second.output.exists()
     assert (folder / "run/lora/edit.safetensors").read_bytes() == before
+
+
+def test_no_result_is_overwritten(tmp_path: Path) -> None:
+    """Generated ones stand beside the edit's, under names of their own; another edit moves the earlier one there, frames and all."""
+    source, run = make_source(tmp_path), tmp_path / "run"
+    pipeline.edit(settings_for(tmp_path, source), tmp_path / "out.mp4", run, Silent())
+    kept = {name: (run / name).read_bytes() for name in ("result.mp4", "compare.mp4", "result/00003.png")}
+    for _ in range(2):
+        pipeline.generate(run, Silent(), seed=7)
+    pipeline.generate(run, Silent(), tmp_path / "mine.mp4", seed=7, first_frame=tmp_path / "first.png")
+    assert {name: (run / name).read_bytes() for name in kept} == kept
+    assert {file.stem for file in (run / "samples").glob("*.mp4")} == {"seed-7", "seed-7-2", "seed-7-first-first"}
+    assert (run / "samples/seed-7-first-first.mp4").read_bytes() == (tmp_path / "mine.mp4").read_bytes()
+    page, sheet = (run / "report.html").read_text("utf-8"), read_image(run / "sheet.png")
+    assert page.count("Another result: ") == 3 and "seed 7, first frame first.png" in page and "Result: seed 0" in page
+    other = settings_for(tmp_path, source, boxes=[{"x": 10, "y": 4, "width": 44, "height": 34}])
+    pipeline.edit(other, tmp_path / "other.mp4", run, Silent())
+    assert (run / "samples/seed-0.mp4").read_bytes() == kept["result.mp4"] != (run / "result.mp4").read_bytes()
+    assert (run / "samples/seed-0/00003.png").read_bytes() == kept["result/00003.png"]
+    assert [(take.name, take.file) for take in takes_of(Run(run))] == [
+        ("seed-7", "samples/seed-7.mp4"),
+        ("seed-7-2", "samples/seed-7-2.mp4"),
+        ("seed-7-first-first", "samples/seed-7-first-first.mp4"),
+        ("seed-0", "samples/seed-0.mp4"),
+        ("seed-0-2", "result.mp4"),
+    ]
+    assert read_image(run / "sheet.png").shape[0] > sheet.shape[0]
+    pipeline.edit(other, tmp_path / "other.mp4", run, Silent(), overwrite=True)
+    assert len(takes_of(Run(run))) == 5  # the same again is the same
+
+
+def test_an_edit_says_which_frame_to_edit_next(tmp_path: Path) -> None:
+    """And hands it over as a picture; once that is edited it is another one, or none."""
+    source = make_source(tmp_path)
+    result = pipeline.edit(settings_for(tmp_path, source), tmp_path / "out.mp4", tmp_path / "run", Silent())
+    (note,) = [each for each in result.notes if "drawn without proof" in each]
+    number = int(note.split()[1])
+    picture = tmp_path / "run" / "edit-next" / f"frame-{number}.png"
+    assert str(picture) in note and f"--reference {number}=IMAGE" in note
+    assert torch.equal(read_image(picture), read_video(source).frames[number])
+    assert len(Run(tmp_path / "run").manifest()["unproven"]) == 7
+    assert "Drawn without proof" in (tmp_path / "run" / "report.html").read_text("utf-8")
 
 
 def style_for(model: str, path: Path) -> Path:
@@ -139,9 +194,10 @@ def test_others_loras_act_in_generation_alone(done: tuple[EditSettings, pipeline
     frames = read_video(other.output).frames
     assert not torch.equal(frames, read_video(result.output).frames)
     again = pipeline.generate(folder / "run", Silent(), loras=[(path, 0.5)])
-    assert torch.equal(load_frames(folder / "run" / "result"), frames)
-    assert again.notes == other.notes
-    pipeline.generate(folder / "run", Silent())
+    assert torch.equal(read_video(again.output).frames, frames)
+    assert again.notes == tuple(note for note in other.notes if "drawn without proof" not in note)
+    plain = pipeline.generate(folder / "run", Silent())
+    assert torch.equal(read_video(plain.output).frames, read_video(result.output).frames)
     assert torch.equal(load_frames(folder / "run" / "result"), read_video(result.output).frames)
     assert Run(folder / "run").manifest()["loras"] == []
 
@@ -174,8 +230,9 @@ def test_nothing_is_overwritten(done: tuple[EditSettings, pipeline.Result, Path]
     with pytest.raises(VideoError, match="exists"):
         pipeline.edit(settings, result.output, folder / "run2", Silent())
     assert not (folder / "run2").exists()
-    with pytest.raises(RunError, match="other settings"):
-        pipeline.edit(settings.model_copy(update={"seed": 9}), folder / "new.mkv", folder / "run", Silent())
+    later = settings.model_copy(update={"video": settings.video.model_copy(update={"fps": 5.0})})
+    with pytest.raises(RunError, match="another clip, range or model"):
+        pipeline.edit(later, folder / "new.mkv", folder / "run", Silent())
     (folder / "mine").mkdir()
     (folder / "mine" / "notes.txt").write_text("keep")
     with pytest.raises(RunError, match="not a run folder"):
@@ -198,6 +255,37 @@ def test_any_frame_count(tmp_path: Path, frames: int) -> None:
     settings = settings.model_copy(update={"input": settings.input.model_copy(update={"boxes": (box,)})})
     result = pipeline.edit(settings, tmp_path / "out.mp4", tmp_path / "run", Silent())
     assert read_video(result.output).num_frames == frames
+
+
+def trained_steps(reporter: Remembering) -> list[str]:
+    return [stage for stage, *_ in reporter.steps if stage in ("motion", "appearance")]
+
+
+def test_a_run_goes_on_with_what_another_edit_of_its_clip_shares(tmp_path: Path) -> None:
+    """An added reference adds its stage alone, an anchor trains nothing, another box trains anew; each ends as a fresh run does."""
+    source = make_source(tmp_path)
+    plain = settings_for(tmp_path, source)
+    key = [{"frame": 4, "image": str(tmp_path / "first.png")}]
+    edits = {
+        "reference": (settings_for(tmp_path, source, references=key), ["appearance"] * 2),
+        "anchor": (settings_for(tmp_path, source, references=key, anchors=key), []),
+        "box": (
+            settings_for(tmp_path, source, boxes=[{"x": 10, "y": 4, "width": 44, "height": 34}]),
+            ["motion"] * 3,
+        ),
+    }
+    run = tmp_path / "run"
+    pipeline.edit(plain, tmp_path / "out.mp4", run, Silent())
+    for name, (settings, steps) in edits.items():
+        reporter = Remembering()
+        pipeline.edit(settings, tmp_path / f"{name}.mp4", run, reporter)
+        assert trained_steps(reporter) == steps, name
+        pipeline.edit(settings, tmp_path / f"{name}-fresh.mp4", tmp_path / f"{name}.run", Silent())
+        assert (run / "lora/edit.safetensors").read_bytes() == (tmp_path / f"{name}.run/lora/edit.safetensors").read_bytes()
+        assert (tmp_path / f"{name}.mp4").read_bytes() == (tmp_path / f"{name}-fresh.mp4").read_bytes()
+    assert Run(run).settings() == edits["box"][0]
+    assert {file.name for file in (run / "references").iterdir()} == {"first_frame.png"}
+    assert [file.name for file in sorted(run.glob("edit-*.toml"))] == ["edit-1.toml", "edit-2.toml", "edit-3.toml"]
 
 
 def test_references_and_anchors(tmp_path: Path) -> None:
@@ -298,8 +386,10 @@ def test_faults_are_found_before_a_model_loads(tmp_path: Path, monkeypatch: pyte
 def test_preview_needs_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A flow-warped clip of the source's length."""
     monkeypatch.setattr(pipeline, "open_family", lambda *_: pytest.fail("a model was loaded"))
-    path = pipeline.preview(settings_for(tmp_path, make_source(tmp_path)), tmp_path / "preview.mp4")
+    reporter = Remembering()
+    path = pipeline.preview(settings_for(tmp_path, make_source(tmp_path)), tmp_path / "preview.mp4", reporter)
     assert read_video(path).num_frames == 7
+    assert reporter.steps[-1] == ("flow preview", 7, 7, "")
 
 
 def test_transparency_is_kept(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +41,16 @@ class KeyBox(BaseModel):
     object: str = Field("1", description="boxes of the same name are one object's path")
 
 
+class KeyPoint(BaseModel):
+    """A pixel of the source on the object to be edited; it is outlined there and followed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    x: float
+    y: float
+    frame: int = Field(0, ge=0)
+    object: str = Field("1", description="points of the same name are on one object")
+
+
 class InputSettings(BaseModel):
     """What a person hands over."""
 
@@ -48,6 +59,7 @@ class InputSettings(BaseModel):
     first_frame: Path
     mask: Path | None = None
     boxes: tuple[KeyBox, ...] = ()
+    points: tuple[KeyPoint, ...] = Field((), description="what they are on is outlined by the embedded segmenter, and followed")
     references: tuple[Keyframe, ...] = Field((), description="later edited frames to learn from (paper 3.3.2)")
     anchors: tuple[Keyframe, ...] = Field((), description="later edited frames that the result must show as they are")
 
@@ -93,7 +105,8 @@ def parse_assignment(text: str) -> dict[str, Any]:
     room, dot, name = path.strip().partition(".")
     if not equals or room not in (ROOMS if dot else PLAIN):
         rooms, plain = ", ".join(ROOMS), ", ".join(PLAIN)
-        raise SettingsError(f"--set {text}: write room.setting=value with a room of {rooms}, or name=value with one of {plain}")
+        wrong = nearest(path.strip()) if equals else ""
+        raise SettingsError(f"--set {text}: write room.setting=value with a room of {rooms}, or name=value with one of {plain}{wrong}")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -124,7 +137,23 @@ def resolve(tables: Mapping[str, Any], assignments: Sequence[str] = ()) -> EditS
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise SettingsError(f"{place}: no such setting{nearest(place) or '; docs/settings.md lists them all'}") from error
         raise SettingsError(f"{place}: {first['msg'].lower()} (given: {first['input']!r})") from error
+
+
+def nearest(place: str) -> str:
+    """`; did you mean X?` for a setting that is misspelt, by its room and name; nothing where none is like it."""
+    known = [f"{room}.{name}" for room in ROOMS for name in _fields_of(room)] + list(PLAIN)
+    room, _, name = place.rpartition(".")
+    matches = [each for each in known if each.rpartition(".")[2] == name] or get_close_matches(place, known, 1, 0.75)
+    matches = matches or [f"{room}.{each}" for each in get_close_matches(name, _fields_of(room), 1, 0.7)]
+    return f"; did you mean {matches[0]}?" if matches else ""
+
+
+def _fields_of(room: str) -> list[str]:
+    field_info = EditSettings.model_fields.get(room)
+    return list(getattr(field_info.annotation, "model_fields", {})) if field_info else []
 
 
 def with_preset(settings: EditSettings, preset: str) -> EditSettings:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
 import torch
 
-from lora_edit.config import EditSettings, KeyBox, Keyframe
+from lora_edit.config import EditSettings, KeyBox, Keyframe, KeyPoint
 from lora_edit.errors import InputError, MaskError, RunError, SettingsError
 from lora_edit.masks.auto_shape import auto_shape
 from lora_edit.masks.boxes import KeyedBox, mask_from_boxes
 from lora_edit.masks.check import check_first_frame, fit_first_frame
+from lora_edit.masks.embedded import EmbeddedSegmenter
 from lora_edit.masks.files import load_mask, read_mask, save_mask
-from lora_edit.masks.follow import check_followed, follow
+from lora_edit.masks.follow import check_followed, follow, found_along
 from lora_edit.masks.region_check import check_region
-from lora_edit.masks.shapes import shape_mask
+from lora_edit.masks.segment import Click, check_prompts
+from lora_edit.masks.shapes import bridge, shape_mask, union
 from lora_edit.models.catalog.checks import refuse_training
 from lora_edit.models.catalog.locate import geometry_of, needs_last_frame, takes_first_frame_only
+from lora_edit.reporting import Reporter, Silent
 from lora_edit.run import Run, write_atomically
 from lora_edit.types import Box, EditMask, Video, content_hash
 from lora_edit.video.lossless import load_frames, save_frames
@@ -56,13 +59,13 @@ class Clip:
         return {name: content_hash(pixels) for name, pixels in named.items()}
 
 
-def read_inputs(settings: EditSettings) -> Clip:
+def read_inputs(settings: EditSettings, reporter: Reporter | None = None) -> Clip:
     """Read and check everything. Raises `InputError` kin; loads no model."""
     given = settings.input
     refuse_training(settings.model)
     video = read_video(given.source, settings.video)
     first, note = fit_first_frame(read_image(given.first_frame), video.size)
-    region = _read_region(settings, video, first)
+    region = _read_region(settings, video, first, reporter or Silent())
     notes = [*region.notes, *([note] if note else []), *check_first_frame(video.frames[0], first, region.frames[0])]
     if bool(region.frames.all()) and not any("whole-frame" in text for text in notes):
         notes.append("whole-frame edit: the region covers every frame, so nothing but the first frame is given")
@@ -131,27 +134,41 @@ def _check_first_frame_only(settings: EditSettings, video: Video) -> list[str]:
     return [f"{settings.model} is given the first frame alone: the naive LoRA of the paper's comparison; hunyuan-i2v takes masks"]
 
 
-def _read_region(settings: EditSettings, video: Video, first_frame: torch.Tensor) -> EditMask:
+def _read_region(settings: EditSettings, video: Video, first_frame: torch.Tensor, reporter: Reporter) -> EditMask:
     """The edit region: as given, or found from the edit; shaped, and checked against what the edited first frame changes."""
     given, masks = settings.input, settings.masks
-    if given.mask is not None and given.boxes:
-        raise MaskError("both --mask and --box are given; give one of them")
-    if given.mask is None and not given.boxes:
-        followed = follow(video.frames, first_frame)
+    kinds = {"--mask": given.mask is not None, "--box": bool(given.boxes), "--point": bool(given.points)}
+    kind, *more = [name for name, is_given in kinds.items() if is_given] or [""]
+    if more:
+        raise MaskError(f"both {kind} and {more[0]} are given; give one of them")
+    if not kind:
+        followed = follow(video.frames, first_frame, lambda *done: reporter.step("following the edit", *done))
         if masks.check:
             check_followed(first_frame, followed, video.frames)
         return shape_mask(followed.region, masks.shape, masks.expand, masks.smooth)
     if given.mask is not None:
         drawn = read_mask(given.mask, video.num_frames, video.size, settings.video.start)
+    elif given.points:
+        drawn = _segmented(given.points, video, reporter)
+        if masks.check:
+            check_followed(first_frame, found_along(drawn), video.frames, "--point")
     else:
         drawn = mask_from_boxes([_keyed(box) for box in given.boxes], video.num_frames, video.size)
-    if given.mask is not None and masks.shape == "auto":
+    if not given.boxes and masks.shape == "auto":
         region = auto_shape(drawn, video.frames[0], first_frame, masks.expand, masks.smooth)
     else:
         region = shape_mask(drawn, masks.shape, masks.expand, masks.smooth)
     if masks.check:
-        check_region(video.frames[0], first_frame, drawn, region, "--mask" if given.mask else "--box")
+        check_region(video.frames[0], first_frame, drawn, region, kind)
     return region
+
+
+def _segmented(points: Sequence[KeyPoint], video: Video, reporter: Reporter) -> EditMask:
+    """What the points are on, through the clip, bridged where it was hidden between two sights."""
+    clicks = [Click(each.x, each.y, frame=each.frame, name=each.object) for each in points]
+    check_prompts(clicks, video.num_frames, video.size)
+    things = EmbeddedSegmenter().segment(video.frames, clicks, lambda done, total: reporter.step("segmenting", done, total))
+    return union([bridge(each) for each in things.values()])
 
 
 def _keyed(box: KeyBox) -> KeyedBox:
@@ -169,13 +186,25 @@ def _keyframe(key: Keyframe, video: Video, kind: str, notes: list[str]) -> torch
     return picture
 
 
-def store_inputs(clip: Clip, run: Run) -> None:
-    """Keep the input losslessly in the run folder, so that the run needs nothing else (but the source's sound)."""
+def store_inputs(clip: Clip, run: Run, settings: EditSettings) -> None:
+    """Keep the input losslessly in the run folder, so that the run needs nothing else (but the source's sound).
+
+    A run with other settings takes these ones, and what of the input is another now.
+    """
+    if run.settings() != settings:
+        # Without this file the input counts as incomplete, should this be cut off.
+        (run.folder / "clip.json").unlink(missing_ok=True)
+        run.take_settings(settings)
     if (run.folder / "clip.json").is_file():
         return
-    save_frames(run.folder / "frames", clip.video.frames, clip.video.alpha)
+    source_hash = content_hash(clip.video.frames, clip.video.alpha)
+    if run.manifest().get("source_hash") != source_hash:
+        save_frames(run.folder / "frames", clip.video.frames, clip.video.alpha)
+        run.update_manifest(source_hash=source_hash)
     save_mask(run.folder / "masks", clip.edit_mask)
     (run.folder / "references").mkdir(exist_ok=True)
+    for earlier in (run.folder / "references").glob("*_*.png"):
+        earlier.unlink()
     save_image(run.folder / "references" / "first_frame.png", clip.first_frame)
     for kind, frames in (("reference", clip.references), ("anchor", clip.anchors)):
         for number, picture in frames.items():
@@ -218,6 +247,12 @@ def load_inputs(run: Run) -> Clip:
     }
     mask = load_mask(run.folder / "masks")
     return Clip(video, mask, read_image(kept / "first_frame.png"), later["reference"], later["anchor"], tuple(facts["notes"]))
+
+
+def kept_rate(folder: Path) -> Fraction | None:
+    """The frame rate of the run that a folder of frames lies in; None where there is none."""
+    facts_file = folder.parent / "clip.json"
+    return Fraction(json.loads(facts_file.read_text("utf-8"))["fps"]) if facts_file.is_file() else None
 
 
 def with_first_frame(clip: Clip, path: Path) -> Clip:

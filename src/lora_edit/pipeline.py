@@ -20,9 +20,10 @@ from lora_edit.memory import with_less_memory
 from lora_edit.models.catalog.locate import check_stand_in
 from lora_edit.models.encodings import keep_encodings
 from lora_edit.models.family import Family
-from lora_edit.reporting import Reporter
+from lora_edit.reporting import Reporter, Silent
 from lora_edit.run import Run, make_run
 from lora_edit.samples import PreparedClip, draw_clip, finish, prepare, preview_frames
+from lora_edit.takes import Request, next_sample
 from lora_edit.training.experts import set_strengths
 from lora_edit.types import Size, Video
 from lora_edit.video.write import check_output, write_video
@@ -41,20 +42,20 @@ class Result:
     notes: tuple[str, ...]
 
 
-def check(settings: EditSettings) -> Clip:
+def check(settings: EditSettings, reporter: Reporter | None = None) -> Clip:
     """Read and check all input without loading a model. Raises `InputError` kin."""
     check_files(settings.generation.stack(), settings.model)
     check_captioner(settings)
-    return read_inputs(settings)
+    return read_inputs(settings, reporter or Silent())
 
 
-def create_run(settings: EditSettings, folder: Path) -> Run:
-    """Check everything, then make the run folder with its own lossless copy of the input."""
-    clip = check(settings)
+def create_run(settings: EditSettings, folder: Path, reporter: Reporter | None = None) -> Run:
+    """Check everything, then make the run folder with its own lossless copy of the input, or change the one that is there."""
+    clip = check(settings, reporter)
     check_fits(settings, clip)
     run = make_run(folder, settings)
     with run.locked():
-        store_inputs(clip, run)
+        store_inputs(clip, run, settings)
     return run
 
 
@@ -81,13 +82,19 @@ def generate(
     first_frame: Path | None = None,
     loras: Chosen | None = None,
     model: str | None = None,
+    main: bool = False,
 ) -> Result:
-    """Sample and composite with the run's LoRA, trained first where it is not: another seed, first frame, others' LoRAs, or checkpoint."""
+    """Sample and composite with the run's LoRA, trained first where it is not: another seed, first frame, others' LoRAs, or checkpoint.
+
+    The `main` result, or the first, is the run's own; any other one is a take beside it.
+    """
     run = Run(folder)
     settings = run.settings()
     chosen = check_files(settings.generation.stack() if loras is None else loras, settings.model)
     check_stand_in(model, settings.model, trained="training_key" in run.manifest())
-    target = output or results.next_sample(run, settings.video.codec)
+    asked = settings.seed if seed is None else seed
+    request = Request(asked, first_frame.name if first_frame else "", tuple(Path(file).name for file, _ in loras or ()), model or "")
+    target = output or next_sample(run, settings.video.codec, request)
     check_output(target, settings.video.codec, overwrite=overwrite)
     with run.locked():
         clip = load_inputs(run)
@@ -100,11 +107,11 @@ def generate(
         own = prepared if first_frame is None else None
         learn(run, settings, replace(clip, captions=shown.captions), family, reporter, model is not None, own)
         started = time.monotonic()
-        video = _generate(shown, prepared, settings, settings.seed if seed is None else seed, family, stack, reporter)
+        video = _generate(shown, prepared, settings, asked, family, stack, reporter)
         write_video(target, video, settings.video.codec, overwrite=overwrite, like=shown.video)
         seconds = {"train": run.manifest().get("seconds_train", 0.0), "generate": time.monotonic() - started}
         run.update_manifest(loras=[each.to_json() for each in stack], generated_with=model or settings.model)
-        notes = results.write_results(run, settings, shown, video, target, seconds)
+        notes = results.write_results(run, settings, shown, video, target, seconds, request, main)
     return Result(target, run.folder, video.num_frames, video.size, video.fps, seconds, notes)
 
 
@@ -131,13 +138,13 @@ def _generate(
 def edit(settings: EditSettings, output: Path, folder: Path, reporter: Reporter, overwrite: bool = False) -> Result:
     """The whole job: check, train, generate, composite, write `output` and the run folder's own results."""
     check_output(output, settings.video.codec, overwrite=overwrite)
-    return generate(create_run(settings, folder).folder, reporter, output, overwrite)
+    return generate(create_run(settings, folder, reporter).folder, reporter, output, overwrite, main=True)
 
 
 def preview(settings: EditSettings, output: Path, reporter: Reporter, overwrite: bool = False) -> Path:
     """The explained edit, without a diffusion model: seconds."""
     check_output(output, settings.video.codec, overwrite=overwrite)
-    clip = check(settings)
+    clip = check(settings, reporter)
     for note in clip.notes:
         reporter.note(note)
     frames = preview_frames(clip, settings, reporter)

@@ -12,86 +12,161 @@ import torch
 
 from lora_edit.captions import prompt_rows
 from lora_edit.config import EditSettings
+from lora_edit.evaluation.flicker import flicker
 from lora_edit.evaluation.leak import leak
 from lora_edit.evaluation.plots import loss_plot
 from lora_edit.evaluation.psnr import psnr
 from lora_edit.evaluation.report import Report, write_report
 from lora_edit.inputs import Clip
 from lora_edit.run import Run
+from lora_edit.takes import RESULT, SAMPLES, Request, Take, add_take, clear_result, free_name, takes_of
 from lora_edit.types import Video, content_hash
 from lora_edit.video.lossless import save_frames
-from lora_edit.video.settings import Codec
-from lora_edit.video.sheet import contact_sheet, save_image, side_by_side
+from lora_edit.video.read import read_image
+from lora_edit.video.sheet import contact_sheet, crops_along, save_image, side_by_side, spread, stack_sheets
+from lora_edit.video.unseen import next_to_edit, unseen_shares
 from lora_edit.video.write import write_video
 
+COLUMNS, CELL = 6, 160
+"""Frames in a row of the contact sheet, and their height."""
 
-def next_sample(run: Run, codec: Codec) -> Path:
-    """A free name in the run's `samples/`, with an ending that holds the codec."""
-    ending = {"ffv1": ".mkv", "prores": ".mov"}.get(codec, ".mp4")
-    (run.folder / "samples").mkdir(exist_ok=True)
-    number = 0
-    while (path := run.folder / "samples" / f"sample_{number:03d}{ending}").exists():
-        number += 1
-    return path
+CROPS, CROP_HEIGHT = 4, 240
+"""The same of the region's crops."""
+
+FLICKER_FRAMES = 32
 
 
-def write_results(run: Run, settings: EditSettings, clip: Clip, video: Video, output: Path, seconds: dict[str, float]) -> tuple[str, ...]:
-    """Write `result.mp4`, lossless `result/` frames, `compare.mp4`, `sheet.png`, the loss curve and `report.html` into the run folder.
+def write_results(
+    run: Run, settings: EditSettings, clip: Clip, video: Video, output: Path, seconds: dict[str, float], request: Request, main: bool
+) -> tuple[str, ...]:
+    """Put a result into the run folder. The `main` one, or the first, becomes `result.mp4` with its lossless frames, comparison and
+    measurements; any other one is a take beside it. Sheet and report show them all.
 
     Returns the remarks that a person should read.
     """
-    folder, notes = run.folder, clip.notes
-    shutil.rmtree(folder / "result", ignore_errors=True)
-    save_frames(folder / "result", video.frames)
-    _copy_or_write(output, folder / "result.mp4", video)
-    source = clip.video
-    write_video(folder / "compare.mp4", replace(source, frames=side_by_side(source.frames, video.frames), alpha=None), overwrite=True)
-    save_image(
-        folder / "sheet.png",
-        contact_sheet([source.frames, outline(source.frames, clip.edit_mask.frames), video.frames], ["source", "edit region", "edited"]),
-    )
-    manifest = run.manifest()
-    if manifest.get("losses"):
-        loss_plot(manifest["losses"], [(name, steps) for name, steps in manifest["stages"]], folder / "loss.png")
-    metrics = quick_metrics(clip, video)
-    run.update_manifest(
-        seconds=seconds,
-        metrics=metrics,
-        notes=list(notes),
-        result_hash=content_hash(video.frames),
-        output=str(output),
-        model=settings.model,
-    )
-    write_report(
-        folder / "report.html",
-        Report(
-            title=f"{Path(settings.input.source).name}, edited",
-            result=Path("result.mp4"),
-            compare=Path("compare.mp4"),
-            sheet=Path("sheet.png"),
-            loss_plot=Path("loss.png") if manifest.get("losses") else None,
-            facts=[
-                *_facts(settings, video, seconds, manifest.get("stages", [])),
-                *prompt_rows(settings, clip),
-                *_other_loras(manifest.get("loras", [])),
-            ],
-            notes=list(notes),
-            metrics=metrics,
-        ),
-    )
+    folder, result_hash, notes = run.folder, content_hash(video.frames), clip.notes
+    if main or not (folder / RESULT).is_file():
+        name, file = clear_result(run, result_hash) or free_name(run, request), RESULT
+        notes = (*notes, *_write_main(run, settings, clip, video, output, seconds))
+    elif output.parent.resolve() == (folder / SAMPLES).resolve():
+        name, file = output.stem, f"{SAMPLES}/{output.name}"
+    else:
+        name = free_name(run, request)
+        file = f"{SAMPLES}/{name}.mp4"
+        _copy_or_write(output, folder / file, video)
+    picture = f"{SAMPLES}/{name}.png"
+    save_image(folder / picture, contact_sheet([video.frames], [f"edited: {request.title}"], COLUMNS, CELL))
+    add_take(run, Take(name, file, picture, request.title, result_hash))
+    rows = [clip.video.frames, outline(clip.video.frames, clip.edit_mask.frames)]
+    takes = [read_image(folder / take.picture) for take in takes_of(run) if (folder / take.picture).is_file()]
+    save_image(folder / "sheet.png", stack_sheets([contact_sheet(rows, ["source", "edit region"], COLUMNS, CELL), *takes]))
+    write_report(folder / "report.html", _report(run, settings, clip))
     run.log(f"wrote {output}")
     return notes
 
 
+def _write_main(run: Run, settings: EditSettings, clip: Clip, video: Video, output: Path, seconds: dict[str, float]) -> list[str]:
+    """The run's own result and what explains it; returns the remark on which frame to edit next, where there is one."""
+    folder, source = run.folder, clip.video
+    shutil.rmtree(folder / "result", ignore_errors=True)
+    save_frames(folder / "result", video.frames)
+    _copy_or_write(output, folder / RESULT, video)
+    beside = side_by_side(source.frames, video.frames)
+    write_video(folder / "compare.mp4", replace(source, frames=beside, alpha=None), overwrite=True)
+    middle = video.num_frames // 2
+    save_image(folder / "poster.png", video.frames[middle])
+    save_image(folder / "poster-compare.png", beside[middle])
+    _write_crops(folder / "crops.png", clip, video)
+    manifest = run.manifest()
+    if manifest.get("losses"):
+        loss_plot(manifest["losses"], [(name, steps) for name, steps in manifest["stages"]], folder / "loss.png")
+    shares = unseen_shares(source.frames, clip.edit_mask.frames, (0, *clip.references, *clip.anchors))
+    hint = _suggest_frame(run, clip, shares)
+    run.update_manifest(
+        seconds=seconds,
+        metrics=quick_metrics(clip, video),
+        notes=[*clip.notes, *hint],
+        unproven=[round(share, 4) for share in shares],
+        result_hash=content_hash(video.frames),
+        result_loras=manifest.get("loras", []),
+        output=str(output),
+        model=settings.model,
+    )
+    return hint
+
+
+def _write_crops(path: Path, clip: Clip, video: Video) -> None:
+    """The region and its surroundings, large enough to be judged; none for a whole frame, which the sheet shows."""
+    if clip.edit_mask.frames.all() or not clip.edit_mask.frames.any():
+        path.unlink(missing_ok=True)
+        return
+    numbers = spread(video.num_frames, CROPS)
+    rows = [crops_along(frames, clip.edit_mask.frames, numbers) for frames in (clip.video.frames, video.frames)]
+    place = f"frame{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+    save_image(path, contact_sheet(rows, [f"source, {place}", f"edited, {place}"], CROPS, CROP_HEIGHT))
+
+
+def _suggest_frame(run: Run, clip: Clip, shares: list[float]) -> list[str]:
+    """Write the frame that is best edited next as a picture, and say so; nothing where the edited frames show nearly all."""
+    number = next_to_edit(shares, clip.edit_mask.frames)
+    if number is None:
+        return []
+    picture = run.folder / "edit-next" / f"frame-{number}.png"
+    save_image(picture, clip.video.frames[number])
+    return [
+        f"frame {number} has the largest area drawn without proof ({shares[number]:.0%} of the frame); to show what belongs there, edit "
+        f"{picture} and add --reference {number}=IMAGE"
+    ]
+
+
+def _report(run: Run, settings: EditSettings, clip: Clip) -> Report:
+    """The page of all that the run made so far."""
+    manifest, takes = run.manifest(), takes_of(run)
+    main = next((take for take in takes if take.file == RESULT), None)
+
+    def there(name: str) -> Path | None:
+        return Path(name) if (run.folder / name).is_file() else None
+
+    pictures = [("The edited first frame", Path("references/first_frame.png"))]
+    for kind, frames in (("reference", clip.references), ("anchor", clip.anchors)):
+        pictures += [(f"Edited frame {number} ({kind})", Path(f"references/{kind}_{number:05d}.png")) for number in sorted(frames)]
+    return Report(
+        title=f"{Path(settings.input.source).name}, edited",
+        result=Path(RESULT),
+        result_title=f"Result: {main.title}" if main else "Result",
+        compare=Path("compare.mp4"),
+        posters=(there("poster-compare.png"), there("poster.png")),
+        sheet=Path("sheet.png"),
+        crops=there("crops.png"),
+        pictures=pictures,
+        takes=[(take.title, Path(take.file), Path(take.picture)) for take in takes if take.file != RESULT and take.picture],
+        unproven=manifest.get("unproven", []),
+        loss_plot=there("loss.png") if manifest.get("losses") else None,
+        facts=[
+            *_facts(settings, clip.video, manifest.get("seconds", {}), manifest.get("stages", [])),
+            *prompt_rows(settings, clip),
+            *_other_loras(manifest.get("result_loras", [])),
+        ],
+        notes=manifest.get("notes", []),
+        metrics=manifest.get("metrics", {}),
+    )
+
+
 def quick_metrics(clip: Clip, video: Video) -> dict[str, object]:
-    """What can be told in seconds: whether the background is the source's bit for bit (every frame), and the region's difference and
-    leak over at most sixteen frames. `lora-edit evaluate` measures the rest."""
+    """What can be told in seconds: whether the background is the source's bit for bit (every frame), the region's difference and
+    leak over at most sixteen frames, and its flicker over the first thirty-two. `lora-edit evaluate` measures the rest."""
     source, mask = clip.video.frames, clip.edit_mask.frames
     exact = all(torch.equal(new[~region], old[~region]) for new, old, region in zip(video.frames, source, mask, strict=True))
     some = torch.linspace(0, video.num_frames - 1, min(16, video.num_frames)).long()
     difference = psnr(video.frames[some], source[some], mask[some]) if mask[some].any() else math.nan
     shown = leak(video.frames[some], source[some], clip.first_frame, mask[some]) if len(some) > 1 and mask[0].any() else math.nan
-    found = {"region_psnr": difference, "leak": shown}
+    start = range(min(FLICKER_FRAMES, video.num_frames))
+    flickers = len(start) > 1 and bool(mask[1 : len(start)].any())
+    found = {
+        "region_psnr": difference,
+        "flicker": flicker(video.frames[: len(start)], mask[: len(start)]) if flickers else math.nan,
+        "leak": shown,
+    }
     return {
         "num_frames": video.num_frames,
         "size": str(video.size),

@@ -59,6 +59,16 @@ class Run:
             raise RunError(f"{self.folder}: not a run folder (edit.toml is missing); make one with `lora-edit new`")
         return resolve(read_toml(self.settings_file))
 
+    def take_settings(self, settings: EditSettings) -> None:
+        """Go on with other settings; the earlier ones are kept beside them, numbered."""
+        number = 1
+        while (kept := self.folder / f"edit-{number}.toml").exists():
+            number += 1
+        write_atomically(kept, self.settings_file.read_text("utf-8"))
+        write_atomically(self.settings_file, dump_toml(settings))
+        self.update_manifest(seed=settings.seed)
+        self.log(f"other settings; the earlier ones are in {kept.name}")
+
     def manifest(self) -> dict[str, Any]:
         """The manifest so far; empty when none was written."""
         return json.loads(self.manifest_file.read_text("utf-8")) if self.manifest_file.is_file() else {}
@@ -82,14 +92,14 @@ class Run:
 
 
 def make_run(folder: Path, settings: EditSettings) -> Run:
-    """Create the folder, or open it again for the same edit.
+    """Create the folder, or open it again for an edit of the same clip; its settings then change with `take_settings`.
 
-    Raises `RunError` when it holds another edit (nothing is overwritten) or something that is no run at all.
+    Raises `RunError` when it holds an edit of another clip or by another model, or something that is no run at all.
     """
     run = Run(folder)
     if run.settings_file.is_file():
-        if run.settings() != settings:
-            raise RunError(f"{folder}: holds a run with other settings; give another --run or remove it")
+        if _belongs(run.settings()) != _belongs(settings):
+            raise RunError(f"{folder}: holds a run of another clip, range or model; give another --run or remove it")
         return run
     if folder.exists() and (not folder.is_dir() or any(p.name != "edit.toml.part" for p in folder.iterdir())):
         raise RunError(f"{folder}: exists and is not a run folder; give another --run")
@@ -103,6 +113,12 @@ def make_run(folder: Path, settings: EditSettings) -> Run:
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
     return run
+
+
+def _belongs(settings: EditSettings) -> tuple[object, ...]:
+    """What of an edit's settings a run folder belongs to."""
+    video = settings.video
+    return (settings.input.source, video.start, video.frames, video.fps, settings.model)
 
 
 def write_atomically(path: Path, text: str) -> None:

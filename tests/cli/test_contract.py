@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,10 +21,10 @@ from typer.testing import CliRunner
 from lora_edit import pipeline
 from lora_edit.cli.known_models import find_models
 from lora_edit.cli.main import app
-from lora_edit.config import EditSettings
+from lora_edit.config import EditSettings, resolve
 from lora_edit.errors import TrainingDiverged, VideoError
 from lora_edit.reporting import Reporter
-from lora_edit.run import Run
+from lora_edit.run import Run, make_run
 from lora_edit.types import EditMask, Size, Video
 
 REGION = {"SOURCE", "--first-frame", "--mask", "--box", "--point", "--mask-shape", "--expand", "--start", "--frames", "--fps"}
@@ -51,6 +52,7 @@ CONTRACT: dict[str, set[str]] = {
         "--overlay",
         "--overwrite",
     },
+    "frame": {"SOURCE", "N", "--start", "--frames", "--fps", "--output", "--overwrite"},
     "edit-frame": {
         "SOURCE",
         "--instruction",
@@ -90,9 +92,10 @@ CONTRACT: dict[str, set[str]] = {
 }
 REQUIRED = {("edit", "--output"), ("mask", "SOURCE"), ("mask", "--output"), ("train", "RUN"), ("generate", "RUN"), ("preview", "--output"),
             ("evaluate", "RESULT"), ("evaluate", "--source"), ("import", "FILE"), ("export", "RUN"), ("export", "--output"),
-            ("edit-frame", "SOURCE"), ("edit-frame", "--instruction"), ("edit-frame", "--output")}  # fmt: skip
+            ("edit-frame", "SOURCE"), ("edit-frame", "--instruction"), ("edit-frame", "--output"),
+            ("frame", "SOURCE"), ("frame", "N"), ("frame", "--output")}  # fmt: skip
 
-FRAME = ["edit-frame", "clip.mp4", "--instruction", "a red coat", "--output", "first.png"]
+FRAME = ["edit-frame", "clip.mp4", "--instruction", "a red coat", "--output", "coat.png"]
 EDIT = ["edit", "clip.mp4", "--first-frame", "first.png", "--box", "1,2,30,40", "--output", "out.mp4"]
 
 
@@ -116,7 +119,10 @@ def option_names(parameter: Any) -> str:
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with files of the names that an edit is given; what is in them is no matter here."""
     monkeypatch.chdir(tmp_path)
+    for name in ("clip.mp4", "first.png"):
+        (tmp_path / name).write_bytes(b"something")
     return tmp_path
 
 
@@ -183,6 +189,8 @@ def test_edit_prints_one_json_object(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_edit_option_reaches_the_settings(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> None:
     calls = replace_edit(monkeypatch)
+    for name in ("four.png", "six.png", "eight.png", "style.safetensors", "few.safetensors"):
+        (elsewhere / name).touch()
     outcome = run(
         *EDIT, "--box", "5,6,7,8:3", "--mask-shape", "tight", "--expand", "0.25", "--start", "2", "--frames", "9", "--fps", "12.5",
         "--reference", "4=four.png", "--reference", "6=six.png", "--anchor", "8=eight.png", "--model", "tiny", "--preset", "standard",
@@ -206,6 +214,8 @@ def test_every_edit_option_reaches_the_settings(monkeypatch: pytest.MonkeyPatch,
 def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> None:
     calls = replace_edit(monkeypatch)
     (elsewhere / "kept").mkdir()
+    for name in ("kept/a.mp4", "kept/b.png", "kept/m.png", "kept/style.safetensors", "c.png"):
+        (elsewhere / name).touch()
     config = elsewhere / "kept" / "edit.toml"
     config.write_text(
         'seed = 1\nprompt = "from the file"\n[input]\nsource = "a.mp4"\nfirst_frame = "b.png"\nmask = "m.png"\n'
@@ -232,11 +242,26 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
     ("arguments", "words"),
     [
         ([*EDIT, "--mask", "m.png"], "all-white image"),
-        ([*EDIT[:4], "--point", "3,4", *EDIT[6:]], "lora-edit mask SOURCE --point X,Y"),
+        ([*EDIT, "--point", "3,4"], "where to edit is given twice"),
+        ([*EDIT[:4], "--point", "3", *EDIT[6:]], "write X,Y[:FRAME][#NAME]"),
+        (["edit", "nofile.mp4", *EDIT[2:]], "nofile.mp4: no such file or folder"),
+        ([*EDIT[:3], "nofile.png", *EDIT[4:]], "nofile.png: no such file or folder"),
+        ([*EDIT, "--reference", "4=four.png"], "four.png: no such file or folder"),
+        ([*EDIT[:4], "--mask", "nomask", *EDIT[6:]], "nomask: no such file or folder"),
+        (["preview", "nofile.mp4", *EDIT[2:]], "nofile.mp4: no such file or folder"),
+        (["frame", "nofile.mp4", "3", "--output", "f.png"], "nofile.mp4: no such file or folder"),
+        (["frame", "clip.mp4", "3", "--output", "f.jpg"], "end the name in .png"),
+        (["frame", "clip.mp4", "3", "--frames", "3", "--output", "f.png"], "the range has frames 0 to 2"),
+        (["frame", "clip.mp4", "-1", "--output", "f.png"], "-1"),
+        (["generate", "nowhere"], "nowhere: not a run folder"),
         ([*EDIT, "--box", "1,2,3"], "write X,Y,W,H[:FRAME]"),
         ([*EDIT, "--reference", "four.png"], "write N=IMAGE"),
         ([*EDIT, "--set", "nonsense=1"], "room.setting=value"),
-        ([*EDIT, "--set", "training.nonsense=1"], "training.nonsense"),
+        ([*EDIT, "--set", "training.nonsense=1"], "training.nonsense: no such setting; docs/settings.md lists"),
+        ([*EDIT, "--set", "training.motion_step=1"], "training.motion_step: no such setting; did you mean training.motion_steps?"),
+        ([*EDIT, "--set", "generation.motion_steps=1"], "did you mean training.motion_steps?"),
+        ([*EDIT, "--set", "trainin.motion_steps=1"], "did you mean training.motion_steps?"),
+        ([*EDIT, "--set", "sead=1"], "did you mean seed?"),
         ([*EDIT, "--expand", "9"], "masks.expand"),
         ([*EDIT, "--seed", "-1"], "seed"),
         ([*EDIT, "--seed", "red"], "--seed"),
@@ -259,13 +284,13 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
         (["train", "nowhere"], "nowhere"),
         (["models", "huge"], "this version has tiny"),
         (["mask", "clip.mp4", "--output", "m"], "--box"),
-        (["mask", "clip.mp4", "--point", "1,1", "--output", "m"], "clip.mp4: no such file"),
-        (["mask", "clip.mp4", "--point", "1,1", "--first-frame", "f.png", "--output", "m"], "say where in one way"),
+        (["mask", "nofile.mp4", "--point", "1,1", "--output", "m"], "nofile.mp4: no such file"),
+        (["mask", "clip.mp4", "--point", "1,1", "--first-frame", "first.png", "--output", "m"], "say where in one way"),
         (["mask", "clip.mp4", "--point", "1", "--output", "m"], "write X,Y[:FRAME][#NAME]"),
         (["mask", "clip.mp4", "--point", "1,2:-3", "--output", "m"], "frames count from 0"),
         (["mask", "clip.mp4", "--box", "1,2,3#hat", "--output", "m"], "write X,Y,W,H[:FRAME]"),
         (["mask", "clip.mp4", "--point", "1,1", "--output", "m.webm"], "masks are kept without loss"),
-        (["evaluate", "r.mp4", "--source", "s.mp4"], "r.mp4"),
+        (["evaluate", "r.mp4", "--source", "clip.mp4"], "r.mp4: no such file"),
         ([*FRAME, "--model", "photoshop"], "this version has qwen-image-edit, flux-kontext, flux-fill"),
         (FRAME, "Qwen/Qwen-Image-Edit is not on this machine; get it with `hf download Qwen/Qwen-Image-Edit` (about 58 GB; Apache-2.0)"),
         ([*FRAME, "--model", "flux-kontext"], "not for commercial use"),
@@ -277,7 +302,7 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
         ([*FRAME, "--box", "1,2,3,4", "--mask", "m.png"], "both --mask and --box"),
         ([*FRAME[:2], *FRAME[4:]], "--instruction"),
         (["evaluate", "r.mp4", "--source", "s.mp4", "--metrics", "fvd"], "fvd is not in this version; choose from region_psnr"),
-        (["evaluate", "r.mp4", "--source", "s.mp4", "--metrics", "clip_score"], "--first-frame"),
+        (["evaluate", "clip.mp4", "--source", "clip.mp4", "--metrics", "clip_score"], "--first-frame"),
         (["study", "x" * 5, "--output", "s"], "this version"),
         (["study", "methods", "--tally", "a.json", "--output", "s"], "--tally belongs to `study users`"),
         (["study", "methods", "--cases", "c.jsonl", "--scenes", "2", "--output", "s"], "--scenes and --cases are both given"),
@@ -299,10 +324,11 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
     ],
 )
 def test_faults_of_the_input_are_one_line_and_write_nothing(arguments: list[str], words: str, elsewhere: Path) -> None:
+    before = set(elsewhere.iterdir())
     line = fails(run(*arguments), 2)
     assert line.startswith("error: ")
     assert words in line
-    assert not list(elsewhere.iterdir())
+    assert set(elsewhere.iterdir()) == before
 
 
 def test_an_input_error_is_one_line_whatever_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,7 +363,7 @@ def test_our_fault_is_one_line_and_a_traceback_in_the_log(monkeypatch: pytest.Mo
 
 
 def test_without_a_run_folder_the_traceback_gets_a_file_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    def check(settings: EditSettings) -> None:
+    def check(settings: EditSettings, reporter: Reporter) -> None:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(pipeline, "check", check)
@@ -385,7 +411,7 @@ def test_new_checks_estimates_and_stores(monkeypatch: pytest.MonkeyPatch) -> Non
         def waiting(self) -> str:
             return ""
 
-    monkeypatch.setattr(pipeline, "check", lambda settings: Clip(video, EditMask(torch.ones(5, 48, 64, dtype=torch.bool))))
+    monkeypatch.setattr(pipeline, "check", lambda settings, reporter: Clip(video, EditMask(torch.ones(5, 48, 64, dtype=torch.bool))))
     monkeypatch.setattr(pipeline, "estimate", lambda settings, clip: Estimate())
     monkeypatch.setattr(pipeline, "create_run", lambda settings, folder: Run(folder))
     outcome = run("new", *EDIT[1:])
@@ -401,8 +427,11 @@ def test_new_checks_estimates_and_stores(monkeypatch: pytest.MonkeyPatch) -> Non
     }  # fmt: skip
 
 
-def test_train_and_generate_work_on_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_and_generate_work_on_the_run(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> None:
     seen: list[Any] = []
+    make_run(Path("kept"), resolve({"input": {"source": "clip.mp4", "first_frame": "first.png"}}))
+    for name in ("f.png", "a.safetensors"):
+        (elsewhere / name).touch()
 
     def generate(*arguments: Any) -> pipeline.Result:
         seen.append(arguments[:1] + arguments[2:])
@@ -461,20 +490,68 @@ def test_a_downloaded_model_says_where_it_lies(tmp_path: Path, monkeypatch: pyte
     assert (card.state, card.weights) == ("downloaded", f"in {snapshot}")
 
 
-def test_help_loads_nothing_heavy() -> None:
-    """What makes it quick, and unlike a clock the same on every machine."""
-    code = """
-import sys
+LIGHT = """
+import json, sys
 from lora_edit.cli.main import app
-try:
-    app(["edit", "--help"])
-except SystemExit as end:
-    assert not end.code
-sys.exit(",".join({"torch", "numpy", "diffusers", "av", "cv2", "safetensors"} & set(sys.modules)) or 0)
+for arguments, code in json.loads(sys.argv[1]):
+    try:
+        app(arguments)
+    except SystemExit as end:
+        assert (end.code or 0) == code, (arguments, end.code)
+    heavy = {"torch", "numpy", "diffusers", "transformers", "peft", "av", "cv2", "safetensors"} & set(sys.modules)
+    assert not heavy, (arguments, heavy)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_help_and_trivial_faults_load_nothing_heavy(elsewhere: Path) -> None:
+    """What makes them quick, and unlike a clock the same on every machine."""
+    (elsewhere / "there.mp4").touch()
+    faults = [
+        ["edit", "nofile.mp4", *EDIT[2:]],
+        ["new", "clip.mp4", "--first-frame", "nofile.png", "--output", "o.mp4"],
+        [*EDIT, "--set", "training.motion_step=1"],
+        [*EDIT, "--expand", "9"],
+        [*EDIT, "--reference", "4=nofile.png"],
+        [*EDIT, "--lora", "nofile.safetensors"],
+        [*EDIT, "--preset", "faster"],
+        [*EDIT[:-1], "there.mp4"],
+        [*EDIT[:-1], "clip.mp4", "--overwrite"],
+        ["preview", "nofile.mp4", *EDIT[2:]],
+        ["mask", "nofile.mp4", "--point", "1,1", "--output", "m"],
+        ["mask", "clip.mp4", "--point", "1", "--output", "m"],
+        ["mask", "clip.mp4", "--point", "1,1", "--output", "m.webm"],
+        ["frame", "nofile.mp4", "3", "--output", "f.png"],
+        ["edit-frame", "nofile.mp4", *FRAME[2:]],
+        ["train", "nowhere"],
+        ["generate", "nowhere"],
+        ["evaluate", "nofile.mp4", "--source", "clip.mp4"],
+    ]
+    calls = [(["edit", "--help"], 0), *((fault, 2) for fault in faults)]
+    done = subprocess.run([sys.executable, "-c", LIGHT, json.dumps(calls)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--first-frame" in done.stdout
+    assert done.stderr.count("error: ") == len(faults)
+
+
+def test_help_is_whole_at_eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No panel's title is cut, and no list of choices is broken within a word."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    verbs: Any = typer.main.get_command(app)
+    for name, verb in verbs.commands.items():
+        page = run(name, "--help").stdout
+        titles = {getattr(each, "rich_help_panel", None) for each in verb.params} - {None}
+        assert all(f" {title} ─" in page for title in titles), name
+        assert not [line for line in page.splitlines() if re.search(r"<[a-z][^>]*$", line)], name
+
+
+def test_studies_are_listed_with_what_they_are_about() -> None:
+    from lora_edit.studies.registry import DESCRIPTIONS, STUDIES
+
+    assert list(DESCRIPTIONS) == [*STUDIES, "users"]
+    lines = run("study", "--list").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(DESCRIPTIONS)
+    assert all(line.endswith(DESCRIPTIONS[line.split()[0]]) for line in lines)
 
 
 def test_the_module_is_the_command() -> None:

@@ -26,7 +26,8 @@ from lora_edit.masks.salient import SalientNet
 from lora_edit.run import make_run
 from lora_edit.types import Size, Video
 from lora_edit.video.lossless import save_frames
-from lora_edit.video.read import read_video
+from lora_edit.video.read import read_image, read_video
+from lora_edit.video.settings import VideoSettings
 from lora_edit.video.write import write_video
 from masks.things import disc_clip, overlap
 
@@ -299,3 +300,62 @@ def test_a_region_off_the_edit_may_be_meant(clip: Path, frames: torch.Tensor, tm
     code, _, err = run(*arguments, "--set", "masks.check=false")
     assert code == 0, err
     assert not (tmp_path / "out-region.png").exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--start", "1"), ("--start", "1", "--frames", "3"), ("--fps", "5")])
+def test_a_frame_is_what_an_edit_reads(clip: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Bit for bit, whatever the range."""
+    settings = dict(zip((word.strip("-") for word in options[::2]), map(int, options[1::2]), strict=True))
+    read = read_video(clip, VideoSettings.model_validate(settings))
+    code, out, err = run("frame", clip, "2", "--output", tmp_path / "two.png", *options)
+    assert (code, out.strip()) == (0, str(tmp_path / "two.png")), err
+    assert torch.equal(read_image(tmp_path / "two.png"), read.frames[2])
+    assert run("frame", clip, "0", "--output", tmp_path / "two.png", *options)[0] == 2
+    assert run("frame", clip, "0", "--output", tmp_path / "two.png", "--overwrite", *options)[0] == 0
+    assert torch.equal(read_image(tmp_path / "two.png"), read.frames[0])
+
+
+def test_a_frame_past_the_end_is_refused_with_those_there_are(clip: Path, tmp_path: Path) -> None:
+    code, _, err = run("frame", clip, "4", "--output", tmp_path / "four.png")
+    assert code == 2 and "has frames 0 to 3" in err
+    assert not (tmp_path / "four.png").exists()
+
+
+def test_evaluate_knows_the_rate_of_a_runs_frames(frames: torch.Tensor, tmp_path: Path) -> None:
+    """A folder of frames has none: its run's is taken, else the source's, else none is claimed."""
+    slow = tmp_path / "slow.mkv"
+    write_video(slow, Video(frames, Fraction(8), tuple(i / 8 for i in range(FRAMES))), "ffv1")
+    for place in ("result", "run/result", "run/frames"):
+        save_frames(tmp_path / place, frames)
+    (tmp_path / "run" / "clip.json").write_text('{"fps": "8"}')
+    for result, source, rate in (("result", "slow.mkv", 8.0), ("run/result", "run/frames", 8.0), ("result", "result", None)):
+        code, out, err = run("evaluate", tmp_path / result, "--source", tmp_path / source, "--json")
+        assert (code, json.loads(out)["fps"]) == (0, rate), err
+
+
+def test_evaluate_says_exact_where_it_is(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
+    edited = frames.clone()
+    edited[:, :16, :16] = 255 - edited[:, :16, :16]
+    save_frames(tmp_path / "result", edited)
+    run("mask", clip, "--box", "0,0,16,16", "--output", tmp_path / "mask")
+    _, out, _ = run("evaluate", tmp_path / "result", "--source", clip, "--mask", tmp_path / "mask")
+    rows = {line.split()[0]: line.split(maxsplit=1)[1] for line in out.splitlines()}
+    assert (rows["background_psnr"], rows["fps"]) == ("exact (inf)", "25.0")
+    _, out, _ = run("evaluate", tmp_path / "result", "--source", tmp_path / "result", "--metrics", "region_psnr")
+    assert "region_psnr  exact (inf)" in out
+
+
+def test_edit_outlines_what_a_point_is_on(disc: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+    """As `mask --point` does; a point off the edit is told before training."""
+    clip, truth = disc
+    edited = read_video(clip).frames[0].clone()
+    edited[truth[0]] = 255 - edited[truth[0]]
+    Image.fromarray(edited.numpy()).save(tmp_path / "first.png")
+    arguments = ("new", clip, "--first-frame", tmp_path / "first.png", "--point", "50,48")
+    code, _, err = run(*arguments, "--run", tmp_path / "run")
+    assert code == 0, err
+    assert "the edit keeps to the mask" in err
+    assert overlap(load_mask(tmp_path / "run" / "masks").frames, truth) > 0.8
+    code, _, err = run(*arguments[:-1], "300,300", "--run", tmp_path / "other")
+    assert code == 2 and "outside the frame" in err
+    assert not (tmp_path / "other").exists()

@@ -42,6 +42,11 @@ FULL = Report(
     result=Path("result.mp4"),
     compare=Path("compare #1.mp4"),
     sheet=Path("samples/sheet.png"),
+    crops=Path("crops.png"),
+    posters=(Path("poster compare.png"), None),
+    pictures=[("Edited frame 4 (reference)", Path("references/reference_00004.png"))],
+    takes=[("seed 7, first frame <b>.png", Path("samples/seed-7.mp4"), Path("samples/seed-7.png"))],
+    unproven=[0.0, 0.25, 0.5],
     loss_plot=Path("loss.png"),
     facts=[("prompt", '<script>alert("x")</script>'), ("seed", "0")],
     notes=["the mask is <empty>"],
@@ -71,7 +76,10 @@ def test_the_page_is_whole_and_accessible() -> None:
     assert outline.all("html")[0]["lang"] == "en"
     assert [video["src"] for video in outline.all("video")] == ["compare%20%231.mp4", "result.mp4"]
     assert all("controls" in video and video["aria-label"] for video in outline.all("video"))
-    assert [image["src"] for image in outline.all("img")] == ["samples/sheet.png", "loss.png"]
+    assert [video.get("poster") for video in outline.all("video")] == ["poster%20compare.png", None]
+    assert [image["src"] for image in outline.all("img")] == [
+        "crops.png", "references/reference_00004.png", "samples/sheet.png", "samples/seed-7.png", "loss.png",
+    ]  # fmt: skip
     assert all(image["alt"] for image in outline.all("img"))
     assert len(outline.all("caption")) == len(outline.all("table")) == 2
     assert "prefers-color-scheme: dark" in page
@@ -86,14 +94,29 @@ def test_metrics_are_words_and_units() -> None:
     assert "24.05 dB" in page
     assert re.search(r"Background, PSNR</th><td>every pixel equal", page)
     assert re.search(r"Flicker</th><td>not measured", page)
-    assert re.search(r"CLIP score [^<]*</th><td>0\.5", page)
+    assert re.search(r"CLIP score</th><td>0\.5", page)
     assert re.search(r"new metric</th><td>2<", page)
     assert "background_exact" not in page
+    assert 'every pixel equal</td><td class="meaning">how near everything outside' in page
+
+
+def test_the_share_drawn_without_proof_is_a_bar_for_each_frame() -> None:
+    page = render_report(FULL)
+    bars = Outline(page).all("rect")
+    assert [bar["height"] for bar in bars] == ["0.0000", "0.5000", "1.0000"]
+    assert "frame 1: 25.0 %" in page and "highest bar is 50.0 %" in page
+    assert render_report(Report(title="t", unproven=[0.0, 0.0])).count("<rect") == 2
+
+
+def test_further_results_are_shown_with_seed_and_picture() -> None:
+    page = render_report(FULL)
+    assert "Another result: seed 7, first frame &lt;b&gt;.png" in page
+    assert 'href="samples/seed-7.mp4"' in page
 
 
 def test_what_is_left_out_is_not_shown() -> None:
     outline = Outline(render_report(Report(title="Nothing yet")))
-    assert not [tag for tag in ("video", "img", "table", "section") if outline.all(tag)]
+    assert not [tag for tag in ("video", "img", "table", "section", "svg") if outline.all(tag)]
 
 
 def test_what_browsers_cannot_play_is_linked() -> None:

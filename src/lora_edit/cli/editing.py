@@ -34,7 +34,7 @@ def edit(session: Session, options: EditOptions) -> None:
     from lora_edit.cli.resolve import protect_input, run_folder, run_settings
 
     settings = run_settings(options)
-    protect_input(options.output, settings)
+    protect_input(options.output, settings, options.overwrite)
     session.run, session.output = run_folder(options.run, options.output), options.output
     with reporting() as reporter:
         from lora_edit import pipeline
@@ -60,7 +60,7 @@ def new(session: Session, options: NewOptions) -> None:
 
             protect_input(options.output, settings)
             check_output(options.output, settings.video.codec, overwrite=options.overwrite)
-        clip = pipeline.check(settings)
+        clip = pipeline.check(settings, reporter)
         for text in clip.notes:
             reporter.note(text)
         estimate = pipeline.estimate(settings, clip)
@@ -95,6 +95,7 @@ def train(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `edit` or `new` made.", show_default=False)],
 ) -> None:
     """Train the LoRA of a run: motion, then appearance. Goes on where an earlier call stopped. Prints the run folder."""
+    require_run(run)
     ctx.obj.run = run
     with reporting() as reporter:
         from lora_edit import pipeline
@@ -129,10 +130,12 @@ class GenerateOptions:
 def generate(session: Session, options: GenerateOptions) -> None:
     """Sample and composite again with a run's LoRA (trained first where that is unfinished). Prints the result's path."""
     from lora_edit.cli.known_models import require_model
-    from lora_edit.cli.resolve import absolute_model
+    from lora_edit.cli.resolve import absolute_model, require_files
 
+    require_run(options.run)
     session.run = options.run
     loras = parse_loras(options.lora) or None
+    require_files(options.first_frame, *(file for file, _ in loras or ()))
     model = options.model and absolute_model(options.model)
     if model:
         require_model(model, trained=False)
@@ -152,13 +155,20 @@ def preview(session: Session, options: PreviewOptions) -> None:
     from lora_edit.cli.resolve import preview_settings, protect_input
 
     settings = preview_settings(options)
-    protect_input(options.output, settings)
+    protect_input(options.output, settings, options.overwrite)
     session.output = options.output
     with reporting() as reporter:
         from lora_edit import pipeline
 
         path = pipeline.preview(settings, options.output, reporter, options.overwrite)
     typer.echo(path)
+
+
+def require_run(folder: Path) -> None:
+    """Raise `RunError` for what is no run folder, before anything heavy is loaded."""
+    from lora_edit.run import Run
+
+    Run(folder).settings()
 
 
 def _tell(result: Result, reporter: Notes) -> None:

@@ -1,4 +1,4 @@
-"""The verb that edits the first frame."""
+"""The verbs about single frames: one as a picture, and the first one edited."""
 
 from __future__ import annotations
 
@@ -11,9 +11,50 @@ import typer
 from lora_edit.cli.failures import Session
 from lora_edit.cli.options import LORA, RESULT, Overwrite, parse_boxes, parse_loras, takes
 from lora_edit.cli.progress import reporting
+from lora_edit.errors import VideoError
 
 WHERE = "Where to edit (at most one; the rest stays the source's, pixel by pixel)"
 EDITOR_NAMES = "qwen-image-edit, flux-kontext, flux-fill"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """Options of `frame`."""
+
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The clip: a video, a folder of images or a GIF.", show_default=False)]
+    number: Annotated[int, typer.Argument(metavar="N", help="Which frame, from 0, counted from --start.", show_default=False, min=0)]
+    start: Annotated[int, typer.Option("--start", metavar="S", help="First source frame, from 0, as in `edit`.", min=0)] = 0
+    frames: Annotated[int | None, typer.Option("--frames", metavar="N", help="Number of frames, as in `edit`.", min=1)] = None
+    fps: Annotated[float | None, typer.Option("--fps", metavar="RATE", help="Frame rate, as in `edit`; the frames stay the same.")] = None
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="IMAGE", help="A .png file.", rich_help_panel=RESULT)]
+    overwrite: Overwrite = False
+
+
+@takes(PictureOptions)
+def frame(session: Session, options: PictureOptions) -> None:
+    """Write frame N of a clip, from 0, as the edit reads it: a picture to edit for --first-frame (N = 0), --reference or --anchor."""
+    from lora_edit.cli.resolve import require_files
+
+    require_files(options.source)
+    if options.output.suffix.lower() != ".png":
+        raise VideoError(f"{options.output}: pictures are written without loss; end the name in .png")
+    if options.output.exists() and not options.overwrite:
+        raise VideoError(f"{options.output}: exists already; choose another name or add --overwrite")
+    if options.frames is not None and options.number >= options.frames:
+        raise VideoError(f"frame {options.number}: the range has frames 0 to {options.frames - 1}; give one of these")
+    with reporting():
+        from lora_edit.video.read import probe, read_video
+        from lora_edit.video.settings import VideoSettings
+        from lora_edit.video.sheet import save_image
+
+        # What comes after the frame need not be decoded, where the clip is known to have it.
+        there = probe(options.source).num_frames
+        enough = options.number + 1 if there and options.start + options.number < there else None
+        video = read_video(options.source, VideoSettings(start=options.start, frames=options.frames or enough, fps=options.fps))
+        if options.number >= video.num_frames:
+            raise VideoError(f"frame {options.number}: the range has frames 0 to {video.num_frames - 1}; give one of these")
+        save_image(options.output, video.frames[options.number])
+    typer.echo(options.output)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +90,10 @@ class FrameOptions:
 @takes(FrameOptions)
 def edit_frame(session: Session, options: FrameOptions) -> None:
     """Edit the first frame by instruction, for `edit --first-frame`. Prints the picture's path. Any other image tool will do as well."""
+
+    from lora_edit.cli.resolve import require_files
+
+    require_files(options.source)
     boxes = parse_boxes(options.box)
     loras = parse_loras(options.lora)
     with reporting() as reporter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,7 +58,10 @@ class EvaluateOptions:
 @takes(EvaluateOptions)
 def evaluate(session: Session, options: EvaluateOptions) -> None:
     """Measure a result: its region against the truth (or the source), its background against the source, and flicker."""
+    from lora_edit.cli.resolve import require_files
+
     wanted = parse_metrics(options.metrics)
+    require_files(options.result, options.source, options.truth, options.mask, options.first_frame)
     if options.vace and not (options.mask and options.first_frame):
         raise SettingsError("--vace edits the source where the mask is white; give --mask M and --first-frame IMAGE too")
     if options.prompt is not None and not options.vace:
@@ -71,9 +75,10 @@ def evaluate(session: Session, options: EvaluateOptions) -> None:
     if options.json:
         emit_json(record | ({"baselines": baselines} if baselines else {}) | ({"vace": rival} if rival else {}))
     elif baselines or rival:
-        emit_columns({"result": {**record, "output": options.result}} | baselines | ({"VACE": rival} if rival else {}))
+        columns = {"result": {**record, "output": options.result}} | baselines | ({"VACE": rival} if rival else {})
+        emit_columns({name: _in_words(figures) for name, figures in columns.items()})
     else:
-        emit_rows(record)
+        emit_rows(_in_words(record))
 
 
 Figures = dict[str, Any]
@@ -98,8 +103,10 @@ def _measure(options: EvaluateOptions, wanted: tuple[str, ...], reporter: Report
     # Before the long work, so that a missing network is told at once.
     networks = learned.load_networks(wanted)
 
+    rate = _rate(options.result, result) or _rate(options.source, source)
+
     def figures(clip: Video) -> Figures:
-        record = summary.evaluate(clip, source, truth, mask, first).to_json()
+        record = summary.evaluate(clip, source, truth, mask, first).to_json() | {"fps": rate and round(float(rate), 4)}
         record |= learned.measure_learned(networks, wanted, clip, source, truth, mask, first)
         return _wanted_only(record, wanted)
 
@@ -126,6 +133,20 @@ def _baselines(source: Video, first_frame: torch.Tensor | None, mask: EditMask |
     if note:
         reporter.note(note)
     return {name: replace(source, frames=draw(source.frames, picture, mask)) for name, draw in BASELINES.items()}
+
+
+def _rate(path: Path, video: Video) -> Fraction | None:
+    """A clip's frame rate; of a folder of frames that of the run it lies in, and None where it lies in none."""
+    from lora_edit.inputs import kept_rate
+
+    return kept_rate(path) if path.is_dir() else video.fps
+
+
+def _in_words(record: dict[str, Any]) -> dict[str, Any]:
+    """The record for a person: a PSNR that is infinite is said to be."""
+    infinite = {"region_psnr": "region_psnr" in record, "background_psnr": bool(record.get("background_exact"))}
+    exact = {name: "exact (inf)" for name, is_infinite in infinite.items() if is_infinite and record.get(name) is None}
+    return {**record, **exact}
 
 
 def _rival(options: EvaluateOptions) -> Rival | None:

@@ -42,6 +42,7 @@ def lora_edit(
 
 app.command("edit")(editing.edit)
 app.command("mask")(masking.mask)
+app.command("frame")(framing.frame)
 app.command("edit-frame")(framing.edit_frame)
 app.command("new")(editing.new)
 app.command("train")(editing.train)

@@ -79,13 +79,21 @@ class MaskOptions:
 def mask(session: Session, options: MaskOptions) -> None:
     """Draw a mask (white = edit) of boxes, of what points are on or what stands out, or of what an edited first frame changes."""
     if (options.first_frame and (options.box or options.segments)) or not (options.first_frame or options.box or options.segments):
-        raise MaskError(f"say where in one way: --box X,Y,W,H[:FRAME] or --point {POINT} in source pixels, --auto, or --first-frame IMAGE")
+        raise MaskError(
+            f"say where in one way: --box X,Y,W,H[:FRAME] or --point {POINT} in source pixels, --auto, or --first-frame IMAGE, the edited frame"
+        )
+    from lora_edit.cli.resolve import require_files
+
+    require_files(options.source, options.first_frame)
+    suffix = options.output.suffix.lower()
+    if suffix and suffix not in LOSSLESS:
+        raise MaskError(f"{options.output}: masks are kept without loss; give a folder for PNG, or end the name in {', '.join(LOSSLESS)}")
     prompts = parse_prompts(options.point, options.not_point, options.box, options.object)
+    _check_outputs(options)
     with reporting() as reporter:
         from lora_edit.masks.shapes import shape_mask
         from lora_edit.video.read import read_video
 
-        _check_outputs(options)
         video = read_video(options.source)
         drawn = _segmented(options, video, prompts, reporter) if options.segments else _drawn(options, video, prompts)
         drawn = shape_mask(drawn, options.shape.value, 0.1, 5)
@@ -99,9 +107,6 @@ def _check_outputs(options: MaskOptions) -> None:
     """Raises `VideoError` kin where `_write` would refuse."""
     from lora_edit.video.write import check_output
 
-    suffix = options.output.suffix.lower()
-    if suffix and suffix not in LOSSLESS:
-        raise MaskError(f"{options.output}: masks are kept without loss; give a folder for PNG, or end the name in {', '.join(LOSSLESS)}")
     for path in (options.output, options.overlay):
         if path is not None:
             check_output(path, overwrite=options.overwrite)

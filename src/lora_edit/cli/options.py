@@ -15,11 +15,11 @@ import typer
 from lora_edit.cli.failures import Session
 from lora_edit.errors import MaskError, SettingsError
 
-WHERE = "Where to edit (at most one of --mask, --box, --point; without any, what the edited first frame changes is followed)"
+WHERE = "Where to edit: one of these, else what the first frame changes"
 EDITED = "Edited frames"
 CLIP = "Range of the source"
 RESULT = "Result"
-SETTINGS = "Settings (preset, then --config, then the options here, then --set)"
+SETTINGS = "Settings (preset, then --config, then these, then --set)"
 
 LORA = "FILE[:STRENGTH]"
 LORA_HELP = "Another LoRA at generation (style, few steps), never in training; repeatable; strength 1 by default."
@@ -86,11 +86,19 @@ class RegionOptions:
         ),
     ] = field(default_factory=list)
     point: Annotated[
-        list[str], typer.Option("--point", metavar="X,Y[:FRAME]", help="Segment first: `lora-edit mask --point`.", rich_help_panel=WHERE)
+        list[str],
+        typer.Option(
+            "--point", metavar="X,Y[:FRAME]", help="On the object: outlined and followed, as `mask --point` does.", rich_help_panel=WHERE
+        ),
     ] = field(default_factory=list)
     mask_shape: Annotated[
         RegionShape | None,
-        typer.Option("--mask-shape", help="Shape of the region; with tiny auto, else box by default.", rich_help_panel=WHERE),
+        typer.Option(
+            "--mask-shape",
+            metavar="SHAPE",
+            help="Shape of the region: box (default), tight, noisy, as-is, or auto (default of tiny), by what was given.",
+            rich_help_panel=WHERE,
+        ),
     ] = None
     expand: Annotated[
         float | None,
@@ -111,11 +119,11 @@ class RunOptions(RegionOptions):
 
     reference: Annotated[
         list[str],
-        typer.Option("--reference", metavar="N=IMAGE", help="Frame N, edited: learned from.", rich_help_panel=EDITED),
+        typer.Option("--reference", metavar="N=IMAGE", help="Frame N (from 0), edited: learned from.", rich_help_panel=EDITED),
     ] = field(default_factory=list)
     anchor: Annotated[
         list[str],
-        typer.Option("--anchor", metavar="N=IMAGE", help="Frame N, edited: shown as it is.", rich_help_panel=EDITED),
+        typer.Option("--anchor", metavar="N=IMAGE", help="Frame N (from 0), edited: shown as it is.", rich_help_panel=EDITED),
     ] = field(default_factory=list)
     model: Annotated[
         str | None,
@@ -151,7 +159,10 @@ class RunOptions(RegionOptions):
     assignments: Annotated[
         list[str], typer.Option("--set", metavar="ROOM.SETTING=VALUE", help="Any other setting.", rich_help_panel=SETTINGS)
     ] = field(default_factory=list)
-    codec: Annotated[CodecName | None, typer.Option("--codec", help="h264 by default.", rich_help_panel=RESULT)] = None
+    codec: Annotated[
+        CodecName | None,
+        typer.Option("--codec", metavar="CODEC", help="h264 (default), h264-444, prores or ffv1.", rich_help_panel=RESULT),
+    ] = None
     no_composite: Annotated[
         bool, typer.Option("--no-composite", help="Keep the model's pixels outside the region too.", rich_help_panel=RESULT)
     ] = False

@@ -42,19 +42,23 @@ def _example(form: str) -> str:
 
 def parse_prompts(points: Sequence[str], not_points: Sequence[str], boxes: Sequence[str], name: str) -> list[Prompt]:
     """Every `--box`, `--point` and `--not-point`; `name` is the object of those that name none. Raises `MaskError`."""
+    places = [("--box", *parse_place("--box", text, BOX, name)) for text in boxes]
+    places += [(option, *parse_place(option, text, POINT, name)) for option, texts in _clicks(points, not_points) for text in texts]
+    # Heavy, and of no use to what cannot be read.
     from lora_edit.masks.boxes import KeyedBox
     from lora_edit.masks.segment import Click
     from lora_edit.types import Box
 
-    prompts: list[Prompt] = []
-    for text in boxes:
-        (x, y, width, height), frame, owner = parse_place("--box", text, BOX, name)
-        prompts.append(KeyedBox(Box(x, y, width, height), frame, owner))
-    for option, texts in (("--point", points), ("--not-point", not_points)):
-        for text in texts:
-            (x, y), frame, owner = parse_place(option, text, POINT, name)
-            prompts.append(Click(x, y, option == "--point", frame or 0, owner))
-    return prompts
+    def prompt(option: str, values: list[float], frame: int | None, owner: str) -> Prompt:
+        if option == "--box":
+            return KeyedBox(Box(*values), frame, owner)
+        return Click(values[0], values[1], option == "--point", frame or 0, owner)
+
+    return [prompt(*place) for place in places]
+
+
+def _clicks(points: Sequence[str], not_points: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
+    return [("--point", points), ("--not-point", not_points)]
 
 
 def automatic_prompt(frame: torch.Tensor, name: str) -> Prompt:

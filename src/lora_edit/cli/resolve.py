@@ -8,22 +8,26 @@ from typing import Any
 
 from lora_edit.cli.known_models import require_model
 from lora_edit.cli.options import RegionOptions, RunOptions, parse_boxes, parse_keyframes, parse_loras
+from lora_edit.cli.prompts import POINT, parse_place
 from lora_edit.config import EditSettings, merge, read_toml, resolve
 from lora_edit.errors import MaskError, SettingsError, VideoError
 
-NO_SEGMENTATION = "points make a mask first: `lora-edit mask SOURCE --point X,Y --output FOLDER`, then give its folder as --mask"
 WHERE_HELP = (
-    "give one of --mask PATH (white = edit; a video, a folder of images or one image) and --box X,Y,W,H[:FRAME]; "
+    "give one of --mask PATH (white = edit; a video, a folder of images or one image), --box X,Y,W,H[:FRAME] and --point X,Y[:FRAME]; "
     "to edit whole frames, give an all-white image as --mask"
 )
+
+
+REGIONS = ("mask", "boxes", "points")
+"""What of `[input]` says where to edit."""
 
 
 def run_settings(options: RunOptions) -> EditSettings:
     """Settings of `edit` and `new`. Raises `InputError` kin."""
     region = region_tables(options)
     tables = config_tables(options.config)
-    if options.mask or options.box:  # replaces the region of the config file, whatever its kind
-        tables["input"] = {key: value for key, value in tables.get("input", {}).items() if key not in ("mask", "boxes")}
+    if options.mask or options.box or options.point:  # replaces the region of the config file, whatever its kind
+        tables["input"] = {key: value for key, value in tables.get("input", {}).items() if key not in REGIONS}
     settings = _resolve(merge(merge(tables, region), method_tables(options)), options.assignments)
     require_model(settings.model)
     return settings
@@ -40,16 +44,18 @@ def _resolve(tables: dict[str, Any], assignments: list[str]) -> EditSettings:
         raise SettingsError("SOURCE is missing; give the clip to edit: a video, a folder of images or a GIF")
     if not given.get("first_frame"):
         raise SettingsError("the edited first frame is missing; give it as --first-frame IMAGE")
-    if given.get("mask") and given.get("boxes"):
+    if sum(bool(given.get(kind)) for kind in REGIONS) > 1:
         raise MaskError(f"where to edit is given twice; {WHERE_HELP}")
-    return resolve(tables, assignments)
+    settings = resolve(tables, assignments)
+    given = settings.input
+    later = [keyframe.image for keyframe in (*given.references, *given.anchors)]
+    require_files(given.source, given.first_frame, given.mask, *later, *(file for file, _ in settings.generation.stack()))
+    return settings
 
 
 def region_tables(options: RegionOptions) -> dict[str, Any]:
-    """The given options of `RegionOptions` as settings tables. Raises `MaskError` for `--point` and for two kinds of region."""
-    if options.point:
-        raise MaskError(NO_SEGMENTATION)
-    if options.mask and options.box:
+    """The given options of `RegionOptions` as settings tables. Raises `MaskError` for two kinds of region."""
+    if sum(bool(each) for each in (options.mask, options.box, options.point)) > 1:
         raise MaskError(f"where to edit is given twice; {WHERE_HELP}")
     tables = {
         "input": {
@@ -57,6 +63,7 @@ def region_tables(options: RegionOptions) -> dict[str, Any]:
             "first_frame": _absolute(options.first_frame),
             "mask": _absolute(options.mask),
             "boxes": parse_boxes(options.box) or None,
+            "points": parse_points(options.point) or None,
         },
         "masks": {"shape": options.mask_shape and options.mask_shape.value, "expand": options.expand},
         "video": {"start": options.start, "frames": options.frames, "fps": options.fps},
@@ -86,6 +93,12 @@ def given_only(tables: Mapping[str, Any]) -> dict[str, Any]:
     """The tables without what is None, and without tables that are then empty."""
     kept = {key: given_only(value) if isinstance(value, Mapping) else value for key, value in tables.items()}
     return {key: value for key, value in kept.items() if value is not None and value != {}}
+
+
+def parse_points(texts: list[str]) -> list[dict[str, float | int | str]]:
+    """Every `--point` as a table of `config.KeyPoint`. Raises `MaskError`."""
+    places = [parse_place("--point", text, POINT, "1") for text in texts]
+    return [{"x": x, "y": y, "frame": frame or 0, "object": name} for (x, y), frame, name in places]
 
 
 def config_tables(path: Path | None) -> dict[str, Any]:
@@ -120,6 +133,13 @@ def absolute_model(name: str) -> str:
     return f"{known}{at}{Path(place).absolute()}" if Path(place).exists() else name
 
 
+def require_files(*paths: Path | None) -> None:
+    """Raise `VideoError` for the first path that is not there: told at once, before anything heavy is loaded."""
+    for path in paths:
+        if path is not None and not path.exists():
+            raise VideoError(f"{path}: no such file or folder; check the path")
+
+
 def run_folder(run: Path | None, output: Path | None) -> Path:
     """The run folder: as given, or `<output stem>.run` beside the output. Raises `SettingsError` when neither is given."""
     if run is not None:
@@ -129,13 +149,15 @@ def run_folder(run: Path | None, output: Path | None) -> Path:
     return output.with_name(f"{output.stem}.run")
 
 
-def protect_input(output: Path, settings: EditSettings) -> None:
-    """Raise `VideoError` when the output is one of the input files, so that `--overwrite` cannot destroy them."""
+def protect_input(output: Path, settings: EditSettings, overwrite: bool = True) -> None:
+    """Raise `VideoError` when the output is one of the input files, so that `--overwrite` cannot destroy them, or without it any file."""
     given = settings.input
     later = [keyframe.image for keyframe in (*given.references, *given.anchors)]
     for path in (given.source, given.first_frame, given.mask, *later):
         if path is not None and path.exists() and output.exists() and output.samefile(path):
             raise VideoError(f"{output}: is part of the input; choose another --output")
+    if output.is_file() and not overwrite:
+        raise VideoError(f"{output}: exists already; choose another name or add --overwrite")
 
 
 def _absolute(path: Path | None) -> str | None:

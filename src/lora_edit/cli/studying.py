@@ -67,9 +67,10 @@ class StudyOptions:
 def study(session: Session, options: StudyOptions) -> None:
     """Run one of the paper's experiments. Prints the path of its table."""
     studies = load_studies()
+    about: dict[str, str] = getattr(import_module(REGISTRY), "DESCRIPTIONS", {})
     if options.list_names:
         for name in (*studies, USERS):
-            typer.echo(name)
+            typer.echo(f"{name:<20} {about.get(name, '')}".rstrip())
         return
     known = ", ".join((*studies, USERS))
     if options.name is None:

@@ -6,6 +6,7 @@ back (Kalal et al. 2010, "Forward-backward error"), or lies on another colour th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -58,11 +59,11 @@ def follow_change(frames: torch.Tensor, edited_first: torch.Tensor) -> EditMask:
     return follow(frames, edited_first).region
 
 
-def follow(frames: torch.Tensor, edited_first: torch.Tensor) -> Followed:
+def follow(frames: torch.Tensor, edited_first: torch.Tensor, on_frame: Callable[[int, int], None] = lambda done, total: None) -> Followed:
     """A box per frame around what `edited_first` `[H, W, 3]` changes in the first of `frames` `[T, H, W, 3]` (uint8); the whole frame
     when it changes most of the picture.
 
-    Raises `MaskError` when it changes nothing that stands out.
+    `on_frame` is told how many frames are done, of how many. Raises `MaskError` when it changes nothing that stands out.
     """
     if changes_most(frames[0], edited_first):
         return Followed(EditMask(torch.ones(frames.shape[:3], dtype=torch.bool), (WHOLE,)))
@@ -72,7 +73,7 @@ def follow(frames: torch.Tensor, edited_first: torch.Tensor) -> Followed:
             "the edited first frame changes nothing that stands out, so where to edit is unknown; check the picture, "
             "or give --mask PATH (white = edit) or --box X,Y,W,H[:FRAME]"
         )
-    mask, kept = _boxes_along(frames, changed)
+    mask, kept = _boxes_along(frames, changed, on_frame)
     shares = mask.flatten(1).float().mean(1).tolist()
     lost = tuple(number for number, share in enumerate(shares) if not 0 < share <= GROWN * shares[0] or kept[number] < LEFT)
     found = (
@@ -85,19 +86,29 @@ def follow(frames: torch.Tensor, edited_first: torch.Tensor) -> Followed:
     return Followed(EditMask(mask, tuple(notes)), lost, left_picture)
 
 
-def check_followed(edited_first: torch.Tensor, followed: Followed, frames: torch.Tensor) -> None:
-    """Raise `RegionError` when the region was lost in too many of `frames` `[T, H, W, 3]`, unless it left the picture."""
+def found_along(mask: EditMask) -> Followed:
+    """A mask that was followed by other means: lost where it is empty."""
+    lost = tuple(number for number, frame in enumerate(mask.frames) if not frame.any())
+    left_picture = bool(lost) and lost[0] > 0 and lost[-1] == mask.num_frames - 1 and touches_border(mask.frames[lost[0] - 1])
+    return Followed(mask, lost, left_picture)
+
+
+def check_followed(edited_first: torch.Tensor, followed: Followed, frames: torch.Tensor, origin: str = "the edited first frame") -> None:
+    """Raise `RegionError` when the region was lost in too many of `frames` `[T, H, W, 3]`, unless it left the picture; `origin` says what
+    it was followed from."""
     lost, region = followed.lost, followed.region
     if followed.left_picture or len(lost) <= LOST * region.num_frames:
         return
     raise RegionError(
-        f"the region that was followed from the edited first frame is lost from frame {lost[0]} on ({len(lost)} of {region.num_frames} "
+        f"the region that was followed from {origin} is lost from frame {lost[0]} on ({len(lost)} of {region.num_frames} "
         f"frames); give --box X,Y,W,H:FRAME at several frames or --mask PATH, {GO_ON}",
         torch.cat([with_region(edited_first, region.frames[0]), with_region(frames[lost[0]], region.frames[lost[0]])], dim=1),
     )
 
 
-def _boxes_along(frames: torch.Tensor, changed: npt.NDArray[np.bool_]) -> tuple[torch.Tensor, list[float]]:
+def _boxes_along(
+    frames: torch.Tensor, changed: npt.NDArray[np.bool_], on_frame: Callable[[int, int], None]
+) -> tuple[torch.Tensor, list[float]]:
     """The box `[T, H, W]` bool around the changed area `[H, W]` in every frame, and the share of its points that are where they were."""
     flow = OpticalFlow(frames.shape[1], frames.shape[2], ROWS, 320)
     scale = flow.size[1] / frames.shape[1]
@@ -116,6 +127,7 @@ def _boxes_along(frames: torch.Tensor, changed: npt.NDArray[np.bool_]) -> tuple[
         kept.append(float(alike.mean()))
         left, top, right, bottom = (_box(points) + rim) / scale
         mask[number, max(0, int(top)) : max(0, int(np.ceil(bottom))), max(0, int(left)) : max(0, int(np.ceil(right)))] = True
+        on_frame(number + 1, len(frames))
     return mask, kept
 
 

@@ -195,6 +195,12 @@ def _light(now: FloatImage, moved: FloatImage, weight: FloatImage, reach: float)
     return np.asarray(np.clip(ratio, 1 / LIGHT, LIGHT)[..., None], np.float32)
 
 
+def _around(values: FloatImage, given: FloatImage, reach: float) -> FloatImage:
+    """`values` where pixels are given, and elsewhere their mean in the given surroundings, `[H, W]`."""
+    mean = blur(values * given, 6 * reach) / (blur(given, 6 * reach) + 0.02)
+    return np.asarray(np.where(given > 0.5, values, mean), np.float32)
+
+
 def _evidence(
     key: KeyFrame,
     now: FloatImage,
@@ -211,6 +217,8 @@ def _evidence(
     height, width = given.shape
     zero, one = np.zeros((height, width), np.float32), np.ones((height, width), np.float32)
     flow, chain, layer, still = [(each.out, each.analysis, *each.misses(now)) for each in moved]
+    # What stands behind can't be held against the hidden thing before it, only against what is given around.
+    still = (still[0], still[1], *(_around(each, given, key.reach) for each in still[2:]))
     confidence, chained = motion.confidence * (1 - flow[0]), motion.chained_confidence * (1 - chain[0])
     sure = motion.object_confidence * (1 - layer[0])
     own = (

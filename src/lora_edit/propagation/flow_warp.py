@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from lora_edit.types import EditMask
 from lora_edit.video.flow import places_in_first, sample
 
 
-def flow_warp(source: torch.Tensor, edited_first: torch.Tensor, mask: EditMask) -> torch.Tensor:
+def flow_warp(
+    source: torch.Tensor, edited_first: torch.Tensor, mask: EditMask, on_frame: Callable[[int, int], None] = lambda done, total: None
+) -> torch.Tensor:
     """The edited first frame `[H, W, 3]` warped along the source's motion, inside the mask; the source outside.
 
     `source` is `[T, H, W, 3]` uint8. DIS flow is chained into a map from every frame back to the first one
-    (`video/flow.py: places_in_first`). Memory beyond the result is that of a few frames. Returns `[T, H, W, 3]` uint8.
+    (`video/flow.py: places_in_first`). Memory beyond the result is that of a few frames. `on_frame` is told
+    how many frames are done, of how many. Returns `[T, H, W, 3]` uint8.
     """
     edited, out = edited_first.numpy(), source.clone()
     for index, places in enumerate(places_in_first(source)):
@@ -20,4 +25,5 @@ def flow_warp(source: torch.Tensor, edited_first: torch.Tensor, mask: EditMask) 
         if inside.any():
             warped = edited_first if index == 0 else torch.from_numpy(sample(edited, places).round().clip(0, 255)).to(torch.uint8)
             out[index][inside] = warped[inside]
+        on_frame(index + 1, len(source))
     return out

@@ -21,6 +21,26 @@ STUDIES: dict[str, str] = {
     "fewer-steps": "lora_edit.studies.fewer_steps:FEWER_STEPS",
 }
 
+DESCRIPTIONS: dict[str, str] = {
+    "mask-configurations": "what the model does with each kind of mask before and after training (figure 2)",
+    "methods": "the method against a plain LoRA, a flow warp and no training (table 1)",
+    "input-feature": "the mask as the model's input against blended features (table 3)",
+    "mask-shape": "a loose box, a tight outline or a degraded one (appendix B.2)",
+    "mask-schedule": "which mask the appearance steps see (appendix B.3)",
+    "references": "how much each further edited frame helps (figure 7)",
+    "frames": "short and long clips (appendix B.4)",
+    "windows": "training on short windows (appendix C)",
+    "lora": "which layers the LoRA adapts, and its rank",
+    "snapping": "the region grown to the model's grid, or as it is",
+    "debiasing": "ways to keep the source's look out of the LoRA",
+    "detail": "what compositing restores of the source's own pixels",
+    "presets": "standard, fast and low-vram",
+    "storage": "frozen weights in full, 8 and 4 bits",
+    "fewer-steps": "stopping early, and the noise of the appearance steps",
+    "users": "a blind comparison by people (appendix G)",
+}
+"""One line on each, for `study --list`."""
+
 RUNNER = "lora_edit.studies.study:run_study"
 """What runs any of them on scenes with a true edit, drawn or from a folder."""
 

@@ -31,6 +31,41 @@ def contact_sheet(rows: Sequence[torch.Tensor], labels: Sequence[str], columns: 
     return torch.from_numpy(np.concatenate(parts))
 
 
+def stack_sheets(sheets: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Sheets `[H, W, 3]` uint8 under each other, the narrower ones widened."""
+    width = max(sheet.shape[1] for sheet in sheets)
+    return torch.from_numpy(np.concatenate([_widen(sheet.numpy(), width) for sheet in sheets]))
+
+
+def spread(count: int, columns: int) -> list[int]:
+    """Which of `count` frames a sheet of so many columns shows: evenly spaced, first and last among them."""
+    return np.linspace(0, count - 1, min(columns, count)).round().astype(int).tolist()
+
+
+def crops_along(frames: torch.Tensor, region: torch.Tensor, numbers: Sequence[int], margin: float = 0.3) -> torch.Tensor:
+    """The surroundings `[n, h, w, 3]` of the region `[T, H, W]` bool in the frames `numbers` of `frames` `[T, H, W, 3]`: windows of one
+    size that go with it; where it is empty the window stays."""
+    height, width = region.shape[1:]
+    boxes = {number: _bounds(region[number]) for number in numbers if region[number].any()}
+    if not boxes:
+        return frames[list(numbers)]
+    high = min(height, round(max(bottom - top for _, top, _, bottom in boxes.values()) * (1 + margin)) + 2)
+    wide = min(width, round(max(right - left for left, _, right, _ in boxes.values()) * (1 + margin)) + 2)
+    windows, box = [], next(iter(boxes.values()))
+    for number in numbers:
+        box = boxes.get(number, box)
+        left = min(max((box[0] + box[2] - wide) // 2, 0), width - wide)
+        top = min(max((box[1] + box[3] - high) // 2, 0), height - high)
+        windows.append(frames[number, top : top + high, left : left + wide])
+    return torch.stack(windows)
+
+
+def _bounds(region: torch.Tensor) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of a region that is not empty."""
+    rows, columns = (torch.nonzero(region.any(axis)).flatten() for axis in (1, 0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
 def side_by_side(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Two clips `[T, H, W, 3]` uint8 as one, `right` brought to `left`'s height. Raises `VideoError` when their lengths differ."""
     if len(left) != len(right):
@@ -51,8 +86,8 @@ def save_image(path: Path, image: torch.Tensor) -> None:
 
 
 def _strip(frames: torch.Tensor, columns: int, cell_height: int) -> np.ndarray:
-    count = min(columns, len(frames))
-    chosen = np.linspace(0, len(frames) - 1, count).round().astype(int).tolist()
+    chosen = spread(len(frames), columns)
+    count = len(chosen)
     width = max(1, round(frames.shape[2] * cell_height / frames.shape[1]))
     cells = resize_frames(frames[chosen], Size(cell_height, width)).cpu().numpy()
     strip = np.full((cell_height + _GAP, count * (width + _GAP) - _GAP, 3), _BACKGROUND, dtype=np.uint8)

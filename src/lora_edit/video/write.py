@@ -87,10 +87,10 @@ def check_output(path: Path, codec: Codec = "h264", *, overwrite: bool = False) 
         if suffix in _FORMATS:
             raise VideoError(f"{path}: is a folder; choose another file name")
         if any(path.iterdir()) and not (overwrite and holds_only_frames(path)):
-            raise VideoError(f"{path}: the folder is not empty; choose another folder, or allow overwriting if it holds only PNG frames")
+            raise VideoError(f"{path}: the folder is not empty; choose another folder, or add --overwrite if it holds only PNG frames")
         return ""
     if path.exists() and not overwrite:
-        raise VideoError(f"{path}: exists already; choose another name or allow overwriting")
+        raise VideoError(f"{path}: exists already; choose another name or add --overwrite")
     if suffix and codec not in _CODECS[suffix]:
         fitting = ", ".join(ending for ending, codecs in _CODECS.items() if codec in codecs)
         raise VideoError(f"{path}: {suffix} cannot hold codec {codec}; end the name in {fitting}, or leave the codec out")
