@@ -384,12 +384,12 @@ def test_faults_are_found_before_a_model_loads(tmp_path: Path, monkeypatch: pyte
 
 
 def test_preview_needs_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flow-warped clip of the source's length."""
+    """The explained edit, as long as the source."""
     monkeypatch.setattr(pipeline, "open_family", lambda *_: pytest.fail("a model was loaded"))
     reporter = Remembering()
     path = pipeline.preview(settings_for(tmp_path, make_source(tmp_path)), tmp_path / "preview.mp4", reporter)
     assert read_video(path).num_frames == 7
-    assert reporter.steps[-1] == ("flow preview", 7, 7, "")
+    assert reporter.steps[-1] == ("predict", 7, 7, "")
 
 
 def test_transparency_is_kept(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
-"""The rooms in order: read, place on the model's grid, condition, train, generate, composite, write."""
+"""The modules in order: read, prepare at the model's size, condition, train, generate, composite, write."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -104,8 +105,8 @@ def generate(
         family = _opened(run, settings, clip, model)
         stack = read_stack(family, chosen, reporter.note)
         prepared = prepare(family, shown, settings, reporter)
-        own = prepared if first_frame is None else None
-        learn(run, settings, replace(clip, captions=shown.captions), family, reporter, model is not None, own)
+        trained_on = replace(clip, captions=shown.captions)
+        learn(run, settings, trained_on, family, reporter, model is not None, None if first_frame else prepared)
         started = time.monotonic()
         video = _generate(shown, prepared, settings, asked, family, stack, reporter)
         write_video(target, video, settings.video.codec, overwrite=overwrite, like=shown.video)
@@ -124,14 +125,10 @@ def _opened(run: Run, settings: EditSettings, clip: Clip, model: str | None = No
 def _generate(
     clip: Clip, prepared: PreparedClip, settings: EditSettings, seed: int, family: Family, stack: list[Stacked], reporter: Reporter
 ) -> Video:
-    def on_step(done: int, total: int) -> None:
-        reporter.step("generate", done, total)
-
+    draw = partial(draw_clip, family, prepared, seed=seed, on_step=partial(reporter.step, "generate"), note=reporter.note)
     set_strengths(family, settings.generation.lora_strength)
     with acting(family, stack):
-        pixels = with_less_memory(
-            family, settings, lambda now: draw_clip(family, prepared, now, seed, on_step, reporter.note), reporter.note
-        )
+        pixels = with_less_memory(family, settings, draw, reporter.note)
     return replace(clip.video, frames=torch.stack(list(finish(clip, prepared, pixels, settings))))
 
 
@@ -147,6 +144,6 @@ def preview(settings: EditSettings, output: Path, reporter: Reporter, overwrite:
     clip = check(settings, reporter)
     for note in clip.notes:
         reporter.note(note)
-    frames = preview_frames(clip, settings, reporter)
-    write_video(output, replace(clip.video, frames=frames, alpha=None), overwrite=overwrite, like=clip.video)
+    video = replace(clip.video, frames=preview_frames(clip, settings, reporter), alpha=None)
+    write_video(output, video, overwrite=overwrite, like=clip.video)
     return output

@@ -232,7 +232,7 @@ def judge(model: torch.nn.Module, codec: LappedCodec, std: torch.Tensor, folder:
             continue
         clip = read_clip(path)
         clip = Clip(*(each[:17] for each in (clip.truth, clip.predicted, clip.error, clip.region)))
-        pixels, m_cond, v_cond, error = (each[None] for each in make_sample(np.random.default_rng(0), clip))
+        pixels, m_cond, v_cond, error = (each[None] for each in make_sample(np.random.default_rng(int(path.stem)), clip))
         if error.max() >= MOST_ERROR / 127.5 or not (m_cond < 0.5).any():
             continue
         mask, start, doubt = pack_mask(m_cond), codec.encode(v_cond), pack_error(error)
@@ -246,6 +246,8 @@ def judge(model: torch.nn.Module, codec: LappedCodec, std: torch.Tensor, folder:
         found.append(
             [10 * np.log10(4 / max(float((each - pixels)[hole].square().mean()), 1e-5)) for each in (v_cond, codec.decode(start), drawn)]
         )
+    if not found:
+        return {}
     predicted, coded, refined = np.mean(found, 0)
     return {"predicted_db": round(float(predicted), 2), "coded_db": round(float(coded), 2), "model_db": round(float(refined), 2)}
 
@@ -315,8 +317,8 @@ def main() -> None:
         if step % 200 == 0:
             pool.refresh()
         history.append((plain.item(), before.item()))
-        if step % 50 == 0:
-            now, linear = np.mean(history[-50:], 0)
+        if step % 25 == 0:
+            now, linear = np.mean(history[-25:], 0)
             line = {
                 "step": step,
                 "minutes": round(clock.spent / 60, 2),

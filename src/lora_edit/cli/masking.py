@@ -79,9 +79,7 @@ class MaskOptions:
 def mask(session: Session, options: MaskOptions) -> None:
     """Draw a mask (white = edit) of boxes, of what points are on or what stands out, or of what an edited first frame changes."""
     if (options.first_frame and (options.box or options.segments)) or not (options.first_frame or options.box or options.segments):
-        raise MaskError(
-            f"say where in one way: --box X,Y,W,H[:FRAME] or --point {POINT} in source pixels, --auto, or --first-frame IMAGE, the edited frame"
-        )
+        raise MaskError(f"say where in one way: --box X,Y,W,H[:FRAME] or --point {POINT} in source pixels, --auto, or --first-frame IMAGE")
     from lora_edit.cli.resolve import require_files
 
     require_files(options.source, options.first_frame)

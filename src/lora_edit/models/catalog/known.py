@@ -37,9 +37,9 @@ MEMORY_720 = "about 90 GB GPU, 64 GB RAM"
 
 TINY = ModelFacts(
     name="tiny",
-    summary="embedded; trained from scratch on rendered clips; low resolution; ignores prompts",
+    summary="embedded; trained from scratch on rendered clips and film; low resolution; ignores prompts",
     license="Apache-2.0",
-    geometry=Geometry(cell=8, group=4, token=8, max_frames=17, area=88 * 88),
+    geometry=Geometry(cell=8, group=4, token=8, max_frames=17, area=128 * 128),
     loader="lora_edit.models.tiny:load_embedded",
     preset=tiny_preset,
     config="../../weights/tiny/transformer/config.json",
