@@ -138,6 +138,7 @@ def test_no_result_is_overwritten(tmp_path: Path) -> None:
     assert (run / "samples/seed-7-first-first.mp4").read_bytes() == (tmp_path / "mine.mp4").read_bytes()
     page, sheet = (run / "report.html").read_text("utf-8"), read_image(run / "sheet.png")
     assert page.count("Another result: ") == 3 and "seed 7, first frame first.png" in page and "Result: seed 0" in page
+    assert "Another result: seed 7 (seed-7-2)" in page
     other = settings_for(tmp_path, source, boxes=[{"x": 10, "y": 4, "width": 44, "height": 34}])
     pipeline.edit(other, tmp_path / "other.mp4", run, Silent())
     assert (run / "samples/seed-0.mp4").read_bytes() == kept["result.mp4"] != (run / "result.mp4").read_bytes()

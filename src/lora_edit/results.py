@@ -54,9 +54,9 @@ def write_results(
         name = free_name(run, request)
         file = f"{SAMPLES}/{name}.mp4"
         _copy_or_write(output, folder / file, video)
-    picture = f"{SAMPLES}/{name}.png"
-    save_image(folder / picture, contact_sheet([video.frames], [f"edited: {request.title}"], COLUMNS, CELL))
-    add_take(run, Take(name, file, picture, request.title, result_hash))
+    picture, title = f"{SAMPLES}/{name}.png", request.title if name == request.name else f"{request.title} ({name})"
+    save_image(folder / picture, contact_sheet([video.frames], [f"edited: {title}"], COLUMNS, CELL))
+    add_take(run, Take(name, file, picture, title, result_hash))
     rows = [clip.video.frames, outline(clip.video.frames, clip.edit_mask.frames)]
     takes = [read_image(folder / take.picture) for take in takes_of(run) if (folder / take.picture).is_file()]
     save_image(folder / "sheet.png", stack_sheets([contact_sheet(rows, ["source", "edit region"], COLUMNS, CELL), *takes]))
