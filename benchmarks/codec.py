@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformer import draw_scene, vary
+from scenes import render
 
 from lora_edit.models.lapped_codec import LappedCodec
 from lora_edit.models.tiny import GEOMETRY, WEIGHTS
@@ -31,11 +31,10 @@ FRAMES, SEED = 13, 987_654
 
 def clips(paths: list[Path]) -> Iterator[tuple[str, torch.Tensor]]:
     """Name and frames `[T, H, W, 3]` uint8."""
-    rng = np.random.default_rng(SEED)
-    rendered = [vary(rng, draw_scene(SEED + number), FRAMES, 64, 64).frames for number in range(64)]
+    rendered = [render(np.random.default_rng([SEED, number]), FRAMES, 96, 96).frames for number in range(32)]
     yield "rendered, held out", torch.from_numpy(np.concatenate(rendered))
     for scene in draw_scenes(13, 0):
-        yield f"scene {scene.name}", true_edit(scene, Size(64, 64), FRAMES).truth
+        yield f"scene {scene.name}", true_edit(scene, Size(96, 96), FRAMES).truth
     for path in paths:
         frames = read_video(path, VideoSettings(frames=FRAMES)).frames
         factor = (GEOMETRY.area / (frames.shape[1] * frames.shape[2])) ** 0.5

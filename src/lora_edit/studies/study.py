@@ -28,7 +28,7 @@ from lora_edit.studies.trial import Outcome, SceneTrial, Trial
 from lora_edit.types import EditMask, Size, content_hash
 from lora_edit.video.sheet import contact_sheet, save_image
 
-SIZE = Size(64, 64)
+SIZE = Size(96, 96)
 EXAMPLE = "rotation"
 """The kind of scene that a study's page shows, where it was run."""
 
