@@ -18,6 +18,8 @@ Rng = np.random.Generator
 Layer = Callable[[float], Floats]
 Affine = Callable[[float], Floats]
 """From an object's own coordinates (its longer side is 1) to the world, `[3, 3]`."""
+Bend = Callable[[Floats, Floats, float], tuple[Floats, Floats, Floats]]
+"""Own coordinates and time to coordinates on the undeformed picture and a factor of light and shade."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +159,8 @@ def sampled(picture: Floats, u: Floats, v: Floats, border: int = cv2.BORDER_REFL
     return np.asarray(cv2.remap(picture, u * width - 0.5, v * height - 0.5, cv2.INTER_LINEAR, borderMode=border), np.float32)
 
 
-def bent(stage: Stage, picture: Floats, pose: Affine, bend: Callable[[Floats, Floats, float], tuple[Floats, Floats, Floats]]) -> Layer:
-    """A picture that deforms: `bend` maps own coordinates and time to coordinates on the undeformed picture and a shade factor."""
+def bent(stage: Stage, picture: Floats, pose: Affine, bend: Bend) -> Layer:
+    """A picture that deforms as `bend` says."""
     largest = max(stage.local(pose, t)[2] for t in (0.0, 0.5, 1.0))
     ready = np.pad(premultiplied(fitted(picture, largest)), ((2, 2), (2, 2), (0, 0)))
     height, width = ready.shape[:2]

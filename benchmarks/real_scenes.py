@@ -15,12 +15,14 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import cv2
 import numpy as np
 from real_scene_drawing import (
     Affine,
+    Bend,
     Clip,
     Layer,
     Part,
@@ -103,6 +105,22 @@ class Draft:
         """A film shot as background."""
         return film(stage, self.sources.shot(self.material.shots[index], FRAMES))
 
+    def body(self, view: Stage, picture: Floats, pose: Affine) -> Layer:
+        """A cut-out that moves as a plane; in a half's second scene it also leans, breathes and turns a little, as living things do."""
+        return flat(view, picture, pose) if self.number == 0 else bent(view, picture, pose, self._living)
+
+    @cached_property
+    def _living(self) -> Bend:
+        rng = self.rng.spawn(1)[0]
+        lean, breath, yaw = sway(rng, 0.12), sway(rng, 0.05), sway(rng, 0.4)
+
+        def bend(x: Floats, y: Floats, time: float) -> tuple[Floats, Floats, Floats]:
+            upward, turn = 0.5 - y, yaw(time)
+            u = (x - lean(time) * upward * np.abs(upward)) / np.cos(turn) * (1 + 0.3 * np.sin(turn) * x)
+            return u.astype(np.float32), (y * (1 + breath(time))).astype(np.float32), np.ones_like(x)
+
+        return bend
+
     def noise(self) -> float:
         """Grain in half of the scenes."""
         return 0.0 if self.number == 0 else float(self.rng.uniform(1.0, 2.2))
@@ -129,7 +147,7 @@ def recolour(draft: Draft) -> Scene:
     pose = path(draft.rng, 0.6, 0.2)
     return Scene(
         view,
-        (same(draft.ground(view)), Part(flat(view, thing, pose), flat(view, with_colours(thing, changed), pose), True)),
+        (same(draft.ground(view)), Part(draft.body(view, thing, pose), draft.body(view, with_colours(thing, changed), pose), True)),
         noise=draft.noise(),
     )
 
@@ -169,7 +187,8 @@ def retexture(draft: Draft) -> Scene:
     material = draft.texture() if draft.number == 0 else pattern(draft.rng, "stripes" if draft.half == "seen" else "checks")
     pose = path(draft.rng, 0.62, 0.18)
     changed = with_colours(thing, shaded_like(thing[..., :3], material))
-    return Scene(view, (same(draft.ground(view)), Part(flat(view, thing, pose), flat(view, changed, pose), True)), noise=draft.noise())
+    parts = (same(draft.ground(view)), Part(draft.body(view, thing, pose), draft.body(view, changed, pose), True))
+    return Scene(view, parts, noise=draft.noise())
 
 
 def top_of(cutout: Floats) -> tuple[float, float]:
@@ -209,7 +228,8 @@ def replacement(draft: Draft) -> Scene:
         draft.cutout(draft.pick(*names)) for names in ((("bowl", "squirrel"), ("cup", "bird")), (("butterfly", "box"), ("pouf", "spaniel")))
     )
     pose = path(draft.rng, 0.6, 0.2, 0.4)
-    return Scene(view, (same(draft.ground(view)), Part(flat(view, before, pose), flat(view, after, pose), True)), noise=draft.noise())
+    parts = (same(draft.ground(view)), Part(draft.body(view, before, pose), draft.body(view, after, pose), True))
+    return Scene(view, parts, noise=draft.noise())
 
 
 def still_at(draft: Draft, size: float) -> Affine:
@@ -332,7 +352,7 @@ def occlusion(draft: Draft) -> Scene:
     changed = painted(thing[..., :3], draft.paint()) if draft.number == 0 else shaded_like(thing[..., :3], draft.texture())
     parts = (
         same(draft.ground(view)),
-        Part(flat(view, thing, pose), flat(view, with_colours(thing, changed), pose), True),
+        Part(draft.body(view, thing, pose), draft.body(view, with_colours(thing, changed), pose), True),
         same(flat(view, passing, crossing)),
     )
     return Scene(view, parts, noise=draft.noise())
@@ -360,7 +380,7 @@ def light(draft: Draft) -> Scene:
             return np.asarray(1 - depth * (1 - shadow(time)[..., :1]), np.float32)
 
     changed = shaded_like(thing[..., :3], pattern(rng, "stripes")) if draft.number == 0 else painted(thing[..., :3], draft.paint())
-    parts = (same(draft.ground(view)), Part(flat(view, thing, pose), flat(view, with_colours(thing, changed), pose), True))
+    parts = (same(draft.ground(view)), Part(draft.body(view, thing, pose), draft.body(view, with_colours(thing, changed), pose), True))
     return Scene(view, parts, light=shine, noise=draft.noise())
 
 
