@@ -151,7 +151,7 @@ def test_what_does_not_fit_is_refused_with_what_does(clip: Clip, monkeypatch: py
 
 def test_nothing_is_written_for_an_edit_that_cannot_fit(clip: Clip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(estimate, "this_machine", lambda: replace(CARD, device_bytes=1e9))
-    monkeypatch.setattr(pipeline, "check", lambda _: clip)
+    monkeypatch.setattr(pipeline, "check", lambda *_: clip)
     with pytest.raises(ModelError, match="does not fit here"):
         pipeline.create_run(settings(), tmp_path / "run")
     assert not list(tmp_path.iterdir())

@@ -456,7 +456,7 @@ def test_models_agree_with_the_registry() -> None:
     for facts in KNOWN:
         width, height = map(int, cards[facts.name].size.split("x"))
         assert (cards[facts.name].frames, width * height) == (facts.geometry.max_frames, facts.geometry.area)
-    assert (cards["tiny"].size, cards["wan2.1-i2v-480p"].size, cards["wan2.2-i2v-a14b"].size) == ("88x88", "832x480", "1280x720")
+    assert (cards["tiny"].size, cards["wan2.1-i2v-480p"].size, cards["wan2.2-i2v-a14b"].size) == ("128x128", "832x480", "1280x720")
 
 
 def test_models_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,5 +189,9 @@ def test_the_remedy_for_one_that_is_not_here_works(monkeypatch: pytest.MonkeyPat
     card = json.loads(CliRunner().invoke(app, ["models", "wan2.1-vace-14b", "--json"]).stdout)["models"]
     assert [(each["name"], each["state"]) for each in card] == [("wan2.1-vace-14b", "missing")]
     assert "wan2.1-vace" not in CliRunner().invoke(app, ["models"]).stdout
-    outcome = CliRunner().invoke(app, ["edit", "a.mp4", "--first-frame", "f.png", "--model", "wan2.1-vace-14b", "--output", "o.mp4"])
+    clip, picture = tmp_path / "a.mp4", tmp_path / "f.png"
+    for path in (clip, picture):
+        path.touch()
+    edit = ["edit", str(clip), "--first-frame", str(picture), "--model", "wan2.1-vace-14b", "--output", str(tmp_path / "o.mp4")]
+    outcome = CliRunner().invoke(app, edit)
     assert outcome.exit_code == 2 and "is unknown" in outcome.stderr

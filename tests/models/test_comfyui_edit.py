@@ -72,8 +72,11 @@ def test_a_model_to_train_on_is_no_gguf_file(tmp_path: Path, monkeypatch: pytest
     facts, _, (file,) = save_comfyui(WANS["wan2.1-i2v-480p"], tmp_path / "models")
     monkeypatch.setattr(locate, "KNOWN", (facts,))
     file.with_suffix(".gguf").write_bytes(b"GGUF")
+    clip, picture = tmp_path / "no.mp4", tmp_path / "no.png"
+    for path in (clip, picture):
+        path.touch()
     for verb, output in (("edit", "--output"), ("new", "--run")):
         outcome = CliRunner().invoke(
-            app, [verb, "no.mp4", "--first-frame", "no.png", "--model", f"{facts.name}@{file.with_suffix('.gguf')}", output, "x"]
+            app, [verb, str(clip), "--first-frame", str(picture), "--model", f"{facts.name}@{file.with_suffix('.gguf')}", output, "x"]
         )
         assert outcome.exit_code == 2 and "a GGUF file only generates" in outcome.stderr and outcome.stderr.count("\n") == 1

@@ -214,11 +214,22 @@ def test_the_command_downloads_and_lists(i2v: ModelFacts, hub: Hub) -> None:
     assert "give a NAME" in CliRunner().invoke(app, ["models", "--download"]).stderr
 
 
+def empty_files(folder: Path) -> tuple[str, str]:
+    """A clip and a picture that are there, but hold nothing."""
+    paths = (folder / "no-clip.mp4", folder / "x.png")
+    for path in paths:
+        path.touch()
+    return str(paths[0]), str(paths[1])
+
+
 @pytest.mark.parametrize(("answer", "fetched"), [("y\n", True), ("n\n", False), ("\n", False)])
-def test_a_person_is_asked_and_may_say_no(i2v: ModelFacts, hub: Hub, monkeypatch: pytest.MonkeyPatch, answer: str, fetched: bool) -> None:
+def test_a_person_is_asked_and_may_say_no(
+    i2v: ModelFacts, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str, fetched: bool
+) -> None:
     """At a terminal only; with size, licence and place before the question."""
     monkeypatch.setattr(known_models, "interactive", lambda: True)
-    edit = ["new", "no-clip.mp4", "--first-frame", "x.png", "--box", "1,2,3,4", "--model", I2V.name, "--run", "r"]
+    clip, picture = empty_files(tmp_path)
+    edit = ["new", clip, "--first-frame", picture, "--box", "1,2,3,4", "--model", I2V.name, "--run", "r"]
     outcome = CliRunner().invoke(app, edit, input=answer)
     assert outcome.exit_code == 2
     assert "about 90 GB" in outcome.stderr and "Apache-2.0" in outcome.stderr and "Download now? [y/N]" in outcome.stderr
@@ -227,9 +238,10 @@ def test_a_person_is_asked_and_may_say_no(i2v: ModelFacts, hub: Hub, monkeypatch
     assert ("no-clip.mp4" in outcome.stderr) is fetched, "with the model here, the clip is looked at next"
 
 
-def test_nobody_is_asked_where_nobody_is(i2v: ModelFacts, hub: Hub) -> None:
+def test_nobody_is_asked_where_nobody_is(i2v: ModelFacts, hub: Hub, tmp_path: Path) -> None:
     """Scripts get the command, the size and the licence; nothing is fetched."""
-    edit = ["edit", "no-clip.mp4", "--first-frame", "x.png", "--box", "1,2,3,4", "--model", I2V.name, "--output", "o.mp4"]
+    clip, picture = empty_files(tmp_path)
+    edit = ["edit", clip, "--first-frame", picture, "--box", "1,2,3,4", "--model", I2V.name, "--output", "o.mp4"]
     outcome = CliRunner().invoke(app, edit)
     assert outcome.exit_code == 2 and hub.asked == []
     line = outcome.stderr.strip()

@@ -61,7 +61,6 @@ def evaluate(session: Session, options: EvaluateOptions) -> None:
     from lora_edit.cli.resolve import require_files
 
     wanted = parse_metrics(options.metrics)
-    require_files(options.result, options.source, options.truth, options.mask, options.first_frame)
     if options.vace and not (options.mask and options.first_frame):
         raise SettingsError("--vace edits the source where the mask is white; give --mask M and --first-frame IMAGE too")
     if options.prompt is not None and not options.vace:
@@ -70,6 +69,7 @@ def evaluate(session: Session, options: EvaluateOptions) -> None:
         raise SettingsError(
             "--baselines are made from the first frame and held against the truth; give --truth T, --mask M, --first-frame IMAGE"
         )
+    require_files(options.result, options.source, options.truth, options.mask, options.first_frame)
     with reporting() as reporter:
         record, baselines, rival = _measure(options, wanted, reporter)
     if options.json:
