@@ -182,9 +182,10 @@ def _orthogonal(matrices: torch.Tensor) -> torch.Tensor:
 
 
 def draw_times(rng: np.random.Generator, count: int) -> torch.Tensor:
-    """t in (0, 1), [B]: uniform, shifted toward noise, where what is to be drawn is decided."""
+    """t in (0, 1], [B]: half of them 1, where the preset's one step starts, the others uniform and shifted toward noise."""
     even = torch.from_numpy(rng.random(count)).float()
-    return SHIFT * even / (1 + (SHIFT - 1) * even)
+    start = torch.from_numpy(rng.random(count)) < 0.5
+    return torch.where(start, 1.0, SHIFT * even / (1 + (SHIFT - 1) * even))
 
 
 def measure_std(codec: LappedCodec, pool: Pool, batches: int = 80) -> torch.Tensor:

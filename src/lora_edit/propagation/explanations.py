@@ -216,9 +216,9 @@ def _evidence(
     """`[CHANNELS, H, W]`, each about 0 to 1: six channels for each explanation, then what is common to all."""
     height, width = given.shape
     zero, one = np.zeros((height, width), np.float32), np.ones((height, width), np.float32)
-    flow, chain, layer, still = [(each.out, each.analysis, *each.misses(now)) for each in moved]
+    flow, chain, layer, behind = [(each.out, each.analysis, *each.misses(now)) for each in moved]
     # What stands behind can't be held against the hidden thing before it, only against what is given around.
-    still = (still[0], still[1], *(_around(each, given, key.reach) for each in still[2:]))
+    still = (behind[0], behind[1], _around(behind[2], given, key.reach), _around(behind[3], given, key.reach))
     confidence, chained = motion.confidence * (1 - flow[0]), motion.chained_confidence * (1 - chain[0])
     sure = motion.object_confidence * (1 - layer[0])
     own = (

@@ -166,7 +166,7 @@ def _estimate(
     frames: npt.NDArray[np.uint8], pictures: Mapping[int, npt.NDArray[np.uint8]], region: npt.NDArray[np.bool_]
 ) -> dict[int, list[Motion]]:
     """For every key frame the motion of all frames to it, at a size that keeps it small."""
-    size = working_size(*frames.shape[1:3], MOTION_SIDE)
+    size = working_size(frames.shape[1], frames.shape[2], MOTION_SIDE)
     if size != frames.shape[1:3]:
         frames, pictures, region = _shrink(frames, pictures, region, *size)
     return {n: _motions(frames, region, n, picture) for n, picture in pictures.items()}
@@ -191,7 +191,7 @@ def _predict_frame(number: int, small: _Scaled, large: _Scaled, motions: Mapping
         counts, picture = error**-4, np.einsum("khw,khwc->hwc", shares, out.pictures)
         if large is not small:
             size = (large.width, large.height)
-            counts = cv2.resize(error, size, interpolation=cv2.INTER_LINEAR) ** -4
+            counts = np.asarray(cv2.resize(error, size, interpolation=cv2.INTER_LINEAR), np.float32) ** -4
             shares = np.stack([cv2.resize(s, size, interpolation=cv2.INTER_LINEAR) for s in shares])
             picture = large.mix(number, key, motion, shares)
         total = total + picture * counts[..., None]
