@@ -21,7 +21,7 @@ from lora_edit.propagation.images import FloatImage
 
 WEIGHTS = Path(__file__).parent / "weights" / "mixture.safetensors"
 WIDTH = 40
-SHARPEST = 10.0
+SHARPEST = 6.0
 """Bound of the logits of shares."""
 LEAST_ERROR, MOST_ERROR = 2.0, 90.0
 """Bounds of the expected error, levels of 255."""
