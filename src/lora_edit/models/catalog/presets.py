@@ -20,11 +20,11 @@ def tiny_preset() -> Preset:
     that a region always gets a whole one, and that what a loose box takes in of a precise mask's surroundings is damaged."""
     return {
         "training": {
-            "learning_rate": 2e-3,
+            "learning_rate": 1e-3,
             "schedule": "linear",
             "shift": 8.0,
-            "motion_steps": 160,
-            "appearance_steps": 160,
+            "motion_steps": 80,
+            "appearance_steps": 80,
             "motion_share": 0.4,
         },
         "method": {"appearance_mask": "after-first", "hint": "explained"},
