@@ -13,7 +13,7 @@ from lora_edit.ui.jobs import Job
 from lora_edit.ui.parts import Office, Updates, figure, heading, message, plain, said
 from lora_edit.ui.projects import Folder
 
-KINDS = {"edit": "Edit", "again": "New result", "estimate": "Estimate", "preview": "Flow preview", "overlay": "Video of the region",
+KINDS = {"edit": "Edit", "again": "New result", "estimate": "Estimate", "preview": "Preview", "overlay": "Video of the region",
          "follow": "Mask"}  # fmt: skip
 STAGES = {"motion": "learning the motion", "appearance": "learning the edited frames", "captions": "describing the frames",
           "generate": "drawing the result", "follow": "following it through the clip"}  # fmt: skip
@@ -41,7 +41,7 @@ class RunStep:
                 self.fault = message()
                 self.look = gr.HTML("", elem_id="run-look")
                 self.video = gr.Video(
-                    None, label="Flow preview: where the edit goes, not how it will look", visible=False, elem_id="run-preview", buttons=[]
+                    None, label="Preview: the edit predicted without the model", visible=False, elem_id="run-preview", buttons=[]
                 )
             with gr.Column(scale=2):
                 self.remarks = gr.HTML("", elem_classes="facts")
@@ -78,7 +78,7 @@ class RunStep:
         return self.show(folder)
 
     def tried(self, name: str) -> Updates:
-        """The flow preview."""
+        """The preview."""
         folder = self.office.open(name)
         work.start_preview(self.office.quick, folder)
         return self.show(folder)
