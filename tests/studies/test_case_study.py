@@ -130,7 +130,9 @@ def test_every_study_gives_rows_without_truth(name: str, manifest: Path, monkeyp
         if len(case.later) >= study.later:
             assert "truth through the codec" not in {outcome.label for outcome in study.rows(trial)}
             assert max(asked, default=0) <= trial.later
-            assert (max(asked, default=0) == 2) == (trial.later == 2 and name in ("methods", "references", "mask-schedule", "fewer-steps"))
+            assert (max(asked, default=0) == 2) == (
+                trial.later == 2 and name in ("baselines", "methods", "references", "mask-schedule", "fewer-steps")
+            )
 
 
 @pytest.mark.parametrize(
