@@ -22,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lora_edit.propagation.colours import ColourMap, fit_colours
-from lora_edit.propagation.images import FloatImage, affine_positions, blur, local_gain, outside, read_at
+from lora_edit.propagation.images import FloatImage, affine_positions, blur, local_gain, outside
 from lora_edit.propagation.motion import Motion
+from lora_edit.video.flow import sample
 
 NAMES = ("flow", "lit flow", "chain", "lit chain", "layer", "lit layer", "colours", "source", "still", "plate")
 CHANNELS = 71
@@ -167,7 +168,7 @@ class _Moved:
 
     def __init__(self, key: KeyFrame, positions: FloatImage) -> None:
         self.key, self.positions = key, positions
-        self.source, self.edited, self.gain = (read_at(each, positions) for each in (key.source, key.edited, key.gain))
+        self.source, self.edited, self.gain = (sample(each, positions) for each in (key.source, key.edited, key.gain))
 
     def misses(self, now: FloatImage) -> tuple[FloatImage, FloatImage]:
         """How far its source is from the frame's, by colour and by fine detail, `[H, W]` each."""
@@ -183,7 +184,7 @@ class _Moved:
     @property
     def analysis(self) -> FloatImage:
         """What the edit did there."""
-        return read_at(self.key.analysis, self.positions)
+        return sample(self.key.analysis, self.positions)
 
 
 def _light(now: FloatImage, moved: FloatImage, weight: FloatImage, reach: float) -> FloatImage:

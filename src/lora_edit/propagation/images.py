@@ -1,10 +1,12 @@
-"""Float pictures `[H, W, C]` in levels of 255: reading at positions, wide blurs, local regression."""
+"""Float pictures `[H, W, C]` in levels of 255: wide blurs, fields of positions, local regression."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from lora_edit.video.flow import grid
 
 FloatImage = npt.NDArray[np.float32]
 """`[H, W]` or `[H, W, C]`; colours in levels of 255."""
@@ -20,34 +22,23 @@ def blur(image: FloatImage, sigma: float) -> FloatImage:
     return np.asarray(out, np.float32)
 
 
-def read_at(image: FloatImage, positions: FloatImage) -> FloatImage:
-    """`image` at `positions` `[H', W', 2]` (x, y; pixel centres at integers), its border repeated beyond the edge."""
-    x, y = (np.ascontiguousarray(positions[..., axis], np.float32) for axis in (0, 1))
-    return np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
-
-
 def outside(positions: FloatImage, height: int, width: int) -> npt.NDArray[np.bool_]:
     """`[H', W']`: True where a position lies beyond the frame."""
     x, y = positions[..., 0], positions[..., 1]
     return np.asarray((x < -0.5) | (y < -0.5) | (x > width - 0.5) | (y > height - 0.5))
 
 
-def pixel_grid(height: int, width: int) -> FloatImage:
-    """Each pixel's own x and y, `[H, W, 2]`."""
-    return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
-
-
 def affine_positions(matrix: FloatImage, height: int, width: int) -> FloatImage:
     """Where `matrix` `[2, 3]` takes each pixel of an `[H, W]` frame, `[H, W, 2]`."""
-    return np.asarray(pixel_grid(height, width) @ matrix[:, :2].T + matrix[:, 2], np.float32)
+    return np.asarray(grid(height, width) @ matrix[:, :2].T + matrix[:, 2], np.float32)
 
 
 def resize_positions(positions: FloatImage, height: int, width: int, to_height: int, to_width: int) -> FloatImage:
     """Positions `[h, w, 2]` in an `h` x `w` frame, as a field for an `height` x `width` frame and in pixels of `to_height` x `to_width`."""
     small_h, small_w = positions.shape[:2]
-    motion = positions - pixel_grid(small_h, small_w)
+    motion = positions - grid(small_h, small_w)
     large = cv2.resize(motion, (width, height), interpolation=cv2.INTER_LINEAR) * np.array([width / small_w, height / small_h], np.float32)
-    out = (pixel_grid(height, width) + large + 0.5) * np.array([to_width / width, to_height / height], np.float32) - 0.5
+    out = (grid(height, width) + large + 0.5) * np.array([to_width / width, to_height / height], np.float32) - 0.5
     return np.asarray(out, np.float32)
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lora_edit.propagation.images import FloatImage, blur, pixel_grid
+from lora_edit.propagation.images import FloatImage, blur
 from lora_edit.video.correspondence import correspond
-from lora_edit.video.flow import consistent_positions
+from lora_edit.video.flow import consistent_positions, grid
 from lora_edit.video.object_motion import object_motion
 
 IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
@@ -60,7 +60,7 @@ def _camera(positions: FloatImage, weight: FloatImage) -> FloatImage:
     """The similarity transform that most of the confident positions follow; none when there are hardly any."""
     height, width = weight.shape
     step = max(1, min(height, width) // LATTICE)
-    here = pixel_grid(height, width)[::step, ::step].reshape(-1, 2)
+    here = grid(height, width)[::step, ::step].reshape(-1, 2)
     there, counts = positions[::step, ::step].reshape(-1, 2), weight[::step, ::step].ravel() > 0.3
     if counts.sum() < 12:
         return IDENTITY

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lora_edit.propagation.images import FloatImage, affine_positions, read_at
+from lora_edit.propagation.images import FloatImage, affine_positions
+from lora_edit.video.flow import sample
 
 FRAMES = 12
 """About so many frames, evenly spread, are put together."""
@@ -55,7 +56,7 @@ class Plate:
     def at(self, camera: FloatImage, height: int, width: int) -> tuple[FloatImage, FloatImage]:
         """The plate as a frame with this `camera` shows it, `[H, W, 3]`, and how far it is known `[H, W]`."""
         positions = affine_positions(camera, height, width) + self.offset
-        return read_at(self.picture, positions), read_at(self.valid, positions)
+        return sample(self.picture, positions), sample(self.valid, positions)
 
 
 def _mean(warped: list[tuple[FloatImage, FloatImage]], around: FloatImage | None) -> tuple[FloatImage, FloatImage]:
