@@ -71,7 +71,7 @@ def estimate_edit(settings: EditSettings, clip: Clip) -> Estimate:
         return reckoned
     family = open_family(settings, clip)
     # A step costs the same whatever is predicted, and predicting takes seconds.
-    cheap = settings.method.model_copy(update={"hint": "none" if settings.method.hint == "none" else "box"})
+    cheap = settings.method.model_copy(update={"hint": "none"})
     return measure(family, prepare(family, clip, settings.model_copy(update={"method": cheap})), settings)
 
 

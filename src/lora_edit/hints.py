@@ -17,7 +17,7 @@ from lora_edit.compositing.region import crop_frames
 from lora_edit.conditioning.first_frame_hint import move_with_box
 from lora_edit.conditioning.sample import Hint
 from lora_edit.inputs import Clip
-from lora_edit.propagation.predict import Propagation
+from lora_edit.propagation.predict import PredictedFrame, Propagation
 from lora_edit.reporting import Reporter
 from lora_edit.video.flow import places_in_first, sample
 from lora_edit.video.ranges import to_frames, to_signed
@@ -57,15 +57,13 @@ class Hints:
 
     @cached_property
     def _predicted(self) -> tuple[torch.Tensor, torch.Tensor]:
-        frames, errors = zip(*((torch.from_numpy(p.frame), torch.from_numpy(p.error)) for p in self.propagation.frames()), strict=True)
-        return torch.stack(frames), torch.stack(errors)
+        return _stacked(self.propagation.frames())
 
     @cached_property
     def edited(self) -> Hint | None:
         """Of the edited clip, for generation."""
         if self.kind == "explained":
-            frames, errors = self._predicted
-            return self._hint(frames, errors)
+            return self._hint(*self._predicted)
         return self._moved(self.canvas.first_frame)
 
     @cached_property
@@ -73,18 +71,14 @@ class Hints:
         """Of the source from its frame 0 alone, for training: nothing of its hidden pixels but their motion."""
         if self.kind != "explained":
             return self._moved(self.canvas.source[:, 0])
-        pairs = [(torch.from_numpy(p.frame), torch.from_numpy(p.error)) for p in self.propagation.source_frames()]
-        return self._hint(*(torch.stack(each) for each in zip(*pairs, strict=True)))
+        return self._hint(*_stacked(self.propagation.source_frames()))
 
     def reference(self, number: int) -> Hint | None:
         """Of the edited frame `number` from the other edited frames, `[3, 2, h, w]`: frame 0 and it."""
         if self.kind != "explained":
             edited = self.edited
             return edited and edited.at(torch.tensor([0, number]))
-        pairs = [self.propagation.frame(0), self.propagation.frame(number, without=number)]
-        return self._hint(
-            *(torch.stack([torch.from_numpy(v) for v in each]) for each in zip(*((p.frame, p.error) for p in pairs), strict=True))
-        )
+        return self._hint(*_stacked([self.propagation.frame(0), self.propagation.frame(number, without=number)]))
 
     def _hint(self, frames: torch.Tensor, errors: torch.Tensor) -> Hint:
         size = self.canvas.size
@@ -103,3 +97,9 @@ class Hints:
             moved: Iterable[torch.Tensor] = (torch.from_numpy(sample(picture, p)) for p in places_in_first(to_frames(self.canvas.source)))
             pixels = to_signed(torch.stack([m.round().clamp(0, 255).to(torch.uint8) for m in moved]))
         return Hint(pixels, torch.full_like(pixels[:1], ASSUMED_ERROR))
+
+
+def _stacked(predicted: Iterable[PredictedFrame]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Frames `[T, H, W, 3]` and expected errors `[T, h, w]`."""
+    frames, errors = zip(*((torch.from_numpy(p.frame), torch.from_numpy(p.error)) for p in predicted), strict=True)
+    return torch.stack(frames), torch.stack(errors)

@@ -9,10 +9,11 @@ import torch
 
 from lora_edit.propagation import predict as module
 from lora_edit.propagation.explanations import NAMES, READERS, KeyFrame, explain
-from lora_edit.propagation.images import affine_positions, resize_positions
+from lora_edit.propagation.images import affine_positions
 from lora_edit.propagation.motion import IDENTITY, Motion, estimate_motion
 from lora_edit.propagation.plate import Plate
 from lora_edit.propagation.predict import Propagation, scale_affine
+from lora_edit.video.flow import resize_positions
 
 HEIGHT, WIDTH, COUNT = 72, 96, 6
 
@@ -96,7 +97,7 @@ def test_training_shows_nothing_of_the_hidden_source() -> None:
         key = KeyFrame(clip[0].astype(np.float32), clip[0].astype(np.float32), region()[0])
         plate = Plate(clip, region(), [IDENTITY] * COUNT)
         now, given = clip[3].astype(np.float32), 1 - region()[3].astype(np.float32)
-        out = explain(key, now, given, true_motion(3), plate.at(IDENTITY, HEIGHT, WIDTH), 0.5, 0.1, with_evidence=False, may_read=False)
+        out = explain(key, now, given, true_motion(3), plate.at(IDENTITY, HEIGHT, WIDTH), 0.5, 0.1, may_read=False)
         assert not out.allowed[list(READERS)].any()
         shown.append(out.pictures[out.allowed][:, region()[3]])
     assert np.array_equal(shown[0], shown[1])
@@ -136,7 +137,7 @@ def test_positions_and_affine_maps_mean_the_same_at_another_size() -> None:
     matrix = np.array([[1.1, 0.2, 3.0], [-0.1, 0.9, -5.0]], np.float32)
     small = affine_positions(matrix, 40, 60)
     large = affine_positions(scale_affine(matrix, np.array([4, 3], np.float32)), 120, 240)
-    resized = resize_positions(small, 120, 240, 120, 240)
+    resized = resize_positions(small, 120, 240)
     np.testing.assert_allclose(resized[6:-6, 8:-8], large[6:-6, 8:-8], atol=1e-2)
 
 

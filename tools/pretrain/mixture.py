@@ -17,13 +17,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from pool import Entry, read_entry
+from pool import Entry, explainer, read_entry
 from safetensors.torch import load_file, save_file
 from training_kit import Average, Clock
 
-from lora_edit.propagation.explanations import KeyFrame, explain
 from lora_edit.propagation.mixture import Mixture
-from lora_edit.propagation.plate import Plate
 
 FRAMES = 6
 """Frames of a clip that are learned from."""
@@ -43,20 +41,12 @@ def explain_entry(path: Path) -> list[Rows]:
     cv2.setNumThreads(1)
     entry: Entry = read_entry(path)
     rng = np.random.default_rng([7, int(path.stem)])
-    source, truth = entry.source.astype(np.float32), entry.truth.astype(np.float32)
-    key = KeyFrame(truth[0], source[0], entry.region[0])
-    plate = Plate(entry.source, entry.region, [m.camera for m in entry.motions])
-    removed = plate.behind(key.edited, key.edited_share)
+    explain_frame = explainer(entry)
     rows = []
-    for number, t in enumerate(rng.choice(np.arange(1, len(source)), FRAMES, replace=False)):
+    for number, t in enumerate(rng.choice(np.arange(1, len(entry.source)), FRAMES, replace=False)):
         if entry.region[t].sum() < 30:
             continue
-        motion = entry.motions[t]
-        given = 1 - entry.region[t].astype(np.float32)
-        out = explain(
-            key, source[t], given, motion, plate.at(motion.camera, *given.shape), removed, t / 24, with_evidence=True, may_read=number > 0
-        )
-        assert out.evidence is not None
+        out = explain_frame(int(t), number > 0)
         pictures = np.round(out.pictures).astype(np.uint8)
         rows.append(
             (

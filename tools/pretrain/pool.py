@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from lora_edit.propagation.explanations import Explained, KeyFrame, explain
 from lora_edit.propagation.motion import Motion
+from lora_edit.propagation.plate import Plate
 
 Array = np.ndarray
 
@@ -35,3 +38,17 @@ def read_entry(path: Path) -> Entry:
     motions = tuple(Motion(*(scaled[name][t] for name in names)) for t in range(len(kept["source"])))
     region = np.unpackbits(kept["region"], axis=-1, count=width).astype(bool)
     return Entry(str(kept["kind"]), kept["source"], kept["truth"], region, motions)
+
+
+def explainer(entry: Entry) -> Callable[[int, bool], Explained]:
+    """What explains a frame of the entry, by its number and whether the hidden source may be read."""
+    source = entry.source.astype(np.float32)
+    key = KeyFrame(entry.truth[0].astype(np.float32), source[0], entry.region[0])
+    plate = Plate(entry.source, entry.region, [m.camera for m in entry.motions])
+    removed = plate.behind(key.edited, key.edited_share)
+
+    def explain_frame(t: int, may_read: bool) -> Explained:
+        motion, given = entry.motions[t], 1 - entry.region[t].astype(np.float32)
+        return explain(key, source[t], given, motion, plate.at(motion.camera, *given.shape), removed, t / 24, may_read)
+
+    return explain_frame

@@ -13,25 +13,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from pool import Array, Entry, read_entry
+from pool import Array, Entry, explainer, read_entry
 
-from lora_edit.propagation.explanations import KeyFrame, explain
 from lora_edit.propagation.mixture import LEAST_ERROR, mix
-from lora_edit.propagation.plate import Plate
 
 
 def predict_entry(entry: Entry, may_read: bool) -> tuple[Array, Array]:
     """Predicted frames `[T, H, W, 3]` uint8 and expected errors `[T, H, W]` (uint8, half levels)."""
-    source, truth = entry.source.astype(np.float32), entry.truth.astype(np.float32)
-    key = KeyFrame(truth[0], source[0], entry.region[0])
-    plate = Plate(entry.source, entry.region, [m.camera for m in entry.motions])
-    removed = plate.behind(key.edited, key.edited_share)
-    frames, errors = [truth[0]], [np.full(source.shape[1:3], LEAST_ERROR, np.float32)]
-    for t in range(1, len(source)):
-        motion, given = entry.motions[t], 1 - entry.region[t].astype(np.float32)
-        behind = plate.at(motion.camera, *given.shape)
-        out = explain(key, source[t], given, motion, behind, removed, t / 24, with_evidence=True, may_read=may_read)
-        assert out.evidence is not None
+    explain_frame = explainer(entry)
+    frames, errors = [entry.truth[0].astype(np.float32)], [np.full(entry.region.shape[1:], LEAST_ERROR, np.float32)]
+    for t in range(1, len(entry.source)):
+        out = explain_frame(t, may_read)
         shares, error = mix(out.evidence, out.allowed)
         frames.append(np.einsum("khw,khwc->hwc", shares, out.pictures))
         errors.append(error)

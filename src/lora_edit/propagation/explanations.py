@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -44,18 +45,31 @@ class KeyFrame:
     """An edited frame beside the source's own, `[H, W, 3]` float32 in levels, and what the edit did within `region` `[H, W]` bool."""
 
     def __init__(self, edited: FloatImage, source: FloatImage, region: npt.NDArray[np.bool_]) -> None:
-        self.edited, self.source = edited, source
+        self.edited, self.source, self.region = edited, source, region
         self.reach = max(1.0, min(source.shape[:2]) / 128)
-        self.change = np.abs(blur(edited - source, self.reach)).max(-1)
-        self.edited_share = 1 - np.exp(-((self.change / CHANGED) ** 2))
-        weight = self.edited_share * region
-        self.gain, self.unkept = local_gain(source, edited, 3 * self.reach, 30.0)
-        self.colours: ColourMap = fit_colours(source, edited, np.asarray(weight, np.float32))
-        mapped, _ = self.colours(source)
-        self.colour_miss = np.abs(blur(mapped - edited, self.reach)).max(-1)
-        self.changed_share = float(weight.sum() / max(region.sum(), 1))
-        self.edge_share = _edge_share(edited, source, np.asarray(weight > 0.5, np.uint8))
-        self.analysis = np.stack([self.change, self.unkept, self.colour_miss], -1).astype(np.float32)
+        self._change = np.abs(blur(edited - source, self.reach)).max(-1)
+        self.edited_share = 1 - np.exp(-((self._change / CHANGED) ** 2))
+        self._weight = self.edited_share * region
+        self.gain, self._unkept = local_gain(source, edited, 3 * self.reach, 30.0)
+        self.colours: ColourMap = fit_colours(source, edited, np.asarray(self._weight, np.float32))
+
+    # Evidence needs these; at full size, where nothing is weighed, they are never computed.
+    @cached_property
+    def changed_share(self) -> float:
+        """How much of the region the edit changes."""
+        return float(self._weight.sum() / max(self.region.sum(), 1))
+
+    @cached_property
+    def edge_share(self) -> float:
+        """How much of the edges around the change is left (`_edge_share`)."""
+        return _edge_share(self.edited, self.source, np.asarray(self._weight > 0.5, np.uint8))
+
+    @cached_property
+    def analysis(self) -> FloatImage:
+        """`[H, W, 3]` in levels: what the edit changes, what a local regression and what the colour map leave unexplained."""
+        mapped, _ = self.colours(self.source)
+        missed = np.abs(blur(mapped - self.edited, self.reach)).max(-1)
+        return np.stack([self._change, self._unkept, missed], -1).astype(np.float32)
 
 
 def _edge_share(edited: FloatImage, source: FloatImage, changed: npt.NDArray[np.uint8]) -> float:
@@ -71,12 +85,12 @@ def _edge_share(edited: FloatImage, source: FloatImage, changed: npt.NDArray[np.
 
 @dataclass(frozen=True)
 class Explained:
-    """One frame by every explanation: `pictures` `[K, H, W, 3]` in levels, `allowed` `[K]` (what may be shown at all), and, where asked
-    for, `evidence` `[C, H, W]` for the mixture."""
+    """One frame by every explanation: `pictures` `[K, H, W, 3]` in levels, `allowed` `[K]` (what may be shown at all), and the `evidence`
+    `[C, H, W]` for the mixture."""
 
     pictures: FloatImage
     allowed: npt.NDArray[np.bool_]
-    evidence: FloatImage | None
+    evidence: FloatImage
 
 
 def explain(
@@ -87,7 +101,6 @@ def explain(
     plate: tuple[FloatImage, FloatImage],
     behind: float,
     time: float,
-    with_evidence: bool,
     may_read: bool = True,
 ) -> Explained:
     """Every explanation of the frame `now` `[H, W, 3]`, from `key`.
@@ -102,9 +115,7 @@ def explain(
     allowed = np.ones(len(NAMES), bool)
     allowed[NAMES.index("colours")] = key.colours.explained >= EXPLAINED
     allowed[list(READERS)] &= may_read
-    evidence = None
-    if with_evidence:
-        evidence = _evidence(key, now, pictures, allowed, moved, motion, miss, given, plate[1], (behind, time))
+    evidence = _evidence(key, now, pictures, allowed, moved, motion, miss, given, plate[1], (behind, time))
     return Explained(pictures, allowed, evidence)
 
 

@@ -1,4 +1,4 @@
-"""The preview without a model, and the classical baseline: the edited first frame carried along by optical flow."""
+"""A classical baseline: the edited first frame moved along optical flow."""
 
 from __future__ import annotations
 

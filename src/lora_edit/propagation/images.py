@@ -33,15 +33,6 @@ def affine_positions(matrix: FloatImage, height: int, width: int) -> FloatImage:
     return np.asarray(grid(height, width) @ matrix[:, :2].T + matrix[:, 2], np.float32)
 
 
-def resize_positions(positions: FloatImage, height: int, width: int, to_height: int, to_width: int) -> FloatImage:
-    """Positions `[h, w, 2]` in an `h` x `w` frame, as a field for an `height` x `width` frame and in pixels of `to_height` x `to_width`."""
-    small_h, small_w = positions.shape[:2]
-    motion = positions - grid(small_h, small_w)
-    large = cv2.resize(motion, (width, height), interpolation=cv2.INTER_LINEAR) * np.array([width / small_w, height / small_h], np.float32)
-    out = (grid(height, width) + large + 0.5) * np.array([to_width / width, to_height / height], np.float32) - 0.5
-    return np.asarray(out, np.float32)
-
-
 def local_gain(source: FloatImage, edited: FloatImage, sigma: float, ridge: float) -> tuple[FloatImage, FloatImage]:
     """Local least squares `edited = gain * source + offset` per channel within `sigma` pixels.
 

@@ -16,10 +16,11 @@ import numpy.typing as npt
 import torch
 
 from lora_edit.propagation.explanations import Explained, KeyFrame, explain, mix_explanations
-from lora_edit.propagation.images import FloatImage, resize_positions
+from lora_edit.propagation.images import FloatImage
 from lora_edit.propagation.mixture import LEAST_ERROR, mix
 from lora_edit.propagation.motion import Motion, estimate_motion
 from lora_edit.propagation.plate import Plate
+from lora_edit.video.flow import resize_positions
 
 WORKING_SIDE = 128
 """Pixels of the shorter side at which evidence is weighed, as in the network's training."""
@@ -45,7 +46,6 @@ class _Scaled:
 
     def __init__(self, frames: npt.NDArray[np.uint8], pictures: Mapping[int, npt.NDArray[np.uint8]], region: npt.NDArray[np.bool_]) -> None:
         self.frames, self.region = frames, region
-        self.pictures = pictures
         self.height, self.width = frames.shape[1:3]
         self.keys = {n: KeyFrame(p.astype(np.float32), frames[n].astype(np.float32), region[n]) for n, p in pictures.items()}
         self.plates: dict[int, Plate] = {}
@@ -54,34 +54,38 @@ class _Scaled:
     def add_plates(self, motions: Mapping[int, list[Motion]]) -> None:
         """Put the backgrounds together once motion is known."""
         for n, those in motions.items():
-            self.plates[n] = Plate(self.frames, self.region, [self.motion(m).camera for m in those])
+            self.plates[n] = Plate(self.frames, self.region, [scale_affine(m.camera, self._ratio(m)) for m in those])
             self.behind[n] = self.plates[n].behind(self.keys[n].edited, self.keys[n].edited_share)
 
     def motion(self, motion: Motion) -> Motion:
         """The motion, which was estimated at another size, in pixels of this one."""
-        height, width = motion.positions.shape[:2]
-        if (height, width) == (self.height, self.width):
-            return motion
-        ratio = np.array([self.width / width, self.height / height], np.float32)
         size = self.height, self.width
+        if motion.positions.shape[:2] == size:
+            return motion
+        ratio = self._ratio(motion)
 
         def scaled(confidence: FloatImage) -> FloatImage:
             return np.asarray(cv2.resize(confidence, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
         return Motion(
-            resize_positions(motion.positions, *size, *size),
+            resize_positions(motion.positions, *size),
             scaled(motion.confidence),
-            resize_positions(motion.chained, *size, *size),
+            resize_positions(motion.chained, *size),
             scaled(motion.chained_confidence),
             scale_affine(motion.matrix, ratio),
             motion.object_confidence,
             scale_affine(motion.camera, ratio),
         )
 
+    def _ratio(self, motion: Motion) -> FloatImage:
+        """How many times this size is that of the motion, in x and y."""
+        height, width = motion.positions.shape[:2]
+        return np.array([self.width / width, self.height / height], np.float32)
+
     def explain(self, number: int, key: int, motion: Motion, may_read: bool) -> Explained:
-        """One frame from one key frame, with evidence."""
+        """One frame from one key frame."""
         time = min(1.0, abs(number - key) / SOURCE_FRAMES)
-        return explain(self.keys[key], *self._given(number, key, motion), self.behind[key], time, with_evidence=True, may_read=may_read)
+        return explain(self.keys[key], *self._given(number, key, motion), self.behind[key], time, may_read)
 
     def mix(self, number: int, key: int, motion: Motion, shares: FloatImage) -> FloatImage:
         """One frame from one key frame, by known shares."""
@@ -126,7 +130,6 @@ class Propagation:
         self._small = self._large if (height, width) == frames.shape[1:3] else _Scaled(*_shrink(frames, edited, where, height, width))
         for scaled in {id(each): each for each in (self._large, self._small)}.values():
             scaled.add_plates(self._motions)
-        self._of_source: _Scaled | None = None
 
     def __len__(self) -> int:
         return len(self._large.frames)
@@ -151,12 +154,11 @@ class Propagation:
         Nothing is read from the source's later frames there but its motion.
         """
         small = self._small
-        if self._of_source is None:
-            self._of_source = _Scaled(small.frames, {0: small.frames[0]}, small.region)
-            self._of_source.add_plates({0: self._motions[0]})
+        unedited = _Scaled(small.frames, {0: small.frames[0]}, small.region)
+        unedited.add_plates({0: self._motions[0]})
         yield PredictedFrame(small.frames[0], self._known_error())
         for number in range(1, len(self)):
-            yield _predict_frame(number, self._of_source, self._of_source, {0: self._motions[0][number]}, False)
+            yield _predict_frame(number, unedited, unedited, {0: self._motions[0][number]}, False)
 
     def _known_error(self) -> FloatImage:
         return np.full((self._small.height, self._small.width), LEAST_ERROR, np.float32)
@@ -186,7 +188,6 @@ def _predict_frame(number: int, small: _Scaled, large: _Scaled, motions: Mapping
     precision = np.zeros((small.height, small.width), np.float32)
     for key, motion in motions.items():
         out = small.explain(number, key, motion, may_read)
-        assert out.evidence is not None
         shares, error = mix(out.evidence, out.allowed)
         counts, picture = error**-4, np.einsum("khw,khwc->hwc", shares, out.pictures)
         if large is not small:

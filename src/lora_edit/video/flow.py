@@ -79,7 +79,7 @@ def places_along(frames: torch.Tensor, order: Sequence[int], rows: tuple[int, in
         back, seen = flow.back(now, before)
         to_first = sample(to_first, still + _fill(back, seen.astype(np.float32), sigma=now.shape[0] / 32))
         before = now
-        yield _enlarge(to_first, (height, width))
+        yield resize_positions(to_first, height, width)
 
 
 PROVEN = 25.0
@@ -101,7 +101,7 @@ def consistent_positions(frames: torch.Tensor, rows: tuple[int, int] = (256, 480
         to_first, sure, before = sample(to_first, step), np.minimum(sample(sure, step), seen.astype(np.float32)), now
         away = cv2.GaussianBlur(np.abs(sample(first, to_first) - now.astype(np.float32)), (0, 0), 3)
         confidence = cv2.resize(sure * np.exp(-((away / PROVEN) ** 2)), (width, height), interpolation=cv2.INTER_LINEAR)
-        yield _enlarge(to_first, (height, width)), np.asarray(confidence, np.float32)
+        yield resize_positions(to_first, height, width), np.asarray(confidence, np.float32)
 
 
 def corners(picture: Bytes, count: int, apart: float, mask: Bytes | None = None) -> Floats:
@@ -134,8 +134,9 @@ def resize_motion(motion: Floats, height: int, width: int) -> Floats:
     return np.asarray(cv2.resize(motion, (width, height), interpolation=cv2.INTER_LINEAR) * ratio, np.float32)
 
 
-def _enlarge(places: Floats, size: tuple[int, int]) -> Floats:
-    return grid(*size) + resize_motion(places - grid(*places.shape[:2]), *size)
+def resize_positions(positions: Floats, height: int, width: int) -> Floats:
+    """Positions `[h, w, 2]` in a frame of the same size, as a field for both frames at another size."""
+    return grid(height, width) + resize_motion(positions - grid(*positions.shape[:2]), height, width)
 
 
 def _fill(values: Floats, known: Floats, sigma: float) -> Floats:
