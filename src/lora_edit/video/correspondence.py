@@ -20,7 +20,8 @@ import torch
 from lora_edit.video.alignment import inverted, joined
 from lora_edit.video.camera_motion import CameraTracker
 from lora_edit.video.flow import grid, resize_motion, sample
-from lora_edit.video.object_motion import ObjectTracker, Reduced
+from lora_edit.video.object_motion import ObjectTracker
+from lora_edit.video.working_size import WorkingSize, to_grey
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -64,8 +65,6 @@ WEIGHTS = (4.8, 1.6, -8.3, 0.6, 0.7, -1.6, -7.5, -7.2)
 """Log-odds of a right position: a constant, then the weights of `_features`, fitted by logistic regression on the tuning half of the scenes
 of `benchmarks/moving_scenes.py`."""
 
-WHOLE_FRAME = (slice(None), slice(None))
-
 WHOLE = 0.8
 """Share of a frame from which a region holds no object, but everything."""
 
@@ -91,7 +90,7 @@ def correspond(
     where the object is that counts. Time is linear in the frames, memory that of a few frames.
     """
     height, width = frames.shape[1:3]
-    work = Reduced(height, width)
+    work = WorkingSize(height, width)
     picture = work.picture(frames[key])
     mask = None if region is None else work.mask(region[key])
     if mask is not None and not 16 <= mask.sum() <= WHOLE * mask.size:
@@ -133,7 +132,7 @@ class _Matcher:
 
     def __init__(self, key: Floats, mask: Bools | None) -> None:
         self.mask = mask
-        self.soft_key, self.grey_key = _softened(key), _grey(key)
+        self.soft_key, self.grey_key = _softened(key), to_grey(key)
         self.part = np.zeros(key.shape[:2], np.float32) if mask is None else mask.astype(np.float32)
         self.camera = CameraTracker(key, np.ones(key.shape[:2], bool) if mask is None else ~mask)
         self.object = None if mask is None else ObjectTracker(key, mask)
@@ -145,10 +144,10 @@ class _Matcher:
 
     def match(self, picture: Floats, region: Bools | None = None) -> tuple[Floats, Floats]:
         """Positions `[h, w, 2]` and confidence `[h, w]` of the next picture; `region` `[h, w]` is where accuracy counts."""
-        grey, soft = _grey(picture), _softened(picture)
+        grey, soft = to_grey(picture), _softened(picture)
         matrices, lights = self._whole_motions(picture, grey)
         whole = [_moved(self.home, matrix) for matrix in matrices]
-        ground = self._judge(soft, grey, lights, WHOLE_FRAME)(whole[0], 0)
+        ground = self._judge(soft, grey, lights, _all_of(grey))(whole[0], 0)
         window = self._window(region, whole)
         judge = self._judge(soft, grey, lights, window)
         layers = [self._layer(layer, whole[layer][window], matrices[layer], grey, judge, window) for layer in range(len(whole))]
@@ -194,7 +193,7 @@ class _Matcher:
     def _window(self, region: Bools | None, whole: list[Floats]) -> Window:
         """The rows and columns of the object and the region, with what is around."""
         if self.object is None:
-            return WHOLE_FRAME
+            return _all_of(self.part)
         there = sample(self.part, whole[1]) > 0.5
         return _around(there if region is None else there | region, MARGIN)
 
@@ -306,13 +305,17 @@ def _follow(positions: Floats, motion: Floats) -> Floats:
     return sample(positions, grid(*motion.shape[:2]) + motion)
 
 
+def _all_of(picture: npt.NDArray[np.generic]) -> Window:
+    return slice(0, picture.shape[0]), slice(0, picture.shape[1])
+
+
 def _around(mask: Bools, margin: int) -> Window:
     """The rows and columns of a mask and of what is around it, `LEAST` of each at least; all of them where it is empty."""
     spans = []
     for axis in (1, 0):
         here = np.flatnonzero(mask.any(axis))
         if not len(here):
-            return WHOLE_FRAME
+            return _all_of(mask)
         low, high, end = int(here[0]) - margin, int(here[-1]) + 1 + margin, mask.shape[1 - axis]
         lack = max(0, LEAST - (min(high, end) - max(low, 0)))
         spans.append(slice(max(0, low - lack), min(end, high + lack)))
@@ -363,7 +366,3 @@ def _soft(values: Floats, sigma: float) -> Floats:
     size = (max(1, values.shape[1] // part), max(1, values.shape[0] // part))
     small = cv2.GaussianBlur(cv2.resize(values, size, interpolation=cv2.INTER_AREA), (0, 0), sigma / part)
     return np.asarray(cv2.resize(small, values.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
-
-
-def _grey(picture: Floats) -> Bytes:
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).round(), np.uint8)

@@ -15,19 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lora_edit.video.alignment import Fit, Patch, inverted, joined
+from lora_edit.video.alignment import Fit, inverted, joined
+from lora_edit.video.appearance import Appearance, KeyPoints
 from lora_edit.video.flow import corners, tracked
+from lora_edit.video.working_size import WorkingSize, to_grey
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
-
-ROWS = (256, 320)
-"""Rows, at least and at most, of the pictures that are worked on."""
-
-EXTENTS = (20.0, 48.0)
-"""Samples across the object when it is aligned roughly, and finely."""
 
 SEARCHED = 20.0
 """Pixels across the object when it is searched for."""
@@ -108,72 +104,12 @@ def object_motion(
     Frames come in the given `order` (neighbours follow each other; `key` and what follows it by default). Where `region` `[T, H, W]` bool
     is given, the object is looked for in it only.
     """
-    work = Reduced(frames.shape[1], frames.shape[2])
+    work = WorkingSize(frames.shape[1], frames.shape[2])
     tracker = ObjectTracker(work.picture(frames[key]), work.mask(mask_in_key))
     for number in range(key, len(frames)) if order is None else order:
         within = None if region is None else work.mask(region[number])
         motion = tracker.follow(work.picture(frames[number]), within)
         yield ObjectMotion(work.full(motion.matrix), motion.confidence)
-
-
-class Reduced:
-    """Frames of one size at the size that is worked at, and maps between positions back at full size."""
-
-    def __init__(self, height: int, width: int, rows: tuple[int, int] = ROWS) -> None:
-        self.scale = min(max(height, rows[0]), rows[1]) / height
-        self.size = (max(1, round(width * self.scale)), max(1, round(height * self.scale)))
-        self.ratio = np.array([self.size[0] / width, self.size[1] / height])
-
-    def picture(self, frame: torch.Tensor) -> Floats:
-        """A frame `[H, W, 3]` uint8 as floats `[h, w, 3]`."""
-        method = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_CUBIC
-        same = self.size == (frame.shape[1], frame.shape[0])
-        picture = frame.numpy() if same else cv2.resize(np.ascontiguousarray(frame.numpy()), self.size, interpolation=method)
-        return np.asarray(picture, np.float32)
-
-    def mask(self, mask: torch.Tensor) -> Bools:
-        """A mask `[H, W]` at the size that is worked at."""
-        return np.asarray(cv2.resize(mask.numpy().astype(np.float32), self.size, interpolation=cv2.INTER_AREA) > 0.5)
-
-    def full(self, matrix: npt.NDArray[np.floating]) -> Floats:
-        """An affine map between pictures of this size as one between frames."""
-        to = np.column_stack([np.diag(self.ratio), (self.ratio - 1) / 2])
-        return joined(inverted(to), joined(np.asarray(matrix, np.float64), to)).astype(np.float32)
-
-
-class _Look:
-    """The object as one picture shows it, which lies at `matrix` from the key picture."""
-
-    def __init__(self, picture: Floats, mask: Bools, matrix: Doubles, share: float) -> None:
-        self.matrix, self._back, self.share = matrix, inverted(matrix), share
-        self.rough, self.fine = (Patch(picture, mask, extent) for extent in EXTENTS)
-
-    def score(self, patch: Patch, soft: Floats, guess: Doubles) -> float:
-        """How well the object agrees with a picture under a map from the key picture."""
-        return self.share * patch.score(soft, joined(guess, self._back))
-
-    def fit(self, patch: Patch, soft: Floats, guess: Doubles, rounds: int, shift_only: bool = False) -> Fit:
-        """The map from the key picture near a guess."""
-        fit = patch.fit(soft, joined(guess, self._back), rounds, shift_only)
-        return Fit(joined(fit.matrix, self.matrix), self.share * fit.score)
-
-    def remember(self, picture: Floats, matrix: Doubles, share: float) -> None:
-        """Light and trust, as the picture tells them."""
-        for patch in (self.rough, self.fine):
-            patch.remember(patch.softened(picture), joined(matrix, self._back), share)
-
-    def seen(self, picture: Floats, matrix: Doubles) -> Bytes:
-        """Where the picture shows the object as it looked, `[h, w]`."""
-        there = joined(matrix, self._back)
-        alike = self.fine.agreement(self.fine.softened(picture), there) > 0.4
-        at: Doubles = there[:, :2] @ self.fine.points.compress(alike, axis=1) + there[:, 2:]
-        places = np.rint(at).astype(int)
-        height, width = picture.shape[:2]
-        shown = np.zeros((height, width), np.uint8)
-        shown[places[1].clip(0, height - 1), places[0].clip(0, width - 1)] = 1
-        side = 2 * int(self.fine.step * np.sqrt(np.linalg.det(matrix[:, :2]))) + 1
-        whole = cv2.morphologyEx(shown, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
-        return np.asarray(cv2.erode(whole, np.ones((3, 3), np.uint8)), np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +134,7 @@ class ObjectTracker:
 
     def __init__(self, key: Floats, mask: Bools) -> None:
         self.key, self.mask = key, mask
-        self.looks = [_Look(key, mask, np.eye(2, 3), 1.0)] if mask.sum() >= 16 else []
+        self.looks = [Appearance(key, mask, np.eye(2, 3), 1.0)] if mask.sum() >= 16 else []
         self.side = float(np.sqrt(max(1, mask.sum())))
         self.middle = np.argwhere(mask).mean(0)[::-1] if mask.any() else np.zeros(2)
         self.matrix = np.eye(2, 3)  # from the key picture
@@ -208,7 +144,7 @@ class ObjectTracker:
         self.others = list[_Other]()
         self._before: Bytes | None = None
         self._seen = mask.view(np.uint8)
-        self._points = _KeyPoints(_grey(key), mask)
+        self._points = KeyPoints(to_grey(key), mask)
 
     @property
     def light(self) -> tuple[Floats, Floats]:
@@ -219,7 +155,7 @@ class ObjectTracker:
         """The motion in the next picture, the object within the mask `within` `[h, w]` if one is given."""
         if not self.looks:
             return ObjectMotion(np.eye(2, 3, dtype=np.float32), 0.0)
-        grey = _grey(picture)
+        grey = to_grey(picture)
         look, best = self._best(picture, grey, within)
         self._note(look, best, picture)
         self._before = grey
@@ -233,7 +169,7 @@ class ObjectTracker:
             self.pace = self.pace + (self._place(matrix) - self._place(self.matrix) if self.lost == 0 else 0)
             self.matrix, self.lost = matrix, 0
 
-    def _best(self, picture: Floats, grey: Bytes, within: Bools | None) -> tuple[_Look, Fit]:
+    def _best(self, picture: Floats, grey: Bytes, within: Bools | None) -> tuple[Appearance, Fit]:
         key = self.looks[0]
         soft = key.rough.softened(picture)
         expected = [self.matrix + _shift(self.pace)]
@@ -258,7 +194,7 @@ class ObjectTracker:
         doubt = self._strangeness(found.matrix, expected)
         return key, found if found.score >= LOST and found.score - doubt >= SUDDEN else Fit(expected[-1], min(found.score, LOST - 0.01))
 
-    def _refined(self, look: _Look, picture: Floats, fits: list[Fit], expected: list[Doubles]) -> Fit:
+    def _refined(self, look: Appearance, picture: Floats, fits: list[Fit], expected: list[Doubles]) -> Fit:
         """The first of some fits, aligned finely; an unsure one keeps its shape."""
         for fit in fits[:1]:
             soft = look.fine.softened(picture)
@@ -273,7 +209,7 @@ class ObjectTracker:
             return max(found, key=lambda each: each.score - self._strangeness(each.matrix, expected), default=Fit(self.matrix, 0.0))
         return Fit(self.matrix, 0.0)
 
-    def _aligned(self, look: _Look, soft: Floats, guesses: list[Doubles], expected: list[Doubles], within: Bools | None) -> list[Fit]:
+    def _aligned(self, look: Appearance, soft: Floats, guesses: list[Doubles], expected: list[Doubles], within: Bools | None) -> list[Fit]:
         """The most promising guesses, aligned roughly, best first."""
         scored = sorted(guesses, key=lambda guess: self._strangeness(guess, expected) - look.score(look.rough, soft, guess))
         fits = []
@@ -384,7 +320,7 @@ class ObjectTracker:
         match = np.asarray(cv2.matchTemplate(field, look, cv2.TM_CCOEFF_NORMED, None, part), np.float32)
         return [expected + _shift((place - margin - low) / scale) for place in _peaks(match, extent)]
 
-    def _note(self, look: _Look, best: Fit, picture: Floats) -> None:
+    def _note(self, look: Appearance, best: Fit, picture: Floats) -> None:
         """Remember the motion, and which parts follow it."""
         moved = self._place(best.matrix) - self._place(self.matrix)
         lost = best.score < LOST
@@ -403,32 +339,7 @@ class ObjectTracker:
             where = cv2.warpAffine(self.mask.view(np.uint8), best.matrix, (picture.shape[1], picture.shape[0]))
             mask = np.asarray((np.asarray(where) > 0) & (self._seen > 0), bool)
             if mask.sum() > max(16.0, KEPT * self.mask.sum() * np.linalg.det(best.matrix[:, :2])):
-                self.looks = [self.looks[0], _Look(picture, mask, best.matrix, SECOND_HAND)]
-
-
-class _KeyPoints:
-    """An object's key points (SIFT), and the maps by which a picture shows them."""
-
-    def __init__(self, grey: Bytes, mask: Bools) -> None:
-        self._sift = cv2.SIFT.create(600, contrastThreshold=0.02)
-        points, self._looks = self._sift.detectAndCompute(grey, mask.view(np.uint8))
-        self._places = np.array([point.pt for point in points], np.float32)
-
-    def match(self, grey: Bytes) -> list[Doubles]:
-        """At most one map."""
-        if len(self._places) < 6:
-            return []
-        points, looks = self._sift.detectAndCompute(grey, None)
-        if len(points) < 6:
-            return []
-        pairs = cv2.BFMatcher().knnMatch(self._looks, looks, 2)
-        good = [first for first, second in pairs if first.distance < 0.8 * second.distance]
-        if len(good) < 6:
-            return []
-        old = self._places[[match.queryIdx for match in good]]
-        new = np.array([points[match.trainIdx].pt for match in good], np.float32)
-        matrix, kept = cv2.estimateAffinePartial2D(old, new, ransacReprojThreshold=3.0)
-        return [] if matrix is None or kept.sum() < 6 else [np.asarray(matrix, np.float64)]
+                self.looks = [self.looks[0], Appearance(picture, mask, best.matrix, SECOND_HAND)]
 
 
 def _peaks(match: Floats, extent: npt.NDArray[np.int64]) -> list[Doubles]:
@@ -448,7 +359,3 @@ def _peaks(match: Floats, extent: npt.NDArray[np.int64]) -> list[Doubles]:
 def _shift(by: Doubles) -> Doubles:
     """What a shift (x, y) adds to a map."""
     return np.column_stack([np.zeros((2, 2)), by])
-
-
-def _grey(picture: Floats) -> Bytes:
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).round(), np.uint8)
