@@ -67,3 +67,14 @@ def test_a_region_that_was_lost_is_told() -> None:
     picture[30:62, 50:90] = 255 - picture[30:62, 50:90]
     notes = follow_change(frames, picture).notes
     assert len(notes) == 2 and "probably lost" in notes[1]
+
+
+def test_a_thing_that_was_hidden_is_found_again() -> None:
+    """Something covers the whole frame while the thing moves on by more than half its width."""
+    frames = crossing(12, step=5)
+    frames[4:8] = textured(2, 96, 128)
+    picture = edited(frames[0])
+    found = follow_change(frames, picture)
+    left, top, right, bottom = bounds(found.frames[11])
+    wanted = (65, 30, 105, 62)
+    assert max(abs(a - b) for a, b in zip((left, top, right, bottom), wanted, strict=True)) <= 6

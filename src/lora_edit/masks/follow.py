@@ -1,7 +1,8 @@
 """Where to edit, found from the edit itself: what the edited first frame changes, followed through the clip.
 
 Points inside the changed area move with the optical flow from frame to frame. A point that does not return where it came from on the way
-back (Kalal et al. 2010, "Forward-backward error"), or lies on another colour than at first, is lost and goes with the others' median.
+back (Kalal et al. 2010, "Forward-backward error"), or lies on another colour than at first, is lost and goes with the object's motion as a
+whole (`object_motion`), or, where that is lost too, with the others' median.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lora_edit.masks.overlay import with_region
 from lora_edit.masks.region_check import GO_ON, WHOLE, changes_most, touches_border
 from lora_edit.types import EditMask
 from lora_edit.video.flow import OpticalFlow, sample
+from lora_edit.video.object_motion import ObjectMotion, object_motion
 
 Floats = npt.NDArray[np.float32]
 
@@ -119,11 +121,12 @@ def _boxes_along(
     rim = bounds - _box(points)
     mask = torch.zeros(frames.shape[:3], dtype=torch.bool)
     before, looks, kept = flow.grey(frames[0]), _colours(frames[0], points, scale), []
-    for number, frame in enumerate(frames):
+    first, motions = points, object_motion(frames, 0, torch.from_numpy(changed))
+    for (number, frame), motion in zip(enumerate(frames), motions, strict=True):
         now = flow.grey(frame)
         there, proven = _moved(points, *flow.back(before, now))
         alike = np.abs(_colours(frame, there, scale) - looks).max(-1) < RECOLOURED
-        points, before = _carried(points, there, proven & alike), now
+        points, before = _carried(points, there, proven & alike, _placed(first, motion, scale)), now
         kept.append(float(alike.mean()))
         left, top, right, bottom = (_box(points) + rim) / scale
         mask[number, max(0, int(top)) : max(0, int(np.ceil(bottom))), max(0, int(left)) : max(0, int(np.ceil(right)))] = True
@@ -166,8 +169,20 @@ def _moved(points: Floats, motion: Floats, proven: npt.NDArray[np.bool_]) -> tup
     return points + sample(motion, here)[0], sample(proven.view(np.uint8), here)[0] > 0.5
 
 
-def _carried(points: Floats, there: Floats, sure: npt.NDArray[np.bool_]) -> Floats:
-    """The points one frame later: `there`, or moved by the sure ones' median."""
+def _placed(first: Floats, motion: ObjectMotion, scale: float) -> Floats | None:
+    """Where the object's motion as a whole puts the points of frame 0, both in flow pixels; None where the object is lost."""
+    if motion.confidence <= 0:
+        return None
+    matrix = cv2.invertAffineTransform(motion.matrix)
+    there = (first / scale - 0.5) @ matrix[:, :2].T + matrix[:, 2]
+    return np.asarray((there + 0.5) * scale, np.float32)
+
+
+def _carried(points: Floats, there: Floats, sure: npt.NDArray[np.bool_], placed: Floats | None) -> Floats:
+    """The points one frame later: `there`, or, of those that are not sure, where the object's motion has `placed` them, or moved by the
+    sure ones' median."""
+    if placed is not None:
+        return np.asarray(np.where(sure[:, None], there, placed), np.float32)
     if not sure.any():
         return points
     return np.asarray(np.where(sure[:, None], there, points + np.median((there - points)[sure], axis=0)), np.float32)

@@ -22,11 +22,13 @@ NOISE = (4.0, 16.0)
 CUT = 3.5
 """Standard deviations from which a pixel shows something else and has no weight."""
 
-ALIKE = 20.0
-"""Levels of difference at which a pixel still counts for 1/e as the part's."""
+ALIKE = (0.7, 9.0, 20.0)
+"""Levels of difference at which a pixel still counts for 1/e as the part's: a share of how much the part's own colours vary, no less and no
+more than these."""
 
-RIGID = 0.02
-"""Strength of the pull toward shift, turn and scale, as a share of the shift's own certainty: parts of little texture say no more."""
+RIGID = (0.02, 1.0)
+"""Strength of the pull toward shift, turn and scale, as a share of the shift's own certainty: parts of little texture say no more. Then the
+same for a part that may leave the picture: a ground, that a camera moves."""
 
 LIGHT = 0.2
 """By how much, as a share, the light may change from one alignment to the next."""
@@ -69,6 +71,7 @@ class Patch:
         self._share = np.where(mask[whole][keep], 1.0, 0.35).astype(np.float32)
         self.trust = np.ones(self.points.shape[1], np.float32)
         self._colours = read(soft, self.points)
+        self._alike = np.clip(ALIKE[0] * self._colours[:, self._inside].std(1).max(), *ALIKE[1:])
         self._gain, self._shift = np.ones((3, 1), np.float32), np.zeros((3, 1), np.float32)
         self._centre, self._radius = self.points.mean(1), max(1.0, float(self.points.std()))
         local = ((self.points - self._centre[:, None]) / self._radius).astype(np.float32)
@@ -83,14 +86,14 @@ class Patch:
         """The picture without what is finer than the samples."""
         return picture if self.step < 1.3 else np.asarray(cv2.GaussianBlur(picture, (0, 0), 0.45 * self.step), np.float32)
 
-    def fit(self, soft: Floats, start: Doubles, rounds: int = 10) -> Fit:
-        """The map near `start` onto a `softened` picture."""
+    def fit(self, soft: Floats, start: Doubles, rounds: int = 10, shift_only: bool = False) -> Fit:
+        """The map near `start` onto a `softened` picture; of another shift only, where that is asked for."""
         matrix = start
         for _ in range(rounds):
             difference, weight = self._compared(soft, matrix)
             if weight.sum() < 0.05 * len(weight):
                 break
-            change = self._solved(difference, weight)
+            change = self._solved(difference, weight, shift_only)
             matrix = joined(matrix, inverted(self._as_matrix(change)))
             if np.abs(change[[2, 5]]).max() < 0.02 * self.step and np.abs(change[[0, 1, 3, 4]]).max() < 0.004:
                 break
@@ -107,7 +110,7 @@ class Patch:
     def agreement(self, soft: Floats, matrix: Doubles) -> Floats:
         """Per sample `[N]`, 1 where the part is to be seen in a `softened` picture under a map, 0 where something else is; -1 outside."""
         difference, weight = self._compared(soft, matrix)
-        return np.where(weight >= 0, np.exp(-np.square(np.abs(difference).max(0) / ALIKE)), -1).astype(np.float32)
+        return np.where(weight >= 0, np.exp(-np.square(np.abs(difference).max(0) / self._alike)), -1).astype(np.float32)
 
     def remember(self, soft: Floats, matrix: Doubles, share: float) -> None:
         """The light in which the part is seen now, and by a `share` which of its samples follow the map."""
@@ -158,11 +161,13 @@ class Patch:
         trust = count / (count + TIED[1])
         return steeper.astype(np.float32), (trust * offset + (1 - trust) * shift).astype(np.float32)
 
-    def _solved(self, difference: Floats, weight: Floats) -> Doubles:
+    def _solved(self, difference: Floats, weight: Floats, shift_only: bool) -> Doubles:
         weighted = self._slopes * np.tile(np.maximum(weight, 0), 3)
         normal, right = (weighted @ self._slopes.T).astype(np.float64), weighted @ difference.reshape(-1)
+        if shift_only:
+            normal[[0, 1, 3, 4], [0, 1, 3, 4]] += 1e3 * normal.trace()
         # a = d and b = -c for shift, turn and scale.
-        pull = RIGID * (normal[2, 2] + normal[5, 5]) / 2 + 1e-3
+        pull = RIGID[self.may_leave] * (normal[2, 2] + normal[5, 5]) / 2 + 1e-3
         for row in (np.array([1, 0, 0, 0, -1, 0]), np.array([0, 1, 0, 1, 0, 0])):
             normal += pull * np.outer(row, row)
         return np.asarray(np.linalg.solve(normal + 1e-3 * np.eye(6), right), np.float64)

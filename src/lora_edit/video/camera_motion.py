@@ -20,8 +20,8 @@ EXTENTS = (24.0, 64.0)
 CORNERS = 200
 """Corners followed from picture to picture."""
 
-STILL = 0.01
-"""What a still camera gains of agreement: where nothing tells otherwise, nothing moved."""
+STILL = (0.01, 0.25)
+"""By how much of agreement, and by which share of the disagreement, a motion has to be better than none."""
 
 
 class CameraTracker:
@@ -49,7 +49,7 @@ class CameraTracker:
         soft = fine.softened(picture)
         found = fine.fit(soft, best.matrix, rounds=5)
         still = fine.score(soft, self.matrix)
-        self.matrix = found.matrix if found.score > still + STILL else self.matrix
+        self.matrix = found.matrix if found.score > still + STILL[0] + STILL[1] * (1 - still) else self.matrix
         for patch in self.patches:
             patch.remember(patch.softened(picture), self.matrix, 0.1)
         self._before = grey

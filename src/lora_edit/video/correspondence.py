@@ -17,14 +17,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from lora_edit.video.alignment import inverted, joined
 from lora_edit.video.camera_motion import CameraTracker
 from lora_edit.video.flow import grid, resize_motion, sample
-from lora_edit.video.object_motion import ObjectTracker, Reduced
+from lora_edit.video.object_motion import ObjectTracker
+from lora_edit.video.working_size import WorkingSize, to_grey
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
+Doubles = npt.NDArray[np.float64]
 Light = tuple[Floats, Floats]
+Window = tuple[slice, slice]
 
 CONTRAST = (7.0, 24.0)
 """Levels of difference that cost most: as much as colours vary around, but no less and no more than these."""
@@ -45,8 +49,21 @@ HIDDEN = (0.5, 0.95)
 SOFT = 1.0
 """Standard deviation, in pixels, by which pictures are softened before they are compared: noise and sampling should not count."""
 
-SURE = 0.3
+SURE = 0.45
 """Cost below which a position is believed."""
+
+EASY = 0.15
+"""Cost up to which the ground's motion as a whole needs no correction, where nearly all of it is that cheap."""
+
+MARGIN = 24
+"""Pixels around object and region in which pixels are followed one by one."""
+
+LEAST = 64
+"""Rows and columns that flow is computed on at least."""
+
+WEIGHTS = (4.8, 1.6, -8.3, 0.6, 0.7, -1.6, -7.5, -7.2)
+"""Log-odds of a right position: a constant, then the weights of `_features`, fitted by logistic regression on the tuning half of the scenes
+of `benchmarks/moving_scenes.py`."""
 
 WHOLE = 0.8
 """Share of a frame from which a region holds no object, but everything."""
@@ -73,14 +90,15 @@ def correspond(
     where the object is that counts. Time is linear in the frames, memory that of a few frames.
     """
     height, width = frames.shape[1:3]
-    work = Reduced(height, width)
+    work = WorkingSize(height, width)
     picture = work.picture(frames[key])
     mask = None if region is None else work.mask(region[key])
     if mask is not None and not 16 <= mask.sum() <= WHOLE * mask.size:
         mask = None
     matcher = _Matcher(picture, mask)
     for number in range(key, len(frames)) if order is None else order:
-        positions, confidence = matcher.match(work.picture(frames[number]))
+        here = None if mask is None or region is None else work.mask(region[number])
+        positions, confidence = matcher.match(work.picture(frames[number]), here)
         away = positions - grid(*positions.shape[:2])
         sure = cv2.resize(confidence, (width, height), interpolation=cv2.INTER_LINEAR)
         yield Correspondence(grid(height, width) + resize_motion(away, height, width), np.asarray(sure, np.float32))
@@ -88,93 +106,153 @@ def correspond(
 
 @dataclass(frozen=True)
 class _Guess:
-    """Positions in the key picture `[h, w, 2]`, what they cost `[h, w]`, whether each lies on the object there, and whether it shows the
-    object here, `[h, w]` each; where the two differ the key frame doesn't show it.
+    """Of a window's pixels `[h, w]`: `positions` `[h, w, 2]` in the key picture, what they `cost`, and the whole `evidence` of the pictures
+    in it; whether they lie on the object there (`own`), and whether they are said to show the object here (`object`). Where these two
+    differ, the key picture doesn't show the pixel.
     """
 
     positions: Floats
     cost: Floats
+    evidence: Floats
     own: Bools
     object: Bools
+
+
+@dataclass(frozen=True)
+class _Before:
+    """The picture before: grey `[h, w]`, and of ground and object the map to the key picture and each pixel's position there."""
+
+    grey: Bytes
+    matrices: list[Doubles]
+    positions: list[Floats]
 
 
 class _Matcher:
     """A key picture `[h, w, 3]`, and pictures that follow each other, the first of them near it in time."""
 
     def __init__(self, key: Floats, mask: Bools | None) -> None:
-        self.key, self.mask = key, mask
-        self.soft_key = _softened(key)
+        self.mask = mask
+        self.soft_key, self.grey_key = _softened(key), to_grey(key)
         self.part = np.zeros(key.shape[:2], np.float32) if mask is None else mask.astype(np.float32)
         self.camera = CameraTracker(key, np.ones(key.shape[:2], bool) if mask is None else ~mask)
         self.object = None if mask is None else ObjectTracker(key, mask)
-        self.dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self.dis.setFinestScale(1)
-        self.grey_key = _grey(key)
+        # An object may bend; what is left of the ground's motion is slight and smooth.
+        self.flows = [_dense_flow(finest_scale=1), _dense_flow(finest_scale=0)]
         self.home = grid(*key.shape[:2])
-        self._before: Bytes | None = None
-        self._positions = [self.home, self.home]
+        self._before: _Before | None = None
+        self._shown = 1.0  # share of the object that the picture before showed
 
-    def match(self, picture: Floats) -> tuple[Floats, Floats]:
-        """Positions `[h, w, 2]` and confidence `[h, w]` of the next picture."""
-        grey = _grey(picture)
-        judge = _Judge(_softened(picture), self.soft_key, self.part, _Gather(grey))
-        whole = self._whole_motions(picture, grey, judge)
-        back = None
-        if self._before is not None:
-            back = np.asarray(self.dis.calc(grey, self._before, None), np.float32)  # type: ignore[call-overload]
-        layers = [self._layer(layer, motion, back, grey, judge) for layer, motion in enumerate(whole)]
+    def match(self, picture: Floats, region: Bools | None = None) -> tuple[Floats, Floats]:
+        """Positions `[h, w, 2]` and confidence `[h, w]` of the next picture; `region` `[h, w]` is where accuracy counts."""
+        grey, soft = to_grey(picture), _softened(picture)
+        matrices, lights = self._whole_motions(picture, grey)
+        whole = [_moved(self.home, matrix) for matrix in matrices]
+        ground = self._judge(soft, grey, lights, _all_of(grey))(whole[0], 0)
+        window = self._window(region, whole)
+        judge = self._judge(soft, grey, lights, window)
+        layers = [self._layer(layer, whole[layer][window], matrices[layer], grey, judge, window) for layer in range(len(whole))]
         best = _best(layers)
         if self.object is not None:
-            self._correct(self.object, best)
-        self._before, self._positions = grey, [layer.positions for layer in layers]
-        return best.positions, np.where(best.own == best.object, np.exp(-best.cost / 0.3), 0.05).astype(np.float32)
+            self._correct(self.object, best, window)
+            matrices[1] = inverted(self.object.matrix)
+        for positions, guess in zip(whole, layers, strict=True):
+            positions[window] = guess.positions
+        self._before = _Before(grey, matrices, whole)
+        found = _Guess(*(getattr(ground, part.name).copy() for part in fields(_Guess)))
+        for part in fields(_Guess):
+            getattr(found, part.name)[window] = getattr(best, part.name)
+        return found.positions, self._confidence(found, soft, grey, matrices)
 
-    def _whole_motions(self, picture: Floats, grey: Bytes, judge: _Judge) -> list[Floats]:
-        """The positions of the ground and, if there is one, of the object by the motion of each as a whole."""
-        whole = [_moved(self.home, self.camera.follow(picture, grey))]
-        judge.lights = [self.camera.light]
+    def _confidence(self, found: _Guess, soft: Floats, grey: Bytes, matrices: list[Doubles]) -> Floats:
+        return _logistic(self._features(found, grey, matrices))
+
+    def _features(self, found: _Guess, grey: Bytes, matrices: list[Doubles]) -> list[Floats]:
+        """What tells how sure a position is, `[h, w]` each, in the order of `WEIGHTS`."""
+        contrast = np.log(_contrast(_Gather(grey).spread) / CONTRAST[1])
+        away = [_moved(self.home, matrix) - found.positions for matrix in matrices]
+        own_way = np.where(found.object[..., None], away[-1], away[0])
+        bent = np.log1p(np.abs(own_way).sum(-1))
+        outside = ((found.positions < -0.5) | (found.positions > np.array(self.part.shape[::-1]) - 0.5)).any(-1)
+        shown = found.own == found.object
+        cost = np.where(shown, np.clip(found.cost, 0, 1), 0)
+        return [cost, cost * cost, contrast * shown, cost * contrast, bent, ~shown, outside]
+
+    def _whole_motions(self, picture: Floats, grey: Bytes) -> tuple[list[Doubles], list[Light]]:
+        """The maps to the key picture of the ground and, if there is one, of the object, and the light of each."""
+        matrices, lights = [self.camera.follow(picture, grey)], [self.camera.light]
         if self.object is not None:
-            whole.append(_moved(self.home, self.object.follow(picture).matrix))
-            judge.lights.append(self.object.patches[1].light)
-            judge.hidden = HIDDEN[0] + (HIDDEN[1] - HIDDEN[0]) * min(1.0, self.object.score / 0.5)
-        return whole
+            matrices.append(self.object.follow(picture).matrix.astype(np.float64))
+            lights.append(self.object.light)
+        return matrices, lights
 
-    def _correct(self, tracker: ObjectTracker, best: _Guess) -> None:
+    def _judge(self, soft: Floats, grey: Bytes, lights: list[Light], window: Window) -> _Judge:
+        sure = 0.0 if self.object is None else max(self.object.score, self._shown)
+        hidden = HIDDEN[0] + (HIDDEN[1] - HIDDEN[0]) * min(1.0, sure / 0.5)
+        return _Judge(soft[window], self.soft_key, self.part, lights, _Gather(grey[window]), hidden)
+
+    def _window(self, region: Bools | None, whole: list[Floats]) -> Window:
+        """The rows and columns of the object and the region, with what is around."""
+        if self.object is None:
+            return _all_of(self.part)
+        there = sample(self.part, whole[1]) > 0.5
+        return _around(there if region is None else there | region, MARGIN)
+
+    def _correct(self, tracker: ObjectTracker, best: _Guess, window: Window) -> None:
         """Tell the object's tracker what the pixels say, where it is less sure."""
-        sure = best.own & (best.cost < SURE)
-        share = sure.sum() / max(1.0, self.part.sum() * np.linalg.det(tracker.matrix[:, :2]))
-        if share > max(0.3, tracker.score):
+        sure = best.own & best.object & (best.cost < SURE)
+        self._shown = sure.sum() / max(1.0, float(self.part.sum()) * np.linalg.det(tracker.matrix[:, :2]))
+        if self._shown > max(0.3, tracker.score):
             here = np.flatnonzero(sure)
             here = here[:: max(1, len(here) // 800)]
-            old, new = (np.ascontiguousarray(each.reshape(-1, 2)[here]) for each in (best.positions, self.home))
+            old, new = (each.reshape(-1, 2)[here] for each in (best.positions, self.home[window]))
             matrix, _ = cv2.estimateAffine2D(old, new, ransacReprojThreshold=3.0)
             if matrix is not None:
                 tracker.correct(np.asarray(matrix, np.float64))
 
-    def _layer(self, layer: int, motion: Floats, back: Floats | None, grey: Bytes, judge: _Judge) -> _Guess:
+    def _layer(self, layer: int, motion: Floats, matrix: Doubles, grey: Bytes, judge: _Judge, window: Window) -> _Guess:
         """The best positions on one layer: its motion as a whole, flow from frame to frame, and the correction of both."""
         guesses = [judge(motion, layer)]
-        if back is not None:
-            guesses.append(judge(sample(self._positions[layer], self.home + back), layer, CHAINED))
+        if layer == 0 and np.mean(guesses[0].cost[~guesses[0].own] < EASY) > 0.95:
+            return guesses[0]
+        home, now = self.home[window], np.ascontiguousarray(grey[window])
+        if self._before is not None:
+            for guess in self._ways(layer, matrix):
+                guesses.append(judge(self._chained(self._before, layer, guess, home, now), layer, CHAINED))
         best = _best(guesses)
         away = _continued(best.positions - motion, np.exp(-best.cost / 0.1).astype(np.float32), REACH)
         base = judge(motion + away, layer, SMOOTH)
         # Where the key frame shows another layer there is nothing to compare.
         moved = np.asarray(np.clip(sample(self.grey_key, base.positions).round(), 0, 255), np.uint8)
-        moved = np.where(base.own == bool(layer), moved, grey)
-        rest = np.asarray(self.dis.calc(grey, moved, None), np.float32)  # type: ignore[call-overload]
-        return _best([*guesses, base, judge(sample(base.positions, self.home + rest), layer, REFINED)])
+        rest = self._flow(layer, now, np.where(base.own == bool(layer), moved, now))
+        return _best([*guesses, base, judge(_follow(base.positions, rest), layer, REFINED)])
+
+    def _chained(self, before: _Before, layer: int, matrix: Doubles, home: Floats, now: Bytes) -> Floats:
+        """Positions by the picture before: moved by the layer's motion as a whole, and by the flow that is left."""
+        to_before = _moved(home, joined(inverted(before.matrices[layer]), matrix))
+        moved = np.asarray(np.clip(sample(before.grey, to_before).round(), 0, 255), np.uint8)
+        return sample(before.positions[layer], _follow(to_before, self._flow(layer, now, moved)))
+
+    def _ways(self, layer: int, matrix: Doubles) -> list[Doubles]:
+        """A layer's motion as a whole, and where that is unsure what else it may be: as its corners move, or none."""
+        if layer == 0 or self.object is None or self.object.second is None or self._before is None:
+            return [matrix]
+        ways = list[Doubles]()
+        for way in (matrix, inverted(self.object.second), self._before.matrices[layer]):
+            if not any(np.abs(way - other).max() < 0.5 for other in ways):
+                ways.append(way)
+        return ways
+
+    def _flow(self, layer: int, now: Bytes, other: Bytes) -> Floats:
+        return np.asarray(self.flows[layer].calc(now, other, None), np.float32)  # type: ignore[call-overload]
 
 
 class _Judge:
-    """What a guess costs in one picture `[h, w, 3]`."""
+    """What a guess costs in a window `[h, w, 3]` of one picture."""
 
-    def __init__(self, picture: Floats, key: Floats, part: Floats, gather: _Gather) -> None:
-        self.picture, self.key, self.part, self.gather = picture, key, part, gather
-        self.lights = list[Light]()
-        self.hidden = HIDDEN[0]
+    def __init__(self, picture: Floats, key: Floats, part: Floats, lights: list[Light], gather: _Gather, hidden: float) -> None:
+        self.picture, self.key, self.part, self.lights, self.gather, self.hidden = picture, key, part, lights, gather, hidden
         self.slopes = _slopes(picture)
-        self.most = np.clip(1.2 * np.sqrt(np.maximum(gather.spread, 0)), *CONTRAST).astype(np.float32)
+        self.most = _contrast(gather.spread)
 
     def __call__(self, positions: Floats, layer: int, extra: float = 0.0) -> _Guess:
         """The `extra` is what the guess has to win by."""
@@ -184,10 +262,11 @@ class _Judge:
         red, green, blue = cv2.split(cv2.absdiff(self.picture, expected))
         colour = cv2.max(cv2.max(red, green), blue)
         x, y = (cv2.absdiff(mine, other) for mine, other in zip(self.slopes, _slopes(expected), strict=True))
-        cost = 0.5 * np.minimum(colour / self.most, 1) + 0.5 * np.minimum(2 * (x + y) / self.most, 1)
+        evidence = 0.5 * np.minimum(colour / self.most, 1) + 0.5 * np.minimum(2 * (x + y) / self.most, 1)
         outside = ((positions < -0.5) | (positions > np.array(self.part.shape[::-1]) - 0.5)).any(-1)
-        cost = np.where(own == bool(layer), np.where(outside, HIDDEN[0], cost), 1.0 if layer else self.hidden)
-        return _Guess(positions, self.gather(cost.astype(np.float32)) + np.float32(extra), own, np.full_like(own, bool(layer)))
+        cost = np.where(own == bool(layer), np.where(outside, HIDDEN[0], evidence), 1.0 if layer else self.hidden)
+        cost = self.gather(cost.astype(np.float32)) + np.float32(extra)
+        return _Guess(positions, cost, np.asarray(evidence, np.float32), own, np.full_like(own, bool(layer)))
 
 
 class _Gather:
@@ -203,6 +282,44 @@ class _Gather:
         mean = _mean(values)
         slope = np.asarray((_mean(self.guide * values) - self.mean * mean) / self.variance, np.float32)
         return np.asarray(_mean(slope) * self.guide + _mean(np.asarray(mean - slope * self.mean, np.float32)), np.float32)
+
+
+def _dense_flow(finest_scale: int) -> cv2.DISOpticalFlow:
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow.setFinestScale(finest_scale)
+    return flow
+
+
+def _contrast(variance: Floats) -> Floats:
+    """How many levels of difference cost most, where colours vary by this around."""
+    return np.clip(1.2 * np.sqrt(np.maximum(variance, 0)), *CONTRAST).astype(np.float32)
+
+
+def _logistic(features: list[Floats]) -> Floats:
+    odds = WEIGHTS[0] + sum(weight * feature for weight, feature in zip(WEIGHTS[1:], features, strict=True))
+    return np.asarray(1 / (1 + np.exp(-odds)), np.float32)
+
+
+def _follow(positions: Floats, motion: Floats) -> Floats:
+    """`positions` `[h, w, 2]` read where `motion` `[h, w, 2]` leads to."""
+    return sample(positions, grid(*motion.shape[:2]) + motion)
+
+
+def _all_of(picture: npt.NDArray[np.generic]) -> Window:
+    return slice(0, picture.shape[0]), slice(0, picture.shape[1])
+
+
+def _around(mask: Bools, margin: int) -> Window:
+    """The rows and columns of a mask and of what is around it, `LEAST` of each at least; all of them where it is empty."""
+    spans = []
+    for axis in (1, 0):
+        here = np.flatnonzero(mask.any(axis))
+        if not len(here):
+            return _all_of(mask)
+        low, high, end = int(here[0]) - margin, int(here[-1]) + 1 + margin, mask.shape[1 - axis]
+        lack = max(0, LEAST - (min(high, end) - max(low, 0)))
+        spans.append(slice(max(0, low - lack), min(end, high + lack)))
+    return spans[0], spans[1]
 
 
 def _mean(values: Floats) -> Floats:
@@ -236,7 +353,7 @@ def _best(guesses: list[_Guess]) -> _Guess:
 def _continued(values: Floats, known: Floats, sigma: float) -> Floats:
     """Values `[h, w, 2]` as they are where they are `known` `[h, w]`, smoothed, and continued to where they are not."""
     total, weight = np.zeros_like(values), np.zeros_like(known)
-    for width, importance in ((sigma / 2, 1.0), (2 * sigma, 0.05), (6 * sigma, 0.001)):
+    for width, importance in ((sigma / 4, 1.0), (sigma, 0.02), (6 * sigma, 0.0005)):
         weight += importance * _soft(known, width)
         total += importance * _soft(values * known[..., None], width)
     return np.asarray(total / (weight + 1e-6)[..., None], np.float32)
@@ -249,7 +366,3 @@ def _soft(values: Floats, sigma: float) -> Floats:
     size = (max(1, values.shape[1] // part), max(1, values.shape[0] // part))
     small = cv2.GaussianBlur(cv2.resize(values, size, interpolation=cv2.INTER_AREA), (0, 0), sigma / part)
     return np.asarray(cv2.resize(small, values.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
-
-
-def _grey(picture: Floats) -> Bytes:
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).round(), np.uint8)

@@ -15,19 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lora_edit.video.alignment import Fit, Patch, inverted, joined
+from lora_edit.video.alignment import Fit, inverted, joined
+from lora_edit.video.appearance import Appearance, KeyPoints
 from lora_edit.video.flow import corners, tracked
+from lora_edit.video.working_size import WorkingSize, to_grey
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
-
-ROWS = (256, 320)
-"""Rows, at least and at most, of the pictures that are worked on."""
-
-EXTENTS = (20.0, 48.0)
-"""Samples across the object when it is aligned roughly, and finely."""
 
 SEARCHED = 20.0
 """Pixels across the object when it is searched for."""
@@ -38,12 +34,38 @@ PEAKS = 3
 LOST = 0.35
 """Agreement below which an object is lost."""
 
+SUDDEN = 0.25
+"""Agreement, less what a strange place costs, below which an object is lost as well."""
+
 UNSURE = 0.6
 """Agreement below which key points are matched as well."""
 
-FAR = (0.5, 0.35)
-"""What a guess far off the expected place loses of its agreement, and the distance, in sizes of the object, at which it loses
-two thirds of that; nothing after `FORGOTTEN` frames."""
+RENEWED = 0.85
+"""Agreement below which the object's recent look is taken anew, as long as it is not unsure."""
+
+KEPT = 0.35
+"""Share of the object that has to be left in its recent look."""
+
+SECOND_HAND = 0.9
+"""What agreement with a recent look counts beside agreement with the key frame."""
+
+FAR = 0.5
+"""What a guess far off the expected place loses of its agreement; nothing after `FORGOTTEN` frames."""
+
+NEAR = (0.12, 0.35)
+"""The distance, in sizes of the object, at which a guess loses two thirds of that: of an object that moves steadily, and of one that does
+not."""
+
+APART = 0.2
+"""Sizes of the object that two places have to be apart to count as two."""
+
+TURNED = 0.15
+"""By how much its linear part differs from the expected ones where a guess loses a third of what it loses far off, where something that
+looks like the object may be in front of it."""
+
+BENT = (0.08, 0.6)
+"""By how much its linear part may differ from the expected ones while the object is nearly lost, and how much more for each unit of
+agreement beyond."""
 
 LOOKALIKE = 0.6
 """Agreement from which something else counts as one that looks like the object."""
@@ -82,7 +104,7 @@ def object_motion(
     Frames come in the given `order` (neighbours follow each other; `key` and what follows it by default). Where `region` `[T, H, W]` bool
     is given, the object is looked for in it only.
     """
-    work = Reduced(frames.shape[1], frames.shape[2])
+    work = WorkingSize(frames.shape[1], frames.shape[2])
     tracker = ObjectTracker(work.picture(frames[key]), work.mask(mask_in_key))
     for number in range(key, len(frames)) if order is None else order:
         within = None if region is None else work.mask(region[number])
@@ -90,106 +112,159 @@ def object_motion(
         yield ObjectMotion(work.full(motion.matrix), motion.confidence)
 
 
-class Reduced:
-    """Frames of one size at the size that is worked at, and maps between positions back at full size."""
+@dataclass(frozen=True, eq=False)
+class _Other:
+    """Something that looks like the object: its place and pace (x, y), and for how many frames it was not to be told from the object."""
 
-    def __init__(self, height: int, width: int, rows: tuple[int, int] = ROWS) -> None:
-        self.scale = min(max(height, rows[0]), rows[1]) / height
-        self.size = (max(1, round(width * self.scale)), max(1, round(height * self.scale)))
-        self.ratio = np.array([self.size[0] / width, self.size[1] / height])
+    place: Doubles
+    pace: Doubles
+    unseen: int = 0
 
-    def picture(self, frame: torch.Tensor) -> Floats:
-        """A frame `[H, W, 3]` uint8 as floats `[h, w, 3]`."""
-        method = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_CUBIC
-        same = self.size == (frame.shape[1], frame.shape[0])
-        picture = frame.numpy() if same else cv2.resize(np.ascontiguousarray(frame.numpy()), self.size, interpolation=method)
-        return np.asarray(picture, np.float32)
-
-    def mask(self, mask: torch.Tensor) -> Bools:
-        """A mask `[H, W]` at the size that is worked at."""
-        return np.asarray(cv2.resize(mask.numpy().astype(np.float32), self.size, interpolation=cv2.INTER_AREA) > 0.5)
-
-    def full(self, matrix: npt.NDArray[np.floating]) -> Floats:
-        """An affine map between pictures of this size as one between frames."""
-        to = np.column_stack([np.diag(self.ratio), (self.ratio - 1) / 2])
-        return joined(inverted(to), joined(np.asarray(matrix, np.float64), to)).astype(np.float32)
+    @property
+    def expected(self) -> Doubles:
+        """Its place in the next picture."""
+        return self.place + self.pace
 
 
 class ObjectTracker:
-    """One object of a key picture `[h, w, 3]`, 0..255, followed from picture to picture."""
+    """One object of a key picture `[h, w, 3]`, 0..255, followed from picture to picture.
+
+    It is compared with how the key picture shows it, and, where that looks too different by now, with how a recent one does.
+    """
 
     def __init__(self, key: Floats, mask: Bools) -> None:
         self.key, self.mask = key, mask
-        self.patches = [Patch(key, mask, extent) for extent in EXTENTS] if mask.sum() >= 16 else []
+        self.looks = [Appearance(key, mask, np.eye(2, 3), 1.0)] if mask.sum() >= 16 else []
         self.side = float(np.sqrt(max(1, mask.sum())))
         self.middle = np.argwhere(mask).mean(0)[::-1] if mask.any() else np.zeros(2)
         self.matrix = np.eye(2, 3)  # from the key picture
         self.score = 1.0
-        self.pace, self.lost = np.zeros(2), 0
-        self.others = list[Doubles]()
+        self.second: Doubles | None = None  # where else it may be
+        self.pace, self.jerk, self.lost = np.zeros(2), NEAR[1] * self.side, 0
+        self.others = list[_Other]()
         self._before: Bytes | None = None
-        self._points = _KeyPoints(_grey(key), mask)
+        self._seen = mask.view(np.uint8)
+        self._points = KeyPoints(to_grey(key), mask)
+
+    @property
+    def light(self) -> tuple[Floats, Floats]:
+        """Factor and shift `[3]` from the object's own colours to those of the last picture."""
+        return self.looks[0].fine.light if self.looks else (np.ones(3, np.float32), np.zeros(3, np.float32))
 
     def follow(self, picture: Floats, within: Bools | None = None) -> ObjectMotion:
         """The motion in the next picture, the object within the mask `within` `[h, w]` if one is given."""
-        if not self.patches:
+        if not self.looks:
             return ObjectMotion(np.eye(2, 3, dtype=np.float32), 0.0)
-        grey = _grey(picture)
-        best = self._best(picture, grey, within)
-        self._note(best, picture)
+        grey = to_grey(picture)
+        look, best = self._best(picture, grey, within)
+        self._note(look, best, picture)
         self._before = grey
         back = inverted(self.matrix)
         return ObjectMotion(np.asarray(back, np.float32), best.score if best.score >= LOST else 0.0)
 
     def correct(self, matrix: Doubles) -> None:
         """Put the object of the last picture where others saw it, by a map from the key picture."""
-        if self._possible(matrix):
+        if self._possible(matrix) and not self._covered(self.matrix):
             # The picture before is not known any more, so the pace stays what it was.
             self.pace = self.pace + (self._place(matrix) - self._place(self.matrix) if self.lost == 0 else 0)
             self.matrix, self.lost = matrix, 0
 
-    def _best(self, picture: Floats, grey: Bytes, within: Bools | None) -> Fit:
-        rough, fine = self.patches
-        soft = rough.softened(picture)
+    def _best(self, picture: Floats, grey: Bytes, within: Bools | None) -> tuple[Appearance, Fit]:
+        key = self.looks[0]
+        soft = key.rough.softened(picture)
         expected = [self.matrix + _shift(self.pace)]
-        if self._before is not None:
-            expected += self._by_corners(grey)
-        guesses = [*expected, self.matrix, *self._by_search(soft, expected[-1])]
-        fits = self._aligned(soft, guesses, expected, within)
+        cornered = [] if self._before is None else self._by_corners(grey)
+        guesses = [*expected, *cornered, self.matrix, *self._by_search(soft, (expected + cornered)[-1])]
+        expected += [] if self._covered(expected[0]) else cornered
+        fits = self._aligned(key, soft, guesses, expected, within)
         if not fits or fits[0].score < UNSURE:
-            fits = self._aligned(soft, [*(fit.matrix for fit in fits[:2]), *self._points.match(grey)], expected, within)
+            fits = self._aligned(key, soft, [*(fit.matrix for fit in fits[:2]), *self._points.match(grey)], expected, within)
         self._note_others(fits)
-        soft = fine.softened(picture)
-        found = [fine.fit(soft, fit.matrix) for fit in fits[:1]]
-        best = max((fit for fit in found if self._possible(fit.matrix)), key=lambda fit: fit.score, default=Fit(expected[0], 0.0))
-        return best if best.score >= LOST else Fit(expected[0], best.score)
+        self.second = None if (fits and fits[0].score > UNSURE) or self._covered(expected[0]) else expected[-1]
+        found = self._refined(key, picture, fits, expected)
+        if found.score < UNSURE and len(self.looks) > 1:
+            recent = self.looks[1]
+            guesses = [*(fit.matrix for fit in fits[:2]), *expected]
+            fits = self._aligned(recent, recent.rough.softened(picture), guesses, expected, within)
+            second = self._refined(recent, picture, fits, expected)
+            # The key picture has the last word, wherever it still can tell.
+            found = max(found, self._refined(key, picture, [second], expected), key=lambda fit: fit.score)
+            if second.score > found.score and second.score - self._strangeness(second.matrix, expected) >= SUDDEN:
+                return recent, second
+        doubt = self._strangeness(found.matrix, expected)
+        return key, found if found.score >= LOST and found.score - doubt >= SUDDEN else Fit(expected[-1], min(found.score, LOST - 0.01))
 
-    def _aligned(self, soft: Floats, guesses: list[Doubles], expected: list[Doubles], within: Bools | None) -> list[Fit]:
+    def _refined(self, look: Appearance, picture: Floats, fits: list[Fit], expected: list[Doubles]) -> Fit:
+        """The first of some fits, aligned finely; an unsure one keeps its shape."""
+        for fit in fits[:1]:
+            soft = look.fine.softened(picture)
+            fine = look.fit(look.fine, soft, fit.matrix, 10)
+            bent = min(float(np.abs(fine.matrix[:, :2] - each[:, :2]).max()) for each in expected)
+            if fine.score < UNSURE and bent > BENT[0] + BENT[1] * max(0.0, fine.score - LOST):
+                start = np.column_stack([expected[-1][:, :2], np.zeros(2)])
+                start[:, 2] = self._place(fit.matrix) - self._place(start)
+                fine = look.fit(look.fine, soft, start, 10, shift_only=True)
+            stay = Fit(expected[-1], look.score(look.fine, soft, expected[-1]))
+            found = [each for each in (fine, stay)[: 1 + self._covered(expected[0])] if self._possible(each.matrix)]
+            return max(found, key=lambda each: each.score - self._strangeness(each.matrix, expected), default=Fit(self.matrix, 0.0))
+        return Fit(self.matrix, 0.0)
+
+    def _aligned(self, look: Appearance, soft: Floats, guesses: list[Doubles], expected: list[Doubles], within: Bools | None) -> list[Fit]:
         """The most promising guesses, aligned roughly, best first."""
-        patch = self.patches[0]
-        scored = sorted(guesses, key=lambda guess: self._strangeness(guess, expected) - patch.score(soft, guess))
+        scored = sorted(guesses, key=lambda guess: self._strangeness(guess, expected) - look.score(look.rough, soft, guess))
         fits = []
-        for guess in scored[:ALIGNED]:
-            fit = patch.fit(soft, guess, rounds=6)
+        for guess in self._distinct(scored)[:ALIGNED]:
+            fit = look.fit(look.rough, soft, guess, 6)
             if self._possible(fit.matrix) and self._in_region(fit.matrix, within):
                 fits.append((fit.score - self._strangeness(fit.matrix, expected), fit))
+        if self._covered(expected[0]):
+            # Alignment is drawn to what lies in front.
+            fits += [(score, Fit(each, score)) for each in expected for score in (look.score(look.rough, soft, each),)]
         return [fit for _, fit in sorted(fits, key=lambda each: -each[0])]
+
+    def _distinct(self, guesses: list[Doubles]) -> list[Doubles]:
+        """The guesses without those that come to nearly the same as one before."""
+        kept = list[Doubles]()
+        for guess in guesses:
+            near = (np.linalg.norm(self._place(guess) - self._place(other)) < APART / 4 * self.side for other in kept)
+            alike = (np.abs(guess[:, :2] - other[:, :2]).max() < BENT[0] / 4 for other in kept)
+            if not any(a and b for a, b in zip(near, alike, strict=True)):
+                kept.append(guess)
+        return kept
 
     def _strangeness(self, matrix: Doubles, expected: list[Doubles]) -> float:
         """What a place off the expected one costs; less the longer the object is lost, unless something that looks like it was there."""
         here = self._place(matrix)
         away = min(float(np.linalg.norm(here - self._place(each))) for each in expected) / self.side
-        cost = FAR[0] * (1 - np.exp(-((away / FAR[1]) ** 2))) * max(0.0, 1 - self.lost / FORGOTTEN)
-        other = min((float(np.linalg.norm(here - place)) for place in self.others), default=np.inf) / self.side
-        return float(cost) + (FAR[0] if other < away and away > FAR[1] else 0.0)
+        near = np.clip(4 * self.jerk / self.side, *NEAR)
+        strange = 1 - np.exp(-((away / near) ** 2))
+        if self._covered(expected[0]):
+            bent = min(float(np.abs(matrix[:, :2] - each[:, :2]).max()) for each in expected)
+            strange += (1 - np.exp(-((bent / TURNED) ** 2))) / 2
+        cost = FAR * strange * max(0.0, 1 - self.lost / FORGOTTEN)
+        other = min((float(np.linalg.norm(here - each.expected)) for each in self.others), default=np.inf) / self.side
+        return float(cost + (FAR * (1 - np.exp(-((away / NEAR[0]) ** 2 * 4))) if other < away else 0.0))
 
     def _note_others(self, fits: list[Fit]) -> None:
-        """Where else something looks like the object."""
-        if not fits or fits[0].score < LOST:
-            return
-        here = self._place(fits[0].matrix)
-        places = [self._place(fit.matrix) for fit in fits[1:] if fit.score > LOOKALIKE]
-        self.others = [place for place in places if np.linalg.norm(place - here) > self.side / 2]
+        """Where else something looks like the object, and where those go on to that can't be told from it now."""
+        here = self._place(fits[0].matrix) if fits and fits[0].score >= LOST else None
+        places = [self._place(fit.matrix) for fit in fits[min(1, len(fits)) :] if fit.score > LOOKALIKE]
+        found = list[_Other]()
+        for place in places:
+            if here is not None and np.linalg.norm(place - here) > APART * self.side:
+                known = min(self.others, key=lambda each: float(np.linalg.norm(each.expected - place)), default=None)
+                if known is not None and np.linalg.norm(known.expected - place) < self.side / 2:
+                    self.others.remove(known)
+                    found.append(_Other(place, place - known.place))
+                else:
+                    found.append(_Other(place, np.zeros(2)))
+        hidden = (_Other(each.expected, each.pace, each.unseen + 1) for each in self.others if each.unseen < FORGOTTEN)
+        self.others = [*found, *hidden]
+
+    def _covered(self, matrix: Doubles) -> bool:
+        """May something that looks like the object lie in front of it? Its corners and its look say nothing then."""
+        here = self._place(matrix)
+        return any(np.linalg.norm(each.expected - here) < self.side for each in self.others)
 
     def _place(self, matrix: Doubles) -> Doubles:
         return np.asarray(matrix[:, :2] @ self.middle + matrix[:, 2], np.float64)
@@ -210,13 +285,12 @@ class ObjectTracker:
     def _by_corners(self, grey: Bytes) -> list[Doubles]:
         """The map from where corners on the object were in the picture before."""
         assert self._before is not None
-        here = np.asarray(cv2.warpAffine(self.mask.view(np.uint8), self.matrix, grey.shape[::-1], flags=cv2.INTER_NEAREST), np.uint8)
-        old = corners(self._before, CORNERS, max(2.0, self.side / 20), here)
+        old = corners(self._before, CORNERS, max(2.0, self.side / 20), self._seen)
         if len(old) < 4:
             return []
         there = np.asarray(old + self.pace, np.float32)
         new, found = tracked(self._before, grey, old, there)
-        back, returned = tracked(grey, self._before, new, old)
+        back, returned = tracked(grey, self._before, new, np.asarray(new - self.pace, np.float32))
         sure = found & returned & (np.linalg.norm(back - old, axis=-1)[:, 0] < 1)
         if sure.sum() < 4:
             return []
@@ -231,8 +305,8 @@ class ObjectTracker:
         shrink = np.column_stack([np.diag([size[0] / soft.shape[1], size[1] / soft.shape[0]]), np.zeros(2)])
         linear = joined(shrink, joined(expected, np.eye(2, 3)))
         y, x = np.nonzero(self.mask)
-        corners = np.stack([x, y], -1) @ linear[:, :2].T + linear[:, 2]
-        low, high = np.floor(corners.min(0)) - 1, np.ceil(corners.max(0)) + 1
+        places = np.stack([x, y], -1) @ linear[:, :2].T + linear[:, 2]
+        low, high = np.floor(places.min(0)) - 1, np.ceil(places.max(0)) + 1
         extent = (high - low).astype(int) + 1
         if (extent < 4).any():
             return []
@@ -246,41 +320,26 @@ class ObjectTracker:
         match = np.asarray(cv2.matchTemplate(field, look, cv2.TM_CCOEFF_NORMED, None, part), np.float32)
         return [expected + _shift((place - margin - low) / scale) for place in _peaks(match, extent)]
 
-    def _note(self, best: Fit, picture: Floats) -> None:
+    def _note(self, look: Appearance, best: Fit, picture: Floats) -> None:
         """Remember the motion, and which parts follow it."""
         moved = self._place(best.matrix) - self._place(self.matrix)
         lost = best.score < LOST
+        self.jerk = max(0.5 * self.jerk, 0.0 if lost or self.lost else float(np.linalg.norm(moved - self.pace)))
         self.pace = 0.8 * self.pace if lost else moved if self.lost == 0 else np.zeros(2)
         self.lost = self.lost + 1 if lost else 0
         self.matrix, self.score = best.matrix, best.score
-        if not lost:
-            for patch in self.patches:
-                patch.remember(patch.softened(picture), best.matrix, LEARNED if best.score > UNSURE else 0.0)
-
-
-class _KeyPoints:
-    """An object's key points (SIFT), and the maps by which a picture shows them."""
-
-    def __init__(self, grey: Bytes, mask: Bools) -> None:
-        self._sift = cv2.SIFT.create(600, contrastThreshold=0.02)
-        points, self._looks = self._sift.detectAndCompute(grey, mask.view(np.uint8))
-        self._places = np.array([point.pt for point in points], np.float32)
-
-    def match(self, grey: Bytes) -> list[Doubles]:
-        """At most one map."""
-        if len(self._places) < 6:
-            return []
-        points, looks = self._sift.detectAndCompute(grey, None)
-        if len(points) < 6:
-            return []
-        pairs = cv2.BFMatcher().knnMatch(self._looks, looks, 2)
-        good = [first for first, second in pairs if first.distance < 0.8 * second.distance]
-        if len(good) < 6:
-            return []
-        old = self._places[[match.queryIdx for match in good]]
-        new = np.array([points[match.trainIdx].pt for match in good], np.float32)
-        matrix, kept = cv2.estimateAffinePartial2D(old, new, ransacReprojThreshold=3.0)
-        return [] if matrix is None or kept.sum() < 6 else [np.asarray(matrix, np.float64)]
+        self._seen = (self.looks[-1] if lost else look).seen(picture, best.matrix)
+        if lost:
+            return
+        for each in self.looks:
+            each.remember(picture, best.matrix, LEARNED if each is look and best.score > UNSURE else 0.0)
+        recent = self.looks[-1]
+        if best.score > UNSURE and recent.score(recent.fine, recent.fine.softened(picture), best.matrix) < RENEWED:
+            # Only what still looks as it did: something may be passing in front.
+            where = cv2.warpAffine(self.mask.view(np.uint8), best.matrix, (picture.shape[1], picture.shape[0]))
+            mask = np.asarray((np.asarray(where) > 0) & (self._seen > 0), bool)
+            if mask.sum() > max(16.0, KEPT * self.mask.sum() * np.linalg.det(best.matrix[:, :2])):
+                self.looks = [self.looks[0], Appearance(picture, mask, best.matrix, SECOND_HAND)]
 
 
 def _peaks(match: Floats, extent: npt.NDArray[np.int64]) -> list[Doubles]:
@@ -300,7 +359,3 @@ def _peaks(match: Floats, extent: npt.NDArray[np.int64]) -> list[Doubles]:
 def _shift(by: Doubles) -> Doubles:
     """What a shift (x, y) adds to a map."""
     return np.column_stack([np.zeros((2, 2)), by])
-
-
-def _grey(picture: Floats) -> Bytes:
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).round(), np.uint8)

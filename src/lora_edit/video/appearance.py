@@ -1,0 +1,77 @@
+"""How an object looks in one picture: what later pictures are compared with, whole and by key points."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from lora_edit.video.alignment import Fit, Patch, inverted, joined
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Bytes = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
+
+EXTENTS = (20.0, 48.0)
+"""Samples across the object when it is aligned roughly, and finely."""
+
+
+class Appearance:
+    """The object as one picture shows it, which lies at `matrix` from the key picture."""
+
+    def __init__(self, picture: Floats, mask: Bools, matrix: Doubles, share: float) -> None:
+        self.matrix, self._back, self.share = matrix, inverted(matrix), share
+        self.rough, self.fine = (Patch(picture, mask, extent) for extent in EXTENTS)
+
+    def score(self, patch: Patch, soft: Floats, guess: Doubles) -> float:
+        """How well the object agrees with a picture under a map from the key picture."""
+        return self.share * patch.score(soft, joined(guess, self._back))
+
+    def fit(self, patch: Patch, soft: Floats, guess: Doubles, rounds: int, shift_only: bool = False) -> Fit:
+        """The map from the key picture near a guess."""
+        fit = patch.fit(soft, joined(guess, self._back), rounds, shift_only)
+        return Fit(joined(fit.matrix, self.matrix), self.share * fit.score)
+
+    def remember(self, picture: Floats, matrix: Doubles, share: float) -> None:
+        """Light and trust, as the picture tells them."""
+        for patch in (self.rough, self.fine):
+            patch.remember(patch.softened(picture), joined(matrix, self._back), share)
+
+    def seen(self, picture: Floats, matrix: Doubles) -> Bytes:
+        """Where the picture shows the object as it looked, `[h, w]`."""
+        there = joined(matrix, self._back)
+        alike = self.fine.agreement(self.fine.softened(picture), there) > 0.4
+        at: Doubles = there[:, :2] @ self.fine.points.compress(alike, axis=1) + there[:, 2:]
+        places = np.rint(at).astype(int)
+        height, width = picture.shape[:2]
+        shown = np.zeros((height, width), np.uint8)
+        shown[places[1].clip(0, height - 1), places[0].clip(0, width - 1)] = 1
+        side = 2 * int(self.fine.step * np.sqrt(np.linalg.det(matrix[:, :2]))) + 1
+        whole = cv2.morphologyEx(shown, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
+        return np.asarray(cv2.erode(whole, np.ones((3, 3), np.uint8)), np.uint8)
+
+
+class KeyPoints:
+    """An object's key points (SIFT), and the maps by which a picture shows them."""
+
+    def __init__(self, grey: Bytes, mask: Bools) -> None:
+        self._sift = cv2.SIFT.create(600, contrastThreshold=0.02)
+        points, self._looks = self._sift.detectAndCompute(grey, mask.view(np.uint8))
+        self._places = np.array([point.pt for point in points], np.float32)
+
+    def match(self, grey: Bytes) -> list[Doubles]:
+        """At most one map."""
+        if len(self._places) < 6:
+            return []
+        points, looks = self._sift.detectAndCompute(grey, None)
+        if len(points) < 6:
+            return []
+        pairs = cv2.BFMatcher().knnMatch(self._looks, looks, 2)
+        good = [first for first, second in pairs if first.distance < 0.8 * second.distance]
+        if len(good) < 6:
+            return []
+        old = self._places[[match.queryIdx for match in good]]
+        new = np.array([points[match.trainIdx].pt for match in good], np.float32)
+        matrix, kept = cv2.estimateAffinePartial2D(old, new, ransacReprojThreshold=3.0)
+        return [] if matrix is None or kept.sum() < 6 else [np.asarray(matrix, np.float64)]
