@@ -53,7 +53,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "reporting": WORDS,
     "inputs": (*WORDS, "config", "reporting", "run", "masks", "models.catalog", "video"),
     "captions": (*WORDS, "config", "devices", "inputs", "models.catalog", "models.florence", "models.settings", "reporting", "run"),
-    "canvas": (*WORDS, "inputs", "compositing", "conditioning.first_frame_hint", "masks", "models.family", "video"),
+    "canvas": (*WORDS, "inputs", "compositing", "conditioning.first_frame_hint", "masks", "models.family", "propagation.predict", "video"),
     "hints": (
         *WORDS,
         "canvas",

@@ -20,6 +20,7 @@ from lora_edit.conditioning.first_frame_hint import region_boxes
 from lora_edit.inputs import Clip
 from lora_edit.masks.shapes import feather_frame, hole_union, snap
 from lora_edit.models.family import Geometry
+from lora_edit.propagation.predict import Prediction
 from lora_edit.types import Size
 from lora_edit.video.ranges import to_frames, to_signed
 from lora_edit.video.resize import fit_canvas, resize_frames
@@ -85,13 +86,13 @@ def shrink_mask(mask: torch.Tensor, size: Size) -> torch.Tensor:
 
 
 def return_to_source(
-    clip: Clip, canvas: Canvas, generated: torch.Tensor, settings: CompositingSettings, predicted: torch.Tensor | None = None
+    clip: Clip, canvas: Canvas, generated: torch.Tensor, settings: CompositingSettings, predicted: Prediction | None = None
 ) -> Iterator[torch.Tensor]:
     """Frames `[H, W, 3]` uint8 of the result, one by one.
 
     `generated` is `[3, T, h, w]`. Outside the feathered edit region each frame is the source's bit for
-    bit; frame 0 shows the edited first frame and an anchor its own picture, at full resolution. `predicted` are frames of the crop at the
-    source's size, whose detail returns where the model agrees with them.
+    bit; frame 0 shows the edited first frame and an anchor its own picture, at full resolution. `predicted` is the prediction of the
+    crop, which is shown where it is sure or the model agrees with it.
     """
     known = {0: clip.first_frame, **clip.anchors}
     small = to_frames(generated)
@@ -106,6 +107,6 @@ def return_to_source(
             if predicted is None:
                 patch = resize_frames(small[index : index + 1], canvas.crop.size)[0]
             else:
-                patch = add_detail(small[index], predicted[index])
+                patch = add_detail(small[index], predicted.frames[index], predicted.errors[index])
             crop_frames(output[None], canvas.crop)[0].copy_(patch)
         yield composite_frame(source, output, feather_frame(clip.edit_mask.frames[index], radius)) if settings.enabled else output

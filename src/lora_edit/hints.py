@@ -17,7 +17,7 @@ from lora_edit.compositing.region import crop_frames
 from lora_edit.conditioning.first_frame_hint import move_with_box
 from lora_edit.conditioning.sample import Hint
 from lora_edit.inputs import Clip
-from lora_edit.propagation.predict import PredictedFrame, Propagation
+from lora_edit.propagation.predict import Prediction, Propagation
 from lora_edit.reporting import Reporter
 from lora_edit.video.flow import places_in_first, sample
 from lora_edit.video.ranges import to_frames, to_signed
@@ -51,19 +51,15 @@ class Hints:
         return Propagation(frames, self.pictures, region, on_frame)
 
     @cached_property
-    def predicted(self) -> torch.Tensor:
-        """The explained edit at the source's size within the crop, `[T, H, W, 3]` uint8."""
-        return self._predicted[0]
-
-    @cached_property
-    def _predicted(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return _stacked(self.propagation.frames())
+    def predicted(self) -> Prediction:
+        """The explained edit at the source's size within the crop."""
+        return Prediction.of(self.propagation.frames())
 
     @cached_property
     def edited(self) -> Hint | None:
         """Of the edited clip, for generation."""
         if self.kind == "explained":
-            return self._hint(*self._predicted)
+            return self._hint(self.predicted)
         return self._moved(self.canvas.first_frame)
 
     @cached_property
@@ -71,19 +67,22 @@ class Hints:
         """Of the source from its frame 0 alone, for training: nothing of its hidden pixels but their motion."""
         if self.kind != "explained":
             return self._moved(self.canvas.source[:, 0])
-        return self._hint(*_stacked(self.propagation.source_frames()))
+        return self._hint(Prediction.of(self.propagation.source_frames()))
 
     def reference(self, number: int) -> Hint | None:
         """Of the edited frame `number` from the other edited frames, `[3, 2, h, w]`: frame 0 and it."""
         if self.kind != "explained":
             edited = self.edited
             return edited and edited.at(torch.tensor([0, number]))
-        return self._hint(*_stacked([self.propagation.frame(0), self.propagation.frame(number, without=number)]))
+        return self._hint(Prediction.of([self.propagation.frame(0), self.propagation.frame(number, without=number)]))
 
-    def _hint(self, frames: torch.Tensor, errors: torch.Tensor) -> Hint:
+    def _hint(self, predicted: Prediction) -> Hint:
         size = self.canvas.size
-        pixels = to_signed(resize_frames(frames, size))
-        small = F.interpolate(errors[:, None], (size.height, size.width), mode="bilinear", align_corners=False).transpose(0, 1) / 127.5
+        pixels = to_signed(resize_frames(predicted.frames, size))
+        small = (
+            F.interpolate(predicted.errors[:, None], (size.height, size.width), mode="bilinear", align_corners=False).transpose(0, 1)
+            / 127.5
+        )
         return Hint(pixels, small if self.confidence else torch.full_like(small, ASSUMED_ERROR))
 
     def _moved(self, first: torch.Tensor) -> Hint | None:
@@ -97,9 +96,3 @@ class Hints:
             moved: Iterable[torch.Tensor] = (torch.from_numpy(sample(picture, p)) for p in places_in_first(to_frames(self.canvas.source)))
             pixels = to_signed(torch.stack([m.round().clamp(0, 255).to(torch.uint8) for m in moved]))
         return Hint(pixels, torch.full_like(pixels[:1], ASSUMED_ERROR))
-
-
-def _stacked(predicted: Iterable[PredictedFrame]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frames `[T, H, W, 3]` and expected errors `[T, h, w]`."""
-    frames, errors = zip(*((torch.from_numpy(p.frame), torch.from_numpy(p.error)) for p in predicted), strict=True)
-    return torch.stack(frames), torch.stack(errors)

@@ -214,7 +214,7 @@ def preview_frames(clip: Clip, settings: EditSettings, reporter: Reporter) -> to
 def predicted_clip(clip: Clip, prepared: PreparedClip) -> torch.Tensor:
     """The explained edit alone, in the source, `[T, H, W, 3]` uint8: what a preview shows."""
     frames = clip.video.frames.clone()
-    crop_frames(frames, prepared.canvas.crop).copy_(prepared.hints.predicted)
+    crop_frames(frames, prepared.canvas.crop).copy_(prepared.hints.predicted.frames)
     return frames
 
 

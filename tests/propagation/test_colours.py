@@ -41,6 +41,13 @@ def test_colours_that_were_never_seen_are_doubted() -> None:
     assert new.min() > 2 * seen.mean()
 
 
+def test_colours_that_were_never_seen_change_as_the_nearest_known_ones_do() -> None:
+    source = picture(1) * 0.2
+    fitted = fit_colours(source, 4 * source, np.ones((40, 48), np.float32))
+    bright = np.full((4, 4, 3), 250, np.float32)
+    assert np.abs(fitted(bright)[0] - bright).max() < 3 * 52 + 60, "not four times as bright"
+
+
 def test_only_what_has_weight_counts() -> None:
     source, weight = picture(1), np.zeros((40, 48), np.float32)
     weight[:, 24:] = 1

@@ -13,6 +13,7 @@ from lora_edit.propagation.images import affine_positions
 from lora_edit.propagation.motion import IDENTITY, Motion, estimate_motion
 from lora_edit.propagation.plate import Plate
 from lora_edit.propagation.predict import Propagation, scale_affine
+from lora_edit.propagation.support import support_mask
 from lora_edit.video.flow import resize_positions
 
 HEIGHT, WIDTH, COUNT = 72, 96, 6
@@ -49,7 +50,7 @@ def true_motion(t: int) -> Motion:
     inside[24:48, 20 + 4 * t : 44 + 4 * t] = True
     positions = np.where(inside, affine_positions(matrix, HEIGHT, WIDTH), affine_positions(IDENTITY, HEIGHT, WIDTH))
     sure = np.ones((HEIGHT, WIDTH), np.float32)
-    return Motion(positions, sure, positions, sure, matrix, 1.0, IDENTITY)
+    return Motion(positions, sure, positions, sure, matrix, 1.0, IDENTITY, IDENTITY, 0.0)
 
 
 @pytest.fixture
@@ -120,6 +121,32 @@ def test_motion_is_found_where_things_move() -> None:
     assert motions[4].camera == pytest.approx(IDENTITY, abs=0.2)
 
 
+def test_a_hat_moves_with_what_it_sits_on() -> None:
+    """It hides only the still ground, and is followed by the square below it; what is pasted leaves the source as it is around it."""
+    source = scene(False)
+    edited = source[0].copy()
+    edited[16:24, 26:38] = (250, 20, 20)
+    where = np.zeros((COUNT, HEIGHT, WIDTH), bool)
+    for t in range(COUNT):
+        where[t, 10:26, 22 + 4 * t : 42 + 4 * t] = True
+    motions = list(estimate_motion(source, edited, where))
+    assert motions[-1].support_confidence > 0.5
+    assert motions[-1].support == pytest.approx(np.array([[1, 0, -20], [0, 1, 0]]), abs=0.6)
+    key, last = KeyFrame(edited.astype(np.float32), source[0].astype(np.float32), where[0]), source[-1].astype(np.float32)
+    unknown = np.zeros((HEIGHT, WIDTH, 3), np.float32), np.zeros((HEIGHT, WIDTH), np.float32)
+    shown = explain(key, last, 1 - where[-1].astype(np.float32), motions[-1], unknown, 0.5, 1.0).pictures[NAMES.index("pasted support")]
+    assert np.abs(shown[18:22, 49:55] - (250, 20, 20)).max() < 12
+    assert np.abs(shown - last)[30:].max() < 1
+
+
+def test_where_nothing_moves_an_edit_sits_on_nothing() -> None:
+    still = np.repeat(smooth(1, HEIGHT, WIDTH).astype(np.uint8)[None], 4, 0)
+    changed = np.zeros((HEIGHT, WIDTH), bool)
+    changed[20:40, 20:40] = True
+    assert support_mask(still, [IDENTITY] * 4, changed) is None
+    assert support_mask(still, [IDENTITY] * 4, np.zeros_like(changed)) is None
+
+
 def test_what_a_thing_hid_is_taken_from_frames_that_show_it() -> None:
     source = scene(False)
     plate = Plate(source, region(), [IDENTITY] * COUNT)
@@ -143,4 +170,6 @@ def test_positions_and_affine_maps_mean_the_same_at_another_size() -> None:
 
 def test_explanations_have_names() -> None:
     assert len(set(NAMES)) == len(NAMES)
-    assert {NAMES[n] for n in READERS} == {"lit flow", "lit chain", "lit layer", "colours", "source"}
+    assert {NAMES[n] for n in READERS} == {
+        "lit flow", "lit chain", "lit layer", "colours", "source", "pasted flow", "pasted layer", "pasted support",
+    }  # fmt: skip

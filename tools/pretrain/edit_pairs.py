@@ -168,11 +168,19 @@ def draw_sticker(rng: np.random.Generator, side: int, outside: bool) -> Sticker:
     return Sticker(skin, alpha)
 
 
+def add_to_ground(rng: np.random.Generator, ground: Array) -> Array:
+    """The background `[S, S, 3]`, or film of it `[T, H, W, 3]`, with something that stands in it and moves as the camera makes it move."""
+    height, width = ground.shape[-3:-1]
+    sticker = draw_sticker(rng, max(height, width), True)
+    alpha = sticker.alpha[:height, :width, None]
+    return np.asarray(ground + (sticker.skin[:height, :width] - ground) * alpha, np.float32)
+
+
 def draw_rendered(rng: np.random.Generator, folder: Path, num_frames: int, side: int) -> EditPair:
-    """A rendered pair: recolour, retexture, label, worn thing, replacement, removal."""
+    """A rendered pair: recolour, retexture, label, worn thing, replacement, removal, or something that stands in the background."""
     stage = draw_stage(rng, folder, num_frames, side)
-    kinds = ["recolour", "retexture", "label", "worn", "replacement", "removal"]
-    kind = str(rng.choice(kinds, p=[0.24, 0.2, 0.16, 0.16, 0.12, 0.12]))
+    kinds = ["recolour", "retexture", "label", "worn", "replacement", "removal", "addition"]
+    kind = str(rng.choice(kinds, p=[0.22, 0.18, 0.15, 0.16, 0.12, 0.09, 0.08]))
     number = int(rng.integers(len(stage.objects)))
     edited = copy.copy(stage)
     thing = stage.objects[number]
@@ -185,6 +193,8 @@ def draw_rendered(rng: np.random.Generator, folder: Path, num_frames: int, side:
         fresh = RenderedObject(rng, 0.3)
         other.outline, other.figure = fresh.outline, fresh.figure
         edited.objects = [other if i == number else t for i, t in enumerate(stage.objects)]
+    elif kind == "addition":
+        edited.ground = add_to_ground(rng, stage.ground)
     else:
         hidden = copy.copy(thing)
         hidden.size = 1e-3
@@ -195,7 +205,7 @@ def draw_rendered(rng: np.random.Generator, folder: Path, num_frames: int, side:
         source, truth = source + grain, truth + grain
     # What a sticker changes is smaller than its object; a person marks either.
     changed = np.maximum(before, after) > 0.02
-    if kind in ("label", "worn") and rng.random() < 0.7:
+    if kind == "addition" or (kind in ("label", "worn") and rng.random() < 0.7):
         changed = np.abs(source - truth).max(-1) > 0.02
     return EditPair(kind, _bytes(source), _bytes(truth), changed)
 

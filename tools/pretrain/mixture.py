@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--start", type=Path, help="begin with these weights, but for the last layer")
+    parser.add_argument("--start", type=Path, help="begin with these weights, but for the first and the last layer")
     args = parser.parse_args()
     paths = sorted(p for p in args.pool.glob("??????.npz"))
     train, kept = [], []
@@ -135,8 +135,8 @@ def main() -> None:
     torch.manual_seed(0)
     network = Mixture().to(memory_format=torch.channels_last)
     if args.start:
-        earlier = load_file(args.start)
-        network.load_state_dict({name: value for name, value in earlier.items() if not name.startswith("leave.")}, strict=False)
+        earlier, outer = load_file(args.start), ("enter.", "leave.")
+        network.load_state_dict({name: value for name, value in earlier.items() if not name.startswith(outer)}, strict=False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-4)
     average, clock, rng, step, shown = Average(network, 0.995), Clock(args.minutes), np.random.default_rng(1), 0, time.monotonic()
     while clock.share < 1:

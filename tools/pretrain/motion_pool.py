@@ -30,6 +30,8 @@ def draw_entry(seed: int, data: Path) -> dict[str, np.ndarray]:
         "chained_confidence": np.round(np.stack([m.chained_confidence for m in motions]) * 255).astype(np.uint8),
         "matrix": np.stack([m.matrix for m in motions]), "camera": np.stack([m.camera for m in motions]),
         "object_confidence": np.array([m.object_confidence for m in motions], np.float32),
+        "support": np.stack([m.support for m in motions]),
+        "support_confidence": np.array([m.support_confidence for m in motions], np.float32),
     }  # fmt: skip
 
 

@@ -31,7 +31,17 @@ def read_entry(path: Path) -> Entry:
     with np.load(path) as file:
         kept = {name: file[name] for name in file.files}
     width = kept["source"].shape[2]
-    names = ("positions", "confidence", "chained", "chained_confidence", "matrix", "object_confidence", "camera")
+    names = (
+        "positions",
+        "confidence",
+        "chained",
+        "chained_confidence",
+        "matrix",
+        "object_confidence",
+        "camera",
+        "support",
+        "support_confidence",
+    )
     scaled = {
         name: kept[name].astype(np.float32) / (255 if name.endswith("confidence") and kept[name].dtype == np.uint8 else 1) for name in names
     }

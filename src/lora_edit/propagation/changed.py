@@ -1,4 +1,4 @@
-"""What an edited first frame changes: the pixels that the baselines fit or cut out."""
+"""What an edited frame changes, and the layer that these pixels make."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float32]
 
 DIFFERENT = 10
 """Levels of 255 by which a channel differs where an edit changed a pixel; less is compression or resampling."""
+FEATHER = 0.7
+"""Standard deviation in pixels of the layer's soft edge."""
 
 
 def changed_pixels(source: Bytes, edited: Bytes, region: Bools) -> Bools:
@@ -23,3 +26,14 @@ def changed_pixels(source: Bytes, edited: Bytes, region: Bools) -> Bools:
     closed = cv2.morphologyEx(differs.astype(np.uint8), cv2.MORPH_CLOSE, brush)
     tidy = np.asarray(cv2.morphologyEx(closed, cv2.MORPH_OPEN, brush) > 0) & region
     return tidy if tidy.any() else differs
+
+
+def cut_out(edited: Bytes, changed: Bools) -> Floats:
+    """The pixels `changed` `[H, W]` of a frame with a soft edge: colours times opacity, and opacity in 0..1, `[H, W, 4]`."""
+    inside = changed.astype(np.float32)
+    alpha = np.minimum(cv2.GaussianBlur(inside, (0, 0), FEATHER) * 1.2, 1)
+    # Colours go on beyond the edge, so that it does not take up what lay around the edit.
+    weight = cv2.GaussianBlur(inside, (0, 0), 2)
+    beyond = cv2.GaussianBlur(edited * inside[..., None], (0, 0), 2) / np.maximum(weight, 1e-6)[..., None]
+    colours = np.where(changed[..., None], edited, beyond)
+    return np.dstack([colours * alpha[..., None], alpha]).astype(np.float32)

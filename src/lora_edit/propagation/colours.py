@@ -12,6 +12,8 @@ CLUSTERS = 8
 SAMPLES = 4000
 RIDGE = 60.0
 """Pulls each cluster's map to the map of all (pixels times squared levels, per pixel of the cluster's weight)."""
+FAR = 3.0
+"""Widths from its cluster at which a colour counts as unknown."""
 SOFTNESS = 14.0
 """Smallest width of a cluster, levels of 255."""
 
@@ -35,10 +37,14 @@ class ColourMap:
         pixels = source.reshape(-1, 3)
         away = ((pixels[:, None] - self.centres[None]) / self.widths[None, :, None]) ** 2
         distance = away.sum(-1)
+        # Nothing is known of colours far from those that were fitted: the nearest known colour's change stands for theirs.
+        nearest = self.centres[distance.argmin(1)]
+        near = (FAR / np.sqrt(distance.min(1)).clip(FAR))[:, None]
+        known = nearest + (pixels - nearest) * near
         weights = np.exp(-0.5 * (distance - distance.min(1, keepdims=True)))
         weights /= weights.sum(1, keepdims=True)
         mixed = np.einsum("nk,kio->nio", weights, self.maps)
-        mapped = np.einsum("ni,nio->no", pixels, mixed[:, :3]) + mixed[:, 3]
+        mapped = np.einsum("ni,nio->no", known, mixed[:, :3]) + mixed[:, 3] + pixels - known
         error = weights @ self.unexplained + 4.0 * np.sqrt(distance.min(1)).clip(0, 12)
         return np.asarray(mapped.reshape(*shape, 3), np.float32), np.asarray(error.reshape(shape), np.float32)
 

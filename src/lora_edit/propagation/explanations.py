@@ -3,6 +3,7 @@
 | explanation | the edit is | reads the hidden source |
 |---|---|---|
 | flow, chain, layer | pixels that move with the source: densely, by flow between frames, or as one object | no (its motion only) |
+| pasted flow, layer, support | what the edit changed, cut out and laid over the source, moved so or with what it sits on | around it |
 | lit flow, chain, layer | the same, with the source's changes of light and detail where the edit keeps its structure | where kept |
 | colours | a smooth function of the source's colours | where the function explains the edit |
 | source | nothing at all: this was not edited | where frame 0 was left alone |
@@ -22,15 +23,19 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from lora_edit.propagation.changed import changed_pixels, cut_out
 from lora_edit.propagation.colours import ColourMap, fit_colours
 from lora_edit.propagation.images import FloatImage, affine_positions, blur, local_gain, outside
 from lora_edit.propagation.motion import Motion
 from lora_edit.video.flow import sample
 
-NAMES = ("flow", "lit flow", "chain", "lit chain", "layer", "lit layer", "colours", "source", "still", "plate")
-CHANNELS = 71
-"""Six for each explanation, and eleven that are common to all."""
-READERS = (1, 3, 5, 6, 7)
+NAMES = (
+    "flow", "lit flow", "chain", "lit chain", "layer", "lit layer", "colours", "source", "still", "plate", "pasted flow", "pasted layer",
+    "pasted support",
+)  # fmt: skip
+CHANNELS = 90
+"""Six for each explanation, and twelve that are common to all."""
+READERS = (1, 3, 5, 6, 7, 10, 11, 12)
 """Explanations that read the source inside the region."""
 
 CHANGED = 16.0
@@ -52,6 +57,12 @@ class KeyFrame:
         self._weight = self.edited_share * region
         self.gain, self._unkept = local_gain(source, edited, 3 * self.reach, 30.0)
         self.colours: ColourMap = fit_colours(source, edited, np.asarray(self._weight, np.float32))
+
+    @cached_property
+    def layer(self) -> FloatImage:
+        """What the edit changes, cut out with a soft edge: colours times opacity, and opacity in [0, 1], `[H, W, 4]`."""
+        source, edited = (np.asarray(np.round(each), np.uint8) for each in (self.source, self.edited))
+        return cut_out(edited, changed_pixels(source, edited, self.region))
 
     # Evidence needs these; at full size, where nothing is weighed, they are never computed.
     @cached_property
@@ -128,15 +139,15 @@ def mix_explanations(
 ) -> FloatImage:
     """The explanations mixed by `shares` `[K, H, W]`, `[H, W, 3]`, without drawing those that have none."""
     used = shares.reshape(len(shares), -1).max(1) > LEAST_SHARE
-    by_motion = [used[0] or used[1], used[2] or used[3], used[4] or used[5], used[8]]
+    by_motion = [used[[0, 1, 10]].any(), used[[2, 3]].any(), used[[4, 5, 11]].any(), used[8], used[12]]
     fields = _fields(motion, *now.shape[:2])
     # The first is read in any case: the light is measured on it.
-    moved = [
-        _Moved(key, field) if wanted or not number else None for number, (field, wanted) in enumerate(zip(fields, by_motion, strict=True))
-    ]
+    first, *others = fields
+    flow = _Moved(key, first)
+    moved = [flow, *(_Moved(key, field) if wanted else flow for field, wanted in zip(others, by_motion[1:], strict=True))]
     mapped = key.colours(now)[0] if used[NAMES.index("colours")] else now
     out, total = np.zeros_like(now), np.full(now.shape[:2], 1e-6, np.float32)
-    pictures = _pictures(key, now, given, motion, plate[0], [each or moved[0] for each in moved], mapped)
+    pictures = _pictures(key, now, given, motion, plate[0], moved, mapped)
     for picture, share, wanted in zip(pictures, shares, used, strict=True):
         if wanted:
             out += share[..., None] * picture
@@ -145,8 +156,8 @@ def mix_explanations(
 
 
 def _fields(motion: Motion, height: int, width: int) -> list[FloatImage]:
-    """Positions in the key frame by dense motion, chained flow, the object's motion and the camera's."""
-    affine = [affine_positions(matrix, height, width) for matrix in (motion.matrix, motion.camera)]
+    """Positions in the key frame by dense motion, by chained flow, and as the object, the camera and what the edit sits on move."""
+    affine = [affine_positions(matrix, height, width) for matrix in (motion.matrix, motion.camera, motion.support)]
     return [motion.positions, motion.chained, *affine]
 
 
@@ -156,22 +167,21 @@ def _pictures(
     given: FloatImage,
     motion: Motion,
     plate: FloatImage,
-    moved: Sequence[_Moved | None],
+    moved: Sequence[_Moved],
     mapped: FloatImage,
 ) -> Iterator[FloatImage]:
     """One after the other, in the order of `NAMES`."""
-    flow, *others, still = moved
-    assert flow is not None
-    assert still is not None
+    flow, chain, layer, still, support = moved
     light = _light(now, flow.source, given * motion.confidence, key.reach)
-    for each in (flow, *others):
-        assert each is not None
+    for each in (flow, chain, layer):
         yield np.clip(each.edited * light, 0, 255)
         yield np.clip(each.edited + each.gain * (now - each.source), 0, 255)
     yield np.clip(mapped, 0, 255)
     yield now
     yield np.clip(still.edited * light, 0, 255)
     yield plate
+    for each in (flow, layer, support):
+        yield np.clip(each.layer[..., :3] * light + (1 - each.layer[..., 3:]) * now, 0, 255)
 
 
 class _Moved:
@@ -180,6 +190,11 @@ class _Moved:
     def __init__(self, key: KeyFrame, positions: FloatImage) -> None:
         self.key, self.positions = key, positions
         self.source, self.edited, self.gain = (sample(each, positions) for each in (key.source, key.edited, key.gain))
+
+    @cached_property
+    def layer(self) -> FloatImage:
+        """What the edit put there: colours times opacity, and opacity, `[H, W, 4]`."""
+        return sample(self.key.layer, self.positions)
 
     def misses(self, now: FloatImage) -> tuple[FloatImage, FloatImage]:
         """How far its source is from the frame's, by colour and by fine detail, `[H, W]` each."""
@@ -228,7 +243,7 @@ def _evidence(
     """`[CHANNELS, H, W]`, each about 0 to 1: six channels for each explanation, then what is common to all."""
     height, width = given.shape
     zero, one = np.zeros((height, width), np.float32), np.ones((height, width), np.float32)
-    flow, chain, layer, behind = [(each.out, each.analysis, *each.misses(now)) for each in moved]
+    flow, chain, layer, behind, below = [(each.out, each.analysis, *each.misses(now)) for each in moved]
     # What stands behind can't be held against the hidden thing before it, only against what is given around.
     still = (behind[0], behind[1], _around(behind[2], given, key.reach), _around(behind[3], given, key.reach))
     confidence, chained = motion.confidence * (1 - flow[0]), motion.chained_confidence * (1 - chain[0])
@@ -236,18 +251,23 @@ def _evidence(
     own = (
         (confidence, flow), (confidence, flow), (chained, chain), (chained, chain), (sure, layer), (sure, layer),
         (one * key.colours.explained, flow), (confidence, flow), (1.0 - still[0], still), (plate_valid, still),
+        (confidence, flow), (sure, layer), (motion.support_confidence * (1 - below[0]), below),
     )  # fmt: skip
+    opacities = {
+        f"pasted {name}": 48 * each.layer[..., 3] for name, each in (("flow", moved[0]), ("layer", moved[2]), ("support", moved[4]))
+    }
     centre = np.median(pictures[allowed], axis=0)
     rows = []
     for number, picture in enumerate(pictures):
         trust, (_, analysis, far, fine) = own[number]
         change, unkept, missed = np.moveaxis(analysis, -1, 0)
-        specific = {"colours": colour_miss, "source": missed}.get(NAMES[number], unkept)
+        specifics = {"colours": colour_miss, "source": missed} | opacities
+        specific = specifics.get(NAMES[number], unkept)
         apart = np.abs(blur(picture - centre, key.reach)).mean(-1)
         channels = (trust * one, far / 64, fine / 32, change / 64, specific / 48, apart / 64)
         rows += [c if allowed[number] else zero for c in channels]
     border = cv2.distanceTransform((given < 0.5).astype(np.uint8), cv2.DIST_L2, 3) / (16 * key.reach)
-    facts = (*known, key.colours.explained, key.changed_share, key.edge_share, motion.object_confidence)
+    facts = (*known, key.colours.explained, key.changed_share, key.edge_share, motion.object_confidence, motion.support_confidence)
     rows += [given, np.tanh(border), *(fact * one for fact in facts)]
     for a, b in ((0, 2), (0, 4), (1, 6)):
         rows.append(np.abs(pictures[a] - pictures[b]).mean(-1) / 64 if allowed[a] and allowed[b] else zero)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -11,9 +11,10 @@ import numpy.typing as npt
 import torch
 
 from lora_edit.propagation.images import FloatImage, blur
+from lora_edit.propagation.support import support_mask
 from lora_edit.video.correspondence import correspond
 from lora_edit.video.flow import consistent_positions, grid
-from lora_edit.video.object_motion import object_motion
+from lora_edit.video.object_motion import ObjectMotion, object_motion
 
 IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
 CHANGED = 16.0
@@ -27,7 +28,8 @@ class Motion:
     """How a frame lies in the key frame, in pixels of the frame that this was computed on.
 
     Dense `positions` `[h, w, 2]` with their `confidence` `[h, w]`, compared with the key frame itself; the same `chained` by optical flow
-    from frame to frame, with `chained_confidence`; the edited object's `matrix` `[2, 3]` with `object_confidence`; the `camera`'s `[2, 3]`.
+    from frame to frame, with `chained_confidence`; the edited object's `matrix` `[2, 3]` with `object_confidence`; the `camera`'s `[2, 3]`;
+    the same as the object's for what the edit sits on (`support`; the camera's where there is no such thing, with confidence 0).
     """
 
     positions: FloatImage
@@ -37,6 +39,8 @@ class Motion:
     matrix: FloatImage
     object_confidence: float
     camera: FloatImage
+    support: FloatImage
+    support_confidence: float
 
 
 def estimate_motion(source: npt.NDArray[np.uint8], edited: npt.NDArray[np.uint8], region: npt.NDArray[np.bool_]) -> Iterator[Motion]:
@@ -49,11 +53,16 @@ def estimate_motion(source: npt.NDArray[np.uint8], edited: npt.NDArray[np.uint8]
     changed = np.abs(blur(edited.astype(np.float32) - source[0], max(1.0, min(height, width) / 128))).max(-1) > CHANGED
     changed &= region[0]
     mask = inside[0] if not changed.any() else torch.from_numpy(changed)
-    dense, chained, layer = correspond(frames, 0, inside), consistent_positions(frames), object_motion(frames, 0, mask, inside)
-    for number, (direct, (positions, sure), whole) in enumerate(zip(dense, chained, layer, strict=True)):
-        matrix = np.asarray(whole.matrix, np.float32)
-        camera = IDENTITY if number == 0 else _camera(direct.positions, direct.confidence * ~region[number])
-        yield Motion(direct.positions, direct.confidence, positions, sure, matrix, float(whole.confidence), camera)
+    direct = list(correspond(frames, 0, inside))
+    cameras = [_camera(d.positions, d.confidence * ~region[number]) if number else IDENTITY for number, d in enumerate(direct)]
+    support = support_mask(source, cameras, changed)
+    alone: Iterable[ObjectMotion] = (ObjectMotion(camera, 0.0) for camera in cameras)
+    carried = alone if support is None else object_motion(frames, 0, torch.from_numpy(support))
+    whole = object_motion(frames, 0, mask, inside)
+    for dense, (chain, sure), own, below, camera in zip(direct, consistent_positions(frames), whole, carried, cameras, strict=True):
+        yield Motion(
+            dense.positions, dense.confidence, chain, sure, own.matrix, float(own.confidence), camera, below.matrix, float(below.confidence)
+        )  # fmt: skip
 
 
 def _camera(positions: FloatImage, weight: FloatImage) -> FloatImage:

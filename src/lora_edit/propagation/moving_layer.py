@@ -6,16 +6,10 @@ from collections.abc import Iterator
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from lora_edit.propagation.changed import Bools, Bytes, changed_pixels
+from lora_edit.propagation.changed import Bools, Bytes, Floats, changed_pixels, cut_out
 from lora_edit.types import EditMask
-
-Floats = npt.NDArray[np.float32]
-
-FEATHER = 0.7
-"""Standard deviation in pixels of the layer's soft edge."""
 
 MOST_POINTS, FEWEST_POINTS = 300, 40
 """Points that are tracked at most, and below which new ones are looked for."""
@@ -48,17 +42,6 @@ def moving_layer(source: torch.Tensor, edited_first: torch.Tensor, mask: EditMas
         drawn = moved[..., :3] + below * (1 - moved[..., 3:])
         out[index][mask.frames[index]] = torch.from_numpy(drawn[inside].round().clip(0, 255).astype(np.uint8))
     return out
-
-
-def cut_out(edited: Bytes, changed: Bools) -> Floats:
-    """The pixels `changed` `[H, W]` of a frame with a soft edge: colours times opacity, and opacity in 0..1, `[H, W, 4]`."""
-    inside = changed.astype(np.float32)
-    alpha = np.minimum(cv2.GaussianBlur(inside, (0, 0), FEATHER) * 1.2, 1)
-    # Colours go on beyond the edge, so that it does not take up what lay around the edit.
-    weight = cv2.GaussianBlur(inside, (0, 0), 2)
-    beyond = cv2.GaussianBlur(edited * inside[..., None], (0, 0), 2) / np.maximum(weight, 1e-6)[..., None]
-    colours = np.where(changed[..., None], edited, beyond)
-    return np.dstack([colours * alpha[..., None], alpha]).astype(np.float32)
 
 
 def track_region(frames: torch.Tensor, region: Bools) -> Iterator[Floats]:

@@ -7,8 +7,9 @@ Evidence is weighed on a small copy of the clip; the shares found there mix the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import cv2
 import numpy as np
@@ -39,6 +40,20 @@ class PredictedFrame:
 
     frame: npt.NDArray[np.uint8]
     error: FloatImage
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A predicted clip: `frames` `[T, H, W, 3]` uint8 and the `errors` to expect `[T, h, w]` (root mean square, levels of 255)."""
+
+    frames: Frames
+    errors: torch.Tensor
+
+    @classmethod
+    def of(cls, frames: Iterable[PredictedFrame]) -> Self:
+        """All of the frames, stacked."""
+        pictures, errors = zip(*((torch.from_numpy(f.frame), torch.from_numpy(f.error)) for f in frames), strict=True)
+        return cls(torch.stack(pictures), torch.stack(errors))
 
 
 class _Scaled:
@@ -75,6 +90,8 @@ class _Scaled:
             scale_affine(motion.matrix, ratio),
             motion.object_confidence,
             scale_affine(motion.camera, ratio),
+            scale_affine(motion.support, ratio),
+            motion.support_confidence,
         )
 
     def _ratio(self, motion: Motion) -> FloatImage:
