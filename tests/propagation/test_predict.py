@@ -171,5 +171,5 @@ def test_positions_and_affine_maps_mean_the_same_at_another_size() -> None:
 def test_explanations_have_names() -> None:
     assert len(set(NAMES)) == len(NAMES)
     assert {NAMES[n] for n in READERS} == {
-        "lit flow", "lit chain", "lit layer", "colours", "source", "pasted flow", "pasted layer", "pasted support",
+        "lit flow", "lit chain", "lit layer", "colours", "source", "pasted flow", "pasted layer", "pasted support", "pasted region",
     }  # fmt: skip

@@ -177,10 +177,10 @@ def add_to_ground(rng: np.random.Generator, ground: Array) -> Array:
 
 
 def draw_rendered(rng: np.random.Generator, folder: Path, num_frames: int, side: int) -> EditPair:
-    """A rendered pair: recolour, retexture, label, worn thing, replacement, removal, or something that stands in the background."""
+    """A rendered pair: recolour, retexture, label, worn thing, replacement, removal, something added to the background, or a new thing."""
     stage = draw_stage(rng, folder, num_frames, side)
-    kinds = ["recolour", "retexture", "label", "worn", "replacement", "removal", "addition"]
-    kind = str(rng.choice(kinds, p=[0.22, 0.18, 0.15, 0.16, 0.12, 0.09, 0.08]))
+    kinds = ["recolour", "retexture", "label", "worn", "replacement", "removal", "addition", "added thing"]
+    kind = str(rng.choice(kinds, p=[0.2, 0.17, 0.14, 0.16, 0.12, 0.09, 0.06, 0.06]))
     number = int(rng.integers(len(stage.objects)))
     edited = copy.copy(stage)
     thing = stage.objects[number]
@@ -199,6 +199,8 @@ def draw_rendered(rng: np.random.Generator, folder: Path, num_frames: int, side:
         hidden = copy.copy(thing)
         hidden.size = 1e-3
         edited.objects = [hidden if i == number else t for i, t in enumerate(stage.objects)]
+    if kind == "added thing":  # One that was removed, the other way round.
+        stage, edited = edited, stage
     (source, before), (truth, after) = (draw_frames(s, num_frames, side, number) for s in (stage, edited))
     if stage.noise:
         grain = rng.normal(0, stage.noise, source.shape).astype(np.float32)

@@ -4,6 +4,7 @@
 |---|---|---|
 | flow, chain, layer | pixels that move with the source: densely, by flow between frames, or as one object | no (its motion only) |
 | pasted flow, layer, support | what the edit changed, cut out and laid over the source, moved so or with what it sits on | around it |
+| pasted region | the same, moved as the region was: a thing that only the edit knows goes where the person marks it | around it |
 | lit flow, chain, layer | the same, with the source's changes of light and detail where the edit keeps its structure | where kept |
 | colours | a smooth function of the source's colours | where the function explains the edit |
 | source | nothing at all: this was not edited | where frame 0 was left alone |
@@ -31,11 +32,11 @@ from lora_edit.video.flow import sample
 
 NAMES = (
     "flow", "lit flow", "chain", "lit chain", "layer", "lit layer", "colours", "source", "still", "plate", "pasted flow", "pasted layer",
-    "pasted support",
+    "pasted support", "pasted region",
 )  # fmt: skip
-CHANNELS = 90
-"""Six for each explanation, and twelve that are common to all."""
-READERS = (1, 3, 5, 6, 7, 10, 11, 12)
+CHANNELS = 99
+"""Six for each explanation, and fifteen that are common to all."""
+READERS = (1, 3, 5, 6, 7, 10, 11, 12, 13)
 """Explanations that read the source inside the region."""
 
 CHANGED = 16.0
@@ -120,13 +121,15 @@ def explain(
     edit shows just that (`Plate.behind`); `time` in [0, 1] is how far away the key frame is. `motion` is at the frame's own size. Without
     `may_read` the explanations that read the hidden source are ruled out.
     """
-    moved = [_Moved(key, field) for field in _fields(motion, *now.shape[:2])]
+    marked = region_shift(key.region, given < 0.5)
+    moved = [_Moved(key, field) for field in _fields(motion, marked, *now.shape[:2])]
     mapped, miss = key.colours(now)
     pictures = np.stack(list(_pictures(key, now, given, motion, plate[0], moved, mapped))).astype(np.float32)
     allowed = np.ones(len(NAMES), bool)
     allowed[NAMES.index("colours")] = key.colours.explained >= EXPLAINED
     allowed[list(READERS)] &= may_read
-    evidence = _evidence(key, now, pictures, allowed, moved, motion, miss, given, plate[1], (behind, time))
+    facts = behind, time, *_strides(motion, marked, key.region)
+    evidence = _evidence(key, now, pictures, allowed, moved, motion, miss, given, plate[1], facts)
     return Explained(pictures, allowed, evidence)
 
 
@@ -139,8 +142,8 @@ def mix_explanations(
 ) -> FloatImage:
     """The explanations mixed by `shares` `[K, H, W]`, `[H, W, 3]`, without drawing those that have none."""
     used = shares.reshape(len(shares), -1).max(1) > LEAST_SHARE
-    by_motion = [used[[0, 1, 10]].any(), used[[2, 3]].any(), used[[4, 5, 11]].any(), used[8], used[12]]
-    fields = _fields(motion, *now.shape[:2])
+    by_motion = [used[[0, 1, 10]].any(), used[[2, 3]].any(), used[[4, 5, 11]].any(), used[8], used[12], used[13]]
+    fields = _fields(motion, region_shift(key.region, given < 0.5), *now.shape[:2])
     # The first is read in any case: the light is measured on it.
     first, *others = fields
     flow = _Moved(key, first)
@@ -155,9 +158,33 @@ def mix_explanations(
     return out / total[..., None]
 
 
-def _fields(motion: Motion, height: int, width: int) -> list[FloatImage]:
-    """Positions in the key frame by dense motion, by chained flow, and as the object, the camera and what the edit sits on move."""
-    affine = [affine_positions(matrix, height, width) for matrix in (motion.matrix, motion.camera, motion.support)]
+def region_shift(key: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]) -> FloatImage:
+    """The shift `[2, 3]` from the middle of the region's box in a frame `[H, W]` to that in the key frame; none where one has no region."""
+    out = np.eye(2, 3, dtype=np.float32)
+    if key.any() and now.any():
+        out[:, 2] = _middle(key) - _middle(now)
+    return out
+
+
+def _middle(region: npt.NDArray[np.bool_]) -> FloatImage:
+    """The middle (x, y) of the region's bounding box."""
+    lines = [np.flatnonzero(region.any(axis)) for axis in (0, 1)]
+    return np.array([(line[0] + line[-1]) / 2 for line in lines], np.float32)
+
+
+def _strides(motion: Motion, marked: FloatImage, region: npt.NDArray[np.bool_]) -> list[float]:
+    """How far the object, the camera and what the edit sits on move apart from the marked region, in its sizes, in [0, 1]."""
+    if not region.any():
+        return [0.0] * 3
+    there = _middle(region)
+    here, size = there - marked[:, 2], float(np.sqrt(region.sum()))
+    away = (m[:, :2] @ here + m[:, 2] - there for m in (motion.matrix, motion.camera, motion.support))
+    return [float(np.tanh(2 * np.linalg.norm(each) / size)) for each in away]
+
+
+def _fields(motion: Motion, marked: FloatImage, height: int, width: int) -> list[FloatImage]:
+    """Positions in the key frame by dense motion, by chained flow, and as the object, camera, what the edit sits on, and region move."""
+    affine = [affine_positions(matrix, height, width) for matrix in (motion.matrix, motion.camera, motion.support, marked)]
     return [motion.positions, motion.chained, *affine]
 
 
@@ -171,7 +198,7 @@ def _pictures(
     mapped: FloatImage,
 ) -> Iterator[FloatImage]:
     """One after the other, in the order of `NAMES`."""
-    flow, chain, layer, still, support = moved
+    flow, chain, layer, still, support, marked = moved
     light = _light(now, flow.source, given * motion.confidence, key.reach)
     for each in (flow, chain, layer):
         yield np.clip(each.edited * light, 0, 255)
@@ -180,7 +207,7 @@ def _pictures(
     yield now
     yield np.clip(still.edited * light, 0, 255)
     yield plate
-    for each in (flow, layer, support):
+    for each in (flow, layer, support, marked):
         yield np.clip(each.layer[..., :3] * light + (1 - each.layer[..., 3:]) * now, 0, 255)
 
 
@@ -238,12 +265,12 @@ def _evidence(
     colour_miss: FloatImage,
     given: FloatImage,
     plate_valid: FloatImage,
-    known: tuple[float, float],
+    known: Sequence[float],
 ) -> FloatImage:
     """`[CHANNELS, H, W]`, each about 0 to 1: six channels for each explanation, then what is common to all."""
     height, width = given.shape
     zero, one = np.zeros((height, width), np.float32), np.ones((height, width), np.float32)
-    flow, chain, layer, behind, below = [(each.out, each.analysis, *each.misses(now)) for each in moved]
+    flow, chain, layer, behind, below, marked = [(each.out, each.analysis, *each.misses(now)) for each in moved]
     # What stands behind can't be held against the hidden thing before it, only against what is given around.
     still = (behind[0], behind[1], _around(behind[2], given, key.reach), _around(behind[3], given, key.reach))
     confidence, chained = motion.confidence * (1 - flow[0]), motion.chained_confidence * (1 - chain[0])
@@ -251,10 +278,11 @@ def _evidence(
     own = (
         (confidence, flow), (confidence, flow), (chained, chain), (chained, chain), (sure, layer), (sure, layer),
         (one * key.colours.explained, flow), (confidence, flow), (1.0 - still[0], still), (plate_valid, still),
-        (confidence, flow), (sure, layer), (motion.support_confidence * (1 - below[0]), below),
+        (confidence, flow), (sure, layer), (motion.support_confidence * (1 - below[0]), below), (1.0 - marked[0], marked),
     )  # fmt: skip
     opacities = {
-        f"pasted {name}": 48 * each.layer[..., 3] for name, each in (("flow", moved[0]), ("layer", moved[2]), ("support", moved[4]))
+        f"pasted {name}": 48 * each.layer[..., 3]
+        for name, each in (("flow", moved[0]), ("layer", moved[2]), ("support", moved[4]), ("region", moved[5]))
     }
     centre = np.median(pictures[allowed], axis=0)
     rows = []
