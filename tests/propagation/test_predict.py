@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lora_edit.propagation import predict as module
-from lora_edit.propagation.explanations import NAMES, READERS, KeyFrame, explain
+from lora_edit.propagation.explanations import NAMES, READERS, KeyFrame, explain, region_shift
 from lora_edit.propagation.images import affine_positions
 from lora_edit.propagation.motion import IDENTITY, Motion, estimate_motion
 from lora_edit.propagation.plate import Plate
@@ -145,6 +145,13 @@ def test_where_nothing_moves_an_edit_sits_on_nothing() -> None:
     changed[20:40, 20:40] = True
     assert support_mask(still, [IDENTITY] * 4, changed) is None
     assert support_mask(still, [IDENTITY] * 4, np.zeros_like(changed)) is None
+
+
+def test_a_region_that_the_border_cuts_moves_as_its_whole_sides_do() -> None:
+    key, now = np.zeros((20, 30), bool), np.zeros((20, 30), bool)
+    key[4:10, 5:15], now[7:13, 25:30] = True, True
+    assert region_shift(key, now)[:, 2].tolist() == [-20, -3]
+    assert region_shift(key, np.zeros_like(now))[:, 2].tolist() == [0, 0]
 
 
 def test_what_a_thing_hid_is_taken_from_frames_that_show_it() -> None:

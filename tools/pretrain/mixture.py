@@ -28,7 +28,7 @@ FRAMES = 6
 
 NEAR = 10.0
 """Levels of error within which explanations count as equally good."""
-OFTEN = {"removal": 2.5, "label": 1.5, "worn": 1.5}
+OFTEN = {"removal": 2.5, "added thing": 2.5, "addition": 2.0, "replacement": 1.5, "label": 1.5, "worn": 1.5}
 """How much more often rows of some kinds are drawn: they are few, or hard."""
 CROP = 64
 """Pixels a side of what a step sees of a frame."""

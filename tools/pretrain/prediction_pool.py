@@ -1,7 +1,7 @@
 """What the mixture predicts of every pooled clip: `python tools/pretrain/prediction_pool.py --pool P --output Q`.
 
 The transformer learns to refine these predictions. Half of them are made without reading the hidden source, as the training samples
-of a LoRA are.
+of a LoRA are. Frame 0 moved along the flow and with the region's box is kept as well: the plainer hints that `method.hint` offers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ import numpy as np
 import torch
 from pool import Array, Entry, explainer, read_entry
 
+from lora_edit.conditioning.first_frame_hint import move_with_box, region_boxes
 from lora_edit.propagation.mixture import LEAST_ERROR, mix
+from lora_edit.video.flow import sample
+from lora_edit.video.ranges import to_frames, to_signed
 
 
 def predict_entry(entry: Entry, may_read: bool) -> tuple[Array, Array]:
@@ -28,6 +31,15 @@ def predict_entry(entry: Entry, may_read: bool) -> tuple[Array, Array]:
         frames.append(np.einsum("khw,khwc->hwc", shares, out.pictures))
         errors.append(error)
     return np.round(np.clip(frames, 0, 255)).astype(np.uint8), np.round(np.clip(np.stack(errors) * 2, 0, 255)).astype(np.uint8)
+
+
+def plain_hints(entry: Entry) -> tuple[Array, Array]:
+    """The edited frame 0 moved along chained flow, and with the region's box, `[T, H, W, 3]` uint8 each."""
+    first = entry.truth[0].astype(np.float32)
+    along = np.stack([sample(first, motion.chained) for motion in entry.motions])
+    boxes = region_boxes(torch.from_numpy(entry.region))
+    boxed = to_frames(move_with_box(to_signed(torch.from_numpy(entry.truth[:1]))[:, 0], boxes))
+    return np.round(np.clip(along, 0, 255)).astype(np.uint8), boxed.numpy()
 
 
 def main() -> None:
@@ -46,9 +58,11 @@ def main() -> None:
             continue
         entry = read_entry(path)
         predicted, error = predict_entry(entry, may_read=seed % 4 >= 2)
+        along, boxed = plain_hints(entry)
         part = target.with_suffix(".part.npz")
         region = np.packbits(entry.region, axis=-1)
-        np.savez(part, kind=np.array(entry.kind), truth=entry.truth, predicted=predicted, error=error, region=region)
+        kept = {"predicted": predicted, "error": error, "flow": along, "box": boxed}
+        np.savez(part, kind=np.array(entry.kind), truth=entry.truth, region=region, **kept)
         os.replace(part, target)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -20,6 +20,7 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 from training_kit import Average, Clock, save_checkpoint
 
+from lora_edit.hints import ASSUMED_ERROR
 from lora_edit.masks.shapes import hole_union, snap
 from lora_edit.models.lapped_codec import LappedCodec
 from lora_edit.models.packing import pack_error, pack_mask
@@ -51,23 +52,40 @@ CONFIG = {
 }  # fmt: skip
 NO_PREDICTION = 0.08
 """Share of the samples whose hole is grey instead: what the paper gives."""
+PLAINER = {"flow": 0.1, "box": 0.06, "predicted": 0.06}
+"""Shares of the samples whose hint comes without an error to expect: frame 0 moved along the flow or with the box, or the prediction."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The true clip and its prediction `[T, H, W, 3]` uint8, the error to expect `[T, H, W]` (half levels), the region `[T, H, W]` bool."""
+    """The true clip and its prediction `[T, H, W, 3]` uint8, the error to expect `[T, H, W]` (half levels), the region `[T, H, W]` bool.
+
+    Beside the prediction, the edited frame 0 moved along the `flow` and with the region's `box`.
+    """
 
     truth: np.ndarray
     predicted: np.ndarray
     error: np.ndarray
     region: np.ndarray
+    flow: np.ndarray
+    box: np.ndarray
 
 
 def read_clip(path: Path) -> Clip:
     """One file of the prediction pool."""
     with np.load(path) as file:
         region = np.unpackbits(file["region"], axis=-1, count=file["truth"].shape[2]).astype(bool)
-        return Clip(file["truth"], file["predicted"], file["error"], region)
+        return Clip(file["truth"], file["predicted"], file["error"], region, file["flow"], file["box"])
+
+
+def draw_hint(rng: np.random.Generator, clip: Clip) -> Clip:
+    """The clip with the hint that this sample gets as its prediction."""
+    chance = rng.random()
+    for name, share in PLAINER.items():
+        if chance < share:
+            return replace(clip, predicted=getattr(clip, name), error=np.full_like(clip.error, round(2 * 127.5 * ASSUMED_ERROR)))
+        chance -= share
+    return clip
 
 
 def vary(rng: np.random.Generator, clip: Clip, frames: int, height: int, width: int) -> Clip:
@@ -91,7 +109,7 @@ def vary(rng: np.random.Generator, clip: Clip, frames: int, height: int, width: 
     truth, predicted = (cut(each)[..., order] for each in (clip.truth, clip.predicted))
     if inverted:
         truth, predicted = 255 - truth, 255 - predicted
-    return Clip(truth, predicted, cut(clip.error), cut(clip.region.astype(np.uint8) * 255) > 40)
+    return Clip(truth, predicted, cut(clip.error), cut(clip.region.astype(np.uint8) * 255) > 40, predicted, predicted)
 
 
 class Pool:
@@ -112,7 +130,7 @@ class Pool:
         """Pixels [B, 3, T, H, W] in [-1, 1], M_cond [B, 1, T, H, W], V_cond [B, 3, T, H, W] and expected error [B, 1, T, H, W]."""
         count, frames, height, width = shape or SHAPES[rng.integers(len(SHAPES))]
         chosen = [self.clips[self.names[i]] for i in rng.integers(len(self.names), size=count)]
-        parts = [make_sample(rng, vary(rng, clip, frames, height, width)) for clip in chosen]
+        parts = [make_sample(rng, vary(rng, draw_hint(rng, clip), frames, height, width)) for clip in chosen]
         return tuple(torch.stack(each) for each in zip(*parts, strict=True))
 
 
@@ -232,7 +250,6 @@ def judge(model: torch.nn.Module, codec: LappedCodec, std: torch.Tensor, folder:
         if int(path.stem) % 16 != 15 or len(found) >= 24:
             continue
         clip = read_clip(path)
-        clip = Clip(*(each[:17] for each in (clip.truth, clip.predicted, clip.error, clip.region)))
         pixels, m_cond, v_cond, error = (each[None] for each in make_sample(np.random.default_rng(int(path.stem)), clip))
         if error.max() >= MOST_ERROR / 127.5 or not (m_cond < 0.5).any():
             continue

@@ -159,17 +159,31 @@ def mix_explanations(
 
 
 def region_shift(key: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]) -> FloatImage:
-    """The shift `[2, 3]` from the middle of the region's box in a frame `[H, W]` to that in the key frame; none where one has no region."""
+    """The shift `[2, 3]` that takes the region's box in a frame `[H, W]` to that in the key frame; none where one of them has no region.
+
+    Middles are compared; where the frame's border cuts a box, the sides that are whole are.
+    """
     out = np.eye(2, 3, dtype=np.float32)
-    if key.any() and now.any():
-        out[:, 2] = _middle(key) - _middle(now)
+    if not (key.any() and now.any()):
+        return out
+    for axis in (0, 1):
+        length = key.shape[1 - axis]
+        there, here = (_extent(region, axis) for region in (key, now))
+        whole = (min(there[0], here[0]) > 0, max(there[1], here[1]) < length - 1)
+        shifts = [there[side] - here[side] for side in (0, 1) if whole[side]]
+        out[axis, 2] = np.mean(shifts) if shifts else 0.0
     return out
+
+
+def _extent(region: npt.NDArray[np.bool_], axis: int) -> tuple[int, int]:
+    """The first and the last column (axis 0) or row (axis 1) that the region reaches."""
+    reached = np.flatnonzero(region.any(axis))
+    return int(reached[0]), int(reached[-1])
 
 
 def _middle(region: npt.NDArray[np.bool_]) -> FloatImage:
     """The middle (x, y) of the region's bounding box."""
-    lines = [np.flatnonzero(region.any(axis)) for axis in (0, 1)]
-    return np.array([(line[0] + line[-1]) / 2 for line in lines], np.float32)
+    return np.array([np.mean(_extent(region, axis)) for axis in (0, 1)], np.float32)
 
 
 def _strides(motion: Motion, marked: FloatImage, region: npt.NDArray[np.bool_]) -> list[float]:

@@ -113,17 +113,17 @@ def object_motion(
 
 
 @dataclass(frozen=True, eq=False)
-class _Other:
-    """Something that looks like the object: its place and pace (x, y), and for how many frames it was not to be told from the object."""
+class _Distractor:
+    """What looks like the object: place, velocity per frame (x, y), and for how many frames it was not to be told from the object."""
 
     place: Doubles
-    pace: Doubles
+    velocity: Doubles
     unseen: int = 0
 
     @property
     def expected(self) -> Doubles:
         """Its place in the next picture."""
-        return self.place + self.pace
+        return self.place + self.velocity
 
 
 class ObjectTracker:
@@ -140,8 +140,8 @@ class ObjectTracker:
         self.matrix = np.eye(2, 3)  # from the key picture
         self.score = 1.0
         self.second: Doubles | None = None  # where else it may be
-        self.pace, self.jerk, self.lost = np.zeros(2), NEAR[1] * self.side, 0
-        self.others = list[_Other]()
+        self.velocity, self.acceleration, self.lost = np.zeros(2), NEAR[1] * self.side, 0
+        self.distractors = list[_Distractor]()
         self._before: Bytes | None = None
         self._seen = mask.view(np.uint8)
         self._points = KeyPoints(to_grey(key), mask)
@@ -165,21 +165,21 @@ class ObjectTracker:
     def correct(self, matrix: Doubles) -> None:
         """Put the object of the last picture where others saw it, by a map from the key picture."""
         if self._possible(matrix) and not self._covered(self.matrix):
-            # The picture before is not known any more, so the pace stays what it was.
-            self.pace = self.pace + (self._place(matrix) - self._place(self.matrix) if self.lost == 0 else 0)
+            # The picture before is not known any more, so the velocity stays what it was.
+            self.velocity = self.velocity + (self._place(matrix) - self._place(self.matrix) if self.lost == 0 else 0)
             self.matrix, self.lost = matrix, 0
 
     def _best(self, picture: Floats, grey: Bytes, within: Bools | None) -> tuple[Appearance, Fit]:
         key = self.looks[0]
         soft = key.rough.softened(picture)
-        expected = [self.matrix + _shift(self.pace)]
+        expected = [self.matrix + _shift(self.velocity)]
         cornered = [] if self._before is None else self._by_corners(grey)
         guesses = [*expected, *cornered, self.matrix, *self._by_search(soft, (expected + cornered)[-1])]
         expected += [] if self._covered(expected[0]) else cornered
         fits = self._aligned(key, soft, guesses, expected, within)
         if not fits or fits[0].score < UNSURE:
             fits = self._aligned(key, soft, [*(fit.matrix for fit in fits[:2]), *self._points.match(grey)], expected, within)
-        self._note_others(fits)
+        self._note_distractors(fits)
         self.second = None if (fits and fits[0].score > UNSURE) or self._covered(expected[0]) else expected[-1]
         found = self._refined(key, picture, fits, expected)
         if found.score < UNSURE and len(self.looks) > 1:
@@ -236,35 +236,35 @@ class ObjectTracker:
         """What a place off the expected one costs; less the longer the object is lost, unless something that looks like it was there."""
         here = self._place(matrix)
         away = min(float(np.linalg.norm(here - self._place(each))) for each in expected) / self.side
-        near = np.clip(4 * self.jerk / self.side, *NEAR)
+        near = np.clip(4 * self.acceleration / self.side, *NEAR)
         strange = 1 - np.exp(-((away / near) ** 2))
         if self._covered(expected[0]):
             bent = min(float(np.abs(matrix[:, :2] - each[:, :2]).max()) for each in expected)
             strange += (1 - np.exp(-((bent / TURNED) ** 2))) / 2
         cost = FAR * strange * max(0.0, 1 - self.lost / FORGOTTEN)
-        other = min((float(np.linalg.norm(here - each.expected)) for each in self.others), default=np.inf) / self.side
+        other = min((float(np.linalg.norm(here - each.expected)) for each in self.distractors), default=np.inf) / self.side
         return float(cost + (FAR * (1 - np.exp(-((away / NEAR[0]) ** 2 * 4))) if other < away else 0.0))
 
-    def _note_others(self, fits: list[Fit]) -> None:
+    def _note_distractors(self, fits: list[Fit]) -> None:
         """Where else something looks like the object, and where those go on to that can't be told from it now."""
         here = self._place(fits[0].matrix) if fits and fits[0].score >= LOST else None
         places = [self._place(fit.matrix) for fit in fits[min(1, len(fits)) :] if fit.score > LOOKALIKE]
-        found = list[_Other]()
+        found = list[_Distractor]()
         for place in places:
             if here is not None and np.linalg.norm(place - here) > APART * self.side:
-                known = min(self.others, key=lambda each: float(np.linalg.norm(each.expected - place)), default=None)
+                known = min(self.distractors, key=lambda each: float(np.linalg.norm(each.expected - place)), default=None)
                 if known is not None and np.linalg.norm(known.expected - place) < self.side / 2:
-                    self.others.remove(known)
-                    found.append(_Other(place, place - known.place))
+                    self.distractors.remove(known)
+                    found.append(_Distractor(place, place - known.place))
                 else:
-                    found.append(_Other(place, np.zeros(2)))
-        hidden = (_Other(each.expected, each.pace, each.unseen + 1) for each in self.others if each.unseen < FORGOTTEN)
-        self.others = [*found, *hidden]
+                    found.append(_Distractor(place, np.zeros(2)))
+        hidden = (_Distractor(each.expected, each.velocity, each.unseen + 1) for each in self.distractors if each.unseen < FORGOTTEN)
+        self.distractors = [*found, *hidden]
 
     def _covered(self, matrix: Doubles) -> bool:
         """May something that looks like the object lie in front of it? Its corners and its look say nothing then."""
         here = self._place(matrix)
-        return any(np.linalg.norm(each.expected - here) < self.side for each in self.others)
+        return any(np.linalg.norm(each.expected - here) < self.side for each in self.distractors)
 
     def _place(self, matrix: Doubles) -> Doubles:
         return np.asarray(matrix[:, :2] @ self.middle + matrix[:, 2], np.float64)
@@ -288,9 +288,9 @@ class ObjectTracker:
         old = corners(self._before, CORNERS, max(2.0, self.side / 20), self._seen)
         if len(old) < 4:
             return []
-        there = np.asarray(old + self.pace, np.float32)
+        there = np.asarray(old + self.velocity, np.float32)
         new, found = tracked(self._before, grey, old, there)
-        back, returned = tracked(grey, self._before, new, np.asarray(new - self.pace, np.float32))
+        back, returned = tracked(grey, self._before, new, np.asarray(new - self.velocity, np.float32))
         sure = found & returned & (np.linalg.norm(back - old, axis=-1)[:, 0] < 1)
         if sure.sum() < 4:
             return []
@@ -324,8 +324,8 @@ class ObjectTracker:
         """Remember the motion, and which parts follow it."""
         moved = self._place(best.matrix) - self._place(self.matrix)
         lost = best.score < LOST
-        self.jerk = max(0.5 * self.jerk, 0.0 if lost or self.lost else float(np.linalg.norm(moved - self.pace)))
-        self.pace = 0.8 * self.pace if lost else moved if self.lost == 0 else np.zeros(2)
+        self.acceleration = max(0.5 * self.acceleration, 0.0 if lost or self.lost else float(np.linalg.norm(moved - self.velocity)))
+        self.velocity = 0.8 * self.velocity if lost else moved if self.lost == 0 else np.zeros(2)
         self.lost = self.lost + 1 if lost else 0
         self.matrix, self.score = best.matrix, best.score
         self._seen = (self.looks[-1] if lost else look).seen(picture, best.matrix)
