@@ -78,3 +78,21 @@ def test_a_thing_that_was_hidden_is_found_again() -> None:
     left, top, right, bottom = bounds(found.frames[11])
     wanted = (65, 30, 105, 62)
     assert max(abs(a - b) for a, b in zip((left, top, right, bottom), wanted, strict=True)) <= 6
+
+
+def test_a_hat_goes_with_the_thing_below_it() -> None:
+    """It hides only still ground, whose points would stay where they are."""
+    frames = crossing(10)
+    picture = frames[0].clone()
+    picture[14:31, 16:44] = torch.tensor([240, 20, 20], dtype=torch.uint8)
+    found = follow_change(frames, picture)
+    for number in (3, 6, 9):
+        wanted = (16 + 4 * number, 14, 44 + 4 * number, 31)
+        assert max(abs(a - b) for a, b in zip(bounds(found.frames[number]), wanted, strict=True)) <= 4, number
+
+
+def test_what_is_put_on_still_ground_stays_there() -> None:
+    frames = crossing(10)
+    picture = frames[0].clone()
+    picture[70:90, 90:120] = torch.tensor([240, 20, 20], dtype=torch.uint8)
+    assert bounds(follow_change(frames, picture).frames[9]) == pytest.approx((90, 70, 120, 90), abs=2)

@@ -13,8 +13,8 @@ from lora_edit.propagation.images import affine_positions
 from lora_edit.propagation.motion import IDENTITY, Motion, estimate_motion
 from lora_edit.propagation.plate import Plate
 from lora_edit.propagation.predict import Propagation, scale_affine
-from lora_edit.propagation.support import support_mask
 from lora_edit.video.flow import resize_positions
+from lora_edit.video.support import support_mask
 
 HEIGHT, WIDTH, COUNT = 72, 96, 6
 

@@ -2,7 +2,8 @@
 
 Points inside the changed area move with the optical flow from frame to frame. A point that does not return where it came from on the way
 back (Kalal et al. 2010, "Forward-backward error"), or lies on another colour than at first, is lost and goes with the object's motion as a
-whole (`object_motion`), or, where that is lost too, with the others' median.
+whole (`object_motion`), or, where that is lost too, with the others' median. An edit that covers only what is behind, as a hat does, moves
+with what it sits on (`support`).
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from lora_edit.masks.check import changed_area, main_parts
 from lora_edit.masks.overlay import with_region
 from lora_edit.masks.region_check import GO_ON, WHOLE, changes_most, touches_border
 from lora_edit.types import EditMask
+from lora_edit.video.camera_motion import CameraTracker
 from lora_edit.video.flow import OpticalFlow, sample
 from lora_edit.video.object_motion import ObjectMotion, object_motion
+from lora_edit.video.support import support_mask
+from lora_edit.video.working_size import WorkingSize, to_grey
 
 Floats = npt.NDArray[np.float32]
 
@@ -41,6 +45,9 @@ EXTREME = 0.01
 
 GROWN, LEFT = 2.5, 0.25
 """How many times its first area a region may have, and what share of its points has to be where it was, before it counts as lost."""
+
+BELOW = 0.5
+"""Share of the changed area that has to move of itself for its points to be followed; else it moves with what it sits on."""
 
 LOST = 0.25
 """Share of the frames in which a region may be lost without its being an error."""
@@ -121,17 +128,34 @@ def _boxes_along(
     rim = bounds - _box(points)
     mask = torch.zeros(frames.shape[:3], dtype=torch.bool)
     before, looks, kept = flow.grey(frames[0]), _colours(frames[0], points, scale), []
-    first, motions = points, object_motion(frames, 0, torch.from_numpy(changed))
+    first, support = points, _support(frames, changed)
+    motions = object_motion(frames, 0, torch.from_numpy(changed if support is None else support))
     for (number, frame), motion in zip(enumerate(frames), motions, strict=True):
         now = flow.grey(frame)
         there, proven = _moved(points, *flow.back(before, now))
         alike = np.abs(_colours(frame, there, scale) - looks).max(-1) < RECOLOURED
-        points, before = _carried(points, there, proven & alike, _placed(first, motion, scale)), now
-        kept.append(float(alike.mean()))
+        placed = _placed(first, motion, scale)
+        if support is None:
+            points = _carried(points, there, proven & alike, placed)
+            kept.append(float(alike.mean()))
+        else:
+            points = points if placed is None else placed
+            kept.append(motion.confidence)
+        before = now
         left, top, right, bottom = (_box(points) + rim) / scale
         mask[number, max(0, int(top)) : max(0, int(np.ceil(bottom))), max(0, int(left)) : max(0, int(np.ceil(right)))] = True
         on_frame(number + 1, len(frames))
     return mask, kept
+
+
+def _support(frames: torch.Tensor, changed: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
+    """What the changed area `[H, W]` of frame 0 sits on, where hardly anything below it moves of itself; None where that moves."""
+    work = WorkingSize(frames.shape[1], frames.shape[2])
+    tracker = CameraTracker(work.picture(frames[0]), ~work.mask(torch.from_numpy(changed)))
+    pictures = (work.picture(frame) for frame in frames)
+    cameras = [np.asarray(work.full(tracker.follow(picture, to_grey(picture))), np.float32) for picture in pictures]
+    support = support_mask(frames.numpy(), cameras, changed)
+    return None if support is None or (support & changed).sum() > BELOW * changed.sum() else support
 
 
 def _inner(changed: npt.NDArray[np.bool_], margin: float) -> npt.NDArray[np.bool_]:

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 
 from lora_edit.propagation.images import FloatImage, blur
-from lora_edit.propagation.support import support_mask
 from lora_edit.video.correspondence import correspond
 from lora_edit.video.flow import consistent_positions, grid
 from lora_edit.video.object_motion import ObjectMotion, object_motion
+from lora_edit.video.support import support_mask
 
 IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
 CHANGED = 16.0

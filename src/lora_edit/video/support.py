@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lora_edit.propagation.images import FloatImage
+Floats = npt.NDArray[np.float32]
 
 FRAMES = 8
 """About so many frames, evenly spread, are compared with the key frame."""
@@ -20,9 +20,7 @@ OFTEN = 40.0
 """Percent of the frames in which a pixel of a moving thing may look as if it followed the camera."""
 
 
-def support_mask(
-    frames: npt.NDArray[np.uint8], cameras: Sequence[FloatImage], changed: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.bool_] | None:
+def support_mask(frames: npt.NDArray[np.uint8], cameras: Sequence[Floats], changed: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
     """Pixels of the first of `frames` `[T, H, W, 3]` uint8, on and around the `changed` ones `[H, W]`, that do not follow the camera.
 
     `cameras` `[T, 2, 3]` take each frame's pixels to the first frame's. None where too few are left to be followed.
