@@ -123,7 +123,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--start", type=Path, help="begin with these weights, but for the first and the last layer")
+    parser.add_argument("--rate", type=float, default=1.2e-3)
+    parser.add_argument("--start", type=Path, help="begin with these weights, wherever the sizes are the same")
     args = parser.parse_args()
     paths = sorted(p for p in args.pool.glob("??????.npz"))
     train, kept = [], []
@@ -135,8 +136,8 @@ def main() -> None:
     torch.manual_seed(0)
     network = Mixture().to(memory_format=torch.channels_last)
     if args.start:
-        earlier, outer = load_file(args.start), ("enter.", "leave.")
-        network.load_state_dict({name: value for name, value in earlier.items() if not name.startswith(outer)}, strict=False)
+        earlier, own = load_file(args.start), network.state_dict()
+        network.load_state_dict({name: value for name, value in earlier.items() if value.shape == own[name].shape}, strict=False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-4)
     average, clock, rng, step, shown = Average(network, 0.995), Clock(args.minutes), np.random.default_rng(1), 0, time.monotonic()
     while clock.share < 1:
@@ -144,7 +145,7 @@ def main() -> None:
         flip = [bool(b) for b in rng.random(2) < 0.5]
         batch = [crop(rng, tuple(_flip(part, flip) for part in row)) for row in batch]  # type: ignore[arg-type]
         for group in optimizer.param_groups:
-            group["lr"] = clock.rate(1.2e-3, warm=0.05)
+            group["lr"] = clock.rate(args.rate, warm=0.05)
         per_row, surprise, choice = losses(network, batch)
         loss = (per_row + 4).log().mean() + 0.3 * surprise.mean() + 0.5 * (1 - 0.7 * clock.share) * choice.mean()
         optimizer.zero_grad()
