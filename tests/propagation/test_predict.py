@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
 from lora_edit.propagation import predict as module
-from lora_edit.propagation.explanations import NAMES, READERS, KeyFrame, explain, region_shift
+from lora_edit.propagation.explanations import NAMES, READERS, KeyFrame, explain, region_motion
 from lora_edit.propagation.images import affine_positions
 from lora_edit.propagation.motion import IDENTITY, Motion, estimate_motion
 from lora_edit.propagation.plate import Plate
@@ -147,11 +149,17 @@ def test_where_nothing_moves_an_edit_sits_on_nothing() -> None:
     assert support_mask(still, [IDENTITY] * 4, np.zeros_like(changed)) is None
 
 
-def test_a_region_that_the_border_cuts_moves_as_its_whole_sides_do() -> None:
+def test_a_region_moves_as_known_motion_says_or_with_its_box() -> None:
+    """The border cuts the box now, so only its left, top and bottom sides are compared."""
     key, now = np.zeros((20, 30), bool), np.zeros((20, 30), bool)
     key[4:10, 5:15], now[7:13, 25:30] = True, True
-    assert region_shift(key, now)[:, 2].tolist() == [-20, -3]
-    assert region_shift(key, np.zeros_like(now))[:, 2].tolist() == [0, 0]
+    still = true_motion(0)
+    assert region_motion(key, now, still)[:, 2].tolist() == [-20, -3]
+    assert region_motion(key, np.zeros_like(now), still)[:, 2].tolist() == [0, 0]
+    zoom = np.array([[1.1, 0, -22.5], [0, 1, -3]], np.float32)
+    assert region_motion(key, now, replace(still, camera=zoom)) == pytest.approx(zoom)
+    assert region_motion(key, now, replace(still, matrix=zoom)) == pytest.approx(zoom)
+    assert region_motion(key, now, replace(still, matrix=zoom, object_confidence=0.0))[:, 2].tolist() == [-20, -3]
 
 
 def test_what_a_thing_hid_is_taken_from_frames_that_show_it() -> None:

@@ -121,7 +121,7 @@ def explain(
     edit shows just that (`Plate.behind`); `time` in [0, 1] is how far away the key frame is. `motion` is at the frame's own size. Without
     `may_read` the explanations that read the hidden source are ruled out.
     """
-    marked = region_shift(key.region, given < 0.5)
+    marked = region_motion(key.region, given < 0.5, motion)
     moved = [_Moved(key, field) for field in _fields(motion, marked, *now.shape[:2])]
     mapped, miss = key.colours(now)
     pictures = np.stack(list(_pictures(key, now, given, motion, plate[0], moved, mapped))).astype(np.float32)
@@ -143,7 +143,7 @@ def mix_explanations(
     """The explanations mixed by `shares` `[K, H, W]`, `[H, W, 3]`, without drawing those that have none."""
     used = shares.reshape(len(shares), -1).max(1) > LEAST_SHARE
     by_motion = [used[[0, 1, 10]].any(), used[[2, 3]].any(), used[[4, 5, 11]].any(), used[8], used[12], used[13]]
-    fields = _fields(motion, region_shift(key.region, given < 0.5), *now.shape[:2])
+    fields = _fields(motion, region_motion(key.region, given < 0.5, motion), *now.shape[:2])
     # The first is read in any case: the light is measured on it.
     first, *others = fields
     flow = _Moved(key, first)
@@ -158,21 +158,49 @@ def mix_explanations(
     return out / total[..., None]
 
 
-def region_shift(key: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]) -> FloatImage:
-    """The shift `[2, 3]` that takes the region's box in a frame `[H, W]` to that in the key frame; none where one of them has no region.
+ALIKE = 0.12
+"""Sizes of the region by which its sides may miss where a known motion takes them for it to count as moving so."""
+SURE = 0.3
+"""Confidence from which the object's motion may be the region's."""
 
-    Middles are compared; where the frame's border cuts a box, the sides that are whole are.
+
+def region_motion(key: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_], motion: Motion) -> FloatImage:
+    """How the region in a frame `[H, W]` lies in the key frame, `[2, 3]`: as the object or the camera moves, where its box says the same.
+
+    Else it is shifted with its box; not at all where one of the frames has no region.
+
+    Only sides of the box that the frame's border does not cut are compared.
     """
     out = np.eye(2, 3, dtype=np.float32)
     if not (key.any() and now.any()):
         return out
+    known = [motion.matrix] * (motion.object_confidence > SURE) + [motion.camera]
+    for matrix in known:
+        if _side_misses(key, now, matrix) < ALIKE * float(np.sqrt(key.sum())):
+            return matrix
     for axis in (0, 1):
-        length = key.shape[1 - axis]
-        there, here = (_extent(region, axis) for region in (key, now))
-        whole = (min(there[0], here[0]) > 0, max(there[1], here[1]) < length - 1)
-        shifts = [there[side] - here[side] for side in (0, 1) if whole[side]]
+        shifts = [there - here for there, here in _whole_sides(key, now, axis)]
         out[axis, 2] = np.mean(shifts) if shifts else 0.0
     return out
+
+
+def _side_misses(key: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_], matrix: FloatImage) -> float:
+    """Pixels by which the sides of the box in a frame miss those in the key frame when moved by a map, on the mean."""
+    middle = _middle(now)
+    misses = []
+    for axis in (0, 1):
+        for there, here in _whole_sides(key, now, axis):
+            at = middle.copy()
+            at[axis] = here
+            misses.append(abs(float(matrix[axis, :2] @ at + matrix[axis, 2]) - there))
+    return float(np.mean(misses)) if misses else 0.0
+
+
+def _whole_sides(key: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_], axis: int) -> list[tuple[int, int]]:
+    """First and last position along x (axis 0) or y that each region reaches, in the key frame and now, where no border cuts either."""
+    there, here, last = _extent(key, axis), _extent(now, axis), key.shape[1 - axis] - 1
+    sides = [(there[0], here[0])] if min(there[0], here[0]) > 0 else []
+    return [*sides, (there[1], here[1])] if max(there[1], here[1]) < last else sides
 
 
 def _extent(region: npt.NDArray[np.bool_], axis: int) -> tuple[int, int]:
@@ -190,8 +218,8 @@ def _strides(motion: Motion, marked: FloatImage, region: npt.NDArray[np.bool_]) 
     """How far the object, the camera and what the edit sits on move apart from the marked region, in its sizes, in [0, 1]."""
     if not region.any():
         return [0.0] * 3
-    there = _middle(region)
-    here, size = there - marked[:, 2], float(np.sqrt(region.sum()))
+    there, size = _middle(region), float(np.sqrt(region.sum()))
+    here = np.linalg.solve(marked[:, :2].astype(np.float64), there - marked[:, 2])
     away = (m[:, :2] @ here + m[:, 2] - there for m in (motion.matrix, motion.camera, motion.support))
     return [float(np.tanh(2 * np.linalg.norm(each) / size)) for each in away]
 
