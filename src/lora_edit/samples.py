@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from lora_edit.canvas import Canvas, make_canvas, return_to_source
+from lora_edit.canvas import Canvas, composite_clip, make_canvas, return_to_source
 from lora_edit.captions import FIRST_FRAME, SOURCE, prompt_for, reference, training_prompts
 from lora_edit.compositing.region import crop_frames
 from lora_edit.conditioning.baselines import APPEARANCE, INFERENCE, MOTION
@@ -206,13 +206,14 @@ def finish(clip: Clip, prepared: PreparedClip, generated: torch.Tensor, settings
 
 
 def preview_frames(clip: Clip, settings: EditSettings, reporter: Reporter) -> torch.Tensor:
-    """The explained edit before any model is chosen, `[T, H, W, 3]` uint8."""
+    """The explained edit before any model is chosen, `[T, H, W, 3]` uint8: composited as an edit's result is."""
     canvas = make_canvas(clip, TINY.geometry, settings.compositing, snapped=False)
-    return predicted_clip(clip, PreparedClip(canvas, Hints(clip, canvas, "explained", reporter=reporter)))
+    predicted = predicted_clip(clip, PreparedClip(canvas, Hints(clip, canvas, "explained", reporter=reporter)))
+    return torch.stack(list(composite_clip(clip, predicted, settings.compositing)))
 
 
 def predicted_clip(clip: Clip, prepared: PreparedClip) -> torch.Tensor:
-    """The explained edit alone, in the source, `[T, H, W, 3]` uint8: what a preview shows."""
+    """The explained edit alone, in the source, `[T, H, W, 3]` uint8: without compositing."""
     frames = clip.video.frames.clone()
     crop_frames(frames, prepared.canvas.crop).copy_(prepared.hints.predicted)
     return frames

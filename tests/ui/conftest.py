@@ -27,8 +27,7 @@ def server(projects: Path) -> Iterator[str]:
     from lora_edit.ui.serve import serve
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)  # the browser and the server share the cores
-    address = serve(port=free_port(), folder=projects, wait=False)
+    address = serve(port=free_port(), folder=projects, wait=False, threads=1)  # the browser and the server share the cores
     yield address
     gradio.close_all(verbose=False)
     torch.set_num_threads(before)

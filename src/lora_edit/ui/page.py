@@ -9,7 +9,8 @@ from typing import Any
 import gradio as gr
 
 from lora_edit.errors import InputError
-from lora_edit.ui.jobs import Job
+from lora_edit.ui.changes import CLIP, FRAMES, REGION, RESULT, RUN, SETTINGS, Change, change_between, outdated
+from lora_edit.ui.jobs import Desk, Job
 from lora_edit.ui.parts import HERE, Office, Updates, guarded, message, said
 from lora_edit.ui.projects import Folder, Shelf
 from lora_edit.ui.step_clip import ClipStep
@@ -20,7 +21,9 @@ from lora_edit.ui.step_run import KINDS, STATES, RunStep, card
 from lora_edit.ui.step_settings import SettingsStep
 
 NAMES = ("Clip", "Region", "Edited frames", "Settings", "Train", "Result")
-CLIP, REGION, FRAMES, SETTINGS, RUN, RESULT = 0, 1, 2, 3, 4, 5
+
+BUSY_TICK, IDLE_TICK = 0.7, 3.0
+"""Seconds between two looks at what runs; another page of the same project may start something at any time."""
 
 FONTS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif")
 MONO = ("ui-monospace", "Consolas", "DejaVu Sans Mono", "monospace")
@@ -32,6 +35,8 @@ REMEMBER = """(name) => {
 }"""
 """Puts the project into the page's address, so that a reload, a bookmark or another device finds it again."""
 
+FORGET = """() => document.querySelector("#region-view .view")?.dispatchEvent(new Event("forget"))"""
+"""The marks that wait in the viewer for their turn are not sent any more."""
 
 KEYS = """() => document.addEventListener("keyup", ({ target, key }) => {
   if (target.matches("input[type=range]") && key !== "Tab") target.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
@@ -57,7 +62,7 @@ class Page:
     def _layout(self) -> None:
         self.name = gr.Textbox("", visible=False, elem_id="project")
         self.seen = gr.State("")
-        self.timer = gr.Timer(0.7, active=False)
+        self.timer = gr.Timer(IDLE_TICK, active=False)
         with gr.Row(elem_classes="top"):
             gr.HTML("<h1>lora-edit</h1>", elem_classes="title")
             self.status = gr.HTML("", elem_id="status")
@@ -106,20 +111,20 @@ class Page:
         return call
 
     def state(self, folder: Folder) -> Updates:
-        """The state of the run, what can be undone, and whether to look again soon."""
-        jobs = self._jobs(folder)
+        """The state of the run, what can be undone, and how soon to look again."""
+        jobs, now = self._jobs(folder), folder.now()
         busy = [job for job in jobs if not job.over]
-        back, forth = folder.can_step()
+        back, forth = (change_between(now, other) for other in folder.neighbours())
         shown = busy or [job for job in jobs if job.kind in ("edit", "again")]
-        words = "".join(card(job, self.office.device.ahead(job)) for job in shown[-1:]) or said("Nothing is running.")
+        words = "".join(card(job, self.office.device.ahead(job), now) for job in shown[-1:]) or said("Nothing is running.")
         # Screen readers hear of what begins and ends, not of every step.
         heard = "; ".join(f"{KINDS[job.kind]} {STATES[job.state]}" for job in shown[-1:])
         return {
             self.status: f'{words}<span class="hidden-text" role="status">{heard}</span>',
             self.halt: gr.Button(visible=bool(busy)),
-            self.undo: gr.Button(interactive=back),
-            self.redo: gr.Button(interactive=forth),
-            self.timer: gr.Timer(active=bool(busy)),
+            self.undo: _named("Undo", back),
+            self.redo: _named("Redo", forth),
+            self.timer: gr.Timer(BUSY_TICK if busy else IDLE_TICK, active=True),
         }
 
     def _jobs(self, folder: Folder) -> list[Job]:
@@ -134,7 +139,7 @@ class Page:
 
     def _wire_clip(self) -> None:
         step = self.clip
-        self._on(step.file.upload, step.dropped, [step.file], step.outputs(), step.fault)
+        self._on(step.file.upload, self._dropped, [step.file], self._everything_shown(), step.fault)
         self._on(step.trim.click, step.trimmed, [step.start, step.frames], step.outputs(), step.trim_fault)
         self._views(step)
         self._to(step.next, REGION, step.trim_fault, step.trimmed, [step.start, step.frames])
@@ -153,6 +158,7 @@ class Page:
             self._on(second.then, step.settled, [step.did, step.at], out, step.fault_settled)
         self._on(step.last.click, step.removed, [step.at], out, step.fault)
         self._on(step.clear.click, step.cleared, [step.at], out, step.fault)
+        step.clear.click(None, js=FORGET)
         for knob in step.knobs:
             told = knob.release if isinstance(knob, gr.Slider) else knob.input
             place = step.mask_fault if knob is step.use else step.fault_side
@@ -202,10 +208,11 @@ class Page:
         )
 
     def _wire_page(self) -> None:
-        everything = [self.walk, *(each for step in self.steps for each in step.outputs())]
+        everything = [self.walk, *self._everything_shown()]
         for button, steps in ((self.undo, 1), (self.redo, -1)):
             at = [self.region.at]
             self._on(button.click, lambda name, frame, steps=steps: self._stepped(name, steps, frame), at, everything, self.fault)
+            button.click(None, js=FORGET)
         self._on(self.halt.click, self._halted, [], self.run.outputs(), self.fault)
         for number, tab in enumerate(self.tabs):
             step = self.steps[number]
@@ -248,12 +255,23 @@ class Page:
         show = getattr(step, "revisited", step.show)
         return show(self.office.open(name), *at) if name else {}
 
+    def _dropped(self, name: str, file: str | None) -> Updates:
+        """A clip: all that was there of another one is gone from every step."""
+        answer = self.clip.dropped(name, file)
+        name = answer.get(self.name, name)
+        return {**self._everything(self.office.open(name)), **answer} if answer else {}
+
     def _stepped(self, name: str, steps: int, frame: int) -> Updates:
-        """Undo or redo; the region stays at its frame."""
+        """Undo or redo, at the step where it is seen; the region stays at its frame."""
         folder = self.office.open(name)
-        self.office.hands.stop(name)
-        folder.step_back(steps)
-        return {**self._everything(folder), **self.region.show(folder, frame)}
+        self.region.cancel(folder)
+        before, after = folder.now(), folder.step_back(steps)
+        change = change_between(before, after)
+        jump = {self.walk: gr.Walkthrough(selected=change.step)} if change else {}
+        return {**self._everything(folder), **self.region.show(folder, frame), **jump}
+
+    def _everything_shown(self) -> list[Any]:
+        return [each for step in self.steps for each in step.outputs()]
 
     def _everything(self, folder: Folder) -> Updates:
         return {key: value for step in self.steps for key, value in step.show(folder).items()}
@@ -270,7 +288,7 @@ class Page:
         if not name:
             return {self.timer: gr.Timer(active=False)}
         folder = self.office.open(name)
-        now = repr([(job.kind, job.state, job.stage, job.done, job.looks) for job in self._jobs(folder)])
+        now = repr([name, *((job.kind, job.state, job.stage, job.done, job.looks) for job in self._jobs(folder))])
         if now == seen:
             return {}
         made = {**self.region.filmed(folder), **self.settings.estimated(folder)}
@@ -285,13 +303,18 @@ class Page:
         return {self.walk: gr.Walkthrough(selected=furthest(self.office, folder)), **self._everything(folder), **self.state(folder)}
 
 
+def _named(verb: str, change: Change | None) -> Any:
+    """The button that undoes or redoes a change; it says which."""
+    return gr.Button(f"{verb}: {change.words}" if change else verb, interactive=change is not None)
+
+
 def furthest(office: Office, folder: Folder) -> int:
     """The step that a project is at."""
     project, job = folder.now(), office.device.newest(folder.id)
     if job is not None and job.kind != "estimate" and not job.over:
         return RUN
-    if folder.made():
-        return RESULT
+    if made := folder.made():
+        return RUN if outdated(made[-1].state, project) else RESULT
     if job is not None and job.kind != "estimate":
         return RUN
     return SETTINGS if project.first_frame else REGION if project.clip else CLIP
@@ -318,6 +341,6 @@ def look() -> dict[str, Any]:
     return {"theme": theme, "css_paths": [HERE / "page.css"], "js": KEYS, "footer_links": []}
 
 
-def make_page(folder: Path) -> Page:
-    """The page over the projects in a folder."""
-    return Page(Office(Shelf(folder.absolute())))
+def make_page(folder: Path, threads: int | None = None) -> Page:
+    """The page over the projects in a folder; jobs compute with so many threads, or as many as there are free cores."""
+    return Page(Office(Shelf(folder.absolute()), Desk(threads), Desk(threads)))

@@ -50,7 +50,8 @@ class Later(BaseModel):
 
 class Project(BaseModel):
     """One state of a project. Files are named relative to its folder; `grown` is left, top, right, bottom in pixels;
-    objects `left_out` are taken out of the region; `smooth` counts frames."""
+    objects `left_out` are taken out of the region; `smooth` counts frames. Frame numbers count from `start`; marks and edited frames
+    outside of the range are kept and ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     clip: str = ""
@@ -76,13 +77,18 @@ class Project(BaseModel):
     seed: int = 0
     assignments: tuple[str, ...] = ()
 
+    def later_of(self, num_frames: int) -> tuple[Later, ...]:
+        """The edited later frames within a range of that length."""
+        return tuple(each for each in self.later if 0 < each.frame < num_frames)
+
     def having(self, **changes: Any) -> Project:
         """The state with these changes, checked."""
         return Project.model_validate({**self.model_dump(), **changes})
 
 
 class Made(BaseModel):
-    """One result: its file and run folder (relative), what it was made from, and what there is to say about it."""
+    """One result: its file and run folder (relative), the project's state that it was made from (older results don't know), and what there
+    is to say about it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     file: str
@@ -91,6 +97,7 @@ class Made(BaseModel):
     seconds: dict[str, float]
     notes: tuple[str, ...] = ()
     again: bool = False
+    state: Project | None = None
 
 
 @dataclass(frozen=True)
@@ -133,10 +140,10 @@ class Folder:
             self._write(states, at)
         return states[at]
 
-    def can_step(self) -> tuple[bool, bool]:
-        """Is there something to undo, and to redo?"""
+    def neighbours(self) -> tuple[Project | None, Project | None]:
+        """The state that undo leads to, and the one that redo leads to."""
         states, at = self._read()
-        return at > 0, at < len(states) - 1
+        return states[at - 1] if at else None, states[at + 1] if at + 1 < len(states) else None
 
     def keep(self, file: Path) -> str:
         """Copy a file of the person's into the folder; its name there."""

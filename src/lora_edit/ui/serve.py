@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_edit.errors import SettingsError
+from lora_edit.threads import wait_passively
 
 PROJECTS = Path("runs")
 """Where projects are kept, in the folder that the server was started from."""
@@ -68,19 +69,22 @@ def serve(
     port: int = 7860,
     folder: Path = PROJECTS,
     wait: bool = True,
+    threads: int | None = None,
     started: Callable[[str], None] | None = None,
     **more: Any,
 ) -> str:
     """Serve the page, until interrupted unless `wait` is off; returns its address, and tells it to `started` at once.
 
-    `more` goes to Gradio's `launch`. Nothing is asked of other servers: analytics are off, and fonts and scripts are the page's own.
+    Jobs compute with so many `threads`, or with as many as there are free cores when they begin. `more` goes to Gradio's `launch`.
+    Nothing is asked of other servers: analytics are off, and fonts and scripts are the page's own.
     Raises `SettingsError` when the port is taken.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # else a table of all events so far is made after each
+    wait_passively()
     from lora_edit.ui.page import look, make_page
 
-    page = make_page(folder)
+    page = make_page(folder, threads)
     page.blocks.queue(default_concurrency_limit=4, api_open=False)
     given = {
         "quiet": True,

@@ -7,11 +7,16 @@ from typing import Any
 
 import gradio as gr
 
-from lora_edit.errors import VideoError
 from lora_edit.ui import pictures
+from lora_edit.ui.changes import trim_remarks, trimmed
 from lora_edit.ui.parts import Office, Updates, heading, message, number_in, said, viewer
-from lora_edit.ui.projects import Folder
-from lora_edit.ui.region import first_range, read_clip
+from lora_edit.ui.projects import Folder, Project
+from lora_edit.ui.region import check_range, first_range, read_clip
+
+MADE_FOR_A_CLIP = ("marks", "imported", "imported_use", "left_out", "grown", "inverted", "bridged", "first_frame", "later")
+"""What of a project means nothing on another clip."""
+
+ANOTHER_CLIP = "This is another clip: the marks and edited frames of the one before are gone. Undo brings both back."
 
 
 class ClipStep:
@@ -38,7 +43,7 @@ class ClipStep:
 
     def outputs(self) -> list[Any]:
         """What `show` may change."""
-        return [self.name, self.at, self.view, self.side, self.facts, self.start, self.frames]
+        return [self.name, self.at, self.view, self.side, self.facts, self.start, self.frames, self.trim_fault]
 
     def show(self, folder: Folder) -> Updates:
         """The step as the project is."""
@@ -55,6 +60,7 @@ class ClipStep:
             self.facts: said(f"{project.clip_name}: {words}"),
             self.start: project.start,
             self.frames: project.frames,
+            self.trim_fault: "",
         }
 
     def revisited(self, folder: Folder, frame: int) -> Updates:
@@ -69,21 +75,21 @@ class ClipStep:
         folder = self.office.open(name) if name else self.office.shelf.new()
         kept = folder.keep(Path(file))
         read_clip(folder, folder.now().having(clip=kept, start=0, frames=length))
-        folder.change(clip=kept, clip_name=Path(file).name, start=0, frames=length, marks=(), imported="", first_frame="", later=())
-        return self.show(folder)
+        before = folder.now()
+        made_for_it = {key: Project.model_fields[key].default for key in MADE_FOR_A_CLIP}
+        folder.change(clip=kept, clip_name=Path(file).name, start=0, frames=length, **made_for_it)
+        gone = any(getattr(before, key) != value for key, value in made_for_it.items())
+        return {**self.show(folder), self.trim_fault: said(ANOTHER_CLIP, "warning") if gone else ""}
 
     def trimmed(self, name: str, start: float | None, frames: float | None) -> Updates:
-        """Another range; what was drawn is kept, as its frames may still be meant."""
+        """Another range; marks and edited frames stay with the frames that they were made for."""
         folder = self.office.open(name)
-        wanted = {
-            "start": number_in(start, 0, 10**7, "the first frame"),
-            "frames": number_in(frames, 1, 10**7, "frames") if frames else None,
-        }
-        video = read_clip(folder, folder.now().having(**wanted))
-        if video.num_frames < 2:
-            raise VideoError("one frame is no clip; take at least two")
-        folder.change(**wanted)
-        return self.show(folder)
+        length = number_in(frames, 1, 10**7, "frames") if frames else None
+        before = folder.now()
+        after = trimmed(before, number_in(start, 0, 10**7, "the first frame"), length)
+        count = check_range(folder, after)
+        folder.change(**{key: getattr(after, key) for key in Project.model_fields})
+        return {**self.show(folder), self.trim_fault: said(trim_remarks(before, after, count), "warning")}
 
     def frame(self, name: str, event: gr.EventData) -> Updates:
         """Show another frame."""

@@ -20,6 +20,9 @@ KINDS = [("Learn from it", "reference"), ("Show it exactly as it is", "anchor")]
 PICTURES = [".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"]
 
 
+NOT_THIS_ONE = "The clip's first frame is not edited, only frames elsewhere are. Download it, edit it likewise, and drop it here."
+
+
 class FramesStep:
     """Download a frame, edit it anywhere, drop it back."""
 
@@ -63,7 +66,7 @@ class FramesStep:
             return {self.view: None}
         video = read_clip(folder, project)
         first = work.save_frame(folder, video.frames[0], 0)
-        names = [(f"frame {each.frame}, {WORDS[each.kind]}", each.frame) for each in project.later]
+        names = [(f"frame {each.frame}, {WORDS[each.kind]}", each.frame) for each in project.later_of(video.num_frames)]
         return {
             **self._pictured(folder, project, frame),
             self.download: gr.DownloadButton(value=str(first)),
@@ -72,7 +75,9 @@ class FramesStep:
         }
 
     def _remarks(self, folder: Folder, project: Project) -> Updates:
-        """Does the edited first frame keep to the region? If not: say so, and offer to grow it."""
+        """Does the edited first frame keep to the region? If not: say so, and offer to grow it. Or was it another frame's?"""
+        if not project.first_frame and project.later:
+            return {self.notes: said(NOT_THIS_ONE, "warning"), self.cover: gr.Button(visible=False)}
         change = reaches_outside(folder, project)
         if change is None or growth_to(folder, project, change.suggested) == project.grown:
             return {self.notes: "", self.cover: gr.Button(visible=False)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class RegionStep:
 
     def __init__(self, office: Office) -> None:
         self.office, self.at, self.did = office, gr.State(0), gr.State(False)
+        self.turns: Counter[str] = Counter()  # of each project: how often all that waits was cancelled
         heading("What changes?", "Click on the thing. Go to a frame where the mask is off and click again: it is corrected from there.")
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=3):
@@ -122,17 +124,29 @@ class RegionStep:
         return self._mark(self.office.open(name), Mark(**{**what, "object": object_name}))
 
     def _mark(self, folder: Folder, mark: Mark) -> Updates:
-        """Keep a mark when the region can be made with it; what is being followed is followed anew with it."""
+        """Keep a mark when the region can be made with it, unless all is cleared or undone meanwhile; what is being followed is followed
+        anew with it."""
         self.office.hands.stop(folder.id)
+        turn = self.turns[folder.id]
         project = folder.now().having(marks=(*_without(folder.now().marks, mark), mark))
-        here = None
-        if mark.kind in PLACES:
-            here = seen_at(folder, project, read_clip(folder, project), mark.frame, mark.object)
-        else:
-            region_of(folder, project)
+        here = self._outlined(folder, project, mark)
+        if turn != self.turns[folder.id]:
+            return self._redrawn(folder, mark.frame)
         folder.change(marks=project.marks)
         self._announce(folder)
         return self._pictured(folder, project, mark.frame, here, pending=FOLLOWING)
+
+    def _outlined(self, folder: Folder, project: Project, mark: Mark) -> torch.Tensor | None:
+        """What the project's newest mark says where it is, `[H, W]` bool; None for a stroke. Raises `MaskError` where it says nothing."""
+        if mark.kind in PLACES:
+            return seen_at(folder, project, read_clip(folder, project), mark.frame, mark.object)
+        region_of(folder, project)
+        return None
+
+    def cancel(self, folder: Folder) -> None:
+        """End what is done for the marks, and forget the mark that is on its way."""
+        self.turns[folder.id] += 1
+        self.office.hands.stop(folder.id)
 
     def _announce(self, folder: Folder) -> None:
         """Say that the marks will be followed, so that the page shows it from now on."""
@@ -200,7 +214,7 @@ class RegionStep:
     def cleared(self, name: str, frame: int) -> Updates:
         """Start the region anew."""
         folder = self.office.open(name)
-        self.office.hands.stop(folder.id)
+        self.cancel(folder)
         folder.change(marks=(), imported="", imported_use="instead", left_out=(), grown=(0, 0, 0, 0), inverted=False, bridged=False)
         return self.show(folder, frame)
 

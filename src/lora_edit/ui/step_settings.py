@@ -33,12 +33,14 @@ class SettingsStep:
 
     def __init__(self, office: Office) -> None:
         self.office = office
+        self.basis = gr.Textbox("", visible=False)
+        """The model and preset whose numbers the fields show, kept in the browser with them: fields are sent before an answer has come."""
         heading("Settings", "The presets are measured. Change nothing if in doubt.")
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=3):
                 self.preset = gr.Radio(PRESETS, value="standard", label="Preset", elem_id="settings-preset")
                 self.prompt = gr.Textbox(
-                    "", label="What the edited clip shows", info="The embedded model knows no text", elem_id="settings-prompt"
+                    "", label="What the edited clip shows", info="The embedded model ignores text", elem_id="settings-prompt"
                 )
                 with gr.Accordion("More settings", open=False, elem_id="settings-more"):
                     self._more()
@@ -64,7 +66,7 @@ class SettingsStep:
 
     def inputs(self) -> list[Any]:
         """What `changed` reads."""
-        return [self.preset, self.prompt, self.model, self.seed, self.others, *self.knobs]
+        return [self.basis, self.preset, self.prompt, self.model, self.seed, self.others, *self.knobs]
 
     def outputs(self) -> list[Any]:
         """What `show` may change."""
@@ -76,20 +78,19 @@ class SettingsStep:
         given = [text for text in project.assignments if text.partition("=")[0] not in KNOBS]
         resolved = _settings(project)
         values = [getattr(getattr(resolved, room), key) for room, key in (name.split(".") for name in KNOBS)]
-        fields = (self.preset, self.prompt, self.model, self.seed, self.others, *self.knobs)
-        shown = (project.preset, project.prompt, project.model, project.seed, "\n".join(given), *values)
-        return {**dict(zip(fields, shown, strict=True)), **self.estimated(folder)}
+        plain = (_basis(project.model, project.preset), project.preset, project.prompt, project.model, project.seed, "\n".join(given))
+        return {**dict(zip(self.inputs(), (*plain, *values), strict=True)), **self.estimated(folder)}
 
     def revisited(self, folder: Folder) -> Updates:
         """The step when it is come to again."""
         return self.estimated(folder)
 
-    def changed(self, name: str, preset: str, prompt: str, model: str, seed: float, others: str, *values: float) -> Updates:
-        """Keep the settings when they make sense together. Fields that say what the preset says are not kept."""
+    def changed(self, name: str, basis: str, preset: str, prompt: str, model: str, seed: float, others: str, *values: float) -> Updates:
+        """Keep the settings when they make sense together. Numbers that are the preset's are not kept, nor those of another preset."""
         folder = self.office.open(name)
         plain = {"preset": preset, "prompt": prompt.strip(), "model": model, "seed": number_in(seed, 0, 2**62, "the seed")}
         lines = [line.strip() for line in others.splitlines() if line.strip()]
-        if preset == folder.now().preset and model == folder.now().model:
+        if basis == _basis(model, preset):
             lines += _departures(folder.now().having(**plain, assignments=()), values)
         following = folder.now().having(**plain, assignments=tuple(lines))
         _settings(following)
@@ -117,6 +118,10 @@ class SettingsStep:
             f"the model works at {found.canvas}, in {found.windows} window{'s' if found.windows > 1 else ''}",
         ]
         return {self.needs: said([*words, *job.notes])}
+
+
+def _basis(model: str, preset: str) -> str:
+    return f"{preset} {model}"
 
 
 def _settings(project: Project) -> Any:

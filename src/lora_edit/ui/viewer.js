@@ -64,6 +64,9 @@ function release() {
   if (held.length) tell("mark", held.shift());
 }
 
+// All is cleared or undone: marks that wait for their turn are not meant any more.
+view.addEventListener("forget", () => { held.length = 0; });
+
 // Busy with what is pending, if anything is.
 function settle(pending) {
   view.classList.toggle("busy", !!pending);

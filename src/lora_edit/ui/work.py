@@ -37,7 +37,8 @@ def settings_of(folder: Folder, project: Project) -> EditSettings:
         raise SettingsError("there is no clip yet; drop one in the first step")
     if not project.first_frame:
         raise MaskError("the edited first frame is missing; drop it in the third step")
-    kinds = {kind: [{"frame": each.frame, "image": str(folder.path / each.file)} for each in project.later if each.kind == kind]
+    later = project.later_of(read_clip(folder, project).num_frames)
+    kinds = {kind: [{"frame": each.frame, "image": str(folder.path / each.file)} for each in later if each.kind == kind]
              for kind in ("reference", "anchor")}  # fmt: skip
     tables = {
         "input": {
@@ -121,29 +122,39 @@ def start_edit(desk: Desk, folder: Folder) -> Job:
     settings = settings_of(folder, folder.now())
     run = folder.path / "runs" / hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:12]
     run.parent.mkdir(exist_ok=True)
+    project = folder.now()
 
     def work(reporter: Reporter) -> Made:
         pipeline.create_run(settings, run)
-        return _generate(folder, run, reporter, settings.seed)
+        return _generate(folder, run, reporter, settings.seed, state=project)
 
-    return desk.hand_in(folder.id, "edit", work, folder.log, folder.now())
+    return desk.hand_in(folder.id, "edit", work, folder.log, project)
 
 
 def start_again(desk: Desk, folder: Folder, number: int, seed: int, first_frame: Path | None) -> Job:
     """Generate again with the LoRA of result `number`: another seed, another edited first frame, no training."""
-    run = folder.path / folder.made()[number].run
+    made = folder.made()[number]
+    run = folder.path / made.run
 
     def work(reporter: Reporter) -> Made:
-        return _generate(folder, run, reporter, seed, first_frame, again=True)
+        return _generate(folder, run, reporter, seed, first_frame, again=True, state=made.state)
 
-    return desk.hand_in(folder.id, "again", work, folder.log, folder.now())
+    return desk.hand_in(folder.id, "again", work, folder.log, made.state)
 
 
-def _generate(folder: Folder, run: Path, reporter: Reporter, seed: int, first_frame: Path | None = None, again: bool = False) -> Made:
+def _generate(
+    folder: Folder,
+    run: Path,
+    reporter: Reporter,
+    seed: int,
+    first_frame: Path | None = None,
+    again: bool = False,
+    state: Project | None = None,
+) -> Made:
     target = folder.path / "results" / f"edited-{len(folder.made()) + 1}.mp4"
     result = pipeline.generate(run, reporter, target, True, seed, first_frame)
     shown = {"file": str(target.relative_to(folder.path)), "run": str(run.relative_to(folder.path))}
-    made = Made(**shown, seed=seed, seconds=result.seconds, notes=result.notes, again=again)
+    made = Made(**shown, seed=seed, seconds=result.seconds, notes=result.notes, again=again, state=state)
     folder.add_made(made)
     return made
 
@@ -170,7 +181,7 @@ def _result(path: Path) -> Video:
 
 def hint(folder: Folder, project: Project) -> int | None:
     """Which frame to edit next: the one with the most in its region that no edited frame shows. None when they show nearly all of it."""
-    given = (0, *(each.frame for each in project.later))
+    given = (0, *(each.frame for each in project.later_of(read_clip(folder, project).num_frames)))
     return _hint(folder, Project.model_validate(project.model_dump(exclude={"prompt", "seed", "assignments", "model", "preset"})), given)
 
 
