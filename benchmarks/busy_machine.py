@@ -30,7 +30,7 @@ WAYS = {
 }
 CLIP = Path(__file__).parents[1] / "examples" / "clip"
 EDIT = [str(CLIP / "source.mp4"), "--first-frame", str(CLIP / "first_frame.png"), "--box", "128,8,212,156", "--frames", "9"]
-QUICK = ("training.motion_steps=20", "generation.steps=1")
+QUICK = ("training.motion_steps=5", "training.recolour_variants=1")
 
 
 @contextmanager

@@ -199,10 +199,15 @@ def draw_look(family: Family, clip: Clip, prepared: PreparedClip, settings: Edit
     return torch.stack([frame for number, frame in islice(shown, chosen[-1] + 1) if number in chosen])
 
 
-def finish(clip: Clip, prepared: PreparedClip, generated: torch.Tensor, settings: EditSettings) -> Iterator[torch.Tensor]:
+def finish(
+    clip: Clip, prepared: PreparedClip, generated: torch.Tensor, settings: EditSettings, reporter: Reporter | None = None
+) -> Iterator[torch.Tensor]:
     """The result's frames `[H, W, 3]` uint8 from the model's output `[3, T, h, w]`: composited, with detail where that is on."""
     predicted = prepared.hints.predicted if settings.compositing.detail else None
-    return return_to_source(clip, prepared.canvas, generated, settings.compositing, predicted)
+    for number, frame in enumerate(return_to_source(clip, prepared.canvas, generated, settings.compositing, predicted)):
+        if reporter:
+            reporter.step("composite", number + 1, clip.video.num_frames)
+        yield frame
 
 
 def preview_frames(clip: Clip, settings: EditSettings, reporter: Reporter) -> torch.Tensor:

@@ -67,7 +67,7 @@ def visit(server: str, chromium: Any) -> Iterator[Callable[..., Any]]:
         page.on("request", lambda request: foreign.append(request.url) if is_foreign(request.url, server) else None)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto(server + path)
-        page.wait_for_selector("#clip-file")
+        page.wait_for_selector("#steps [role=tab]")
         return page
 
     yield opened

@@ -12,8 +12,12 @@ import pytest
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora-edit[ui]'")
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'lora-edit[dev]'")
 
-from lora_edit.ui.projects import Folder, Mark, Shelf
+from lora_edit import pipeline
+from lora_edit.errors import ModelError
+from lora_edit.ui.projects import Folder, Mark, Shelf, Unfinished
 from lora_edit.ui.step_region import RegionStep
+from lora_edit.video.read import read_video
+from lora_edit.video.sheet import save_image
 from ui.person import Person
 from ui.rendered import write
 
@@ -108,3 +112,74 @@ def test_clear_cancels_the_marks_that_wait(visit: Visit, projects: Path, folder:
     assert len(at_work) <= 2
     assert project.now().marks == ()
     assert person.page.locator("#region-view .marks .point").count() == 0
+
+
+def test_an_edit_that_was_cut_off_says_so_and_is_resumed(visit: Visit, projects: Path, folder: Path) -> None:
+    """As when the server was killed: no job is known, and the project says how far it was."""
+    project = edited_project(projects, folder, seed=35)
+    project.note_unfinished(Unfinished(state=project.now(), stage="motion", done=21, total=160))
+    person = Person(visit(f"?project={project.id}"))
+    person.says("interrupted at step 21 of 160 (learning the motion)")
+    person.page.get_by_role("button", name="Resume").wait_for()
+    project.change(seed=4)
+    person.page.reload()
+    person.page.wait_for_selector("#settings-preset", state="visible")
+
+
+def test_reached_steps_stay_open_and_stand_in_the_history(visit: Visit, projects: Path, folder: Path) -> None:
+    project = edited_project(projects, folder, seed=36)
+    person = Person(visit(f"?project={project.id}"))
+    page = person.page
+    page.wait_for_selector("#settings-preset", state="visible")
+    for step, there in (("Region", "region-next"), ("Train", "run-start"), ("Clip", "clip-next")):
+        page.get_by_role("tab", name=step).click()
+        page.wait_for_selector(f"#{there}", state="visible")
+    assert page.get_by_role("tab", name="Result").is_disabled()
+    for there in ("run-start", "region-next", "settings-preset"):
+        page.go_back()
+        page.wait_for_selector(f"#{there}", state="visible")
+    page.go_forward()
+    page.wait_for_selector("#region-next", state="visible")
+    assert f"project={project.id}" in page.url
+
+
+def test_faults_are_told_at_once_where_the_button_is(visit: Visit, projects: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise ModelError("this does not fit here: it needs 80 GB")
+
+    monkeypatch.setattr(pipeline, "estimate", fails)
+    project = edited_project(projects, folder, seed=37)
+    person = Person(visit(f"?project={project.id}"))
+    page = person.page
+    page.wait_for_selector("#settings-preset", state="visible")
+    page.click("#settings-estimate")
+    page.locator("#settings-needs").get_by_text("it needs 80 GB").wait_for()
+    page.get_by_role("tab", name="Edited frames").click()
+    save_image(folder / "same.png", read_video(folder / "clip-37.mp4").frames[0])
+    person.drops("frames-file", folder / "same.png")
+    person.is_told("nothing is edited in this picture")
+    person.says("The edited first frame is kept")
+    page.get_by_role("tab", name="Clip").click()
+    person.drops("clip-file", write(folder, frames=1, seed=38)[0])
+    person.is_told("one frame is no clip")
+
+
+def test_the_frame_in_sight_is_the_frame_to_edit(visit: Visit, projects: Path, folder: Path) -> None:
+    """And where nothing is marked, the region that the edited frame tells is shown on it."""
+    project = edited_project(projects, folder, seed=39)
+    project.change(marks=())
+    person = Person(visit(f"?project={project.id}"))
+    page = person.page
+    page.wait_for_selector("#settings-preset", state="visible")
+    page.get_by_role("tab", name="Edited frames").click()
+    person.sees("frames-view")
+    divider = float(page.locator("#frames-view .divider").input_value())
+    assert 20 < divider < 45, "on the edit, which is to the left"
+    page.click("#frames-later button")
+    person.goes_to_frame(3, "frames-view")
+    page.wait_for_function("() => document.querySelector('#later-number input').value === '3'")
+    with page.expect_download() as download:
+        page.click("#later-download")
+    assert "00003" in download.value.suggested_filename
+    page.click("#later-suggest")
+    page.wait_for_function("() => !document.querySelector('#frames-later').innerText.includes('Looking through')")

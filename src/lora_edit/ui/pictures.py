@@ -21,6 +21,10 @@ FILM_WIDTH, FILM_LENGTH = 640, 120
 """Columns of a frame that is played, and how many are played at most."""
 
 
+DIFFERENT = 24
+"""Levels of 255 from which a pixel of an edit is another one than the source's."""
+
+
 def shown_size(size: Size, widest: int = WIDEST) -> Size:
     """The size at which a frame of that size is shown."""
     if size.width <= widest:
@@ -40,6 +44,14 @@ def jpeg(picture: torch.Tensor, quality: int = 88) -> str:
     done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert done
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
+
+
+def middle_of_change(source: torch.Tensor, edited: torch.Tensor) -> float:
+    """Where a divider shows both sides of what differs between two frames `[H, W, 3]`: per cent of the width, 50 where nothing does."""
+    columns = torch.nonzero(((source.int() - edited.int()).abs().amax(-1) > DIFFERENT).any(0)).flatten()
+    if not len(columns):
+        return 50.0
+    return round(100 * (float(columns[0]) + float(columns[-1]) + 1) / 2 / source.shape[1], 1)
 
 
 def chosen_frames(count: int) -> list[int]:

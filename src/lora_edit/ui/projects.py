@@ -100,6 +100,16 @@ class Made(BaseModel):
     state: Project | None = None
 
 
+class Unfinished(BaseModel):
+    """An edit that was begun and has not come to its end: the project's state that it is of, and how far it was when last heard of."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    state: Project
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+
+
 @dataclass(frozen=True)
 class Folder:
     """A project's place on disk. A page may ask for two changes at once: a field that is left, and the button that is pressed then."""
@@ -160,6 +170,19 @@ class Folder:
     def add_made(self, made: Made) -> None:
         """Note a result."""
         write_atomically(self.path / "made.json", json.dumps([each.model_dump(mode="json") for each in [*self.made(), made]]))
+
+    def unfinished(self) -> Unfinished | None:
+        """The edit that was begun last, if it has not ended."""
+        file = self.path / "unfinished.json"
+        return Unfinished.model_validate_json(file.read_text("utf-8")) if file.is_file() else None
+
+    def note_unfinished(self, edit: Unfinished | None) -> None:
+        """Note how far an edit is; None when it has ended."""
+        file = self.path / "unfinished.json"
+        if edit is None:
+            file.unlink(missing_ok=True)
+        else:
+            write_atomically(file, edit.model_dump_json(exclude_defaults=True))
 
     def _read(self) -> tuple[list[Project], int]:
         kept = json.loads((self.path / "states.json").read_text("utf-8"))

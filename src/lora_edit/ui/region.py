@@ -11,7 +11,7 @@ import torch
 
 from lora_edit.errors import MaskError, VideoError
 from lora_edit.masks.boxes import KeyedBox, mask_from_boxes
-from lora_edit.masks.check import OutsideChange, fit_first_frame, outside_change
+from lora_edit.masks.check import TOLERANCE, OutsideChange, change_level, fit_first_frame, outside_change, without_shift
 from lora_edit.masks.embedded import EmbeddedSegmenter
 from lora_edit.masks.files import read_mask
 from lora_edit.masks.follow import follow_change
@@ -78,6 +78,16 @@ def check_range(folder: Folder, project: Project) -> int:
     if project.imported:
         read_mask(folder.path / project.imported, video.num_frames, video.size, project.start)
     return video.num_frames
+
+
+def check_edit(folder: Folder, project: Project) -> None:
+    """Raises `InputError` kin where the edited first frame doesn't fit the clip, or where nothing is edited in it."""
+    video = read_clip(folder, project)
+    edited, _ = edited_picture(folder, project.first_frame, video.size)
+    if (change_level(without_shift(video.frames[0], edited)) <= TOLERANCE).all():
+        raise MaskError("nothing is edited in this picture: it is the clip's own first frame; edit it, save it, and drop the edited one")
+    if not has_region(project):
+        region_of(folder, project)
 
 
 def has_region(project: Project) -> bool:

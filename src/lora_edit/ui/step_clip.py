@@ -13,6 +13,8 @@ from lora_edit.ui.parts import Office, Updates, heading, message, number_in, sai
 from lora_edit.ui.projects import Folder, Project
 from lora_edit.ui.region import check_range, first_range, read_clip
 
+CLIP, ANOTHER = "Drop a video or GIF here", "This clip is kept; drop another here to replace it"
+
 MADE_FOR_A_CLIP = ("marks", "imported", "imported_use", "left_out", "grown", "inverted", "bridged", "first_frame", "later")
 """What of a project means nothing on another clip."""
 
@@ -27,9 +29,7 @@ class ClipStep:
         heading("Your clip", "A few seconds of video. It stays on the computer that runs this page; sound, size and rate are kept.")
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=3):
-                self.file = gr.File(
-                    label="Drop a video or GIF here", file_types=["video", ".gif", ".webp", ".mkv"], elem_id="clip-file", height=150
-                )
+                self.file = gr.File(label=CLIP, file_types=["video", ".gif", ".webp", ".mkv"], elem_id="clip-file", height=150)
                 self.fault = message()
                 self.view = viewer("clip-view", "Clip")
                 self.pictured = [self.at, self.view]
@@ -43,13 +43,13 @@ class ClipStep:
 
     def outputs(self) -> list[Any]:
         """What `show` may change."""
-        return [self.name, self.at, self.view, self.side, self.facts, self.start, self.frames, self.trim_fault]
+        return [self.name, self.at, self.view, self.side, self.facts, self.start, self.frames, self.file, self.trim_fault]
 
     def show(self, folder: Folder) -> Updates:
         """The step as the project is."""
         project = folder.now()
         if not project.clip:
-            return {self.view: None, self.side: gr.Column(visible=False)}
+            return {self.view: None, self.side: gr.Column(visible=False), self.file: gr.File(None, label=CLIP)}
         video = read_clip(folder, project)
         sound = "with sound" if video.has_sound else "without sound"
         words = f"{video.num_frames} frames, {video.size}, {float(video.fps):.4g} per second, {sound}"
@@ -60,6 +60,7 @@ class ClipStep:
             self.facts: said(f"{project.clip_name}: {words}"),
             self.start: project.start,
             self.frames: project.frames,
+            self.file: gr.File(None, label=ANOTHER),
             self.trim_fault: "",
         }
 
@@ -74,7 +75,7 @@ class ClipStep:
         length = first_range(Path(file))
         folder = self.office.open(name) if name else self.office.shelf.new()
         kept = folder.keep(Path(file))
-        read_clip(folder, folder.now().having(clip=kept, start=0, frames=length))
+        check_range(folder, Project(clip=kept, frames=length))
         before = folder.now()
         made_for_it = {key: Project.model_fields[key].default for key in MADE_FOR_A_CLIP}
         folder.change(clip=kept, clip_name=Path(file).name, start=0, frames=length, **made_for_it)

@@ -31,6 +31,9 @@ KNOBS = ("shape", "expand", "grow", "feather", "smooth", "bridged", "left_out", 
 """What `shaped` takes, in the order of `knobs`."""
 
 
+MASK = "A video or one image; white is edited"
+ANOTHER = "A mask is kept; drop another here to replace it, or clear all"
+
 FOLLOWING = "Following it through the clip"
 
 PLACE = ("X", "Y", "Width", "Height", "On frame")
@@ -76,7 +79,7 @@ class RegionStep:
                 self.numbers = [gr.Number(None, label=each, precision=0, min_width=110) for each in PLACE]
             self.typed = gr.Button("Add", elem_id="region-add")
         with gr.Accordion("Use a mask of your own", open=False):
-            self.mask = gr.File(label="A video or one image; white is edited", elem_id="region-mask", height=150)
+            self.mask = gr.File(label=MASK, elem_id="region-mask", height=150)
             self.use = gr.Radio(USES, value="instead", label="The mask is used", elem_id="region-use")
             self.mask_fault = message()
         with gr.Accordion("Save what is shown", open=False):
@@ -88,7 +91,7 @@ class RegionStep:
 
     def outputs(self) -> list[Any]:
         """What `show` may change."""
-        return [*self.pictured, self.saved, *self.knobs]
+        return [*self.pictured, self.mask, self.saved, *self.knobs]
 
     def show(self, folder: Folder, frame: int = 0) -> Updates:
         """The step as the project is, at a frame."""
@@ -97,13 +100,15 @@ class RegionStep:
             return {self.view: None}
         grown = {"grow": min(project.grown), "left_out": list(project.left_out)}
         values = [grown[knob] if knob in grown else getattr(project, knob) for knob in KNOBS]
-        return {**self._pictured(folder, project, frame), **dict(zip(self.knobs, values, strict=True)), **self.filmed(folder)}
+        mask = {self.mask: gr.File(None, label=ANOTHER if project.imported else MASK)}
+        return {**self._pictured(folder, project, frame), **dict(zip(self.knobs, values, strict=True)), **mask, **self.filmed(folder)}
 
     def _pictured(self, folder: Folder, project: Project, frame: int, here: torch.Tensor | None = None, **more: Any) -> Updates:
         """A frame with its region, or with what is known to be `here` while the region is still being made."""
         video, job = read_clip(folder, project), self._unfollowed(folder, project)
         frame = min(frame, video.num_frames - 1)
-        region = region_of(folder, project) if has_region(project) and here is None and job is None else None
+        known = has_region(project) or bool(project.first_frame)
+        region = region_of(folder, project) if known and here is None and job is None else None
         if job is not None and not job.over:
             more["pending"] = FOLLOWING
         picture = _tinted(video, region, frame) if here is None else with_region(video.frames[frame], here)

@@ -100,7 +100,8 @@ class ResultStep:
 
     def _pictured(self, folder: Folder, number: int, frame: int, **more: Any) -> Updates:
         source, edit = work.result_clips(folder, folder.made()[number])
-        over = {"over": pictures.jpeg(pictures.small(edit.frames[frame])), "over_label": "edited"}
+        over = {"over": pictures.jpeg(pictures.small(edit.frames[frame])), "over_label": "edited",
+                "split": pictures.middle_of_change(source.frames[frame], edit.frames[frame])}  # fmt: skip
         still = pictures.still(source.frames[frame], frame, source.num_frames, "source", **over, **more)
         return {self.at: frame, self.view: still}
 

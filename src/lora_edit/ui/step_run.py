@@ -12,13 +12,22 @@ from lora_edit.ui import pictures, work
 from lora_edit.ui.changes import outdated
 from lora_edit.ui.jobs import Job
 from lora_edit.ui.parts import Office, Updates, figure, heading, message, plain, said
-from lora_edit.ui.projects import Folder, Project
+from lora_edit.ui.projects import Folder, Project, Unfinished
 
 KINDS = {"edit": "Edit", "again": "New result", "estimate": "Estimate", "preview": "Preview", "overlay": "Video of the region",
          "follow": "Mask"}  # fmt: skip
-STAGES = {"motion": "learning the motion", "appearance": "learning the edited frames", "captions": "describing the frames",
-          "generate": "drawing the result", "follow": "following it through the clip"}  # fmt: skip
+STAGES = {
+    "motion": "learning the motion",
+    "appearance": "learning the edited frames",
+    "captions": "describing the frames",
+    "predict": "predicting the edit",
+    "generate": "drawing the result",
+    "composite": "putting it into the clip",
+    "follow": "following it through the clip",
+}
 """What the page calls the stages of an edit."""
+
+GOES_ON = "Resume goes on from the last state that was kept."
 
 OF_THE_WHOLE = ("edit", "again", "preview")
 """Jobs whose result is out of date once anything of the project changes."""
@@ -64,7 +73,7 @@ class RunStep:
         quick = None if quick is not None and quick.kind != "preview" else quick
         now, jobs = folder.now(), [each for each in (job, quick) if each is not None]
         return {
-            self.progress: "".join(card(each, self.office.device.ahead(each), now) for each in jobs),
+            self.progress: "".join(card(each, self.office.device.ahead(each), now) for each in jobs) or _interrupted(folder, now),
             self.look: _look(job),
             self.video: _video(quick, now),
             self.remarks: said([note for each in jobs for note in each.notes]),
@@ -75,7 +84,7 @@ class RunStep:
     def _buttons(self, folder: Folder, job: Job | None, now: Project) -> Updates:
         """What comes next is the one primary button: to train, or to see the result where that is of the project as it is."""
         busy, made = job is not None and not job.over, folder.made()
-        stopped = job is not None and job.kind == "edit" and job.state in ("stopped", "failed") and job.about == now
+        stopped = unfinished_of(folder, now) is not None
         fresh = bool(made) and not stopped and not outdated(made[-1].state, now)
         primary, secondary = ("secondary", "primary") if fresh else ("primary", "secondary")
         words = "Resume" if stopped else "Train and generate"
@@ -103,6 +112,21 @@ class RunStep:
         return self.show(self.office.open(name))
 
 
+def unfinished_of(folder: Folder, now: Project) -> Unfinished | None:
+    """The edit of the project as it is, where it was begun and has not ended."""
+    edit = folder.unfinished()
+    return edit if edit is not None and not outdated(edit.state, now) else None
+
+
+def _interrupted(folder: Folder, now: Project) -> str:
+    """What to say of an edit that was cut off, as when the server was ended."""
+    edit = unfinished_of(folder, now)
+    if edit is None:
+        return ""
+    where = f" at step {edit.done} of {edit.total} ({STAGES.get(edit.stage, edit.stage)})" if edit.total > 1 else ""
+    return f'<div class="job stopped"><strong>{html.escape(f"Edit: interrupted{where}")}</strong>{said(GOES_ON)}</div>'
+
+
 def line(job: Job, ahead: int, old: bool = False) -> str:
     """A job in one line; an `old` one was done before the project changed."""
     doing = job.state == "running" and bool(job.stage)
@@ -113,6 +137,7 @@ def line(job: Job, ahead: int, old: bool = False) -> str:
         parts += [f"{job.done} of {job.total}"] if job.total > 1 else []
         parts += [f"about {format_seconds(job.left)} left"] if job.left and job.done < job.total else []
     elif job.over and job.started:
+        parts += [f"at step {job.done} of {job.total}"] if job.state != "done" and job.total > 1 else []
         parts.append(f"after {format_seconds(job.seconds())}")
     if old:
         parts.append("out of date")

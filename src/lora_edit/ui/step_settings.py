@@ -9,7 +9,7 @@ import gradio as gr
 from lora_edit.config import parse_assignment, resolve
 from lora_edit.errors import SettingsError
 from lora_edit.estimate import Estimate
-from lora_edit.models.catalog.locate import all_models
+from lora_edit.models.catalog.locate import all_models, locate
 from lora_edit.reporting import format_bytes, format_seconds
 from lora_edit.ui import work
 from lora_edit.ui.parts import Office, Updates, heading, message, number_in, said
@@ -92,6 +92,7 @@ class SettingsStep:
         lines = [line.strip() for line in others.splitlines() if line.strip()]
         if basis == _basis(model, preset):
             lines += _departures(folder.now().having(**plain, assignments=()), values)
+        locate(model)
         following = folder.now().having(**plain, assignments=tuple(lines))
         _settings(following)
         folder.change(**plain, assignments=following.assignments)
@@ -103,14 +104,17 @@ class SettingsStep:
 
     def estimate_started(self, name: str) -> Updates:
         """Measure one step."""
-        work.start_estimate(self.office.device, self.office.open(name))
-        return {}
+        folder = self.office.open(name)
+        work.start_estimate(self.office.device, folder)
+        return self.estimated(folder)
 
     def estimated(self, folder: Folder) -> Updates:
         """The estimate, once it is made."""
         job = self.office.device.newest(folder.id)
-        if job is None or not isinstance(job.result, Estimate) or job.about != folder.now():
+        if job is None or job.kind != "estimate" or job.about != folder.now():
             return {self.needs: ""}
+        if not isinstance(job.result, Estimate):
+            return {self.needs: said(job.fault, "fault") if job.over else said("Measuring one step…")}
         found = job.result
         words = [
             f"about {format_seconds(found.seconds_train)} to train, {format_seconds(found.seconds_generate)} to generate",

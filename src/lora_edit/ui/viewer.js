@@ -5,6 +5,7 @@ const view = part("view"), picture = part("picture"), over = part("over"), marks
 const range = part("range"), count = part("count"), play = part("play"), divider = part("divider"), tools = part("tools");
 const told = element.querySelector(".viewer").dataset; // how many pictures came and were drawn, and how long the last answer took
 let sent = 0, tool = "point", drag = null, cross = null, playing = null, wanted = 0;
+let divided = false; // has the divider been moved by hand? Until then it stands where the edit is
 let asks = 0, asked = null, askedAt = 0, marking = null, missed = false; // questions are numbered; the last one, and the last that was a mark, while unanswered
 const held = []; // marks made meanwhile: the server takes one at a time
 
@@ -24,6 +25,7 @@ function show() {
   picture.alt = now.label || "";
   over.hidden = !now.over;
   divider.parentElement.hidden = !now.over;
+  if (now.over && now.split !== undefined && !divided) divider.value = now.split;
   if (now.over) { over.src = now.over; over.alt = now.over_label || ""; split(); }
   tools.hidden = !now.marking;
   view.classList.toggle("marking", !!now.marking);
@@ -184,7 +186,7 @@ function stop() {
 }
 
 function start(film) {
-  let index = 0;
+  let index = Math.max(0, film.numbers.findIndex((number) => number >= wanted)); // from the frame in sight on
   asked = null;
   settle();
   marks.replaceChildren();
@@ -212,7 +214,7 @@ play.addEventListener("click", () => {
   if (playing) { stop(); go(wanted); }
   else tell("film", { frame: wanted });
 });
-divider.addEventListener("input", split);
+divider.addEventListener("input", () => { divided = true; split(); });
 for (const button of tools.querySelectorAll("button")) button.addEventListener("click", () => choose(button.dataset.tool));
 choose("point");
 watch("value", () => {
