@@ -86,7 +86,7 @@ def test_a_second_tab_sees_what_the_first_one_starts(visit: Visit, projects: Pat
     first.page.click("#run-start")
     second.page.locator("#status").get_by_text("Edit:").wait_for()
     second.page.click("#halt")
-    first.page.get_by_role("button", name="Resume").wait_for()
+    first.page.get_by_role("button", name="Resume").wait_for(timeout=90_000)
 
 
 def test_clear_cancels_the_marks_that_wait(visit: Visit, projects: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,16 @@ def test_kept_files_never_change(tmp_path: Path) -> None:
     assert first.endswith(".png")
 
 
+def test_a_file_that_is_refused_leaves_no_copy(tmp_path: Path) -> None:
+    folder, given = Shelf(tmp_path / "shelf").new(), tmp_path / "first.png"
+    given.write_bytes(b"one")
+    with folder.keeping(given) as kept:
+        pass
+    with pytest.raises(RunError), folder.keeping(given):
+        raise RunError("refused")
+    assert [file.name for file in (folder.path / "given").iterdir()] == [Path(kept).name]
+
+
 @pytest.mark.parametrize("name", ["", "..", "../x", "0" * 32, "a/b", "A" * 32])
 def test_only_projects_that_are_there_open(tmp_path: Path, name: str) -> None:
     Shelf(tmp_path).new()

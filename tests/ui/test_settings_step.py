@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora
 import gradio as gr
 
 from lora_edit.config import EditSettings, resolve
-from lora_edit.models.catalog.locate import all_models
+from lora_edit.errors import InputError
+from lora_edit.models.catalog.locate import all_models, locate
 from lora_edit.run import make_run
 from lora_edit.ui import work
 from lora_edit.ui.parts import Office
 from lora_edit.ui.projects import Folder, Mark, Shelf
-from lora_edit.ui.step_settings import PRESETS, SettingsStep
+from lora_edit.ui.step_settings import PRESETS, SettingsStep, about_model
 from ui.rendered import write
 
 NAMES = [each.name for each in all_models()]
@@ -85,3 +87,42 @@ def test_a_number_that_was_typed_is_kept_and_goes_with_its_preset(tmp_path: Path
     assert run_settings(browser.project, tmp_path / "typed").training.motion_steps == 7
     browser.chooses(browser.step.preset, "fast")
     assert run_settings(browser.project, tmp_path / "fast").training.motion_steps == 25
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (0, 2.5, "Training steps is a whole number"),
+        (0, 1e9, "Training steps"),
+        (2, 1e99, "Learning rate is a number"),
+        (4, 0, "Sampling steps"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_told_by_their_fields_name(tmp_path: Path, place: int, value: float, words: str) -> None:
+    browser = Browser(tmp_path)
+    browser.fields[browser.step.knobs[place]] = value
+    with pytest.raises(InputError, match=words):
+        browser.step.changed(browser.project.id, *browser.sends())
+    assert browser.project.now().assignments == ()
+
+
+def test_a_model_that_is_unknown_and_text_without_end_are_refused(tmp_path: Path) -> None:
+    browser = Browser(tmp_path)
+    for field, value, words in (
+        (browser.step.model, "nonsense<b>", "is unknown"),
+        (browser.step.prompt, "a" * 400_000, "400000 characters"),
+    ):
+        before, browser.fields[field] = browser.fields[field], value
+        with pytest.raises(InputError, match=words):
+            browser.step.changed(browser.project.id, *browser.sends())
+        browser.fields[field] = before
+
+
+@pytest.mark.parametrize("model", NAMES)
+def test_a_model_says_what_it_is_and_what_is_missing(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    facts, _ = locate(model)
+    said = about_model(model)
+    assert html.escape(facts.summary) in said and html.escape(facts.license) in said
+    assert ("not on this computer" in said) == (facts.download_gb > 0)
+    assert about_model("nonsense") == ""

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import torch
 
+from lora_edit.masks.check import changed_area
 from lora_edit.masks.overlay import with_region
 from lora_edit.types import Size, Video
 from lora_edit.video.resize import resize_frames
@@ -19,10 +20,6 @@ WIDEST = 1280
 
 FILM_WIDTH, FILM_LENGTH = 640, 120
 """Columns of a frame that is played, and how many are played at most."""
-
-
-DIFFERENT = 24
-"""Levels of 255 from which a pixel of an edit is another one than the source's."""
 
 
 def shown_size(size: Size, widest: int = WIDEST) -> Size:
@@ -48,10 +45,8 @@ def jpeg(picture: torch.Tensor, quality: int = 88) -> str:
 
 def middle_of_change(source: torch.Tensor, edited: torch.Tensor) -> float:
     """Where a divider shows both sides of what differs between two frames `[H, W, 3]`: per cent of the width, 50 where nothing does."""
-    columns = torch.nonzero(((source.int() - edited.int()).abs().amax(-1) > DIFFERENT).any(0)).flatten()
-    if not len(columns):
-        return 50.0
-    return round(100 * (float(columns[0]) + float(columns[-1]) + 1) / 2 / source.shape[1], 1)
+    columns = np.flatnonzero(changed_area(source, edited).any(0))
+    return round(50 * float(columns[0] + columns[-1] + 1) / source.shape[1], 1) if len(columns) else 50.0
 
 
 def chosen_frames(count: int) -> list[int]:

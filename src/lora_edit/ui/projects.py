@@ -11,6 +11,8 @@ import re
 import shutil
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -154,6 +156,16 @@ class Folder:
         """The state that undo leads to, and the one that redo leads to."""
         states, at = self._read()
         return states[at - 1] if at else None, states[at + 1] if at + 1 < len(states) else None
+
+    @contextmanager
+    def keeping(self, file: Path) -> Iterator[str]:
+        """`keep`, for as long as it takes to check the file: a copy that is refused with an exception goes again."""
+        kept = self.keep(file)
+        try:
+            yield kept
+        except BaseException:
+            (self.path / kept).unlink(missing_ok=True)
+            raise
 
     def keep(self, file: Path) -> str:
         """Copy a file of the person's into the folder; its name there."""

@@ -6,9 +6,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lora_edit.errors import SettingsError
 from lora_edit.threads import wait_passively
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Names of this computer for itself."""
 
 PROJECTS = Path("runs")
 """Where projects are kept, in the folder that the server was started from."""
@@ -31,6 +35,45 @@ class OwnFiles:
             await send({"type": "http.response.body", "body": b"not found"})
         else:
             await self.app(scope, receive, send)
+
+
+class OwnPages:
+    """Refuses what another site's page asks for, and pages that another name stands for: a browser sends both along.
+
+    A server for this computer alone is known by a loopback name, so whoever gives it another one has had the name moved here. Answers
+    tell browsers to guess no types and to pass the address, in which a project is named, to nobody.
+    """
+
+    HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"), (b"x-frame-options", b"SAMEORIGIN"))
+
+    def __init__(self, app: Any, local: bool) -> None:
+        self.app, self.local = app, local
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer 403 instead of a foreign request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope.get("headers", ())}
+        if self.foreign(given.get("host", ""), given.get("origin", "")):
+            await send({"type": "http.response.start", "status": 403, "headers": []})
+            await send({"type": "http.response.body", "body": b"this page answers its own address only"})
+            return
+
+        async def secured(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                shown = self.HEADERS if self.local else self.HEADERS[:2]  # others may be meant to frame a public page
+                message = {**message, "headers": [*message.get("headers", ()), *shown]}
+            await send(message)
+
+        await self.app(scope, receive, secured)
+
+    def foreign(self, host: str, origin: str) -> bool:
+        """Is the request for another name than this computer's, or from another page than ours?"""
+        name = urlsplit(f"//{host}").hostname
+        if self.local and name not in LOOPBACK:
+            return True
+        return self.local and bool(origin) and urlsplit(origin).netloc.lower() != host.lower()
 
 
 class KeptAssets:
@@ -86,6 +129,8 @@ def serve(
 
     page = make_page(folder, threads)
     page.blocks.queue(default_concurrency_limit=4, api_open=False)
+    # A notebook's frame and a shared address stand on other names.
+    local = host in LOOPBACK and not (more.get("inline") or more.get("share"))
     given = {
         "quiet": True,
         "prevent_thread_lock": True,
@@ -93,7 +138,7 @@ def serve(
         "share": False,
         "max_file_size": "4gb",
         "ssr_mode": False,
-        "app_kwargs": {"middleware": [(OwnFiles, (folder,), {}), (KeptAssets, (), {})]},
+        "app_kwargs": {"middleware": [(OwnPages, (local,), {}), (OwnFiles, (folder,), {}), (KeptAssets, (), {})]},
     }
     try:
         _, address, _ = page.blocks.launch(server_name=host, server_port=port, **given | look() | more)

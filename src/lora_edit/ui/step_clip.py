@@ -74,8 +74,8 @@ class ClipStep:
             return {}
         length = first_range(Path(file))
         folder = self.office.open(name) if name else self.office.shelf.new()
-        kept = folder.keep(Path(file))
-        check_range(folder, Project(clip=kept, frames=length))
+        with folder.keeping(Path(file)) as kept:
+            check_range(folder, Project(clip=kept, frames=length))
         before = folder.now()
         made_for_it = {key: Project.model_fields[key].default for key in MADE_FOR_A_CLIP}
         folder.change(clip=kept, clip_name=Path(file).name, start=0, frames=length, **made_for_it)

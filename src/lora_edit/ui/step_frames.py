@@ -102,8 +102,8 @@ class FramesStep:
         if not file:
             return {}
         folder = self.office.open(name)
-        kept = folder.keep(Path(file))
-        check_edit(folder, folder.now().having(first_frame=kept))
+        with folder.keeping(Path(file)) as kept:
+            check_edit(folder, folder.now().having(first_frame=kept))
         folder.change(first_frame=kept)
         return self.show(folder)
 
@@ -139,8 +139,9 @@ class FramesStep:
             return {}
         folder = self.office.open(name)
         video = read_clip(folder, folder.now())
-        frame, kept = number_in(number, 1, video.num_frames - 1, "a later frame"), folder.keep(Path(file))
-        edited_picture(folder, kept, video.size)
+        frame = number_in(number, 1, video.num_frames - 1, "a later frame")
+        with folder.keeping(Path(file)) as kept:
+            edited_picture(folder, kept, video.size)
         others = [each for each in folder.now().later if each.frame != frame]
         folder.change(later=tuple(sorted([*others, Later(frame=frame, file=kept, kind=kind)], key=lambda each: each.frame)))
         return self.show(folder, frame)

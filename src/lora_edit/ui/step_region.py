@@ -239,8 +239,8 @@ class RegionStep:
         if not file:
             return {}
         folder = self.office.open(name)
-        kept = folder.keep(Path(file))
-        region_of(folder, folder.now().having(imported=kept))
+        with folder.keeping(Path(file)) as kept:
+            region_of(folder, folder.now().having(imported=kept))
         folder.change(imported=kept)
         return self.show(folder)
 

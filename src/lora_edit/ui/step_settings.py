@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from lora_edit.config import parse_assignment, resolve
-from lora_edit.errors import SettingsError
+from lora_edit.errors import ModelError, SettingsError
 from lora_edit.estimate import Estimate
+from lora_edit.models.catalog.hub import snapshots
 from lora_edit.models.catalog.locate import all_models, locate
 from lora_edit.reporting import format_bytes, format_seconds
 from lora_edit.ui import work
-from lora_edit.ui.parts import Office, Updates, heading, message, number_in, said
+from lora_edit.ui.parts import Office, Updates, decimal_in, heading, message, number_in, said
 from lora_edit.ui.projects import Folder, Project
 
 PRESETS = [("Standard", "standard"), ("Fast: about half the time", "fast"), ("Low memory: short windows", "low-vram")]
 
 KNOBS = {
-    "training.motion_steps": ("Training steps", "More learn the motion better, and take longer"),
-    "training.appearance_steps": ("Steps on edited later frames", "Only where there are some"),
-    "training.learning_rate": ("Learning rate", "How large a step is"),
-    "lora.rank": ("LoRA rank", "Room for what is learned"),
-    "generation.steps": ("Sampling steps", "Of drawing the result"),
-    "generation.guidance_scale": ("Guidance", "1 is off"),
+    "training.motion_steps": ("Training steps", "More learn the motion better, and take longer", 0, 100_000),
+    "training.appearance_steps": ("Steps on edited later frames", "Only where there are some", 0, 100_000),
+    "training.learning_rate": ("Learning rate", "How large a step is", 1e-7, 1.0),
+    "lora.rank": ("LoRA rank", "Room for what is learned", 1, 1024),
+    "generation.steps": ("Sampling steps", "Of drawing the result", 1, 1000),
+    "generation.guidance_scale": ("Guidance", "1 is off", 0.0, 100.0),
 }
-"""Settings with a field of their own: what they are called and what they do."""
+"""Settings with a field of their own: what they are called, what they do, and the range that makes sense, whole numbers or not."""
+
+LONGEST_TEXT = 4000
+"""Characters of a prompt, and of the other settings."""
 
 
 class SettingsStep:
@@ -48,6 +53,7 @@ class SettingsStep:
             with gr.Column(scale=2):
                 self.model = gr.Dropdown([each.name for each in all_models()], value="tiny", label="Model", allow_custom_value=True,
                                          info="`tiny` is built in and needs no graphics card", elem_id="settings-model")  # fmt: skip
+                self.about = gr.HTML("", elem_classes="facts", elem_id="settings-about")
                 self.estimate = gr.Button("Estimate time and memory", elem_id="settings-estimate")
                 self.needs = gr.HTML("", elem_classes="facts", elem_id="settings-needs")
                 self.next = gr.Button("Continue", variant="primary", elem_id="settings-next")
@@ -57,7 +63,7 @@ class SettingsStep:
         for pair in (list(KNOBS.items())[place : place + 2] for place in range(0, len(KNOBS), 2)):
             with gr.Row():
                 self.knobs += [
-                    gr.Number(None, label=label, info=info, elem_id=f"knob-{name.replace('.', '-')}") for name, (label, info) in pair
+                    gr.Number(None, label=label, info=info, elem_id=f"knob-{name.replace('.', '-')}") for name, (label, info, *_) in pair
                 ]
         self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="settings-seed")
         self.others = gr.Textbox(
@@ -70,7 +76,7 @@ class SettingsStep:
 
     def outputs(self) -> list[Any]:
         """What `show` may change."""
-        return [*self.inputs(), self.needs]
+        return [*self.inputs(), self.about, self.needs]
 
     def show(self, folder: Folder) -> Updates:
         """The step as the project is; fields show what the preset says."""
@@ -79,7 +85,8 @@ class SettingsStep:
         resolved = _settings(project)
         values = [getattr(getattr(resolved, room), key) for room, key in (name.split(".") for name in KNOBS)]
         plain = (_basis(project.model, project.preset), project.preset, project.prompt, project.model, project.seed, "\n".join(given))
-        return {**dict(zip(self.inputs(), (*plain, *values), strict=True)), **self.estimated(folder)}
+        fields = dict(zip(self.inputs(), (*plain, *values), strict=True))
+        return {**fields, self.about: about_model(project.model), **self.estimated(folder)}
 
     def revisited(self, folder: Folder) -> Updates:
         """The step when it is come to again."""
@@ -89,6 +96,7 @@ class SettingsStep:
         """Keep the settings when they make sense together. Numbers that are the preset's are not kept, nor those of another preset."""
         folder = self.office.open(name)
         plain = {"preset": preset, "prompt": prompt.strip(), "model": model, "seed": number_in(seed, 0, 2**62, "the seed")}
+        check_length(prompt=prompt, other=others)
         lines = [line.strip() for line in others.splitlines() if line.strip()]
         if basis == _basis(model, preset):
             lines += _departures(folder.now().having(**plain, assignments=()), values)
@@ -128,6 +136,19 @@ def _basis(model: str, preset: str) -> str:
     return f"{preset} {model}"
 
 
+def about_model(model: str) -> str:
+    """What a model is, what it needs, and what of it is not here yet; nothing for one that is not found (any more)."""
+    try:
+        facts, source = locate(model)
+    except ModelError:
+        return ""
+    words = [facts.summary, f"licence {facts.license}", facts.memory]
+    missing = bool(facts.download_gb) and not Path(source).exists() and not snapshots(source)
+    return said(words) + said(
+        f"Its files are not on this computer: about {facts.download_gb:g} GB of {source}" if missing else "", "warning"
+    )
+
+
 def _settings(project: Project) -> Any:
     """The settings that need no clip. Raises `SettingsError`."""
     for text in project.assignments:
@@ -141,9 +162,18 @@ def _departures(project: Project, values: tuple[float, ...]) -> list[str]:
     """The fields that say something else than the preset, as assignments."""
     resolved = _settings(project)
     found = []
-    for name, value in zip(KNOBS, values, strict=True):
+    for (name, (label, _, low, high)), value in zip(KNOBS.items(), values, strict=True):
         room, key = name.split(".")
         own = getattr(getattr(resolved, room), key)
         if value is not None and value != own:
-            found.append(f"{name}={int(value) if isinstance(own, int) and float(value).is_integer() else value}")
+            number = number_in(value, low, int(high), label) if isinstance(low, int) else decimal_in(value, low, high, label)
+            found.append(f"{name}={number}")
     return found
+
+
+def check_length(**texts: str) -> None:
+    """Raises `SettingsError` for text that is far longer than any that is meant."""
+    for what, text in texts.items():
+        if len(text) > LONGEST_TEXT:
+            words = {"prompt": "the text of what the clip shows", "other": "the list of other settings"}[what]
+            raise SettingsError(f"{words} has {len(text)} characters; {LONGEST_TEXT} at most are read, so shorten it")

@@ -36,6 +36,7 @@ function show() {
   range.value = now.frame;
   range.setAttribute("aria-valuetext", `frame ${now.frame} of ${now.count - 1}`);
   count.textContent = `${now.frame} / ${now.count - 1}`;
+  view.style.setProperty("--ratio", now.width / now.height); // so that all of it fits below the steps
   marks.setAttribute("viewBox", `0 0 ${now.width} ${now.height}`);
   drawMarks();
   settle(now.pending);
