@@ -79,7 +79,8 @@ class OwnPages:
 class KeptAssets:
     """Answers for the page's own scripts and styles from memory; Gradio reads some eighty files anew for every browser.
 
-    Their names carry a hash of what is in them, so that what was sent once stays right.
+    Their names carry a hash of what is in them, so that what was sent once stays right. Stands next to Gradio's own compression, which
+    changes the messages that it is given: they are kept compressed, with the header that says so.
     """
 
     def __init__(self, app: Any) -> None:
@@ -138,7 +139,7 @@ def serve(
         "share": False,
         "max_file_size": "4gb",
         "ssr_mode": False,
-        "app_kwargs": {"middleware": [(OwnPages, (local,), {}), (OwnFiles, (folder,), {}), (KeptAssets, (), {})]},
+        "app_kwargs": {"middleware": [(KeptAssets, (), {}), (OwnPages, (local,), {}), (OwnFiles, (folder,), {})]},
     }
     try:
         _, address, _ = page.blocks.launch(server_name=host, server_port=port, **given | look() | more)
