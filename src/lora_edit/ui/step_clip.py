@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from lora_edit.types import Video
 from lora_edit.ui import pictures
 from lora_edit.ui.changes import trim_remarks, trimmed
 from lora_edit.ui.parts import Office, Updates, heading, message, number_in, said, viewer
@@ -50,14 +51,11 @@ class ClipStep:
         project = folder.now()
         if not project.clip:
             return {self.view: None, self.side: gr.Column(visible=False), self.file: gr.File(None, label=CLIP)}
-        video = read_clip(folder, project)
-        sound = "with sound" if video.has_sound else "without sound"
-        words = f"{video.num_frames} frames, {video.size}, {float(video.fps):.4g} per second, {sound}"
         return {
             self.name: folder.id,
             **self._pictured(folder, 0),
             self.side: gr.Column(visible=True),
-            self.facts: said(f"{project.clip_name}: {words}"),
+            self.facts: said(_facts(project, read_clip(folder, project))),
             self.start: project.start,
             self.frames: project.frames,
             self.file: gr.File(None, label=ANOTHER),
@@ -105,3 +103,9 @@ class ClipStep:
         """Play."""
         folder = self.office.open(name)
         return self._pictured(folder, event.frame, film=pictures.film(read_clip(folder, folder.now())))
+
+
+def _facts(project: Project, video: Video) -> str:
+    """The clip in words."""
+    sound = "with sound" if video.has_sound else "without sound"
+    return f"{project.clip_name}: {video.num_frames} frames, {video.size}, {float(video.fps):.4g} per second, {sound}"
