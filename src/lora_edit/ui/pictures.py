@@ -45,8 +45,8 @@ def jpeg(picture: torch.Tensor, quality: int = 88) -> str:
 
 def middle_of_change(source: torch.Tensor, edited: torch.Tensor) -> float:
     """Where a divider shows both sides of what differs between two frames `[H, W, 3]`: per cent of the width, 50 where nothing does."""
-    columns = np.flatnonzero(changed_area(source, edited).any(0))
-    return round(50 * float(columns[0] + columns[-1] + 1) / source.shape[1], 1) if len(columns) else 50.0
+    columns = np.nonzero(changed_area(source, edited))[1]
+    return round(100 * (float(np.median(columns)) + 0.5) / source.shape[1], 1) if len(columns) else 50.0
 
 
 def chosen_frames(count: int) -> list[int]:
