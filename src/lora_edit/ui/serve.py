@@ -14,6 +14,8 @@ from lora_edit.threads import wait_passively
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Names of this computer for itself."""
 
+NOT_HERE = b"this page is for the computer that it runs on; lora-edit ui --host 0.0.0.0 lets other names in"
+
 PROJECTS = Path("runs")
 """Where projects are kept, in the folder that the server was started from."""
 
@@ -57,7 +59,7 @@ class OwnPages:
         given = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope.get("headers", ())}
         if self.foreign(given.get("host", ""), given.get("origin", "")):
             await send({"type": "http.response.start", "status": 403, "headers": []})
-            await send({"type": "http.response.body", "body": b"this page answers its own address only"})
+            await send({"type": "http.response.body", "body": NOT_HERE})
             return
 
         async def secured(message: dict[str, Any]) -> None:
