@@ -1,4 +1,4 @@
-// What the page does by itself: sliders under the keyboard, the steps in the browser's history, and how far a job is in the tab's title.
+// What the page does by itself: sliders under the keyboard, the steps in the browser's history, a job's share in the tab's title, fields' names.
 () => {
   // A slider moved by keyboard is let go of as one moved by mouse: Gradio tells of the latter only.
   document.addEventListener("keyup", ({ target, key }) => {
@@ -34,7 +34,17 @@
     document.title = share + "lora-edit";
   }
 
+  // Gradio calls every file field alike; each is named by its own label.
+  function name() {
+    for (const input of document.querySelectorAll("#steps .block input[type=file]")) {
+      const button = input.closest("button"), label = input.closest(".block").querySelector("[data-testid=block-label]");
+      const words = label && label.innerText.trim();
+      if (button && words && button.getAttribute("aria-label") !== words) button.setAttribute("aria-label", words);
+    }
+  }
+
   const watch = (place, act, what) => { new MutationObserver(act).observe(document.querySelector(place), { subtree: true, ...what }); act(); };
   watch("#steps", follow, { attributes: true, attributeFilter: ["aria-selected"] });
+  watch("#steps", name, { childList: true, characterData: true });
   watch("#status", tell, { childList: true, attributes: true });
 }

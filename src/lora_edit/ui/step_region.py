@@ -32,7 +32,7 @@ KNOBS = ("shape", "expand", "grow", "feather", "smooth", "bridged", "left_out", 
 
 
 MASK = "A video or one image; white is edited"
-ANOTHER = "A mask is kept; drop another here to replace it, or clear all"
+ANOTHER = "A mask is kept; drop another here to replace it"
 
 FOLLOWING = "Following it through the clip"
 
