@@ -9,13 +9,11 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Small tensors gain nothing from more threads, a shared machine loses, and what else it does must make no difference.
+os.environ.setdefault("OMP_NUM_THREADS", str(min(4, os.cpu_count() or 1)))
 
 import pytest
 import torch
-
-if "OMP_NUM_THREADS" not in os.environ:
-    # Small tensors gain nothing from more threads, and a shared machine loses.
-    torch.set_num_threads(min(4, os.cpu_count() or 1))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lora_edit import pipeline
+from lora_edit.canvas import composite_clip
 from lora_edit.config import EditSettings, resolve
 from lora_edit.errors import MaskError, ModelError, RunError, SettingsError, VideoError
 from lora_edit.inputs import load_inputs
@@ -22,6 +23,7 @@ from lora_edit.models.family import load_family
 from lora_edit.models.wan import WanFamily
 from lora_edit.reporting import Silent
 from lora_edit.run import Run
+from lora_edit.samples import preview_frames
 from lora_edit.takes import takes_of
 from lora_edit.training.noise import draw_time
 from lora_edit.types import Video
@@ -391,6 +393,20 @@ def test_preview_needs_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path = pipeline.preview(settings_for(tmp_path, make_source(tmp_path)), tmp_path / "preview.mp4", reporter)
     assert read_video(path).num_frames == 7
     assert reporter.steps[-1] == ("predict", 7, 7, "")
+
+
+def test_a_preview_is_composited_as_the_edit_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its edge is as soft, so that what the edge will leave of the source is seen before training."""
+    settings = settings_for(tmp_path, make_source(tmp_path), "compositing.feather=0.1")
+    clip = pipeline.check(settings)
+    white = torch.full_like(clip.video.frames, 255)
+    monkeypatch.setattr("lora_edit.samples.predicted_clip", lambda *_: white)
+    shown = preview_frames(clip, settings, Silent())
+    assert torch.equal(shown, torch.stack(list(composite_clip(clip, white, settings.compositing))))
+    inside = clip.edit_mask.frames[1]
+    assert torch.equal(shown[1][~inside], clip.video.frames[1][~inside])
+    assert (shown[1][inside] == 255).all(-1).any()
+    assert (shown[1][inside] < 255).any(), "the edge"
 
 
 def test_transparency_is_kept(tmp_path: Path) -> None:

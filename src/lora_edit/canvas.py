@@ -5,7 +5,7 @@ Everything a model sees is made here once, for training and inference alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -94,19 +94,28 @@ def return_to_source(
     bit; frame 0 shows the edited first frame and an anchor its own picture, at full resolution. `predicted` is the prediction of the
     crop, which is shown where it is sure or the model agrees with it.
     """
-    known = {0: clip.first_frame, **clip.anchors}
     small = to_frames(generated)
     if settings.match_colour and predicted is None:
         small = match_colour(small, to_frames(canvas.source), ~canvas.edit_mask)
-    radius = round(settings.feather * min(clip.video.size.height, clip.video.size.width))
-    for index, source in enumerate(clip.video.frames):
-        output = source.clone()
-        if index in known:
-            output = known[index]
-        else:
+
+    def outputs() -> Iterator[torch.Tensor]:
+        for index, source in enumerate(clip.video.frames):
             if predicted is None:
                 patch = resize_frames(small[index : index + 1], canvas.crop.size)[0]
             else:
                 patch = add_detail(small[index], predicted.frames[index], predicted.errors[index])
+            output = source.clone()
             crop_frames(output[None], canvas.crop)[0].copy_(patch)
-        yield composite_frame(source, output, feather_frame(clip.edit_mask.frames[index], radius)) if settings.enabled else output
+            yield output
+
+    return composite_clip(clip, outputs(), settings)
+
+
+def composite_clip(clip: Clip, outputs: Iterable[torch.Tensor], settings: CompositingSettings) -> Iterator[torch.Tensor]:
+    """The frames `outputs` `[H, W, 3]` uint8 inside the feathered edit region and the source around it, one by one; the edited first frame
+    and anchors stand in the place of their outputs."""
+    known = {0: clip.first_frame, **clip.anchors}
+    radius = round(settings.feather * min(clip.video.size.height, clip.video.size.width))
+    for index, (source, output) in enumerate(zip(clip.video.frames, outputs, strict=True)):
+        shown = known.get(index, output)
+        yield composite_frame(source, shown, feather_frame(clip.edit_mask.frames[index], radius)) if settings.enabled else shown

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import torch
+
 from lora_edit.config import EditSettings
 from lora_edit.inputs import Clip
 from lora_edit.memory import with_less_memory
@@ -56,5 +58,6 @@ def learn(
     for (stage, steps), most in zip(done, planned, strict=True):
         if steps < most:
             reporter.note(f"{stage}: the held-out loss stopped falling; ended after {steps} of {most} steps")
-    run.update_manifest(training_key=key, losses=losses, stages=done, seconds_train=time.monotonic() - started)
-    run.log(f"trained {len(losses)} steps")
+    threads = torch.get_num_threads()
+    run.update_manifest(training_key=key, threads=threads, losses=losses, stages=done, seconds_train=time.monotonic() - started)
+    run.log(f"trained {len(losses)} steps with {threads} thread{'' if threads == 1 else 's'}")

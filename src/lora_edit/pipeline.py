@@ -129,7 +129,7 @@ def _generate(
     set_strengths(family, settings.generation.lora_strength)
     with acting(family, stack):
         pixels = with_less_memory(family, settings, draw, reporter.note)
-    return replace(clip.video, frames=torch.stack(list(finish(clip, prepared, pixels, settings))))
+    return replace(clip.video, frames=torch.stack(list(finish(clip, prepared, pixels, settings, reporter))))
 
 
 def edit(settings: EditSettings, output: Path, folder: Path, reporter: Reporter, overwrite: bool = False) -> Result:

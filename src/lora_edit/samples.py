@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from lora_edit.canvas import Canvas, make_canvas, return_to_source
+from lora_edit.canvas import Canvas, composite_clip, make_canvas, return_to_source
 from lora_edit.captions import FIRST_FRAME, SOURCE, prompt_for, reference, training_prompts
 from lora_edit.compositing.region import crop_frames
 from lora_edit.conditioning.baselines import APPEARANCE, INFERENCE, MOTION
@@ -199,20 +199,26 @@ def draw_look(family: Family, clip: Clip, prepared: PreparedClip, settings: Edit
     return torch.stack([frame for number, frame in islice(shown, chosen[-1] + 1) if number in chosen])
 
 
-def finish(clip: Clip, prepared: PreparedClip, generated: torch.Tensor, settings: EditSettings) -> Iterator[torch.Tensor]:
+def finish(
+    clip: Clip, prepared: PreparedClip, generated: torch.Tensor, settings: EditSettings, reporter: Reporter | None = None
+) -> Iterator[torch.Tensor]:
     """The result's frames `[H, W, 3]` uint8 from the model's output `[3, T, h, w]`: composited, with detail where that is on."""
     predicted = prepared.hints.predicted if settings.compositing.detail else None
-    return return_to_source(clip, prepared.canvas, generated, settings.compositing, predicted)
+    for number, frame in enumerate(return_to_source(clip, prepared.canvas, generated, settings.compositing, predicted)):
+        if reporter:
+            reporter.step("composite", number + 1, clip.video.num_frames)
+        yield frame
 
 
 def preview_frames(clip: Clip, settings: EditSettings, reporter: Reporter) -> torch.Tensor:
-    """The explained edit before any model is chosen, `[T, H, W, 3]` uint8."""
+    """The explained edit before any model is chosen, `[T, H, W, 3]` uint8: composited as an edit's result is."""
     canvas = make_canvas(clip, TINY.geometry, settings.compositing, snapped=False)
-    return predicted_clip(clip, PreparedClip(canvas, Hints(clip, canvas, "explained", reporter=reporter)))
+    predicted = predicted_clip(clip, PreparedClip(canvas, Hints(clip, canvas, "explained", reporter=reporter)))
+    return torch.stack(list(composite_clip(clip, predicted, settings.compositing)))
 
 
 def predicted_clip(clip: Clip, prepared: PreparedClip) -> torch.Tensor:
-    """The explained edit alone, in the source, `[T, H, W, 3]` uint8: what a preview shows."""
+    """The explained edit alone, in the source, `[T, H, W, 3]` uint8: without compositing."""
     frames = clip.video.frames.clone()
     crop_frames(frames, prepared.canvas.crop).copy_(prepared.hints.predicted.frames)
     return frames

@@ -27,7 +27,7 @@ from lora_edit.reporting import Reporter
 from lora_edit.run import Run, make_run
 from lora_edit.types import EditMask, Size, Video
 
-REGION = {"SOURCE", "--first-frame", "--mask", "--box", "--point", "--mask-shape", "--expand", "--start", "--frames", "--fps"}
+REGION = {"SOURCE", "--first-frame", "--mask", "--box", "--point", "--mask-shape", "--expand", "--start", "--frames", "--fps", "--threads"}
 RUN = {
     *REGION, "--reference", "--anchor", "--model", "--preset", "--prompt", "--seed", "--config", "--lora", "--set", "--codec",
     "--no-composite", "--run", "--output", "--overwrite", "--json",
@@ -39,6 +39,7 @@ CONTRACT: dict[str, set[str]] = {
     "new": RUN,
     "mask": {
         "SOURCE",
+        "--threads",
         "--box",
         "--first-frame",
         "--point",
@@ -55,6 +56,7 @@ CONTRACT: dict[str, set[str]] = {
     "frame": {"SOURCE", "N", "--start", "--frames", "--fps", "--output", "--overwrite"},
     "edit-frame": {
         "SOURCE",
+        "--threads",
         "--instruction",
         "--model",
         "--mask",
@@ -66,12 +68,25 @@ CONTRACT: dict[str, set[str]] = {
         "--output",
         "--overwrite",
     },
-    "train": {"RUN"},
-    "generate": {"RUN", "--model", "--output", "--seed", "--first-frame", "--lora", "--overwrite", "--json"},
+    "train": {"RUN", "--threads"},
+    "generate": {"RUN", "--threads", "--model", "--output", "--seed", "--first-frame", "--lora", "--overwrite", "--json"},
     "preview": REGION | {"--output", "--overwrite"},
-    "evaluate": {"RESULT", "--source", "--truth", "--mask", "--first-frame", "--metrics", "--vace", "--baselines", "--prompt", "--json"},
+    "evaluate": {
+        "RESULT",
+        "--threads",
+        "--source",
+        "--truth",
+        "--mask",
+        "--first-frame",
+        "--metrics",
+        "--vace",
+        "--baselines",
+        "--prompt",
+        "--json",
+    },
     "study": {
         "NAME",
+        "--threads",
         "--list",
         "--scenes",
         "--scenes-from",
@@ -88,7 +103,7 @@ CONTRACT: dict[str, set[str]] = {
     "models": {"[NAME]", "--download", "--json"},
     "import": {"FILE", "--json"},
     "export": {"RUN", "--format", "--output", "--overwrite"},
-    "ui": {"--host", "--port"},
+    "ui": {"--host", "--port", "--threads"},
 }
 REQUIRED = {("edit", "--output"), ("mask", "SOURCE"), ("mask", "--output"), ("train", "RUN"), ("generate", "RUN"), ("preview", "--output"),
             ("evaluate", "RESULT"), ("evaluate", "--source"), ("import", "FILE"), ("export", "RUN"), ("export", "--output"),

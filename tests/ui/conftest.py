@@ -27,8 +27,7 @@ def server(projects: Path) -> Iterator[str]:
     from lora_edit.ui.serve import serve
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)  # the browser and the server share the cores
-    address = serve(port=free_port(), folder=projects, wait=False)
+    address = serve(port=free_port(), folder=projects, wait=False, threads=1)  # the browser and the server share the cores
     yield address
     gradio.close_all(verbose=False)
     torch.set_num_threads(before)
@@ -68,7 +67,7 @@ def visit(server: str, chromium: Any) -> Iterator[Callable[..., Any]]:
         page.on("request", lambda request: foreign.append(request.url) if is_foreign(request.url, server) else None)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto(server + path)
-        page.wait_for_selector("#clip-file")
+        page.wait_for_selector("#steps [role=tab]")
         return page
 
     yield opened

@@ -106,7 +106,7 @@ class Person:
 
     def says(self, text: str) -> None:
         """Wait until the page says something."""
-        self.page.get_by_text(text).first.wait_for(state="visible")
+        self.page.get_by_text(text).filter(visible=True).first.wait_for()
 
     def finds_every_control_named(self) -> None:
         """Unfold everything of this step; each control has a name of its own, as the browser tells screen readers."""

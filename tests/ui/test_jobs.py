@@ -10,6 +10,7 @@ import torch
 
 from lora_edit.errors import InputError, MaskError, RunError
 from lora_edit.reporting import Reporter, Watcher
+from lora_edit.threads import Threads
 from lora_edit.ui import jobs
 from lora_edit.ui.jobs import Desk, Foreground, Watch
 
@@ -158,3 +159,14 @@ def test_work_that_was_stopped_before_it_began_is_not_done_and_failures_are_told
 
     with pytest.raises(InputError, match="nothing is there"):
         hands.do(hands.announce("a", "follow", fails, tmp_path / "log"))
+
+
+@pytest.mark.parametrize(("used", "said"), [(Threads(1, 2, spared=True), True), (Threads(2, 2), False)])
+def test_a_job_says_when_other_programs_leave_it_few_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, used: Threads, said: bool
+) -> None:
+    monkeypatch.setattr(jobs, "use_threads", lambda wanted: used)
+    desk = Desk()
+    job = desk.hand_in("a", "edit", lambda reporter: None, tmp_path / "log.txt")
+    assert desk.wait(job, 10)
+    assert any("1 thread on 2 cores" in note for note in job.notes) == said

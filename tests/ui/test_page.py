@@ -72,6 +72,34 @@ def test_a_whole_edit_from_an_empty_page_to_a_downloaded_clip(visit: Visit, fold
     person.goes_on("again-start", "run-start")
     person.goes_on("run-next", "result-video")
     assert "2: seed 5, again" in page.locator("#result-which input").input_value()
+    says_what_is_out_of_date(person)
+
+
+def says_what_is_out_of_date(person: Person) -> None:
+    """A result is one of the project as it is, or says of which; what comes next is the one primary button."""
+    page = person.page
+    goes_to(person, "Region", "region-view")
+    person.waits_for_new_picture("region-view", lambda: page.get_by_label("Close to the outline").click())
+    goes_to(person, "Train", "run-start")
+    page.locator("#run-progress").get_by_text("out of date").first.wait_for()
+    page.locator("#run-progress").get_by_text("from before the region changed").first.wait_for()
+    page.wait_for_selector("#run-start.primary")
+    page.wait_for_selector("#run-next.secondary")
+    goes_to(person, "Result", "result-video")
+    person.says("from before the region changed")
+    page.get_by_role("button", name="Undo: shape").click()
+    page.wait_for_selector("#region-view .view")
+    goes_to(person, "Train", "run-next")
+    page.wait_for_selector("#run-next.primary")
+    assert page.locator("#run-progress").get_by_text("out of date").count() == 0
+    page.go_back()
+    page.wait_for_selector("#region-view .view", state="visible")
+
+
+def goes_to(person: Person, step: str, then: str) -> None:
+    """By the step's name: reached steps stay open."""
+    person.page.get_by_role("tab", name=step).click()
+    person.page.wait_for_selector(f"#{then}", state="visible")
 
 
 def before_training(visit: Visit, projects: Path, folder: Path, seed: int, steps: int = 4) -> Person:

@@ -29,7 +29,7 @@ def test_a_region_is_marked_by_keyboard_alone(visit: Visit, folder: Path) -> Non
     page.keyboard.press("Enter")
     page.wait_for_selector("#region-view", state="visible")
     person.sees("region-view")
-    tabs_to(page, "Click on it", back=True)
+    tabs_to(page, "Click on it")
     tabs_to(page, "Frame. Page up")
     marks = page.locator("#region-view .marks")
     page.keyboard.press("ArrowLeft")

@@ -34,7 +34,7 @@ def test_following_is_seen_stopped_and_taken_up_again(visit: Visit, folder: Path
     person.is_told("press Follow on first")
     page.click("#region-on")
     page.locator("#region-on").wait_for(state="hidden")
-    page.wait_for_selector("#region-view .view:not(.busy)")
+    page.wait_for_selector("#region-view .view:not(.busy)", timeout=90_000)
     person.goes_on("region-next", "frames-file")
 
 

@@ -113,7 +113,8 @@ def test_an_edit_that_reaches_outside_is_told_and_one_click_grows_the_region(vis
     person.page.click("#frames-cover")
     person.page.get_by_text("outside of the region").wait_for(state="hidden")
     person.page.get_by_role("tab", name="Region").click()
-    person.page.click("#undo")
+    person.page.get_by_role("button", name="Undo: growth").click()
+    person.page.get_by_role("button", name="Undo: edited first frame").wait_for()
     person.goes_on("region-next", "frames-file")
     person.says("outside of the region")
 

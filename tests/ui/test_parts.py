@@ -24,6 +24,7 @@ def test_messages_name_no_file_of_the_server_and_no_flag() -> None:
     assert plain(f"{kept}: the mask has 3 frames but the clip has 5") == "the mask has 3 frames but the clip has 5"
     assert plain("/srv/runs/frame_00000.png: no picture") == "frame_00000.png: no picture"
     assert plain("the box is empty; give another with --box") == "the box is empty"
+    assert plain("--set rubbish: write room.setting=value, or name=value") == "rubbish: write room.setting=value, or name=value"
 
 
 def test_messages_are_text_not_markup() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lora_edit.ui.projects import Folder, Shelf
+from lora_edit.ui.serve import OwnPages
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def theirs(projects: Path) -> Folder:
     return folder
 
 
-def status(address: str) -> int:
+def status(address: str | urllib.request.Request) -> int:
     """What the server answers with."""
     try:
         with urllib.request.urlopen(address, timeout=60) as answer:
@@ -91,3 +92,37 @@ def test_a_project_is_opened_by_its_whole_name_only(server: str, theirs: Folder,
     assert "this project is not here" in answer
     assert "a secret" not in answer
     assert "a secret" in send(server, "redo", "click", theirs.id, 0)
+
+
+@pytest.mark.parametrize(
+    ("headers", "answer"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:7860"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_other_sites_get_no_answer(server: str, headers: dict[str, str], answer: int) -> None:
+    request = urllib.request.Request(f"{server}config", headers=headers)
+    assert status(request) == answer
+
+
+def test_another_sites_upload_is_not_stored(server: str) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\nabc\r\n--x--\r\n'
+    kind = {"Content-Type": "multipart/form-data; boundary=x", "Origin": "https://evil.example"}
+    assert status(urllib.request.Request(f"{server}gradio_api/upload", body, kind)) == 403
+
+
+def test_browsers_are_told_to_guess_nothing_and_to_pass_nothing_on(server: str) -> None:
+    with urllib.request.urlopen(server, timeout=60) as answer:
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
+
+
+def test_a_page_for_others_answers_to_any_name() -> None:
+    assert not OwnPages(None, local=False).foreign("edit.example", "https://edit.example")
+    assert not OwnPages(None, local=True).foreign("[::1]:7860", "http://[::1]:7860")

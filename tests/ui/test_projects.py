@@ -12,32 +12,38 @@ from lora_edit.errors import RunError
 from lora_edit.ui.projects import MAX_HISTORY, Folder, Mark, Shelf
 
 
+def steps(folder: Folder) -> tuple[bool, bool]:
+    """Is there something to undo, and to redo?"""
+    before, after = folder.neighbours()
+    return before is not None, after is not None
+
+
 def test_every_change_can_be_undone_and_done_again(tmp_path: Path) -> None:
     folder = Shelf(tmp_path).new()
     folder.change(prompt="a dog")
     folder.change(prompt="a cat", marks=(Mark(kind="point", frame=3, x=1, y=2),))
     assert folder.step_back().prompt == "a dog"
     assert folder.step_back().prompt == ""
-    assert folder.can_step() == (False, True)
+    assert steps(folder) == (False, True)
     assert folder.step_back() == folder.now()
     assert folder.step_back(-2).marks[0].frame == 3
     folder.step_back()
     folder.change(prompt="a hen")
-    assert folder.can_step() == (True, False)
+    assert steps(folder) == (True, False)
     assert folder.now().marks == ()
 
 
 def test_a_change_that_changes_nothing_is_no_step(tmp_path: Path) -> None:
     folder = Shelf(tmp_path).new()
     folder.change(seed=0)
-    assert folder.can_step() == (False, False)
+    assert steps(folder) == (False, False)
 
 
 def test_a_change_that_makes_no_sense_leaves_all_as_it_was(tmp_path: Path) -> None:
     folder = Shelf(tmp_path).new()
     with pytest.raises(ValidationError):
         folder.change(shape="round")
-    assert folder.can_step() == (False, False)
+    assert steps(folder) == (False, False)
 
 
 def test_history_is_bounded(tmp_path: Path) -> None:
@@ -57,6 +63,16 @@ def test_kept_files_never_change(tmp_path: Path) -> None:
     assert first != second
     assert (folder.path / first).read_bytes() == b"one"
     assert first.endswith(".png")
+
+
+def test_a_file_that_is_refused_leaves_no_copy(tmp_path: Path) -> None:
+    folder, given = Shelf(tmp_path / "shelf").new(), tmp_path / "first.png"
+    given.write_bytes(b"one")
+    with folder.keeping(given) as kept:
+        pass
+    with pytest.raises(RunError), folder.keeping(given):
+        raise RunError("refused")
+    assert [file.name for file in (folder.path / "given").iterdir()] == [Path(kept).name]
 
 
 @pytest.mark.parametrize("name", ["", "..", "../x", "0" * 32, "a/b", "A" * 32])

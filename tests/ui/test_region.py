@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lora_edit.errors import MaskError
+from lora_edit.masks.shapes import feather_frame
 from lora_edit.ui.projects import Folder, Mark, Project
 from lora_edit.ui.region import read_clip, region_of, seen_at
 from masks.things import overlap
@@ -70,3 +71,34 @@ def test_a_click_off_a_thing_that_is_nowhere_says_what_to_do(project: tuple[Fold
     folder, blank = project
     with pytest.raises(MaskError, match="no click is on it yet"):
         region_of(folder, blank.having(marks=(Mark(kind="not-point", frame=0, x=5, y=5),)))
+
+
+def stroke(frame: int, kind: str = "paint", y: float = 10) -> Mark:
+    """A short stroke in a corner, away from the disc."""
+    return Mark(kind=kind, frame=frame, width=4, stroke=((100, y), (110, y)))
+
+
+@pytest.mark.parametrize("feather", [0.0, 0.02, 0.05])
+def test_close_to_the_outline_all_that_is_marked_is_edited_in_full(project: tuple[Folder, Project], feather: float) -> None:
+    """Thin parts too: the soft edge lies around the outline. Drawn exactly, it lies inside."""
+    folder, blank = project
+    marks = (box_at(0), *(stroke(number) for number in range(FRAMES)))
+    radius = round(feather * HEIGHT)
+    close = region_of(folder, blank.having(marks=marks, shape="tight", feather=feather, smooth=1))
+    for drawn, shaped in zip(close.drawn.frames, close.shaped.frames, strict=True):
+        assert feather_frame(shaped, radius)[drawn].min() == 1
+        assert not shaped[:, 90:][20:].any(), "and no further than the edge is soft"
+    exact = region_of(folder, blank.having(marks=marks, shape="as-is", feather=feather))
+    assert torch.equal(exact.shaped.frames, exact.drawn.frames)
+
+
+@pytest.mark.parametrize("shape", ["box", "tight", "noisy", "as-is"])
+@pytest.mark.parametrize("bridged", [False, True])
+def test_what_is_painted_by_hand_stays(project: tuple[Folder, Project], shape: str, bridged: bool) -> None:
+    """On one frame alone, however many neighbours it is made steady over."""
+    folder, blank = project
+    marked = blank.having(marks=(box_at(0), stroke(2)), shape=shape, smooth=5, bridged=bridged)
+    region = region_of(folder, marked).shaped.frames
+    assert region[2, 8:12, 100:111].all()
+    erased = marked.having(marks=(*marked.marks, stroke(2, "erase")))
+    assert shape == "box" or not region_of(folder, erased).shaped.frames[2, 8:12, 100:111].any()

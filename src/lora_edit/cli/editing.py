@@ -18,11 +18,12 @@ from lora_edit.cli.options import (
     NewOptions,
     Overwrite,
     PreviewOptions,
+    Threads,
     parse_loras,
     takes,
 )
 from lora_edit.cli.output import emit_json
-from lora_edit.cli.progress import Notes, format_bytes, format_seconds, reporting
+from lora_edit.cli.progress import Notes, computing, format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from lora_edit.pipeline import Result
@@ -36,7 +37,7 @@ def edit(session: Session, options: EditOptions) -> None:
     settings = run_settings(options)
     protect_input(options.output, settings, options.overwrite)
     session.run, session.output = run_folder(options.run, options.output), options.output
-    with reporting() as reporter:
+    with computing(options.threads) as reporter:
         from lora_edit import pipeline
 
         result = pipeline.edit(settings, options.output, session.run, reporter, options.overwrite)
@@ -52,7 +53,7 @@ def new(session: Session, options: NewOptions) -> None:
     settings = run_settings(options)
     folder = run_folder(options.run, options.output)
     session.output = options.output or folder
-    with reporting() as reporter:
+    with computing(options.threads) as reporter:
         from lora_edit import pipeline
 
         if options.output is not None:
@@ -93,11 +94,12 @@ def new(session: Session, options: NewOptions) -> None:
 def train(
     ctx: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `edit` or `new` made.", show_default=False)],
+    threads: Threads = None,
 ) -> None:
     """Train the LoRA of a run: motion, then appearance. Goes on where an earlier call stopped. Prints the run folder."""
     require_run(run)
     ctx.obj.run = run
-    with reporting() as reporter:
+    with computing(threads) as reporter:
         from lora_edit import pipeline
 
         pipeline.train(run, reporter)
@@ -123,6 +125,7 @@ class GenerateOptions:
         typer.Option("--output", metavar="OUT.mp4", help="Default: the next free name in the run's samples/.", rich_help_panel=RESULT),
     ] = None
     overwrite: Overwrite = False
+    threads: Threads = None
     json: Json = False
 
 
@@ -139,7 +142,7 @@ def generate(session: Session, options: GenerateOptions) -> None:
     model = options.model and absolute_model(options.model)
     if model:
         require_model(model, trained=False)
-    with reporting() as reporter:
+    with computing(options.threads) as reporter:
         from lora_edit import pipeline
 
         result = pipeline.generate(
@@ -157,7 +160,7 @@ def preview(session: Session, options: PreviewOptions) -> None:
     settings = preview_settings(options)
     protect_input(options.output, settings, options.overwrite)
     session.output = options.output
-    with reporting() as reporter:
+    with computing(options.threads) as reporter:
         from lora_edit import pipeline
 
         path = pipeline.preview(settings, options.output, reporter, options.overwrite)

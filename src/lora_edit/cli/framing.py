@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from lora_edit.cli.failures import Session
-from lora_edit.cli.options import LORA, RESULT, Overwrite, parse_boxes, parse_loras, takes
-from lora_edit.cli.progress import reporting
+from lora_edit.cli.options import LORA, RESULT, Overwrite, Threads, parse_boxes, parse_loras, takes
+from lora_edit.cli.progress import computing, reporting
 from lora_edit.errors import VideoError
 
 WHERE = "Where to edit (at most one; the rest stays the source's, pixel by pixel)"
@@ -85,6 +85,7 @@ class FrameOptions:
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Same seed, same picture.", min=0)] = 0
     output: Annotated[Path, typer.Option("--output", metavar="IMAGE", help="A .png file.", rich_help_panel=RESULT)]
     overwrite: Overwrite = False
+    threads: Threads = None
 
 
 @takes(FrameOptions)
@@ -96,7 +97,7 @@ def edit_frame(session: Session, options: FrameOptions) -> None:
     require_files(options.source)
     boxes = parse_boxes(options.box)
     loras = parse_loras(options.lora)
-    with reporting() as reporter:
+    with computing(options.threads) as reporter:
         from lora_edit.first_frame import FrameEdit, edit_first_frame
         from lora_edit.masks.boxes import KeyedBox
         from lora_edit.types import Box

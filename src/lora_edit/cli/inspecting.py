@@ -14,9 +14,9 @@ from rich.table import Table
 
 from lora_edit.cli.failures import Session
 from lora_edit.cli.known_models import download_model, find_models
-from lora_edit.cli.options import Json, Overwrite, takes
+from lora_edit.cli.options import Json, Overwrite, Threads, takes
 from lora_edit.cli.output import emit_columns, emit_json, emit_rows
-from lora_edit.cli.progress import reporting
+from lora_edit.cli.progress import computing
 from lora_edit.errors import RunError, SettingsError
 from lora_edit.reporting import Reporter
 
@@ -52,6 +52,7 @@ class EvaluateOptions:
         bool, typer.Option("--baselines", help="Measure a flow warp, a colour map and a moving layer of the same edit beside the result.")
     ] = False
     prompt: Annotated[str | None, typer.Option("--prompt", metavar="TEXT", help="What --vace is asked for; else a caption.")] = None
+    threads: Threads = None
     json: Json = False
 
 
@@ -70,7 +71,7 @@ def evaluate(session: Session, options: EvaluateOptions) -> None:
             "--baselines are made from the first frame and held against the truth; give --truth T, --mask M, --first-frame IMAGE"
         )
     require_files(options.result, options.source, options.truth, options.mask, options.first_frame)
-    with reporting() as reporter:
+    with computing(options.threads) as reporter:
         record, baselines, rival = _measure(options, wanted, reporter)
     if options.json:
         emit_json(record | ({"baselines": baselines} if baselines else {}) | ({"vace": rival} if rival else {}))

@@ -11,6 +11,7 @@ import typer
 
 from lora_edit.cli import editing, framing, inspecting, masking, serving, studying
 from lora_edit.cli.failures import Verbs
+from lora_edit.threads import wait_passively
 
 app = typer.Typer(
     name="lora-edit",
@@ -61,6 +62,7 @@ def main() -> None:
     # Libraries' warnings are for programmers; a person sees our notes and errors only, unless Python was told otherwise.
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+    wait_passively()  # before a verb loads what computes
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     app(prog_name="lora-edit")

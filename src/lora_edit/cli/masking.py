@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lora_edit.cli.failures import Session
-from lora_edit.cli.options import RESULT, Overwrite, Shape, takes
-from lora_edit.cli.progress import reporting
+from lora_edit.cli.options import RESULT, Overwrite, Shape, Threads, takes
+from lora_edit.cli.progress import computing
 from lora_edit.cli.prompts import BOX, POINT, automatic_prompt, parse_prompts, segmenter
 from lora_edit.errors import MaskError, VideoError
 
@@ -68,6 +68,7 @@ class MaskOptions:
         Path | None, typer.Option("--overlay", metavar="VIDEO", help="Also the clip with the region drawn on it.", rich_help_panel=RESULT)
     ] = None
     overwrite: Overwrite = False
+    threads: Threads = None
 
     @property
     def segments(self) -> bool:
@@ -88,7 +89,7 @@ def mask(session: Session, options: MaskOptions) -> None:
         raise MaskError(f"{options.output}: masks are kept without loss; give a folder for PNG, or end the name in {', '.join(LOSSLESS)}")
     prompts = parse_prompts(options.point, options.not_point, options.box, options.object)
     _check_outputs(options)
-    with reporting() as reporter:
+    with computing(options.threads) as reporter:
         from lora_edit.masks.shapes import shape_mask
         from lora_edit.video.read import read_video
 

@@ -62,6 +62,10 @@ class CodecName(StrEnum):
 
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.", rich_help_panel=RESULT)]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", metavar="N", min=1, help="Threads that compute; by default as many as there are free cores."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the bare result.", rich_help_panel=RESULT)]
 
 
@@ -111,6 +115,7 @@ class RegionOptions:
     fps: Annotated[
         float | None, typer.Option("--fps", metavar="RATE", help="Another frame rate; drops the sound.", rich_help_panel=CLIP)
     ] = None
+    threads: Threads = None
 
 
 @dataclass(frozen=True, kw_only=True)

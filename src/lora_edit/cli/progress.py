@@ -15,6 +15,7 @@ from rich.text import Text
 
 from lora_edit.reporting import format_bytes as format_bytes
 from lora_edit.reporting import format_seconds as format_seconds
+from lora_edit.threads import use_threads
 
 LINES_PER_STAGE = 10
 
@@ -24,12 +25,19 @@ class Notes:
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
+        self.opening = ""
+        """A remark for when work really begins: faults of the input are told alone."""
 
     def note(self, text: str) -> None:
         """Print a remark that was not printed yet."""
         if text not in self._seen:
             self._seen.add(text)
             self._print(f"note: {' '.join(text.split())}")
+
+    def begin(self) -> None:
+        """Print the opening remark, once."""
+        if self.opening:
+            self.note(self.opening)
 
     def _print(self, line: str) -> None:
         typer.echo(line, err=True)
@@ -44,6 +52,7 @@ class PlainReporter(Notes):
 
     def step(self, stage: str, done: int, total: int, detail: str = "", left: float | None = None) -> None:
         """Print a line when another tenth is done."""
+        self.begin()
         pace = self._stages.setdefault(stage, _Pace(done, time.monotonic()))
         tenth = LINES_PER_STAGE * done // max(total, 1)
         if tenth > pace.tenth:
@@ -94,6 +103,7 @@ class BarReporter(Notes):
 
     def step(self, stage: str, done: int, total: int, detail: str = "", left: float | None = None) -> None:
         """Move the stage's bar."""
+        self.begin()
         ends = None if left is None else time.monotonic() + left
         if stage not in self._tasks:
             self._tasks[stage] = self.progress.add_task(escape(stage), total=total, completed=done, detail=escape(detail))
@@ -105,7 +115,7 @@ class BarReporter(Notes):
 
 @contextmanager
 def reporting() -> Iterator[BarReporter | PlainReporter]:
-    """A reporter for as long as the work takes. Whatever libraries print meanwhile goes to stderr, so that stdout has the result only."""
+    """A reporter for as long as short work takes. Whatever libraries print meanwhile goes to stderr, so that stdout has the result only."""
     console = Console(stderr=True)
     with redirect_stdout(sys.stderr):
         if console.is_terminal and not console.is_dumb_terminal:
@@ -114,3 +124,13 @@ def reporting() -> Iterator[BarReporter | PlainReporter]:
                 yield bars
         else:
             yield PlainReporter()
+
+
+@contextmanager
+def computing(threads: int | None) -> Iterator[BarReporter | PlainReporter]:
+    """`reporting` for work that computes: with so many threads, or as many as the machine has free cores, which it says."""
+    with reporting() as reporter:
+        used = use_threads(threads)
+        if used.spared:
+            reporter.opening = f"computing with {used}, as other programs use the rest; --threads N says otherwise"
+        yield reporter

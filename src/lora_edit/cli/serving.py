@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from lora_edit.cli.options import Threads
 from lora_edit.errors import SettingsError
 
 PAGE = "lora_edit.ui.serve"
@@ -19,8 +20,9 @@ def ui(
         str, typer.Option("--host", metavar="ADDRESS", help="0.0.0.0 lets other machines in; there are no passwords.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", metavar="N", help="Where the page is served.", min=1, max=65535)] = 7860,
+    threads: Threads = None,
 ) -> None:
     """Open a page to edit clips in the browser, until interrupted. Projects are kept in ./runs; prints the page's address."""
     if find_spec("gradio") is None:
         raise SettingsError("the page needs Gradio, which is not installed; run: pip install 'lora-edit[ui]'")
-    import_module(PAGE).serve(host, port, started=typer.echo)
+    import_module(PAGE).serve(host, port, started=typer.echo, threads=threads)

@@ -13,8 +13,8 @@ import typer
 from lora_edit.cli.asking import ASKING, USERS, Answers, Cases, ask_users
 from lora_edit.cli.failures import Session
 from lora_edit.cli.known_models import require_model
-from lora_edit.cli.options import RESULT, takes
-from lora_edit.cli.progress import reporting
+from lora_edit.cli.options import RESULT, Threads, takes
+from lora_edit.cli.progress import computing
 from lora_edit.config import parse_assignment
 from lora_edit.errors import SettingsError
 from lora_edit.models.catalog.vace import check_vace
@@ -56,6 +56,7 @@ class StudyOptions:
     vace: Annotated[
         str | None, typer.Option("--vace", metavar="FOLDER|HUB-ID", help="A VACE to compare with in `methods`.", show_default=False)
     ] = None
+    threads: Threads = None
     cases: Cases = None
     tally: Answers = None
     output: Annotated[
@@ -96,7 +97,7 @@ def study(session: Session, options: StudyOptions) -> None:
     session.run = options.output
     registry = import_module(REGISTRY)
     module, _, runner = (registry.CASES_RUNNER if options.cases else registry.RUNNER).partition(":")
-    with reporting() as reporter:
+    with computing(options.threads) as reporter:
         table = getattr(import_module(module), runner)(
             options.name,
             studies[options.name],

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -86,7 +85,7 @@ def run_on_cases(
     cases = check_cases(manifest, study.later, model, (*study.base, *base), reporter)
     caption_cases(cases, output, model, (*study.base, *base), bool(vace), reporter)
     (output / "cases").mkdir(parents=True, exist_ok=True)
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, torch.get_num_threads() // workers)
     jobs = [CaseJob(name, target, case, seed, model, output, tuple(base), threads, vace) for case in cases for seed in range(seeds)]
     records = run_jobs(name, do_case, jobs, workers, reporter)
     table = gather(records)

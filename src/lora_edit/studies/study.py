@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -173,7 +172,7 @@ def run_study(
     study = find_study(target)
     given, count = (None, scenes) if isinstance(scenes, int) else (scenes, len(scenes.lines(study.kinds)))
     (output / "scenes").mkdir(parents=True, exist_ok=True)
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, torch.get_num_threads() // workers)
     jobs = [Job(name, target, n, seed, model, output, tuple(base), threads, vace, given) for seed in range(seeds) for n in range(count)]
     done = run_jobs(name, do_job, jobs, workers, reporter)
     table, kinds = gather(done), [str(record["kind"]) for record in done]

@@ -19,6 +19,7 @@ import torch
 
 from lora_edit.errors import InputError, RunError
 from lora_edit.reporting import Reporter
+from lora_edit.threads import use_threads
 
 State = Literal["waiting", "running", "stopping", "done", "stopped", "failed"]
 ENDED = frozenset({"done", "stopped", "failed"})
@@ -108,9 +109,11 @@ class Watch:
 
 
 class Desk:
-    """Takes jobs in, does them one after the other in a thread of its own, and knows each project's newest."""
+    """Takes jobs in, does them one after the other in a thread of its own, and knows each project's newest; they compute with `threads`
+    threads, or as many as there are free cores."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int | None = None) -> None:
+        self._threads = threads
         self._waiting: deque[Job] = deque()
         self._newest: dict[str, Job] = {}
         self._changed = threading.Condition()
@@ -169,6 +172,9 @@ class Desk:
                 self._changed.wait_for(lambda: bool(self._waiting))
                 job = self._waiting.popleft()
                 job.state, job.started = "running", time.monotonic()
+            used = use_threads(self._threads)
+            if used.spared:
+                job.notes.append(f"computes with {used}, as other programs use the rest")
             ending, fault = _do(job)
             with self._changed:
                 job.fault, job.ended, job.state = fault, time.monotonic(), ending

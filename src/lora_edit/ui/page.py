@@ -9,18 +9,21 @@ from typing import Any
 import gradio as gr
 
 from lora_edit.errors import InputError
-from lora_edit.ui.jobs import Job
+from lora_edit.ui.changes import CLIP, FRAMES, REGION, RESULT, RUN, SETTINGS, Change, change_between, outdated
+from lora_edit.ui.jobs import Desk, Job
 from lora_edit.ui.parts import HERE, Office, Updates, guarded, message, said
-from lora_edit.ui.projects import Folder, Shelf
+from lora_edit.ui.projects import Folder, Project, Shelf
 from lora_edit.ui.step_clip import ClipStep
 from lora_edit.ui.step_frames import FramesStep
 from lora_edit.ui.step_region import RegionStep
 from lora_edit.ui.step_result import ResultStep
-from lora_edit.ui.step_run import KINDS, STATES, RunStep, card
+from lora_edit.ui.step_run import KINDS, STATES, RunStep, card, unfinished_of
 from lora_edit.ui.step_settings import SettingsStep
 
 NAMES = ("Clip", "Region", "Edited frames", "Settings", "Train", "Result")
-CLIP, REGION, FRAMES, SETTINGS, RUN, RESULT = 0, 1, 2, 3, 4, 5
+
+BUSY_TICK, IDLE_TICK = 0.7, 3.0
+"""Seconds between two looks at what runs; another page of the same project may start something at any time."""
 
 FONTS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif")
 MONO = ("ui-monospace", "Consolas", "DejaVu Sans Mono", "monospace")
@@ -28,15 +31,19 @@ MONO = ("ui-monospace", "Consolas", "DejaVu Sans Mono", "monospace")
 REMEMBER = """(name) => {
   const address = new URL(window.location);
   if (name) address.searchParams.set("project", name); else address.searchParams.delete("project");
-  if (address.href !== window.location.href) history.replaceState(null, "", address);
+  if (address.href !== window.location.href) history.replaceState(history.state, "", address);
 }"""
 """Puts the project into the page's address, so that a reload, a bookmark or another device finds it again."""
 
+NOTHING, OPENING = "Nothing is running.", "Opening the project…"
 
-KEYS = """() => document.addEventListener("keyup", ({ target, key }) => {
-  if (target.matches("input[type=range]") && key !== "Tab") target.dispatchEvent(new PointerEvent("pointerup", { bubbles: true }));
-})"""
-"""A slider moved by keyboard is let go of as one moved by mouse: Gradio tells of the latter only."""
+QUICKLY_SHOWN, SLOWLY_SHOWN = (CLIP, SETTINGS, RUN), (FRAMES, REGION, RESULT)
+"""The steps in the order in which an opened project fills them: some have to follow the marks through the clip again."""
+
+SHOW_ANSWER = """() => document.querySelector("#later-number").scrollIntoView({ block: "center" })"""
+
+FORGET = """() => document.querySelector("#region-view .view")?.dispatchEvent(new Event("forget"))"""
+"""The marks that wait in the viewer for their turn are not sent any more."""
 
 
 class Page:
@@ -57,15 +64,15 @@ class Page:
     def _layout(self) -> None:
         self.name = gr.Textbox("", visible=False, elem_id="project")
         self.seen = gr.State("")
-        self.timer = gr.Timer(0.7, active=False)
+        self.timer = gr.Timer(IDLE_TICK, active=False)
         with gr.Row(elem_classes="top"):
             gr.HTML("<h1>lora-edit</h1>", elem_classes="title")
-            self.status = gr.HTML("", elem_id="status")
+            self.status = gr.HTML(said("Loading…"), elem_id="status")
             self.halt = gr.Button("Stop", size="sm", variant="stop", visible=False, elem_id="halt", min_width=80, scale=0)
             self.undo = gr.Button("Undo", size="sm", interactive=False, elem_id="undo", min_width=80, scale=0)
             self.redo = gr.Button("Redo", size="sm", interactive=False, elem_id="redo", min_width=80, scale=0)
         self.fault = message()
-        with gr.Walkthrough(selected=CLIP, elem_id="steps") as self.walk:
+        with gr.Tabs(selected=CLIP, elem_id="steps", overflow_behavior="wrap") as self.walk:
             self.tabs = []
             makers: tuple[Callable[[], Any], ...] = (
                 lambda: ClipStep(self.office, self.name),
@@ -77,7 +84,7 @@ class Page:
             )
             steps = []
             for number, (label, maker) in enumerate(zip(NAMES, makers, strict=True)):
-                with gr.Step(label, id=number) as tab:
+                with gr.Tab(f"{number + 1}  {label}", id=number, interactive=number == CLIP) as tab:
                     steps.append(maker())
                 self.tabs.append(tab)
         self.steps = steps
@@ -91,7 +98,7 @@ class Page:
         return trigger(call, [self.name, *inputs], every, show_progress="hidden", api_visibility="private", **more)
 
     def _state(self) -> list[Any]:
-        return [self.status, self.halt, self.undo, self.redo, self.timer]
+        return [self.status, self.halt, self.undo, self.redo, self.timer, *self.tabs]
 
     def _renewing(self, handler: Callable[..., Updates]) -> Callable[..., Updates]:
         """The handler, with the state above the steps renewed after it."""
@@ -106,20 +113,21 @@ class Page:
         return call
 
     def state(self, folder: Folder) -> Updates:
-        """The state of the run, what can be undone, and whether to look again soon."""
-        jobs = self._jobs(folder)
+        """The state of the run, what can be undone, and how soon to look again."""
+        jobs, now = self._jobs(folder), folder.now()
         busy = [job for job in jobs if not job.over]
-        back, forth = folder.can_step()
+        back, forth = (change_between(now, other) for other in folder.neighbours())
         shown = busy or [job for job in jobs if job.kind in ("edit", "again")]
-        words = "".join(card(job, self.office.device.ahead(job)) for job in shown[-1:]) or said("Nothing is running.")
+        words = "".join(card(job, self.office.device.ahead(job), now) for job in shown[-1:]) or said(NOTHING)
         # Screen readers hear of what begins and ends, not of every step.
         heard = "; ".join(f"{KINDS[job.kind]} {STATES[job.state]}" for job in shown[-1:])
         return {
             self.status: f'{words}<span class="hidden-text" role="status">{heard}</span>',
             self.halt: gr.Button(visible=bool(busy)),
-            self.undo: gr.Button(interactive=back),
-            self.redo: gr.Button(interactive=forth),
-            self.timer: gr.Timer(active=bool(busy)),
+            self.undo: _named("Undo", back),
+            self.redo: _named("Redo", forth),
+            self.timer: gr.Timer(BUSY_TICK if busy else IDLE_TICK, active=True),
+            **{tab: gr.Tab(interactive=number <= open_steps(folder, now)) for number, tab in enumerate(self.tabs)},
         }
 
     def _jobs(self, folder: Folder) -> list[Job]:
@@ -134,7 +142,7 @@ class Page:
 
     def _wire_clip(self) -> None:
         step = self.clip
-        self._on(step.file.upload, step.dropped, [step.file], step.outputs(), step.fault)
+        self._on(step.file.upload, self._dropped, [step.file], self._outputs(), step.fault)
         self._on(step.trim.click, step.trimmed, [step.start, step.frames], step.outputs(), step.trim_fault)
         self._views(step)
         self._to(step.next, REGION, step.trim_fault, step.trimmed, [step.start, step.frames])
@@ -153,6 +161,7 @@ class Page:
             self._on(second.then, step.settled, [step.did, step.at], out, step.fault_settled)
         self._on(step.last.click, step.removed, [step.at], out, step.fault)
         self._on(step.clear.click, step.cleared, [step.at], out, step.fault)
+        step.clear.click(None, js=FORGET)
         for knob in step.knobs:
             told = knob.release if isinstance(knob, gr.Slider) else knob.input
             place = step.mask_fault if knob is step.use else step.fault_side
@@ -167,7 +176,9 @@ class Page:
         out = step.outputs()
         self._on(step.file.upload, step.dropped, [step.file], out, step.fault)
         self._on(step.cover.click, step.covered, [], out, step.fault)
-        self._on(step.suggest.click, step.suggested, [], [step.number, step.take, step.view, step.at], step.later_fault)
+        looking = self._on(step.suggest.click, step.looking, [], [], step.later_fault)
+        suggested = self._on(looking.then, step.suggested, [], [step.number, step.take, step.view, step.at], step.later_fault)
+        suggested.then(None, js=SHOW_ANSWER)
         self._on(step.number.submit, step.chosen, [step.number], [step.take, step.view, step.at], step.later_fault)
         self._on(step.number.blur, step.chosen, [step.number], [step.take, step.view, step.at], step.later_fault)
         self._on(step.later_file.upload, step.dropped_later, [step.number, step.kind, step.later_file], out, step.later_fault)
@@ -181,7 +192,7 @@ class Page:
             self._on(choice.input, step.chosen, step.inputs(), step.outputs(), step.fault)
         for typed in (step.prompt, step.others, step.seed, *step.knobs):
             self._on(typed.blur, step.changed, step.inputs(), [step.needs], step.fault)
-        self._on(step.estimate.click, step.estimate_started, [], [], step.fault)
+        self._on(step.estimate.click, step.estimate_started, [], [step.needs], step.fault)
         self._to(step.next, RUN, step.fault, step.changed, step.inputs())
 
     def _wire_run(self) -> None:
@@ -202,10 +213,11 @@ class Page:
         )
 
     def _wire_page(self) -> None:
-        everything = [self.walk, *(each for step in self.steps for each in step.outputs())]
+        everything = [self.walk, *self._outputs()]
         for button, steps in ((self.undo, 1), (self.redo, -1)):
             at = [self.region.at]
             self._on(button.click, lambda name, frame, steps=steps: self._stepped(name, steps, frame), at, everything, self.fault)
+            button.click(None, js=FORGET)
         self._on(self.halt.click, self._halted, [], self.run.outputs(), self.fault)
         for number, tab in enumerate(self.tabs):
             step = self.steps[number]
@@ -215,7 +227,11 @@ class Page:
         news = [self.seen, *self._state(), *self.run.outputs(), self.region.saved, self.settings.needs, self.fault]
         self.timer.tick(tick, [self.name, self.seen], news, show_progress="hidden", api_visibility="private")
         opened = guarded(self.office, self.opened, self.clip.fault)
-        self.blocks.load(opened, None, [*everything, *self._state(), self.name, self.clip.fault], api_visibility="private")
+        begun = [self.walk, *self._state(), self.name, self.clip.fault]
+        last = self.blocks.load(opened, None, begun, show_progress="hidden", api_visibility="private")
+        quick = guarded(self.office, lambda name: self.restored(name, QUICKLY_SHOWN), self.fault)
+        last = last.then(quick, self.name, [*self._outputs(QUICKLY_SHOWN), self.fault], show_progress="hidden", api_visibility="private")
+        self._on(last.then, lambda name: self.restored(name, SLOWLY_SHOWN), [], self._outputs(SLOWLY_SHOWN), self.fault)
         self.name.change(None, self.name, None, js=REMEMBER)
 
     def _to(self, button: Any, number: int, fault: Any, keep: Callable[..., Updates] | None = None, fields: Sequence[Any] = ()) -> None:
@@ -234,7 +250,7 @@ class Page:
             self.region.check_followed(folder)
         if number > FRAMES and not folder.now().first_frame:
             raise InputError("the edited first frame is missing; download the first frame, edit it, and drop it here")
-        return {**self.steps[number].show(folder), self.walk: gr.Walkthrough(selected=number)}
+        return {**self.steps[number].show(folder), self.walk: gr.Tabs(selected=number)}
 
     def _halted(self, name: str) -> Updates:
         """Stop whatever this project is having done."""
@@ -248,12 +264,24 @@ class Page:
         show = getattr(step, "revisited", step.show)
         return show(self.office.open(name), *at) if name else {}
 
+    def _dropped(self, name: str, file: str | None) -> Updates:
+        """A clip: all that was there of another one is gone from every step."""
+        answer = self.clip.dropped(name, file)
+        name = answer.get(self.name, name)
+        return {**self._everything(self.office.open(name)), **answer} if answer else {}
+
     def _stepped(self, name: str, steps: int, frame: int) -> Updates:
-        """Undo or redo; the region stays at its frame."""
+        """Undo or redo, at the step where it is seen; the region stays at its frame."""
         folder = self.office.open(name)
-        self.office.hands.stop(name)
-        folder.step_back(steps)
-        return {**self._everything(folder), **self.region.show(folder, frame)}
+        self.region.cancel(folder)
+        before, after = folder.now(), folder.step_back(steps)
+        change = change_between(before, after)
+        jump = {self.walk: gr.Tabs(selected=change.step)} if change else {}
+        return {**self._everything(folder), **self.region.show(folder, frame), **jump}
+
+    def _outputs(self, steps: Sequence[int] = tuple(range(len(NAMES)))) -> list[Any]:
+        """What these steps may change."""
+        return [each for number in steps for each in self.steps[number].outputs()]
 
     def _everything(self, folder: Folder) -> Updates:
         return {key: value for step in self.steps for key, value in step.show(folder).items()}
@@ -270,7 +298,7 @@ class Page:
         if not name:
             return {self.timer: gr.Timer(active=False)}
         folder = self.office.open(name)
-        now = repr([(job.kind, job.state, job.stage, job.done, job.looks) for job in self._jobs(folder)])
+        now = repr([name, *((job.kind, job.state, job.stage, job.done, job.looks) for job in self._jobs(folder))])
         if now == seen:
             return {}
         made = {**self.region.filmed(folder), **self.settings.estimated(folder)}
@@ -279,10 +307,29 @@ class Page:
     def opened(self, request: gr.Request) -> Updates:
         """The project that the page's address names, as far as it is; a running job is found again."""
         name = request.query_params.get("project", "")
-        if not name:
-            return {self.status: said("Nothing is running.")}
-        folder = self.office.open(name)
-        return {self.walk: gr.Walkthrough(selected=furthest(self.office, folder)), **self._everything(folder), **self.state(folder)}
+        try:
+            folder = self.office.open(name)
+        except InputError as error:
+            return {self.status: said(NOTHING), **({self.clip.fault: said(str(error), "fault")} if name else {})}
+        at = gr.Tabs(selected=furthest(self.office, folder))
+        return {**self.state(folder), self.name: name, self.walk: at, self.status: said(OPENING)}
+
+    def restored(self, name: str, steps: Sequence[int]) -> Updates:
+        """Some steps of a project that was just opened."""
+        folder = self.office.open(name) if name else None
+        return {key: value for step in steps for key, value in self.steps[step].show(folder).items()} if folder else {}
+
+
+def open_steps(folder: Folder, project: Project) -> int:
+    """The last step that can be gone to; going back closes none."""
+    if folder.made():
+        return RESULT
+    return RUN if project.first_frame else FRAMES if project.clip else CLIP
+
+
+def _named(verb: str, change: Change | None) -> Any:
+    """The button that undoes or redoes a change; it says which."""
+    return gr.Button(f"{verb}: {change.words}" if change else verb, interactive=change is not None)
 
 
 def furthest(office: Office, folder: Folder) -> int:
@@ -290,8 +337,10 @@ def furthest(office: Office, folder: Folder) -> int:
     project, job = folder.now(), office.device.newest(folder.id)
     if job is not None and job.kind != "estimate" and not job.over:
         return RUN
-    if folder.made():
-        return RESULT
+    if unfinished_of(folder, project):
+        return RUN
+    if made := folder.made():
+        return RUN if outdated(made[-1].state, project) else RESULT
     if job is not None and job.kind != "estimate":
         return RUN
     return SETTINGS if project.first_frame else REGION if project.clip else CLIP
@@ -307,6 +356,8 @@ def look() -> dict[str, Any]:
         button_border_width="1px",
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_800",
         body_text_color_subdued="*neutral_500",
         body_text_color_subdued_dark="*neutral_400",
         block_label_text_color="*neutral_600",
@@ -315,9 +366,9 @@ def look() -> dict[str, Any]:
         color_accent="*primary_600",
         slider_color="*primary_600",
     )
-    return {"theme": theme, "css_paths": [HERE / "page.css"], "js": KEYS, "footer_links": []}
+    return {"theme": theme, "css_paths": [HERE / "page.css"], "js": (HERE / "page.js").read_text("utf-8"), "footer_links": []}
 
 
-def make_page(folder: Path) -> Page:
-    """The page over the projects in a folder."""
-    return Page(Office(Shelf(folder.absolute())))
+def make_page(folder: Path, threads: int | None = None) -> Page:
+    """The page over the projects in a folder; jobs compute with so many threads, or as many as there are free cores."""
+    return Page(Office(Shelf(folder.absolute()), Desk(threads), Desk(threads)))

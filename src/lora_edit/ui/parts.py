@@ -44,7 +44,7 @@ class Office:
 
 def plain(text: str) -> str:
     """A message for people at the command line as one for people at the page: no flags, no folders or file names of the server."""
-    text = KEPT.sub("", text)
+    text = KEPT.sub("", text).removeprefix("--set ")
     text = re.sub(r"(?:/[^\s/:]+)+/([^\s/:]+)", r"\1", text)
     clauses = [
         part for clause in text.split("; ") if (part := ", or ".join(each for each in clause.split(", or ") if not FLAG.search(each)))
@@ -56,7 +56,8 @@ def said(text: str | Iterable[str], kind: str = "note") -> str:
     """Messages as a list on the page; nothing for none. A fault is read out at once by screen readers."""
     texts = [text] if isinstance(text, str) else list(text)
     lines = "".join(f"<li>{html.escape(plain(each))}</li>" for each in texts if each)
-    return f'<ul class="said {kind}" role="{"alert" if kind == "fault" else "note"}">{lines}</ul>' if lines else ""
+    role = ' role="alert"' if kind == "fault" else ""
+    return f'<div{role}><ul class="said {kind}">{lines}</ul></div>' if lines else ""
 
 
 def figure(picture: str, caption: str) -> str:
@@ -113,6 +114,13 @@ def viewer(name: str, label: str) -> Any:
 def heading(title: str, text: str) -> Any:
     """A step's title and what it is for."""
     return gr.HTML(f"<h2>{html.escape(title)}</h2><p class='lead'>{html.escape(text)}</p>", elem_classes="heading")
+
+
+def decimal_in(value: Any, low: float, high: float, what: str) -> float:
+    """A number that a person typed. Raises `InputError` outside of the range."""
+    if value is None or not low <= value <= high:
+        raise InputError(f"{what} is a number from {low:g} to {high:g}, not {'nothing' if value is None else format(value, 'g')}")
+    return float(value)
 
 
 def number_in(value: Any, low: int, high: int, what: str) -> int:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import torch
 
+from lora_edit.masks.check import changed_area
 from lora_edit.masks.overlay import with_region
 from lora_edit.types import Size, Video
 from lora_edit.video.resize import resize_frames
@@ -40,6 +41,12 @@ def jpeg(picture: torch.Tensor, quality: int = 88) -> str:
     done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert done
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
+
+
+def middle_of_change(source: torch.Tensor, edited: torch.Tensor) -> float:
+    """Where a divider shows both sides of what differs between two frames `[H, W, 3]`: per cent of the width, 50 where nothing does."""
+    columns = np.nonzero(changed_area(source, edited))[1]
+    return round(100 * (float(np.median(columns)) + 0.5) / source.shape[1], 1) if len(columns) else 50.0
 
 
 def chosen_frames(count: int) -> list[int]:

@@ -11,6 +11,8 @@ import re
 import shutil
 import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -50,7 +52,8 @@ class Later(BaseModel):
 
 class Project(BaseModel):
     """One state of a project. Files are named relative to its folder; `grown` is left, top, right, bottom in pixels;
-    objects `left_out` are taken out of the region; `smooth` counts frames."""
+    objects `left_out` are taken out of the region; `smooth` counts frames. Frame numbers count from `start`; marks and edited frames
+    outside of the range are kept and ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     clip: str = ""
@@ -76,13 +79,18 @@ class Project(BaseModel):
     seed: int = 0
     assignments: tuple[str, ...] = ()
 
+    def later_of(self, num_frames: int) -> tuple[Later, ...]:
+        """The edited later frames within a range of that length."""
+        return tuple(each for each in self.later if 0 < each.frame < num_frames)
+
     def having(self, **changes: Any) -> Project:
         """The state with these changes, checked."""
         return Project.model_validate({**self.model_dump(), **changes})
 
 
 class Made(BaseModel):
-    """One result: its file and run folder (relative), what it was made from, and what there is to say about it."""
+    """One result: its file and run folder (relative), the project's state that it was made from (older results don't know), and what there
+    is to say about it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     file: str
@@ -91,6 +99,17 @@ class Made(BaseModel):
     seconds: dict[str, float]
     notes: tuple[str, ...] = ()
     again: bool = False
+    state: Project | None = None
+
+
+class Unfinished(BaseModel):
+    """An edit that was begun and has not come to its end: the project's state that it is of, and how far it was when last heard of."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    state: Project
+    stage: str = ""
+    done: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True)
@@ -133,10 +152,20 @@ class Folder:
             self._write(states, at)
         return states[at]
 
-    def can_step(self) -> tuple[bool, bool]:
-        """Is there something to undo, and to redo?"""
+    def neighbours(self) -> tuple[Project | None, Project | None]:
+        """The state that undo leads to, and the one that redo leads to."""
         states, at = self._read()
-        return at > 0, at < len(states) - 1
+        return states[at - 1] if at else None, states[at + 1] if at + 1 < len(states) else None
+
+    @contextmanager
+    def keeping(self, file: Path) -> Iterator[str]:
+        """`keep`, for as long as it takes to check the file: a copy that is refused with an exception goes again."""
+        kept = self.keep(file)
+        try:
+            yield kept
+        except BaseException:
+            (self.path / kept).unlink(missing_ok=True)
+            raise
 
     def keep(self, file: Path) -> str:
         """Copy a file of the person's into the folder; its name there."""
@@ -153,6 +182,19 @@ class Folder:
     def add_made(self, made: Made) -> None:
         """Note a result."""
         write_atomically(self.path / "made.json", json.dumps([each.model_dump(mode="json") for each in [*self.made(), made]]))
+
+    def unfinished(self) -> Unfinished | None:
+        """The edit that was begun last, if it has not ended."""
+        file = self.path / "unfinished.json"
+        return Unfinished.model_validate_json(file.read_text("utf-8")) if file.is_file() else None
+
+    def note_unfinished(self, edit: Unfinished | None) -> None:
+        """Note how far an edit is; None when it has ended."""
+        file = self.path / "unfinished.json"
+        if edit is None:
+            file.unlink(missing_ok=True)
+        else:
+            write_atomically(file, edit.model_dump_json(exclude_defaults=True))
 
     def _read(self) -> tuple[list[Project], int]:
         kept = json.loads((self.path / "states.json").read_text("utf-8"))

@@ -9,16 +9,16 @@ import cv2
 import numpy as np
 import torch
 
-from lora_edit.errors import MaskError
+from lora_edit.errors import MaskError, VideoError
 from lora_edit.masks.boxes import KeyedBox, mask_from_boxes
-from lora_edit.masks.check import OutsideChange, fit_first_frame, outside_change
+from lora_edit.masks.check import TOLERANCE, OutsideChange, change_level, fit_first_frame, outside_change, without_shift
 from lora_edit.masks.embedded import EmbeddedSegmenter
 from lora_edit.masks.files import read_mask
 from lora_edit.masks.follow import follow_change
 from lora_edit.masks.over_time import steadied
 from lora_edit.masks.salient import load_salient_net
 from lora_edit.masks.segment import Click, Prompt, Segmenter
-from lora_edit.masks.shapes import bridge, grow_sides, invert, shape_mask, subtract, union
+from lora_edit.masks.shapes import bridge, dilate, grow_sides, invert, shape_mask, subtract, union
 from lora_edit.reporting import Reporter
 from lora_edit.types import Box, EditMask, Size, Video
 from lora_edit.ui.once import once
@@ -29,18 +29,21 @@ from lora_edit.video.settings import VideoSettings
 LONGEST = 240
 """Source frames from which a new clip is trimmed at first, so that a feature film does not fill the memory."""
 
+OUTLINES = ("tight", "noisy")
+"""Shapes that follow the outline, which is made steady over the frames first."""
+
 PLACES = ("point", "not-point", "box")
 """Marks that say where a thing is."""
 
 REGION = {"clip", "start", "frames", "marks", "left_out", "imported", "imported_use"} | {
-    "grown", "inverted", "bridged", "smooth", "shape", "expand",
+    "grown", "inverted", "bridged", "smooth", "shape", "expand", "feather",
 }  # fmt: skip
 """What of a project decides its region; the first frame too, where nothing else does."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """`drawn` is what was marked and followed, `shaped` what will be edited."""
+    """`drawn` is what was marked and followed, `shaped` what will be edited: with the soft edge, where that lies around an outline."""
 
     drawn: EditMask
     shaped: EditMask
@@ -67,6 +70,26 @@ def first_range(file: Path) -> int | None:
     return LONGEST if count is not None and count > LONGEST else None
 
 
+def check_range(folder: Folder, project: Project) -> int:
+    """How many frames the project's range has. Raises `InputError` kin where it is no clip, or where an imported mask doesn't cover it."""
+    video = read_clip(folder, project)
+    if video.num_frames < 2:
+        raise VideoError("one frame is no clip; take at least two")
+    if project.imported:
+        read_mask(folder.path / project.imported, video.num_frames, video.size, project.start)
+    return video.num_frames
+
+
+def check_edit(folder: Folder, project: Project) -> None:
+    """Raises `InputError` kin where the edited first frame doesn't fit the clip, or where nothing is edited in it."""
+    video = read_clip(folder, project)
+    edited, _ = edited_picture(folder, project.first_frame, video.size)
+    if (change_level(without_shift(video.frames[0], edited)) <= TOLERANCE).all():
+        raise MaskError("nothing is edited in this picture: it is the clip's own first frame; edit it, save it, and drop the edited one")
+    if not has_region(project):
+        region_of(folder, project)
+
+
 def has_region(project: Project) -> bool:
     """Has the person said where to edit? If not, the edited first frame says it."""
     return bool(project.marks or project.imported)
@@ -88,11 +111,21 @@ def _region(folder: Folder, project: Project) -> Region:
     drawn = _painted(project, _drawn(folder, project, video))
     if project.bridged:
         drawn = bridge(drawn)
+    # Neighbouring frames outvote what was painted on one of them; what a person painted is what they want.
+    steady = _painted(project, steadied(drawn, project.smooth)) if project.shape in OUTLINES else drawn
     if project.inverted:
-        drawn = invert(drawn)
-    steady = steadied(drawn, project.smooth) if project.shape in ("tight", "noisy") else drawn
-    shaped = shape_mask(steady, project.shape, project.expand, project.smooth)
-    return Region(drawn, grow_sides(shaped, project.grown))
+        drawn, steady = invert(drawn), invert(steady)
+    shaped = grow_sides(shape_mask(steady, project.shape, project.expand, project.smooth), project.grown)
+    return Region(drawn, shaped if project.inverted else _finished(project, shaped))
+
+
+def _finished(project: Project, shaped: EditMask) -> EditMask:
+    """The region with its soft edge around an outline instead of inside it, and with all that was painted by hand."""
+    if project.shape != "tight":
+        strokes = _painted(project, EditMask(torch.zeros_like(shaped.frames)))
+        return union([shaped, strokes])
+    radius = round(project.feather * min(shaped.size.height, shaped.size.width))
+    return _painted(project, dilate(shaped, radius + 1))  # the edge is whole one pixel beyond its radius
 
 
 def _drawn(folder: Folder, project: Project, video: Video) -> EditMask:
@@ -165,7 +198,7 @@ def _segmenter(folder: Folder) -> Segmenter:
 
 def _placed(project: Project, video: Video, name: str) -> list[Mark]:
     """The marks that say where an object is, on the frames that are left of the clip."""
-    return [mark for mark in project.marks if mark.object == name and mark.kind in PLACES and mark.frame < video.num_frames]
+    return [mark for mark in project.marks if mark.object == name and mark.kind in PLACES and 0 <= mark.frame < video.num_frames]
 
 
 def _gliding(marks: list[Mark]) -> list[KeyedBox]:
@@ -184,7 +217,7 @@ def _painted(project: Project, mask: EditMask) -> EditMask:
     """The mask with what was painted by hand on single frames."""
     frames = mask.frames.clone()
     for mark in project.marks:
-        if mark.kind in ("paint", "erase") and mark.frame < len(frames):
+        if mark.kind in ("paint", "erase") and 0 <= mark.frame < len(frames):
             picture = frames[mark.frame].numpy().view(np.uint8)
             points = np.array(mark.stroke, np.float64).reshape(-1, 1, 2).round().astype(np.int32)
             cv2.polylines(picture, [points], isClosed=False, color=int(mark.kind == "paint"), thickness=max(1, round(mark.width)))

@@ -6,8 +6,15 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lora_edit.errors import SettingsError
+from lora_edit.threads import wait_passively
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Names of this computer for itself."""
+
+NOT_HERE = b"this page is for the computer that it runs on; lora-edit ui --host 0.0.0.0 lets other names in"
 
 PROJECTS = Path("runs")
 """Where projects are kept, in the folder that the server was started from."""
@@ -32,10 +39,50 @@ class OwnFiles:
             await self.app(scope, receive, send)
 
 
+class OwnPages:
+    """Refuses what another site's page asks for, and pages that another name stands for: a browser sends both along.
+
+    A server for this computer alone is known by a loopback name, so whoever gives it another one has had the name moved here. Answers
+    tell browsers to guess no types and to pass the address, in which a project is named, to nobody.
+    """
+
+    HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"), (b"x-frame-options", b"SAMEORIGIN"))
+
+    def __init__(self, app: Any, local: bool) -> None:
+        self.app, self.local = app, local
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer 403 instead of a foreign request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope.get("headers", ())}
+        if self.foreign(given.get("host", ""), given.get("origin", "")):
+            await send({"type": "http.response.start", "status": 403, "headers": []})
+            await send({"type": "http.response.body", "body": NOT_HERE})
+            return
+
+        async def secured(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                shown = self.HEADERS if self.local else self.HEADERS[:2]  # others may be meant to frame a public page
+                message = {**message, "headers": [*message.get("headers", ()), *shown]}
+            await send(message)
+
+        await self.app(scope, receive, secured)
+
+    def foreign(self, host: str, origin: str) -> bool:
+        """Is the request for another name than this computer's, or from another page than ours?"""
+        name = urlsplit(f"//{host}").hostname
+        if self.local and name not in LOOPBACK:
+            return True
+        return self.local and bool(origin) and urlsplit(origin).netloc.lower() != host.lower()
+
+
 class KeptAssets:
     """Answers for the page's own scripts and styles from memory; Gradio reads some eighty files anew for every browser.
 
-    Their names carry a hash of what is in them, so that what was sent once stays right.
+    Their names carry a hash of what is in them, so that what was sent once stays right. Stands next to Gradio's own compression, which
+    changes the messages that it is given: they are kept compressed, with the header that says so.
     """
 
     def __init__(self, app: Any) -> None:
@@ -68,20 +115,25 @@ def serve(
     port: int = 7860,
     folder: Path = PROJECTS,
     wait: bool = True,
+    threads: int | None = None,
     started: Callable[[str], None] | None = None,
     **more: Any,
 ) -> str:
     """Serve the page, until interrupted unless `wait` is off; returns its address, and tells it to `started` at once.
 
-    `more` goes to Gradio's `launch`. Nothing is asked of other servers: analytics are off, and fonts and scripts are the page's own.
+    Jobs compute with so many `threads`, or with as many as there are free cores when they begin. `more` goes to Gradio's `launch`.
+    Nothing is asked of other servers: analytics are off, and fonts and scripts are the page's own.
     Raises `SettingsError` when the port is taken.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # else a table of all events so far is made after each
+    wait_passively()
     from lora_edit.ui.page import look, make_page
 
-    page = make_page(folder)
+    page = make_page(folder, threads)
     page.blocks.queue(default_concurrency_limit=4, api_open=False)
+    # A notebook's frame and a shared address stand on other names.
+    local = host in LOOPBACK and not (more.get("inline") or more.get("share"))
     given = {
         "quiet": True,
         "prevent_thread_lock": True,
@@ -89,7 +141,7 @@ def serve(
         "share": False,
         "max_file_size": "4gb",
         "ssr_mode": False,
-        "app_kwargs": {"middleware": [(OwnFiles, (folder,), {}), (KeptAssets, (), {})]},
+        "app_kwargs": {"middleware": [(KeptAssets, (), {}), (OwnPages, (local,), {}), (OwnFiles, (folder,), {})]},
     }
     try:
         _, address, _ = page.blocks.launch(server_name=host, server_port=port, **given | look() | more)

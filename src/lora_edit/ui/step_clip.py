@@ -7,11 +7,19 @@ from typing import Any
 
 import gradio as gr
 
-from lora_edit.errors import VideoError
+from lora_edit.types import Video
 from lora_edit.ui import pictures
+from lora_edit.ui.changes import trim_remarks, trimmed
 from lora_edit.ui.parts import Office, Updates, heading, message, number_in, said, viewer
-from lora_edit.ui.projects import Folder
-from lora_edit.ui.region import first_range, read_clip
+from lora_edit.ui.projects import Folder, Project
+from lora_edit.ui.region import check_range, first_range, read_clip
+
+CLIP, ANOTHER = "Drop a video or GIF here", "This clip is kept; drop another here to replace it"
+
+MADE_FOR_A_CLIP = ("marks", "imported", "imported_use", "left_out", "grown", "inverted", "bridged", "first_frame", "later")
+"""What of a project means nothing on another clip."""
+
+ANOTHER_CLIP = "This is another clip: the marks and edited frames of the one before are gone. Undo brings both back."
 
 
 class ClipStep:
@@ -22,9 +30,7 @@ class ClipStep:
         heading("Your clip", "A few seconds of video. It stays on the computer that runs this page; sound, size and rate are kept.")
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=3):
-                self.file = gr.File(
-                    label="Drop a video or GIF here", file_types=["video", ".gif", ".webp", ".mkv"], elem_id="clip-file", height=150
-                )
+                self.file = gr.File(label=CLIP, file_types=["video", ".gif", ".webp", ".mkv"], elem_id="clip-file", height=150)
                 self.fault = message()
                 self.view = viewer("clip-view", "Clip")
                 self.pictured = [self.at, self.view]
@@ -38,23 +44,22 @@ class ClipStep:
 
     def outputs(self) -> list[Any]:
         """What `show` may change."""
-        return [self.name, self.at, self.view, self.side, self.facts, self.start, self.frames]
+        return [self.name, self.at, self.view, self.side, self.facts, self.start, self.frames, self.file, self.trim_fault]
 
     def show(self, folder: Folder) -> Updates:
         """The step as the project is."""
         project = folder.now()
         if not project.clip:
-            return {self.view: None, self.side: gr.Column(visible=False)}
-        video = read_clip(folder, project)
-        sound = "with sound" if video.has_sound else "without sound"
-        words = f"{video.num_frames} frames, {video.size}, {float(video.fps):.4g} per second, {sound}"
+            return {self.view: None, self.side: gr.Column(visible=False), self.file: gr.File(None, label=CLIP)}
         return {
             self.name: folder.id,
             **self._pictured(folder, 0),
             self.side: gr.Column(visible=True),
-            self.facts: said(f"{project.clip_name}: {words}"),
+            self.facts: said(_facts(project, read_clip(folder, project))),
             self.start: project.start,
             self.frames: project.frames,
+            self.file: gr.File(None, label=ANOTHER),
+            self.trim_fault: "",
         }
 
     def revisited(self, folder: Folder, frame: int) -> Updates:
@@ -67,23 +72,23 @@ class ClipStep:
             return {}
         length = first_range(Path(file))
         folder = self.office.open(name) if name else self.office.shelf.new()
-        kept = folder.keep(Path(file))
-        read_clip(folder, folder.now().having(clip=kept, start=0, frames=length))
-        folder.change(clip=kept, clip_name=Path(file).name, start=0, frames=length, marks=(), imported="", first_frame="", later=())
-        return self.show(folder)
+        with folder.keeping(Path(file)) as kept:
+            check_range(folder, Project(clip=kept, frames=length))
+        before = folder.now()
+        made_for_it = {key: Project.model_fields[key].default for key in MADE_FOR_A_CLIP}
+        folder.change(clip=kept, clip_name=Path(file).name, start=0, frames=length, **made_for_it)
+        gone = any(getattr(before, key) != value for key, value in made_for_it.items())
+        return {**self.show(folder), self.trim_fault: said(ANOTHER_CLIP, "warning") if gone else ""}
 
     def trimmed(self, name: str, start: float | None, frames: float | None) -> Updates:
-        """Another range; what was drawn is kept, as its frames may still be meant."""
+        """Another range; marks and edited frames stay with the frames that they were made for."""
         folder = self.office.open(name)
-        wanted = {
-            "start": number_in(start, 0, 10**7, "the first frame"),
-            "frames": number_in(frames, 1, 10**7, "frames") if frames else None,
-        }
-        video = read_clip(folder, folder.now().having(**wanted))
-        if video.num_frames < 2:
-            raise VideoError("one frame is no clip; take at least two")
-        folder.change(**wanted)
-        return self.show(folder)
+        length = number_in(frames, 1, 10**7, "frames") if frames else None
+        before = folder.now()
+        after = trimmed(before, number_in(start, 0, 10**7, "the first frame"), length)
+        count = check_range(folder, after)
+        folder.change(**{key: getattr(after, key) for key in Project.model_fields})
+        return {**self.show(folder), self.trim_fault: said(trim_remarks(before, after, count), "warning")}
 
     def frame(self, name: str, event: gr.EventData) -> Updates:
         """Show another frame."""
@@ -98,3 +103,9 @@ class ClipStep:
         """Play."""
         folder = self.office.open(name)
         return self._pictured(folder, event.frame, film=pictures.film(read_clip(folder, folder.now())))
+
+
+def _facts(project: Project, video: Video) -> str:
+    """The clip in words."""
+    sound = "with sound" if video.has_sound else "without sound"
+    return f"{project.clip_name}: {video.num_frames} frames, {video.size}, {float(video.fps):.4g} per second, {sound}"

@@ -13,11 +13,16 @@ from lora_edit.types import Video
 from lora_edit.ui import pictures, work
 from lora_edit.ui.parts import Office, Updates, heading, message, number_in, said, viewer
 from lora_edit.ui.projects import Folder, Later, Project
-from lora_edit.ui.region import covering_growth, edited_picture, growth_to, has_region, reaches_outside, read_clip, region_of
+from lora_edit.ui.region import check_edit, covering_growth, edited_picture, growth_to, has_region, reaches_outside, read_clip, region_of
 
 WORDS = {"reference": "learned from", "anchor": "shown as it is"}
 KINDS = [("Learn from it", "reference"), ("Show it exactly as it is", "anchor")]
 PICTURES = [".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"]
+
+
+FIRST, ANOTHER = "Drop the edited first frame here", "The edited first frame is kept; drop another here to replace it"
+
+NOT_THIS_ONE = "The clip's first frame is not edited, only frames elsewhere are. Download it, edit it likewise, and drop it here."
 
 
 class FramesStep:
@@ -29,14 +34,14 @@ class FramesStep:
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=3):
                 self.view = viewer("frames-view", "Source and edited frame")
-                self.pictured = [self.at, self.view]
             with gr.Column(scale=2):
                 self.download = gr.DownloadButton("Download the first frame", elem_id="frames-download")
-                self.file = gr.File(label="Drop the edited first frame here", file_types=PICTURES, elem_id="frames-file", height=150)
+                self.file = gr.File(label=FIRST, file_types=PICTURES, elem_id="frames-file", height=150)
                 self.fault = message()
                 self.notes = message()
                 self.cover = gr.Button("Grow the region to cover it", visible=False, elem_id="frames-cover")
                 self._later()
+                self.pictured = [self.at, self.view, self.number, self.take]
                 self.next = gr.Button("Continue", variant="primary", elem_id="frames-next")
 
     def _later(self) -> None:
@@ -54,7 +59,7 @@ class FramesStep:
 
     def outputs(self) -> list[Any]:
         """What `show` may change."""
-        return [self.at, self.view, self.download, self.notes, self.cover, self.list]
+        return [self.at, self.view, self.download, self.notes, self.cover, self.list, self.file, self.later_file]
 
     def show(self, folder: Folder, frame: int = 0) -> Updates:
         """The step as the project is."""
@@ -63,16 +68,20 @@ class FramesStep:
             return {self.view: None}
         video = read_clip(folder, project)
         first = work.save_frame(folder, video.frames[0], 0)
-        names = [(f"frame {each.frame}, {WORDS[each.kind]}", each.frame) for each in project.later]
+        names = [(f"frame {each.frame}, {WORDS[each.kind]}", each.frame) for each in project.later_of(video.num_frames)]
         return {
             **self._pictured(folder, project, frame),
             self.download: gr.DownloadButton(value=str(first)),
             **self._remarks(folder, project),
             self.list: gr.Dropdown(names, value=names[-1][1] if names else None),
+            self.file: gr.File(None, label=ANOTHER if project.first_frame else FIRST),
+            self.later_file: gr.File(None),
         }
 
     def _remarks(self, folder: Folder, project: Project) -> Updates:
-        """Does the edited first frame keep to the region? If not: say so, and offer to grow it."""
+        """Does the edited first frame keep to the region? If not: say so, and offer to grow it. Or was it another frame's?"""
+        if not project.first_frame and project.later:
+            return {self.notes: said(NOT_THIS_ONE, "warning"), self.cover: gr.Button(visible=False)}
         change = reaches_outside(folder, project)
         if change is None or growth_to(folder, project, change.suggested) == project.grown:
             return {self.notes: "", self.cover: gr.Button(visible=False)}
@@ -83,8 +92,8 @@ class FramesStep:
         video = read_clip(folder, project)
         frame = min(frame, video.num_frames - 1)
         edited = {0: project.first_frame, **{each.frame: each.file for each in project.later}}.get(frame, "")
-        more = {"over": _jpeg(folder, edited, video), "over_label": "edited"} if edited else {}
-        region = region_of(folder, project).shaped.frames[frame] if has_region(project) and not edited else None
+        more = _over(folder, edited, video, frame) if edited else {}
+        region = region_of(folder, project).shaped.frames[frame] if (has_region(project) or project.first_frame) and not edited else None
         picture = video.frames[frame] if region is None else with_region(video.frames[frame], region)
         return {self.at: frame, self.view: pictures.still(picture, frame, video.num_frames, "source", **more, **film)}
 
@@ -93,8 +102,8 @@ class FramesStep:
         if not file:
             return {}
         folder = self.office.open(name)
-        kept = folder.keep(Path(file))
-        edited_picture(folder, kept, read_clip(folder, folder.now()).size)
+        with folder.keeping(Path(file)) as kept:
+            check_edit(folder, folder.now().having(first_frame=kept))
         folder.change(first_frame=kept)
         return self.show(folder)
 
@@ -103,6 +112,10 @@ class FramesStep:
         folder = self.office.open(name)
         folder.change(grown=covering_growth(folder, folder.now()))
         return self.show(folder)
+
+    def looking(self, name: str) -> Updates:
+        """Say that a frame is looked for, which takes a while."""
+        return {self.later_fault: said("Looking through the clip…")}
 
     def suggested(self, name: str) -> Updates:
         """Which later frame shows most that no edited frame has shown."""
@@ -126,8 +139,9 @@ class FramesStep:
             return {}
         folder = self.office.open(name)
         video = read_clip(folder, folder.now())
-        frame, kept = number_in(number, 1, video.num_frames - 1, "a later frame"), folder.keep(Path(file))
-        edited_picture(folder, kept, video.size)
+        frame = number_in(number, 1, video.num_frames - 1, "a later frame")
+        with folder.keeping(Path(file)) as kept:
+            edited_picture(folder, kept, video.size)
         others = [each for each in folder.now().later if each.frame != frame]
         folder.change(later=tuple(sorted([*others, Later(frame=frame, file=kept, kind=kind)], key=lambda each: each.frame)))
         return self.show(folder, frame)
@@ -141,9 +155,11 @@ class FramesStep:
         return self.show(folder)
 
     def frame(self, name: str, event: gr.EventData) -> Updates:
-        """Show another frame."""
+        """Show another frame, which is then the one to edit, too."""
         folder = self.office.open(name)
-        return self._pictured(folder, folder.now(), event.frame)
+        if event.frame:
+            return {self.number: event.frame, **self.chosen(name, event.frame)}
+        return {self.number: None, self.take: gr.DownloadButton(interactive=False), **self._pictured(folder, folder.now(), 0)}
 
     def film(self, name: str, event: gr.EventData) -> Updates:
         """Play the source."""
@@ -152,5 +168,8 @@ class FramesStep:
         return self._pictured(folder, folder.now(), event.frame, film=pictures.film(video))
 
 
-def _jpeg(folder: Folder, file: str, video: Video) -> str:
-    return pictures.jpeg(pictures.small(edited_picture(folder, file, video.size)[0]))
+def _over(folder: Folder, file: str, video: Video, frame: int) -> dict[str, Any]:
+    """The edited frame for the viewer, with the divider on what it changes."""
+    picture = edited_picture(folder, file, video.size)[0]
+    split = pictures.middle_of_change(video.frames[frame], picture)
+    return {"over": pictures.jpeg(pictures.small(picture)), "over_label": "edited", "split": split}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ KNOBS = ("shape", "expand", "grow", "feather", "smooth", "bridged", "left_out", 
 """What `shaped` takes, in the order of `knobs`."""
 
 
+MASK = "A video or one image; white is edited"
+ANOTHER = "A mask is kept; drop another here to replace it"
+
 FOLLOWING = "Following it through the clip"
 
 PLACE = ("X", "Y", "Width", "Height", "On frame")
@@ -41,6 +45,7 @@ class RegionStep:
 
     def __init__(self, office: Office) -> None:
         self.office, self.at, self.did = office, gr.State(0), gr.State(False)
+        self.turns: Counter[str] = Counter()  # of each project: how often all that waits was cancelled
         heading("What changes?", "Click on the thing. Go to a frame where the mask is off and click again: it is corrected from there.")
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=3):
@@ -74,7 +79,7 @@ class RegionStep:
                 self.numbers = [gr.Number(None, label=each, precision=0, min_width=110) for each in PLACE]
             self.typed = gr.Button("Add", elem_id="region-add")
         with gr.Accordion("Use a mask of your own", open=False):
-            self.mask = gr.File(label="A video or one image; white is edited", elem_id="region-mask", height=150)
+            self.mask = gr.File(label=MASK, elem_id="region-mask", height=150)
             self.use = gr.Radio(USES, value="instead", label="The mask is used", elem_id="region-use")
             self.mask_fault = message()
         with gr.Accordion("Save what is shown", open=False):
@@ -86,7 +91,7 @@ class RegionStep:
 
     def outputs(self) -> list[Any]:
         """What `show` may change."""
-        return [*self.pictured, self.saved, *self.knobs]
+        return [*self.pictured, self.mask, self.saved, *self.knobs]
 
     def show(self, folder: Folder, frame: int = 0) -> Updates:
         """The step as the project is, at a frame."""
@@ -95,13 +100,15 @@ class RegionStep:
             return {self.view: None}
         grown = {"grow": min(project.grown), "left_out": list(project.left_out)}
         values = [grown[knob] if knob in grown else getattr(project, knob) for knob in KNOBS]
-        return {**self._pictured(folder, project, frame), **dict(zip(self.knobs, values, strict=True)), **self.filmed(folder)}
+        mask = {self.mask: gr.File(None, label=ANOTHER if project.imported else MASK)}
+        return {**self._pictured(folder, project, frame), **dict(zip(self.knobs, values, strict=True)), **mask, **self.filmed(folder)}
 
     def _pictured(self, folder: Folder, project: Project, frame: int, here: torch.Tensor | None = None, **more: Any) -> Updates:
         """A frame with its region, or with what is known to be `here` while the region is still being made."""
         video, job = read_clip(folder, project), self._unfollowed(folder, project)
         frame = min(frame, video.num_frames - 1)
-        region = region_of(folder, project) if has_region(project) and here is None and job is None else None
+        known = has_region(project) or bool(project.first_frame)
+        region = region_of(folder, project) if known and here is None and job is None else None
         if job is not None and not job.over:
             more["pending"] = FOLLOWING
         picture = _tinted(video, region, frame) if here is None else with_region(video.frames[frame], here)
@@ -122,17 +129,29 @@ class RegionStep:
         return self._mark(self.office.open(name), Mark(**{**what, "object": object_name}))
 
     def _mark(self, folder: Folder, mark: Mark) -> Updates:
-        """Keep a mark when the region can be made with it; what is being followed is followed anew with it."""
+        """Keep a mark when the region can be made with it, unless all is cleared or undone meanwhile; what is being followed is followed
+        anew with it."""
         self.office.hands.stop(folder.id)
+        turn = self.turns[folder.id]
         project = folder.now().having(marks=(*_without(folder.now().marks, mark), mark))
-        here = None
-        if mark.kind in PLACES:
-            here = seen_at(folder, project, read_clip(folder, project), mark.frame, mark.object)
-        else:
-            region_of(folder, project)
+        here = self._outlined(folder, project, mark)
+        if turn != self.turns[folder.id]:
+            return self._redrawn(folder, mark.frame)
         folder.change(marks=project.marks)
         self._announce(folder)
         return self._pictured(folder, project, mark.frame, here, pending=FOLLOWING)
+
+    def _outlined(self, folder: Folder, project: Project, mark: Mark) -> torch.Tensor | None:
+        """What the project's newest mark says where it is, `[H, W]` bool; None for a stroke. Raises `MaskError` where it says nothing."""
+        if mark.kind in PLACES:
+            return seen_at(folder, project, read_clip(folder, project), mark.frame, mark.object)
+        region_of(folder, project)
+        return None
+
+    def cancel(self, folder: Folder) -> None:
+        """End what is done for the marks, and forget the mark that is on its way."""
+        self.turns[folder.id] += 1
+        self.office.hands.stop(folder.id)
 
     def _announce(self, folder: Folder) -> None:
         """Say that the marks will be followed, so that the page shows it from now on."""
@@ -200,7 +219,7 @@ class RegionStep:
     def cleared(self, name: str, frame: int) -> Updates:
         """Start the region anew."""
         folder = self.office.open(name)
-        self.office.hands.stop(folder.id)
+        self.cancel(folder)
         folder.change(marks=(), imported="", imported_use="instead", left_out=(), grown=(0, 0, 0, 0), inverted=False, bridged=False)
         return self.show(folder, frame)
 
@@ -220,8 +239,8 @@ class RegionStep:
         if not file:
             return {}
         folder = self.office.open(name)
-        kept = folder.keep(Path(file))
-        region_of(folder, folder.now().having(imported=kept))
+        with folder.keeping(Path(file)) as kept:
+            region_of(folder, folder.now().having(imported=kept))
         folder.change(imported=kept)
         return self.show(folder)
 

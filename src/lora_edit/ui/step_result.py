@@ -10,6 +10,7 @@ import gradio as gr
 from lora_edit.errors import InputError
 from lora_edit.reporting import format_seconds
 from lora_edit.ui import pictures, work
+from lora_edit.ui.changes import outdated
 from lora_edit.ui.parts import Office, Updates, figure, heading, message, number_in, said, viewer
 from lora_edit.ui.projects import Folder
 from lora_edit.ui.step_frames import PICTURES
@@ -82,7 +83,7 @@ class ResultStep:
         run, lora = folder.path / made.run, work.trained_lora(folder, made)
         words = ", ".join(f"{stage} {format_seconds(seconds)}" for stage, seconds in made.seconds.items())
         return {
-            self.facts: said([words, *made.notes]),
+            self.facts: said(outdated(made.state, folder.now()), "warning") + said([words, *made.notes]),
             self.sheet: figure(pictures.jpeg(read_image(run / "sheet.png")), "Source, edit region and result"),
             self.video: gr.DownloadButton(value=str(folder.path / made.file)),
             self.lora: gr.DownloadButton(value=str(lora)) if lora else gr.DownloadButton(interactive=False),
@@ -99,7 +100,8 @@ class ResultStep:
 
     def _pictured(self, folder: Folder, number: int, frame: int, **more: Any) -> Updates:
         source, edit = work.result_clips(folder, folder.made()[number])
-        over = {"over": pictures.jpeg(pictures.small(edit.frames[frame])), "over_label": "edited"}
+        over = {"over": pictures.jpeg(pictures.small(edit.frames[frame])), "over_label": "edited",
+                "split": pictures.middle_of_change(source.frames[frame], edit.frames[frame])}  # fmt: skip
         still = pictures.still(source.frames[frame], frame, source.num_frames, "source", **over, **more)
         return {self.at: frame, self.view: still}
 

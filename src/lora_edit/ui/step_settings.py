@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from lora_edit.config import parse_assignment, resolve
-from lora_edit.errors import SettingsError
+from lora_edit.errors import ModelError, SettingsError
 from lora_edit.estimate import Estimate
-from lora_edit.models.catalog.locate import all_models
+from lora_edit.models.catalog.hub import snapshots
+from lora_edit.models.catalog.locate import all_models, locate
 from lora_edit.reporting import format_bytes, format_seconds
 from lora_edit.ui import work
-from lora_edit.ui.parts import Office, Updates, heading, message, number_in, said
+from lora_edit.ui.parts import Office, Updates, decimal_in, heading, message, number_in, said
 from lora_edit.ui.projects import Folder, Project
 
 PRESETS = [("Standard", "standard"), ("Fast: about half the time", "fast"), ("Low memory: short windows", "low-vram")]
 
 KNOBS = {
-    "training.motion_steps": ("Training steps", "More learn the motion better, and take longer"),
-    "training.appearance_steps": ("Steps on edited later frames", "Only where there are some"),
-    "training.learning_rate": ("Learning rate", "How large a step is"),
-    "lora.rank": ("LoRA rank", "Room for what is learned"),
-    "generation.steps": ("Sampling steps", "Of drawing the result"),
-    "generation.guidance_scale": ("Guidance", "1 is off"),
+    "training.motion_steps": ("Training steps", "More learn the motion better, and take longer", 0, 100_000),
+    "training.appearance_steps": ("Steps on edited later frames", "Only where there are some", 0, 100_000),
+    "training.learning_rate": ("Learning rate", "How large a step is", 1e-7, 1.0),
+    "lora.rank": ("LoRA rank", "Room for what is learned", 1, 1024),
+    "generation.steps": ("Sampling steps", "Of drawing the result", 1, 1000),
+    "generation.guidance_scale": ("Guidance", "1 is off", 0.0, 100.0),
 }
-"""Settings with a field of their own: what they are called and what they do."""
+"""Settings with a field of their own: what they are called, what they do, and the range that makes sense, whole numbers or not."""
+
+LONGEST_TEXT = 4000
+"""Characters of a prompt, and of the other settings."""
 
 
 class SettingsStep:
@@ -33,12 +38,14 @@ class SettingsStep:
 
     def __init__(self, office: Office) -> None:
         self.office = office
+        self.basis = gr.Textbox("", visible=False)
+        """The model and preset whose numbers the fields show, kept in the browser with them: fields are sent before an answer has come."""
         heading("Settings", "The presets are measured. Change nothing if in doubt.")
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=3):
                 self.preset = gr.Radio(PRESETS, value="standard", label="Preset", elem_id="settings-preset")
                 self.prompt = gr.Textbox(
-                    "", label="What the edited clip shows", info="The embedded model knows no text", elem_id="settings-prompt"
+                    "", label="What the edited clip shows", info="The embedded model ignores text", elem_id="settings-prompt"
                 )
                 with gr.Accordion("More settings", open=False, elem_id="settings-more"):
                     self._more()
@@ -46,6 +53,7 @@ class SettingsStep:
             with gr.Column(scale=2):
                 self.model = gr.Dropdown([each.name for each in all_models()], value="tiny", label="Model", allow_custom_value=True,
                                          info="`tiny` is built in and needs no graphics card", elem_id="settings-model")  # fmt: skip
+                self.about = gr.HTML("", elem_classes="facts", elem_id="settings-about")
                 self.estimate = gr.Button("Estimate time and memory", elem_id="settings-estimate")
                 self.needs = gr.HTML("", elem_classes="facts", elem_id="settings-needs")
                 self.next = gr.Button("Continue", variant="primary", elem_id="settings-next")
@@ -55,7 +63,7 @@ class SettingsStep:
         for pair in (list(KNOBS.items())[place : place + 2] for place in range(0, len(KNOBS), 2)):
             with gr.Row():
                 self.knobs += [
-                    gr.Number(None, label=label, info=info, elem_id=f"knob-{name.replace('.', '-')}") for name, (label, info) in pair
+                    gr.Number(None, label=label, info=info, elem_id=f"knob-{name.replace('.', '-')}") for name, (label, info, *_) in pair
                 ]
         self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="settings-seed")
         self.others = gr.Textbox(
@@ -64,11 +72,11 @@ class SettingsStep:
 
     def inputs(self) -> list[Any]:
         """What `changed` reads."""
-        return [self.preset, self.prompt, self.model, self.seed, self.others, *self.knobs]
+        return [self.basis, self.preset, self.prompt, self.model, self.seed, self.others, *self.knobs]
 
     def outputs(self) -> list[Any]:
         """What `show` may change."""
-        return [*self.inputs(), self.needs]
+        return [*self.inputs(), self.about, self.needs]
 
     def show(self, folder: Folder) -> Updates:
         """The step as the project is; fields show what the preset says."""
@@ -76,21 +84,23 @@ class SettingsStep:
         given = [text for text in project.assignments if text.partition("=")[0] not in KNOBS]
         resolved = _settings(project)
         values = [getattr(getattr(resolved, room), key) for room, key in (name.split(".") for name in KNOBS)]
-        fields = (self.preset, self.prompt, self.model, self.seed, self.others, *self.knobs)
-        shown = (project.preset, project.prompt, project.model, project.seed, "\n".join(given), *values)
-        return {**dict(zip(fields, shown, strict=True)), **self.estimated(folder)}
+        plain = (_basis(project.model, project.preset), project.preset, project.prompt, project.model, project.seed, "\n".join(given))
+        fields = dict(zip(self.inputs(), (*plain, *values), strict=True))
+        return {**fields, self.about: about_model(project.model), **self.estimated(folder)}
 
     def revisited(self, folder: Folder) -> Updates:
         """The step when it is come to again."""
         return self.estimated(folder)
 
-    def changed(self, name: str, preset: str, prompt: str, model: str, seed: float, others: str, *values: float) -> Updates:
-        """Keep the settings when they make sense together. Fields that say what the preset says are not kept."""
+    def changed(self, name: str, basis: str, preset: str, prompt: str, model: str, seed: float, others: str, *values: float) -> Updates:
+        """Keep the settings when they make sense together. Numbers that are the preset's are not kept, nor those of another preset."""
         folder = self.office.open(name)
         plain = {"preset": preset, "prompt": prompt.strip(), "model": model, "seed": number_in(seed, 0, 2**62, "the seed")}
+        check_length(prompt=prompt, other=others)
         lines = [line.strip() for line in others.splitlines() if line.strip()]
-        if preset == folder.now().preset and model == folder.now().model:
+        if basis == _basis(model, preset):
             lines += _departures(folder.now().having(**plain, assignments=()), values)
+        locate(model)
         following = folder.now().having(**plain, assignments=tuple(lines))
         _settings(following)
         folder.change(**plain, assignments=following.assignments)
@@ -102,14 +112,17 @@ class SettingsStep:
 
     def estimate_started(self, name: str) -> Updates:
         """Measure one step."""
-        work.start_estimate(self.office.device, self.office.open(name))
-        return {}
+        folder = self.office.open(name)
+        work.start_estimate(self.office.device, folder)
+        return self.estimated(folder)
 
     def estimated(self, folder: Folder) -> Updates:
         """The estimate, once it is made."""
         job = self.office.device.newest(folder.id)
-        if job is None or not isinstance(job.result, Estimate) or job.about != folder.now():
+        if job is None or job.kind != "estimate" or job.about != folder.now():
             return {self.needs: ""}
+        if not isinstance(job.result, Estimate):
+            return {self.needs: said(job.fault, "fault") if job.over else said("Measuring one step…")}
         found = job.result
         words = [
             f"about {format_seconds(found.seconds_train)} to train, {format_seconds(found.seconds_generate)} to generate",
@@ -117,6 +130,23 @@ class SettingsStep:
             f"the model works at {found.canvas}, in {found.windows} window{'s' if found.windows > 1 else ''}",
         ]
         return {self.needs: said([*words, *job.notes])}
+
+
+def _basis(model: str, preset: str) -> str:
+    return f"{preset} {model}"
+
+
+def about_model(model: str) -> str:
+    """What a model is, what it needs, and what of it is not here yet; nothing for one that is not found (any more)."""
+    try:
+        facts, source = locate(model)
+    except ModelError:
+        return ""
+    words = [facts.summary, f"licence {facts.license}", facts.memory]
+    missing = bool(facts.download_gb) and not Path(source).exists() and not snapshots(source)
+    return said(words) + said(
+        f"Its files are not on this computer: about {facts.download_gb:g} GB of {source}" if missing else "", "warning"
+    )
 
 
 def _settings(project: Project) -> Any:
@@ -132,9 +162,18 @@ def _departures(project: Project, values: tuple[float, ...]) -> list[str]:
     """The fields that say something else than the preset, as assignments."""
     resolved = _settings(project)
     found = []
-    for name, value in zip(KNOBS, values, strict=True):
+    for (name, (label, _, low, high)), value in zip(KNOBS.items(), values, strict=True):
         room, key = name.split(".")
         own = getattr(getattr(resolved, room), key)
         if value is not None and value != own:
-            found.append(f"{name}={int(value) if isinstance(own, int) and float(value).is_integer() else value}")
+            number = number_in(value, low, int(high), label) if isinstance(low, int) else decimal_in(value, low, high, label)
+            found.append(f"{name}={number}")
     return found
+
+
+def check_length(**texts: str) -> None:
+    """Raises `SettingsError` for text that is far longer than any that is meant."""
+    for what, text in texts.items():
+        if len(text) > LONGEST_TEXT:
+            words = {"prompt": "the text of what the clip shows", "other": "the list of other settings"}[what]
+            raise SettingsError(f"{words} has {len(text)} characters; {LONGEST_TEXT} at most are read, so shorten it")

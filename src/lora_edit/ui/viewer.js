@@ -5,6 +5,7 @@ const view = part("view"), picture = part("picture"), over = part("over"), marks
 const range = part("range"), count = part("count"), play = part("play"), divider = part("divider"), tools = part("tools");
 const told = element.querySelector(".viewer").dataset; // how many pictures came and were drawn, and how long the last answer took
 let sent = 0, tool = "point", drag = null, cross = null, playing = null, wanted = 0;
+let divided = false; // has the divider been moved by hand? Until then it stands where the edit is
 let asks = 0, asked = null, askedAt = 0, marking = null, missed = false; // questions are numbered; the last one, and the last that was a mark, while unanswered
 const held = []; // marks made meanwhile: the server takes one at a time
 
@@ -24,6 +25,7 @@ function show() {
   picture.alt = now.label || "";
   over.hidden = !now.over;
   divider.parentElement.hidden = !now.over;
+  if (now.over && now.split !== undefined && !divided) divider.value = now.split;
   if (now.over) { over.src = now.over; over.alt = now.over_label || ""; split(); }
   tools.hidden = !now.marking;
   view.classList.toggle("marking", !!now.marking);
@@ -34,6 +36,7 @@ function show() {
   range.value = now.frame;
   range.setAttribute("aria-valuetext", `frame ${now.frame} of ${now.count - 1}`);
   count.textContent = `${now.frame} / ${now.count - 1}`;
+  view.style.setProperty("--ratio", now.width / now.height); // so that all of it fits below the steps
   marks.setAttribute("viewBox", `0 0 ${now.width} ${now.height}`);
   drawMarks();
   settle(now.pending);
@@ -63,6 +66,9 @@ function release() {
   marking = null;
   if (held.length) tell("mark", held.shift());
 }
+
+// All is cleared or undone: marks that wait for their turn are not meant any more.
+view.addEventListener("forget", () => { held.length = 0; });
 
 // Busy with what is pending, if anything is.
 function settle(pending) {
@@ -181,7 +187,7 @@ function stop() {
 }
 
 function start(film) {
-  let index = 0;
+  let index = Math.max(0, film.numbers.findIndex((number) => number >= wanted)); // from the frame in sight on
   asked = null;
   settle();
   marks.replaceChildren();
@@ -209,7 +215,7 @@ play.addEventListener("click", () => {
   if (playing) { stop(); go(wanted); }
   else tell("film", { frame: wanted });
 });
-divider.addEventListener("input", split);
+divider.addEventListener("input", () => { divided = true; split(); });
 for (const button of tools.querySelectorAll("button")) button.addEventListener("click", () => choose(button.dataset.tool));
 choose("point");
 watch("value", () => {

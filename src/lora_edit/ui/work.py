@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,17 +17,20 @@ from lora_edit.errors import MaskError, SettingsError
 from lora_edit.estimate import Estimate
 from lora_edit.masks.files import save_mask
 from lora_edit.masks.overlay import with_region
-from lora_edit.reporting import Reporter
+from lora_edit.reporting import Reporter, Watcher
 from lora_edit.run import Run
 from lora_edit.types import Video
 from lora_edit.ui.jobs import Desk, Job
 from lora_edit.ui.once import once
 from lora_edit.ui.pictures import small
-from lora_edit.ui.projects import Folder, Made, Project
+from lora_edit.ui.projects import Folder, Made, Project, Unfinished
 from lora_edit.ui.region import has_region, read_clip, region_of
 from lora_edit.video.read import read_video
 from lora_edit.video.unseen import next_to_edit, unseen_shares
 from lora_edit.video.write import write_video
+
+WRITTEN_EVERY = 1.0
+"""Seconds between two notes of how far an edit is."""
 
 KEPT_OUT = {"checkpoints", "cache", ".lock"}
 """Parts of a run folder that a downloaded project does without."""
@@ -37,7 +42,8 @@ def settings_of(folder: Folder, project: Project) -> EditSettings:
         raise SettingsError("there is no clip yet; drop one in the first step")
     if not project.first_frame:
         raise MaskError("the edited first frame is missing; drop it in the third step")
-    kinds = {kind: [{"frame": each.frame, "image": str(folder.path / each.file)} for each in project.later if each.kind == kind]
+    later = project.later_of(read_clip(folder, project).num_frames)
+    kinds = {kind: [{"frame": each.frame, "image": str(folder.path / each.file)} for each in later if each.kind == kind]
              for kind in ("reference", "anchor")}  # fmt: skip
     tables = {
         "input": {
@@ -121,29 +127,66 @@ def start_edit(desk: Desk, folder: Folder) -> Job:
     settings = settings_of(folder, folder.now())
     run = folder.path / "runs" / hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:12]
     run.parent.mkdir(exist_ok=True)
+    project = folder.now()
 
     def work(reporter: Reporter) -> Made:
+        folder.note_unfinished(Unfinished(state=project))
         pipeline.create_run(settings, run)
-        return _generate(folder, run, reporter, settings.seed)
+        made = _generate(folder, run, Remembering(folder, project, reporter), settings.seed, state=project)
+        folder.note_unfinished(None)
+        return made
 
-    return desk.hand_in(folder.id, "edit", work, folder.log, folder.now())
+    return desk.hand_in(folder.id, "edit", work, folder.log, project)
+
+
+class Remembering:
+    """A job's reporter that writes down how far an edit is, so that the page can say it when the edit was cut off."""
+
+    def __init__(self, folder: Folder, project: Project, reporter: Reporter) -> None:
+        self.folder, self.project, self.reporter = folder, project, reporter
+        self._next = 0.0
+
+    def step(self, stage: str, done: int, total: int, detail: str = "", left: float | None = None) -> None:
+        """Write it down now and then, and at the end of a stage."""
+        if time.monotonic() >= self._next or done == total:
+            self._next = time.monotonic() + WRITTEN_EVERY
+            self.folder.note_unfinished(Unfinished(state=self.project, stage=stage, done=done, total=total))
+        self.reporter.step(stage, done, total, detail, left)
+
+    def note(self, text: str) -> None:
+        """Pass the remark on."""
+        self.reporter.note(text)
+
+    def look(self, draw: Callable[[], torch.Tensor]) -> None:
+        """Pass the look on, where the job's reporter takes looks."""
+        if isinstance(self.reporter, Watcher):
+            self.reporter.look(draw)
 
 
 def start_again(desk: Desk, folder: Folder, number: int, seed: int, first_frame: Path | None) -> Job:
     """Generate again with the LoRA of result `number`: another seed, another edited first frame, no training."""
-    run = folder.path / folder.made()[number].run
+    made = folder.made()[number]
+    run = folder.path / made.run
 
     def work(reporter: Reporter) -> Made:
-        return _generate(folder, run, reporter, seed, first_frame, again=True)
+        return _generate(folder, run, reporter, seed, first_frame, again=True, state=made.state)
 
-    return desk.hand_in(folder.id, "again", work, folder.log, folder.now())
+    return desk.hand_in(folder.id, "again", work, folder.log, made.state)
 
 
-def _generate(folder: Folder, run: Path, reporter: Reporter, seed: int, first_frame: Path | None = None, again: bool = False) -> Made:
+def _generate(
+    folder: Folder,
+    run: Path,
+    reporter: Reporter,
+    seed: int,
+    first_frame: Path | None = None,
+    again: bool = False,
+    state: Project | None = None,
+) -> Made:
     target = folder.path / "results" / f"edited-{len(folder.made()) + 1}.mp4"
     result = pipeline.generate(run, reporter, target, True, seed, first_frame)
     shown = {"file": str(target.relative_to(folder.path)), "run": str(run.relative_to(folder.path))}
-    made = Made(**shown, seed=seed, seconds=result.seconds, notes=result.notes, again=again)
+    made = Made(**shown, seed=seed, seconds=result.seconds, notes=result.notes, again=again, state=state)
     folder.add_made(made)
     return made
 
@@ -170,7 +213,7 @@ def _result(path: Path) -> Video:
 
 def hint(folder: Folder, project: Project) -> int | None:
     """Which frame to edit next: the one with the most in its region that no edited frame shows. None when they show nearly all of it."""
-    given = (0, *(each.frame for each in project.later))
+    given = (0, *(each.frame for each in project.later_of(read_clip(folder, project).num_frames)))
     return _hint(folder, Project.model_validate(project.model_dump(exclude={"prompt", "seed", "assignments", "model", "preset"})), given)
 
 

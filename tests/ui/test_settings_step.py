@@ -1,0 +1,128 @@
+"""The settings step without a browser: a chosen model or preset brings its own numbers, whatever events come in which order."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora-edit[ui]'")
+
+import gradio as gr
+
+from lora_edit.config import EditSettings, resolve
+from lora_edit.errors import InputError
+from lora_edit.models.catalog.locate import all_models, locate
+from lora_edit.run import make_run
+from lora_edit.ui import work
+from lora_edit.ui.parts import Office
+from lora_edit.ui.projects import Folder, Mark, Shelf
+from lora_edit.ui.step_settings import PRESETS, SettingsStep, about_model
+from ui.rendered import write
+
+NAMES = [each.name for each in all_models()]
+NUMBERS = ("method", "training", "lora", "generation", "caption", "encodings")
+"""What no other step of the page decides."""
+
+
+class Browser:
+    """The step's fields as a browser holds them: events send what stands in them, answers change them."""
+
+    def __init__(self, folder: Path) -> None:
+        source, edited = write(folder)
+        self.office = Office(Shelf(folder / "runs"))
+        self.project = self.office.shelf.new()
+        box = Mark(kind="box", frame=0, x=12, y=19, width=52, height=58)
+        self.project.change(clip=self.project.keep(source), marks=(box,), first_frame=self.project.keep(edited))
+        with gr.Blocks():
+            self.step = SettingsStep(self.office)
+        self.fields: dict[Any, Any] = {}
+        self.takes(self.step.show(self.project))
+
+    def takes(self, answer: dict[Any, Any]) -> None:
+        self.fields |= {field: value for field, value in answer.items() if field in self.step.inputs()}
+
+    def sends(self) -> list[Any]:
+        return [self.fields[field] for field in self.step.inputs()]
+
+    def chooses(self, field: Any, value: str) -> None:
+        """Choose; the event comes twice before an answer does, and once more after it, and the fields are left."""
+        self.fields[field] = value
+        sent = self.sends()
+        answers = [self.step.chosen(self.project.id, *sent) for _ in range(2)]
+        self.step.changed(self.project.id, *sent)
+        for answer in answers:
+            self.takes(answer)
+        self.takes(self.step.chosen(self.project.id, *self.sends()))
+        self.step.changed(self.project.id, *self.sends())
+
+
+def run_settings(folder: Folder, place: Path) -> EditSettings:
+    """The settings that a run folder of the project holds."""
+    return make_run(place, work.settings_of(folder, folder.now())).settings()
+
+
+@pytest.mark.parametrize("model_first", [True, False], ids=["model-first", "preset-first"])
+def test_a_run_holds_what_the_chosen_model_and_preset_say(tmp_path: Path, model_first: bool) -> None:
+    browser = Browser(tmp_path)
+    steps = [(browser.step.model, 0), (browser.step.preset, 1)]
+    for model in NAMES:
+        for _, preset in PRESETS:
+            for field, place in steps if model_first else steps[::-1]:
+                browser.chooses(field, (model, preset)[place])
+            held = run_settings(browser.project, tmp_path / f"{model}-{preset}")
+            own = resolve({"input": {"source": "", "first_frame": ""}, "model": model, "preset": preset})
+            assert (held.model, held.preset) == (model, preset)
+            assert {room: getattr(held, room) for room in NUMBERS} == {room: getattr(own, room) for room in NUMBERS}
+            assert browser.project.now().assignments == ()
+
+
+def test_a_number_that_was_typed_is_kept_and_goes_with_its_preset(tmp_path: Path) -> None:
+    browser = Browser(tmp_path)
+    steps = browser.step.knobs[0]
+    browser.fields[steps] = 7
+    browser.step.changed(browser.project.id, *browser.sends())
+    assert run_settings(browser.project, tmp_path / "typed").training.motion_steps == 7
+    browser.chooses(browser.step.preset, "fast")
+    assert run_settings(browser.project, tmp_path / "fast").training.motion_steps == 25
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (0, 2.5, "Training steps is a whole number"),
+        (0, 1e9, "Training steps"),
+        (2, 1e99, "Learning rate is a number"),
+        (4, 0, "Sampling steps"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_told_by_their_fields_name(tmp_path: Path, place: int, value: float, words: str) -> None:
+    browser = Browser(tmp_path)
+    browser.fields[browser.step.knobs[place]] = value
+    with pytest.raises(InputError, match=words):
+        browser.step.changed(browser.project.id, *browser.sends())
+    assert browser.project.now().assignments == ()
+
+
+def test_a_model_that_is_unknown_and_text_without_end_are_refused(tmp_path: Path) -> None:
+    browser = Browser(tmp_path)
+    for field, value, words in (
+        (browser.step.model, "nonsense<b>", "is unknown"),
+        (browser.step.prompt, "a" * 400_000, "400000 characters"),
+    ):
+        before, browser.fields[field] = browser.fields[field], value
+        with pytest.raises(InputError, match=words):
+            browser.step.changed(browser.project.id, *browser.sends())
+        browser.fields[field] = before
+
+
+@pytest.mark.parametrize("model", NAMES)
+def test_a_model_says_what_it_is_and_what_is_missing(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    facts, _ = locate(model)
+    said = about_model(model)
+    assert html.escape(facts.summary) in said and html.escape(facts.license) in said
+    assert ("not on this computer" in said) == (facts.download_gb > 0)
+    assert about_model("nonsense") == ""
