@@ -18,8 +18,6 @@ THRESHOLD = 128
 MID_GREY = (40, 215)
 MID_GREY_SHARE = 0.02
 
-STILL_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-
 
 def read_mask(path: Path, num_frames: int, size: Size, start: int = 0) -> EditMask:
     """An edit mask (white = edit) from a video, a folder of images in frame order, or one still image for all frames.
@@ -27,7 +25,7 @@ def read_mask(path: Path, num_frames: int, size: Size, start: int = 0) -> EditMa
     A mask of exactly `num_frames` frames is taken as it is; a longer one is taken to cover the whole source and its frames
     `start` to `start + num_frames - 1` are used. Raises `MaskError` when it is missing, empty or does not fit the clip.
     """
-    frames = _read_frames(path)
+    frames, notes = _read_frames(path)
     found = Size(frames.shape[1], frames.shape[2])
     if found != size:
         raise MaskError(f"{path}: the mask is {found} but the source is {size}; export the mask at the source's size")
@@ -36,20 +34,26 @@ def read_mask(path: Path, num_frames: int, size: Size, start: int = 0) -> EditMa
     white = luma >= THRESHOLD
     if len(white) == 1 and num_frames > 1:
         white = white.expand(num_frames, -1, -1).clone()
-    return EditMask(white, (*_grey_note(luma), *_content_notes(path, white)))
+    return EditMask(white, (*notes, *_grey_note(luma), *_content_notes(path, white)))
 
 
-def _read_frames(path: Path) -> torch.Tensor:
-    """`[T, H, W, 3]` uint8."""
+def _read_frames(path: Path) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """`[T, H, W, 3]` uint8, what is transparent as black, and a remark where transparency alone says what is edited."""
     # Decoding is loaded only when a mask file is really read.
-    from lora_edit.video.images import is_animation_file
-    from lora_edit.video.read import read_image, read_video
+    from lora_edit.video.read import read_video
 
     if not path.exists():
         raise MaskError(f"{path}: no such mask; give a video, a folder of images or one image (white = edit)")
-    if path.is_file() and path.suffix.lower() in STILL_SUFFIXES and not is_animation_file(path):
-        return read_image(path)[None]
-    return read_video(path).frames
+    video = read_video(path)
+    if video.alpha is None:
+        return video.frames, ()
+    opaque = video.alpha >= THRESHOLD
+    luma = torch.stack([_luma(frame) for frame in video.frames])[opaque]
+    coloured = float(((luma >= MID_GREY[0]) & (luma <= MID_GREY[1])).float().mean()) if len(luma) else 0.0
+    if coloured > MID_GREY_SHARE:  # a cut-out: the object itself on nothing
+        note = "the mask is a picture with transparent parts; what is opaque in it is edited, whatever its colours"
+        return video.alpha[..., None].expand(-1, -1, -1, 3), (note,)
+    return (video.frames.int() * video.alpha[..., None].int() // 255).to(torch.uint8), ()
 
 
 def _in_range(path: Path, frames: torch.Tensor, num_frames: int, start: int) -> torch.Tensor:

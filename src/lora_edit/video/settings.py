@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Codec = Literal["h264", "h264-444", "prores", "ffv1"]
+Codec = Literal["h264", "h264-420", "h264-444", "prores", "ffv1"]
 
 
 class VideoSettings(BaseModel):
