@@ -11,8 +11,12 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from lora_edit.types import ColourTags, Size
 from lora_edit.video.hdr import TRANSFERS, to_sdr
+from lora_edit.video.libav import run_filters
 
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+_EXACT_FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"  # the same for FFmpeg's filter
+LEFT = "left"  # where colour samples lie in H.264 that does not say
+CENTER = "center"  # where swscale takes them to lie in frames whose decoder does not say, as VP9's
 BT709 = 1  # ITU-T H.273 code point, shared by matrix, primaries and transfer
 BT601 = 6
 UNSPECIFIED = 2
@@ -27,6 +31,7 @@ _MATRICES = {
     9: Colorspace.BT2020,
     10: Colorspace.BT2020,
 }
+_FILTER_MATRICES = {1: "bt709", 4: "fcc", 5: "bt470", 6: "smpte170m", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
 
 HD = ColourTags(BT709, BT709, BT709, BT709, full=False)
 """BT.709, limited range."""
@@ -49,18 +54,17 @@ def frame_to_array(frame: VideoFrame) -> np.ndarray:
     return _reformat(frame, "rgba" if has_alpha(frame) else "rgb24")
 
 
-def array_to_frame(array: np.ndarray, pix_fmt: str, tags: ColourTags = HD) -> VideoFrame:
-    """`[H, W, 3 or 4]` uint8 as a frame of `pix_fmt`; YUV is stored by `tags`."""
+def array_to_frame(array: np.ndarray, pix_fmt: str, tags: ColourTags = HD, siting: str = LEFT) -> VideoFrame:
+    """`[H, W, 3 or 4]` uint8 as a frame of `pix_fmt`; YUV is stored by `tags`, its shared colour samples at `siting` (`siting.py`)."""
     frame = VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgba" if array.shape[-1] == 4 else "rgb24")
     if "yuv" not in pix_fmt:
         return frame.reformat(format=pix_fmt, interpolation=EXACT)
-    converted = frame.reformat(
-        format=pix_fmt,
-        dst_colorspace=_MATRICES[tags.read_as],
-        src_color_range=ColorRange.JPEG,
-        dst_color_range=ColorRange.JPEG if tags.full else ColorRange.MPEG,
-        interpolation=EXACT,
+    out_range = "full" if tags.full else "limited"
+    options = (
+        f"{_EXACT_FLAGS}:in_range=full:out_range={out_range}:out_color_matrix={_FILTER_MATRICES[tags.read_as]}:out_chroma_loc={siting}"
     )
+    converted = run_filters(frame, [("scale", options), ("format", pix_fmt)])
+    converted.color_range = ColorRange.JPEG if tags.full else ColorRange.MPEG
     converted.colorspace = tags.matrix
     converted.color_primaries, converted.color_trc = tags.primaries, tags.transfer
     return converted

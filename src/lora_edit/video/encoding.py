@@ -9,9 +9,10 @@ from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from lora_edit.types import ColourTags, Video
-from lora_edit.video.colors import HD, UNSPECIFIED, guessed_matrix
+from lora_edit.video.colors import CENTER, HD, LEFT, UNSPECIFIED, guessed_matrix
 from lora_edit.video.kept import EXACT_RGB, PLAIN
 from lora_edit.video.settings import Codec
+from lora_edit.video.siting import SITING_CODES
 from lora_edit.video.timing import Ticks
 
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".gif": "gif"}
@@ -24,24 +25,33 @@ CODECS: dict[str, tuple[Codec, ...]] = {
 }
 ALPHA_CODECS: tuple[Codec, ...] = ("prores", "ffv1")
 _THREADS = 4  # fixed, because encoders write other bytes for other thread counts
+# x264 saves on colour where it has as many samples as luma; with 10 bits its scale goes below 0.
+_FIDELITY = {
+    PLAIN: ["crf=1"],
+    "yuv422p": ["crf=1", "chroma-qp-offset=-3"],
+    "yuv444p": ["crf=1", "chroma-qp-offset=-6"],
+    EXACT_RGB: ["crf=-5", "chroma-qp-offset=-6"],
+}
 _FIELDS = {"top": (2, "tff=1"), "bottom": (3, "bff=1")}  # FFmpeg's AVFieldOrder, x264's option
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """An encoder of FFmpeg's, its pixel format and options."""
+    """An encoder of FFmpeg's, its pixel format and options; `siting` says where shared colour samples lie (`siting.py`)."""
 
     encoder: str
     pix_fmt: str
     options: dict[str, str] = field(default_factory=dict)
     keeps_alpha: bool = False
+    siting: str = LEFT
 
 
-def choose_encoding(suffix: str, codec: Codec, video: Video, kept_format: str | None) -> Encoding:
-    """How to encode the clip; `kept_format` is the pixel format that keeps its source's pixels (`kept.py`), None where there is none."""
+def choose_encoding(suffix: str, codec: Codec, video: Video, kept_format: str | None, siting: str = LEFT) -> Encoding:
+    """How to encode the clip; `kept_format` is the pixel format that keeps its source's pixels (`kept.py`), None where there is none, and
+    `siting` where that source's colour samples lie."""
     if suffix == ".webm":
         options = {"crf": "12", "b": "0", "deadline": "good", "cpu-used": "3", "row-mt": "1"}
-        return Encoding("libvpx-vp9", PLAIN, options)
+        return Encoding("libvpx-vp9", PLAIN, options, siting=CENTER)
     if codec == "prores":
         pix_fmt = "yuv444p10le" if video.alpha is None else "yuva444p10le"
         return Encoding("prores_ks", pix_fmt, {"profile": "4444", "qscale": "4", "alpha_bits": "16"}, keeps_alpha=True)
@@ -50,10 +60,17 @@ def choose_encoding(suffix: str, codec: Codec, video: Video, kept_format: str | 
         return Encoding("ffv1", pix_fmt, {"level": "3", "slices": "4", "slicecrc": "1"}, keeps_alpha=True)
     # Fidelity over file size: at crf 1, tuned for error instead of looks, untouched pixels of real clips keep 50 dB at 15 to 30 Mbit/s.
     # Macroblock-tree rate control differs from run to run on some processors.
-    options = {"preset": "medium", "tune": "psnr", "crf": "0" if codec == "h264-444" else "1", "mbtree": "0"}
+    options = {"preset": "medium", "tune": "psnr", "mbtree": "0"}
+    pix_fmt = _h264_format(codec, video, kept_format)
+    parameters = [] if siting == LEFT or pix_fmt != kept_format else [f"chromaloc={SITING_CODES[siting]}"]
+    if codec == "h264-444":
+        options["crf"] = "0"
+    else:
+        parameters += _FIDELITY[pix_fmt]
     if is_woven(video):
-        options |= {"flags": "+ildct+ilme", "x264-params": _FIELDS[video.field_order][1]}
-    return Encoding("libx264", _h264_format(codec, video, kept_format), options)
+        options |= {"flags": "+ildct+ilme"}
+        parameters.append(_FIELDS[video.field_order][1])
+    return Encoding("libx264", pix_fmt, options | {"x264-params": ":".join(parameters)}, siting=siting if pix_fmt == kept_format else LEFT)
 
 
 def is_woven(video: Video) -> bool:

@@ -19,8 +19,9 @@ from av.error import FFmpegError
 
 from lora_edit.errors import VideoError
 from lora_edit.types import Video
-from lora_edit.video.colors import frame_to_array, is_hdr
+from lora_edit.video.colors import LEFT, frame_to_array, is_hdr
 from lora_edit.video.decode import Orientation, open_video, orientation, upright
+from lora_edit.video.siting import siting_of, turned_siting
 
 _PLANAR = re.compile(r"yuv[aj]?(420|422|444)p(?:(\d+)le)?")
 _REPACKED = {"nv12": "yuv420p", "nv21": "yuv420p", "nv16": "yuv422p", "yuyv422": "yuv422p", "uyvy422": "yuv422p", "yvyu422": "yuv422p"}
@@ -39,11 +40,15 @@ Planes = list[np.ndarray]  # Y, Cb and Cr, each [H, W]
 @dataclass(frozen=True)
 class SourceSamples:
     """A clip's file, opened beside its decoded frames; `frames` are the file's from the clip's first on, none where the samples of such
-    a file cannot be written. `pix_fmt` is the format in which a result keeps the source's pixels."""
+    a file cannot be written. `pix_fmt` is the format in which a result keeps the source's pixels, `siting` where its shared colour
+    samples lie; where H.264 has no name for the place, `keeps_colour` is false and only luma is copied."""
 
     video: Video
     pix_fmt: str
     frames: Iterator[VideoFrame]
+    stored_format: str
+    siting: str = LEFT
+    keeps_colour: bool = True
 
     def keep(self, made: VideoFrame, picture: np.ndarray, index: int) -> VideoFrame:
         """`made` (in `pix_fmt`, of the RGB `picture` `[H, W, 3]` uint8, frame number `index` of the clip) with the file's samples wherever
@@ -52,7 +57,7 @@ class SourceSamples:
             stored = next(self.frames, None)
         except FFmpegError:
             stored = None
-        if stored is None or kept_format(stored) != self.pix_fmt:
+        if stored is None or stored.format.name != self.stored_format:
             return made
         turn = orientation(stored)
         shown = upright(frame_to_array(stored)[..., :3], turn)
@@ -62,7 +67,8 @@ class SourceSamples:
         # The file may have changed since it was read: what it shows now has to be the clip's, too.
         same = (picture == source).all(-1) & (shown == source).all(-1)
         mixed = [
-            np.where(_all_of(same, plane.shape), own, plane) for own, plane in zip(_stored_planes(stored, turn), _planes(made), strict=True)
+            np.where(_all_of(same, plane.shape), own, plane) if self.keeps_colour or number == 0 else plane
+            for number, (own, plane) in enumerate(zip(_stored_planes(stored, turn), _planes(made), strict=True))
         ]
         return _with_planes(made, mixed)
 
@@ -89,6 +95,8 @@ def kept_format(frame: VideoFrame) -> str:
     high, wide = _PITCH[layout[1]]
     turned = orientation(frame)[0] == 0
     fits = frame.height % high == 0 and frame.width % wide == 0 and not (turned and high != wide)
+    if fits and high != wide:  # H.264 states where colour lies for 4:2:0 only
+        fits = siting_of(frame) == LEFT and orientation(frame)[0] == 1
     return f"yuv{layout[1]}p" if fits else EXACT_RGB
 
 
@@ -99,7 +107,10 @@ def _open(stack: ExitStack, video: Video, path: Path) -> SourceSamples | None:
     if first is None or is_hdr(first):
         return None
     pix_fmt = kept_format(first)
-    return SourceSamples(video, pix_fmt, iter(()) if pix_fmt == EXACT_RGB else chain([first], frames))
+    if pix_fmt == EXACT_RGB:
+        return SourceSamples(video, pix_fmt, iter(()), first.format.name)
+    siting = LEFT if pix_fmt == "yuv444p" else turned_siting(siting_of(first), orientation(first))
+    return SourceSamples(video, pix_fmt, chain([first], frames), first.format.name, siting or LEFT, keeps_colour=siting is not None)
 
 
 def _stored_planes(frame: VideoFrame, turn: Orientation) -> Planes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,6 +46,25 @@ def picture_decoder(stream: VideoStream) -> Callable[[Packet[Stream]], list[Vide
         context = av.CodecContext.create(name, "r")
         return lambda packet: context.decode(packet if packet.size else None)
     return lambda packet: cast(list[VideoFrame], packet.decode())
+
+
+def run_filters(frame: VideoFrame, filters: list[tuple[str, str]]) -> VideoFrame:
+    """A frame through FFmpeg's filters, each with its arguments."""
+    graph = av.filter.Graph()
+    last = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 25))
+    for name, arguments in filters:
+        following = graph.add(name, arguments)
+        last.link_to(following)
+        last = following
+    last.link_to(graph.add("buffersink"))
+    graph.configure()
+    time, frame.pts = frame.pts, 0
+    graph.push(frame)
+    frame.pts = time
+    filtered = graph.pull()
+    assert isinstance(filtered, VideoFrame)
+    filtered.pts = time
+    return filtered
 
 
 def codec_name(stream: Stream) -> str:

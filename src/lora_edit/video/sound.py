@@ -247,7 +247,7 @@ def _decoded(source: InputContainer, stream: AudioStream, out: AudioStream, want
 def _with_named_layout(frame: AudioFrame) -> AudioFrame:
     """The frame with the usual layout of so many channels where the file names none, as recorders' PCM."""
     count = frame.layout.nb_channels
-    if f"{count} channel" not in frame.layout.name or count not in _LAYOUTS:
+    if f"{count} channel" not in frame.layout.name or count not in _LAYOUTS or (frame.format.is_planar and count == MOST_CHANNELS):
         return frame
     named = AudioFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name, layout=_LAYOUTS[count])
     named.sample_rate, named.pts, named.time_base = frame.sample_rate, frame.pts, frame.time_base

@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 
 from lora_edit.errors import VideoError
 from lora_edit.types import Video
-from lora_edit.video.colors import array_to_frame
+from lora_edit.video.colors import LEFT, array_to_frame
 from lora_edit.video.encoding import CODECS, FORMATS, add_stream, choose_encoding, is_woven, tags_for
 from lora_edit.video.kept import PLAIN, source_samples
 from lora_edit.video.libav import open_output
@@ -140,14 +140,14 @@ def _write(path: Path, video: Video, suffix: str, codec: Codec, like: Video | No
     ticks = frame_ticks(video)
     with ExitStack() as stack:
         kept = stack.enter_context(source_samples(like))
-        encoding = choose_encoding(suffix, codec, video, like.kept_format if like else None)
+        encoding = choose_encoding(suffix, codec, video, like.kept_format if like else None, kept.siting if kept else LEFT)
         tags = tags_for(video, encoding.pix_fmt)
         output = stack.enter_context(open_output(path, FORMATS[suffix]))
         stream = add_stream(output, video, encoding, tags, ticks)
         sounds = add_sound(stack, output, video, suffix)
         pictures = enumerate(_pictures(video, encoding.keeps_alpha))
         for (index, picture), start, duration in zip(pictures, ticks.starts, ticks.durations, strict=True):
-            frame = array_to_frame(picture, encoding.pix_fmt, tags)
+            frame = array_to_frame(picture, encoding.pix_fmt, tags, encoding.siting)
             if kept is not None and kept.pix_fmt == encoding.pix_fmt:
                 frame = kept.keep(frame, picture, index)
             frame.pts, frame.duration, frame.time_base = start, duration, ticks.time_base
