@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from video.clips import make_clip
 
 RATE = 48000
 Pictures = Sequence[np.ndarray]
+Turn = tuple[int, int, int, int]
 
 
-def pictures(num_frames: int = 50, height: int = 96, width: int = 160) -> Pictures:
-    """Drifting gradients `[H, W, 3]` uint8 with a little grain, so that equal pixels are no accident."""
-    grain = np.random.default_rng(0).integers(-6, 7, (height, width, 3))
+def pictures(num_frames: int = 50, height: int = 96, width: int = 160, grain: int = 6) -> Pictures:
+    """Drifting gradients `[H, W, 3]` uint8 with up to `grain` levels of noise, so that equal pixels are no accident."""
+    noise = np.random.default_rng(0).integers(-grain, grain + 1, (height, width, 3))
     smooth = make_clip(num_frames, height, width).frames.numpy().astype(int)
-    return [(frame * 4 // 5 + 20 + grain).clip(0, 255).astype(np.uint8) for frame in smooth]
+    return [(frame * 4 // 5 + 20 + noise).clip(0, 255).astype(np.uint8) for frame in smooth]
 
 
 def clicks(seconds: float = 2.0, channels: int = 1) -> np.ndarray:
@@ -61,6 +63,7 @@ def write_source(
     options: dict[str, str] | None = None,
     start: float = 0.0,
     times: Sequence[float] | None = None,
+    time_base: Fraction | None = None,
     sound_gap: tuple[float, float] | None = None,
     prepare: Callable[[av.VideoStream], None] = lambda stream: None,
     form: str | None = None,
@@ -75,7 +78,7 @@ def write_source(
         )
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pix_fmt
-        stream.codec_context.time_base = Fraction(1, 1000) if times else Fraction(1, 25)
+        stream.codec_context.time_base = time_base or Fraction(1, 25)
         prepare(stream)
         tracks = [] if sound is None else [output.add_stream(sound_codec, rate=RATE, layout=layout)]
         for index, picture in enumerate(frames):
@@ -131,7 +134,7 @@ def shorten_edit(path: Path, milliseconds: int) -> Path:
     return path
 
 
-def turn_in_header(path: Path, matrix: tuple[int, int, int, int]) -> Path:
+def turn_in_header(path: Path, matrix: Turn) -> Path:
     """Put a display matrix (a, b, c, d) into an MP4's first track header."""
     data = bytearray(path.read_bytes())
     place = data.index(b"tkhd") + 44
@@ -148,8 +151,6 @@ def plain(path: Path, num_frames: int = 25) -> Path:
 
 def repaint(video: Video) -> Video:
     """The clip with a box of 60x40 pixels painted red, as an edit would."""
-    from dataclasses import replace
-
     frames = video.frames.clone()
     frames[:, 20:60, 20:80] = frames.new_tensor([200, 30, 30])
     return replace(video, frames=frames)

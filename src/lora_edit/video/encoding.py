@@ -97,7 +97,8 @@ def tags_for(video: Video, pix_fmt: str) -> ColourTags:
 
 def add_stream(output: OutputContainer, video: Video, encoding: Encoding, tags: ColourTags, ticks: Ticks) -> VideoStream:
     """The picture stream of `output`."""
-    stream = output.add_stream(encoding.encoder, rate=video.fps, options=encoding.options)
+    flags = encoding.options.get("flags", "") + "+frame_duration"  # without it encoders take 1 / fps
+    stream = output.add_stream(encoding.encoder, rate=video.fps, options=encoding.options | {"flags": flags})
     assert isinstance(stream, VideoStream)
     stream.width, stream.height = video.size.width, video.size.height
     stream.pix_fmt = encoding.pix_fmt

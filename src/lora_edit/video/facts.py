@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from av import VideoFrame
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from lora_edit.types import ColourTags, FieldOrder
@@ -76,7 +77,7 @@ def _field_order(stream: VideoStream, frame: VideoFrame) -> FieldOrder:
 def _tracks_left_out(container: InputContainer, stream: VideoStream) -> str:
     """The tracks that no result carries, in words; cover art counts as no track."""
     streams = container.streams
-    video = [each for each in streams.video if each is not stream and not each.disposition.attached_pic]
+    video = [each for each in streams.video if each is not stream and not each.disposition & Disposition.attached_pic]
     counted = [
         (len(video), "video track"),
         (len(streams.audio) - len(sound_streams(container)), "sound track that cannot be decoded"),

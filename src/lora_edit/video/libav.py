@@ -42,7 +42,7 @@ def display_matrix(frame: VideoFrame) -> bytes | None:
 def picture_decoder(stream: VideoStream) -> Callable[[Packet[Stream]], list[VideoFrame]]:
     """What turns the stream's packets into frames, alpha included."""
     name = _ALPHA_DECODERS.get(codec_name(stream), "")
-    if name and stream.metadata.get("alpha_mode") == "1":
+    if name and {key.lower(): value for key, value in stream.metadata.items()}.get("alpha_mode") == "1":
         context = av.CodecContext.create(name, "r")
         return lambda packet: context.decode(packet if packet.size else None)
     return lambda packet: cast(list[VideoFrame], packet.decode())
