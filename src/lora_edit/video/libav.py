@@ -12,6 +12,7 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.sidedata import sidedata
 from av.stream import Stream
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -43,7 +44,7 @@ def picture_decoder(stream: VideoStream) -> Callable[[Packet[Stream]], list[Vide
     """What turns the stream's packets into frames, alpha included."""
     name = _ALPHA_DECODERS.get(codec_name(stream), "")
     if name and {key.lower(): value for key, value in stream.metadata.items()}.get("alpha_mode") == "1":
-        context = av.CodecContext.create(name, "r")
+        context = cast(VideoCodecContext, av.CodecContext.create(name, "r"))
         return lambda packet: context.decode(packet if packet.size else None)
     return lambda packet: cast(list[VideoFrame], packet.decode())
 

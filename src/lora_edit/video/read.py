@@ -31,6 +31,7 @@ __all__ = ["VideoInfo", "probe", "read_image", "read_video"]
 
 FOLDER_RATE = Fraction(25)  # a folder of pictures states no rate
 _USUAL = 0.1  # share of 1 / fps by which the last frame's duration may differ without meaning anything
+_ROUNDED = 0.005  # frames per second by which people round television's rates
 _LONGEST_FRAME = 60  # seconds
 
 
@@ -192,6 +193,13 @@ def _mean_rate(durations: tuple[Fraction, ...]) -> Fraction:
     return (len(durations) / sum(durations, Fraction(0))).limit_denominator(1001)
 
 
+def exact_rate(rate: float) -> Fraction:
+    """Frames per second as television counts them: 23.976 and 29.97 mean 24000/1001 and 30000/1001."""
+    whole = Fraction(round(rate * 1.001))
+    television = whole * Fraction(1000, 1001)
+    return television if abs(rate - whole) > 0 and abs(rate - television) < _ROUNDED else Fraction(rate).limit_denominator(1001)
+
+
 def _at_rate(video: Video, rate: float) -> Video:
-    fps = Fraction(rate).limit_denominator(1001)
+    fps = exact_rate(rate)
     return replace(video, fps=fps, times=_even_times(video.num_frames, fps), last_duration=None, has_sound=False)

@@ -24,6 +24,7 @@ class PartClock:
         self._leaps = leaps
         self._given = given
         self._last: Fraction | None = None
+        self._end = Fraction(0)
 
     def map(self, time: Fraction, duration: Fraction | None = None) -> Fraction:
         """The time on the running clock; `duration` is how long what begins then lasts, else one period."""

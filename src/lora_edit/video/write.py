@@ -29,7 +29,7 @@ from lora_edit.video.settings import Codec
 from lora_edit.video.sound import Sound, add_sound
 from lora_edit.video.timing import Ticks, frame_ticks, ticks_of
 
-_LARGEST = 16384
+LARGEST = 16384
 """Pixels of a side that x264 takes."""
 
 
@@ -108,8 +108,8 @@ def _partial(target: Path, suffix: str) -> Path:
 
 
 def _unwritable(path: Path, error: FFmpegError | OSError, video: Video | None = None) -> VideoError:
-    if isinstance(error, FFmpegError) and video is not None and max(video.size.height, video.size.width) > _LARGEST:
-        return VideoError(f"{path}: frames of {video.size} are larger than H.264 holds ({_LARGEST}); scale the source down")
+    if isinstance(error, FFmpegError) and video is not None and max(video.size.height, video.size.width) > LARGEST:
+        return VideoError(f"{path}: frames of {video.size} are larger than H.264 holds ({LARGEST}); scale the source down")
     reason = getattr(error, "strerror", None) or error
     return VideoError(f"{path}: cannot be written ({reason}); choose a writable folder with free space")
 
@@ -117,6 +117,8 @@ def _unwritable(path: Path, error: FFmpegError | OSError, video: Video | None = 
 def check_output(path: Path, codec: Codec = "h264", *, overwrite: bool = False) -> str:
     """The ending that decides the format ("" for a folder). Raises `VideoError` where `write_video` would refuse."""
     suffix = path.suffix.lower()
+    if path.name in ("", ".."):
+        raise VideoError(f"{path}: names neither a file nor a folder of its own; give a name, such as result.mp4")
     if suffix and suffix not in FORMATS and not path.is_dir():
         raise VideoError(f"{path}: cannot write {suffix}; end the name in {', '.join(FORMATS)}, or give a folder name for PNG frames")
     if path.is_dir():
