@@ -111,3 +111,38 @@ def test_damaged_store_says_so(tmp_path: Path) -> None:
     (tmp_path / "00001.png").write_bytes(b"torn")
     with pytest.raises(MaskError, match="cannot be read"):
         load_mask(tmp_path)
+
+
+def rectangle() -> np.ndarray:
+    inside = np.zeros((SIZE.height, SIZE.width), bool)
+    inside[6:18, 8:20] = True
+    return inside
+
+
+def see_through(kind: str) -> Image.Image:
+    """The rectangle as programs write it: white, or the object itself, or a grey picture, on nothing; what is hidden is white."""
+    inside = rectangle()
+    colours = np.full((SIZE.height, SIZE.width, 3), 255, np.uint8)
+    if kind == "cut-out":
+        colours[inside] = (120, 40, 30)
+    if kind == "drawn":
+        colours[~inside] = 0
+    alpha = np.full(inside.shape, 255, np.uint8) if kind == "drawn" else inside.astype(np.uint8) * 255
+    if kind == "drawn":
+        alpha[:2] = 0  # an empty corner changes nothing
+    return Image.fromarray(np.dstack([colours, alpha])).convert("LA" if kind == "grey" else "RGBA")
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif", ".webp"])
+@pytest.mark.parametrize("kind", ["white", "grey", "cut-out", "drawn"])
+def test_transparency_of_a_mask(tmp_path: Path, kind: str, ending: str) -> None:
+    options = {"lossless": True, "exact": True} if ending == ".webp" else {}
+    image = see_through(kind).convert("RGBA") if ending == ".webp" else see_through(kind)
+    image.save(tmp_path / f"m{ending}", **options)
+    mask = read_mask(tmp_path / f"m{ending}", 3, SIZE)
+    assert torch.equal(mask.frames, torch.from_numpy(rectangle()).expand(3, -1, -1))
+    assert any("opaque" in note for note in mask.notes) == (kind == "cut-out")
+    (tmp_path / "folder").mkdir()
+    for number in range(2):
+        image.save(tmp_path / "folder" / f"{number}{ending}", **options)
+    assert torch.equal(read_mask(tmp_path / "folder", 2, SIZE).frames, mask.frames[:2])

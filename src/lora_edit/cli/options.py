@@ -181,7 +181,7 @@ class RunOptions(RegionOptions):
         typer.Option(
             "--codec",
             metavar="CODEC",
-            help="h264 (default: as the source), h264-420 (plays everywhere), h264-444, prores or ffv1.",
+            help="h264 (default: with the source's colour layout), h264-420 (plays everywhere), h264-444, prores or ffv1.",
             rich_help_panel=RESULT,
         ),
     ] = None
