@@ -27,7 +27,7 @@ from lora_edit.reporting import Reporter, Silent
 from lora_edit.run import Run, write_atomically
 from lora_edit.types import Box, EditMask, Video, content_hash
 from lora_edit.video.lossless import load_frames, save_frames
-from lora_edit.video.read import read_image, read_video
+from lora_edit.video.read import probe, read_image, read_video
 from lora_edit.video.record import video_of_record, video_record
 from lora_edit.video.sheet import save_image
 
@@ -148,7 +148,7 @@ def _read_region(settings: EditSettings, video: Video, first_frame: torch.Tensor
             check_followed(first_frame, followed, video.frames)
         return shape_mask(followed.region, masks.shape, masks.expand, masks.smooth)
     if given.mask is not None:
-        drawn = read_mask(given.mask, video.num_frames, video.size, settings.video.start)
+        drawn = read_mask(given.mask, video.num_frames, video.size, settings.video.start, _source_frames(settings, video))
     elif given.points:
         drawn = _segmented(given.points, video, reporter)
         if masks.check:
@@ -162,6 +162,12 @@ def _read_region(settings: EditSettings, video: Video, first_frame: torch.Tensor
     if masks.check:
         check_region(video.frames[0], first_frame, drawn, region, kind)
     return region
+
+
+def _source_frames(settings: EditSettings, video: Video) -> int | None:
+    """How many frames the whole source has; None where only decoding would tell."""
+    whole = settings.video.start == 0 and settings.video.frames is None
+    return video.num_frames if whole else probe(settings.input.source).num_frames
 
 
 def _segmented(points: Sequence[KeyPoint], video: Video, reporter: Reporter) -> EditMask:

@@ -50,9 +50,10 @@ def check(settings: EditSettings, reporter: Reporter | None = None) -> Clip:
     return read_inputs(settings, reporter or Silent())
 
 
-def create_run(settings: EditSettings, folder: Path, reporter: Reporter | None = None) -> Run:
-    """Check everything, then make the run folder with its own lossless copy of the input, or change the one that is there."""
-    clip = check(settings, reporter)
+def create_run(settings: EditSettings, folder: Path, reporter: Reporter | None = None, clip: Clip | None = None) -> Run:
+    """Make the run folder with its own lossless copy of the input, or change the one that is there. Without a `clip` that `check` gave,
+    everything is checked first."""
+    clip = clip or check(settings, reporter)
     check_fits(settings, clip)
     run = make_run(folder, settings)
     with run.locked():

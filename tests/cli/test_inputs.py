@@ -81,9 +81,7 @@ def test_rates_that_are_none(here: Path, rate: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("rate", "exact"), [("23.976", "24000/1001"), ("29.97", "30000/1001"), ("24000/1001", "24000/1001"), ("12.5", "25/2")]
-)
+@pytest.mark.parametrize(("rate", "exact"), [("23.976", "24000/1001"), ("30000/1001", "30000/1001"), ("12.5", "25/2")])
 def test_rates_of_television(here: Path, rate: str, exact: str) -> None:
     code, _, err = run("preview", "clip.mp4", "--first-frame", "first.png", *BOX, "--output", "a.mp4", "--fps", rate)
     assert code == 0, err
@@ -122,11 +120,8 @@ def test_what_a_result_leaves_out_is_a_note(here: Path) -> None:
     """Alpha in .mp4 is said; with a codec that holds it the run's lossless frames keep it too."""
     alpha = torch.full((4, 96, 160), 255, dtype=torch.uint8)
     alpha[:, 70:] = 100
-    write_video(
-        here / "clear.mkv",
-        Video(torch.from_numpy(np.stack(pictures(4))), read_video(here / "clip.mp4").fps, (0, 0.04, 0.08, 0.12), alpha),
-        "ffv1",
-    )
+    clip = read_video(here / "clip.mp4")
+    write_video(here / "clear.mkv", Video(torch.from_numpy(np.stack(pictures(4))), clip.fps, clip.times, alpha), "ffv1")
     arguments = ("clear.mkv", "--first-frame", "first.png", *BOX)
     code, _, err = run("preview", *arguments, "--output", "a.mp4")
     assert code == 0 and "transparency is left out" in err
@@ -141,12 +136,13 @@ def test_wide_frames_are_compared_one_above_the_other() -> None:
     left = torch.zeros(1, 4, 60, 3, dtype=torch.uint8)
     assert side_by_side(left, left).shape == (1, 4, 120, 3)
     assert side_by_side(left, left, 100).shape == (1, 8, 60, 3)
-    assert side_by_side(left.mT, left.mT, 100).shape[1:3] == (60, 8) if left.mT.shape[-1] == 3 else True
+    large = torch.zeros(1, 60, 60, 3, dtype=torch.uint8)
+    assert side_by_side(large, large, 100).shape == (1, 60, 30, 3)
 
 
 def test_frames_that_no_h264_holds(tmp_path: Path) -> None:
     wide = make_clip(1, 2, 16400)
-    with pytest.raises(VideoError, match="larger than H.264 holds"):
+    with pytest.raises(VideoError, match="larger than"):
         prove_output(tmp_path / "a.mp4", wide)
     assert list(tmp_path.iterdir()) == []
 

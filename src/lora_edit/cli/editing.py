@@ -64,7 +64,7 @@ def new(session: Session, options: NewOptions) -> None:
         for text in clip.notes:
             reporter.note(text)
         estimate = pipeline.estimate(settings, clip)
-        session.run = pipeline.create_run(settings, folder).folder
+        session.run = pipeline.create_run(settings, folder, reporter, clip).folder
         needs = {
             "seconds_train": round(estimate.seconds_train, 1),
             "seconds_generate": round(estimate.seconds_generate, 1),

@@ -138,8 +138,12 @@ def require_files(*paths: Path | None) -> None:
     for path in paths:
         if path is None:
             continue
-        if not path.exists():
-            raise VideoError(f"{path}: no such file or folder; check the path")
+        try:
+            path.stat()
+        except FileNotFoundError as error:
+            raise VideoError(f"{path}: no such file or folder; check the path") from error
+        except OSError as error:
+            raise VideoError(f"{path}: cannot be read ({error.strerror}); allow reading it, or copy it to another place") from error
         try:
             str(path).encode("utf-8")
         except UnicodeEncodeError as error:  # settings are kept as text

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -46,6 +47,8 @@ def require_file(path: Path) -> None:
         found = path.stat()
     except FileNotFoundError as error:
         raise VideoError(f"{path}: no such file or folder; check the path") from error
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read ({error.strerror}); allow reading it, or copy it to another place") from error
     if stat.S_ISDIR(found.st_mode):
         return
     if not stat.S_ISREG(found.st_mode):
@@ -116,10 +119,32 @@ def _is_deep(path: Path, image: Image.Image) -> bool:
 
 def list_images(folder: Path) -> list[Path]:
     """The folder's pictures in natural order: `2.png` before `10.png`. Raises `VideoError` when there are none."""
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
+    paths = [path for path in _entries(folder) if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
     if not paths:
         raise VideoError(f"{folder}: holds no pictures; give a folder of PNG, JPEG or WebP frames, or a video file")
     return sorted(paths, key=_natural_key)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise VideoError(f"{folder}: cannot be read ({error.strerror}); allow reading it, or copy it to another place") from error
+
+
+def folder_notes(paths: list[Path]) -> tuple[str, ...]:
+    """Remarks on a folder's pictures in natural order: numbers that are missing, and numbers that are there twice."""
+    numbers = [int(found[-1]) for path in paths if (found := re.findall(r"\d+", path.stem))]
+    if len(numbers) != len(paths):
+        return ()
+    missing = sorted(set(range(numbers[0], numbers[-1])) - set(numbers)) if numbers[-1] - numbers[0] < 10 * len(paths) else []
+    doubles = sorted({number for number, following in pairwise(numbers) if number == following})
+    notes = []
+    if missing:
+        notes.append(f"the folder {paths[0].parent.name} lacks pictures between its first and last one, such as number {missing[0]}")
+    if doubles:
+        notes.append(f"the folder {paths[0].parent.name} holds more than one picture of a number, such as {doubles[0]}; each is a frame")
+    return tuple(notes)
 
 
 def load_folder(paths: list[Path]) -> Iterator[np.ndarray]:

@@ -17,6 +17,7 @@ from lora_edit.video.decode import Decoded, check_range, clockwise_degrees, deco
 from lora_edit.video.facts import StreamFacts, facts_of
 from lora_edit.video.images import (
     animation_info,
+    folder_notes,
     is_picture_file,
     list_images,
     load_animation,
@@ -94,7 +95,8 @@ def _read_folder(path: Path, settings: VideoSettings) -> Video:
     check_range(path, settings.start, _stop(settings), len(paths))
     chosen = paths[settings.start : _stop(settings)]
     frames, alpha = _collect(path, load_folder(chosen), len(chosen))
-    return Video(frames, FOLDER_RATE, _even_times(len(frames), FOLDER_RATE), alpha, source=path)
+    times = _even_times(len(frames), FOLDER_RATE)
+    return Video(frames, FOLDER_RATE, times, alpha, source=path, notes=folder_notes(chosen))
 
 
 def _read_animation(path: Path, settings: VideoSettings) -> Video:

@@ -14,7 +14,7 @@ from lora_edit.video.libav import run_filters
 
 # FFmpeg's names: (horizontal, vertical) place of a sample among its pixels; -1 is the first one, 0 the middle.
 _PLACES = {"left": (-1, 0), "center": (0, 0), "topleft": (-1, -1), "top": (0, -1), "bottomleft": (-1, 1), "bottom": (0, 1)}
-SITING_CODES = {name: code for code, name in enumerate(_PLACES)}
+SITING_CODES = {"left": 0, "center": 1, "topleft": 2, "top": 3, "bottomleft": 4, "bottom": 5}
 """What `chroma_sample_loc_type` of H.264 says for each."""
 
 

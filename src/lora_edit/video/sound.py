@@ -38,7 +38,7 @@ _AAC_RATES = (48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 """By the number of channels: layouts that AAC and Opus both take."""
 
-MOST_CHANNELS = max(_LAYOUTS)
+_MOST_CHANNELS = 8  # of a planar frame's samples that PyAV reaches
 _BITS_PER_CHANNEL = 96_000
 _SEEK_MARGIN = 2.0  # seconds: sound lies in the file a little before or after the pictures that it belongs to
 _JITTER = 0.02  # seconds by which time stamps may be off before the sound is moved: containers round them
@@ -247,7 +247,7 @@ def _decoded(source: InputContainer, stream: AudioStream, out: AudioStream, want
 def _with_named_layout(frame: AudioFrame) -> AudioFrame:
     """The frame with the usual layout of so many channels where the file names none, as recorders' PCM."""
     count = frame.layout.nb_channels
-    if f"{count} channel" not in frame.layout.name or count not in _LAYOUTS or (frame.format.is_planar and count == MOST_CHANNELS):
+    if f"{count} channel" not in frame.layout.name or count not in _LAYOUTS or (frame.format.is_planar and count >= _MOST_CHANNELS):
         return frame
     named = AudioFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name, layout=_LAYOUTS[count])
     named.sample_rate, named.pts, named.time_base = frame.sample_rate, frame.pts, frame.time_base
