@@ -19,7 +19,7 @@ from lora_edit.types import Box, Size
 SPECK = 0.0005
 """Changed areas smaller than this share of the frame are ignored."""
 
-SCATTERED = 0.02
+SCATTERED = 0.1
 """Share of pixels up to which lone changed ones are ignored: other programs convert colours a little differently along edges."""
 
 SAME = 2.5
