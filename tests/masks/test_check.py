@@ -96,7 +96,7 @@ def test_a_redrawn_texture_does_not_widen_the_suggestion() -> None:
 
 def test_another_programs_colours_are_no_change() -> None:
     """A frame as other tools extract it, by swscale's quick arithmetic, is the source's; an edit of it changes nothing outside."""
-    stored = array_to_frame(make_clip(1, 192, 320).frames[0].numpy(), "yuv420p")
+    stored = array_to_frame(make_clip(1, 192, 320).frames[0].numpy() // 3 + 80, "yuv420p")
     source = torch.from_numpy(frame_to_array(stored))
     extracted = torch.from_numpy(stored.reformat(format="rgb24", src_colorspace=1, src_color_range=1, dst_color_range=2).to_ndarray())
     mask = torch.zeros(192, 320, dtype=torch.bool)
