@@ -242,7 +242,7 @@ BACKGROUNDS = [
     ("libx264", "yuv420p", "mp4", (0, 1, -1, 0), 51),
     ("libx264", "yuv420p", "mp4", (0, -1, 1, 0), 51),
     ("libx264", "yuv420p", "mp4", (1, 0, 0, -1), 51),
-    ("libx264", "yuv420p", "mp4", (-1, 0, 0, -1), 48),  # H.264 has no name for where its colour samples lie
+    ("libx264", "yuv420p", "mp4", (-1, 0, 0, -1), 51),
     ("libx264", "yuv422p", "mp4", (0, 1, -1, 0), 51),
 ]
 

@@ -41,14 +41,13 @@ Planes = list[np.ndarray]  # Y, Cb and Cr, each [H, W]
 class SourceSamples:
     """A clip's file, opened beside its decoded frames; `frames` are the file's from the clip's first on, none where the samples of such
     a file cannot be written. `pix_fmt` is the format in which a result keeps the source's pixels, `siting` where its shared colour
-    samples lie; where H.264 has no name for the place, `keeps_colour` is false and only luma is copied."""
+    samples lie."""
 
     video: Video
     pix_fmt: str
     frames: Iterator[VideoFrame]
     stored_format: str
     siting: str = LEFT
-    keeps_colour: bool = True
 
     def keep(self, made: VideoFrame, picture: np.ndarray, index: int) -> VideoFrame:
         """`made` (in `pix_fmt`, of the RGB `picture` `[H, W, 3]` uint8, frame number `index` of the clip) with the file's samples wherever
@@ -67,8 +66,7 @@ class SourceSamples:
         # The file may have changed since it was read: what it shows now has to be the clip's, too.
         same = (picture == source).all(-1) & (shown == source).all(-1)
         mixed = [
-            np.where(_all_of(same, plane.shape), own, plane) if self.keeps_colour or number == 0 else plane
-            for number, (own, plane) in enumerate(zip(_stored_planes(stored, turn), _planes(made), strict=True))
+            np.where(_all_of(same, plane.shape), own, plane) for own, plane in zip(_stored_planes(stored, turn), _planes(made), strict=True)
         ]
         return _with_planes(made, mixed)
 
@@ -93,10 +91,11 @@ def kept_format(frame: VideoFrame) -> str:
     if layout is None:
         return EXACT_RGB
     high, wide = _PITCH[layout[1]]
-    turned = orientation(frame)[0] == 0
-    fits = frame.height % high == 0 and frame.width % wide == 0 and not (turned and high != wide)
-    if fits and high != wide:  # H.264 states where colour lies for 4:2:0 only
-        fits = siting_of(frame) == LEFT and orientation(frame)[0] == 1
+    fits = frame.height % high == 0 and frame.width % wide == 0
+    if layout[1] == "422":  # where its colour lies H.264 states for 4:2:0 only
+        fits = fits and siting_of(frame) == LEFT and orientation(frame)[0] == 1
+    if layout[1] == "420":  # and there only at the left and in the middle, so not for mirrored and upside-down pictures
+        fits = fits and turned_siting(siting_of(frame), orientation(frame)) is not None
     return f"yuv{layout[1]}p" if fits else EXACT_RGB
 
 
@@ -110,7 +109,7 @@ def _open(stack: ExitStack, video: Video, path: Path) -> SourceSamples | None:
     if pix_fmt == EXACT_RGB:
         return SourceSamples(video, pix_fmt, iter(()), first.format.name)
     siting = LEFT if pix_fmt == "yuv444p" else turned_siting(siting_of(first), orientation(first))
-    return SourceSamples(video, pix_fmt, chain([first], frames), first.format.name, siting or LEFT, keeps_colour=siting is not None)
+    return SourceSamples(video, pix_fmt, chain([first], frames), first.format.name, siting or LEFT)
 
 
 def _stored_planes(frame: VideoFrame, turn: Orientation) -> Planes:
