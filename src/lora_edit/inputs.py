@@ -27,7 +27,8 @@ from lora_edit.reporting import Reporter, Silent
 from lora_edit.run import Run, write_atomically
 from lora_edit.types import Box, EditMask, Video, content_hash
 from lora_edit.video.lossless import load_frames, save_frames
-from lora_edit.video.read import read_image, read_video
+from lora_edit.video.read import probe, read_image, read_video
+from lora_edit.video.record import video_of_record, video_record
 from lora_edit.video.sheet import save_image
 
 
@@ -66,7 +67,7 @@ def read_inputs(settings: EditSettings, reporter: Reporter | None = None) -> Cli
     video = read_video(given.source, settings.video)
     first, note = fit_first_frame(read_image(given.first_frame), video.size)
     region = _read_region(settings, video, first, reporter or Silent())
-    notes = [*region.notes, *([note] if note else []), *check_first_frame(video.frames[0], first, region.frames[0])]
+    notes = [*video.notes, *region.notes, *([note] if note else []), *check_first_frame(video.frames[0], first, region.frames[0])]
     if bool(region.frames.all()) and not any("whole-frame" in text for text in notes):
         notes.append("whole-frame edit: the region covers every frame, so nothing but the first frame is given")
     references = {k.frame: _keyframe(k, video, "reference", notes) for k in given.references}
@@ -147,7 +148,7 @@ def _read_region(settings: EditSettings, video: Video, first_frame: torch.Tensor
             check_followed(first_frame, followed, video.frames)
         return shape_mask(followed.region, masks.shape, masks.expand, masks.smooth)
     if given.mask is not None:
-        drawn = read_mask(given.mask, video.num_frames, video.size, settings.video.start)
+        drawn = read_mask(given.mask, video.num_frames, video.size, settings.video.start, _source_frames(settings, video))
     elif given.points:
         drawn = _segmented(given.points, video, reporter)
         if masks.check:
@@ -161,6 +162,12 @@ def _read_region(settings: EditSettings, video: Video, first_frame: torch.Tensor
     if masks.check:
         check_region(video.frames[0], first_frame, drawn, region, kind)
     return region
+
+
+def _source_frames(settings: EditSettings, video: Video) -> int | None:
+    """How many frames the whole source has; None where only decoding would tell."""
+    whole = settings.video.start == 0 and settings.video.frames is None
+    return video.num_frames if whole else probe(settings.input.source).num_frames
 
 
 def _segmented(points: Sequence[KeyPoint], video: Video, reporter: Reporter) -> EditMask:
@@ -209,18 +216,7 @@ def store_inputs(clip: Clip, run: Run, settings: EditSettings) -> None:
     for kind, frames in (("reference", clip.references), ("anchor", clip.anchors)):
         for number, picture in frames.items():
             save_image(run.folder / "references" / f"{kind}_{number:05d}.png", picture)
-    video = clip.video
-    facts = {
-        "fps": str(video.fps),
-        "times": list(video.times),
-        "source": None if video.source is None else str(Path(video.source).resolve()),
-        "start_time": video.start_time,
-        "has_sound": video.has_sound,
-        "first": video.first,
-        "alpha": video.alpha is not None,
-        "notes": list(clip.notes),
-    }
-    write_atomically(run.folder / "clip.json", json.dumps(facts))
+    write_atomically(run.folder / "clip.json", json.dumps(video_record(clip.video) | {"notes": list(clip.notes)}))
 
 
 def load_inputs(run: Run) -> Clip:
@@ -229,18 +225,8 @@ def load_inputs(run: Run) -> Clip:
     if not facts_file.is_file():
         raise RunError(f"{run.folder}: the run's input is incomplete (clip.json is missing); remove the folder and start again")
     facts = json.loads(facts_file.read_text("utf-8"))
-    source = None if facts["source"] is None else Path(facts["source"])
-    has_sound = bool(facts["has_sound"]) and source is not None and source.exists()
-    video = Video(
-        frames=load_frames(run.folder / "frames"),
-        fps=Fraction(facts["fps"]),
-        times=tuple(facts["times"]),
-        alpha=read_video(run.folder / "frames").alpha if facts.get("alpha") else None,
-        source=source,
-        start_time=facts["start_time"],
-        has_sound=has_sound,
-        first=facts.get("first", 0),
-    )
+    alpha = read_video(run.folder / "frames").alpha if facts.get("alpha") else None
+    video = video_of_record(facts, load_frames(run.folder / "frames"), alpha)
     kept = run.folder / "references"
     later = {
         kind: {int(p.stem.split("_")[1]): read_image(p) for p in sorted(kept.glob(f"{kind}_*.png"))} for kind in ("reference", "anchor")

@@ -27,7 +27,7 @@ from lora_edit.samples import PreparedClip, draw_clip, finish, prepare, preview_
 from lora_edit.takes import Request, next_sample
 from lora_edit.training.experts import set_strengths
 from lora_edit.types import Size, Video
-from lora_edit.video.write import check_output, write_video
+from lora_edit.video.write import check_output, output_notes, write_video
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,10 @@ def check(settings: EditSettings, reporter: Reporter | None = None) -> Clip:
     return read_inputs(settings, reporter or Silent())
 
 
-def create_run(settings: EditSettings, folder: Path, reporter: Reporter | None = None) -> Run:
-    """Check everything, then make the run folder with its own lossless copy of the input, or change the one that is there."""
-    clip = check(settings, reporter)
+def create_run(settings: EditSettings, folder: Path, reporter: Reporter | None = None, clip: Clip | None = None) -> Run:
+    """Make the run folder with its own lossless copy of the input, or change the one that is there. Without a `clip` that `check` gave,
+    everything is checked first."""
+    clip = clip or check(settings, reporter)
     check_fits(settings, clip)
     run = make_run(folder, settings)
     with run.locked():
@@ -98,7 +99,7 @@ def generate(
     target = output or next_sample(run, settings.video.codec, request)
     check_output(target, settings.video.codec, overwrite=overwrite)
     with run.locked():
-        clip = load_inputs(run)
+        clip = results.checked_for_output(run, load_inputs(run), target, settings.video.codec)
         for note in clip.notes:
             reporter.note(note)
         shown = with_captions(clip if first_frame is None else with_first_frame(clip, first_frame), run, settings, reporter)
@@ -142,8 +143,8 @@ def preview(settings: EditSettings, output: Path, reporter: Reporter, overwrite:
     """The explained edit, without a diffusion model: seconds."""
     check_output(output, settings.video.codec, overwrite=overwrite)
     clip = check(settings, reporter)
-    for note in clip.notes:
+    for note in (*clip.notes, *output_notes(output, clip.video)):
         reporter.note(note)
-    video = replace(clip.video, frames=preview_frames(clip, settings, reporter), alpha=None)
+    video = replace(clip.video, frames=preview_frames(clip, settings, reporter))
     write_video(output, video, overwrite=overwrite, like=clip.video)
     return output

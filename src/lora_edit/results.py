@@ -12,6 +12,7 @@ import torch
 
 from lora_edit.captions import prompt_rows
 from lora_edit.config import EditSettings
+from lora_edit.errors import VideoError
 from lora_edit.evaluation.flicker import flicker
 from lora_edit.evaluation.leak import leak
 from lora_edit.evaluation.plots import loss_plot
@@ -23,9 +24,10 @@ from lora_edit.takes import RESULT, SAMPLES, Request, Take, add_take, clear_resu
 from lora_edit.types import Video, content_hash
 from lora_edit.video.lossless import save_frames
 from lora_edit.video.read import read_image
+from lora_edit.video.settings import Codec
 from lora_edit.video.sheet import contact_sheet, crops_along, save_image, side_by_side, spread, stack_sheets
 from lora_edit.video.unseen import next_to_edit, unseen_shares
-from lora_edit.video.write import write_video
+from lora_edit.video.write import LARGEST, output_notes, prove_output, write_video
 
 COLUMNS, CELL = 6, 160
 """Frames in a row of the contact sheet, and their height."""
@@ -65,13 +67,34 @@ def write_results(
     return notes
 
 
+def is_own_place(folder: Path, output: Path) -> bool:
+    """Whether an output would lie among the files that a run writes itself; its `samples/` are open to results of any name."""
+    place = output.resolve()
+    home = folder.resolve()
+    return home in place.parents and (home / SAMPLES) not in place.parents
+
+
+def checked_for_output(run: Run, clip: Clip, output: Path, codec: Codec) -> Clip:
+    """The clip with remarks on what of it `output` will not hold.
+
+    Raises `VideoError` where a result could not be written there or into the run folder, or would replace a file of the run: before
+    any work, not after it.
+    """
+    if is_own_place(run.folder, output):
+        raise VideoError(f"{output}: is where the run folder keeps its own files; choose a name outside of {run.folder}")
+    prove_output(output, clip.video, codec)
+    if output.suffix.lower() != ".mp4":
+        prove_output(run.folder / RESULT, clip.video)
+    return replace(clip, notes=tuple(dict.fromkeys((*clip.notes, *output_notes(output, clip.video, codec)))))
+
+
 def _write_main(run: Run, settings: EditSettings, clip: Clip, video: Video, output: Path, seconds: dict[str, float]) -> list[str]:
     """The run's own result and what explains it; returns the remark on which frame to edit next, where there is one."""
     folder, source = run.folder, clip.video
     shutil.rmtree(folder / "result", ignore_errors=True)
-    save_frames(folder / "result", video.frames)
+    save_frames(folder / "result", video.frames, video.alpha)
     _copy_or_write(output, folder / RESULT, video)
-    beside = side_by_side(source.frames, video.frames)
+    beside = side_by_side(source.frames, video.frames, LARGEST)
     write_video(folder / "compare.mp4", replace(source, frames=beside, alpha=None), overwrite=True)
     middle = video.num_frames // 2
     save_image(folder / "poster.png", video.frames[middle])
@@ -185,7 +208,7 @@ def outline(frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def _copy_or_write(output: Path, target: Path, video: Video) -> None:
-    if output.suffix == ".mp4":
+    if output.suffix.lower() == ".mp4":
         shutil.copyfile(output, target)
     else:
         write_video(target, video, overwrite=True)

@@ -124,8 +124,11 @@ def _belongs(settings: EditSettings) -> tuple[object, ...]:
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that a kill leaves the old one or the new one, never half."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text, "utf-8")
-    os.replace(part, path)
+    try:
+        part.write_text(text, "utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -17,6 +17,7 @@ import hashlib
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -43,13 +44,34 @@ class Box:
 
 
 @dataclass(frozen=True)
+class ColourTags:
+    """How a YUV file stores colour: code points of ITU-T H.273 for matrix, primaries and transfer (2 where the file does not say), the
+    matrix that its samples were read with, and whether they use the full range."""
+
+    matrix: int
+    primaries: int
+    transfer: int
+    read_as: int
+    full: bool
+
+
+FieldOrder = Literal["progressive", "top", "bottom"]
+"""Whether a frame is one picture, or two fields of which the top or the bottom one comes first."""
+
+
+@dataclass(frozen=True)
 class Video:
     """A decoded clip.
 
     `frames` is `[T, H, W, 3]` uint8, upright (rotation metadata applied). `times` holds each frame's time in seconds
-    from the first one, so that a clip of variable frame rate keeps it. `alpha` is `[T, H, W]` uint8 where the source
-    has transparency. `source`, `start_time` (seconds into it) and `first` (the number of the clip's first frame in it) say where sound
-    and untouched samples can be copied from.
+    from the first one, so that a clip of variable frame rate keeps it; the last frame lasts `last_duration` seconds, 1 / fps where
+    that is None. `alpha` is `[T, H, W]` uint8 where the source has transparency. `source`, `start_time` (seconds into it) and `first`
+    (the number of the clip's first frame in it) say where sound and untouched samples can be copied from; `shifts` are the seconds to
+    be added to the time stamps of each part of a source that was joined from several recordings.
+
+    `pixel_aspect` is a pixel's width by its height. `tags` say how the frames' colours are meant, None for sRGB pictures. `kept_format`
+    is FFmpeg's name of the pixel format in which a result keeps the source file's pixels, None where there is no file. `notes` tell what
+    of the source a result does not carry.
     """
 
     frames: torch.Tensor
@@ -60,6 +82,13 @@ class Video:
     start_time: float = 0.0
     has_sound: bool = False
     first: int = 0
+    last_duration: float | None = None
+    shifts: tuple[float, ...] = (0.0,)
+    pixel_aspect: Fraction = Fraction(1)
+    tags: ColourTags | None = None
+    field_order: FieldOrder = "progressive"
+    kept_format: str | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.frames.dtype == torch.uint8 and self.frames.ndim == 4 and self.frames.shape[-1] == 3

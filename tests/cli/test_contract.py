@@ -428,7 +428,7 @@ def test_new_checks_estimates_and_stores(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(pipeline, "check", lambda settings, reporter: Clip(video, EditMask(torch.ones(5, 48, 64, dtype=torch.bool))))
     monkeypatch.setattr(pipeline, "estimate", lambda settings, clip: Estimate())
-    monkeypatch.setattr(pipeline, "create_run", lambda settings, folder: Run(folder))
+    monkeypatch.setattr(pipeline, "create_run", lambda settings, folder, reporter, clip: Run(folder))
     outcome = run("new", *EDIT[1:])
     assert (outcome.exit_code, outcome.stdout) == (0, "out.run\n"), outcome.stderr
     assert "a remark" in outcome.stderr

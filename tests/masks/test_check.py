@@ -8,6 +8,8 @@ import torch
 from lora_edit.errors import MaskError
 from lora_edit.masks.check import check_first_frame, fit_first_frame, outside_change
 from lora_edit.types import Box, Size
+from lora_edit.video.colors import array_to_frame, frame_to_array
+from video.clips import make_clip
 
 
 def scene() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -90,3 +92,16 @@ def test_a_redrawn_texture_does_not_widen_the_suggestion() -> None:
     assert change.suggested.height < 50
     assert change.suggested.width < 55
     assert change.suggested.top <= 20
+
+
+def test_another_programs_colours_are_no_change() -> None:
+    """A frame as other tools extract it, by swscale's quick arithmetic, is the source's; an edit of it changes nothing outside."""
+    stored = array_to_frame(make_clip(1, 192, 320).frames[0].numpy() // 3 + 80, "yuv420p")
+    source = torch.from_numpy(frame_to_array(stored))
+    extracted = torch.from_numpy(stored.reformat(format="rgb24", src_colorspace=1, src_color_range=1, dst_color_range=2).to_ndarray())
+    mask = torch.zeros(192, 320, dtype=torch.bool)
+    mask[60:120, 80:160] = True
+    assert int((extracted.int() - source.int()).abs().max()) > 2
+    assert "equals the source" in check_first_frame(source, extracted, mask)[0]
+    extracted[mask] = torch.tensor([200, 30, 30], dtype=torch.uint8)
+    assert not any("outside the mask; the result" in note for note in check_first_frame(source, extracted, mask))

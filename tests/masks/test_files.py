@@ -111,3 +111,83 @@ def test_damaged_store_says_so(tmp_path: Path) -> None:
     (tmp_path / "00001.png").write_bytes(b"torn")
     with pytest.raises(MaskError, match="cannot be read"):
         load_mask(tmp_path)
+
+
+def rectangle() -> np.ndarray:
+    inside = np.zeros((SIZE.height, SIZE.width), bool)
+    inside[6:18, 8:20] = True
+    return inside
+
+
+def see_through(kind: str) -> Image.Image:
+    """The rectangle as programs write it: white, or the object itself, or a grey picture, on nothing; what is hidden is white."""
+    inside = rectangle()
+    colours = np.full((SIZE.height, SIZE.width, 3), 255, np.uint8)
+    if kind == "cut-out":
+        colours[inside] = (120, 40, 30)
+    if kind == "drawn":
+        colours[~inside] = 0
+    alpha = np.full(inside.shape, 255, np.uint8) if kind == "drawn" else inside.astype(np.uint8) * 255
+    if kind == "drawn":
+        alpha[:2] = 0  # an empty corner changes nothing
+    return Image.fromarray(np.dstack([colours, alpha])).convert("LA" if kind == "grey" else "RGBA")
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif", ".webp"])
+@pytest.mark.parametrize("kind", ["white", "grey", "cut-out", "drawn"])
+def test_transparency_of_a_mask(tmp_path: Path, kind: str, ending: str) -> None:
+    options = {"lossless": True, "exact": True} if ending == ".webp" else {}
+    image = see_through(kind).convert("RGBA") if ending == ".webp" else see_through(kind)
+    image.save(tmp_path / f"m{ending}", **options)
+    mask = read_mask(tmp_path / f"m{ending}", 3, SIZE)
+    assert torch.equal(mask.frames, torch.from_numpy(rectangle()).expand(3, -1, -1))
+    assert any("opaque" in note for note in mask.notes) == (kind == "cut-out")
+    (tmp_path / "folder").mkdir()
+    for number in range(2):
+        image.save(tmp_path / "folder" / f"{number}{ending}", **options)
+    assert torch.equal(read_mask(tmp_path / "folder", 2, SIZE).frames, mask.frames[:2])
+
+
+def test_a_mask_longer_than_the_whole_clip_is_refused(tmp_path: Path) -> None:
+    """A mask at another rate, or with a frame too many, fits no frame but the first."""
+    folder = write_folder(tmp_path / "m", moving(12))
+    with pytest.raises(MaskError, match="has 12 frames but the clip has 6"):
+        read_mask(folder, 6, SIZE, source_frames=6)
+    assert any("the source 9" in note for note in read_mask(folder, 6, SIZE, start=2, source_frames=9).notes)
+    assert read_mask(folder, 6, SIZE, start=2, source_frames=12).notes == ()
+
+
+def test_labels_are_no_masks(tmp_path: Path) -> None:
+    labels = Image.fromarray(rectangle().astype(np.uint8))
+    labels.save(tmp_path / "labels.png")
+    with pytest.raises(MaskError, match="brightest pixel is 1 of 255"):
+        read_mask(tmp_path / "labels.png", 1, SIZE)
+    palette = labels.copy()
+    palette.putpalette([0, 0, 0, 128, 0, 0])
+    palette.save(tmp_path / "palette.png")
+    with pytest.raises(MaskError, match="brightest pixel is 38 of 255"):
+        read_mask(tmp_path / "palette.png", 1, SIZE)
+
+
+def test_pages_of_a_mask_are_its_frames(tmp_path: Path) -> None:
+    pages = [Image.fromarray(frame.numpy()) for frame in moving(4)]
+    pages[0].save(tmp_path / "m.tif", save_all=True, append_images=pages[1:])
+    assert torch.equal(read_mask(tmp_path / "m.tif", 4, SIZE).frames, moving(4))
+
+
+def test_a_failing_save_leaves_the_earlier_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_mask(tmp_path / "m", EditMask(moving(4)))
+    written = Image.Image.save
+    calls: list[object] = []
+
+    def full(self: Image.Image, *arguments: object, **options: object) -> None:
+        calls.append(self)
+        if len(calls) > 2:
+            raise OSError(28, "No space left on device")
+        written(self, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        save_mask(tmp_path / "m", EditMask(moving(7)))
+    assert torch.equal(load_mask(tmp_path / "m").frames, moving(4))
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]

@@ -54,9 +54,9 @@ def test_equal_pixels_get_the_files_samples(source: Video) -> None:
     result, _ = edited(source)
     planes = stored(source.source, 2)
     with source_samples(source) as kept:
-        assert kept is not None and kept.colours.matrix == 2
+        assert kept is not None and source.tags.matrix == 2
         for index, picture in enumerate(result.frames.numpy()):
-            out = kept.keep(array_to_frame(picture, "yuv420p", kept.colours), picture, index).to_ndarray()
+            out = kept.keep(array_to_frame(picture, "yuv420p", source.tags), picture, index).to_ndarray()
             assert np.array_equal(out[:48, 32:], planes[index][:48, 32:])
             assert np.array_equal(out[48:].reshape(-1, 32)[:, 16:], planes[index][48:].reshape(-1, 32)[:, 16:])
             assert not np.array_equal(out[:48, :32], planes[index][:48, :32])

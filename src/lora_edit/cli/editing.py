@@ -62,10 +62,13 @@ def new(session: Session, options: NewOptions) -> None:
             protect_input(options.output, settings)
             check_output(options.output, settings.video.codec, overwrite=options.overwrite)
         clip = pipeline.check(settings, reporter)
-        for text in clip.notes:
+        from lora_edit.video.write import output_notes
+
+        lost = () if options.output is None else output_notes(options.output, clip.video, settings.video.codec)
+        for text in (*clip.notes, *lost):
             reporter.note(text)
         estimate = pipeline.estimate(settings, clip)
-        session.run = pipeline.create_run(settings, folder).folder
+        session.run = pipeline.create_run(settings, folder, reporter, clip).folder
         needs = {
             "seconds_train": round(estimate.seconds_train, 1),
             "seconds_generate": round(estimate.seconds_generate, 1),

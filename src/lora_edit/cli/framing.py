@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lora_edit.cli.failures import Session
-from lora_edit.cli.options import LORA, RESULT, Overwrite, Threads, parse_boxes, parse_loras, takes
+from lora_edit.cli.options import LORA, RESULT, Overwrite, Threads, parse_boxes, parse_loras, parse_rate, takes
 from lora_edit.cli.progress import computing, reporting
 from lora_edit.errors import VideoError
 
@@ -25,7 +25,10 @@ class PictureOptions:
     number: Annotated[int, typer.Argument(metavar="N", help="Which frame, from 0, counted from --start.", show_default=False, min=0)]
     start: Annotated[int, typer.Option("--start", metavar="S", help="First source frame, from 0, as in `edit`.", min=0)] = 0
     frames: Annotated[int | None, typer.Option("--frames", metavar="N", help="Number of frames, as in `edit`.", min=1)] = None
-    fps: Annotated[float | None, typer.Option("--fps", metavar="RATE", help="Frame rate, as in `edit`; the frames stay the same.")] = None
+    fps: Annotated[
+        float | None,
+        typer.Option("--fps", metavar="RATE", help="Frame rate, as in `edit`; the frames stay the same.", parser=parse_rate),
+    ] = None
     output: Annotated[Path, typer.Option("--output", "-o", metavar="IMAGE", help="A .png file.", rich_help_panel=RESULT)]
     overwrite: Overwrite = False
 

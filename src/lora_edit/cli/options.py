@@ -56,6 +56,7 @@ class CodecName(StrEnum):
     """How a video file is encoded."""
 
     H264 = "h264"
+    H264_420 = "h264-420"
     H264_444 = "h264-444"
     PRORES = "prores"
     FFV1 = "ffv1"
@@ -67,6 +68,15 @@ Threads = Annotated[
     typer.Option("--threads", metavar="N", min=1, help="Threads that compute; by default as many as there are free cores."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the bare result.", rich_help_panel=RESULT)]
+
+
+def parse_rate(text: str) -> float:
+    """Frames per second as a number or a ratio."""
+    above, slash, below = str(text).partition("/")
+    try:
+        return float(above) / float(below) if slash else float(above)
+    except (ValueError, ZeroDivisionError) as error:
+        raise typer.BadParameter(f"{text} is not a rate; write a number or a ratio, for instance 25 or 24000/1001") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +123,14 @@ class RegionOptions:
         None
     )
     fps: Annotated[
-        float | None, typer.Option("--fps", metavar="RATE", help="Another frame rate; drops the sound.", rich_help_panel=CLIP)
+        float | None,
+        typer.Option(
+            "--fps",
+            metavar="RATE",
+            help="Another rate, such as 25 or 24000/1001; drops the sound.",
+            parser=parse_rate,
+            rich_help_panel=CLIP,
+        ),
     ] = None
     threads: Threads = None
 
@@ -166,7 +183,12 @@ class RunOptions(RegionOptions):
     ] = field(default_factory=list)
     codec: Annotated[
         CodecName | None,
-        typer.Option("--codec", metavar="CODEC", help="h264 (default), h264-444, prores or ffv1.", rich_help_panel=RESULT),
+        typer.Option(
+            "--codec",
+            metavar="CODEC",
+            help="h264 (default: with the source's colour layout), h264-420 (plays everywhere), h264-444, prores or ffv1.",
+            rich_help_panel=RESULT,
+        ),
     ] = None
     no_composite: Annotated[
         bool, typer.Option("--no-composite", help="Keep the model's pixels outside the region too.", rich_help_panel=RESULT)

@@ -136,8 +136,18 @@ def absolute_model(name: str) -> str:
 def require_files(*paths: Path | None) -> None:
     """Raise `VideoError` for the first path that is not there: told at once, before anything heavy is loaded."""
     for path in paths:
-        if path is not None and not path.exists():
-            raise VideoError(f"{path}: no such file or folder; check the path")
+        if path is None:
+            continue
+        try:
+            path.stat()
+        except FileNotFoundError as error:
+            raise VideoError(f"{path}: no such file or folder; check the path") from error
+        except OSError as error:
+            raise VideoError(f"{path}: cannot be read ({error.strerror}); allow reading it, or copy it to another place") from error
+        try:
+            str(path).encode("utf-8")
+        except UnicodeEncodeError as error:  # settings are kept as text
+            raise VideoError(f"{str(path)!r}: the name is not valid UTF-8; rename the file or folder") from error
 
 
 def run_folder(run: Path | None, output: Path | None) -> Path:
@@ -146,6 +156,8 @@ def run_folder(run: Path | None, output: Path | None) -> Path:
         return run
     if output is None:
         raise SettingsError("where the run folder should be is missing; give --run FOLDER or --output")
+    if output.name in ("", ".."):
+        raise SettingsError(f"--output {output}: names neither a file nor a folder of its own; give a name, such as result.mp4")
     return output.with_name(f"{output.stem}.run")
 
 

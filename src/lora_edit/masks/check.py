@@ -19,11 +19,20 @@ from lora_edit.types import Box, Size
 SPECK = 0.0005
 """Changed areas smaller than this share of the frame are ignored."""
 
+SCATTERED = 0.1
+"""Share of pixels up to which lone changed ones are ignored: other programs convert colours a little differently along edges."""
+
+SAME = 2.5
+"""Mean difference in levels of 255 up to which a picture without clear change counts as the source's own frame."""
+
 MINOR = 0.1
 """Changed areas smaller than this share of the largest are none of the edit: image editors alter a little everywhere."""
 
 BLUR = 0.01
 """Standard deviation of the neighbourhood, share of the frame's shorter side."""
+
+BLUR_SIDE = 1080
+"""Pixels of the shorter side at which neighbourhoods are taken at most."""
 
 TOLERANCE = 12
 """Levels of 255 up to which a pixel counts as unchanged."""
@@ -64,7 +73,9 @@ def outside_change(
     shift = _trimmed_mean(difference[outside])
     share = float((np.abs(difference).max(-1) > tolerance)[outside].mean())
     large = _clearly_changed(difference - shift, outside, tolerance)
-    if not large.any() and share < SPECK and np.abs(shift).max() < SHIFT:
+    if not large.any() and share < SCATTERED:
+        share = 0.0
+    if not large.any() and share == 0 and np.abs(shift).max() < SHIFT:
         return None
     red, green, blue = (float(value) for value in shift)
     return OutsideChange(share, (red, green, blue), _covering(mask.numpy(), large))
@@ -93,14 +104,28 @@ def _common_shift(difference: npt.NDArray[np.float32]) -> int:
 
 def change_level(difference: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """How far each pixel's neighbourhood changed, `[H, W]` levels of 255, of a difference `[H, W, 3]`: redrawn texture averages out."""
-    blurred = cv2.GaussianBlur(difference, (0, 0), BLUR * min(difference.shape[:2]))
-    return np.asarray(np.abs(blurred).max(-1), np.float32)
+    return np.asarray(np.abs(_neighbourhood(difference)).max(-1), np.float32)
+
+
+def _neighbourhood(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The mean around every pixel of `[H, W]` or `[H, W, C]`; taken at a smaller size where the picture is large, as it is smooth."""
+    height, width = picture.shape[:2]
+    scale = min(1.0, BLUR_SIDE / min(height, width))
+    small = cv2.resize(picture, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA) if scale < 1 else picture
+    blurred = cv2.GaussianBlur(small, (0, 0), BLUR * min(small.shape[:2]))
+    return np.asarray(cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR) if scale < 1 else blurred, np.float32)
 
 
 def _trimmed_mean(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Mean of the middle three fifths of `[N, 3]`, per channel."""
+    """Mean of the middle three fifths of whole numbers `[N, 3]` from -255 to 255, per channel."""
     cut = len(values) // 5
-    return np.asarray(np.sort(values, axis=0)[cut : len(values) - cut].mean(0), dtype=np.float32)
+    kept = len(values) - 2 * cut
+    means = []
+    for channel in range(3):
+        counts = np.bincount(values[:, channel].astype(np.int16) + 255, minlength=511)
+        below = np.clip(np.cumsum(counts) - cut, 0, kept)  # how many of the kept ones lie up to each level
+        means.append((np.diff(below, prepend=0) * np.arange(-255, 256)).sum() / kept)
+    return np.asarray(means, dtype=np.float32)
 
 
 def _clearly_changed(difference: npt.NDArray[np.float32], outside: npt.NDArray[np.bool_], tolerance: int) -> npt.NDArray[np.bool_]:
@@ -110,11 +135,7 @@ def _clearly_changed(difference: npt.NDArray[np.float32], outside: npt.NDArray[n
     left of it (the lower half) sets the threshold. `difference` has no shift of all colours any more: it calls for no larger box.
     """
     weight = outside.astype(np.float32)
-    sigma = BLUR * min(outside.shape)
-    mean = (
-        cv2.GaussianBlur(difference * weight[..., None], (0, 0), sigma)
-        / np.maximum(cv2.GaussianBlur(weight, (0, 0), sigma), 1e-6)[..., None]
-    )
+    mean = _neighbourhood(difference * weight[..., None]) / np.maximum(_neighbourhood(weight), 1e-6)[..., None]
     level = np.abs(mean).max(-1)
     # Of an edit of half of the picture the median is the edit itself; the lower quarter is still what was left alone.
     quarter, median = np.quantile(level[outside], [0.25, 0.5])
@@ -162,8 +183,7 @@ def _covering(mask: npt.NDArray[np.bool_], changed: npt.NDArray[np.bool_]) -> Bo
 def check_first_frame(source_frame: torch.Tensor, edited: torch.Tensor, mask: torch.Tensor) -> tuple[str, ...]:
     """Remarks for a person on an edited first frame (uint8 `[H, W, 3]`) and its bool mask `[H, W]`."""
     notes = []
-    difference = (edited.int() - source_frame.int()).abs().amax(-1)
-    if mask.any() and not (difference[mask] > 2).any():
+    if mask.any() and _equals_inside(source_frame, edited, mask):
         notes.append("the edited first frame equals the source inside the mask; check that it is the edited picture and that white = edit")
     change = outside_change(source_frame, edited, mask)
     if change is None:
@@ -179,6 +199,15 @@ def check_first_frame(source_frame: torch.Tensor, edited: torch.Tensor, mask: to
             note += f"; to include the change that touches the region, use --box {box.left:g},{box.top:g},{box.width:g},{box.height:g}"
         notes.append(note)
     return tuple(notes)
+
+
+def _equals_inside(source_frame: torch.Tensor, edited: torch.Tensor, mask: torch.Tensor) -> bool:
+    """Whether the picture shows the source inside the mask, up to what another program's conversion of colours changes."""
+    inside = mask.numpy()
+    difference = edited.numpy().astype(np.float32) - source_frame.numpy()
+    if np.abs(difference[inside]).mean() > SAME:
+        return False
+    return not _clearly_changed(difference, inside, TOLERANCE).any()
 
 
 def _is_box(mask: torch.Tensor, box: Box) -> bool:

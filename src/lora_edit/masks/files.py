@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,44 +20,55 @@ THRESHOLD = 128
 MID_GREY = (40, 215)
 MID_GREY_SHARE = 0.02
 
-STILL_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
-
-def read_mask(path: Path, num_frames: int, size: Size, start: int = 0) -> EditMask:
+def read_mask(path: Path, num_frames: int, size: Size, start: int = 0, source_frames: int | None = None) -> EditMask:
     """An edit mask (white = edit) from a video, a folder of images in frame order, or one still image for all frames.
 
-    A mask of exactly `num_frames` frames is taken as it is; a longer one is taken to cover the whole source and its frames
-    `start` to `start + num_frames - 1` are used. Raises `MaskError` when it is missing, empty or does not fit the clip.
+    A mask of exactly `num_frames` frames is taken as it is; a longer one is taken to cover the whole source, of `source_frames` where
+    that is known, and its frames `start` to `start + num_frames - 1` are used. Raises `MaskError` when it is missing, empty or does not
+    fit the clip.
     """
-    frames = _read_frames(path)
+    frames, notes = _read_frames(path)
     found = Size(frames.shape[1], frames.shape[2])
     if found != size:
         raise MaskError(f"{path}: the mask is {found} but the source is {size}; export the mask at the source's size")
-    frames = _in_range(path, frames, num_frames, start)
+    if source_frames not in (None, num_frames, len(frames)) and len(frames) not in (1, num_frames):
+        notes = (
+            *notes,
+            f"the mask has {len(frames)} frames, the range {num_frames} and the source {source_frames}; "
+            f"the mask's frames from {start} on were used",
+        )
+    frames = _in_range(path, frames, num_frames, start, whole=source_frames == num_frames)
     luma = torch.stack([_luma(frame) for frame in frames])
     white = luma >= THRESHOLD
     if len(white) == 1 and num_frames > 1:
         white = white.expand(num_frames, -1, -1).clone()
-    return EditMask(white, (*_grey_note(luma), *_content_notes(path, white)))
+    return EditMask(white, (*notes, *_grey_note(luma), *_content_notes(path, white, int(luma.max()))))
 
 
-def _read_frames(path: Path) -> torch.Tensor:
-    """`[T, H, W, 3]` uint8."""
+def _read_frames(path: Path) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """`[T, H, W, 3]` uint8, what is transparent as black, and a remark where transparency alone says what is edited."""
     # Decoding is loaded only when a mask file is really read.
-    from lora_edit.video.images import is_animation_file
-    from lora_edit.video.read import read_image, read_video
+    from lora_edit.video.read import read_video
 
     if not path.exists():
         raise MaskError(f"{path}: no such mask; give a video, a folder of images or one image (white = edit)")
-    if path.is_file() and path.suffix.lower() in STILL_SUFFIXES and not is_animation_file(path):
-        return read_image(path)[None]
-    return read_video(path).frames
+    video = read_video(path)
+    if video.alpha is None:
+        return video.frames, ()
+    opaque = video.alpha >= THRESHOLD
+    luma = torch.stack([_luma(frame) for frame in video.frames])[opaque]
+    coloured = float(((luma >= MID_GREY[0]) & (luma <= MID_GREY[1])).float().mean()) if len(luma) else 0.0
+    if coloured > MID_GREY_SHARE:  # a cut-out: the object itself on nothing
+        note = "the mask is a picture with transparent parts; what is opaque in it is edited, whatever its colours"
+        return video.alpha[..., None].expand(-1, -1, -1, 3), (note,)
+    return (video.frames.int() * video.alpha[..., None].int() // 255).to(torch.uint8), ()
 
 
-def _in_range(path: Path, frames: torch.Tensor, num_frames: int, start: int) -> torch.Tensor:
+def _in_range(path: Path, frames: torch.Tensor, num_frames: int, start: int, whole: bool) -> torch.Tensor:
     if len(frames) in (1, num_frames):
         return frames
-    if len(frames) >= start + num_frames:
+    if not whole and len(frames) >= start + num_frames:
         return frames[start : start + num_frames]
     begin = f" from source frame {start}" if start else ""
     raise MaskError(
@@ -77,9 +90,14 @@ def _grey_note(luma: torch.Tensor) -> tuple[str, ...]:
     return (f"{share:.0%} of the mask's pixels are grey; they were cut at half brightness; save the mask as black-and-white PNG",)
 
 
-def _content_notes(path: Path, white: torch.Tensor) -> tuple[str, ...]:
-    """Remarks on what the mask covers. Raises `MaskError` for an empty mask."""
+def _content_notes(path: Path, white: torch.Tensor, brightest: int) -> tuple[str, ...]:
+    """Remarks on what the mask covers; `brightest` is its highest luma. Raises `MaskError` for an empty mask."""
     covered = white.flatten(1).any(1)
+    if not covered.any() and brightest > 0:
+        raise MaskError(
+            f"{path}: the mask's brightest pixel is {brightest} of 255, and white (255) marks what is edited; "
+            "save labels such as 0 and 1, or a palette of objects, as black and white"
+        )
     if not covered.any():
         raise MaskError(f"{path}: the mask has no white pixel; white marks what is edited, so invert it if black does here")
     if white.all():
@@ -108,14 +126,23 @@ def ranges(numbers: Sequence[int]) -> str:
 
 
 def save_mask(folder: Path, mask: EditMask) -> None:
-    """Write one 1-bit PNG per frame, `00000.png` and on; frames of an earlier, longer mask in the folder are removed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = {f"{index:05d}.png" for index in range(mask.num_frames)}
-    for old in _frame_files(folder):
-        if old.name not in names:
+    """Write one 1-bit PNG per frame, `00000.png` and on; frames of an earlier, longer mask in the folder are removed.
+
+    The frames appear in `folder` once all of them are written. Raises `OSError` where that is impossible, as on a full disc.
+    """
+    names = [f"{index:05d}.png" for index in range(mask.num_frames)]
+    partial = folder.with_name(f".mask-{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        for name, frame in zip(names, mask.frames, strict=True):
+            Image.fromarray(frame.numpy()).save(partial / name)
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in _frame_files(folder):
             old.unlink()
-    for index, frame in enumerate(mask.frames):
-        Image.fromarray(frame.numpy()).save(folder / f"{index:05d}.png")
+        for name in names:
+            os.replace(partial / name, folder / name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def load_mask(folder: Path) -> EditMask:

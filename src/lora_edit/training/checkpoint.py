@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 from torch import nn
@@ -37,11 +39,38 @@ def save(
         "parameters": {name: p.detach().cpu() for name, p in parameters.items()},
         "optimiser": optimiser.state_dict(),
     }
-    with part.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with part.open("wb") as file:
+            watched = _Watched(file)
+            try:
+                torch.save(state, cast(IO[bytes], watched))
+            except RuntimeError:
+                if watched.fault:  # PyTorch says only that its position is unexpected
+                    raise watched.fault from None
+                raise
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class _Watched(io.RawIOBase):
+    """A file that remembers why it could not be written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.fault: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.fault = error
+            raise
 
 
 def restore(paths: Sequence[Path], parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, keys: Sequence[str]) -> Progress:

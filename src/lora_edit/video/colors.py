@@ -5,14 +5,20 @@ swscale's default arithmetic darkens 4:2:0 frames by more than a level of 255, w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from av import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
+from lora_edit.types import ColourTags, Size
+from lora_edit.video.hdr import TRANSFERS, to_sdr
+from lora_edit.video.libav import run_filters
+
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+_EXACT_FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"  # the same for FFmpeg's filter
+LEFT = "left"  # where colour samples lie in H.264 that does not say
+CENTER = "center"  # where swscale takes them to lie in frames whose decoder does not say, as VP9's
 BT709 = 1  # ITU-T H.273 code point, shared by matrix, primaries and transfer
+BT601 = 6
 UNSPECIFIED = 2
 
 # H.273 matrix code -> swscale's matrix.
@@ -25,58 +31,42 @@ _MATRICES = {
     9: Colorspace.BT2020,
     10: Colorspace.BT2020,
 }
+_FILTER_MATRICES = {1: "bt709", 4: "fcc", 5: "bt470", 6: "smpte170m", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
 
-
-@dataclass(frozen=True)
-class Colours:
-    """How a YUV file stores colour: H.273 codes of matrix, primaries and transfer, the matrix that its samples are read with, and
-    whether they use the full range."""
-
-    matrix: int
-    primaries: int
-    transfer: int
-    read_as: Colorspace
-    full: bool
-
-
-HD = Colours(BT709, BT709, BT709, Colorspace.ITU709, full=False)
+HD = ColourTags(BT709, BT709, BT709, BT709, full=False)
 """BT.709, limited range."""
 
 
-def colours_of(frame: VideoFrame) -> Colours:
-    """How the file that a decoded YUV frame comes from stores colour."""
-    return Colours(int(frame.colorspace), int(frame.color_primaries), int(frame.color_trc), _matrix(frame), _is_full(frame))
+def tags_of(frame: VideoFrame) -> ColourTags:
+    """How the pixels of `frame_to_array` are to be stored and shown: as in the file; BT.709 for tone-mapped and RGB files."""
+    if is_hdr(frame):
+        return HD
+    primaries, transfer = int(frame.color_primaries), int(frame.color_trc)
+    if is_rgb(frame):
+        return ColourTags(BT709, _known(primaries), _known(transfer), BT709, full=False)
+    return ColourTags(int(frame.colorspace), primaries, transfer, _matrix(frame), _is_full(frame))
 
 
 def frame_to_array(frame: VideoFrame) -> np.ndarray:
-    """A decoded frame as `[H, W, 3]` uint8, or `[H, W, 4]` where its format has alpha."""
-    target = "rgba" if has_alpha(frame) else "rgb24"
-    if frame.format.is_rgb or frame.format.name == "pal8":
-        return frame.reformat(format=target, interpolation=EXACT).to_ndarray()
-    converted = frame.reformat(
-        format=target,
-        src_colorspace=_matrix(frame),
-        src_color_range=ColorRange.JPEG if _is_full(frame) else ColorRange.MPEG,
-        dst_color_range=ColorRange.JPEG,
-        interpolation=EXACT,
-    )
-    return converted.to_ndarray()
+    """A decoded frame as `[H, W, 3]` uint8, or `[H, W, 4]` where its format has alpha. High dynamic range is tone-mapped to BT.709."""
+    if is_hdr(frame):
+        return to_sdr(_reformat(frame, "rgb48le"), int(frame.color_trc), int(frame.color_primaries))
+    return _reformat(frame, "rgba" if has_alpha(frame) else "rgb24")
 
 
-def array_to_frame(array: np.ndarray, pix_fmt: str, colours: Colours = HD) -> VideoFrame:
-    """`[H, W, 3 or 4]` uint8 as a frame of `pix_fmt`; YUV is stored by `colours`."""
+def array_to_frame(array: np.ndarray, pix_fmt: str, tags: ColourTags = HD, siting: str = LEFT) -> VideoFrame:
+    """`[H, W, 3 or 4]` uint8 as a frame of `pix_fmt`; YUV is stored by `tags`, its shared colour samples at `siting` (`siting.py`)."""
     frame = VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgba" if array.shape[-1] == 4 else "rgb24")
     if "yuv" not in pix_fmt:
         return frame.reformat(format=pix_fmt, interpolation=EXACT)
-    converted = frame.reformat(
-        format=pix_fmt,
-        dst_colorspace=colours.read_as,
-        src_color_range=ColorRange.JPEG,
-        dst_color_range=ColorRange.JPEG if colours.full else ColorRange.MPEG,
-        interpolation=EXACT,
+    out_range = "full" if tags.full else "limited"
+    options = (
+        f"{_EXACT_FLAGS}:in_range=full:out_range={out_range}:out_color_matrix={_FILTER_MATRICES[tags.read_as]}:out_chroma_loc={siting}"
     )
-    converted.colorspace = colours.matrix
-    converted.color_primaries, converted.color_trc = colours.primaries, colours.transfer
+    converted = run_filters(frame, [("scale", options), ("format", pix_fmt)])
+    converted.color_range = ColorRange.JPEG if tags.full else ColorRange.MPEG
+    converted.colorspace = tags.matrix
+    converted.color_primaries, converted.color_trc = tags.primaries, tags.transfer
     return converted
 
 
@@ -85,12 +75,49 @@ def has_alpha(frame: VideoFrame) -> bool:
     return frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components)
 
 
+def is_rgb(frame: VideoFrame) -> bool:
+    """Whether the frame is stored as RGB."""
+    return frame.format.is_rgb or frame.format.name == "pal8"
+
+
+def is_hdr(frame: VideoFrame) -> bool:
+    """Whether the frame's levels are PQ's or HLG's."""
+    return int(frame.color_trc) in TRANSFERS
+
+
+def guessed_matrix(size: Size) -> int:
+    """The H.273 code of the matrix that players take where a file states none: BT.709 for HD and BT.601 for anything smaller."""
+    return BT709 if size.width >= 1280 or size.height > 576 else BT601
+
+
+def has_known_matrix(frame: VideoFrame) -> bool:
+    """Whether the frame is RGB, or its matrix is one that `frame_to_array` undoes (or not stated)."""
+    return is_rgb(frame) or int(frame.colorspace) in {*_MATRICES, UNSPECIFIED}
+
+
+def _reformat(frame: VideoFrame, target: str) -> np.ndarray:
+    if is_rgb(frame):
+        return frame.reformat(format=target, interpolation=EXACT).to_ndarray()
+    converted = frame.reformat(
+        format=target,
+        src_colorspace=_MATRICES[_matrix(frame)],
+        src_color_range=ColorRange.JPEG if _is_full(frame) else ColorRange.MPEG,
+        dst_color_range=ColorRange.JPEG,
+        interpolation=EXACT,
+    )
+    return converted.to_ndarray()
+
+
 def _is_full(frame: VideoFrame) -> bool:
     return frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
 
 
-def _matrix(frame: VideoFrame) -> Colorspace:
+def _known(code: int) -> int:
+    return BT709 if code in (0, UNSPECIFIED) else code
+
+
+def _matrix(frame: VideoFrame) -> int:
+    """The H.273 code of the matrix that the frame's samples are read with."""
     if frame.colorspace in _MATRICES:
-        return _MATRICES[frame.colorspace]
-    # Untagged: players take BT.709 for HD and BT.601 for anything smaller.
-    return Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.ITU601
+        return int(frame.colorspace)
+    return guessed_matrix(Size(frame.height, frame.width))

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
 
 import av
 import numpy as np
@@ -19,23 +18,35 @@ from av.video.stream import VideoStream
 
 from lora_edit.errors import VideoError
 from lora_edit.video.colors import frame_to_array
+from lora_edit.video.endings import is_cut_off
+from lora_edit.video.libav import display_matrix, open_input, picture_decoder
+from lora_edit.video.timeline import PartClock
 
 _FALLBACK_RATE = Fraction(25)
+
+Orientation = tuple[int, int, int, int]
+"""A display matrix's linear part (a, b, c, d) with entries -1, 0 or 1: x' = a x + c y, y' = b x + d y, y downwards."""
+
+UPRIGHT: Orientation = (1, 0, 0, 1)
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """One frame: `[H, W, 3 or 4]` uint8, upright, and its time in seconds on the file's clock (None where the file has none)."""
+    """One frame: `[H, W, 3 or 4]` uint8, upright; its time in seconds on the file's clock and how long it lasts (None where the file
+    does not say); the `shifts` of that clock's parts so far (see `Video`); and the frame as it is stored."""
 
     picture: np.ndarray
     time: Fraction | None
+    duration: Fraction | None
+    shifts: tuple[Fraction, ...]
+    stored: av.VideoFrame
 
 
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The file and its picture stream. Raises `VideoError` when it is no video."""
     try:
-        container = av.open(str(path))
+        container = open_input(path)
     except (FFmpegError, OSError) as error:
         raise VideoError(f"{path}: not a video that can be read ({_reason(error)}); export it again, for example as MP4") from error
     with container:
@@ -53,32 +64,39 @@ def frame_rate(stream: VideoStream) -> Fraction:
     return stream.average_rate or stream.guessed_rate or stream.base_rate or _FALLBACK_RATE
 
 
+def is_transport_stream(container: InputContainer) -> bool:
+    """Whether the file's clock may leap, as where recordings of a transport or program stream were joined."""
+    return container.format.name in ("mpegts", "mpeg")
+
+
 def decode_range(path: Path, container: InputContainer, stream: VideoStream, start: int, stop: int | None) -> Iterator[Decoded]:
     """Frames `start` to `stop - 1` (to the end when None), decoding no further than needed.
 
-    Raises `VideoError` with the number of readable frames where the file is damaged or ends before it should, and with the clip's
+    Raises `VideoError` with the number of readable frames where the file is damaged or its end is missing, and with the clip's
     length where the range passes its end.
     """
     count = 0
     watch = _EndWatch(container, stream)
+    clock = PartClock(1 / frame_rate(stream), is_transport_stream(container))
+    decode = picture_decoder(stream)
     try:
         for packet in container.demux():
             watch.note(packet)
             if packet.stream is not stream:
                 continue
-            for frame in packet.decode():
-                assert isinstance(frame, av.VideoFrame)
+            for frame in decode(packet):
                 if frame.is_corrupt and count >= start:
                     raise _damaged(path, count, start, "damaged picture")
+                time, duration = _timing(frame, stream, clock)
                 if count >= start:
-                    yield Decoded(_upright(frame_to_array(frame), orientation(frame)), _time(frame, stream))
+                    yield Decoded(upright(frame_to_array(frame), orientation(frame)), time, duration, clock.shifts, frame)
                 count += 1
                 if stop is not None and count >= stop:
                     return
     except (FFmpegError, OSError) as error:
         raise _damaged(path, count, start, _reason(error)) from error
-    if watch.ended_early():
-        raise _damaged(path, count, start, "the file ends before its last frame")
+    if watch.ended_early() and is_cut_off(path):
+        raise _damaged(path, count, start, "the end of the file is missing")
     check_range(path, start, stop, count)
 
 
@@ -94,44 +112,42 @@ def check_range(path: Path, start: int, stop: int | None, count: int) -> None:
         )
 
 
-def orientation(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """The display matrix's linear part (a, b, c, d) with entries -1, 0 or 1: x' = a x + c y, y' = b x + d y, y downwards.
-
-    Angles that are not multiples of 90 degrees count as upright.
-    """
-    data = frame.side_data.get("DISPLAYMATRIX")
+def orientation(frame: av.VideoFrame) -> Orientation:
+    """How players turn the frame. Angles that are not multiples of 90 degrees count as upright."""
+    data = display_matrix(frame)
     if data is None:
-        return (1, 0, 0, 1)
-    matrix = np.frombuffer(bytes(cast(bytes, data)), dtype=np.int32)[[0, 1, 3, 4]] / 65536
+        return UPRIGHT
+    matrix = np.frombuffer(data, dtype=np.int32)[[0, 1, 3, 4]] / 65536
     a, b, c, d = (int(value) for value in np.rint(matrix))
-    return (a, b, c, d) if sorted((abs(a), abs(b))) == [0, 1] and abs(a) == abs(d) and abs(b) == abs(c) else (1, 0, 0, 1)
+    return (a, b, c, d) if sorted((abs(a), abs(b))) == [0, 1] and abs(a) == abs(d) and abs(b) == abs(c) else UPRIGHT
 
 
-def clockwise_degrees(matrix: tuple[int, int, int, int]) -> int:
+def clockwise_degrees(matrix: Orientation) -> int:
     """0, 90, 180 or 270: by how much a player turns the stored picture clockwise (before mirroring, where it mirrors)."""
     a, b, _, _ = matrix
     return {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}[(a, b)]
 
 
-def _upright(picture: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
-    a, b, c, d = matrix
+def upright(picture: np.ndarray, matrix: Orientation) -> np.ndarray:
+    """A picture or plane `[H, W, ...]` turned as players turn it."""
+    a, _, c, d = matrix
     if a == 0:  # rows become columns
         picture = picture.swapaxes(0, 1)
-        a, d = c, b
+        a, d = c, matrix[1]
     return picture[:: d or 1, :: a or 1]
 
 
 class _EndWatch:
-    """Notices a file that stops before the length that its header states."""
+    """Notices that fewer pictures were read than the file's header states."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._stream = stream
         self._stated_packets = stream.frames
         self._packets = 0
         self._last = Fraction(0)
-        # Matroska states no frame count, but a duration that holds; other headers' durations are often estimates.
+        # Matroska states no frame count, but a duration, which begins at 0 wherever the first frame lies.
         stated = container.duration if "matroska" in container.format.name else None
-        self._stated_end = None if stated is None else Fraction((container.start_time or 0) + stated, av.time_base)
+        self._stated_end = None if stated is None else Fraction(stated, av.time_base)
 
     def note(self, packet: Packet[Stream]) -> None:
         if packet.size and packet.stream is self._stream:
@@ -140,13 +156,17 @@ class _EndWatch:
             self._last = max(self._last, (packet.pts + (packet.duration or 0)) * Fraction(packet.time_base))
 
     def ended_early(self) -> bool:
+        """Headers may state too much in whole files too: edit lists hide frames, and AVI counts those that were dropped."""
         if self._stated_end is not None:
             return self._last + Fraction(3, 2) / frame_rate(self._stream) + Fraction(1, 20) < self._stated_end
         return self._packets < self._stated_packets
 
 
-def _time(frame: av.VideoFrame, stream: VideoStream) -> Fraction | None:
-    return None if frame.pts is None else frame.pts * Fraction(frame.time_base or stream.time_base or 0)
+def _timing(frame: av.VideoFrame, stream: VideoStream, clock: PartClock) -> tuple[Fraction | None, Fraction | None]:
+    """Time on the running clock, and duration, in seconds."""
+    tick = Fraction(frame.time_base or stream.time_base or 0)
+    duration = frame.duration * tick if frame.duration and frame.duration > 0 else None
+    return None if frame.pts is None else clock.map(frame.pts * tick, duration), duration
 
 
 def _damaged(path: Path, count: int, start: int, reason: str) -> VideoError:

@@ -1,23 +1,36 @@
-"""Pictures from files: stills, folders of stills, and animated GIF, WebP and APNG, all through Pillow."""
+"""Pictures from files: stills, folders of stills, and animated GIF, WebP, PNG, AVIF and TIFF pages, all through Pillow and by one rule.
+
+EXIF orientation is applied, colour profiles are converted to sRGB, more than 8 bits are rounded, alpha is kept where anything is
+transparent.
+"""
 
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from lora_edit.errors import VideoError
 from lora_edit.types import Size
+from lora_edit.video.profiles import to_srgb
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".ppm")
 DEFAULT_DURATION = Fraction(1, 10)  # what browsers show for animations that state no delay
+PAGE_DURATION = Fraction(1, 25)  # of TIFF's pages, which state none: as of a folder of pictures
 _READ_FAULTS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")
+"""Formats whose further pictures are frames; those of a JPEG file are previews or depth."""
+
+_SIGNATURES = re.compile(rb"GIF8|\x89PNG\r\n\x1a\n|RIFF....WEBP|II\*\0|MM\0\*|....ftypavi[fs]", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -28,11 +41,26 @@ class AnimationInfo:
     size: Size
 
 
-def read_image(path: Path) -> torch.Tensor:
-    """A still picture as `[H, W, 3]` uint8, upright (EXIF orientation applied); an animation gives its first frame.
+def require_file(path: Path) -> None:
+    """Raise `VideoError` where there is no file or folder, only an empty file, or something that can be read but once."""
+    try:
+        found = path.stat()
+    except FileNotFoundError as error:
+        raise VideoError(f"{path}: no such file or folder; check the path") from error
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be read ({error.strerror}); allow reading it, or copy it to another place") from error
+    if stat.S_ISDIR(found.st_mode):
+        return
+    if not stat.S_ISREG(found.st_mode):
+        raise VideoError(f"{path}: is a pipe or device, which cannot be read twice; save it to a file first")
+    if found.st_size == 0:
+        raise VideoError(f"{path}: the file is empty; export or download it again")
 
-    Grayscale, palette, 16-bit and CMYK pictures become RGB; colour profiles are ignored. Raises `VideoError` when the file cannot
-    be read, or when part of it is transparent, because what should show through is not known.
+
+def read_image(path: Path) -> torch.Tensor:
+    """A still picture as `[H, W, 3]` uint8 sRGB, upright; an animation gives its first frame.
+
+    Raises `VideoError` when the file cannot be read, or when part of it is transparent, because what should show through is not known.
     """
     rgba = load_picture(path)
     if rgba.shape[-1] == 4:
@@ -42,11 +70,10 @@ def read_image(path: Path) -> torch.Tensor:
 
 def load_picture(path: Path) -> np.ndarray:
     """A still as `[H, W, 3]` uint8, or `[H, W, 4]` where any of it is transparent."""
+    require_file(path)
     try:
         with Image.open(path) as image:
-            return picture_to_array(ImageOps.exif_transpose(image))
-    except FileNotFoundError as error:
-        raise VideoError(f"{path}: no such file; check the path") from error
+            return picture_to_array(_rounded(path, image))
     except UnidentifiedImageError as error:
         raise VideoError(f"{path}: not a picture that can be read; give a PNG, JPEG or WebP file") from error
     except _READ_FAULTS as error:
@@ -54,7 +81,8 @@ def load_picture(path: Path) -> np.ndarray:
 
 
 def picture_to_array(image: Image.Image) -> np.ndarray:
-    """Any Pillow mode as `[H, W, 3]` uint8, or `[H, W, 4]` where any of it is transparent."""
+    """Any Pillow mode as `[H, W, 3]` uint8 sRGB, upright, or `[H, W, 4]` where any of it is transparent."""
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit grayscale, whatever the byte order
         levels = np.asarray(image).astype(np.float64)
         if levels.size and not 0 <= levels.min() <= levels.max() <= 65535:
@@ -62,18 +90,61 @@ def picture_to_array(image: Image.Image) -> np.ndarray:
         return np.repeat(np.rint(levels / 257).astype(np.uint8)[..., None], 3, axis=2)
     if image.mode == "F":
         raise ValueError("floating-point pixels")
+    rgb = np.array(to_srgb(image))
     if image.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in image.info:
-        rgba = np.array(image.convert("RGBA"))
-        return rgba if rgba[..., 3].min() < 255 else np.ascontiguousarray(rgba[..., :3])
-    return np.array(image.convert("RGB"))
+        alpha = np.array(image.convert("RGBA").getchannel("A"))
+        return np.dstack([rgb, alpha]) if alpha.min() < 255 else rgb
+    return rgb
+
+
+def _rounded(path: Path, image: Image.Image) -> Image.Image:
+    """The picture in 8 bits. Pillow cuts colour PNG and TIFF of 16 bits instead of rounding them, which darkens by half a level."""
+    if image.mode not in ("RGB", "RGBA") or not _is_deep(path, image):
+        return image
+    levels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if levels is None or levels.dtype != np.uint16 or levels.ndim != 3:
+        return image
+    order = cv2.COLOR_BGR2RGB if levels.shape[-1] == 3 else cv2.COLOR_BGRA2RGBA
+    rounded = Image.fromarray(cv2.cvtColor(np.rint(levels / 257).astype(np.uint8), order))
+    rounded.info = image.info  # profile and orientation
+    return rounded
+
+
+def _is_deep(path: Path, image: Image.Image) -> bool:
+    if image.format == "PNG":
+        with path.open("rb") as file:
+            return file.read(25)[24] == 16  # the header's bit depth
+    return image.format == "TIFF" and 16 in getattr(image, "tag_v2", {}).get(258, ())
 
 
 def list_images(folder: Path) -> list[Path]:
     """The folder's pictures in natural order: `2.png` before `10.png`. Raises `VideoError` when there are none."""
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
+    paths = [path for path in _entries(folder) if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
     if not paths:
         raise VideoError(f"{folder}: holds no pictures; give a folder of PNG, JPEG or WebP frames, or a video file")
     return sorted(paths, key=_natural_key)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise VideoError(f"{folder}: cannot be read ({error.strerror}); allow reading it, or copy it to another place") from error
+
+
+def folder_notes(paths: list[Path]) -> tuple[str, ...]:
+    """Remarks on a folder's pictures in natural order: numbers that are missing, and numbers that are there twice."""
+    numbers = [int(found[-1]) for path in paths if (found := re.findall(r"\d+", path.stem))]
+    if len(numbers) != len(paths):
+        return ()
+    missing = sorted(set(range(numbers[0], numbers[-1])) - set(numbers)) if numbers[-1] - numbers[0] < 10 * len(paths) else []
+    doubles = sorted({number for number, following in pairwise(numbers) if number == following})
+    notes = []
+    if missing:
+        notes.append(f"the folder {paths[0].parent.name} lacks pictures between its first and last one, such as number {missing[0]}")
+    if doubles:
+        notes.append(f"the folder {paths[0].parent.name} holds more than one picture of a number, such as {doubles[0]}; each is a frame")
+    return tuple(notes)
 
 
 def load_folder(paths: list[Path]) -> Iterator[np.ndarray]:
@@ -89,23 +160,27 @@ def load_folder(paths: list[Path]) -> Iterator[np.ndarray]:
         yield picture
 
 
-def is_animation_file(path: Path) -> bool:
-    """Whether the first bytes say GIF, PNG or WebP: formats that Pillow animates more faithfully than PyAV."""
+def is_picture_file(path: Path) -> bool:
+    """Whether the file is a picture, still or animated: by its first bytes, or a picture's ending where those of a video may be alike."""
     with path.open("rb") as file:
         head = file.read(12)
-    return head[:4] == b"GIF8" or head[:8] == b"\x89PNG\r\n\x1a\n" or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+    return bool(_SIGNATURES.match(head)) or (path.suffix.lower() in IMAGE_SUFFIXES and head[:2] in (b"\xff\xd8", b"BM", b"P6", b"P5"))
 
 
 def animation_info(path: Path) -> AnimationInfo:
-    """Durations and size of an animated picture. Raises `VideoError` when it is damaged."""
+    """Durations and upright size of the pictures in a file. Raises `VideoError` when it is damaged."""
     durations: list[Fraction] = []
     try:
         with Image.open(path) as image:
-            for frame in ImageSequence.Iterator(image):
+            for frame in _pictures(image):
                 frame.load()
                 milliseconds = frame.info.get("duration", 0)
-                durations.append(Fraction(milliseconds).limit_denominator(10**6) / 1000 if milliseconds else DEFAULT_DURATION)
-            return AnimationInfo(tuple(durations), Size(image.height, image.width))
+                usual = PAGE_DURATION if image.format == "TIFF" else DEFAULT_DURATION
+                durations.append(Fraction(milliseconds).limit_denominator(10**6) / 1000 if milliseconds else usual)
+            height, width = picture_to_array(image).shape[:2]
+            return AnimationInfo(tuple(durations), Size(height, width))
+    except UnidentifiedImageError as error:
+        raise VideoError(f"{path}: not a picture that can be read; give a PNG, JPEG or WebP file") from error
     except _READ_FAULTS as error:
         raise VideoError(_damage(path, len(durations), error)) from error
 
@@ -114,14 +189,24 @@ def load_animation(path: Path, start: int, stop: int) -> Iterator[np.ndarray]:
     """Frames `start` to `stop - 1`, composed as a viewer shows them."""
     try:
         with Image.open(path) as image:
-            for index, frame in enumerate(ImageSequence.Iterator(image)):
+            single = getattr(image, "n_frames", 1) == 1
+            for index, frame in enumerate(_pictures(image)):
                 if index >= stop:
                     return
                 frame.load()  # later frames are drawn over earlier ones, so none may be skipped
                 if index >= start:
-                    yield picture_to_array(frame)
+                    yield picture_to_array(_rounded(path, frame) if single else frame)
     except _READ_FAULTS as error:
         raise VideoError(_damage(path, start, error)) from error
+
+
+def _pictures(image: Image.Image) -> Iterator[Image.Image]:
+    """The frames of an animation; the first picture alone where the others are none, as TIFF's thumbnails."""
+    size = image.size
+    for index, frame in enumerate(ImageSequence.Iterator(image)):
+        if index and (image.format not in _ANIMATED or frame.size != size):
+            return
+        yield frame
 
 
 def _damage(path: Path, read: int, error: BaseException) -> str:

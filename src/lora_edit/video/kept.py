@@ -1,11 +1,12 @@
 """The source file's own YUV samples, where a result shows the source.
 
-RGB frames lose a little on the way to 4:2:0 video: colours are averaged and values rounded, 49 dB on a real clip. Where the result's
-pixel is the source's, the sample that the source file holds is written instead, so that nothing but the encoder touches it.
+RGB frames lose a little on the way to video: colours are averaged and values rounded, 49 dB on a real clip in 4:2:0. Where the
+result's pixel is the source's, the sample that the source file holds is written instead, so that nothing but the encoder touches it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -18,46 +19,61 @@ from av.error import FFmpegError
 
 from lora_edit.errors import VideoError
 from lora_edit.types import Video
-from lora_edit.video.colors import Colours, colours_of, frame_to_array
-from lora_edit.video.decode import open_video, orientation
+from lora_edit.video.colors import LEFT, frame_to_array, is_hdr
+from lora_edit.video.decode import Orientation, open_video, orientation, upright
+from lora_edit.video.siting import siting_of, turned_siting
 
-_FORMATS = ("yuv420p", "yuvj420p")
+_PLANAR = re.compile(r"yuv[aj]?(420|422|444)p(?:(\d+)le)?")
+_REPACKED = {"nv12": "yuv420p", "nv21": "yuv420p", "nv16": "yuv422p", "yuyv422": "yuv422p", "uyvy422": "yuv422p", "yvyu422": "yuv422p"}
+_PITCH = {"420": (2, 2), "422": (1, 2), "444": (1, 1)}
+"""Rows and columns of pixels that share one colour."""
+
+PLAIN = "yuv420p"
+"""What every player shows."""
+
+EXACT_RGB = "yuv444p10le"
+"""Holds every 8-bit RGB value, so that sources which H.264 has no layout for keep theirs."""
+
+Planes = list[np.ndarray]  # Y, Cb and Cr, each [H, W]
 
 
 @dataclass(frozen=True)
 class SourceSamples:
-    """A clip's file, opened beside its decoded frames: `colours` are how it stores colour, `frames` its frames from the clip's first on."""
+    """A clip's file, opened beside its decoded frames; `frames` are the file's from the clip's first on, none where the samples of such
+    a file cannot be written. `pix_fmt` is the format in which a result keeps the source's pixels, `siting` where its shared colour
+    samples lie."""
 
     video: Video
-    colours: Colours
+    pix_fmt: str
     frames: Iterator[VideoFrame]
+    stored_format: str
+    siting: str = LEFT
 
     def keep(self, made: VideoFrame, picture: np.ndarray, index: int) -> VideoFrame:
-        """`made` (yuv420p, of the RGB `picture` `[H, W, 3]` uint8, frame number `index` of the clip) with the file's samples wherever
+        """`made` (in `pix_fmt`, of the RGB `picture` `[H, W, 3]` uint8, frame number `index` of the clip) with the file's samples wherever
         picture, clip and file agree. Asked for in order, once per frame."""
         try:
             stored = next(self.frames, None)
         except FFmpegError:
             stored = None
-        if stored is None or stored.format.name not in _FORMATS or (stored.height, stored.width) != picture.shape[:2]:
+        if stored is None or stored.format.name != self.stored_format:
             return made
+        turn = orientation(stored)
+        shown = upright(frame_to_array(stored)[..., :3], turn)
         source = self.video.frames[index].numpy()
-        same = (picture == source).all(-1)
+        if shown.shape != picture.shape:
+            return made
         # The file may have changed since it was read: what it shows now has to be the clip's, too.
-        same &= (frame_to_array(stored) == source).all(-1)
-        old, new = stored.to_ndarray(), made.to_ndarray()
-        height, width = same.shape
-        blocks = same.reshape(height // 2, 2, width // 2, 2).all((1, 3)).reshape(-1, width)
-        out = np.where(np.concatenate([same, blocks, blocks]), old, new)
-        frame = VideoFrame.from_ndarray(np.ascontiguousarray(out), format="yuv420p")
-        frame.colorspace, frame.color_range = made.colorspace, made.color_range
-        frame.color_primaries, frame.color_trc = made.color_primaries, made.color_trc
-        return frame
+        same = (picture == source).all(-1) & (shown == source).all(-1)
+        mixed = [
+            np.where(_all_of(same, plane.shape), own, plane) for own, plane in zip(_stored_planes(stored, turn), _planes(made), strict=True)
+        ]
+        return _with_planes(made, mixed)
 
 
 @contextmanager
 def source_samples(like: Video | None) -> Iterator[SourceSamples | None]:
-    """The stored samples of a clip's own file; None where it is gone, no video, turned, or not 8-bit 4:2:0 of even size."""
+    """The stored samples of a clip's own file; None where it is gone, no video, or of high dynamic range."""
     with ExitStack() as stack:
         found = None
         if like is not None and like.source is not None and like.source.is_file():
@@ -66,10 +82,68 @@ def source_samples(like: Video | None) -> Iterator[SourceSamples | None]:
         yield found
 
 
+def kept_format(frame: VideoFrame) -> str:
+    """In which pixel format a result keeps the pixels of a file with such frames."""
+    if is_hdr(frame):
+        return PLAIN
+    name = _REPACKED.get(frame.format.name, frame.format.name)
+    layout = _PLANAR.fullmatch(name)
+    if layout is None:
+        return EXACT_RGB
+    high, wide = _PITCH[layout[1]]
+    fits = frame.height % high == 0 and frame.width % wide == 0
+    if layout[1] == "422":  # where its colour lies H.264 states for 4:2:0 only
+        fits = fits and siting_of(frame) == LEFT and orientation(frame)[0] == 1
+    if layout[1] == "420":  # and there only at the left and in the middle, so not for mirrored and upside-down pictures
+        fits = fits and turned_siting(siting_of(frame), orientation(frame)) is not None
+    return f"yuv{layout[1]}p" if fits else EXACT_RGB
+
+
 def _open(stack: ExitStack, video: Video, path: Path) -> SourceSamples | None:
     container, stream = stack.enter_context(open_video(path))
     frames = islice(container.decode(stream), video.first, None)
     first = next(frames, None)
-    if first is None or first.format.name not in _FORMATS or orientation(first) != (1, 0, 0, 1) or first.height % 2 or first.width % 2:
+    if first is None or is_hdr(first):
         return None
-    return SourceSamples(video, colours_of(first), chain([first], frames))
+    pix_fmt = kept_format(first)
+    if pix_fmt == EXACT_RGB:
+        return SourceSamples(video, pix_fmt, iter(()), first.format.name)
+    siting = LEFT if pix_fmt == "yuv444p" else turned_siting(siting_of(first), orientation(first))
+    return SourceSamples(video, pix_fmt, chain([first], frames), first.format.name, siting or LEFT)
+
+
+def _stored_planes(frame: VideoFrame, turn: Orientation) -> Planes:
+    """The file's samples in 8 bits, upright."""
+    repacked = _REPACKED.get(frame.format.name)
+    planes = _planes(frame if repacked is None else frame.reformat(format=repacked))
+    return [upright(plane, turn) for plane in planes]
+
+
+def _planes(frame: VideoFrame) -> Planes:
+    """Luma and colour samples, rounded to 8 bits."""
+    depth = frame.format.components[0].bits
+    kind = np.dtype(np.uint8 if depth == 8 else "<u2")
+    planes = []
+    for plane in frame.planes[:3]:
+        rows = np.frombuffer(memoryview(plane), kind).reshape(plane.height, -1)[:, : plane.width]
+        step = 1 << (depth - 8)
+        planes.append(rows if depth == 8 else np.minimum((rows.astype(np.uint32) + step // 2) // step, 255).astype(np.uint8))
+    return planes
+
+
+def _all_of(same: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """For every sample of a plane of `shape`, whether all of its pixels in `same` `[H, W]` are set."""
+    high, wide = same.shape[0] // shape[0], same.shape[1] // shape[1]
+    return np.asarray(same.reshape(shape[0], high, shape[1], wide).all((1, 3)))
+
+
+def _with_planes(like: VideoFrame, planes: Planes) -> VideoFrame:
+    """A frame of the format and tags of `like` with other samples."""
+    frame = VideoFrame(like.width, like.height, like.format.name)
+    for plane, samples in zip(frame.planes, planes, strict=True):
+        rows = np.zeros((plane.height, plane.line_size), np.uint8)
+        rows[:, : plane.width] = samples
+        plane.update(rows.tobytes())
+    frame.colorspace, frame.color_range = like.colorspace, like.color_range
+    frame.color_primaries, frame.color_trc = like.color_primaries, like.color_trc
+    return frame

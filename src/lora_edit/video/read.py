@@ -13,13 +13,27 @@ import torch
 
 from lora_edit.errors import VideoError
 from lora_edit.types import Size, Video
-from lora_edit.video.decode import check_range, clockwise_degrees, decode_range, frame_rate, open_video, orientation
-from lora_edit.video.images import animation_info, is_animation_file, list_images, load_animation, load_folder, load_picture, read_image
+from lora_edit.video.decode import Decoded, check_range, clockwise_degrees, decode_range, frame_rate, open_video, orientation
+from lora_edit.video.facts import StreamFacts, facts_of
+from lora_edit.video.images import (
+    animation_info,
+    folder_notes,
+    is_picture_file,
+    list_images,
+    load_animation,
+    load_folder,
+    load_picture,
+    read_image,
+    require_file,
+)
 from lora_edit.video.settings import VideoSettings
 
 __all__ = ["VideoInfo", "probe", "read_image", "read_video"]
 
 FOLDER_RATE = Fraction(25)  # a folder of pictures states no rate
+_USUAL = 0.1  # share of 1 / fps by which the last frame's duration may differ without meaning anything
+_ROUNDED = 0.005  # frames per second by which people round television's rates
+_LONGEST_FRAME = 60  # seconds
 
 
 @dataclass(frozen=True)
@@ -43,10 +57,10 @@ def read_video(path: Path, settings: VideoSettings | None = None) -> Video:
     Raises `VideoError` when the path is missing, holds no video, is damaged within the range, or is shorter than the range.
     """
     settings = settings or VideoSettings()
-    _require(path)
+    require_file(path)
     if path.is_dir():
         video = _read_folder(path, settings)
-    elif is_animation_file(path):
+    elif is_picture_file(path):
         video = _read_animation(path, settings)
     else:
         video = _read_file(path, settings)
@@ -55,12 +69,12 @@ def read_video(path: Path, settings: VideoSettings | None = None) -> Video:
 
 def probe(path: Path) -> VideoInfo:
     """Size, rate and length without reading the clip. Raises `VideoError` when the path is missing or no video."""
-    _require(path)
+    require_file(path)
     if path.is_dir():
         paths = list_images(path)
         height, width = load_picture(paths[0]).shape[:2]
         return VideoInfo(len(paths), Size(height, width), FOLDER_RATE, has_sound=False, rotation=0)
-    if is_animation_file(path):
+    if is_picture_file(path):
         info = animation_info(path)
         return VideoInfo(len(info.durations), info.size, _mean_rate(info.durations), has_sound=False, rotation=0)
     with open_video(path) as (container, stream):
@@ -72,13 +86,6 @@ def probe(path: Path) -> VideoInfo:
         return VideoInfo(stream.frames or None, size, frame_rate(stream), bool(container.streams.audio), rotation)
 
 
-def _require(path: Path) -> None:
-    if not path.exists():
-        raise VideoError(f"{path}: no such file or folder; check the path")
-    if path.is_file() and path.stat().st_size == 0:
-        raise VideoError(f"{path}: the file is empty; export or download it again")
-
-
 def _stop(settings: VideoSettings) -> int | None:
     return None if settings.frames is None else settings.start + settings.frames
 
@@ -88,7 +95,8 @@ def _read_folder(path: Path, settings: VideoSettings) -> Video:
     check_range(path, settings.start, _stop(settings), len(paths))
     chosen = paths[settings.start : _stop(settings)]
     frames, alpha = _collect(path, load_folder(chosen), len(chosen))
-    return Video(frames, FOLDER_RATE, _even_times(len(frames), FOLDER_RATE), alpha, source=path)
+    times = _even_times(len(frames), FOLDER_RATE)
+    return Video(frames, FOLDER_RATE, times, alpha, source=path, notes=folder_notes(chosen))
 
 
 def _read_animation(path: Path, settings: VideoSettings) -> Video:
@@ -103,20 +111,48 @@ def _read_animation(path: Path, settings: VideoSettings) -> Video:
 
 def _read_file(path: Path, settings: VideoSettings) -> Video:
     times: list[Fraction | None] = []
+    last: list[Decoded] = []
+    facts: list[StreamFacts] = []
     with open_video(path) as (container, stream):
         fps = frame_rate(stream)
 
         def pictures() -> Iterator[np.ndarray]:
             for decoded in decode_range(path, container, stream, settings.start, _stop(settings)):
                 times.append(decoded.time)
+                last[:] = [decoded]
+                if not facts:
+                    facts.append(facts_of(container, stream, decoded.stored))
                 yield decoded.picture
 
         frames, alpha = _collect(path, pictures(), settings.frames or max(stream.frames - settings.start, 1))
         has_sound = bool(container.streams.audio)
     clock = _clock(times)
-    begin = float(clock[0]) if clock else float(settings.start / fps)
-    relative = tuple(float(time - clock[0]) for time in clock) if clock else _even_times(len(frames), fps)
-    return Video(frames, fps, relative, alpha, source=path, start_time=begin, has_sound=has_sound, first=settings.start)
+    known = [time for time in times if time is not None]
+    begin = float(known[0]) if known else float(settings.start / fps)
+    return Video(
+        frames=frames,
+        fps=fps,
+        times=tuple(float(time - clock[0]) for time in clock) if clock else _even_times(len(frames), fps),
+        alpha=alpha,
+        source=path,
+        start_time=begin,
+        has_sound=has_sound,
+        first=settings.start,
+        last_duration=_last_duration(last[0], fps) if clock else None,
+        shifts=tuple(float(shift) for shift in last[0].shifts),
+        pixel_aspect=facts[0].pixel_aspect,
+        tags=facts[0].tags,
+        field_order=facts[0].field_order,
+        kept_format=facts[0].kept_format,
+        notes=facts[0].notes,
+    )
+
+
+def _last_duration(last: Decoded, fps: Fraction) -> float | None:
+    """How long the last frame is shown; None for about 1 / fps, and where the file does not say or says nonsense."""
+    if last.duration is None or abs(last.duration * fps - 1) < _USUAL or last.duration > _LONGEST_FRAME:
+        return None
+    return float(last.duration)
 
 
 def _collect(path: Path, pictures: Iterator[np.ndarray], expected: int) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -159,6 +195,13 @@ def _mean_rate(durations: tuple[Fraction, ...]) -> Fraction:
     return (len(durations) / sum(durations, Fraction(0))).limit_denominator(1001)
 
 
+def exact_rate(rate: float) -> Fraction:
+    """Frames per second as television counts them: 23.976 and 29.97 mean 24000/1001 and 30000/1001."""
+    whole = Fraction(round(rate * 1.001))
+    television = whole * Fraction(1000, 1001)
+    return television if abs(rate - whole) > 0 and abs(rate - television) < _ROUNDED else Fraction(rate).limit_denominator(1001)
+
+
 def _at_rate(video: Video, rate: float) -> Video:
-    fps = Fraction(rate).limit_denominator(1001)
-    return replace(video, fps=fps, times=_even_times(video.num_frames, fps), has_sound=False)
+    fps = exact_rate(rate)
+    return replace(video, fps=fps, times=_even_times(video.num_frames, fps), last_duration=None, has_sound=False)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Codec = Literal["h264", "h264-444", "prores", "ffv1"]
+Codec = Literal["h264", "h264-420", "h264-444", "prores", "ffv1"]
 
 
 class VideoSettings(BaseModel):
@@ -15,5 +15,7 @@ class VideoSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     start: int = Field(0, ge=0, description="first source frame of the range")
     frames: int | None = Field(None, ge=1, description="number of source frames; all to the end when left out")
-    fps: float | None = Field(None, gt=0, description="play the range at this rate instead of the source's; drops the sound")
+    fps: float | None = Field(
+        None, ge=0.1, le=1000, allow_inf_nan=False, description="play the range at this rate instead of the source's; drops the sound"
+    )
     codec: Codec = Field("h264", description="how the result is encoded; frames are kept losslessly beside it anyway")

@@ -66,12 +66,19 @@ def _bounds(region: torch.Tensor) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def side_by_side(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Two clips `[T, H, W, 3]` uint8 as one, `right` brought to `left`'s height. Raises `VideoError` when their lengths differ."""
+def side_by_side(left: torch.Tensor, right: torch.Tensor, widest: int | None = None) -> torch.Tensor:
+    """Two clips `[T, H, W, 3]` uint8 as one, `right` brought to `left`'s height; one above the other, and smaller if need be, where they
+    would be wider than `widest`. Raises `VideoError` when their lengths differ."""
     if len(left) != len(right):
         raise VideoError(f"clips of {len(left)} and {len(right)} frames cannot stand side by side; give clips of one length")
     height, width = left.shape[1], max(1, round(right.shape[2] * left.shape[1] / right.shape[1]))
-    return torch.cat([left, resize_frames(right, Size(height, width))], dim=2)
+    right = resize_frames(right, Size(height, width))
+    if widest is None or left.shape[2] + width <= widest:
+        return torch.cat([left, right], dim=2)
+    if 2 * height > widest:
+        half = Size(height // 2, left.shape[2] // 2)
+        left, right = resize_frames(left, half), resize_frames(right, half)
+    return torch.cat([left, right], dim=1)
 
 
 def save_image(path: Path, image: torch.Tensor) -> None:

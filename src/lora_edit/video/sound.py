@@ -1,10 +1,13 @@
-"""The source's sound for the edited range: packets copied bit for bit where the container takes them, encoded again where not."""
+"""The source's sound for the edited range: packets copied bit for bit where the container takes them, encoded again where not.
+
+Everything is placed by time stamps: a hole in the sound stays a hole, and what overlaps is left out.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,11 +17,15 @@ import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
 from av.packet import Packet
 
 from lora_edit.errors import VideoError
 from lora_edit.types import Video
-from lora_edit.video.decode import open_video
+from lora_edit.video.decode import is_transport_stream, open_video
+from lora_edit.video.libav import codec_name
+from lora_edit.video.timeline import PartClock
+from lora_edit.video.timing import end_of
 
 # Codecs that the container's usual players expect in it; any other is encoded again with the last column's codec.
 _COPIED = {
@@ -28,20 +35,47 @@ _COPIED = {
     ".webm": ({"opus", "vorbis"}, "libopus"),
 }
 _AAC_RATES = (48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+"""By the number of channels: layouts that AAC and Opus both take."""
+
+_MOST_CHANNELS = 8  # of a planar frame's samples that PyAV reaches
+_BITS_PER_CHANNEL = 96_000
 _SEEK_MARGIN = 2.0  # seconds: sound lies in the file a little before or after the pictures that it belongs to
+_JITTER = 0.02  # seconds by which time stamps may be off before the sound is moved: containers round them
+_SOUND_PERIOD = Fraction(1, 20)  # seconds; sound that steps back by more than a few packets is a new part
 
 
 @dataclass(frozen=True)
 class _Range:
-    """Seconds on the source's clock. `origin` becomes 0 in the result; `begin` and `end` are infinite where nothing is cut."""
+    """Seconds on the source's clock, made to run on by `shifts`. `origin` becomes 0 in the result; `begin` and `end` are infinite where
+    nothing is cut."""
 
     origin: float
     begin: float
     end: float
+    shifts: tuple[Fraction, ...]
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether time stamps repeat, so that they can neither be sought nor taken as they are."""
+        return len(self.shifts) > 1
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """A packet, when it begins in seconds on the clock that runs on, and in the file."""
+
+    packet: Packet[AudioStream]
+    begin: float
+    stamp: float
+
+    @property
+    def end(self) -> float:
+        return self.begin + float((self.packet.duration or 0) * self.packet.time_base)
 
 
 class Sound:
-    """The sound stream of a result that is being written. Call `before` ahead of each picture packet, `rest` at the end."""
+    """One sound stream of a result that is being written. Call `before` ahead of each picture packet, `rest` at the end."""
 
     def __init__(self, output: OutputContainer, packets: Iterator[Packet[AudioStream]]) -> None:
         self._output = output
@@ -50,7 +84,7 @@ class Sound:
 
     def before(self, seconds: float) -> None:
         """Write the packets that a player needs before `seconds`, so that sound and pictures lie side by side in the file."""
-        while self._next is not None and _begin(self._next) <= seconds:
+        while self._next is not None and self._next.pts is not None and float(self._next.pts * self._next.time_base) <= seconds:
             self._output.mux(self._next)
             self._next = next(self._packets, None)
 
@@ -59,66 +93,95 @@ class Sound:
         self.before(math.inf)
 
 
-def add_sound(stack: ExitStack, output: OutputContainer, video: Video, suffix: str) -> Sound | None:
-    """Give `output` the first sound stream of `video.source`, cut to the clip's range; None where there is no sound.
+def sound_streams(container: InputContainer) -> list[AudioStream]:
+    """The file's sound streams that can be decoded; some cameras add others."""
+    return [stream for stream in container.streams.audio if stream.codec_context is not None and stream.codec_context.channels]
+
+
+def add_sound(stack: ExitStack, output: OutputContainer, video: Video, suffix: str) -> list[Sound]:
+    """Give `output` the sound streams of `video.source`, cut to the clip's range.
 
     Raises `VideoError` when the source is gone.
     """
     if not video.has_sound or video.source is None:
-        return None
+        return []
     if not video.source.exists():
         raise VideoError(f"{video.source}: is gone, so its sound cannot be copied; put it back")
     wanted = _sound_range(video, video.source)
-    source, _ = stack.enter_context(open_video(video.source))
-    stream = source.streams.audio[0]
+    with open_video(video.source) as (source, _):
+        count = len(sound_streams(source))
+    packets = []
+    for number in range(count):
+        source, _ = stack.enter_context(open_video(video.source))
+        packets.append(_packets(source, sound_streams(source)[number], output, wanted, suffix))
+    return [Sound(output, each) for each in packets]  # which writes the header, so every stream has to be there
+
+
+def _packets(
+    source: InputContainer, stream: AudioStream, output: OutputContainer, wanted: _Range, suffix: str
+) -> Iterator[Packet[AudioStream]]:
+    """The packets of a new stream of `output`."""
     copied, encoder = _COPIED[suffix]
+    name = codec_name(stream)
     # AAC from a transport stream carries its header in every packet, and MP4 wants it once.
-    if stream.codec_context.name in copied and (stream.codec_context.name != "aac" or stream.codec_context.extradata):
-        return Sound(output, _copied_packets(source, stream, output.add_stream_from_template(stream), wanted, suffix))
-    return Sound(output, _encoded_packets(source, stream, _add_encoder(output, stream, encoder), wanted))
+    copies = name in copied and (name != "aac" or bool(stream.codec_context.extradata))
+    out = output.add_stream_from_template(stream) if copies else _add_encoder(output, stream, encoder)
+    if stream.language:
+        out.metadata["language"] = stream.language
+    return _copied_packets(source, stream, out, wanted, suffix) if copies else _encoded_packets(source, stream, out, wanted)
 
 
 def _sound_range(video: Video, path: Path) -> _Range:
     """Where to cut. The whole clip keeps the whole sound, even where it begins earlier or ends later than the pictures."""
     half = 0.5 / float(video.fps)
-    last = video.start_time + video.times[-1]
+    last, end = video.start_time + video.times[-1], video.start_time + end_of(video)
+    shifts = tuple(Fraction(shift).limit_denominator(10**6) for shift in video.shifts)
     with open_video(path) as (container, stream):
         first = float((stream.start_time or 0) * Fraction(stream.time_base or 0))
+        if len(shifts) > 1:
+            later = sum(bool(packet.size) for packet in container.demux(stream)) > video.first + video.num_frames
+            return _Range(video.start_time, video.start_time if video.first else -math.inf, end if later else math.inf, shifts)
         if last > _SEEK_MARGIN:
             container.seek(int(last * av.time_base))
         later = any(packet.pts is not None and float(packet.pts * packet.time_base) > last + half for packet in container.demux(stream))
     begin = -math.inf if video.start_time <= first + half else video.start_time
-    return _Range(video.start_time, begin, last + 2 * half if later else math.inf)
+    return _Range(video.start_time, begin, end if later else math.inf, shifts)
 
 
-def _begin(packet: Packet[AudioStream]) -> float:
-    assert packet.pts is not None
-    return float(packet.pts * packet.time_base)
-
-
-def _source_packets(source: InputContainer, stream: AudioStream, wanted: _Range) -> Iterator[Packet[AudioStream]]:
-    """The packets that overlap the range; every one has a time."""
-    if wanted.begin > _SEEK_MARGIN:
+def _source_packets(source: InputContainer, stream: AudioStream, wanted: _Range) -> Iterator[_Timed]:
+    """The packets that overlap the range; every one has a time, and begins after the one before it."""
+    clock = PartClock(_SOUND_PERIOD, is_transport_stream(source), wanted.shifts)
+    if wanted.begin > _SEEK_MARGIN and not wanted.is_joined:
         source.seek(int((wanted.begin - _SEEK_MARGIN) * av.time_base))
+    last = -math.inf
     for packet in source.demux(stream):
-        if packet.size and packet.pts is not None:
-            begin = _begin(packet)
-            if begin >= wanted.end:
-                return
-            if begin + float((packet.duration or 0) * packet.time_base) <= wanted.begin:
-                continue
-            yield packet
+        if not packet.size or packet.pts is None:
+            continue
+        tick = Fraction(packet.time_base)
+        begin = packet.pts * tick
+        running = clock.map(begin, (packet.duration or 0) * tick) if wanted.is_joined else begin
+        timed = _Timed(packet, float(running), float(begin))
+        if timed.begin >= wanted.end:
+            return
+        if timed.end <= wanted.begin or timed.begin <= last:
+            continue
+        last = timed.begin
+        yield timed
 
 
 def _copied_packets(
     source: InputContainer, stream: AudioStream, out: AudioStream, wanted: _Range, suffix: str
 ) -> Iterator[Packet[AudioStream]]:
-    for packet in _source_packets(source, stream, wanted):
-        begin = _begin(packet)
+    end = -math.inf
+    for timed in _source_packets(source, stream, wanted):
         # Only MP4's edit lists can hide the part of a packet that lies before the first picture.
-        if suffix not in (".mp4", ".mov") and begin < wanted.begin:
+        if suffix not in (".mp4", ".mov") and timed.begin < wanted.begin:
             continue
-        packet.pts = packet.dts = round((begin - wanted.origin) / float(packet.time_base))
+        if wanted.is_joined and timed.begin < end - _JITTER:  # the part before it is still heard
+            continue
+        end = timed.end
+        packet = timed.packet
+        packet.pts = packet.dts = round((timed.begin - wanted.origin) / float(packet.time_base))
         packet.stream = out
         yield packet
 
@@ -127,39 +190,76 @@ def _add_encoder(output: OutputContainer, stream: AudioStream, encoder: str) -> 
     rate = stream.codec_context.sample_rate
     if encoder == "libopus" or rate not in _AAC_RATES:
         rate = 48000
-    layout = "mono" if stream.codec_context.channels == 1 else "stereo"
+    layout = _LAYOUTS.get(stream.codec_context.channels, "stereo")
     out = output.add_stream(encoder, rate=rate, layout=layout, format="fltp" if encoder == "aac" else "flt")
     assert isinstance(out, AudioStream)
-    out.codec_context.bit_rate = 192_000
+    out.codec_context.bit_rate = _BITS_PER_CHANNEL * max(out.codec_context.channels, 2)
     return out
 
 
 def _encoded_packets(source: InputContainer, stream: AudioStream, out: AudioStream, wanted: _Range) -> Iterator[Packet[AudioStream]]:
     context = out.codec_context
-    resampler = av.AudioResampler(format="fltp", layout=context.layout, rate=context.sample_rate)
-    position: int | None = None
-    for packet in _source_packets(source, stream, wanted):
-        for decoded in packet.decode():
-            assert isinstance(decoded, AudioFrame)
-            for frame in resampler.resample(decoded):
-                kept, begin = _cut(frame, wanted)
-                if kept.shape[1] == 0:
-                    continue
-                position = round((begin - wanted.origin) * frame.sample_rate) if position is None else position
-                piece = AudioFrame.from_ndarray(kept, format="fltp", layout=context.layout.name)
-                piece.sample_rate, piece.pts, piece.time_base = frame.sample_rate, position, Fraction(1, frame.sample_rate)
-                position += kept.shape[1]
+    rate, layout = context.sample_rate, context.layout.name
+    position = 0
+    for samples, begin in _decoded(source, stream, out, wanted):
+        aim = round((begin - wanted.origin) * rate)
+        position = position or aim  # sound that begins late begins with no hole
+        pieces = [samples]
+        if aim > position + _JITTER * rate:
+            pieces = [*_silence(aim - position, rate, samples.shape[1]), samples]
+        elif aim < position - _JITTER * rate:
+            pieces = [samples[position - aim :]]
+        for each in pieces:
+            if len(each):
+                piece = AudioFrame.from_ndarray(np.ascontiguousarray(each).reshape(1, -1), format="flt", layout=layout)
+                piece.sample_rate, piece.pts, piece.time_base = rate, position, Fraction(1, rate)
+                position += len(each)
                 yield from out.encode(piece)
-    if position is not None:
+    if position:
         yield from out.encode(None)
 
 
-def _cut(frame: AudioFrame, wanted: _Range) -> tuple[np.ndarray, float]:
-    """The samples `[channels, samples]` inside the range, and the time of the first in seconds."""
+def _silence(count: int, rate: int, channels: int) -> Iterator[np.ndarray]:
+    """So many samples of it, in pieces of a second."""
+    for start in range(0, count, rate):
+        yield np.zeros((min(rate, count - start), channels), np.float32)
+
+
+def _decoded(source: InputContainer, stream: AudioStream, out: AudioStream, wanted: _Range) -> Iterator[tuple[np.ndarray, float]]:
+    """Samples `[n, channels]` float32 at the rate and layout of `out`, inside the range, and when the first of them is heard."""
+    context = out.codec_context
+    kind: tuple[object, ...] = ()
+    resampler: av.AudioResampler | None = None
+    for timed in _source_packets(source, stream, wanted):
+        shift = timed.begin - timed.stamp
+        frames: list[AudioFrame] = []
+        with suppress(FFmpegError):  # a broken packet is silence; the rest is still good
+            frames = [frame for frame in timed.packet.decode() if isinstance(frame, AudioFrame)]
+        for frame in frames:
+            decoded = _with_named_layout(frame)
+            if resampler is None or kind != (decoded.format.name, decoded.layout.name, decoded.sample_rate):
+                kind = (decoded.format.name, decoded.layout.name, decoded.sample_rate)
+                resampler = av.AudioResampler(format="flt", layout=context.layout, rate=context.sample_rate)
+            cut = (_cut(piece, wanted, shift) for piece in resampler.resample(decoded))
+            yield from ((samples, begin) for samples, begin in cut if len(samples))
+
+
+def _with_named_layout(frame: AudioFrame) -> AudioFrame:
+    """The frame with the usual layout of so many channels where the file names none, as recorders' PCM."""
+    count = frame.layout.nb_channels
+    if f"{count} channel" not in frame.layout.name or count not in _LAYOUTS or (frame.format.is_planar and count >= _MOST_CHANNELS):
+        return frame
+    named = AudioFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name, layout=_LAYOUTS[count])
+    named.sample_rate, named.pts, named.time_base = frame.sample_rate, frame.pts, frame.time_base
+    return named
+
+
+def _cut(frame: AudioFrame, wanted: _Range, shift: float) -> tuple[np.ndarray, float]:
+    """The samples `[n, channels]` inside the range, and the time of the first in seconds."""
     assert frame.pts is not None and frame.time_base is not None
-    begin, rate = float(frame.pts * frame.time_base), frame.sample_rate
-    samples = frame.to_ndarray()
+    begin, rate = float(frame.pts * frame.time_base) + shift, frame.sample_rate
+    samples = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
     # Encoders' own delay would lie before the first picture: never keep sound from before the origin.
     low = max(0, round((max(wanted.begin, wanted.origin) - begin) * rate))
-    high = samples.shape[1] if math.isinf(wanted.end) else max(0, round((wanted.end - begin) * rate))
-    return np.ascontiguousarray(samples[:, low:high]), begin + low / rate
+    high = len(samples) if math.isinf(wanted.end) else max(0, round((wanted.end - begin) * rate))
+    return samples[low:high], begin + low / rate

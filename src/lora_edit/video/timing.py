@@ -22,18 +22,23 @@ class Ticks:
 
 
 def frame_ticks(video: Video) -> Ticks:
-    """One tick per frame for a steady rate, otherwise the frames' own times on a fine clock; the last frame lasts 1 / fps."""
+    """One tick per frame for a steady rate, otherwise the frames' own times on a fine clock."""
     period = 1 / video.fps
     slack = min(_SLACK, float(period) / 4)
-    if all(abs(time - index * float(period)) <= slack for index, time in enumerate(video.times)):
+    if video.last_duration is None and all(abs(time - index * float(period)) <= slack for index, time in enumerate(video.times)):
         return Ticks(period, tuple(range(video.num_frames)), (1,) * video.num_frames)
     return ticks_of(video, _FINE)
+
+
+def end_of(video: Video) -> float:
+    """When the last frame ends, in seconds from the first one."""
+    return video.times[-1] + (float(1 / video.fps) if video.last_duration is None else video.last_duration)
 
 
 def ticks_of(video: Video, time_base: Fraction) -> Ticks:
     """The frames' own times on a given clock; every frame lasts at least one tick."""
     starts: list[int] = []
-    for time in (*video.times, video.times[-1] + float(1 / video.fps)):
+    for time in (*video.times, end_of(video)):
         tick = round(time / float(time_base))
         starts.append(max(tick, starts[-1] + 1) if starts else tick)
     durations = tuple(later - earlier for earlier, later in pairwise(starts))

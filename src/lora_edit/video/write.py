@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from zlib import crc32
 
 import av
 import numpy as np
@@ -15,144 +16,157 @@ import torch
 from av.container import OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
-from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from lora_edit.errors import VideoError
 from lora_edit.types import Video
-from lora_edit.video.colors import HD, Colours, array_to_frame
-from lora_edit.video.kept import source_samples
+from lora_edit.video.colors import LEFT, array_to_frame
+from lora_edit.video.encoding import CODECS, FORMATS, add_stream, choose_encoding, is_woven, tags_for
+from lora_edit.video.kept import PLAIN, source_samples
+from lora_edit.video.libav import open_output
 from lora_edit.video.lossless import holds_only_frames, save_frames
 from lora_edit.video.settings import Codec
 from lora_edit.video.sound import Sound, add_sound
 from lora_edit.video.timing import Ticks, frame_ticks, ticks_of
 
-_FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".gif": "gif"}
-_CODECS: dict[str, tuple[Codec, ...]] = {
-    ".mp4": ("h264", "h264-444"),
-    ".mov": ("h264", "h264-444", "prores"),
-    ".mkv": ("h264", "h264-444", "prores", "ffv1"),
-    ".webm": ("h264",),  # the default codec's name: WebM always gets VP9
-    ".gif": ("h264",),  # likewise
-}
-_THREADS = 4  # fixed, because encoders write other bytes for other thread counts
-
-
-@dataclass(frozen=True)
-class _Encoding:
-    encoder: str
-    pix_fmt: str
-    options: dict[str, str] = field(default_factory=dict)
-    keeps_alpha: bool = False
+LARGEST = 16384
+"""Pixels of a side that x264 takes."""
 
 
 def write_video(path: Path, video: Video, codec: Codec = "h264", *, overwrite: bool = False, like: Video | None = None) -> None:
     """Write the clip with its exact frames, size, times and sound.
 
-    With `like`, the clip that `video` was edited from, a 4:2:0 file gets its source file's own samples, stored in that file's colours,
-    wherever the pixels are the same (`video/kept.py`).
+    With `like`, the clip that `video` was edited from, a file of codec `h264` gets its source file's own samples wherever the pixels are
+    the same, and keeps that file's layout of colours (`video/kept.py`).
 
     `path` ends in .mp4, .mov, .mkv, .webm (VP9) or .gif (256 colours per frame, no sound, times in hundredths of a second), or is a
-    folder, which gets lossless PNG frames. `h264-444` loses nothing but the rounding to YUV (at most 2 levels of 255). Transparency is
-    kept by prores, ffv1 and folders. The file appears only when it is whole.
+    folder, which gets lossless PNG frames. `h264-420` plays everywhere, whatever the source. `h264-444` loses nothing but the rounding to
+    YUV (at most 2 levels of 255). Transparency is kept by prores, ffv1 and folders. The file appears only when it is whole.
     Raises `VideoError` for another ending, a codec that the container cannot hold, or an existing file unless `overwrite`.
     """
     suffix = check_output(path, codec, overwrite=overwrite)
     if not suffix:
         save_frames(path, video.frames, video.alpha)
         return
-    partial = path.with_name(f".{path.stem}-{os.getpid()}.partial{suffix}")
+    target = Path(os.path.realpath(path))  # a link stays one
+    partial = _partial(target, suffix)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if suffix == ".gif":
-            _write_gif(partial, video)
-        else:
-            _write_file(partial, video, suffix, _encoding(suffix, codec, video), like)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _write(partial, video, suffix, codec, like)
         check_output(path, codec, overwrite=overwrite)
-        os.replace(partial, path)
+        os.replace(partial, target)
     except (FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise VideoError(f"{path}: cannot be written ({reason}); choose a writable folder with free space") from error
+        raise _unwritable(path, error) from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
+def prove_output(path: Path, video: Video, codec: Codec = "h264") -> None:
+    """Raise `VideoError` where a clip like `video` could not be written to `path`: its first frame is, and taken away again."""
+    suffix = path.suffix.lower() if path.suffix.lower() in FORMATS else ""
+    target = Path(os.path.realpath(path))
+    partial = _partial(target, suffix)
+    first = replace(video, frames=video.frames[:1], times=video.times[:1], alpha=None, source=None, has_sound=False, last_duration=None)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if suffix:
+            _write(partial, first, suffix, codec, first)
+        else:
+            partial.mkdir()
+            partial.rmdir()
+    except (FFmpegError, OSError) as error:
+        raise _unwritable(path, error, video) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def output_notes(path: Path, video: Video, codec: Codec = "h264") -> tuple[str, ...]:
+    """What of `video`, a clip to be edited, a result at `path` will not hold or not every player will show."""
+    suffix = path.suffix.lower() if path.suffix.lower() in FORMATS else ""
+    kind = suffix or "a folder of pictures"
+    encoding = choose_encoding(suffix, codec, video, video.kept_format) if suffix not in ("", ".gif") else None
+    is_h264 = encoding is not None and encoding.encoder == "libx264"
+    notes = []
+    if video.alpha is not None and suffix and not (encoding and encoding.keeps_alpha):
+        notes.append(f"transparency is left out: {kind} holds none; use --codec prores (.mov), --codec ffv1 (.mkv) or a folder of pictures")
+    if video.has_sound and encoding is None:
+        notes.append(f"the sound is left out: {kind} holds none")
+    if video.pixel_aspect != 1 and not is_h264 and not (codec == "prores" and suffix == ".mov"):
+        notes.append(f"the pixel aspect {video.pixel_aspect} is left out: {kind} does not hold it here; end the name in .mp4 or .mov")
+    if video.field_order != "progressive" and not (is_h264 and is_woven(video)):
+        notes.append(f"the order of the fields is left out: {kind} does not hold it here")
+    if encoding and is_h264 and codec == "h264" and encoding.pix_fmt == video.kept_format != PLAIN:
+        notes.append(f"the result is {encoding.pix_fmt}, which keeps the source's pixels; where players lack it, use --codec h264-420")
+    if is_h264 and codec == "h264" and video.source is not None and video.tags is None:
+        kept = "--codec prores (.mov), --codec ffv1 (.mkv) and a folder of pictures keep them"
+        notes.append(f"{kind} averages the colours of 2x2 pixels, so those of the source's pictures change a little everywhere; {kept}")
+    return tuple(notes)
+
+
+def _partial(target: Path, suffix: str) -> Path:
+    """Where the file grows: a hidden neighbour, whose name is short however long the target's is."""
+    return target.with_name(f".{crc32(os.fsencode(target.name)):08x}-{os.getpid()}.partial{suffix}")
+
+
+def _unwritable(path: Path, error: FFmpegError | OSError, video: Video | None = None) -> VideoError:
+    if isinstance(error, FFmpegError) and video is not None and max(video.size.height, video.size.width) > LARGEST:
+        return VideoError(f"{path}: frames of {video.size} are larger than H.264 holds ({LARGEST}); scale the source down")
+    reason = getattr(error, "strerror", None) or error
+    return VideoError(f"{path}: cannot be written ({reason}); choose a writable folder with free space")
+
+
 def check_output(path: Path, codec: Codec = "h264", *, overwrite: bool = False) -> str:
     """The ending that decides the format ("" for a folder). Raises `VideoError` where `write_video` would refuse."""
     suffix = path.suffix.lower()
-    if suffix and suffix not in _FORMATS and not path.is_dir():
-        raise VideoError(f"{path}: cannot write {suffix}; end the name in {', '.join(_FORMATS)}, or give a folder name for PNG frames")
+    if path.name in ("", ".."):
+        raise VideoError(f"{path}: names neither a file nor a folder of its own; give a name, such as result.mp4")
+    if suffix and suffix not in FORMATS and not path.is_dir():
+        raise VideoError(f"{path}: cannot write {suffix}; end the name in {', '.join(FORMATS)}, or give a folder name for PNG frames")
     if path.is_dir():
-        if suffix in _FORMATS:
+        if suffix in FORMATS:
             raise VideoError(f"{path}: is a folder; choose another file name")
         if any(path.iterdir()) and not (overwrite and holds_only_frames(path)):
             raise VideoError(f"{path}: the folder is not empty; choose another folder, or add --overwrite if it holds only PNG frames")
         return ""
     if path.exists() and not overwrite:
         raise VideoError(f"{path}: exists already; choose another name or add --overwrite")
-    if suffix and codec not in _CODECS[suffix]:
-        fitting = ", ".join(ending for ending, codecs in _CODECS.items() if codec in codecs)
+    if suffix and codec not in CODECS[suffix]:
+        fitting = ", ".join(ending for ending, codecs in CODECS.items() if codec in codecs)
         raise VideoError(f"{path}: {suffix} cannot hold codec {codec}; end the name in {fitting}, or leave the codec out")
     return suffix
 
 
-def _encoding(suffix: str, codec: Codec, video: Video) -> _Encoding:
-    if suffix == ".webm":
-        options = {"crf": "12", "b": "0", "deadline": "good", "cpu-used": "3", "row-mt": "1"}
-        return _Encoding("libvpx-vp9", "yuv420p", options)
-    if codec == "prores":
-        pix_fmt = "yuv444p10le" if video.alpha is None else "yuva444p10le"
-        return _Encoding("prores_ks", pix_fmt, {"profile": "4444", "qscale": "4", "alpha_bits": "16"}, keeps_alpha=True)
-    if codec == "ffv1":
-        pix_fmt = "bgr0" if video.alpha is None else "bgra"
-        return _Encoding("ffv1", pix_fmt, {"level": "3", "slices": "4", "slicecrc": "1"}, keeps_alpha=True)
-    odd = video.size.height % 2 or video.size.width % 2  # 4:2:0 shares one colour among 2x2 pixels
-    # Fidelity over file size: at crf 1, tuned for error instead of looks, untouched pixels of real clips keep 50 dB at 15 to 30 Mbit/s.
-    # Macroblock-tree rate control differs from run to run on some processors.
-    options = {"preset": "medium", "tune": "psnr", "crf": "0" if codec == "h264-444" else "1", "mbtree": "0"}
-    return _Encoding("libx264", "yuv444p" if codec == "h264-444" or odd else "yuv420p", options)
-
-
-def _write_file(path: Path, video: Video, suffix: str, encoding: _Encoding, like: Video | None) -> None:
+def _write(path: Path, video: Video, suffix: str, codec: Codec, like: Video | None) -> None:
+    if suffix == ".gif":
+        _write_gif(path, video)
+        return
     ticks = frame_ticks(video)
     with ExitStack() as stack:
-        kept = stack.enter_context(source_samples(like if encoding.pix_fmt == "yuv420p" else None))
-        colours = HD if kept is None else kept.colours
-        # "bitexact" leaves out the random identifiers and version texts that containers like to hold.
-        output = stack.enter_context(av.open(str(path), "w", format=_FORMATS[suffix], container_options={"fflags": "+bitexact"}))
-        stream = _add_stream(output, video, encoding, colours, ticks)
-        sound = add_sound(stack, output, video, suffix)
+        kept = stack.enter_context(source_samples(like))
+        encoding = choose_encoding(suffix, codec, video, like.kept_format if like else None, kept.siting if kept else LEFT)
+        tags = tags_for(video, encoding.pix_fmt)
+        output = stack.enter_context(open_output(path, FORMATS[suffix]))
+        stream = add_stream(output, video, encoding, tags, ticks)
+        sounds = add_sound(stack, output, video, suffix)
         pictures = enumerate(_pictures(video, encoding.keeps_alpha))
         for (index, picture), start, duration in zip(pictures, ticks.starts, ticks.durations, strict=True):
-            frame = array_to_frame(picture, encoding.pix_fmt, colours)
-            if kept is not None:
+            frame = array_to_frame(picture, encoding.pix_fmt, tags, encoding.siting)
+            if kept is not None and kept.pix_fmt == encoding.pix_fmt:
                 frame = kept.keep(frame, picture, index)
             frame.pts, frame.duration, frame.time_base = start, duration, ticks.time_base
-            _mux(output, stream.encode(frame), sound)
-        _mux(output, stream.encode(None), sound)
-        if sound is not None:
+            _mux(output, stream.encode(frame), sounds)
+        _mux(output, stream.encode(None), sounds)
+        for sound in sounds:
             sound.rest()
 
 
-def _add_stream(output: OutputContainer, video: Video, encoding: _Encoding, colours: Colours, ticks: Ticks) -> VideoStream:
-    stream = output.add_stream(encoding.encoder, rate=video.fps, options=encoding.options)
-    assert isinstance(stream, VideoStream)
-    stream.width, stream.height = video.size.width, video.size.height
-    stream.pix_fmt = encoding.pix_fmt
-    context = stream.codec_context
-    context.time_base = ticks.time_base
-    context.thread_count = _THREADS
-    if "yuv" in encoding.pix_fmt:
-        context.colorspace, context.color_primaries, context.color_trc = colours.matrix, colours.primaries, colours.transfer
-        context.color_range = ColorRange.JPEG if colours.full else ColorRange.MPEG
-    return stream
-
-
-def _mux(output: OutputContainer, packets: list[Packet[VideoStream]], sound: Sound | None) -> None:
+def _mux(output: OutputContainer, packets: list[Packet[VideoStream]], sounds: list[Sound]) -> None:
     for packet in packets:
-        if sound is not None and packet.dts is not None:
-            sound.before(float(packet.dts * packet.time_base))
+        for sound in sounds:
+            if packet.dts is not None:
+                sound.before(float(packet.dts * packet.time_base))
         output.mux(packet)
 
 
@@ -165,7 +179,7 @@ def _pictures(video: Video, keeps_alpha: bool) -> Iterator[np.ndarray]:
 
 def _write_gif(path: Path, video: Video) -> None:
     ticks = ticks_of(video, Fraction(1, 100))
-    with av.open(str(path), "w", format="gif", options={"loop": "0", "final_delay": str(ticks.durations[-1])}) as output:
+    with open_output(path, "gif", {"loop": "0", "final_delay": str(ticks.durations[-1])}) as output:
         stream = output.add_stream("gif", rate=100)
         stream.width, stream.height, stream.pix_fmt = video.size.width, video.size.height, "pal8"
         stream.codec_context.time_base = ticks.time_base

@@ -1,0 +1,115 @@
+"""Which encoder writes a clip, and how: by the name's ending, the codec asked for, and the source's own layout of colours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from av.container import OutputContainer
+from av.video.reformatter import ColorRange
+from av.video.stream import VideoStream
+
+from lora_edit.types import ColourTags, Video
+from lora_edit.video.colors import CENTER, HD, LEFT, UNSPECIFIED, guessed_matrix
+from lora_edit.video.kept import EXACT_RGB, PLAIN
+from lora_edit.video.settings import Codec
+from lora_edit.video.siting import SITING_CODES
+from lora_edit.video.timing import Ticks
+
+FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".gif": "gif"}
+CODECS: dict[str, tuple[Codec, ...]] = {
+    ".mp4": ("h264", "h264-420", "h264-444"),
+    ".mov": ("h264", "h264-420", "h264-444", "prores"),
+    ".mkv": ("h264", "h264-420", "h264-444", "prores", "ffv1"),
+    ".webm": ("h264",),  # the default codec's name: WebM always gets VP9
+    ".gif": ("h264",),  # likewise
+}
+ALPHA_CODECS: tuple[Codec, ...] = ("prores", "ffv1")
+_THREADS = 4  # fixed, because encoders write other bytes for other thread counts
+# x264 saves on colour where it has as many samples as luma; with 10 bits its scale goes below 0.
+_FIDELITY = {
+    PLAIN: ["crf=1"],
+    "yuv422p": ["crf=1", "chroma-qp-offset=-3"],
+    "yuv444p": ["crf=1", "chroma-qp-offset=-6"],
+    EXACT_RGB: ["crf=-5", "chroma-qp-offset=-6"],
+}
+_FIELDS = {"top": (2, "tff=1"), "bottom": (3, "bff=1")}  # FFmpeg's AVFieldOrder, x264's option
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """An encoder of FFmpeg's, its pixel format and options; `siting` says where shared colour samples lie (`siting.py`)."""
+
+    encoder: str
+    pix_fmt: str
+    options: dict[str, str] = field(default_factory=dict)
+    keeps_alpha: bool = False
+    siting: str = LEFT
+
+
+def choose_encoding(suffix: str, codec: Codec, video: Video, kept_format: str | None, siting: str = LEFT) -> Encoding:
+    """How to encode the clip; `kept_format` is the pixel format that keeps its source's pixels (`kept.py`), None where there is none, and
+    `siting` where that source's colour samples lie."""
+    if suffix == ".webm":
+        options = {"crf": "12", "b": "0", "deadline": "good", "cpu-used": "3", "row-mt": "1"}
+        return Encoding("libvpx-vp9", PLAIN, options, siting=CENTER)
+    if codec == "prores":
+        pix_fmt = "yuv444p10le" if video.alpha is None else "yuva444p10le"
+        return Encoding("prores_ks", pix_fmt, {"profile": "4444", "qscale": "4", "alpha_bits": "16"}, keeps_alpha=True)
+    if codec == "ffv1":
+        pix_fmt = "bgr0" if video.alpha is None else "bgra"
+        return Encoding("ffv1", pix_fmt, {"level": "3", "slices": "4", "slicecrc": "1"}, keeps_alpha=True)
+    # Fidelity over file size: at crf 1, tuned for error instead of looks, untouched pixels of real clips keep 50 dB at 15 to 30 Mbit/s.
+    # Macroblock-tree rate control differs from run to run on some processors.
+    options = {"preset": "medium", "tune": "psnr", "mbtree": "0"}
+    pix_fmt = _h264_format(codec, video, kept_format)
+    parameters = [] if siting == LEFT or pix_fmt != kept_format else [f"chromaloc={SITING_CODES[siting]}"]
+    if codec == "h264-444":
+        options["crf"] = "0"
+    else:
+        parameters += _FIDELITY[pix_fmt]
+    if is_woven(video):
+        options |= {"flags": "+ildct+ilme"}
+        parameters.append(_FIELDS[video.field_order][1])
+    return Encoding("libx264", pix_fmt, options | {"x264-params": ":".join(parameters)}, siting=siting if pix_fmt == kept_format else LEFT)
+
+
+def is_woven(video: Video) -> bool:
+    """Whether the clip is written as two fields a frame; 4:2:0 needs a height in fours for that."""
+    return video.field_order != "progressive" and video.size.height % 4 == 0
+
+
+def _h264_format(codec: Codec, video: Video, kept_format: str | None) -> str:
+    odd = video.size.height % 2 or video.size.width % 2  # 4:2:0 shares one colour among 2x2 pixels
+    if codec == "h264-444":
+        return "yuv444p"
+    if codec == "h264" and kept_format is not None and (not odd or kept_format in ("yuv444p", EXACT_RGB)):
+        return kept_format
+    return "yuv444p" if odd else PLAIN
+
+
+def tags_for(video: Video, pix_fmt: str) -> ColourTags:
+    """How the clip's colours are stored: as its source's, BT.709 where it has none."""
+    tags = video.tags or HD
+    if tags.matrix == UNSPECIFIED and guessed_matrix(video.size) != tags.read_as:
+        tags = replace(tags, matrix=tags.read_as)  # a rotated clip, or two side by side: players would guess otherwise
+    return replace(tags, full=False) if pix_fmt == EXACT_RGB else tags
+
+
+def add_stream(output: OutputContainer, video: Video, encoding: Encoding, tags: ColourTags, ticks: Ticks) -> VideoStream:
+    """The picture stream of `output`."""
+    flags = encoding.options.get("flags", "") + "+frame_duration"  # without it encoders take 1 / fps
+    stream = output.add_stream(encoding.encoder, rate=video.fps, options=encoding.options | {"flags": flags})
+    assert isinstance(stream, VideoStream)
+    stream.width, stream.height = video.size.width, video.size.height
+    stream.pix_fmt = encoding.pix_fmt
+    context = stream.codec_context
+    context.time_base = ticks.time_base
+    context.thread_count = _THREADS
+    if video.pixel_aspect != 1:
+        context.sample_aspect_ratio = video.pixel_aspect
+    if is_woven(video) and encoding.encoder == "libx264":
+        context.field_order = _FIELDS[video.field_order][0]
+    if "yuv" in encoding.pix_fmt:
+        context.colorspace, context.color_primaries, context.color_trc = tags.matrix, tags.primaries, tags.transfer
+        context.color_range = ColorRange.JPEG if tags.full else ColorRange.MPEG
+    return stream

@@ -1,0 +1,53 @@
+"""What is known of a clip beside its frames, as JSON: so a run folder keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lora_edit.types import ColourTags, Video
+
+
+def video_record(video: Video) -> dict[str, Any]:
+    """All of `video` but its frames and notes; of alpha only whether there is any."""
+    return {
+        "fps": str(video.fps),
+        "times": list(video.times),
+        "source": None if video.source is None else str(Path(video.source).resolve()),
+        "start_time": video.start_time,
+        "has_sound": video.has_sound,
+        "first": video.first,
+        "alpha": video.alpha is not None,
+        "last_duration": video.last_duration,
+        "shifts": list(video.shifts),
+        "pixel_aspect": str(video.pixel_aspect),
+        "tags": None if video.tags is None else asdict(video.tags),
+        "field_order": video.field_order,
+        "kept_format": video.kept_format,
+    }
+
+
+def video_of_record(record: dict[str, Any], frames: torch.Tensor, alpha: torch.Tensor | None) -> Video:
+    """The clip of `video_record` with its frames; silent where the source is gone. Records of earlier versions lack the later fields."""
+    source = None if record["source"] is None else Path(record["source"])
+    tags = record.get("tags")
+    return Video(
+        frames=frames,
+        fps=Fraction(record["fps"]),
+        times=tuple(record["times"]),
+        alpha=alpha,
+        source=source,
+        start_time=record["start_time"],
+        has_sound=bool(record["has_sound"]) and source is not None and source.exists(),
+        first=record.get("first", 0),
+        last_duration=record.get("last_duration"),
+        shifts=tuple(record.get("shifts", (0.0,))),
+        pixel_aspect=Fraction(record.get("pixel_aspect", 1)),
+        tags=None if tags is None else ColourTags(**tags),
+        field_order=record.get("field_order", "progressive"),
+        kept_format=record.get("kept_format"),
+    )

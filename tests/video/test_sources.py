@@ -1,0 +1,309 @@
+"""Sources of every kind come back as they were: what a file says beside its pixels, its clock, its sound, the pixels outside an edit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lora_edit.errors import VideoError
+from lora_edit.evaluation.psnr import psnr
+from lora_edit.types import Video
+from lora_edit.video.endings import is_cut_off
+from lora_edit.video.read import probe, read_video
+from lora_edit.video.record import video_of_record, video_record
+from lora_edit.video.settings import VideoSettings
+from lora_edit.video.write import output_notes, write_video
+from video.clips import mean_error
+from video.sources import Turn, click_times, clicks, pictures, plain, remux, repaint, shorten_edit, turn_in_header, write_source
+
+FEW = 6
+
+
+def edited(source: Path, output: Path) -> tuple[Video, Video]:
+    """The source, and its edit as written and read back."""
+    video = read_video(source)
+    write_video(output, repaint(video), like=video, overwrite=True)
+    return video, read_video(output)
+
+
+def background_psnr(video: Video, result: Video) -> float:
+    """Of everything 8 pixels or more away from the edit; decoders smear colours over its border."""
+    outside = torch.ones(video.frames.shape[:3], dtype=torch.bool)
+    outside[:, 12:68, 12:88] = False
+    return psnr(result.frames, video.frames, outside)
+
+
+class TestFacts:
+    @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv"])
+    def test_pixel_aspect(self, tmp_path: Path, name: str) -> None:
+        def anamorphic(stream: av.VideoStream) -> None:
+            stream.codec_context.sample_aspect_ratio = Fraction(64, 45)
+
+        source = write_source(tmp_path / f"source{name[1:]}", pictures(FEW), prepare=anamorphic)
+        video, result = edited(source, tmp_path / name)
+        assert video.pixel_aspect == result.pixel_aspect == Fraction(64, 45)
+        assert "pixel aspect" in output_notes(tmp_path / "a.webm", video)[0]
+        if name == "a.mp4":
+            video, result = edited(turn_in_header(source, (0, 1, -1, 0)), tmp_path / "turned.mp4")
+            assert video.pixel_aspect == result.pixel_aspect == Fraction(45, 64)
+
+    @pytest.mark.parametrize(("order", "code"), [("top", 2), ("bottom", 3)])
+    def test_fields(self, tmp_path: Path, order: str, code: int) -> None:
+        def interlaced(stream: av.VideoStream) -> None:
+            stream.codec_context.field_order = code
+
+        options = {"flags": "+ildct+ilme", "x264-params": f"{order[0]}ff=1"}
+        source = write_source(tmp_path / "fields.ts", pictures(FEW), options=options, prepare=interlaced)
+        video, result = edited(source, tmp_path / "a.mp4")
+        assert (video.field_order, result.field_order) == (order, order)
+        assert any("interlaced" in note for note in video.notes)
+
+    def test_colour_tags(self, tmp_path: Path) -> None:
+        def wide(stream: av.VideoStream) -> None:
+            stream.codec_context.colorspace, stream.codec_context.color_primaries, stream.codec_context.color_trc = 9, 9, 14
+
+        video, result = edited(write_source(tmp_path / "source.mp4", pictures(FEW), prepare=wide), tmp_path / "a.mp4")
+        assert video.tags is not None and video.tags == result.tags
+        assert (video.tags.matrix, video.tags.primaries, video.tags.transfer) == (9, 9, 14)
+
+    @pytest.mark.parametrize("transfer", [16, 18])
+    def test_high_dynamic_range_is_tone_mapped(self, tmp_path: Path, transfer: int) -> None:
+        """Greys of PQ and HLG whose light is known come out about as bright as a screen of BT.709 shows them."""
+        codes = {16: {0.0: 0, 0.3738: 107, 0.5807: 224}, 18: {0.0: 0, 0.5: 143, 0.75: 224}}[transfer]  # none, less, 203 cd/m2
+        pixels = np.zeros((96, 160, 3), np.uint16)
+        for column, level in enumerate(codes):
+            pixels[:, 50 * column : 50 * column + 50] = round(level * 65535)
+
+        def hdr(stream: av.VideoStream) -> None:
+            stream.codec_context.colorspace, stream.codec_context.color_primaries, stream.codec_context.color_trc = 9, 9, transfer
+
+        def deep(picture: np.ndarray) -> av.VideoFrame:
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb48le")
+            return frame.reformat(format="yuv420p10le", dst_colorspace=9, dst_color_range=1, src_color_range=2)
+
+        source = write_source(tmp_path / "hdr.mkv", [pixels], "libx265", "yuv420p10le", prepare=hdr, shape=deep)
+        video, result = edited(source, tmp_path / "a.mp4")
+        for column, expected in enumerate(codes.values()):
+            assert abs(int(video.frames[0, 80, 50 * column + 25, 1]) - expected) <= 8
+        assert result.tags is not None and (result.tags.matrix, result.tags.transfer) == (1, 1)
+        assert "HDR" in video.notes[0]
+
+    def test_last_duration(self, tmp_path: Path) -> None:
+        video = replace(read_video(plain(tmp_path / "a.mp4", FEW)), has_sound=False, last_duration=0.4)
+        write_video(tmp_path / "b.mp4", video)
+        back = read_video(tmp_path / "b.mp4")
+        assert back.last_duration == pytest.approx(0.4, abs=0.001) and back.times == pytest.approx(video.times)
+
+    def test_what_is_left_out_is_said(self, tmp_path: Path) -> None:
+        with av.open(str(tmp_path / "a.mkv"), "w") as output:
+            stream = output.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+            output.add_stream("libx264", rate=25)
+            output.set_chapters([{"id": i, "start": i, "end": i + 1, "time_base": Fraction(1), "metadata": {}} for i in range(2)])
+            for picture in pictures(3):
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            output.mux(stream.encode(None))
+        assert read_video(tmp_path / "a.mkv").notes == ("the result leaves out 1 video track, the chapters of the source",)
+
+    def test_a_run_folder_keeps_all(self, tmp_path: Path) -> None:
+        def marked(stream: av.VideoStream) -> None:
+            stream.codec_context.sample_aspect_ratio = Fraction(16, 15)
+
+        video = read_video(write_source(tmp_path / "a.mp4", pictures(FEW), "libx264", "yuv422p", prepare=marked))
+        assert video_of_record(video_record(video), video.frames, None) == replace(video, source=(tmp_path / "a.mp4").resolve())
+
+
+class TestEndings:
+    """Only what is missing is refused; what headers state differently from what is there is not."""
+
+    def test_shortened_edit_list(self, tmp_path: Path) -> None:
+        source = write_source(tmp_path / "a.mp4", pictures(50), options={"bf": "2", "g": "10"})
+        assert read_video(shorten_edit(source, 400)).num_frames == 10
+
+    @pytest.mark.parametrize("offset", [0.2, 3.0])
+    def test_matroska_that_starts_late(self, tmp_path: Path, offset: float) -> None:
+        video = read_video(write_source(tmp_path / "a.mkv", pictures(25), start=offset))
+        assert video.num_frames == 25 and video.start_time == pytest.approx(offset)
+
+    def test_dropped_frames(self, tmp_path: Path) -> None:
+        times = [i / 25 for i in range(25) if not 10 <= i <= 12]
+        video = read_video(write_source(tmp_path / "a.avi", pictures(22), "mjpeg", "yuvj420p", times=times, time_base=Fraction(1, 25)))
+        assert video.times == pytest.approx(times)
+
+    @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
+    def test_a_missing_end_is_noticed(self, tmp_path: Path, name: str) -> None:
+        kind = ("mjpeg", "yuvj420p") if name == "a.avi" else ("libx264", "yuv420p")
+        options = {"movflags": "faststart"} if name == "a.mp4" else {}
+        path = write_source(tmp_path / name, pictures(25), *kind, container_options=options)
+        assert not is_cut_off(path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+        assert is_cut_off(path)
+        with pytest.raises(VideoError, match=r"end of the file is missing; only \d+ frames|only \d+ frames"):
+            read_video(path)
+
+
+class TestNames:
+    def test_a_colon_is_no_protocol(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        plain(Path("take:2.mp4"), FEW)
+        write_video(Path("take:4.mp4"), read_video(Path("take:2.mp4")))
+        assert read_video(Path("take:4.mp4")).num_frames == FEW
+
+    def test_a_long_name_can_be_written(self, tmp_path: Path) -> None:
+        video = read_video(plain(tmp_path / "a.mp4", FEW))
+        path = tmp_path / f"{'好' * 80}.mp4"
+        write_video(path, video)
+        assert path.is_file() and len(list(tmp_path.iterdir())) == 2
+
+    def test_a_link_stays_a_link(self, tmp_path: Path) -> None:
+        (tmp_path / "disc").mkdir()
+        (tmp_path / "a.mp4").symlink_to(tmp_path / "disc" / "real.mp4")
+        write_video(tmp_path / "a.mp4", read_video(plain(tmp_path / "source.mp4", FEW)))
+        assert (tmp_path / "a.mp4").is_symlink() and (tmp_path / "disc" / "real.mp4").is_file()
+
+
+class TestSound:
+    @pytest.mark.parametrize(("container", "codec", "output"), [("mkv", "pcm_s16le", "mp4"), ("ts", "mp2", "mp4"), ("mkv", "aac", "webm")])
+    def test_a_hole_stays(self, tmp_path: Path, container: str, codec: str, output: str) -> None:
+        source = tmp_path / f"a.{container}"
+        write_source(source, pictures(50), sound=clicks(), sound_codec=codec, sound_gap=(0.4, 1.2))
+        edited(source, tmp_path / f"b.{output}")
+        assert click_times(tmp_path / f"b.{output}") == pytest.approx([0.1, 0.3, 1.3, 1.5, 1.7, 1.9], abs=0.03)
+
+    @pytest.mark.parametrize("output", ["mp4", "mkv", "webm"])
+    @pytest.mark.parametrize("offsets", [(1000.0, 1000.8), (0.0, 0.0), (1000.0, 5000.0)])
+    def test_joined_recordings(self, tmp_path: Path, offsets: tuple[float, ...], output: str) -> None:
+        whole = plain(tmp_path / "whole.mp4")
+        parts = [remux(whole, tmp_path / f"{number}.ts", offset).read_bytes() for number, offset in enumerate(offsets)]
+        (tmp_path / "joined.ts").write_bytes(b"".join(parts))
+        video, _ = edited(tmp_path / "joined.ts", tmp_path / f"a.{output}")
+        assert video.num_frames == 50 and video.times == pytest.approx([i / 25 for i in range(50)], abs=0.001)
+        assert click_times(tmp_path / f"a.{output}") == pytest.approx([0.1 + i / 5 for i in range(10)], abs=0.01)
+        part = read_video(tmp_path / "joined.ts", VideoSettings(start=30, frames=15))
+        write_video(tmp_path / f"b.{output}", part)
+        assert click_times(tmp_path / f"b.{output}") == pytest.approx([0.1, 0.3, 0.5], abs=0.03)
+
+    @pytest.mark.parametrize(("layout", "channels"), [("5.1", 6), ("7.1", 8), ("mono", 1)])
+    @pytest.mark.parametrize("output", ["mp4", "webm"])
+    def test_channels(self, tmp_path: Path, layout: str, channels: int, output: str) -> None:
+        source = write_source(tmp_path / "a.mov", pictures(25), sound=clicks(1, channels), sound_codec="pcm_s24le", layout=layout)
+        edited(source, tmp_path / f"a.{output}")
+        with av.open(str(tmp_path / f"a.{output}")) as container:
+            assert container.streams.audio[0].codec_context.channels == channels
+        assert len(click_times(tmp_path / f"a.{output}")) == 5
+
+    @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libmp3lame"), ("a.mkv", "flac"), ("a.mov", "alac")])
+    def test_copied_codecs(self, tmp_path: Path, name: str, codec: str) -> None:
+        source = tmp_path / f"source{name[1:]}"
+        write_source(source, pictures(25), sound=clicks(1, 2), sound_codec=codec, layout="stereo")
+        edited(source, tmp_path / name)
+        contents = []
+        for path in (source, tmp_path / name):
+            with av.open(str(path)) as container:
+                contents.append([bytes(packet) for packet in container.demux(audio=0) if packet.size])
+        assert contents[0] == contents[1]
+
+    def test_every_track(self, tmp_path: Path) -> None:
+        with av.open(str(tmp_path / "a.mkv"), "w") as output:
+            stream = output.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+            tracks = [output.add_stream("aac", rate=48000, layout="mono") for _ in range(2)]
+            tracks[1].metadata["language"] = "fra"
+            for picture in pictures(25):
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            output.mux(stream.encode(None))
+            for track in tracks:
+                frame = av.AudioFrame.from_ndarray(clicks(1), format="fltp", layout="mono")
+                frame.sample_rate = 48000
+                output.mux([*track.encode(frame), *track.encode(None)])
+        edited(tmp_path / "a.mkv", tmp_path / "b.mp4")
+        assert [len(click_times(tmp_path / "b.mp4", track)) for track in (0, 1)] == [5, 5]
+        with av.open(str(tmp_path / "b.mp4")) as container:
+            assert container.streams.audio[1].language == "fra"
+
+
+# What a clip of little grain keeps outside an edit, in decibels, by how its source stores colour.
+BACKGROUNDS = [
+    ("libx264", "yuv420p", "mp4", None, 51),
+    ("libx264", "yuv422p", "mp4", None, 51),
+    ("libx264", "yuv444p", "mp4", None, 51),
+    ("mjpeg", "yuvj420p", "avi", None, 51),
+    ("mjpeg", "yuvj422p", "avi", None, 51),
+    ("mjpeg", "yuvj444p", "avi", None, 51),
+    ("ffv1", "yuv411p", "mkv", None, 51),
+    ("ffv1", "bgr0", "mkv", None, 51),
+    ("libx264", "yuv420p", "mp4", (0, 1, -1, 0), 51),
+    ("libx264", "yuv420p", "mp4", (0, -1, 1, 0), 51),
+    ("libx264", "yuv420p", "mp4", (1, 0, 0, -1), 51),
+    ("libx264", "yuv420p", "mp4", (-1, 0, 0, -1), 51),
+    ("libx264", "yuv422p", "mp4", (0, 1, -1, 0), 51),
+]
+
+
+@pytest.mark.parametrize(("codec", "pix_fmt", "container", "turn", "bound"), BACKGROUNDS)
+def test_pixels_outside_an_edit(tmp_path: Path, codec: str, pix_fmt: str, container: str, turn: Turn | None, bound: float) -> None:
+    source = write_source(tmp_path / f"a.{container}", pictures(FEW, grain=1), codec, pix_fmt, options={"qmin": "1", "qmax": "2"})
+    if turn:
+        turn_in_header(source, turn)
+    video, result = edited(source, tmp_path / "b.mp4")
+    assert background_psnr(video, result) >= bound
+    assert bool(output_notes(tmp_path / "b.mp4", video)) == (video.kept_format != "yuv420p")
+    write_video(tmp_path / "c.mp4", repaint(video), "h264-420", like=video)
+    with av.open(str(tmp_path / "c.mp4")) as written:
+        assert written.streams.video[0].pix_fmt in ("yuv420p", "yuvj420p")
+
+
+class TestPictures:
+    """One door for pictures, wherever they come from."""
+
+    def test_frames_with_exif(self, tmp_path: Path) -> None:
+        exif = Image.Exif()
+        exif[0x10F] = "Camera"
+        with av.open(str(tmp_path / "lapse.mov"), "w") as output:
+            stream = output.add_stream("mjpeg", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 160, 96, "yuvj420p"
+            for number, picture in enumerate(pictures(3)):
+                Image.fromarray(picture).save(tmp_path / "still.jpg", exif=exif, quality=95)
+                if number == 0:
+                    stream.codec_context.open()
+                packet = av.Packet((tmp_path / "still.jpg").read_bytes())
+                packet.stream, packet.time_base, packet.pts, packet.dts, packet.is_keyframe = stream, Fraction(1, 25), number, number, True
+                output.mux(packet)
+        assert read_video(tmp_path / "lapse.mov").num_frames == 3 and probe(tmp_path / "lapse.mov").rotation == 0
+
+    @pytest.mark.parametrize("ending", [".jpg", ".tif", ".bmp", ".png"])
+    def test_a_still_is_a_clip_of_one_frame(self, tmp_path: Path, ending: str) -> None:
+        image = Image.fromarray(pictures(1)[0])
+        exif = Image.Exif()
+        exif[0x112] = 6
+        image.save(tmp_path / f"a{ending}", **({} if ending == ".bmp" else {"exif": exif}))
+        video = read_video(tmp_path / f"a{ending}")
+        assert video.num_frames == 1 and probe(tmp_path / f"a{ending}").size == video.size
+        assert video.frames.shape[1:3] == ((96, 160) if ending == ".bmp" else (160, 96))
+
+    @pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+    def test_alpha_of_webm(self, tmp_path: Path, codec: str) -> None:
+        def see_through(picture: np.ndarray) -> av.VideoFrame:
+            alpha = np.full((96, 160, 1), 255, np.uint8)
+            alpha[:, :80] = 0
+            return av.VideoFrame.from_ndarray(np.dstack([picture, alpha]), format="rgba").reformat(format="yuva420p")
+
+        def marked(stream: av.VideoStream) -> None:
+            stream.metadata["alpha_mode"] = "1"
+
+        options = {"auto-alt-ref": "0", "crf": "10", "b": "1M"}
+        source = tmp_path / "a.webm"
+        write_source(source, pictures(FEW), codec, "yuva420p", options=options, shape=see_through, prepare=marked)
+        video = read_video(source)
+        assert video.alpha is not None and video.alpha[:, :, :70].max() < 10 and video.alpha[:, :, 90:].min() > 245
+        assert "transparency is left out" in output_notes(tmp_path / "b.mp4", video)[0]
+        write_video(tmp_path / "b.mkv", video, "ffv1")
+        back = read_video(tmp_path / "b.mkv")
+        assert back.alpha is not None and mean_error(back.alpha, video.alpha) < 1
