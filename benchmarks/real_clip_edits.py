@@ -75,7 +75,7 @@ def onto(layer: Floats, corners: Points, shape: tuple[int, ...]) -> Floats:
 def label(picture: Picture, rng: np.random.Generator) -> Picture:
     """A paper label with writing, stuck onto the top of the box."""
     flat = np.full((360, 560, 4), 255, np.uint8)
-    flat[..., :3] = np.clip((250, 247, 238) + rng.normal(0, 2, (360, 560, 1)), 0, 255)
+    flat[..., :3] = np.clip(rng.normal((250, 247, 238), 2, (360, 560, 3)), 0, 255)
     cv2.rectangle(flat, (14, 14), (545, 345), (20, 110, 70, 255), 10)
     for text, place, size, width in (("GREEN", (80, 165), 3.9, 18), ("TEA", (150, 295), 4.2, 18)):
         cv2.putText(flat, text, place, cv2.FONT_HERSHEY_DUPLEX, size, (20, 110, 70, 255), width, cv2.LINE_AA)

@@ -16,8 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -73,20 +72,25 @@ class RealClip:
         return Video(torch.from_numpy(small), film.fps / self.step, times)
 
 
+def points(*places: tuple[int, int]) -> tuple[str, ...]:
+    """Clicks in the first frame, as the command takes them."""
+    return tuple(part for x, y in places for part in ("--point", f"{x},{y}"))
+
+
 WHOLE, SMALL = (0, 0, 1280, 720), (0, 0, 640, 480)
 BUNNY, BOX, CUP = "bbb.mp4", "box.mp4", "cup.mp4"
 CLIPS = (
     RealClip("label", BOX, 120, 2, 48, SMALL, (480, 360), edits.label),
-    RealClip("tablecloth", BOX, 240, 2, 48, SMALL, (480, 360), edits.chequered, ("--point", "200,260", "--point", "400,300")),
-    RealClip("striped-cup", CUP, 32, 1, 48, SMALL, (448, 336), edits.striped, ("--point", "260,130", "--point", "260,230", "--point", "262,95")),
-    RealClip("red-lid", CUP, 104, 1, 48, SMALL, (448, 336), edits.red_lid, ("--point", "275,90")),
-    RealClip("leap", BUNNY, 9384, 1, 36, WHOLE, (480, 270), edits.blue_fur, ("--point", "130,120", "--point", "215,95")),
+    RealClip("tablecloth", BOX, 240, 2, 48, SMALL, (480, 360), edits.chequered, points((200, 260), (400, 300))),
+    RealClip("striped-cup", CUP, 32, 1, 48, SMALL, (448, 336), edits.striped, points((260, 130), (260, 230), (262, 95))),
+    RealClip("red-lid", CUP, 104, 1, 48, SMALL, (448, 336), edits.red_lid, points((275, 90))),
+    RealClip("leap", BUNNY, 9384, 1, 36, WHOLE, (480, 270), edits.blue_fur, points((130, 120), (215, 95))),
     RealClip("glasses", BUNNY, 8036, 1, 48, WHOLE, (480, 270), edits.glasses),
-    RealClip("party-hat", BUNNY, 4166, 1, 24, (240, 0, 1200, 720), (480, 360), edits.party_hat, ("--box", "190,20,130,130")),
-    RealClip("butterfly", BUNNY, 3236, 1, 48, (300, 60, 1100, 660), (480, 360), edits.orange_wings, ("--point", "292,160", "--point", "350,160")),
+    RealClip("party-hat", BUNNY, 4167, 1, 24, (240, 0, 1200, 720), (480, 360), edits.party_hat, ("--box", "190,20,130,130")),
+    RealClip("butterfly", BUNNY, 3236, 1, 48, (300, 60, 1100, 660), (480, 360), edits.orange_wings, points((292, 160), (350, 160))),
     RealClip("mushrooms", BUNNY, 8237, 1, 48, (160, 180, 960, 630), (480, 270), edits.without_mushrooms, ("--box", "150,126,110,76")),
     RealClip("night", BUNNY, 8704, 1, 48, WHOLE, (480, 270), edits.night),
-)  # fmt: skip
+)
 """The film's frames lie in shots that `tools/pretrain/film.py` keeps out of training; the other two films are not in it at all."""
 
 
