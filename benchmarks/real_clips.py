@@ -50,7 +50,8 @@ CELL = 8
 @dataclass(frozen=True)
 class RealClip:
     """Every `step`th frame of `film` from `first` on, `count` of them; `crop` (left, top, right, bottom) in the film's pixels, scaled
-    to `size` (width, height). `where` is what a person adds to the command."""
+    to `size` (width, height). `where` is what a person adds to the command; a `boxed` thing (left, top, width, height in frame 0) is
+    followed by `lora-edit mask` first."""
 
     name: str
     film: str
@@ -61,6 +62,7 @@ class RealClip:
     size: tuple[int, int]
     edit: edits.Edit
     where: tuple[str, ...] = ()
+    boxed: tuple[int, int, int, int] | None = None
 
     def cut(self, data: Path) -> Video:
         """The clip out of the film."""
@@ -82,13 +84,13 @@ BUNNY, BOX, CUP = "bbb.mp4", "box.mp4", "cup.mp4"
 CLIPS = (
     RealClip("label", BOX, 120, 2, 48, SMALL, (480, 360), edits.label),
     RealClip("tablecloth", BOX, 240, 2, 48, SMALL, (480, 360), edits.chequered, points((200, 260), (400, 300))),
-    RealClip("striped-cup", CUP, 32, 1, 48, SMALL, (448, 336), edits.striped, points((260, 130), (260, 230), (262, 95))),
-    RealClip("red-lid", CUP, 104, 1, 48, SMALL, (448, 336), edits.red_lid, points((275, 90))),
-    RealClip("leap", BUNNY, 9384, 1, 36, WHOLE, (480, 270), edits.blue_fur, points((130, 120), (215, 95))),
+    RealClip("striped-cup", CUP, 32, 1, 48, SMALL, (448, 336), edits.striped, boxed=(215, 72, 92, 204)),
+    RealClip("red-lid", CUP, 104, 1, 48, SMALL, (448, 336), edits.red_lid, boxed=(232, 54, 86, 70)),
+    RealClip("leap", BUNNY, 9384, 1, 36, WHOLE, (480, 270), edits.blue_fur, boxed=(0, 60, 285, 190)),
     RealClip("glasses", BUNNY, 8036, 1, 48, WHOLE, (480, 270), edits.glasses),
     RealClip("party-hat", BUNNY, 4167, 1, 24, (240, 0, 1200, 720), (480, 360), edits.party_hat, ("--box", "190,20,130,130")),
     RealClip("butterfly", BUNNY, 3236, 1, 48, (300, 60, 1100, 660), (480, 360), edits.orange_wings, points((292, 160), (350, 160))),
-    RealClip("mushrooms", BUNNY, 8237, 1, 48, (160, 180, 960, 630), (480, 270), edits.without_mushrooms, ("--box", "150,126,110,76")),
+    RealClip("mushrooms", BUNNY, 8237, 1, 48, (160, 180, 960, 630), (480, 270), edits.without_mushrooms, boxed=(150, 126, 110, 76)),
     RealClip("night", BUNNY, 8704, 1, 48, WHOLE, (480, 270), edits.night),
 )
 """The film's frames lie in shots that `tools/pretrain/film.py` keeps out of training; the other two films are not in it at all."""
@@ -102,11 +104,17 @@ class Case:
     source: Path
     first: Path
     where: tuple[str, ...] = ()
+    boxed: tuple[int, int, int, int] | None = None
+
+    @property
+    def mask(self) -> Path:
+        """What is followed from a box before the edit."""
+        return self.folder / "mask"
 
 
 def cut_case(clip: RealClip, data: Path, output: Path) -> Case:
     """The clip as an .mp4 file, and its first frame as that file shows it, edited."""
-    case = Case(output / clip.name, output / clip.name / "source.mp4", output / clip.name / "first.png", clip.where)
+    case = Case(output / clip.name, output / clip.name / "source.mp4", output / clip.name / "first.png", clip.where, clip.boxed)
     if not case.source.exists():
         write_video(case.source, clip.cut(data))
     picture = read_video(case.source, VideoSettings(frames=1)).frames[0].numpy()
@@ -132,15 +140,26 @@ def blockiness(frames: torch.Tensor, region: torch.Tensor) -> float:
     return float(border / inner) if inner > 0 else 1.0
 
 
-def command(case: Case, verb: str, *more: str) -> dict[str, object]:
-    """Run a verb of the command on the case; processor seconds, seconds by the clock, what it noted, and its exit code."""
+def command(verb: str, *arguments: object) -> dict[str, object]:
+    """Run a verb of the command; processor seconds, seconds by the clock, its exit code, and the last of what it said."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    arguments = [verb, str(case.source), "--first-frame", str(case.first), *case.where, *more, "--output", str(case.folder / verb)]
-    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([*COMMAND, verb, *map(str, arguments)], capture_output=True, text=True, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    notes = [line for line in done.stderr.splitlines() if line.strip()][-12:]
-    return {"cpu": round(cpu, 1), "clock": round(time.monotonic() - started, 1), "code": done.returncode, "notes": notes}
+    said = [line for line in done.stderr.splitlines() if line.strip()][-12:]
+    return {"cpu": round(cpu, 1), "clock": round(time.monotonic() - started, 1), "code": done.returncode, "said": said}
+
+
+def run_commands(case: Case, facts: dict[str, object]) -> None:
+    """The mask where a box is followed, the preview and the edit, each where it is not there yet."""
+    followed = ("--box", ",".join(map(str, case.boxed)) + ":0", "--segmenter", "embedded") if case.boxed else ()
+    if followed and not case.mask.is_dir():
+        facts["mask"] = command("mask", case.source, *followed, "--output", case.mask)
+    where = ("--mask", case.mask) if followed else case.where
+    for verb, more in (("preview", ()), ("edit", ("--seed", "0", "--run", case.folder / "run"))):
+        if not (case.folder / verb).is_dir():
+            output = case.folder / verb
+            facts[verb] = command(verb, case.source, "--first-frame", case.first, *where, *more, "--output", output)
 
 
 def raw_and_blockiness(case: Case, delivered: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
@@ -176,10 +195,8 @@ def judge(case: Case) -> None:
     """Everything for one case; what lies there already is not made again."""
     facts_file = case.folder / "facts.json"
     facts = json.loads(facts_file.read_text("utf-8")) if facts_file.exists() else {}
-    for verb, more in (("preview", ()), ("edit", ("--seed", "0", "--run", str(case.folder / "run")))):
-        if not (case.folder / verb).is_dir():
-            facts[verb] = command(case, verb, *more)
-            facts_file.write_text(json.dumps(facts, indent=1), "utf-8")
+    run_commands(case, facts)
+    facts_file.write_text(json.dumps(facts, indent=1), "utf-8")
     if not (case.folder / "edit").is_dir():
         return
     clip = load_inputs(Run(case.folder / "run"))
