@@ -1,8 +1,8 @@
 """Ten real clips that no training saw, edited as a person would, to be looked at.
 
 `PYTHONPATH=src python benchmarks/real_clips.py OUTPUT --data FOLDER [--only NAME ...] [--also SOURCE FIRST ...]` cuts the clips out of what
-`tools/pretrain/fetch_data.py` fetched into FOLDER, edits their first frames by code, and runs the command (`preview`, `edit`, both with
-their defaults) and the three baselines on each. What lies in OUTPUT already is kept. Per clip: `sheet.png`, all results in six
+`tools/pretrain/fetch_data.py` fetched into FOLDER, edits their first frames by code, and makes of each what the command does (`preview`,
+`edit`, both with their defaults), and the three baselines. What lies in OUTPUT already is kept. Per clip: `sheet.png`, all results in six
 frames; `steps.png`, consecutive frames around the middle; `slice.png`, one row of pixels over time; `facts.json`, processor
 seconds, notes and blockiness. `--also` takes further pairs of a clip and its edited first frame, with no region.
 """
@@ -15,25 +15,29 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import real_clip_edits as edits
 import torch
 
+from lora_edit.cli.options import EditOptions
+from lora_edit.cli.resolve import run_settings
 from lora_edit.compositing.region import crop_frames
 from lora_edit.estimate import open_family
-from lora_edit.inputs import Clip, load_inputs
+from lora_edit.inputs import load_inputs
 from lora_edit.learning import learn
+from lora_edit.pipeline import create_run
 from lora_edit.propagation.baselines import BASELINES
 from lora_edit.reporting import Silent
 from lora_edit.run import Run
-from lora_edit.samples import draw_clip, prepare
+from lora_edit.samples import draw_clip, finish, predicted_clip, prepare
 from lora_edit.types import Video
-from lora_edit.video.lossless import load_frames, save_frames
+from lora_edit.video.lossless import save_frames
 from lora_edit.video.ranges import to_frames
 from lora_edit.video.read import read_video
 from lora_edit.video.resize import resize_frames
@@ -61,7 +65,7 @@ class RealClip:
     crop: tuple[int, int, int, int]
     size: tuple[int, int]
     edit: edits.Edit
-    where: tuple[str, ...] = ()
+    where: dict[str, Any] = field(default_factory=dict)
     boxed: tuple[int, int, int, int] | None = None
 
     def cut(self, data: Path) -> Video:
@@ -74,9 +78,9 @@ class RealClip:
         return Video(torch.from_numpy(small), film.fps / self.step, times)
 
 
-def points(*places: tuple[int, int]) -> tuple[str, ...]:
+def points(*places: tuple[int, int]) -> dict[str, Any]:
     """Clicks in the first frame, as the command takes them."""
-    return tuple(part for x, y in places for part in ("--point", f"{x},{y}"))
+    return {"point": [f"{x},{y}" for x, y in places]}
 
 
 WHOLE, SMALL = (0, 0, 1280, 720), (0, 0, 640, 480)
@@ -88,12 +92,34 @@ CLIPS = (
     RealClip("red-lid", CUP, 104, 1, 48, SMALL, (448, 336), edits.red_lid, boxed=(232, 54, 86, 70)),
     RealClip("leap", BUNNY, 9384, 1, 36, WHOLE, (480, 270), edits.blue_fur, boxed=(0, 60, 285, 190)),
     RealClip("glasses", BUNNY, 8036, 1, 48, WHOLE, (480, 270), edits.glasses),
-    RealClip("party-hat", BUNNY, 4167, 1, 24, (240, 0, 1200, 720), (480, 360), edits.party_hat, ("--box", "190,20,130,130")),
+    RealClip("party-hat", BUNNY, 4167, 1, 24, (240, 0, 1200, 720), (480, 360), edits.party_hat, {"box": ["190,20,130,130"]}),
     RealClip("butterfly", BUNNY, 3236, 1, 48, (300, 60, 1100, 660), (480, 360), edits.orange_wings, points((292, 160), (350, 160))),
     RealClip("mushrooms", BUNNY, 8237, 1, 48, (160, 180, 960, 630), (480, 270), edits.without_mushrooms, boxed=(150, 126, 110, 76)),
     RealClip("night", BUNNY, 8704, 1, 48, WHOLE, (480, 270), edits.night),
 )
 """The film's frames lie in shots that `tools/pretrain/film.py` keeps out of training; the other two films are not in it at all."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Clips `[T, H, W, 3]` uint8: the explained edit, what `edit` delivers, and the model's own clip at its size."""
+
+    preview: torch.Tensor
+    delivered: torch.Tensor
+    raw: torch.Tensor
+
+
+class Watch:
+    """Processor seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.process_time()
+
+    def note(self, stage: str) -> None:
+        """What passed since the last stage was this one's."""
+        now = time.process_time()
+        self.seconds[stage], self._last = round(now - self._last, 1), now
 
 
 @dataclass(frozen=True)
@@ -103,7 +129,7 @@ class Case:
     folder: Path
     source: Path
     first: Path
-    where: tuple[str, ...] = ()
+    where: dict[str, Any] = field(default_factory=dict)
     boxed: tuple[int, int, int, int] | None = None
 
     @property
@@ -150,39 +176,44 @@ def command(verb: str, *arguments: object) -> dict[str, object]:
     return {"cpu": round(cpu, 1), "clock": round(time.monotonic() - started, 1), "code": done.returncode, "said": said}
 
 
-def run_commands(case: Case, facts: dict[str, object]) -> None:
-    """The mask where a box is followed, the preview and the edit, each where it is not there yet."""
-    followed = ("--box", ",".join(map(str, case.boxed)) + ":0", "--segmenter", "embedded") if case.boxed else ()
-    if followed and not case.mask.is_dir():
-        facts["mask"] = command("mask", case.source, *followed, "--output", case.mask)
-    where = ("--mask", case.mask) if followed else case.where
-    for verb, more in (("preview", ()), ("edit", ("--seed", "0", "--run", case.folder / "run"))):
-        if not (case.folder / verb).is_dir():
-            output = case.folder / verb
-            facts[verb] = command(verb, case.source, "--first-frame", case.first, *where, *more, "--output", output)
+def followed(case: Case, facts: dict[str, object]) -> None:
+    """The mask of what a box in frame 0 holds, as the command writes it."""
+    if case.boxed and not case.mask.is_dir():
+        box = ",".join(map(str, case.boxed)) + ":0"
+        facts["mask"] = command("mask", case.source, "--box", box, "--segmenter", "embedded", "--output", case.mask)
 
 
-def raw_and_blockiness(case: Case, delivered: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-    """The model's own clip at its own size, drawn again with the run's LoRA, and how blocky source, model and result are there."""
-    run = Run(case.folder / "run")
+def opened(case: Case) -> Run:
+    """The run folder that `lora-edit edit` makes of the case with its defaults and seed 0."""
+    if not (case.folder / "run" / "clip.json").is_file():
+        mask = case.mask if case.boxed else None
+        options = EditOptions(source=case.source, first_frame=case.first, mask=mask, seed=0, output=case.folder / "edit", **case.where)
+        return create_run(run_settings(options), case.folder / "run")
+    return Run(case.folder / "run")
+
+
+def edit(case: Case, run: Run, facts: dict[str, object]) -> Results:
+    """What `lora-edit preview` and `lora-edit edit` make of the case, and the model's own clip; in one go, as predicting takes long.
+
+    Notes processor seconds by stage and blockiness at the model's size.
+    """
     settings, clip = run.settings(), load_inputs(run)
+    watch = Watch()
     family = open_family(settings, clip)
     prepared = prepare(family, clip, settings)
+    preview = predicted_clip(clip, prepared)
+    watch.note("predict")
     learn(run, settings, clip, family, Silent(), prepared=prepared)
-    canvas = prepared.canvas
-    raw = to_frames(draw_clip(family, prepared, settings, settings.seed, lambda *_: None, lambda _: None))
+    watch.note("train")
+    pixels = draw_clip(family, prepared, settings, settings.seed, lambda *_: None, lambda _: None)
+    delivered = torch.stack(list(finish(clip, prepared, pixels, settings)))
+    watch.note("sample and composite")
+    canvas, raw = prepared.canvas, to_frames(pixels)
     shown = resize_frames(crop_frames(delivered, canvas.crop), canvas.size)
-    clips = {"source": to_frames(canvas.source), "raw": raw, "delivered": shown}
-    return raw, {name: blockiness(frames[1:], canvas.edit_mask[1:]) for name, frames in clips.items()}
-
-
-def classical(case: Case, clip: Clip) -> Iterator[tuple[str, torch.Tensor]]:
-    """The three baselines on the case's region, kept in its folder."""
-    for name, baseline in BASELINES.items():
-        folder = case.folder / name.replace(" ", "-")
-        if not folder.is_dir():
-            save_frames(folder, baseline(clip.video.frames, clip.first_frame, clip.edit_mask))
-        yield name, load_frames(folder)
+    blocks = {"source": to_frames(canvas.source), "raw": raw, "delivered": shown}
+    facts["cpu"], facts["canvas"], facts["notes"] = watch.seconds, str(canvas.size), clip.notes
+    facts["blockiness"] = {name: round(blockiness(frames[1:], canvas.edit_mask[1:]), 3) for name, frames in blocks.items()}
+    return Results(preview, delivered, raw)
 
 
 def row_over_time(clip: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
@@ -192,25 +223,30 @@ def row_over_time(clip: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
 
 
 def judge(case: Case) -> None:
-    """Everything for one case; what lies there already is not made again."""
-    facts_file = case.folder / "facts.json"
-    facts = json.loads(facts_file.read_text("utf-8")) if facts_file.exists() else {}
-    run_commands(case, facts)
-    facts_file.write_text(json.dumps(facts, indent=1), "utf-8")
-    if not (case.folder / "edit").is_dir():
+    """Everything for one case, unless it lies there already."""
+    if (case.folder / "facts.json").exists():
         return
-    clip = load_inputs(Run(case.folder / "run"))
-    rows = {"source": clip.video.frames, "explained": load_frames(case.folder / "preview"), "delivered": load_frames(case.folder / "edit")}
-    rows |= dict(classical(case, clip))
-    raw, facts["blockiness"] = raw_and_blockiness(case, rows["delivered"])
+    facts: dict[str, object] = {}
+    followed(case, facts)
+    run = opened(case)
+    made, clip = edit(case, run, facts), load_inputs(run)
     facts["region"] = [round(float(frame.float().mean()), 4) for frame in clip.edit_mask.frames]
-    facts_file.write_text(json.dumps(facts, indent=1), "utf-8")
+    ours = {"source": clip.video.frames, "explained": made.preview, "delivered": made.delivered}
+    rows = ours | {name: baseline(clip.video.frames, clip.first_frame, clip.edit_mask) for name, baseline in BASELINES.items()}
+    for name, frames in rows.items():
+        save_frames(case.folder / name.replace(" ", "-"), frames)
+    save_frames(case.folder / "raw", made.raw)
+    draw(case, rows, made.raw, clip.edit_mask.frames)
+    (case.folder / "facts.json").write_text(json.dumps(facts, indent=1), "utf-8")
+
+
+def draw(case: Case, rows: Mapping[str, torch.Tensor], raw: torch.Tensor, region: torch.Tensor) -> None:
+    """The pictures to be looked at."""
+    names = ("source", "explained", "delivered")
     save_image(case.folder / "sheet.png", contact_sheet([*rows.values(), raw], [*rows, "raw"], 6, 200))
     middle = slice(len(raw) // 2 - 3, len(raw) // 2 + 3)
-    ours = [rows[name] for name in ("source", "explained", "delivered")]
-    save_image(case.folder / "steps.png", contact_sheet([each[middle] for each in ours], ["source", "explained", "delivered"], 6, 240))
-    slices = torch.cat([row_over_time(each, clip.edit_mask.frames) for each in ours], 1)
-    save_image(case.folder / "slice.png", slices)
+    save_image(case.folder / "steps.png", contact_sheet([rows[name][middle] for name in names], names, 6, 240))
+    save_image(case.folder / "slice.png", torch.cat([row_over_time(rows[name], region) for name in names], 1))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
