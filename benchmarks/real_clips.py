@@ -37,7 +37,7 @@ from lora_edit.reporting import Silent
 from lora_edit.run import Run
 from lora_edit.samples import draw_clip, finish, predicted_clip, prepare
 from lora_edit.types import Video
-from lora_edit.video.lossless import save_frames
+from lora_edit.video.lossless import load_frames, save_frames
 from lora_edit.video.ranges import to_frames
 from lora_edit.video.read import read_video
 from lora_edit.video.resize import resize_frames
@@ -217,8 +217,9 @@ def edit(case: Case, run: Run, facts: dict[str, object]) -> Results:
 
 
 def row_over_time(clip: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
-    """One row of pixels over time `[4 T, W, 3]`, four rows for each frame: the row that crosses most of the region."""
-    row = int(region.flatten(2).sum((0, 2)).argmax()) if region.any() else clip.shape[1] // 2
+    """One row of pixels over time `[4 T, W, 3]`, four rows for each frame: the row that halves the region."""
+    rows = region.sum((0, 2)).cumsum(0)
+    row = int((rows >= rows[-1] / 2).nonzero()[0])
     return clip[:, row].repeat_interleave(4, 0)
 
 
@@ -249,6 +250,13 @@ def draw(case: Case, rows: Mapping[str, torch.Tensor], raw: torch.Tensor, region
     save_image(case.folder / "slice.png", torch.cat([row_over_time(rows[name], region) for name in names], 1))
 
 
+def small_sheet(case: Path, best: str, picture: Path) -> None:
+    """A WebP for a page: source, explained edit, delivered and the baseline `best` of a finished case in six frames."""
+    rows = {name: load_frames(case / name.replace(" ", "-")) for name in ("source", "explained", "delivered", best)}
+    sheet = contact_sheet(list(rows.values()), [*list(rows)[:3], f"best baseline: {best}"], 6, 130)
+    cv2.imwrite(str(picture), sheet.numpy()[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 80])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Cut, edit, run, draw, clip by clip."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -256,10 +264,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--only", nargs="*", default=[clip.name for clip in CLIPS])
     parser.add_argument("--also", nargs="*", type=Path, default=[], metavar="SOURCE FIRST")
+    parser.add_argument(
+        "--sheet", nargs=3, metavar=("NAME", "BASELINE", "PICTURE.webp"), help="draw a finished case small, and run nothing"
+    )
     parser.add_argument("--cut", action="store_true", help="cut and edit first frames, and run nothing")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    if args.sheet:
+        small_sheet(args.output / args.sheet[0], args.sheet[1], Path(args.sheet[2]))
+        return
     cases = [cut_case(clip, args.data, args.output) for clip in CLIPS if clip.name in args.only and args.data]
     cases += [
         Case(args.output / f"{source.parent.name}-{first.stem}", source, first)
