@@ -15,7 +15,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from lora_edit.cli.options import EditOptions
 from lora_edit.cli.resolve import run_settings
 from lora_edit.compositing.region import crop_frames
 from lora_edit.estimate import open_family
-from lora_edit.inputs import load_inputs
+from lora_edit.inputs import Clip, load_inputs
 from lora_edit.learning import learn
 from lora_edit.pipeline import create_run
 from lora_edit.propagation.baselines import BASELINES
@@ -233,12 +233,20 @@ def judge(case: Case) -> None:
     made, clip = edit(case, run, facts), load_inputs(run)
     facts["region"] = [round(float(frame.float().mean()), 4) for frame in clip.edit_mask.frames]
     ours = {"source": clip.video.frames, "explained": made.preview, "delivered": made.delivered}
-    rows = ours | {name: baseline(clip.video.frames, clip.first_frame, clip.edit_mask) for name, baseline in BASELINES.items()}
-    for name, frames in rows.items():
-        save_frames(case.folder / name.replace(" ", "-"), frames)
-    save_frames(case.folder / "raw", made.raw)
+    for name, frames in (ours | {"raw": made.raw}).items():
+        save_frames(case.folder / name, frames)
+    rows = ours | dict(classical(case, clip))
     draw(case, rows, made.raw, clip.edit_mask.frames)
     (case.folder / "facts.json").write_text(json.dumps(facts, indent=1), "utf-8")
+
+
+def classical(case: Case, clip: Clip) -> Iterator[tuple[str, torch.Tensor]]:
+    """The three baselines by name; they are slow, so those that lie in the case's folder are taken."""
+    for name, baseline in BASELINES.items():
+        folder = case.folder / name.replace(" ", "-")
+        if not folder.is_dir():
+            save_frames(folder, baseline(clip.video.frames, clip.first_frame, clip.edit_mask))
+        yield name, load_frames(folder)
 
 
 def draw(case: Case, rows: Mapping[str, torch.Tensor], raw: torch.Tensor, region: torch.Tensor) -> None:
