@@ -262,7 +262,7 @@ def small_sheet(case: Path, best: str, picture: Path) -> None:
     """A WebP for a page: source, explained edit, delivered and the baseline `best` of a finished case in six frames."""
     rows = {name: load_frames(case / name.replace(" ", "-")) for name in ("source", "explained", "delivered", best)}
     sheet = contact_sheet(list(rows.values()), [*list(rows)[:3], f"best baseline: {best}"], 6, 130)
-    cv2.imwrite(str(picture), sheet.numpy()[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 80])
+    cv2.imwrite(str(picture), sheet.numpy()[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 70])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
