@@ -25,6 +25,7 @@ import numpy as np
 import real_clip_edits as edits
 import torch
 
+from lora_edit.canvas import composite_clip
 from lora_edit.cli.options import EditOptions
 from lora_edit.cli.resolve import run_settings
 from lora_edit.compositing.region import crop_frames
@@ -201,7 +202,7 @@ def edit(case: Case, run: Run, facts: dict[str, object]) -> Results:
     watch = Watch()
     family = open_family(settings, clip)
     prepared = prepare(family, clip, settings)
-    preview = predicted_clip(clip, prepared)
+    preview = torch.stack(list(composite_clip(clip, predicted_clip(clip, prepared), settings.compositing)))
     watch.note("predict")
     learn(run, settings, clip, family, Silent(), prepared=prepared)
     watch.note("train")
