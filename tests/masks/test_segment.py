@@ -10,7 +10,7 @@ from lora_edit.masks.boxes import KeyedBox
 from lora_edit.masks.embedded import EmbeddedSegmenter
 from lora_edit.masks.segment import Click, Prompt, by_object, check_prompts
 from lora_edit.types import Box, Size
-from masks.things import HEIGHT, WIDTH, disc_clip, overlap, pale_clip
+from masks.things import HEIGHT, WIDTH, disc_clip, jar_clip, overlap, pale_clip
 
 DISC = Box(30, 28, 40, 40)
 
@@ -112,3 +112,11 @@ def test_prompts_are_grouped_by_object_and_frame_in_their_order() -> None:
     first, second = by_object(prompts).values()
     assert [(each.frame, each.on, each.off) for each in first] == [(4, ((1, 2),), ((3, 4),)), (0, ((5, 6),), ())]
     assert second[0].box == (30, 28, 70, 68)
+
+
+def test_a_part_does_not_grow_over_the_rest_of_a_thing_of_its_colour() -> None:
+    """A lid as dark as its jar stays the lid, from one box around it in frame 0."""
+    clip, truth = jar_clip()
+    found = EmbeddedSegmenter().segment(clip, [KeyedBox(Box(31, 19, 38, 18), 0)])["1"].frames
+    assert overlap(found[0], truth[0]) > 0.8
+    assert overlap(found[-1], truth[-1]) > 0.7

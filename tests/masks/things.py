@@ -49,6 +49,22 @@ def pale_clip(frames: int = 24, pale: float = 180.0) -> tuple[torch.Tensor, torc
     return torch.from_numpy(np.stack(clip)), torch.from_numpy(np.stack(masks))
 
 
+def jar_clip(frames: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same of the lid of a dark jar, as dark as the jar, which leans over and goes to the right before a pale ground."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:108, :192]
+    ground = 190 + np.kron(rng.normal(0, 6, (27, 48, 1)), np.ones((4, 4, 1)))
+    clip, masks = [], []
+    for number in range(frames):
+        turn, x, y = 0.02 * number, columns - 50 - 3 * number, rows - 54
+        along, down = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+        masks.append((np.abs(along) < 18) & (np.abs(down + 26) < 8))
+        jar = masks[-1] | ((np.abs(along) < 15) & (np.abs(down - 8) < 26))
+        dark = 24 + 9 * np.sin(along / 2.5) * np.sin(down / 3.5)
+        clip.append(np.where(jar[..., None], dark[..., None], ground).clip(0, 255).astype(np.uint8).repeat(3, -1))
+    return torch.from_numpy(np.stack(clip)), torch.from_numpy(np.stack(masks))
+
+
 def overlap(found: torch.Tensor, true: torch.Tensor) -> float:
     """Intersection over union; 1 where both are empty."""
     union = int((found | true).sum())

@@ -8,8 +8,9 @@ from lora_edit.masks.check import changed_area, without_specks
 from lora_edit.masks.shapes import dilate, shape_mask
 from lora_edit.types import EditMask
 
-GROWTH = 0.008
-"""By how much of the frame's shorter side an outline is grown: masks end on the edge, and edges are soft."""
+GROWTH = 0.028
+"""By how much of the frame's shorter side an outline is grown: masks end on the edge, edges are soft, and compositing blends the source in
+along the inside of the region's edge (`compositing.feather`), which must not be the thing's own rim."""
 
 LEAVES = 0.03
 """Share of the change beyond the grown outline from which the edit leaves it."""

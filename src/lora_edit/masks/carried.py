@@ -50,6 +50,9 @@ GROUND = 0.75
 SPILL = 0.3
 """Share of the surroundings beyond which they may not all return: the ground looks like the object."""
 
+PART = 0.15
+"""Share of the prompted frame's surroundings from which an object that looks like them is a part of something of one colour."""
+
 HIDDEN_FRAMES = 40
 """So long a part that is not seen is remembered, unless the whole object is hidden."""
 
@@ -67,7 +70,7 @@ class Carried:
     `mask` is what is in sight; `unseen` counts the frames since each pixel of the object's whole shape was in sight `[h, w]`, -1 outside;
     `look` shows the shape's colours `[h, w, 3]`. `first` and `late` are the colours of the prompt's frame and of late. `area` is the usual
     number of pixels in sight, `side` the frame's shorter side, `pace` the motion per frame (x, y), `gone` the number of frames since the
-    object was seen at all.
+    object was seen at all, `part` whether it is a part of something that looks like it, such as a lid of its jar.
     """
 
     mask: Bools
@@ -79,6 +82,7 @@ class Carried:
     side: int
     pace: Floats = field(default_factory=lambda: np.zeros(2, np.float32))
     gone: int = 0
+    part: bool = False
 
     @property
     def band(self) -> int:
@@ -100,7 +104,9 @@ def begin(picture: Bytes, mask: Bools) -> Carried:
     """An object as a prompt found it."""
     side = min(mask.shape)
     colours = Palette().learned(picture[mask], picture[ring(mask, round(AROUND * side))])
-    return Carried(mask, np.where(mask, 0, -1).astype(np.float32), picture, colours, colours, float(mask.sum()), side)
+    state = Carried(mask, np.where(mask, 0, -1).astype(np.float32), picture, colours, colours, float(mask.sum()), side)
+    beside = picture[ring(mask, 4 * state.band, state.band)]
+    return replace(state, part=bool(len(beside)) and float((colour_odds(beside[None], colours) > 0).mean()) > PART)
 
 
 def step(state: Carried, before: Bytes, now: Bytes, flow: OpticalFlow) -> Carried:
@@ -147,7 +153,7 @@ def _cut_anew(
     # Far from the edge only what has the object's colours may return: what was missed, or comes out from behind something.
     near = grown((unseen >= 0) | carried, 4 * band) & (colours > RETURNS)
     beyond = grown(carried, 4 * band) & (away < -band)
-    if (near & beyond).sum() > SPILL * beyond.sum():
+    if state.part or (near & beyond).sum() > SPILL * beyond.sum():
         # Here colours outside the object's edge say nothing for it.
         near, colours = np.zeros_like(near), np.where(away < 0, np.minimum(colours, 0), colours)
     # What comes out from behind the object most likely looks like what is around; if not, it is as well a new side of the object.
