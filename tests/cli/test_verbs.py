@@ -355,7 +355,9 @@ def test_edit_outlines_what_a_point_is_on(disc: tuple[Path, torch.Tensor], tmp_p
     code, _, err = run(*arguments, "--run", tmp_path / "run")
     assert code == 0, err
     assert "the edit keeps to the mask" in err
-    assert overlap(load_mask(tmp_path / "run" / "masks").frames, truth) > 0.8
+    region = load_mask(tmp_path / "run" / "masks").frames  # The outline, grown by what compositing blends.
+    assert overlap(region, truth) > 0.7
+    assert (region & truth).sum() > 0.99 * truth.sum()
     code, _, err = run(*arguments[:-1], "300,300", "--run", tmp_path / "other")
     assert code == 2 and "outside the frame" in err
     assert not (tmp_path / "other").exists()
