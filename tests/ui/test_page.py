@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora-edit[ui]'")
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'lora-edit[dev]'")
@@ -60,7 +59,8 @@ def test_a_whole_edit_from_an_empty_page_to_a_downloaded_clip(visit: Visit, fold
     source, edit = read_video(folder / "clip-0.mp4"), read_video(folder / "mine.mp4")
     assert edit.frames.shape == source.frames.shape
     assert (edit.frames[2].int() - source.frames[2].int()).abs().amax() > 40
-    assert torch.equal(edit.frames[:, :, -8:], source.frames[:, :, -8:])
+    # The same samples, encoded anew beside other ones.
+    assert (edit.frames[:, :, -8:].int() - source.frames[:, :, -8:].int()).abs().amax() <= 3
     with page.expect_download() as download:
         page.click("#result-lora")
     assert download.value.suggested_filename.endswith(".safetensors")
