@@ -79,10 +79,8 @@ class Hints:
     def _hint(self, predicted: Prediction) -> Hint:
         size = self.canvas.size
         pixels = to_signed(resize_frames(predicted.frames, size))
-        small = (
-            F.interpolate(predicted.errors[:, None], (size.height, size.width), mode="bilinear", align_corners=False).transpose(0, 1)
-            / 127.5
-        )
+        errors = F.interpolate(predicted.errors[:, None], (size.height, size.width), mode="bilinear", align_corners=False)
+        small = errors.transpose(0, 1) / 127.5
         return Hint(pixels, small if self.confidence else torch.full_like(small, ASSUMED_ERROR))
 
     def _moved(self, first: torch.Tensor) -> Hint | None:

@@ -16,9 +16,9 @@ A key frame is a frame that a person edited: frame 0 and the references.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import cv2
 import numpy as np
@@ -45,6 +45,10 @@ EXPLAINED = 0.5
 """Share of the edit's change that a colour map has to explain before it may read the source."""
 LIGHT = 1.4
 """Largest change of light between a key frame and another, as a factor."""
+
+
+Draw = Callable[[], FloatImage]
+"""Draws one explanation, when it is wanted."""
 
 
 class KeyFrame:
@@ -124,7 +128,8 @@ def explain(
     marked = region_motion(key.region, given < 0.5, motion)
     moved = [_Moved(key, field) for field in _fields(motion, marked, *now.shape[:2])]
     mapped, miss = key.colours(now)
-    pictures = np.stack(list(_pictures(key, now, given, motion, plate[0], moved, mapped))).astype(np.float32)
+    drawn = _pictures(key, now, given, motion, plate[0], moved, lambda: mapped)
+    pictures = np.stack([draw() for draw in drawn]).astype(np.float32)
     allowed = np.ones(len(NAMES), bool)
     allowed[NAMES.index("colours")] = key.colours.explained >= EXPLAINED
     allowed[list(READERS)] &= may_read
@@ -142,18 +147,13 @@ def mix_explanations(
 ) -> FloatImage:
     """The explanations mixed by `shares` `[K, H, W]`, `[H, W, 3]`, without drawing those that have none."""
     used = shares.reshape(len(shares), -1).max(1) > LEAST_SHARE
-    by_motion = [used[[0, 1, 10]].any(), used[[2, 3]].any(), used[[4, 5, 11]].any(), used[8], used[12], used[13]]
     fields = _fields(motion, region_motion(key.region, given < 0.5, motion), *now.shape[:2])
-    # The first is read in any case: the light is measured on it.
-    first, *others = fields
-    flow = _Moved(key, first)
-    moved = [flow, *(_Moved(key, field) if wanted else flow for field, wanted in zip(others, by_motion[1:], strict=True))]
-    mapped = key.colours(now)[0] if used[NAMES.index("colours")] else now
+    moved = [_Moved(key, field) for field in fields]
+    drawn = _pictures(key, now, given, motion, plate[0], moved, lambda: key.colours(now)[0])
     out, total = np.zeros_like(now), np.full(now.shape[:2], 1e-6, np.float32)
-    pictures = _pictures(key, now, given, motion, plate[0], moved, mapped)
-    for picture, share, wanted in zip(pictures, shares, used, strict=True):
+    for draw, share, wanted in zip(drawn, shares, used, strict=True):
         if wanted:
-            out += share[..., None] * picture
+            out += share[..., None] * draw()
             total += share
     return out / total[..., None]
 
@@ -237,28 +237,46 @@ def _pictures(
     motion: Motion,
     plate: FloatImage,
     moved: Sequence[_Moved],
-    mapped: FloatImage,
-) -> Iterator[FloatImage]:
-    """One after the other, in the order of `NAMES`."""
+    mapped: Draw,
+) -> list[Draw]:
+    """What draws each of them, in the order of `NAMES`."""
     flow, chain, layer, still, support, marked = moved
     light = _light(now, flow.source, given * motion.confidence, key.reach)
-    for each in (flow, chain, layer):
-        yield np.clip(each.edited * light, 0, 255)
-        yield np.clip(each.edited + each.gain * (now - each.source), 0, 255)
-    yield np.clip(mapped, 0, 255)
-    yield now
-    yield np.clip(still.edited * light, 0, 255)
-    yield plate
-    for each in (flow, layer, support, marked):
-        yield np.clip(each.layer[..., :3] * light + (1 - each.layer[..., 3:]) * now, 0, 255)
+
+    def plain(each: _Moved) -> FloatImage:
+        return np.clip(each.edited * light, 0, 255)
+
+    def lit(each: _Moved) -> FloatImage:
+        return np.clip(each.edited + each.gain * (now - each.source), 0, 255)
+
+    def pasted(each: _Moved) -> FloatImage:
+        return np.clip(each.layer[..., :3] * light + (1 - each.layer[..., 3:]) * now, 0, 255)
+
+    by_motion = [partial(draw, each) for each in (flow, chain, layer) for draw in (plain, lit)]
+    others: list[Draw] = [lambda: np.clip(mapped(), 0, 255), lambda: now, partial(plain, still), lambda: plate]
+    return [*by_motion, *others, *(partial(pasted, each) for each in (flow, layer, support, marked))]
 
 
 class _Moved:
-    """A key frame read at the positions of a frame."""
+    """A key frame read at the positions of a frame, as far as it is asked for."""
 
     def __init__(self, key: KeyFrame, positions: FloatImage) -> None:
         self.key, self.positions = key, positions
-        self.source, self.edited, self.gain = (sample(each, positions) for each in (key.source, key.edited, key.gain))
+
+    @cached_property
+    def source(self) -> FloatImage:
+        """The source there, `[H, W, 3]`."""
+        return sample(self.key.source, self.positions)
+
+    @cached_property
+    def edited(self) -> FloatImage:
+        """The edited picture there, `[H, W, 3]`."""
+        return sample(self.key.edited, self.positions)
+
+    @cached_property
+    def gain(self) -> FloatImage:
+        """How strongly the edit keeps the source's structure there, `[H, W, 3]`."""
+        return sample(self.key.gain, self.positions)
 
     @cached_property
     def layer(self) -> FloatImage:
