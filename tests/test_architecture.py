@@ -30,6 +30,9 @@ ORDER = (
     "comparison",
 )
 EDITOR = ("models.editors", "models.picture_editor")
+FRONT = (
+    *WORDS, "pipeline", "reporting", "threads", "config", "run", "inputs", "video", "masks", "models.catalog", "evaluation",
+)  # fmt: skip
 SETTINGS = tuple(f"{room}.settings" for room in ROOMS)
 
 # room -> what of `lora_edit` it may import, itself aside. A name stands for all that is under it.
@@ -123,40 +126,17 @@ TABLE: dict[str, tuple[str, ...]] = {
     "pipeline": (*WORDS, *ROOMS, *ORDER, "config", "run", "devices", "seeds"),
     "studies": (*WORDS, *ROOMS, *ORDER, "config", "run", "devices", "seeds", "pipeline"),
     "cli": (
-        *WORDS,
+        *FRONT,
         "__version__",
         "first_frame",
-        "pipeline",
         "comparison",
-        "reporting",
-        "threads",
-        "config",
-        "run",
-        "inputs",
-        "video",
-        "masks",
-        "models.catalog",
-        "evaluation",
         "propagation",
         "loras.files",
         "loras.header",
         "loras.layouts",
         "studies.registry",
     ),
-    "ui": (
-        *WORDS,
-        "pipeline",
-        "estimate",
-        "reporting",
-        "threads",
-        "config",
-        "run",
-        "inputs",
-        "video",
-        "masks",
-        "models.catalog",
-        "evaluation",
-    ),
+    "ui": (*FRONT, "estimate"),
     "": (*WORDS, *ROOMS, "config", "run", "devices", "seeds", "pipeline"),
 }
 

@@ -11,6 +11,7 @@ from lora_edit.cli.options import RegionOptions, RunOptions, parse_boxes, parse_
 from lora_edit.cli.prompts import POINT, parse_place
 from lora_edit.config import EditSettings, merge, read_toml, resolve
 from lora_edit.errors import MaskError, SettingsError, VideoError
+from lora_edit.video.paths import status_of
 
 WHERE_HELP = (
     "give one of --mask PATH (white = edit; a video, a folder of images or one image), --box X,Y,W,H[:FRAME] and --point X,Y[:FRAME]; "
@@ -138,12 +139,7 @@ def require_files(*paths: Path | None) -> None:
     for path in paths:
         if path is None:
             continue
-        try:
-            path.stat()
-        except FileNotFoundError as error:
-            raise VideoError(f"{path}: no such file or folder; check the path") from error
-        except OSError as error:
-            raise VideoError(f"{path}: cannot be read ({error.strerror}); allow reading it, or copy it to another place") from error
+        status_of(path)
         try:
             str(path).encode("utf-8")
         except UnicodeEncodeError as error:  # settings are kept as text

@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from lora_edit.errors import VideoError
 from lora_edit.types import Size
+from lora_edit.video.paths import status_of
 from lora_edit.video.profiles import to_srgb
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".ppm")
@@ -43,12 +44,7 @@ class AnimationInfo:
 
 def require_file(path: Path) -> None:
     """Raise `VideoError` where there is no file or folder, only an empty file, or something that can be read but once."""
-    try:
-        found = path.stat()
-    except FileNotFoundError as error:
-        raise VideoError(f"{path}: no such file or folder; check the path") from error
-    except OSError as error:
-        raise VideoError(f"{path}: cannot be read ({error.strerror}); allow reading it, or copy it to another place") from error
+    found = status_of(path)
     if stat.S_ISDIR(found.st_mode):
         return
     if not stat.S_ISREG(found.st_mode):
