@@ -16,6 +16,7 @@ import torch
 from av.container import OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
+from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
 from lora_edit.errors import VideoError
@@ -156,6 +157,8 @@ def _write(path: Path, video: Video, suffix: str, codec: Codec, like: Video | No
             if kept is not None and kept.pix_fmt == encoding.pix_fmt:
                 frame = kept.keep(frame, picture, index)
             frame.pts, frame.duration, frame.time_base = start, duration, ticks.time_base
+            if video.last_duration is not None and index == video.num_frames - 1:
+                frame.pict_type = PictureType.I  # decoded last as well as shown last: MP4 states a duration of its own for that one only
             _mux(output, stream.encode(frame), sounds)
         _mux(output, stream.encode(None), sounds)
         for sound in sounds:
