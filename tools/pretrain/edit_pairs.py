@@ -132,8 +132,8 @@ def _draw(stage: Stage, moment: float, index: int, side: int, number: int) -> tu
         matrix = thing.matrix(time, big, big)
         layers = [thing.layer(time), *((s.skin, s.alpha) for s in stage.extra.get(position, []))]
         for skin, alpha in layers:
-            opacity = cv2.warpAffine(alpha, matrix, (big, big), flags=cv2.INTER_LINEAR)
-            colour = cv2.warpAffine(skin, matrix, (big, big), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+            opacity = cv2.warpPerspective(alpha, matrix, (big, big), flags=cv2.INTER_LINEAR)
+            colour = cv2.warpPerspective(skin, matrix, (big, big), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
             frame = frame + (colour - frame) * opacity[..., None]
             shown = np.maximum(shown, opacity) if position == number else shown * (1 - opacity)
     frame = np.clip(frame * (1 + stage.light * time), 0, 1)
@@ -152,6 +152,19 @@ def change_paint(rng: np.random.Generator, thing: RenderedObject, kind: str) -> 
         light = thing.skin.mean(-1, keepdims=True) if rng.random() < 0.3 else None
         edited.skin = skin if light is None else np.clip(skin * (0.4 + 1.2 * light), 0, 1).astype(np.float32)
     return edited
+
+
+def make_alike(rng: np.random.Generator, stage: Stage, number: int) -> None:
+    """Give what stands around an object its colours, so that colour alone does not tell what an edit changes."""
+    skin = stage.objects[number].skin
+    for other in stage.objects:
+        if other is not stage.objects[number]:
+            other.skin = np.ascontiguousarray(np.rot90(skin, int(rng.integers(1, 4))))
+    if stage.ground.ndim == 3 and rng.random() < 0.6:
+        side = len(stage.ground)
+        painted = cv2.resize(np.ascontiguousarray(skin[::-1]), (side, side), interpolation=cv2.INTER_LINEAR)
+        share = rng.uniform(0.4, 0.9) * (texture(rng, side).mean(-1, keepdims=True) > 0.5)
+        stage.ground = np.asarray(stage.ground + (painted - stage.ground) * share, np.float32)
 
 
 def draw_sticker(rng: np.random.Generator, side: int, outside: bool) -> Sticker:
@@ -180,10 +193,12 @@ def draw_rendered(rng: np.random.Generator, folder: Path, num_frames: int, side:
     """A rendered pair: recolour, retexture, label, worn thing, replacement, removal, something added to the background, or a new thing."""
     stage = draw_stage(rng, folder, num_frames, side)
     kinds = ["recolour", "retexture", "label", "worn", "replacement", "removal", "addition", "added thing"]
-    kind = str(rng.choice(kinds, p=[0.2, 0.17, 0.14, 0.16, 0.12, 0.09, 0.06, 0.06]))
+    kind = str(rng.choice(kinds, p=[0.14, 0.14, 0.14, 0.16, 0.16, 0.06, 0.12, 0.08]))
     number = int(rng.integers(len(stage.objects)))
-    edited = copy.copy(stage)
     thing = stage.objects[number]
+    if kind in ("recolour", "retexture") and rng.random() < 0.4:
+        make_alike(rng, stage, number)
+    edited = copy.copy(stage)
     if kind in ("recolour", "retexture"):
         edited.objects = [change_paint(rng, t, kind) if i == number else t for i, t in enumerate(stage.objects)]
     elif kind in ("label", "worn"):
@@ -286,7 +301,7 @@ def mark_region(rng: np.random.Generator, changed: Array) -> Array:
 def draw_pair(rng: np.random.Generator, folder: Path, num_frames: int = 25, side: int = 128) -> EditPair:
     """Any pair in which something changes in frame 0 and stays in sight for some frames."""
     while True:
-        draw = draw_filmed if rng.random() < 0.35 else draw_rendered
+        draw = draw_filmed if rng.random() < 0.25 else draw_rendered
         pair = draw(rng, folder, num_frames, side)
         away = np.abs(pair.source.astype(np.int16) - pair.truth).max(-1)
         if (away[0] > 20).mean() > 0.004 and pair.region[0].any():

@@ -13,6 +13,8 @@ import numpy as np
 from textures import Array, palette, texture
 
 _CANVAS = 96
+_DISTANCE = 3.0
+"""Of the eye from an object, in halves of its canvas."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class RenderedObject:
         self.phase = rng.uniform(0, 6.3)
         self.pace = rng.uniform(2, 9) * speed
         self.shade = rng.uniform(0, 0.5)
+        self.turn = rng.normal(0, 0.8, 2) * speed if rng.random() < 0.4 else np.zeros(2)
 
     def layer(self, time: float) -> tuple[Array, Array]:
         """Colour [2C, 2C, 3] and opacity [2C, 2C] on the object's own canvas at `time`."""
@@ -111,13 +114,21 @@ class RenderedObject:
         return skin, alpha
 
     def matrix(self, time: float, height: int, width: int) -> Array:
-        """Affine map from the object's canvas to the frame, [2, 3]."""
+        """Projective map from the object's canvas to the frame, [3, 3]."""
         place = self.centre + self.velocity * time + self.sway * np.sin(self.sway_rate * time + self.phase)
         scale = self.size * max(0.3, 1 + self.growth * time) * min(height, width) / _CANVAS
         angle = self.angle + self.spin * time
         cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
         x, y = place[0] * width, place[1] * height
-        return np.array([[cos, -sin, x - (cos - sin) * _CANVAS], [sin, cos, y - (sin + cos) * _CANVAS]], np.float32)
+        placed = np.array([[cos, -sin, x], [sin, cos, y], [0, 0, 1]])
+        return np.asarray(placed @ self._turned(time), np.float32)
+
+    def _turned(self, time: float) -> Array:
+        """The canvas, centred, as it is seen when it turns about its upright and its level axis: in perspective."""
+        about = np.clip(self.turn * time, -1.1, 1.1)
+        (cx, cy), (sx, sy) = np.cos(about), np.sin(about) / (_DISTANCE * _CANVAS)
+        centred = np.array([[1, 0, -_CANVAS], [0, 1, -_CANVAS], [0, 0, 1]])
+        return np.asarray(np.array([[cx, 0, 0], [0, cy, 0], [sx, sy, 1]]) @ centred)
 
 
 def camera_path(rng: np.random.Generator, speed: float) -> Array:
@@ -168,8 +179,8 @@ def render(rng: np.random.Generator, num_frames: int, height: int, width: int, s
         for number, thing in enumerate(things):
             skin, alpha = thing.layer(time)
             matrix = thing.matrix(time, big_h, big_w)
-            colour = cv2.warpAffine(skin, matrix, (big_w, big_h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-            opacity = cv2.warpAffine(alpha, matrix, (big_w, big_h), flags=cv2.INTER_LINEAR)
+            colour = cv2.warpPerspective(skin, matrix, (big_w, big_h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+            opacity = cv2.warpPerspective(alpha, matrix, (big_w, big_h), flags=cv2.INTER_LINEAR)
             frame = frame + (colour - frame) * opacity[..., None]
             boxes[number, index] = _bounds(opacity) / supersample
         if supersample > 1:
