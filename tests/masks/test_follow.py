@@ -50,6 +50,16 @@ def test_small_alterations_elsewhere_do_not_count() -> None:
     assert bounds(follow_change(frames, picture).frames[0])[2] <= 53
 
 
+def test_things_that_are_changed_apart_have_a_box_each() -> None:
+    frames = crossing(8)
+    picture = edited(frames[0])
+    picture[66:90, 96:122] = torch.tensor([240, 20, 20], dtype=torch.uint8)
+    found = follow_change(frames, picture)
+    assert "in 2 places" in found.notes[0] and not found.frames[:, :60, 90:].any() and not found.frames[:, 70:, :80].any()
+    assert bounds(found.frames[7, :64]) == pytest.approx((38, 30, 78, 62), abs=4)
+    assert bounds(found.frames[7, 64:]) == pytest.approx((96, 2, 122, 26), abs=2)
+
+
 def test_a_picture_that_changes_nothing_is_refused_with_a_remedy() -> None:
     frames = crossing(2)
     with pytest.raises(MaskError, match="give --mask PATH"):

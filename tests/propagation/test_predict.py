@@ -13,9 +13,10 @@ from lora_edit.propagation import predict as module
 from lora_edit.propagation.explanations import NAMES, READERS, KeyFrame, explain, region_motion
 from lora_edit.propagation.images import affine_positions
 from lora_edit.propagation.motion import IDENTITY, Motion, estimate_motion
+from lora_edit.propagation.parts import region_parts
 from lora_edit.propagation.plate import Plate
 from lora_edit.propagation.predict import Propagation, scale_affine
-from lora_edit.video.flow import resize_positions
+from lora_edit.video.flow import grid, resize_positions
 from lora_edit.video.support import support_mask
 
 HEIGHT, WIDTH, COUNT = 72, 96, 6
@@ -142,11 +143,36 @@ def test_a_hat_moves_with_what_it_sits_on() -> None:
 
 
 def test_where_nothing_moves_an_edit_sits_on_nothing() -> None:
-    still = np.repeat(smooth(1, HEIGHT, WIDTH).astype(np.uint8)[None], 4, 0)
+    still = [(grid(HEIGHT, WIDTH), np.ones((HEIGHT, WIDTH), np.float32))] * 4
     changed = np.zeros((HEIGHT, WIDTH), bool)
     changed[20:40, 20:40] = True
     assert support_mask(still, [IDENTITY] * 4, changed) is None
     assert support_mask(still, [IDENTITY] * 4, np.zeros_like(changed)) is None
+
+
+def test_an_edit_sits_on_what_moves_most_not_on_ground_that_drifts() -> None:
+    """Ground at another depth drifts by a pixel, the thing below the edit by eight, another nearby that it does not touch too."""
+    positions = grid(HEIGHT, WIDTH)
+    positions[:, :48, 0] += 1
+    for columns in (slice(20, 36), slice(50, 60)):
+        positions[36:60, columns, 0] += 8
+    changed = np.zeros((HEIGHT, WIDTH), bool)
+    changed[20:38, 20:40] = True
+    found = [(positions, np.ones((HEIGHT, WIDTH), np.float32))] * 3
+    mask = support_mask(found, [IDENTITY] * 3, changed)
+    assert mask is not None and mask[40:50, 30:42].all()  # in the key frame, eight pixels to the right
+    assert not mask[:34].any() and not mask[:, 56:].any()
+
+
+def test_things_apart_are_parts_of_their_own_until_the_end() -> None:
+    where, changed = np.zeros((4, 40, 60), bool), np.zeros((40, 60), bool)
+    for t in range(4):  # two that touch in the last frame, and a speck
+        where[t, 5:15, 5 + 6 * t : 15 + 6 * t], where[t, 5:15, 33:43], where[t, 30:32, 30:32] = True, True, True
+    changed[5:15, 5:15] = changed[6:14, 34:42] = True
+    first, second = region_parts(where, changed)
+    assert np.array_equal(first | second, where) and not (first & second).any()
+    assert first[3, 5:15, 23:29].all() and second[3, 5:15, 34:43].all()
+    assert region_parts(where[:, :, :20], changed[:, :20])[0].sum() == where[:, :, :20].sum()
 
 
 def test_a_region_moves_as_known_motion_says_or_with_its_box() -> None:

@@ -17,13 +17,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from pool import Entry, explainer, read_entry
+from pool import Entry, drifted, explainer, mark_otherwise, read_entry
 from safetensors.torch import load_file, save_file
 from training_kit import Average, Clock
 
 from lora_edit.propagation.mixture import Mixture
 
-FRAMES = 6
+FRAMES = 5
 """Frames of a clip that are learned from."""
 
 NEAR = 10.0
@@ -39,9 +39,9 @@ Rows = tuple[str, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 def explain_entry(path: Path) -> list[Rows]:
     """Kind, evidence, allowed, pictures, truth and region of some frames."""
     cv2.setNumThreads(1)
-    entry: Entry = read_entry(path)
     rng = np.random.default_rng([7, int(path.stem)])
-    explain_frame = explainer(entry)
+    entry: Entry = mark_otherwise(rng, read_entry(path))
+    explain_frame = explainer(entry, drifted(rng, entry.truth[0]))
     rows = []
     for number, t in enumerate(rng.choice(np.arange(1, len(entry.source)), FRAMES, replace=False)):
         if entry.region[t].sum() < 30:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from lora_edit.propagation.explanations import Explained, KeyFrame, explain
@@ -50,10 +51,31 @@ def read_entry(path: Path) -> Entry:
     return Entry(str(kept["kind"]), kept["source"], kept["truth"], region, motions)
 
 
-def explainer(entry: Entry) -> Callable[[int, bool], Explained]:
-    """What explains a frame of the entry, by its number and whether the hidden source may be read."""
+def mark_otherwise(rng: np.random.Generator, entry: Entry) -> Entry:
+    """The entry, whose region follows its thing closely; now and then with one that stays where it is, or with the whole frame."""
+    kind, region = rng.random(), entry.region
+    if kind < 0.25:
+        region = np.broadcast_to(region.any(0), region.shape)
+    elif kind < 0.33:
+        region = np.ones_like(region)
+    return replace(entry, region=region)
+
+
+def drifted(rng: np.random.Generator, picture: Array) -> Array:
+    """A picture `[H, W, 3]` uint8, often as picture editors that draw all of it anew return it: a little different everywhere; float32."""
+    out = picture.astype(np.float32)
+    if rng.random() < 0.6:
+        return out
+    soft = cv2.GaussianBlur(out, (0, 0), 1.0)
+    noise = cv2.GaussianBlur(rng.normal(0, 1, out.shape).astype(np.float32), (0, 0), float(rng.uniform(0.5, 1.5)))
+    out = out + rng.uniform(-0.4, 0.6) * (soft - out) + rng.uniform(1, 5) * noise / noise.std()
+    return np.asarray(np.clip(out * rng.normal(1, 0.015, 3) + rng.normal(0, 2, 3), 0, 255), np.float32)
+
+
+def explainer(entry: Entry, edited: Array | None = None) -> Callable[[int, bool], Explained]:
+    """What explains a frame of the entry, by its number and whether the hidden source may be read; from its true frame 0 or `edited`."""
     source = entry.source.astype(np.float32)
-    key = KeyFrame(entry.truth[0].astype(np.float32), source[0], entry.region[0])
+    key = KeyFrame(entry.truth[0].astype(np.float32) if edited is None else edited, source[0], entry.region[0])
     plate = Plate(entry.source, entry.region, [m.camera for m in entry.motions])
     removed = plate.behind(key.edited, key.edited_share)
 

@@ -19,10 +19,11 @@ import torch
 from lora_edit.errors import MaskError, RegionError
 from lora_edit.masks.check import changed_area, main_parts
 from lora_edit.masks.overlay import with_region
+from lora_edit.masks.parts import parts_apart
 from lora_edit.masks.region_check import GO_ON, WHOLE, changes_most, touches_border
 from lora_edit.types import EditMask
 from lora_edit.video.camera_motion import CameraTracker
-from lora_edit.video.flow import OpticalFlow, sample
+from lora_edit.video.flow import OpticalFlow, consistent_positions, sample
 from lora_edit.video.object_motion import ObjectMotion, object_motion
 from lora_edit.video.support import support_mask
 from lora_edit.video.working_size import WorkingSize, to_grey
@@ -49,6 +50,9 @@ GROWN, LEFT = 2.5, 0.25
 BELOW = 0.5
 """Share of the changed area that has to move of itself for its points to be followed; else it moves with what it sits on."""
 
+FIRST_FRAMES = 48
+"""Frames by which it is found what an edit sits on."""
+
 LOST = 0.25
 """Share of the frames in which a region may be lost without its being an error."""
 
@@ -69,10 +73,11 @@ def follow_change(frames: torch.Tensor, edited_first: torch.Tensor) -> EditMask:
 
 
 def follow(frames: torch.Tensor, edited_first: torch.Tensor, on_frame: Callable[[int, int], None] = lambda done, total: None) -> Followed:
-    """A box per frame around what `edited_first` `[H, W, 3]` changes in the first of `frames` `[T, H, W, 3]` (uint8); the whole frame
-    when it changes most of the picture.
+    """A box per frame around what `edited_first` `[H, W, 3]` changes in the first of `frames` `[T, H, W, 3]` (uint8), or one around each
+    thing where it changes several that lie apart; the whole frame when it changes most of the picture.
 
-    `on_frame` is told how many frames are done, of how many. Raises `MaskError` when it changes nothing that stands out.
+    Whether the region is lost is told by the largest part. `on_frame` is told how many frames are done, of how many. Raises `MaskError`
+    when the edit changes nothing that stands out.
     """
     if changes_most(frames[0], edited_first):
         return Followed(EditMask(torch.ones(frames.shape[:3], dtype=torch.bool), (WHOLE,)))
@@ -82,16 +87,24 @@ def follow(frames: torch.Tensor, edited_first: torch.Tensor, on_frame: Callable[
             "the edited first frame changes nothing that stands out, so where to edit is unknown; check the picture, "
             "or give --mask PATH (white = edit) or --box X,Y,W,H[:FRAME]"
         )
-    mask, kept = _boxes_along(frames, changed, on_frame)
+    parts, total = parts_apart(changed), len(frames)
+
+    def told(before: int) -> Callable[[int, int], None]:
+        return lambda done, _: on_frame(before * total + done, len(parts) * total)
+
+    mask, kept = _boxes_along(frames, parts[0], told(0))
     shares = mask.flatten(1).float().mean(1).tolist()
     lost = tuple(number for number, share in enumerate(shares) if not 0 < share <= GROWN * shares[0] or kept[number] < LEFT)
+    left_picture = bool(lost) and lost[-1] == len(frames) - 1 and touches_border(mask[lost[0] - 1])
+    for number, part in enumerate(parts[1:], 1):
+        mask |= _boxes_along(frames, part, told(number))[0]
+    share, where = float(mask[0].float().mean()), f" in {len(parts)} places" if len(parts) > 1 else ""
     found = (
-        f"no mask was given: the region is what the edited first frame changes ({shares[0]:.0%} of the frame), followed through the clip"
+        f"no mask was given: the region is what the edited first frame changes ({share:.0%} of the frame{where}), followed through the clip"
     )
     notes = [f"{found}; --mask or --box gives another"]
     if lost:
         notes.append(f"from frame {lost[0]} on the followed region was probably lost or hidden; look there, or give --mask or --box")
-    left_picture = bool(lost) and lost[-1] == len(frames) - 1 and touches_border(mask[lost[0] - 1])
     return Followed(EditMask(mask, tuple(notes)), lost, left_picture)
 
 
@@ -149,13 +162,20 @@ def _boxes_along(
 
 
 def _support(frames: torch.Tensor, changed: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
-    """What the changed area `[H, W]` of frame 0 sits on, where hardly anything below it moves of itself; None where that moves."""
+    """What the changed area `[H, W]` of frame 0 sits on, where hardly anything below it moves of itself; None where that moves.
+
+    Only the first frames are looked at, where positions in frame 0 are sure.
+    """
     work = WorkingSize(frames.shape[1], frames.shape[2])
-    tracker = CameraTracker(work.picture(frames[0]), ~work.mask(torch.from_numpy(changed)))
-    pictures = (work.picture(frame) for frame in frames)
-    cameras = [np.asarray(work.full(tracker.follow(picture, to_grey(picture))), np.float32) for picture in pictures]
-    support = support_mask(frames.numpy(), cameras, changed)
-    return None if support is None or (support & changed).sum() > BELOW * changed.sum() else support
+    pictures = [work.picture(frame) for frame in frames[:FIRST_FRAMES]]
+    small = work.mask(torch.from_numpy(changed))
+    tracker = CameraTracker(pictures[0], ~small)
+    cameras = [np.asarray(tracker.follow(picture, to_grey(picture)), np.float32) for picture in pictures]
+    found = list(consistent_positions(torch.from_numpy(np.stack(pictures).clip(0, 255).astype(np.uint8))))
+    support = support_mask(found[1:], cameras[1:], small)
+    if support is None or (support & small).sum() > BELOW * small.sum():
+        return None
+    return np.asarray(cv2.resize(support.view(np.uint8), changed.shape[::-1], interpolation=cv2.INTER_NEAREST), np.bool_)
 
 
 def _inner(changed: npt.NDArray[np.bool_], margin: float) -> npt.NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from lora_edit.propagation.images import FloatImage, blur
 from lora_edit.video.correspondence import correspond
 from lora_edit.video.flow import consistent_positions, grid
 from lora_edit.video.object_motion import ObjectMotion, object_motion
-from lora_edit.video.support import support_mask
+from lora_edit.video.support import spread, support_mask
 
 IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
 CHANGED = 16.0
@@ -55,11 +55,13 @@ def estimate_motion(source: npt.NDArray[np.uint8], edited: npt.NDArray[np.uint8]
     mask = inside[0] if not changed.any() else torch.from_numpy(changed)
     direct = list(correspond(frames, 0, inside))
     cameras = [_camera(d.positions, d.confidence * ~region[number]) if number else IDENTITY for number, d in enumerate(direct)]
-    support = support_mask(source, cameras, changed)
+    chains = list(consistent_positions(frames))
+    chosen = spread(len(source))
+    support = support_mask([chains[t] for t in chosen], [cameras[t] for t in chosen], changed)
     alone: Iterable[ObjectMotion] = (ObjectMotion(camera, 0.0) for camera in cameras)
     carried = alone if support is None else object_motion(frames, 0, torch.from_numpy(support))
     whole = object_motion(frames, 0, mask, inside)
-    for dense, (chain, sure), own, below, camera in zip(direct, consistent_positions(frames), whole, carried, cameras, strict=True):
+    for dense, (chain, sure), own, below, camera in zip(direct, chains, whole, carried, cameras, strict=True):
         yield Motion(
             dense.positions, dense.confidence, chain, sure, own.matrix, float(own.confidence), camera, below.matrix, float(below.confidence)
         )  # fmt: skip

@@ -7,7 +7,7 @@ Evidence is weighed on a small copy of the clip; the shares found there mix the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -16,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from lora_edit.propagation.changed import changed_pixels
 from lora_edit.propagation.explanations import Explained, KeyFrame, explain, mix_explanations
 from lora_edit.propagation.images import FloatImage
 from lora_edit.propagation.mixture import LEAST_ERROR, mix
 from lora_edit.propagation.motion import Motion, estimate_motion
+from lora_edit.propagation.parts import region_parts
 from lora_edit.propagation.plate import Plate
 from lora_edit.video.flow import resize_positions
 
@@ -132,7 +134,8 @@ class Propagation:
     """An edit on its way from its key frames to all others.
 
     `source` `[T, H, W, 3]` uint8, edited `pictures` `[H, W, 3]` by frame number, and the `region` `[T, H, W]` bool; outside it the source's
-    pixels stand. Motion is estimated once. Memory is that of the motion at its working size, and of two backgrounds for every key frame.
+    pixels stand. Things that lie apart in it are predicted each for itself. Motion is estimated once. Memory is that of the motion at its
+    working size, and of two backgrounds for every key frame and thing.
     """
 
     def __init__(
@@ -140,16 +143,13 @@ class Propagation:
     ) -> None:
         frames, where = source.numpy(), region.numpy()
         edited = {n: np.ascontiguousarray(p.numpy()) for n, p in sorted(pictures.items())}
-        self._edited, self._on_frame = edited, on_frame
-        self._motions = _estimate(frames, edited, where)
-        height, width = working_size(*frames.shape[1:3])
-        self._large = _Scaled(frames, edited, where)
-        self._small = self._large if (height, width) == frames.shape[1:3] else _Scaled(*_shrink(frames, edited, where, height, width))
-        for scaled in {id(each): each for each in (self._large, self._small)}.values():
-            scaled.add_plates(self._motions)
+        self._frames, self._edited, self._region, self._on_frame = frames, edited, where, on_frame
+        first = min(edited)
+        changed = changed_pixels(frames[first], edited[first], where[first])
+        self._parts = [_Part(frames, edited, part) for part in region_parts(where, changed)]
 
     def __len__(self) -> int:
-        return len(self._large.frames)
+        return len(self._frames)
 
     def frames(self) -> Iterator[PredictedFrame]:
         """The edited clip, frame by frame; a key frame shows its picture."""
@@ -160,24 +160,58 @@ class Propagation:
     def frame(self, number: int, without: int | None = None) -> PredictedFrame:
         """One frame of the edited clip; `without` a key frame, as if it had not been edited."""
         if number in self._edited and number != without:
-            region = self._large.region[number][..., None]
-            return PredictedFrame(np.where(region, self._edited[number], self._large.frames[number]), self._known_error())
-        keys = {n: m[number] for n, m in self._motions.items() if n != without}
-        return _predict_frame(number, self._small, self._large, keys, True)
+            region = self._region[number][..., None]
+            return PredictedFrame(np.where(region, self._edited[number], self._frames[number]), self._parts[0].known_error())
+        return self._joined([part.frame(number, without) for part in self._parts], number)
 
     def source_frames(self) -> Iterator[PredictedFrame]:
         """The source itself, at the working size, as if its first frame were all that is known inside the region: what a LoRA learns on.
 
         Nothing is read from the source's later frames there but its motion.
         """
+        for number, found in enumerate(zip(*(part.source_frames() for part in self._parts), strict=True)):
+            yield self._joined(found, number)
+
+    def _joined(self, found: Sequence[PredictedFrame], number: int) -> PredictedFrame:
+        """One frame of what was predicted of each thing."""
+        frame, error = found[0].frame, found[0].error
+        for part, each in zip(self._parts[1:], found[1:], strict=True):
+            frame = np.where(part.region(number, frame.shape[:2])[..., None], each.frame, frame)
+            error = np.where(part.region(number, error.shape), each.error, error)
+        return PredictedFrame(frame, error)
+
+
+class _Part:
+    """One thing that an edit changes, on its way from the key frames to all others; arguments as numpy arrays."""
+
+    def __init__(self, frames: npt.NDArray[np.uint8], edited: Mapping[int, npt.NDArray[np.uint8]], where: npt.NDArray[np.bool_]) -> None:
+        self._motions = _estimate(frames, edited, where)
+        height, width = working_size(*frames.shape[1:3])
+        self._large = _Scaled(frames, edited, where)
+        self._small = self._large if (height, width) == frames.shape[1:3] else _Scaled(*_shrink(frames, edited, where, height, width))
+        for scaled in {id(each): each for each in (self._large, self._small)}.values():
+            scaled.add_plates(self._motions)
+
+    def region(self, number: int, size: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+        """Where it is in a frame, at full size or at that which evidence is weighed at."""
+        return (self._large if size == self._large.frames.shape[1:3] else self._small).region[number]
+
+    def frame(self, number: int, without: int | None) -> PredictedFrame:
+        """One frame with the edit of this thing, from all key frames but `without`."""
+        keys = {n: m[number] for n, m in self._motions.items() if n != without}
+        return _predict_frame(number, self._small, self._large, keys, True)
+
+    def source_frames(self) -> Iterator[PredictedFrame]:
+        """The source itself, at the working size, as if its first frame were all that is known inside the region."""
         small = self._small
         unedited = _Scaled(small.frames, {0: small.frames[0]}, small.region)
         unedited.add_plates({0: self._motions[0]})
-        yield PredictedFrame(small.frames[0], self._known_error())
-        for number in range(1, len(self)):
+        yield PredictedFrame(small.frames[0], self.known_error())
+        for number in range(1, len(small.frames)):
             yield _predict_frame(number, unedited, unedited, {0: self._motions[0][number]}, False)
 
-    def _known_error(self) -> FloatImage:
+    def known_error(self) -> FloatImage:
+        """The error where a frame was edited by the person."""
         return np.full((self._small.height, self._small.width), LEAST_ERROR, np.float32)
 
 

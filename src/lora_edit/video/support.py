@@ -2,42 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from lora_edit.video.flow import grid
 
-FRAMES = 8
-"""About so many frames, evenly spread, are compared with the key frame."""
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+FRAMES = 32
+"""About so many frames, evenly spread, tell what moves."""
 NEAR = 0.75
 """How far around the changed pixels the support is looked for, in sizes (square roots of areas) of what is changed."""
-MOVED = 12.0
-"""Levels of 255 from which a pixel does not follow the camera."""
-OFTEN = 40.0
-"""Percent of the frames in which a pixel of a moving thing may look as if it followed the camera."""
+LEAST = 0.002
+"""Shorter sides of the frame by which a pixel has to move otherwise than the camera, on the mean."""
+SHARE = 0.5
+"""The same, as a share of how far the fastest tenth near the change moves otherwise: near and far ground do too, but less."""
+SURE = 0.4
+"""Confidence from which a position counts."""
 
 
-def support_mask(frames: npt.NDArray[np.uint8], cameras: Sequence[Floats], changed: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
-    """Pixels of the first of `frames` `[T, H, W, 3]` uint8, on and around the `changed` ones `[H, W]`, that do not follow the camera.
+def spread(count: int) -> list[int]:
+    """The frames of a clip of `count`, after the first, by which its support is found."""
+    return sorted(set(np.linspace(1, count - 1, min(count - 1, FRAMES)).round().astype(int).tolist()))
 
-    `cameras` `[T, 2, 3]` take each frame's pixels to the first frame's. None where too few are left to be followed.
+
+def support_mask(found: Iterable[tuple[Floats, Floats]], cameras: Sequence[Floats], changed: Bools) -> Bools | None:
+    """Pixels of the key frame, on and around the `changed` ones `[H, W]`, that do not follow the camera.
+
+    `found` gives each frame's positions in the key frame `[H, W, 2]` and how sure they are `[H, W]`; `cameras` `[2, 3]` say where the
+    camera alone puts them. None where too few pixels are left to be followed.
     """
-    count, height, width = frames.shape[:3]
-    if count < 2 or not changed.any():
+    height, width = changed.shape
+    if not cameras or not changed.any():
         return None
-    size = (width, height)
-    key = cv2.GaussianBlur(frames[0].astype(np.float32), (0, 0), 1.0)
-    away = []
-    for number in sorted(set(np.linspace(1, count - 1, min(count - 1, FRAMES)).round().astype(int).tolist())):
-        frame = cv2.GaussianBlur(frames[number].astype(np.float32), (0, 0), 1.0)
-        moved = cv2.warpAffine(frame, cameras[number], size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        seen = cv2.warpAffine(np.ones((height, width), np.float32), cameras[number], size)
-        away.append(np.where(seen > 0.9, np.abs(moved - key).max(-1), 0))
-    moving = (np.percentile(np.stack(away), OFTEN, axis=0) > MOVED).astype(np.uint8)
+    away = _away(found, cameras, height, width)
     reach = max(2, round(NEAR * float(np.sqrt(changed.sum()))))
-    near = cv2.dilate(changed.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2))
-    mask = np.asarray(cv2.dilate(moving & near, np.ones((5, 5), np.uint8)) > 0)
+    near = cv2.dilate(changed.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2)) > 0
+    limit = max(LEAST * min(height, width), SHARE * float(np.percentile(away[near], 90)))
+    grown = cv2.dilate((near & (away > limit)).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    mask = _touching(np.asarray(grown, np.bool_), changed)
     return mask if mask.sum() >= max(32, 0.1 * changed.sum()) else None
+
+
+def _away(found: Iterable[tuple[Floats, Floats]], cameras: Sequence[Floats], height: int, width: int) -> Floats:
+    """By how many pixels each pixel of the key frame is elsewhere than the camera alone puts it, on the mean over the frames, `[H, W]`."""
+    total, count, here = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32), grid(height, width)
+    for (positions, confidence), camera in zip(found, cameras, strict=True):
+        apart = np.linalg.norm(positions - here @ camera[:, :2].T - camera[:, 2], axis=-1)
+        x, y = np.moveaxis(np.round(positions).astype(int), -1, 0)
+        known = (confidence > SURE) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        np.add.at(total, (y[known], x[known]), apart[known])
+        np.add.at(count, (y[known], x[known]), 1)
+    soft = max(1.0, min(height, width) / 150)
+    smooth = (cv2.GaussianBlur(each, (0, 0), soft) for each in (total, count))
+    return np.asarray(next(smooth) / (next(smooth) + 1e-3), np.float32)
+
+
+def _touching(mask: Bools, changed: Bools) -> Bools:
+    """The connected parts of the mask that reach the changed pixels."""
+    _, labels = cv2.connectedComponents(mask.view(np.uint8))
+    reached = np.unique(labels[cv2.dilate(changed.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0])
+    return np.asarray(np.isin(labels, reached[reached > 0]), np.bool_)
