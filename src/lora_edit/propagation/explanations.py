@@ -165,7 +165,8 @@ SURE = 0.3
 
 
 def region_motion(key: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_], motion: Motion) -> FloatImage:
-    """How the region in a frame `[H, W]` lies in the key frame, `[2, 3]`: as the object or the camera moves, where its box says the same.
+    """How the region in a frame `[H, W]` lies in the key frame, `[2, 3]`: as the object, what it sits on or the camera moves, whichever its
+    box says, if any.
 
     Else it is shifted with its box; not at all where one of the frames has no region.
 
@@ -174,10 +175,10 @@ def region_motion(key: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_], motion
     out = np.eye(2, 3, dtype=np.float32)
     if not (key.any() and now.any()):
         return out
-    known = [motion.matrix] * (motion.object_confidence > SURE) + [motion.camera]
-    for matrix in known:
-        if _side_misses(key, now, matrix) < ALIKE * float(np.sqrt(key.sum())):
-            return matrix
+    known = [motion.matrix] * (motion.object_confidence > SURE) + [motion.support] * (motion.support_confidence > SURE) + [motion.camera]
+    misses = [_side_misses(key, now, matrix) for matrix in known]
+    if min(misses) < ALIKE * float(np.sqrt(key.sum())):
+        return known[int(np.argmin(misses))]
     for axis in (0, 1):
         shifts = [there - here for there, here in _whole_sides(key, now, axis)]
         out[axis, 2] = np.mean(shifts) if shifts else 0.0
