@@ -186,6 +186,9 @@ def test_a_region_moves_as_known_motion_says_or_with_its_box() -> None:
     assert region_motion(key, now, replace(still, camera=zoom)) == pytest.approx(zoom)
     assert region_motion(key, now, replace(still, matrix=zoom)) == pytest.approx(zoom)
     assert region_motion(key, now, replace(still, matrix=zoom, object_confidence=0.0))[:, 2].tolist() == [-20, -3]
+    close = zoom + np.array([[0, 0, 0.5], [0, 0, 0]], np.float32)
+    both = replace(still, matrix=close, support=zoom, support_confidence=np.float32(0.9))
+    assert region_motion(key, now, both) == pytest.approx(zoom)
 
 
 def test_what_a_thing_hid_is_taken_from_frames_that_show_it() -> None:

@@ -23,7 +23,7 @@ from training_kit import Average, Clock
 
 from lora_edit.propagation.mixture import Mixture
 
-FRAMES = 5
+FRAMES = 4
 """Frames of a clip that are learned from."""
 
 NEAR = 10.0

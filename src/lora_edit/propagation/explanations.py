@@ -175,7 +175,8 @@ def region_motion(key: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_], motion
     out = np.eye(2, 3, dtype=np.float32)
     if not (key.any() and now.any()):
         return out
-    known = [motion.matrix] * (motion.object_confidence > SURE) + [motion.support] * (motion.support_confidence > SURE) + [motion.camera]
+    found = ((motion.matrix, motion.object_confidence), (motion.support, motion.support_confidence), (motion.camera, 1.0))
+    known = [matrix for matrix, confidence in found if confidence > SURE]
     misses = [_side_misses(key, now, matrix) for matrix in known]
     if min(misses) < ALIKE * float(np.sqrt(key.sum())):
         return known[int(np.argmin(misses))]
