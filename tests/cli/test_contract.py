@@ -27,7 +27,10 @@ from lora_edit.reporting import Reporter
 from lora_edit.run import Run, make_run
 from lora_edit.types import EditMask, Size, Video
 
-REGION = {"SOURCE", "--first-frame", "--mask", "--box", "--point", "--mask-shape", "--expand", "--start", "--frames", "--fps", "--threads"}
+REGION = {
+    "SOURCE", "--first-frame", "--mask", "--box", "--point", "--not-point", "--mask-shape", "--expand", "--start", "--frames", "--fps",
+    "--threads",
+}  # fmt: skip
 RUN = {
     *REGION, "--reference", "--anchor", "--model", "--preset", "--prompt", "--seed", "--config", "--lora", "--set", "--codec",
     "--no-composite", "--run", "--output", "--overwrite", "--json",
@@ -258,6 +261,8 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
     [
         ([*EDIT, "--mask", "m.png"], "all-white image"),
         ([*EDIT, "--point", "3,4"], "where to edit is given twice"),
+        ([*EDIT, "--not-point", "3,4"], "--not-point corrects what --point outlined"),
+        ([*EDIT[:4], "--not-point", "3,4", *EDIT[6:]], "give --point X,Y[:FRAME] on the object too"),
         ([*EDIT[:4], "--point", "3", *EDIT[6:]], "write X,Y[:FRAME][#NAME]"),
         (["edit", "nofile.mp4", *EDIT[2:]], "nofile.mp4: no such file or folder"),
         ([*EDIT[:3], "nofile.png", *EDIT[4:]], "nofile.png: no such file or folder"),
@@ -438,7 +443,7 @@ def test_new_checks_estimates_and_stores(monkeypatch: pytest.MonkeyPatch) -> Non
     assert record["run"] == "out.run"
     assert record["estimate"] == {
         "seconds_train": 90.0, "seconds_generate": 4.0, "memory_bytes": 850_000_000, "canvas": "80x80", "windows": 1, "host_bytes": 0,
-        "blocks_to_swap": 0, "blocks": 0,
+        "blocks_to_swap": 0, "blocks": 0, "download_bytes": 0,
     }  # fmt: skip
 
 
@@ -455,8 +460,11 @@ def test_train_and_generate_work_on_the_run(monkeypatch: pytest.MonkeyPatch, els
     monkeypatch.setattr(pipeline, "train", lambda folder, reporter: seen.append(folder))
     monkeypatch.setattr(pipeline, "generate", generate)
     assert run("train", "kept").stdout == "kept\n"
-    assert run("generate", "kept", "--seed", "3", "--first-frame", "f.png", "--output", "s.mp4").stdout == "s.mp4\n"
-    assert run("generate", "kept", "--lora", "a.safetensors:2").stdout == "s.mp4\n"
+    outcome = run("generate", "kept", "--seed", "3", "--first-frame", "f.png", "--output", "s.mp4")
+    assert outcome.stdout == "s.mp4\n"
+    assert "the embedded model draws nearly the same with every seed" in outcome.stderr
+    outcome = run("generate", "kept", "--lora", "a.safetensors:2")
+    assert outcome.stdout == "s.mp4\n" and "every seed" not in outcome.stderr
     assert seen[:2] == [Path("kept"), (Path("kept"), Path("s.mp4"), False, 3, Path("f.png"), None, None)]
     assert seen[2][-2:] == ([(Path("a.safetensors").absolute(), 2.0)], None)
     assert run("generate", "kept", "--model", "tiny").stdout == "s.mp4\n"
@@ -540,12 +548,26 @@ def test_help_and_trivial_faults_load_nothing_heavy(elsewhere: Path) -> None:
         ["train", "nowhere"],
         ["generate", "nowhere"],
         ["evaluate", "nofile.mp4", "--source", "clip.mp4"],
+        ["export", "nowhere", "--output", "a.safetensors"],
+        ["import", "nofile.safetensors"],
+        [*EDIT, "--not-point", "3,4"],
+        [*EDIT[:4], "--not-point", "3,4", *EDIT[6:]],
+        [*EDIT, "--model", "wan9"],
+        [*EDIT, "--model", "wan2.1-i2v-480p"],
+        ["study", "nosuch"],
     ]
     calls = [(["edit", "--help"], 0), *((fault, 2) for fault in faults)]
     done = subprocess.run([sys.executable, "-c", LIGHT, json.dumps(calls)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--first-frame" in done.stdout
     assert done.stderr.count("error: ") == len(faults)
+
+
+def test_the_package_is_the_command() -> None:
+    """`python -m lora_edit` works where no script was installed."""
+    done = subprocess.run([sys.executable, "-m", "lora_edit", "train", "nowhere"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: nowhere: not a run folder")
 
 
 def test_help_is_whole_at_eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,11 @@ from PIL import Image
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
+from lora_edit import estimate
 from lora_edit.cli import inspecting
 from lora_edit.cli.main import app
 from lora_edit.config import resolve
+from lora_edit.devices import Machine
 from lora_edit.evaluation import learned
 from lora_edit.evaluation.lpips import Lpips
 from lora_edit.masks import salient
@@ -292,6 +294,28 @@ def test_a_region_off_the_edit_is_drawn_beside_the_output(clip: Path, frames: to
         assert picture.size == (WIDTH, HEIGHT)
 
 
+@pytest.mark.parametrize("where", [(), ("--box", "24,24,52,48")], ids=["found", "box"])
+def test_a_region_that_is_lost_is_drawn_beside_the_output(tmp_path: Path, where: tuple[str, ...]) -> None:
+    """The thing is gone after a cut: the picture shows where the region was and where it is lost, and nothing is trained."""
+    frames, truth = disc_clip(12)
+    frames[3:] = (
+        torch.randint(0, 256, (9, 12, 20, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        .repeat_interleave(8, 1)
+        .repeat_interleave(8, 2)
+    )
+    write_video(tmp_path / "cut.mkv", Video(frames, Fraction(25), tuple(i / 25 for i in range(12))), "ffv1")
+    edited = frames[0].clone()
+    edited[truth[0]] = 255 - edited[truth[0]]
+    Image.fromarray(edited.numpy()).save(tmp_path / "first.png")
+    arguments = ("edit", tmp_path / "cut.mkv", "--first-frame", tmp_path / "first.png", *where, "--output", tmp_path / "out.mp4")
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, ""), err
+    assert "is lost from frame" in err and "give --box X,Y,W,H:FRAME at several frames or --mask PATH" in err
+    with Image.open(tmp_path / "out-region.png") as picture:
+        assert picture.size == (2 * 160, 96)
+    assert not (tmp_path / "out.run").exists()
+
+
 def test_a_region_off_the_edit_may_be_meant(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
     edited = frames[0].clone()
     edited[4:20, 4:24] = 255 - edited[4:20, 4:24]
@@ -361,3 +385,62 @@ def test_edit_outlines_what_a_point_is_on(disc: tuple[Path, torch.Tensor], tmp_p
     code, _, err = run(*arguments[:-1], "300,300", "--run", tmp_path / "other")
     assert code == 2 and "outside the frame" in err
     assert not (tmp_path / "other").exists()
+
+
+def test_edit_leaves_out_what_a_point_is_not_on(disc: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+    """As `mask --not-point` does: the same clicks give the same mask."""
+    clip, truth = disc
+    edited = read_video(clip).frames[0].clone()
+    edited[truth[0]] = 255 - edited[truth[0]]
+    Image.fromarray(edited.numpy()).save(tmp_path / "first.png")
+    clicks = ("--point", "50,48", "--not-point", "60,48:3")
+    assert run("mask", clip, *clicks, "--output", tmp_path / "mask")[0] == 0
+    arguments = ("new", clip, "--first-frame", tmp_path / "first.png", *clicks, "--mask-shape", "as-is")
+    code, _, err = run(*arguments, "--run", tmp_path / "run")
+    assert code == 0, err
+    region, drawn = (load_mask(tmp_path / name).frames for name in ("run/masks", "mask"))
+    assert torch.equal(region, drawn)
+    run("mask", clip, *clicks[:2], "--output", tmp_path / "uncorrected")
+    assert not torch.equal(load_mask(tmp_path / "uncorrected").frames, drawn)
+
+
+def test_a_box_in_the_first_frame_goes_with_the_thing(disc: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+    """In `new`, `edit` and `preview`; boxes at several frames are kept as they are given."""
+    clip, truth = disc
+    edited = read_video(clip).frames[0].clone()
+    edited[truth[0]] = 255 - edited[truth[0]]
+    Image.fromarray(edited.numpy()).save(tmp_path / "first.png")
+    arguments = ("new", clip, "--first-frame", tmp_path / "first.png", "--expand", "0")
+    code, _, err = run(*arguments, "--box", "28,26,44,44", "--run", tmp_path / "follows")
+    assert code == 0, err
+    assert "goes with what the edit changes in it, by up to 15 pixels" in err
+    assert "for a box that stays, give --box 28,26,44,44:0 --box 28,26,44,44:5" in err
+    region = load_mask(tmp_path / "follows" / "masks").frames
+    assert (region | ~truth).all() and overlap(region[5], truth[5]) > 0.55
+    assert bounds(region[0]) == pytest.approx((28, 26, 72, 70), abs=1)  # smoothed over time
+    assert run(*arguments, "--box", "28,26,44,44:0", "--box", "28,26,44,44:5", "--run", tmp_path / "stays")[0] == 0
+    assert all(bounds(frame) == (28, 26, 72, 70) for frame in load_mask(tmp_path / "stays" / "masks").frames)
+
+
+def bounds(mask: torch.Tensor) -> tuple[int, int, int, int]:
+    rows, columns = (torch.nonzero(mask.any(axis)).flatten() for axis in (1, 0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def test_new_plans_with_a_model_that_is_not_here(clip: Path, frames: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time, memory and disk are reckoned from the catalogue alone; the edit itself asks for the model."""
+    large = Machine(device_bytes=int(80e9), host_bytes=int(256e9), rate=4e14, dtype=torch.bfloat16)
+    monkeypatch.setattr(estimate, "this_machine", lambda: large)
+    edited = frames[0].clone()
+    edited[4:20, 4:24] = 255 - edited[4:20, 4:24]
+    Image.fromarray(edited.numpy()).save(tmp_path / "first.png")
+    arguments = (clip, "--first-frame", tmp_path / "first.png", "--box", "2,2,24,20", "--model", "wan2.1-i2v-480p", "--preset", "low-vram")
+    code, out, err = run("new", *arguments, "--run", tmp_path / "run", "--json")
+    assert code == 0, err
+    assert "about 90 GB to download; `lora-edit models --download wan2.1-i2v-480p` gets it" in err
+    needs = json.loads(out)["estimate"]
+    assert needs["download_bytes"] == 90_000_000_000
+    assert 0 < needs["memory_bytes"] < 80e9 and needs["host_bytes"] > 0
+    assert needs["seconds_train"] > 0 and needs["seconds_generate"] > 0
+    code, _, err = run("edit", *arguments, "--output", tmp_path / "out.mp4")
+    assert code == 2 and "is not downloaded (about 90 GB" in err

@@ -26,6 +26,7 @@ from lora_edit.cli.output import emit_json
 from lora_edit.cli.progress import Notes, computing, format_bytes, format_seconds
 
 if TYPE_CHECKING:
+    from lora_edit.config import EditSettings
     from lora_edit.pipeline import Result
 
 
@@ -48,14 +49,19 @@ def edit(session: Session, options: EditOptions) -> None:
 @takes(NewOptions)
 def new(session: Session, options: NewOptions) -> None:
     """Make the run folder and check everything, but train nothing. Prints the folder, and what the edit would need."""
-    from lora_edit.cli.resolve import protect_input, run_folder, run_settings
+    from lora_edit.cli.known_models import absent_gigabytes
+    from lora_edit.cli.resolve import plan_settings, protect_input, run_folder
 
-    settings = run_settings(options)
+    settings = plan_settings(options)
+    absent = absent_gigabytes(settings.model)
     folder = run_folder(options.run, options.output)
     session.output = options.output or folder
     with computing(options.threads) as reporter:
         from lora_edit import pipeline
 
+        if absent:
+            download = f"`lora-edit models --download {settings.model}` gets it"
+            reporter.note(f"{settings.model} is not here, so this is a plan: about {absent:g} GB to download; {download}")
         if options.output is not None:
             from lora_edit.video.write import check_output
 
@@ -78,6 +84,7 @@ def new(session: Session, options: NewOptions) -> None:
             "host_bytes": estimate.host_bytes,
             "blocks_to_swap": estimate.place.swapped if estimate.place else 0,
             "blocks": estimate.blocks,
+            "download_bytes": round(1e9 * absent),
         }
         if not options.json:
             beside = f" on the device and {format_bytes(estimate.host_bytes)} of main memory" if estimate.host_bytes else ""
@@ -114,7 +121,9 @@ class GenerateOptions:
     """Options of `generate`."""
 
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `edit` or `new` made.", show_default=False)]
-    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Another seed than the run's.", min=0)] = None
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Another seed than the run's; hardly changes what tiny draws.", min=0)
+    ] = None
     first_frame: Annotated[
         Path | None, typer.Option("--first-frame", metavar="IMAGE", help="Another edited first frame than the run's.")
     ] = None
@@ -138,7 +147,7 @@ def generate(session: Session, options: GenerateOptions) -> None:
     from lora_edit.cli.known_models import require_model
     from lora_edit.cli.resolve import absolute_model, require_files
 
-    require_run(options.run)
+    settings = require_run(options.run)
     session.run = options.run
     loras = parse_loras(options.lora) or None
     require_files(options.first_frame, *(file for file, _ in loras or ()))
@@ -148,6 +157,10 @@ def generate(session: Session, options: GenerateOptions) -> None:
     with computing(options.threads) as reporter:
         from lora_edit import pipeline
 
+        if options.seed is not None and settings.model == "tiny":
+            reporter.note(
+                "the embedded model draws nearly the same with every seed; another first frame or a later edited frame changes more"
+            )
         result = pipeline.generate(
             options.run, reporter, options.output, options.overwrite, options.seed, options.first_frame, loras, model
         )
@@ -170,11 +183,11 @@ def preview(session: Session, options: PreviewOptions) -> None:
     typer.echo(path)
 
 
-def require_run(folder: Path) -> None:
-    """Raise `RunError` for what is no run folder, before anything heavy is loaded."""
+def require_run(folder: Path) -> EditSettings:
+    """A run's settings. Raises `RunError` for what is no run folder, before anything heavy is loaded."""
     from lora_edit.run import Run
 
-    Run(folder).settings()
+    return Run(folder).settings()
 
 
 def _tell(result: Result, reporter: Notes) -> None:

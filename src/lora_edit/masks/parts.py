@@ -6,8 +6,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from lora_edit.types import Box
+
 Bools = npt.NDArray[np.bool_]
-Box = tuple[int, int, int, int]
+Edges = tuple[int, int, int, int]
 
 MOST = 4
 """Parts at most; smaller ones go with the nearest of these."""
@@ -25,9 +27,15 @@ def parts_apart(changed: Bools) -> list[Bools]:
     return sorted(parts, key=lambda part: -int(part.sum()))
 
 
+def bounds(part: Bools) -> Box:
+    """The box around an area `[H, W]`."""
+    left, top, right, bottom = _edges(part)
+    return Box(left, top, right - left, bottom - top)
+
+
 def _joinable(parts: list[Bools]) -> tuple[int, int] | None:
     """The two parts that lose least by one box around both, if any may be joined."""
-    boxes = [_box(part) for part in parts]
+    boxes = [_edges(part) for part in parts]
     best, found = np.inf if len(parts) > MOST else JOINED, None
     for second in range(len(parts)):
         for first in range(second):
@@ -37,14 +45,14 @@ def _joinable(parts: list[Bools]) -> tuple[int, int] | None:
     return found
 
 
-def _box(part: Bools) -> Box:
+def _edges(part: Bools) -> Edges:
     rows, columns = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _around(a: Box, b: Box) -> Box:
+def _around(a: Edges, b: Edges) -> Edges:
     return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
 
 
-def _area(box: Box) -> int:
+def _area(box: Edges) -> int:
     return (box[2] - box[0]) * (box[3] - box[1])

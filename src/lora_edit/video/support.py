@@ -21,6 +21,8 @@ LEAST = 0.002
 """Shorter sides of the frame by which a pixel has to move otherwise than the camera, on the mean."""
 SHARE = 0.5
 """The same, as a share of how far the fastest tenth near the change moves otherwise: near and far ground do too, but less."""
+SEEN = 0.2
+"""Share of the frames in which it has to be known where a pixel went."""
 SURE = 0.4
 """Confidence from which a position counts."""
 
@@ -58,8 +60,8 @@ def _away(found: Iterable[tuple[Floats, Floats]], cameras: Sequence[Floats], hei
         np.add.at(total, (y[known], x[known]), apart[known])
         np.add.at(count, (y[known], x[known]), 1)
     soft = max(1.0, min(height, width) / 150)
-    smooth = (cv2.GaussianBlur(each, (0, 0), soft) for each in (total, count))
-    return np.asarray(next(smooth) / (next(smooth) + 1e-3), np.float32)
+    apart_there, seen = (cv2.GaussianBlur(each, (0, 0), soft) for each in (total, count))
+    return np.asarray(np.where(seen > SEEN * len(cameras), apart_there / (seen + 1e-3), 0), np.float32)
 
 
 def _touching(mask: Bools, changed: Bools) -> Bools:
