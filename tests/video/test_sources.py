@@ -14,8 +14,9 @@ from PIL import Image
 
 from lora_edit.errors import VideoError
 from lora_edit.evaluation.psnr import psnr
-from lora_edit.types import Video
+from lora_edit.types import FieldOrder, Video
 from lora_edit.video.endings import is_cut_off
+from lora_edit.video.libav import first_field, with_fields
 from lora_edit.video.read import probe, read_video
 from lora_edit.video.record import video_of_record, video_record
 from lora_edit.video.settings import VideoSettings
@@ -54,16 +55,29 @@ class TestFacts:
             video, result = edited(turn_in_header(source, (0, 1, -1, 0)), tmp_path / "turned.mp4")
             assert video.pixel_aspect == result.pixel_aspect == Fraction(45, 64)
 
-    @pytest.mark.parametrize(("order", "code"), [("top", 2), ("bottom", 3)])
-    def test_fields(self, tmp_path: Path, order: str, code: int) -> None:
-        def interlaced(stream: av.VideoStream) -> None:
-            stream.codec_context.field_order = code
+    @pytest.mark.parametrize("order", ["top", "bottom"])
+    @pytest.mark.parametrize(
+        ("codec", "container", "pix_fmt"), [("libx264", "ts", "yuv420p"), ("mpeg4", "avi", "yuv420p"), ("prores_ks", "mov", "yuv422p10le")]
+    )
+    def test_fields(self, tmp_path: Path, order: FieldOrder, codec: str, container: str, pix_fmt: str) -> None:
+        """By each frame's own mark, in source and result, which is what players go by."""
 
-        options = {"flags": "+ildct+ilme", "x264-params": f"{order[0]}ff=1"}
-        source = write_source(tmp_path / "fields.ts", pictures(FEW), options=options, prepare=interlaced)
+        def woven(picture: np.ndarray) -> av.VideoFrame:
+            return with_fields(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pix_fmt), order)
+
+        source = write_source(
+            tmp_path / f"fields.{container}", pictures(FEW), codec, pix_fmt, options={"flags": "+ildct+ilme"}, shape=woven
+        )
         video, result = edited(source, tmp_path / "a.mp4")
-        assert (video.field_order, result.field_order) == (order, order)
+        assert (video.field_order, result.field_order, result.tags) == (order, order, video.tags)
         assert any("interlaced" in note for note in video.notes)
+        with av.open(str(tmp_path / "a.mp4")) as container_:
+            assert {first_field(frame) for frame in container_.decode(video=0)} == {order}
+
+    def test_fields_of_dv(self, tmp_path: Path) -> None:
+        """European DV too shows the bottom field first, though its header leaves that to each frame."""
+        source = write_source(tmp_path / "a.dv", pictures(2, 576, 720), "dvvideo", form="dv")
+        assert read_video(source).field_order == "bottom"
 
     def test_colour_tags(self, tmp_path: Path) -> None:
         def wide(stream: av.VideoStream) -> None:

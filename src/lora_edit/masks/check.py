@@ -40,8 +40,8 @@ TOLERANCE = 12
 LARGEST_SHIFT = 16
 """Levels of 255 by which a picture editor may shift all colours without meaning to; more is an edit."""
 
-SHIFT = 1.5
-"""Mean difference, in levels of 255, from which a colour shift is worth a remark."""
+SHIFT = 2.0
+"""Mean difference, in levels of 255, from which a colour shift is worth a remark; ffmpeg's conversion of frames shifts by up to 1.5."""
 
 ASPECT = 0.02
 """How far an edited frame's aspect ratio may be from the source's."""

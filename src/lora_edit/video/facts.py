@@ -14,11 +14,9 @@ from lora_edit.types import ColourTags, FieldOrder
 from lora_edit.video.colors import has_known_matrix, is_hdr, tags_of
 from lora_edit.video.decode import clockwise_degrees, orientation
 from lora_edit.video.kept import kept_format
+from lora_edit.video.libav import first_field
 from lora_edit.video.sound import sound_streams
 
-_BOTTOM_FIRST = (3, 4)  # FFmpeg's AV_FIELD_BB and AV_FIELD_TB
-_TOP_FIRST = (2, 5)
-_BOTTOM_FIRST_HEIGHTS = (480, 486)  # NTSC, as DV stores it
 _SQUARE = Fraction(1)
 _MOST_ASPECT = 10  # beyond that a stated pixel aspect is a fault of the header
 
@@ -38,7 +36,7 @@ def facts_of(container: InputContainer, stream: VideoStream, frame: VideoFrame) 
     """What the file says of the stream that `frame` was decoded from."""
     turned = clockwise_degrees(orientation(frame)) % 180 != 0
     aspect = pixel_aspect(stream)
-    order = _field_order(stream, frame)
+    order = first_field(frame)
     notes = []
     if is_hdr(frame):
         notes.append("the source is HDR; it is tone-mapped to BT.709 (SDR), and so is the result")
@@ -63,15 +61,6 @@ def pixel_aspect(stream: VideoStream) -> Fraction:
     """Width by height of a stored pixel; 1 where the file does not say or says nonsense."""
     stated = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or _SQUARE
     return stated if 1 / _MOST_ASPECT <= stated <= _MOST_ASPECT else _SQUARE
-
-
-def _field_order(stream: VideoStream, frame: VideoFrame) -> FieldOrder:
-    if not frame.interlaced_frame:
-        return "progressive"
-    stated = int(stream.codec_context.field_order)
-    if stated in _BOTTOM_FIRST or (stated not in _TOP_FIRST and frame.height in _BOTTOM_FIRST_HEIGHTS):
-        return "bottom"
-    return "top"
 
 
 def _tracks_left_out(container: InputContainer, stream: VideoStream) -> str:

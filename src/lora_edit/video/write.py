@@ -24,7 +24,7 @@ from lora_edit.types import Video
 from lora_edit.video.colors import LEFT, array_to_frame
 from lora_edit.video.encoding import CODECS, FORMATS, add_stream, choose_encoding, is_woven, tags_for
 from lora_edit.video.kept import PLAIN, source_samples
-from lora_edit.video.libav import open_output
+from lora_edit.video.libav import open_output, with_fields
 from lora_edit.video.lossless import holds_only_frames, save_frames
 from lora_edit.video.settings import Codec
 from lora_edit.video.sound import Sound, add_sound
@@ -151,11 +151,14 @@ def _write(path: Path, video: Video, suffix: str, codec: Codec, like: Video | No
         output = stack.enter_context(open_output(path, FORMATS[suffix]))
         stream = add_stream(output, video, encoding, tags, ticks)
         sounds = add_sound(stack, output, video, suffix)
+        woven = encoding.encoder == "libx264" and is_woven(video)
         pictures = enumerate(_pictures(video, encoding.keeps_alpha))
         for (index, picture), start, duration in zip(pictures, ticks.starts, ticks.durations, strict=True):
             frame = array_to_frame(picture, encoding.pix_fmt, tags, encoding.siting)
             if kept is not None and kept.pix_fmt == encoding.pix_fmt:
                 frame = kept.keep(frame, picture, index)
+            if woven:
+                frame = with_fields(frame, video.field_order)
             frame.pts, frame.duration, frame.time_base = start, duration, ticks.time_base
             if video.last_duration is not None and index == video.num_frames - 1:
                 frame.pict_type = PictureType.I  # decoded last as well as shown last: MP4 states a duration of its own for that one only
