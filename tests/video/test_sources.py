@@ -14,7 +14,7 @@ from PIL import Image
 
 from lora_edit.errors import VideoError
 from lora_edit.evaluation.psnr import psnr
-from lora_edit.types import FieldOrder, Video
+from lora_edit.types import Chapter, FieldOrder, Video
 from lora_edit.video.endings import is_cut_off
 from lora_edit.video.libav import first_field, with_fields
 from lora_edit.video.read import probe, read_video
@@ -122,11 +122,31 @@ class TestFacts:
             stream = output.add_stream("libx264", rate=25)
             stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
             output.add_stream("libx264", rate=25)
-            output.set_chapters([{"id": i, "start": i, "end": i + 1, "time_base": Fraction(1), "metadata": {}} for i in range(2)])
             for picture in pictures(3):
                 output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             output.mux(stream.encode(None))
-        assert read_video(tmp_path / "a.mkv").notes == ("the result leaves out 1 video track, the chapters of the source",)
+        assert read_video(tmp_path / "a.mkv").notes == ("the result leaves out 1 video track of the source",)
+
+    @pytest.mark.parametrize("container", ["mp4", "mkv"])
+    def test_chapters(self, tmp_path: Path, container: str) -> None:
+        """Cut to the range; not counted as a track that is left out."""
+        source = tmp_path / f"source.{container}"
+        with av.open(str(source), "w") as output:
+            stream = output.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+            marks = [{"id": i, "start": 400 * i, "end": 400 * i + 400, "time_base": Fraction(1, 1000)} for i in range(3)]
+            output.set_chapters([mark | {"metadata": {"title": f"part {mark['id']}"}} for mark in marks])
+            for picture in pictures(30):
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            output.mux(stream.encode(None))
+        part = read_video(source, VideoSettings(start=15, frames=10))
+        assert part.notes == () and part.chapters == (Chapter("part 1", 0, 0.2), Chapter("part 2", 0.2, 0.4))
+        for name in ("a.mp4", "a.mov", "a.mkv", "a.webm"):
+            write_video(tmp_path / name, part)
+            assert read_video(tmp_path / name).chapters == part.chapters
+        assert output_notes(tmp_path / "a.gif", part) == ("the chapters are left out: .gif holds none",)
+        assert read_video(source, VideoSettings(fps=12)).chapters == ()
+        assert video_of_record(video_record(part), part.frames, None).chapters == part.chapters
 
     def test_a_run_folder_keeps_all(self, tmp_path: Path) -> None:
         def marked(stream: av.VideoStream) -> None:

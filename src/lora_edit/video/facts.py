@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from av import VideoFrame
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
 from lora_edit.types import ColourTags, FieldOrder
@@ -71,11 +71,9 @@ def _tracks_left_out(container: InputContainer, stream: VideoStream) -> str:
         (len(video), "video track"),
         (len(streams.audio) - len(sound_streams(container)), "sound track that cannot be decoded"),
         (len(streams.subtitles), "subtitle track"),
-        (len(streams.data), "data track"),
+        (sum(each.discard != Discard.all for each in streams.data), "data track"),  # the titles of MP4's chapters are to be discarded
     ]
     words = [f"{count} {name if count == 1 else name.replace('track', 'tracks')}" for count, name in counted if count > 0]
-    if len(container.chapters()) > 1:
-        words.append("the chapters")
     if "timecode" in stream.metadata or "timecode" in container.metadata:
         words.append("the timecode")
     return ", ".join(words)

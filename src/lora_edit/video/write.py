@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 
 from lora_edit.errors import VideoError
 from lora_edit.types import Video
+from lora_edit.video.chapters import add_chapters
 from lora_edit.video.colors import LEFT, array_to_frame
 from lora_edit.video.encoding import CODECS, FORMATS, add_stream, choose_encoding, is_woven, tags_for
 from lora_edit.video.kept import PLAIN, source_samples
@@ -94,6 +95,8 @@ def output_notes(path: Path, video: Video, codec: Codec = "h264") -> tuple[str, 
         notes.append(f"transparency is left out: {kind} holds none; use --codec prores (.mov), --codec ffv1 (.mkv) or a folder of pictures")
     if video.has_sound and encoding is None:
         notes.append(f"the sound is left out: {kind} holds none")
+    if video.chapters and encoding is None:
+        notes.append(f"the chapters are left out: {kind} holds none")
     if video.pixel_aspect != 1 and not is_h264 and not (codec == "prores" and suffix == ".mov"):
         notes.append(f"the pixel aspect {video.pixel_aspect} is left out: {kind} does not hold it here; end the name in .mp4 or .mov")
     if video.field_order != "progressive" and not (is_h264 and is_woven(video)):
@@ -150,6 +153,7 @@ def _write(path: Path, video: Video, suffix: str, codec: Codec, like: Video | No
         tags = tags_for(video, encoding.pix_fmt)
         output = stack.enter_context(open_output(path, FORMATS[suffix]))
         stream = add_stream(output, video, encoding, tags, ticks)
+        add_chapters(output, video)
         sounds = add_sound(stack, output, video, suffix)
         woven = encoding.encoder == "libx264" and is_woven(video)
         pictures = enumerate(_pictures(video, encoding.keeps_alpha))
