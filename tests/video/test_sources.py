@@ -324,6 +324,19 @@ class TestPictures:
         assert video.num_frames == 1 and probe(tmp_path / f"a{ending}").size == video.size
         assert video.frames.shape[1:3] == ((96, 160) if ending == ".bmp" else (160, 96))
 
+    def test_colours_of_a_folder(self, tmp_path: Path) -> None:
+        """An .mp4 that every player shows, and a remark on what that costs; every pixel's colour where it is asked for."""
+        (tmp_path / "frames").mkdir()
+        for number, picture in enumerate(pictures(3)):
+            Image.fromarray(picture).save(tmp_path / "frames" / f"{number}.png")
+        video = read_video(tmp_path / "frames")
+        assert "averages the colours of 2x2 pixels" in output_notes(tmp_path / "a.mp4", video)[0]
+        assert output_notes(tmp_path / "a.mp4", video, "h264-444") == output_notes(tmp_path / "a", video) == ()
+        write_video(tmp_path / "a.mp4", video, "h264-444", like=video)
+        assert (read_video(tmp_path / "a.mp4").frames.int() - video.frames.int()).abs().max() <= 2
+        write_video(tmp_path / "a", video)
+        assert torch.equal(read_video(tmp_path / "a").frames, video.frames)
+
     @pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
     def test_alpha_of_webm(self, tmp_path: Path, codec: str) -> None:
         def see_through(picture: np.ndarray) -> av.VideoFrame:

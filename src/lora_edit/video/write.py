@@ -104,7 +104,7 @@ def output_notes(path: Path, video: Video, codec: Codec = "h264") -> tuple[str, 
     if encoding and is_h264 and codec == "h264" and encoding.pix_fmt == video.kept_format != PLAIN:
         notes.append(f"the result is {encoding.pix_fmt}, which keeps the source's pixels; where players lack it, use --codec h264-420")
     if is_h264 and codec == "h264" and video.source is not None and video.tags is None:
-        kept = "--codec prores (.mov), --codec ffv1 (.mkv) and a folder of pictures keep them"
+        kept = "--codec h264-444 keeps them up to 2 of 255 levels, a folder of pictures and --codec ffv1 (.mkv) exactly"
         notes.append(f"{kind} averages the colours of 2x2 pixels, so those of the source's pictures change a little everywhere; {kept}")
     return tuple(notes)
 
