@@ -34,8 +34,9 @@ test-ui: $(VENV)/.dev  ## run the page's tests, in Chromium where it is installe
 	  { echo "What failed is tried once more: a browser on a busy machine may be slower than a test waits."; \
 	    $(BIN)/python -m pytest -rs -m browser --last-failed --last-failed-no-failures none tests/ui; }
 
+# A file's tests stay in one process, which shares what they look at; each process computes with its share of the cores.
 test: $(VENV)/.dev  ## run every test but those in a browser
-	@$(BIN)/python -m pytest -m "not browser"
+	@$(BIN)/python -m pytest -m "not browser" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.dev  ## lint, formatting, types, import table, house rules, docs
 	@$(BIN)/ruff check .

@@ -19,11 +19,11 @@ from pathlib import Path
 CLIP = Path(__file__).parents[1] / "examples" / "clip"
 
 
-def command(folder: Path, steps: int) -> list[str]:
-    """The edit to disturb: short training on the bundled clip."""
+def command(folder: Path, steps: int, frames: int) -> list[str]:
+    """The edit to disturb: short training on the bundled clip's first frames, the edited later one given for the last of them."""
     return [
         sys.executable, "-m", "lora_edit.cli.main", "edit", str(CLIP / "source.mp4"),
-        "--first-frame", str(CLIP / "first_frame.png"), "--reference", f"32={CLIP / 'frame_32.png'}",
+        "--first-frame", str(CLIP / "first_frame.png"), "--frames", str(frames), "--reference", f"{frames - 1}={CLIP / 'frame_32.png'}",
         "--output", str(folder / "out.mp4"), "--run", str(folder / "run"),
         "--overwrite", "--set", f"training.motion_steps={steps}", "--set", f"training.appearance_steps={steps // 2}",
         "--set", "training.batch_size=1", "--set", "training.checkpoint_every=2", "--set", "training.recolour_variants=2",
@@ -41,6 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--frames", type=int, default=33)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rng = random.Random(args.seed)
@@ -49,12 +50,12 @@ def main() -> int:
         whole.mkdir()
         cut.mkdir()
         started = time.monotonic()
-        subprocess.run(command(whole, args.steps), check=True, capture_output=True)
+        subprocess.run(command(whole, args.steps, args.frames), check=True, capture_output=True)
         length = time.monotonic() - started
         print(f"undisturbed: {length:.1f} s, LoRA {digest(whole)[:16]}", flush=True)
         kills = 0
         while kills < args.kills:
-            process = subprocess.Popen(command(cut, args.steps), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            process = subprocess.Popen(command(cut, args.steps, args.frames), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             moment = rng.uniform(0.05, 1.0) * length
             try:
                 process.wait(moment)
@@ -69,7 +70,7 @@ def main() -> int:
                 return 1
             print(f"finished in spite of {kills} kills: the same bytes; starting over", flush=True)
             shutil.rmtree(cut / "run")
-        final = subprocess.run(command(cut, args.steps), capture_output=True, text=True, check=False)
+        final = subprocess.run(command(cut, args.steps, args.frames), capture_output=True, text=True, check=False)
         if final.returncode:
             print(final.stderr)
             return 1

@@ -10,8 +10,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Small tensors gain nothing from more threads, a shared machine loses, and what else it does must make no difference.
-os.environ.setdefault("OMP_NUM_THREADS", str(min(4, os.cpu_count() or 1)))
+# Where several processes share the tests, each takes its part of the cores.
+os.environ.setdefault("OMP_NUM_THREADS", str(max(1, min(4, os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))))
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +25,25 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORA_EDIT_CACHE", str(folder))
         yield folder / "encodings"
+
+
+@pytest.fixture(scope="module")
+def motion_once() -> Iterator[None]:
+    """A clip's motion is estimated once for all edits of it in a file of tests: it takes half of the time of a small edit."""
+    from lora_edit.propagation import predict
+    from lora_edit.propagation.motion import Motion, estimate_motion
+
+    known: dict[tuple[object, ...], list[Motion]] = {}
+
+    def estimated(*pictures: np.ndarray) -> list[Motion]:
+        key = tuple((picture.shape, picture.tobytes()) for picture in pictures)
+        if key not in known:
+            known[key] = list(estimate_motion(*pictures))
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predict, "estimate_motion", estimated)
+        yield
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from lora_edit.masks.moving_boxes import follow_boxes
 from lora_edit.masks.region_check import check_region
 from lora_edit.masks.salient import load_salient_net
 from lora_edit.masks.segment import Click, check_prompts
-from lora_edit.masks.shapes import bridge, shape_mask, union
+from lora_edit.masks.shapes import bridge, shape_mask, union, with_soft_edge
 from lora_edit.models.catalog.checks import refuse_training
 from lora_edit.models.catalog.locate import geometry_of, needs_last_frame, takes_first_frame_only
 from lora_edit.reporting import Reporter, Silent
@@ -149,7 +149,7 @@ def _read_region(settings: EditSettings, video: Video, first_frame: torch.Tensor
         followed = follow(video.frames, first_frame, partial(reporter.step, "following the edit"))
         if masks.check:
             check_followed(first_frame, followed, video.frames)
-        return shape_mask(followed.region, masks.shape, masks.expand, masks.smooth)
+        return _shaped(followed.region, settings)
     if given.mask is not None:
         drawn = read_mask(given.mask, video.num_frames, video.size, settings.video.start, _source_frames(settings, video))
     elif given.points:
@@ -164,10 +164,16 @@ def _read_region(settings: EditSettings, video: Video, first_frame: torch.Tensor
     if not given.boxes and masks.shape == "auto":
         region = auto_shape(drawn, video.frames[0], first_frame, masks.expand, masks.smooth)
     else:
-        region = shape_mask(drawn, masks.shape, masks.expand, masks.smooth)
+        region = _shaped(drawn, settings)
     if masks.check:
         check_region(video.frames[0], first_frame, drawn, region, kind)
     return region
+
+
+def _shaped(drawn: EditMask, settings: EditSettings) -> EditMask:
+    masks, compositing = settings.masks, settings.compositing
+    shaped = shape_mask(drawn, masks.shape, masks.expand, masks.smooth)
+    return with_soft_edge(shaped, masks.shape, compositing.feather if compositing.enabled else 0.0)
 
 
 def _source_frames(settings: EditSettings, video: Video) -> int | None:

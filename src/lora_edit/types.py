@@ -55,6 +55,15 @@ class ColourTags:
     full: bool
 
 
+@dataclass(frozen=True)
+class Chapter:
+    """A named part of a clip; `begin` and `end` in seconds from the first frame on."""
+
+    title: str
+    begin: float
+    end: float
+
+
 FieldOrder = Literal["progressive", "top", "bottom"]
 """Whether a frame is one picture, or two fields of which the top or the bottom one comes first."""
 
@@ -70,8 +79,8 @@ class Video:
     be added to the time stamps of each part of a source that was joined from several recordings.
 
     `pixel_aspect` is a pixel's width by its height. `tags` say how the frames' colours are meant, None for sRGB pictures. `kept_format`
-    is FFmpeg's name of the pixel format in which a result keeps the source file's pixels, None where there is no file. `notes` tell what
-    of the source a result does not carry.
+    is FFmpeg's name of the pixel format in which a result keeps the source file's pixels, None where there is no file. `chapters` are
+    those that lie in the range. `notes` tell what of the source a result does not carry.
     """
 
     frames: torch.Tensor
@@ -88,6 +97,7 @@ class Video:
     tags: ColourTags | None = None
     field_order: FieldOrder = "progressive"
     kept_format: str | None = None
+    chapters: tuple[Chapter, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -23,6 +23,8 @@ from lora_edit.video.write import prove_output, write_video
 from video.clips import make_clip
 from video.sources import pictures, plain, write_source
 
+pytestmark = pytest.mark.usefixtures("motion_once")
+
 BOX = ("--box", "20,20,60,40")
 FEW = ("--set", "training.motion_steps=1", "--set", "generation.steps=1", "--set", "masks.check=false")
 
@@ -169,6 +171,19 @@ def test_a_full_disc_at_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(OSError, match="No space") as caught:
         checkpoint.save(tmp_path / "a.pt", {"w": weight}, torch.optim.SGD([weight]), checkpoint.Progress(), ["k"])
     assert caught.value.errno == errno.ENOSPC and list(tmp_path.iterdir()) == []
+
+
+def test_a_tight_mask_is_edited_to_its_edge(here: Path) -> None:
+    """The whole mask shows the first frame that was given, its rim and its thin parts included."""
+    mask = np.zeros((96, 160), np.uint8)
+    mask[20:60, 20:80] = mask[40, 80:150] = 255
+    Image.fromarray(mask).save(here / "mask.png")
+    first = np.array(Image.open(here / "first.png"))
+    first[mask > 0] = (200, 30, 30)
+    Image.fromarray(first).save(here / "first.png")
+    code, _, err = run("preview", "clip.mp4", "--first-frame", "first.png", "--mask", "mask.png", "--mask-shape", "tight", "--output", "a")
+    assert code == 0, err
+    assert (np.array(Image.open(here / "a" / "00000.png"))[mask > 0] == (200, 30, 30)).all()
 
 
 def test_interlaced_and_hdr_sources_say_so(here: Path) -> None:

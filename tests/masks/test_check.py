@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lora_edit.errors import MaskError
-from lora_edit.masks.check import check_first_frame, fit_first_frame, outside_change
-from lora_edit.types import Box, Size
+from lora_edit.errors import MaskError, RegionError
+from lora_edit.masks.check import CHECK_SIDE, changed_area, check_first_frame, fit_first_frame, outside_change, without_shift
+from lora_edit.masks.region_check import check_region
+from lora_edit.types import Box, EditMask, Size
 from lora_edit.video.colors import array_to_frame, frame_to_array
 from video.clips import make_clip
 
@@ -105,3 +106,23 @@ def test_another_programs_colours_are_no_change() -> None:
     assert "equals the source" in check_first_frame(source, extracted, mask)[0]
     extracted[mask] = torch.tensor([200, 30, 30], dtype=torch.uint8)
     assert not any("outside the mask; the result" in note for note in check_first_frame(source, extracted, mask))
+
+
+def test_large_frames_are_checked_at_a_smaller_size() -> None:
+    """8K in full would take gigabytes; what is said stays true of the frame's own pixels."""
+    height, width = 1300, 1631
+    source = torch.randint(60, 180, (height, width, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    mask = torch.zeros(height, width, dtype=torch.bool)
+    mask[301:777, 403:1001] = True
+    edited = source.clone()
+    edited[mask] = torch.tensor([200, 30, 30], dtype=torch.uint8)
+    assert min(without_shift(source, edited).shape[:2]) == CHECK_SIDE
+    assert check_first_frame(source, edited, mask) == ()
+    check_region(source, edited, EditMask(mask[None]), EditMask(mask[None]), "--mask")
+    with pytest.raises(RegionError, match="covers what was not edited"):
+        check_region(source, edited, EditMask(~mask[None]), EditMask(~mask[None]), "--mask")
+    edited[777:1000, 500:900] = 255
+    box = outside_change(source, edited, mask).suggested
+    assert (box.left, box.top, box.width) == (403, 301, 598) and abs(box.top + box.height - 1000) <= 3
+    changed = changed_area(source, edited)
+    assert changed.shape == (height, width) and changed[310:770, 410:990].mean() > 0.99 and changed[:290].mean() < 0.01

@@ -22,6 +22,7 @@ from lora_edit.masks.shapes import (
     snap,
     subtract,
     union,
+    with_soft_edge,
 )
 from lora_edit.types import EditMask
 
@@ -101,6 +102,18 @@ def test_feather_of_a_thin_part_still_reaches_one() -> None:
     frames = torch.zeros(1, 30, 30, dtype=torch.bool)
     frames[0, 10:16, 5:25] = True
     assert feather(frames, 10).max() == 1
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1])
+def test_all_of_a_tight_outline_shows_the_edit(share: float) -> None:
+    frames = torch.zeros(1, 96, 160, dtype=torch.bool)
+    frames[0, 30:70, 40:80] = True
+    frames[0, 20, 20:120] = True  # thinner than the soft edge
+    radius = round(share * 96)
+    alpha = feather(with_soft_edge(EditMask(frames), "tight", share).frames, radius)
+    assert (alpha[frames] == 1).all()
+    assert 0 < alpha[0, 50, 81] < 1
+    assert all(with_soft_edge(EditMask(frames), shape, share).frames is frames for shape in ("box", "noisy", "as-is"))
 
 
 @quick

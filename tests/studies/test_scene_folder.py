@@ -12,13 +12,13 @@ from lora_edit.errors import SettingsError
 from lora_edit.masks.files import save_mask
 from lora_edit.reporting import Silent
 from lora_edit.studies.cases import draw_scenes
-from lora_edit.studies.registry import STUDIES
 from lora_edit.studies.scene_folder import SceneFolder, read_scenes
 from lora_edit.studies.scenes import TrueEdit, true_edit
 from lora_edit.studies.study import Job, Study, edits_of, run_study, score
 from lora_edit.studies.trial import BEST, SceneTrial
 from lora_edit.types import EditMask, Size
 from lora_edit.video.lossless import save_frames
+from studies.small import TARGET
 from tiny_random import tiny_random_family
 
 QUICK = ("training.motion_steps=1", "training.recolour_variants=1", "generation.steps=1")
@@ -110,5 +110,5 @@ def test_the_best_of_several_is_nearest_to_the_truth() -> None:
 def test_a_study_runs_on_a_folder(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "study"
     scenes = SceneFolder(folder, "seen", 2)
-    page = run_study("snapping", STUDIES["snapping"], output, scenes, 1, Silent(), model="tiny", workers=1, base=QUICK).read_text()
+    page = run_study("snapping", TARGET, output, scenes, 1, Silent(), model="tiny", workers=1, base=QUICK).read_text()
     assert f"lora-edit study snapping --scenes-from {folder.name} --seeds 1" in page and "|  | a | b |" in page

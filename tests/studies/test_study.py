@@ -16,6 +16,7 @@ from lora_edit.studies.scenes import true_edit
 from lora_edit.studies.study import Job, Study, find_study, run_study
 from lora_edit.studies.trial import SceneTrial, Trial, later_frames
 from lora_edit.types import Size
+from studies.small import TARGET
 from tiny_random import tiny_random_family
 
 QUICK = ("training.motion_steps=1", "training.appearance_steps=1", "training.recolour_variants=1", "generation.steps=1")
@@ -65,7 +66,7 @@ def test_studies_in_one_folder_do_not_read_each_others_scores(tmp_path: Path) ->
 @pytest.mark.slow
 def test_a_stopped_study_goes_on(tmp_path: Path) -> None:
     """Scenes that were done are read, not repeated; the page lists every row."""
-    run = lambda: run_study("snapping", STUDIES["snapping"], tmp_path, 2, 1, Silent(), model="tiny", workers=1, base=QUICK)  # noqa: E731
+    run = lambda: run_study("snapping", TARGET, tmp_path, 2, 1, Silent(), model="tiny", workers=1, base=QUICK)  # noqa: E731
     page = run().read_text()
     assert "| mask as drawn |" in page and "snapped" in page and (tmp_path / "snapping.png").is_file()
     kept = tmp_path / "scenes" / "snapping_0_00.json"

@@ -14,8 +14,9 @@ from PIL import Image
 
 from lora_edit.errors import VideoError
 from lora_edit.evaluation.psnr import psnr
-from lora_edit.types import Video
+from lora_edit.types import Chapter, FieldOrder, Video
 from lora_edit.video.endings import is_cut_off
+from lora_edit.video.libav import first_field, with_fields
 from lora_edit.video.read import probe, read_video
 from lora_edit.video.record import video_of_record, video_record
 from lora_edit.video.settings import VideoSettings
@@ -54,16 +55,29 @@ class TestFacts:
             video, result = edited(turn_in_header(source, (0, 1, -1, 0)), tmp_path / "turned.mp4")
             assert video.pixel_aspect == result.pixel_aspect == Fraction(45, 64)
 
-    @pytest.mark.parametrize(("order", "code"), [("top", 2), ("bottom", 3)])
-    def test_fields(self, tmp_path: Path, order: str, code: int) -> None:
-        def interlaced(stream: av.VideoStream) -> None:
-            stream.codec_context.field_order = code
+    @pytest.mark.parametrize("order", ["top", "bottom"])
+    @pytest.mark.parametrize(
+        ("codec", "container", "pix_fmt"), [("libx264", "ts", "yuv420p"), ("mpeg4", "avi", "yuv420p"), ("prores_ks", "mov", "yuv422p10le")]
+    )
+    def test_fields(self, tmp_path: Path, order: FieldOrder, codec: str, container: str, pix_fmt: str) -> None:
+        """By each frame's own mark, in source and result, which is what players go by."""
 
-        options = {"flags": "+ildct+ilme", "x264-params": f"{order[0]}ff=1"}
-        source = write_source(tmp_path / "fields.ts", pictures(FEW), options=options, prepare=interlaced)
+        def woven(picture: np.ndarray) -> av.VideoFrame:
+            return with_fields(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pix_fmt), order)
+
+        source = write_source(
+            tmp_path / f"fields.{container}", pictures(FEW), codec, pix_fmt, options={"flags": "+ildct+ilme"}, shape=woven
+        )
         video, result = edited(source, tmp_path / "a.mp4")
-        assert (video.field_order, result.field_order) == (order, order)
+        assert (video.field_order, result.field_order, result.tags) == (order, order, video.tags)
         assert any("interlaced" in note for note in video.notes)
+        with av.open(str(tmp_path / "a.mp4")) as container_:
+            assert {first_field(frame) for frame in container_.decode(video=0)} == {order}
+
+    def test_fields_of_dv(self, tmp_path: Path) -> None:
+        """European DV too shows the bottom field first, though its header leaves that to each frame."""
+        source = write_source(tmp_path / "a.dv", pictures(2, 576, 720), "dvvideo", form="dv")
+        assert read_video(source).field_order == "bottom"
 
     def test_colour_tags(self, tmp_path: Path) -> None:
         def wide(stream: av.VideoStream) -> None:
@@ -108,11 +122,31 @@ class TestFacts:
             stream = output.add_stream("libx264", rate=25)
             stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
             output.add_stream("libx264", rate=25)
-            output.set_chapters([{"id": i, "start": i, "end": i + 1, "time_base": Fraction(1), "metadata": {}} for i in range(2)])
             for picture in pictures(3):
                 output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             output.mux(stream.encode(None))
-        assert read_video(tmp_path / "a.mkv").notes == ("the result leaves out 1 video track, the chapters of the source",)
+        assert read_video(tmp_path / "a.mkv").notes == ("the result leaves out 1 video track of the source",)
+
+    @pytest.mark.parametrize("container", ["mp4", "mkv"])
+    def test_chapters(self, tmp_path: Path, container: str) -> None:
+        """Cut to the range; not counted as a track that is left out."""
+        source = tmp_path / f"source.{container}"
+        with av.open(str(source), "w") as output:
+            stream = output.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+            marks = [{"id": i, "start": 400 * i, "end": 400 * i + 400, "time_base": Fraction(1, 1000)} for i in range(3)]
+            output.set_chapters([mark | {"metadata": {"title": f"part {mark['id']}"}} for mark in marks])
+            for picture in pictures(30):
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            output.mux(stream.encode(None))
+        part = read_video(source, VideoSettings(start=15, frames=10))
+        assert part.notes == () and part.chapters == (Chapter("part 1", 0, 0.2), Chapter("part 2", 0.2, 0.4))
+        for name in ("a.mp4", "a.mov", "a.mkv", "a.webm"):
+            write_video(tmp_path / name, part)
+            assert read_video(tmp_path / name).chapters == part.chapters
+        assert output_notes(tmp_path / "a.gif", part) == ("the chapters are left out: .gif holds none",)
+        assert read_video(source, VideoSettings(fps=12)).chapters == ()
+        assert video_of_record(video_record(part), part.frames, None).chapters == part.chapters
 
     def test_a_run_folder_keeps_all(self, tmp_path: Path) -> None:
         def marked(stream: av.VideoStream) -> None:
@@ -289,6 +323,19 @@ class TestPictures:
         video = read_video(tmp_path / f"a{ending}")
         assert video.num_frames == 1 and probe(tmp_path / f"a{ending}").size == video.size
         assert video.frames.shape[1:3] == ((96, 160) if ending == ".bmp" else (160, 96))
+
+    def test_colours_of_a_folder(self, tmp_path: Path) -> None:
+        """An .mp4 that every player shows, and a remark on what that costs; every pixel's colour where it is asked for."""
+        (tmp_path / "frames").mkdir()
+        for number, picture in enumerate(pictures(3)):
+            Image.fromarray(picture).save(tmp_path / "frames" / f"{number}.png")
+        video = read_video(tmp_path / "frames")
+        assert "averages the colours of 2x2 pixels" in output_notes(tmp_path / "a.mp4", video)[0]
+        assert output_notes(tmp_path / "a.mp4", video, "h264-444") == output_notes(tmp_path / "a", video) == ()
+        write_video(tmp_path / "a.mp4", video, "h264-444", like=video)
+        assert (read_video(tmp_path / "a.mp4").frames.int() - video.frames.int()).abs().max() <= 2
+        write_video(tmp_path / "a", video)
+        assert torch.equal(read_video(tmp_path / "a").frames, video.frames)
 
     @pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
     def test_alpha_of_webm(self, tmp_path: Path, codec: str) -> None:

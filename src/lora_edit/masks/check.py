@@ -6,6 +6,8 @@ result shows the source, so that such a change is cut off or jumps between the f
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -31,8 +33,8 @@ MINOR = 0.1
 BLUR = 0.01
 """Standard deviation of the neighbourhood, share of the frame's shorter side."""
 
-BLUR_SIDE = 1080
-"""Pixels of the shorter side at which neighbourhoods are taken at most."""
+CHECK_SIDE = 1080
+"""Pixels of the shorter side at which frames are checked at most; larger ones are averaged down to it."""
 
 TOLERANCE = 12
 """Levels of 255 up to which a pixel counts as unchanged."""
@@ -40,8 +42,8 @@ TOLERANCE = 12
 LARGEST_SHIFT = 16
 """Levels of 255 by which a picture editor may shift all colours without meaning to; more is an edit."""
 
-SHIFT = 1.5
-"""Mean difference, in levels of 255, from which a colour shift is worth a remark."""
+SHIFT = 2.0
+"""Mean difference, in levels of 255, from which a colour shift is worth a remark; ffmpeg's conversion of frames shifts by up to 1.5."""
 
 ASPECT = 0.02
 """How far an edited frame's aspect ratio may be from the source's."""
@@ -66,10 +68,11 @@ def outside_change(
     source_frame: torch.Tensor, edited_frame: torch.Tensor, mask: torch.Tensor, tolerance: int = TOLERANCE
 ) -> OutsideChange | None:
     """Compare two uint8 frames `[H, W, 3]` outside the bool mask `[H, W]`; None when they agree there but for specks."""
-    outside = ~mask.numpy()
+    inside = to_check_size(mask).numpy()
+    outside = ~inside
     if not outside.any():
         return None
-    difference = edited_frame.numpy().astype(np.float32) - source_frame.numpy()
+    difference = _difference(source_frame, edited_frame)
     shift = _trimmed_mean(difference[outside])
     share = float((np.abs(difference).max(-1) > tolerance)[outside].mean())
     large = _clearly_changed(difference - shift, outside, tolerance)
@@ -78,21 +81,28 @@ def outside_change(
     if not large.any() and share == 0 and np.abs(shift).max() < SHIFT:
         return None
     red, green, blue = (float(value) for value in shift)
-    return OutsideChange(share, (red, green, blue), _covering(mask.numpy(), large))
+    linked = _linked(inside, large)
+    parts = [_span(mask), linked and to_full_size(linked, large.shape, mask.shape)]
+    return OutsideChange(share, (red, green, blue), _around([part for part in parts if part], mask.shape))
 
 
 def changed_area(source_frame: torch.Tensor, edited_frame: torch.Tensor, tolerance: int = TOLERANCE) -> npt.NDArray[np.bool_]:
     """Where two uint8 frames `[H, W, 3]` show something else, `[H, W]`, a shift of all colours apart."""
-    everywhere = np.ones(source_frame.shape[:2], bool)
-    return _clearly_changed(without_shift(source_frame, edited_frame), everywhere, tolerance)
+    difference = without_shift(source_frame, edited_frame)
+    changed = _clearly_changed(difference, np.ones(difference.shape[:2], bool), tolerance)
+    height, width = source_frame.shape[:2]
+    if changed.shape == (height, width):
+        return changed
+    return np.asarray(cv2.resize(changed.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0)
 
 
 def without_shift(source_frame: torch.Tensor, edited_frame: torch.Tensor) -> npt.NDArray[np.float32]:
-    """Edited - source `[H, W, 3]` of two uint8 frames, less the small shift per channel that most unchanged pixels share.
+    """Edited - source of two uint8 frames `[H, W, 3]`, at the size of `to_check_size`, less the small shift per channel that most
+    unchanged pixels share.
 
     The shift is the commonest difference near zero, so that an edit of more than half of the picture is not taken for it.
     """
-    difference = edited_frame.numpy().astype(np.float32) - source_frame.numpy()
+    difference = _difference(source_frame, edited_frame)
     return np.asarray(difference - [_common_shift(difference[..., channel]) for channel in range(3)], np.float32)
 
 
@@ -102,18 +112,40 @@ def _common_shift(difference: npt.NDArray[np.float32]) -> int:
     return int(near.argmax()) - LARGEST_SHIFT if near.any() else 0
 
 
+def to_check_size(picture: torch.Tensor) -> torch.Tensor:
+    """A uint8 frame `[H, W, 3]` or a bool mask `[H, W]` at the size at which frames are checked: 8K in full would take gigabytes. A mask
+    covers what it touches."""
+    height, width = picture.shape[:2]
+    scale = CHECK_SIDE / min(height, width)
+    if scale >= 1:
+        return picture
+    size = (round(width * scale), round(height * scale))
+    if picture.dtype == torch.bool:
+        touched = cv2.resize(picture.numpy().view(np.uint8) * np.uint8(255), size, interpolation=cv2.INTER_AREA)
+        return torch.from_numpy(np.asarray(touched > 0))
+    return torch.from_numpy(np.asarray(cv2.resize(picture.numpy(), size, interpolation=cv2.INTER_AREA), np.uint8))
+
+
+def to_full_size(box: Box, checked: Sequence[int], full: Sequence[int]) -> Box:
+    """A box on pictures of (height, width) `checked` on those of `full`, rounded outward; the same box where the sizes are the same."""
+    high, wide = full[0] / checked[0], full[1] / checked[1]
+    left, top = math.floor(box.left * wide), math.floor(box.top * high)
+    right, bottom = math.ceil((box.left + box.width) * wide), math.ceil((box.top + box.height) * high)
+    return Box(left, top, min(right, full[1]) - left, min(bottom, full[0]) - top)
+
+
+def _difference(source_frame: torch.Tensor, edited_frame: torch.Tensor) -> npt.NDArray[np.float32]:
+    return np.asarray(to_check_size(edited_frame).numpy().astype(np.float32) - to_check_size(source_frame).numpy(), np.float32)
+
+
 def change_level(difference: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """How far each pixel's neighbourhood changed, `[H, W]` levels of 255, of a difference `[H, W, 3]`: redrawn texture averages out."""
     return np.asarray(np.abs(_neighbourhood(difference)).max(-1), np.float32)
 
 
 def _neighbourhood(picture: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The mean around every pixel of `[H, W]` or `[H, W, C]`; taken at a smaller size where the picture is large, as it is smooth."""
-    height, width = picture.shape[:2]
-    scale = min(1.0, BLUR_SIDE / min(height, width))
-    small = cv2.resize(picture, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA) if scale < 1 else picture
-    blurred = cv2.GaussianBlur(small, (0, 0), BLUR * min(small.shape[:2]))
-    return np.asarray(cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR) if scale < 1 else blurred, np.float32)
+    """The mean around every pixel of `[H, W]` or `[H, W, C]`."""
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), BLUR * min(picture.shape[:2])), np.float32)
 
 
 def _trimmed_mean(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -163,21 +195,17 @@ def main_parts(changed: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def covering_box(changed: npt.NDArray[np.bool_]) -> Box:
-    """The box around the main parts of a changed area `[H, W]`."""
-    return _covering(np.zeros_like(changed), main_parts(changed))
+    """The box around the main parts of a changed area `[H, W]`; the whole frame where there are none."""
+    return _span(torch.from_numpy(main_parts(changed))) or Box(0, 0, changed.shape[1], changed.shape[0])
 
 
-def _covering(mask: npt.NDArray[np.bool_], changed: npt.NDArray[np.bool_]) -> Box:
-    """The box around the mask and the changed areas that touch it, small gaps bridged; the whole change where the mask is empty."""
+def _linked(mask: npt.NDArray[np.bool_], changed: npt.NDArray[np.bool_]) -> Box | None:
+    """The box around the changed areas that touch the mask, small gaps bridged; around the whole change where the mask is empty."""
     both = (mask | changed).view(np.uint8)
     gap = max(1, round(0.01 * min(mask.shape)))
     _, labels = cv2.connectedComponents(cv2.dilate(both, np.ones((2 * gap + 1,) * 2, np.uint8)), connectivity=8)
     linked = np.isin(labels, np.unique(labels[mask])) if mask.any() else np.ones_like(mask)
-    rows, columns = (np.flatnonzero((linked & (both > 0)).any(axis)) for axis in (1, 0))
-    if not len(rows):
-        return Box(0, 0, mask.shape[1], mask.shape[0])
-    left, top = int(columns[0]), int(rows[0])
-    return Box(left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top)
+    return _span(torch.from_numpy(linked & changed))
 
 
 def check_first_frame(source_frame: torch.Tensor, edited: torch.Tensor, mask: torch.Tensor) -> tuple[str, ...]:
@@ -195,7 +223,7 @@ def check_first_frame(source_frame: torch.Tensor, edited: torch.Tensor, mask: to
     if change.share >= SPECK:
         box = change.suggested
         note = f"the edited first frame changes {change.share:.1%} of the pixels outside the mask; the result shows the source there"
-        if not _is_box(mask, box):
+        if _span(mask) != box:
             note += f"; to include the change that touches the region, use --box {box.left:g},{box.top:g},{box.width:g},{box.height:g}"
         notes.append(note)
     return tuple(notes)
@@ -203,20 +231,28 @@ def check_first_frame(source_frame: torch.Tensor, edited: torch.Tensor, mask: to
 
 def _equals_inside(source_frame: torch.Tensor, edited: torch.Tensor, mask: torch.Tensor) -> bool:
     """Whether the picture shows the source inside the mask, up to what another program's conversion of colours changes."""
-    inside = mask.numpy()
-    difference = edited.numpy().astype(np.float32) - source_frame.numpy()
+    inside = to_check_size(mask).numpy()
+    difference = _difference(source_frame, edited)
     if np.abs(difference[inside]).mean() > SAME:
         return False
     return not _clearly_changed(difference, inside, TOLERANCE).any()
 
 
-def _is_box(mask: torch.Tensor, box: Box) -> bool:
-    """Whether the mask already spans the box."""
+def _around(boxes: Sequence[Box], shape: Sequence[int]) -> Box:
+    """The box around all of them; the frame of that shape where there are none."""
+    if not boxes:
+        return Box(0, 0, shape[1], shape[0])
+    left, top = min(box.left for box in boxes), min(box.top for box in boxes)
+    right, bottom = max(box.left + box.width for box in boxes), max(box.top + box.height for box in boxes)
+    return Box(left, top, right - left, bottom - top)
+
+
+def _span(mask: torch.Tensor) -> Box | None:
+    """The box around a mask `[H, W]`; None where it is empty."""
     if not mask.any():
-        return False
+        return None
     rows, columns = (torch.nonzero(mask.any(axis)).flatten() for axis in (1, 0))
-    span = (int(columns[0]), int(rows[0]), int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1)
-    return span == (box.left, box.top, box.width, box.height)
+    return Box(int(columns[0]), int(rows[0]), int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1)
 
 
 def fit_first_frame(edited: torch.Tensor, size: Size) -> tuple[torch.Tensor, str | None]:

@@ -8,7 +8,16 @@ import numpy.typing as npt
 import torch
 
 from lora_edit.errors import RegionError
-from lora_edit.masks.check import TOLERANCE, change_level, changed_area, covering_box, without_shift, without_specks
+from lora_edit.masks.check import (
+    TOLERANCE,
+    change_level,
+    changed_area,
+    covering_box,
+    to_check_size,
+    to_full_size,
+    without_shift,
+    without_specks,
+)
 from lora_edit.masks.overlay import with_region
 from lora_edit.types import EditMask
 
@@ -34,6 +43,7 @@ CHANGED_TINT = (230, 60, 60)
 
 def changes_most(source_frame: torch.Tensor, edited_frame: torch.Tensor) -> bool:
     """Does the edited frame change most of the picture, as a style or another light does? Frames are `[H, W, 3]` uint8."""
+    source_frame, edited_frame = to_check_size(source_frame), to_check_size(edited_frame)
     level = change_level(without_shift(source_frame, edited_frame))
     changed = changed_area(source_frame, edited_frame)
     if changed.mean() > MOST:
@@ -48,14 +58,15 @@ def check_region(source_frame: torch.Tensor, edited_frame: torch.Tensor, drawn: 
     `drawn` is the mask before it was shaped into `region`; `given` the option that it came from. What a person left out on purpose passes:
     one of several changed things may be chosen, as long as most of that thing is held.
     """
-    whole = changes_most(source_frame, edited_frame)
-    difference = without_shift(source_frame, edited_frame)
-    changed = np.asarray(change_level(difference) > TOLERANCE) if whole else changed_area(source_frame, edited_frame)
-    outline, inside = drawn.frames[0].numpy(), region.frames[0].numpy()
+    source, edited = to_check_size(source_frame), to_check_size(edited_frame)
+    whole = changes_most(source, edited)
+    difference = without_shift(source, edited)
+    changed = np.asarray(change_level(difference) > TOLERANCE) if whole else changed_area(source, edited)
+    outline, inside = (to_check_size(mask.frames[0]).numpy() for mask in (drawn, region))
     inverted = given == "--mask" and _is_inverted(changed, outline)
     if not inverted and _holds(changed, inside, np.abs(difference).max(-1) > TOLERANCE):
         return
-    box = covering_box(changed)
+    box = to_full_size(covering_box(changed), changed.shape, source_frame.shape)
     remedy = f"give --box {box.left:g},{box.top:g},{box.width:g},{box.height:g}"
     if inverted:
         where, remedy = f"{given} covers what was not edited, and not what was", "invert it (white = edit)"
@@ -96,8 +107,9 @@ def _sides(outline: Bools) -> tuple[Bools, Bools, Bools, Bools]:
 
 
 def _picture(frame: torch.Tensor, region: torch.Tensor, changed: Bools) -> torch.Tensor:
-    """The edited frame with its region, and what it changes outlined in red."""
+    """The edited frame with its region, and what it changes (at the size of checks) outlined in red."""
     picture = with_region(frame, region).numpy()
+    changed = cv2.resize(changed.view(np.uint8), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST).view(np.bool_)
     contours, _ = cv2.findContours(changed.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(picture, contours, -1, CHANGED_TINT, max(1, round(min(picture.shape[:2]) / 240)), cv2.LINE_AA)
     return torch.from_numpy(picture)

@@ -140,6 +140,14 @@ def dilate(mask: EditMask, pixels: int) -> EditMask:
     return EditMask(torch.stack(grown), mask.notes)
 
 
+def with_soft_edge(mask: EditMask, shape: RegionShape, feather: float) -> EditMask:
+    """The region of a `tight` outline grown by the soft edge that compositing draws inside it, so that all of the outline shows the edit:
+    no rim of the old colour stays, and thin parts are edited whole. Other shapes leave room around the outline already, or are meant as
+    they are. `feather` is `compositing.feather`, a share of the frame's shorter side."""
+    radius = round(feather * min(mask.size.height, mask.size.width))
+    return dilate(mask, radius + 1) if shape == "tight" and radius else mask  # the edge is whole one pixel beyond its radius
+
+
 def grow_sides(mask: EditMask, pixels: tuple[int, int, int, int]) -> EditMask:
     """The region grown by so many pixels to the left, top, right and bottom; negative numbers count as none."""
     left, top, right, bottom = (max(0, side) for side in pixels)

@@ -18,7 +18,7 @@ from lora_edit.masks.follow import follow_change
 from lora_edit.masks.over_time import steadied
 from lora_edit.masks.salient import load_salient_net
 from lora_edit.masks.segment import Click, Prompt, Segmenter
-from lora_edit.masks.shapes import bridge, dilate, grow_sides, invert, shape_mask, subtract, union
+from lora_edit.masks.shapes import bridge, grow_sides, invert, shape_mask, subtract, union, with_soft_edge
 from lora_edit.reporting import Reporter
 from lora_edit.types import Box, EditMask, Size, Video
 from lora_edit.ui.once import once
@@ -124,8 +124,7 @@ def _finished(project: Project, shaped: EditMask) -> EditMask:
     if project.shape != "tight":
         strokes = _painted(project, EditMask(torch.zeros_like(shaped.frames)))
         return union([shaped, strokes])
-    radius = round(project.feather * min(shaped.size.height, shaped.size.width))
-    return _painted(project, dilate(shaped, radius + 1))  # the edge is whole one pixel beyond its radius
+    return _painted(project, with_soft_edge(shaped, project.shape, project.feather))
 
 
 def _drawn(folder: Folder, project: Project, video: Video) -> EditMask:

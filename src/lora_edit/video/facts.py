@@ -7,18 +7,16 @@ from fractions import Fraction
 
 from av import VideoFrame
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
 from lora_edit.types import ColourTags, FieldOrder
 from lora_edit.video.colors import has_known_matrix, is_hdr, tags_of
 from lora_edit.video.decode import clockwise_degrees, orientation
 from lora_edit.video.kept import kept_format
+from lora_edit.video.libav import first_field
 from lora_edit.video.sound import sound_streams
 
-_BOTTOM_FIRST = (3, 4)  # FFmpeg's AV_FIELD_BB and AV_FIELD_TB
-_TOP_FIRST = (2, 5)
-_BOTTOM_FIRST_HEIGHTS = (480, 486)  # NTSC, as DV stores it
 _SQUARE = Fraction(1)
 _MOST_ASPECT = 10  # beyond that a stated pixel aspect is a fault of the header
 
@@ -38,7 +36,7 @@ def facts_of(container: InputContainer, stream: VideoStream, frame: VideoFrame) 
     """What the file says of the stream that `frame` was decoded from."""
     turned = clockwise_degrees(orientation(frame)) % 180 != 0
     aspect = pixel_aspect(stream)
-    order = _field_order(stream, frame)
+    order = first_field(frame)
     notes = []
     if is_hdr(frame):
         notes.append("the source is HDR; it is tone-mapped to BT.709 (SDR), and so is the result")
@@ -65,15 +63,6 @@ def pixel_aspect(stream: VideoStream) -> Fraction:
     return stated if 1 / _MOST_ASPECT <= stated <= _MOST_ASPECT else _SQUARE
 
 
-def _field_order(stream: VideoStream, frame: VideoFrame) -> FieldOrder:
-    if not frame.interlaced_frame:
-        return "progressive"
-    stated = int(stream.codec_context.field_order)
-    if stated in _BOTTOM_FIRST or (stated not in _TOP_FIRST and frame.height in _BOTTOM_FIRST_HEIGHTS):
-        return "bottom"
-    return "top"
-
-
 def _tracks_left_out(container: InputContainer, stream: VideoStream) -> str:
     """The tracks that no result carries, in words; cover art counts as no track."""
     streams = container.streams
@@ -82,11 +71,9 @@ def _tracks_left_out(container: InputContainer, stream: VideoStream) -> str:
         (len(video), "video track"),
         (len(streams.audio) - len(sound_streams(container)), "sound track that cannot be decoded"),
         (len(streams.subtitles), "subtitle track"),
-        (len(streams.data), "data track"),
+        (sum(each.discard != Discard.all for each in streams.data), "data track"),  # the titles of MP4's chapters are to be discarded
     ]
     words = [f"{count} {name if count == 1 else name.replace('track', 'tracks')}" for count, name in counted if count > 0]
-    if len(container.chapters()) > 1:
-        words.append("the chapters")
     if "timecode" in stream.metadata or "timecode" in container.metadata:
         words.append("the timecode")
     return ", ".join(words)

@@ -16,6 +16,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from lora_edit.types import FieldOrder
+
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """Decoders that read the alpha layer of WebM, which FFmpeg's own skip."""
 
@@ -66,6 +68,22 @@ def run_filters(frame: VideoFrame, filters: list[tuple[str, str]]) -> VideoFrame
     assert isinstance(filtered, VideoFrame)
     filtered.pts = time
     return filtered
+
+
+def first_field(frame: VideoFrame) -> FieldOrder:
+    """Which field of the frame comes first. PyAV does not tell, but FFmpeg's filter that selects frames by it does."""
+    if not frame.interlaced_frame:
+        return "progressive"
+    try:
+        run_filters(frame, [("select", "not(interlace_type-TOPFIRST)")])
+    except BlockingIOError:  # the frame was not selected
+        return "bottom"
+    return "top"
+
+
+def with_fields(frame: VideoFrame, order: FieldOrder) -> VideoFrame:
+    """The frame marked as one picture, or as two fields of which the one of `order` comes first; encoders go by each frame's own mark."""
+    return run_filters(frame, [("setfield", {"progressive": "prog", "top": "tff", "bottom": "bff"}[order])])
 
 
 def codec_name(stream: Stream) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from lora_edit.errors import VideoError
-from lora_edit.types import Size, Video
+from lora_edit.types import Chapter, Size, Video
+from lora_edit.video.chapters import chapters_of, cut_chapters
 from lora_edit.video.decode import Decoded, check_range, clockwise_degrees, decode_range, frame_rate, open_video, orientation
 from lora_edit.video.facts import StreamFacts, facts_of
 from lora_edit.video.images import (
@@ -27,6 +28,7 @@ from lora_edit.video.images import (
     require_file,
 )
 from lora_edit.video.settings import VideoSettings
+from lora_edit.video.timing import end_of
 
 __all__ = ["VideoInfo", "probe", "read_image", "read_video"]
 
@@ -113,6 +115,7 @@ def _read_file(path: Path, settings: VideoSettings) -> Video:
     times: list[Fraction | None] = []
     last: list[Decoded] = []
     facts: list[StreamFacts] = []
+    chapters: list[Chapter] = []
     with open_video(path) as (container, stream):
         fps = frame_rate(stream)
 
@@ -121,6 +124,7 @@ def _read_file(path: Path, settings: VideoSettings) -> Video:
                 times.append(decoded.time)
                 last[:] = [decoded]
                 if not facts:
+                    chapters[:] = chapters_of(container)
                     facts.append(facts_of(container, stream, decoded.stored))
                 yield decoded.picture
 
@@ -129,7 +133,7 @@ def _read_file(path: Path, settings: VideoSettings) -> Video:
     clock = _clock(times)
     known = [time for time in times if time is not None]
     begin = float(known[0]) if known else float(settings.start / fps)
-    return Video(
+    video = Video(
         frames=frames,
         fps=fps,
         times=tuple(float(time - clock[0]) for time in clock) if clock else _even_times(len(frames), fps),
@@ -146,6 +150,9 @@ def _read_file(path: Path, settings: VideoSettings) -> Video:
         kept_format=facts[0].kept_format,
         notes=facts[0].notes,
     )
+    # Of a joined recording the first part alone would have its chapters at the right time.
+    inside = cut_chapters(tuple(chapters), begin, begin + end_of(video)) if len(video.shifts) == 1 else ()
+    return replace(video, chapters=inside)
 
 
 def _last_duration(last: Decoded, fps: Fraction) -> float | None:
@@ -204,4 +211,4 @@ def exact_rate(rate: float) -> Fraction:
 
 def _at_rate(video: Video, rate: float) -> Video:
     fps = exact_rate(rate)
-    return replace(video, fps=fps, times=_even_times(video.num_frames, fps), last_duration=None, has_sound=False)
+    return replace(video, fps=fps, times=_even_times(video.num_frames, fps), last_duration=None, has_sound=False, chapters=())

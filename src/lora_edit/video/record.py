@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lora_edit.types import ColourTags, Video
+from lora_edit.types import Chapter, ColourTags, Video
 
 
 def video_record(video: Video) -> dict[str, Any]:
@@ -28,6 +28,7 @@ def video_record(video: Video) -> dict[str, Any]:
         "tags": None if video.tags is None else asdict(video.tags),
         "field_order": video.field_order,
         "kept_format": video.kept_format,
+        "chapters": [asdict(chapter) for chapter in video.chapters],
     }
 
 
@@ -50,4 +51,5 @@ def video_of_record(record: dict[str, Any], frames: torch.Tensor, alpha: torch.T
         tags=None if tags is None else ColourTags(**tags),
         field_order=record.get("field_order", "progressive"),
         kept_format=record.get("kept_format"),
+        chapters=tuple(Chapter(**each) for each in record.get("chapters", ())),
     )

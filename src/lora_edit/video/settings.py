@@ -16,6 +16,14 @@ class VideoSettings(BaseModel):
     start: int = Field(0, ge=0, description="first source frame of the range")
     frames: int | None = Field(None, ge=1, description="number of source frames; all to the end when left out")
     fps: float | None = Field(
-        None, ge=0.1, le=1000, allow_inf_nan=False, description="play the range at this rate instead of the source's; drops the sound"
+        None,
+        ge=0.1,
+        le=1000,
+        allow_inf_nan=False,
+        description="play the range at this rate instead of the source's; drops sound and chapters",
     )
-    codec: Codec = Field("h264", description="how the result is encoded; frames are kept losslessly beside it anyway")
+    codec: Codec = Field(
+        "h264",
+        description="h264 (colour as the source has it; 4:2:0 for folders of pictures), h264-420 (every player shows it), h264-444, prores "
+        "or ffv1; frames are kept losslessly beside it anyway",
+    )

@@ -21,10 +21,11 @@ from av.video.stream import VideoStream
 
 from lora_edit.errors import VideoError
 from lora_edit.types import Video
+from lora_edit.video.chapters import add_chapters
 from lora_edit.video.colors import LEFT, array_to_frame
 from lora_edit.video.encoding import CODECS, FORMATS, add_stream, choose_encoding, is_woven, tags_for
 from lora_edit.video.kept import PLAIN, source_samples
-from lora_edit.video.libav import open_output
+from lora_edit.video.libav import open_output, with_fields
 from lora_edit.video.lossless import holds_only_frames, save_frames
 from lora_edit.video.settings import Codec
 from lora_edit.video.sound import Sound, add_sound
@@ -94,6 +95,8 @@ def output_notes(path: Path, video: Video, codec: Codec = "h264") -> tuple[str, 
         notes.append(f"transparency is left out: {kind} holds none; use --codec prores (.mov), --codec ffv1 (.mkv) or a folder of pictures")
     if video.has_sound and encoding is None:
         notes.append(f"the sound is left out: {kind} holds none")
+    if video.chapters and encoding is None:
+        notes.append(f"the chapters are left out: {kind} holds none")
     if video.pixel_aspect != 1 and not is_h264 and not (codec == "prores" and suffix == ".mov"):
         notes.append(f"the pixel aspect {video.pixel_aspect} is left out: {kind} does not hold it here; end the name in .mp4 or .mov")
     if video.field_order != "progressive" and not (is_h264 and is_woven(video)):
@@ -101,7 +104,7 @@ def output_notes(path: Path, video: Video, codec: Codec = "h264") -> tuple[str, 
     if encoding and is_h264 and codec == "h264" and encoding.pix_fmt == video.kept_format != PLAIN:
         notes.append(f"the result is {encoding.pix_fmt}, which keeps the source's pixels; where players lack it, use --codec h264-420")
     if is_h264 and codec == "h264" and video.source is not None and video.tags is None:
-        kept = "--codec prores (.mov), --codec ffv1 (.mkv) and a folder of pictures keep them"
+        kept = "--codec h264-444 keeps them up to 2 of 255 levels, a folder of pictures and --codec ffv1 (.mkv) exactly"
         notes.append(f"{kind} averages the colours of 2x2 pixels, so those of the source's pictures change a little everywhere; {kept}")
     return tuple(notes)
 
@@ -150,12 +153,16 @@ def _write(path: Path, video: Video, suffix: str, codec: Codec, like: Video | No
         tags = tags_for(video, encoding.pix_fmt)
         output = stack.enter_context(open_output(path, FORMATS[suffix]))
         stream = add_stream(output, video, encoding, tags, ticks)
+        add_chapters(output, video)
         sounds = add_sound(stack, output, video, suffix)
+        woven = encoding.encoder == "libx264" and is_woven(video)
         pictures = enumerate(_pictures(video, encoding.keeps_alpha))
         for (index, picture), start, duration in zip(pictures, ticks.starts, ticks.durations, strict=True):
             frame = array_to_frame(picture, encoding.pix_fmt, tags, encoding.siting)
             if kept is not None and kept.pix_fmt == encoding.pix_fmt:
                 frame = kept.keep(frame, picture, index)
+            if woven:
+                frame = with_fields(frame, video.field_order)
             frame.pts, frame.duration, frame.time_base = start, duration, ticks.time_base
             if video.last_duration is not None and index == video.num_frames - 1:
                 frame.pict_type = PictureType.I  # decoded last as well as shown last: MP4 states a duration of its own for that one only

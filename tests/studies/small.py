@@ -1,0 +1,11 @@
+"""A study for tests, in a module of its own, because worker processes look studies up by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lora_edit.studies.experiments import SNAPPING
+from lora_edit.types import Size
+
+SMALL = replace(SNAPPING, size=Size(32, 32), frames=(5,))
+TARGET = "studies.small:SMALL"
