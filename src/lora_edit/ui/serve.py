@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from lora_edit.errors import SettingsError
 from lora_edit.threads import wait_passively
+from lora_edit.ui.uploads import LARGEST_FILE, Intake, upload_folder
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Names of this computer for itself."""
@@ -127,6 +128,8 @@ def serve(
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # else a table of all events so far is made after each
+    uploads, lock = upload_folder()
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
     wait_passively()
     from lora_edit.ui.page import look, make_page
 
@@ -139,9 +142,11 @@ def serve(
         "prevent_thread_lock": True,
         "allowed_paths": [str(folder.absolute())],
         "share": False,
-        "max_file_size": "4gb",
+        "max_file_size": LARGEST_FILE,
         "ssr_mode": False,
-        "app_kwargs": {"middleware": [(KeptAssets, (), {}), (OwnPages, (local,), {}), (OwnFiles, (folder,), {})]},
+        "app_kwargs": {
+            "middleware": [(KeptAssets, (), {}), (OwnPages, (local,), {}), (OwnFiles, (folder,), {}), (Intake, (uploads, lock), {})]
+        },
     }
     try:
         _, address, _ = page.blocks.launch(server_name=host, server_port=port, **given | look() | more)

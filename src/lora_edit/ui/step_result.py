@@ -72,7 +72,7 @@ class ResultStep:
         number = len(every) - 1 if number is None else number
         names = [(f"{place + 1}: seed {each.seed}" + (", again" if each.again else ""), place) for place, each in enumerate(every)]
         return {
-            **self._pictured(folder, number, 0),
+            **self._pictured(folder, number, 0, autoplay=True),
             self.which: gr.Dropdown(names, value=number),
             **self._files(folder, number),
             **self._hinted(folder),
