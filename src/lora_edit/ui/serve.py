@@ -131,7 +131,10 @@ def serve(
     uploads, lock = upload_folder()
     os.environ["GRADIO_TEMP_DIR"] = str(uploads)
     wait_passively()
-    from lora_edit.ui.page import look, make_page
+    import gradio as gr
+
+    from lora_edit.ui.look import WORDS, look
+    from lora_edit.ui.page import make_page
 
     page = make_page(folder, threads)
     page.blocks.queue(default_concurrency_limit=4, api_open=False)
@@ -144,6 +147,7 @@ def serve(
         "share": False,
         "max_file_size": LARGEST_FILE,
         "ssr_mode": False,
+        "i18n": gr.I18n(en=WORDS),
         "app_kwargs": {
             "middleware": [(KeptAssets, (), {}), (OwnPages, (local,), {}), (OwnFiles, (folder,), {}), (Intake, (uploads, lock), {})]
         },

@@ -11,16 +11,14 @@ from lora_edit.errors import InputError
 from lora_edit.masks.overlay import with_region
 from lora_edit.types import Video
 from lora_edit.ui import pictures, work
-from lora_edit.ui.parts import Office, Updates, heading, message, number_in, said, viewer
+from lora_edit.ui.parts import Office, Updates, file_field, heading, message, number_in, said, viewer
 from lora_edit.ui.projects import Folder, Later, Project
 from lora_edit.ui.region import check_edit, covering_growth, edited_picture, growth_to, has_region, reaches_outside, read_clip, region_of
 
 WORDS = {"reference": "learned from", "anchor": "shown as it is"}
 KINDS = [("Learn from it", "reference"), ("Show it exactly as it is", "anchor")]
-PICTURES = [".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"]
 
-
-FIRST, ANOTHER = "Drop the edited first frame here", "The edited first frame is kept; drop another here to replace it"
+FIRST, LATER = "Drop the edited first frame here", "Drop the edited frame here"
 
 NOT_THIS_ONE = "The clip's first frame is not edited, only frames elsewhere are. Download it, edit it likewise, and drop it here."
 
@@ -36,7 +34,7 @@ class FramesStep:
                 self.view = viewer("frames-view", "Source and edited frame")
             with gr.Column(scale=2):
                 self.download = gr.DownloadButton("Download the first frame", elem_id="frames-download")
-                self.file = gr.File(label=FIRST, file_types=PICTURES, elem_id="frames-file", height=150)
+                self.file = gr.File(label=FIRST, elem_id="frames-file", height=150)
                 self.fault = message()
                 self.notes = message()
                 self.cover = gr.Button("Grow the region to cover it", visible=False, elem_id="frames-cover")
@@ -52,7 +50,7 @@ class FramesStep:
                 self.kind = gr.Radio(KINDS, value="reference", label="Use", elem_id="later-kind")
             self.suggest = gr.Button("Suggest a frame", elem_id="later-suggest")
             self.take = gr.DownloadButton("Download this frame", interactive=False, elem_id="later-download")
-            self.later_file = gr.File(label="Drop the edited frame here", file_types=PICTURES, elem_id="later-file", height=150)
+            self.later_file = gr.File(label=LATER, elem_id="later-file", height=150)
             self.later_fault = message()
             self.list = gr.Dropdown([], label="Edited later frames", interactive=True, elem_id="later-list")
             self.remove = gr.Button("Remove", elem_id="later-remove")
@@ -74,7 +72,7 @@ class FramesStep:
             self.download: gr.DownloadButton(value=str(first)),
             **self._remarks(folder, project),
             self.list: gr.Dropdown(names, value=names[-1][1] if names else None),
-            self.file: gr.File(None, label=ANOTHER if project.first_frame else FIRST),
+            self.file: file_field(folder, project.first_frame, FIRST),
             self.later_file: gr.File(None),
         }
 

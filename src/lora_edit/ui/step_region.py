@@ -15,7 +15,7 @@ from lora_edit.reporting import Reporter
 from lora_edit.types import Video
 from lora_edit.ui import pictures, work
 from lora_edit.ui.jobs import Job
-from lora_edit.ui.parts import Office, Updates, heading, message, number_in, said, viewer
+from lora_edit.ui.parts import Office, Updates, file_field, heading, message, number_in, said, viewer
 from lora_edit.ui.projects import Folder, Mark, Project
 from lora_edit.ui.region import PLACES, Region, follow, followed_part, has_region, read_clip, region_of, seen_at
 
@@ -32,7 +32,6 @@ KNOBS = ("shape", "expand", "grow", "feather", "smooth", "bridged", "left_out", 
 
 
 MASK = "A video or one image; white is edited"
-ANOTHER = "A mask is kept; drop another here to replace it"
 
 FOLLOWING = "Following it through the clip"
 
@@ -100,7 +99,7 @@ class RegionStep:
             return {self.view: None}
         grown = {"grow": min(project.grown), "left_out": list(project.left_out)}
         values = [grown[knob] if knob in grown else getattr(project, knob) for knob in KNOBS]
-        mask = {self.mask: gr.File(None, label=ANOTHER if project.imported else MASK)}
+        mask = {self.mask: file_field(folder, project.imported, MASK)}
         return {**self._pictured(folder, project, frame), **dict(zip(self.knobs, values, strict=True)), **mask, **self.filmed(folder)}
 
     def _pictured(self, folder: Folder, project: Project, frame: int, here: torch.Tensor | None = None, **more: Any) -> Updates:

@@ -13,7 +13,6 @@ from lora_edit.ui import pictures, work
 from lora_edit.ui.changes import outdated
 from lora_edit.ui.parts import Office, Updates, figure, heading, message, number_in, said, viewer
 from lora_edit.ui.projects import Folder
-from lora_edit.ui.step_frames import PICTURES
 from lora_edit.video.read import read_image
 
 
@@ -44,7 +43,7 @@ class ResultStep:
     def _again(self) -> None:
         with gr.Accordion("Again, without training", open=False, elem_id="result-again"):
             self.seed = gr.Number(1, label="Seed", precision=0, minimum=0, elem_id="again-seed")
-            self.file = gr.File(label="Another edited first frame (or none)", file_types=PICTURES, elem_id="again-file", height=150)
+            self.file = gr.File(label="Another edited first frame (or none)", elem_id="again-file", height=150)
             self.again = gr.Button("Generate again", elem_id="again-start")
             self.again_fault = message()
 
