@@ -44,8 +44,8 @@ class Job:
 
     `about` is what the page wants to remember of what the job was made for. `stage`, `done`, `total`, `detail` are the last progress,
     `left` the seconds that remain of the stage where that is known. `planned` are the seconds that training and drawing were estimated to
-    take; `after` the seconds that come after training, renewed by its measured speed. `look` is `[n, H, W, 3]` uint8, the newest look at unfinished
-    training, number `looks`.
+    take; `after` the seconds that come after training, renewed by its measured speed. `look` is `[n, H, W, 3]` uint8, the newest look at
+    unfinished training, number `looks`.
     """
 
     project: str
@@ -138,7 +138,8 @@ class Desk:
         about: Any = None,
         planned: tuple[float, float] | None = None,
     ) -> Job:
-        """Queue `work`, which was `planned` to take so many seconds, where that was estimated. Failures that are not the input's fault leave their traceback in `log`.
+        """Queue `work`, which was `planned` to take so many seconds, where that was estimated. Failures that are not the input's fault
+        leave their traceback in `log`.
 
         Raises `RunError` when the project has a job that is not over.
         """

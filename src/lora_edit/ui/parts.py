@@ -16,6 +16,7 @@ import gradio as gr
 
 from lora_edit.errors import InputError
 from lora_edit.ui.jobs import Desk, Foreground, write_traceback
+from lora_edit.ui.labels import with_labels
 from lora_edit.ui.projects import Folder, Shelf
 
 HERE = Path(__file__).parent
@@ -50,7 +51,7 @@ def plain(text: str) -> str:
     clauses = [
         part for clause in text.split("; ") if (part := ", or ".join(each for each in clause.split(", or ") if not FLAG.search(each)))
     ]
-    return "; ".join(clauses) or text
+    return with_labels("; ".join(clauses) or text)
 
 
 def said(text: str | Iterable[str], kind: str = "note") -> str:
@@ -132,6 +133,14 @@ def discard(file: str | None) -> None:
 def heading(title: str, text: str) -> Any:
     """A step's title and what it is for."""
     return gr.HTML(f"<h2>{html.escape(title)}</h2><p class='lead'>{html.escape(text)}</p>", elem_classes="heading")
+
+
+def frame_asked_for(event: gr.EventData) -> int:
+    """The number of the frame that a viewer asks for. Raises `InputError` for what is no number of one."""
+    number = event._data.get("frame") if isinstance(event._data, dict) else None
+    if not isinstance(number, int) or number < 0:
+        raise InputError("this is no frame of the clip; frames are counted from 0")
+    return number
 
 
 def decimal_in(value: Any, low: float, high: float, what: str) -> float:

@@ -56,7 +56,8 @@ def chosen_frames(count: int) -> list[int]:
 
 
 def film(video: Video, region: torch.Tensor | None = None, edit: Video | None = None) -> dict[str, Any]:
-    """What the viewer plays: small pictures of the clip, with its edit region `[T, H, W]` or beside an edit of it where these are given, and its sound."""
+    """What the viewer plays: small pictures of the clip, with its edit region `[T, H, W]` or beside an edit of it where these are given;
+    and its sound."""
     numbers = chosen_frames(video.num_frames)
     shown: dict[str, Any] = {"pictures": [_played(video.frames[number], None if region is None else region[number]) for number in numbers]}
     if edit is not None:

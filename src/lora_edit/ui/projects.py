@@ -30,7 +30,7 @@ class Mark(BaseModel):
     """Something drawn on a frame, in source pixels: a point on or off an object, a box, or a stroke of a brush of width `width` that adds
     to the mask or takes away from it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     kind: Literal["point", "not-point", "box", "paint", "erase"]
     frame: int
     object: str = "1"

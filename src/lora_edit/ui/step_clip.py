@@ -10,7 +10,7 @@ import gradio as gr
 from lora_edit.types import Video
 from lora_edit.ui import pictures
 from lora_edit.ui.changes import trim_remarks, trimmed
-from lora_edit.ui.parts import Office, Updates, file_field, heading, message, number_in, said, viewer
+from lora_edit.ui.parts import Office, Updates, file_field, frame_asked_for, heading, message, number_in, said, viewer
 from lora_edit.ui.projects import Folder, Project
 from lora_edit.ui.region import check_range, first_range, read_clip
 
@@ -92,7 +92,7 @@ class ClipStep:
 
     def frame(self, name: str, event: gr.EventData) -> Updates:
         """Show another frame."""
-        return self._pictured(self.office.open(name), event.frame)
+        return self._pictured(self.office.open(name), frame_asked_for(event))
 
     def _pictured(self, folder: Folder, frame: int, **film: Any) -> Updates:
         video = read_clip(folder, folder.now())
@@ -102,7 +102,7 @@ class ClipStep:
     def film(self, name: str, event: gr.EventData) -> Updates:
         """Play."""
         folder = self.office.open(name)
-        return self._pictured(folder, event.frame, film=pictures.film(read_clip(folder, folder.now())))
+        return self._pictured(folder, frame_asked_for(event), film=pictures.film(read_clip(folder, folder.now())))
 
 
 def _facts(project: Project, video: Video) -> str:

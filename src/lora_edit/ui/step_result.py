@@ -11,7 +11,7 @@ from lora_edit.errors import InputError
 from lora_edit.reporting import format_seconds
 from lora_edit.ui import pictures, work
 from lora_edit.ui.changes import outdated
-from lora_edit.ui.parts import Office, Updates, figure, heading, message, number_in, said, viewer
+from lora_edit.ui.parts import Office, Updates, figure, frame_asked_for, heading, message, number_in, said, viewer
 from lora_edit.ui.projects import Folder
 from lora_edit.video.read import read_image
 
@@ -110,13 +110,13 @@ class ResultStep:
 
     def frame(self, name: str, number: int | None, event: gr.EventData) -> Updates:
         """Another frame."""
-        return self._pictured(self.office.open(name), number or 0, event.frame)
+        return self._pictured(self.office.open(name), number or 0, frame_asked_for(event))
 
     def film(self, name: str, number: int | None, event: gr.EventData) -> Updates:
         """Play both."""
         folder = self.office.open(name)
         source, edit = work.result_clips(folder, folder.made()[number or 0])
-        return self._pictured(folder, number or 0, event.frame, film=pictures.film(source, edit=edit))
+        return self._pictured(folder, number or 0, frame_asked_for(event), film=pictures.film(source, edit=edit))
 
     def packed(self, name: str, number: int | None) -> Updates:
         """Everything in one file."""

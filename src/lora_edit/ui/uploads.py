@@ -64,7 +64,7 @@ def is_media(head: bytes) -> bool:
 
 
 def upload_folder() -> tuple[Path, IO[str]]:
-    """A new folder for this server's uploads, and the lock on it, which lasts as long as it is kept; folders of ended servers are removed."""
+    """A new folder for this server's uploads, and its lock, which lasts as long as it is kept. Folders of ended servers are removed."""
     base = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
     base = base.parent if base.name.startswith(FOLDERS) else base
     base.mkdir(parents=True, exist_ok=True)
