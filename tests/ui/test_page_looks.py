@@ -19,7 +19,10 @@ Visit = Callable[..., Any]
 
 CONTRAST = """(element, kind) => {
   const canvas = new OffscreenCanvas(1, 1), pen = canvas.getContext("2d", { willReadFrequently: true });
-  const levels = (color) => { pen.clearRect(0, 0, 1, 1); pen.fillStyle = color; pen.fillRect(0, 0, 1, 1); return [...pen.getImageData(0, 0, 1, 1).data]; };
+  const levels = (color) => {
+    pen.clearRect(0, 0, 1, 1); pen.fillStyle = color; pen.fillRect(0, 0, 1, 1);
+    return [...pen.getImageData(0, 0, 1, 1).data];
+  };
   const behind = (at) => {
     for (; at; at = at.parentElement) { const color = levels(getComputedStyle(at).backgroundColor); if (color[3] === 255) return color; }
     return [255, 255, 255, 255];

@@ -18,7 +18,7 @@ KNOBS = {
 }
 """Settings with a field of their own: what they are called, what they do, and the range that makes sense, whole numbers or not."""
 
-LABELS = {name: label for name, (label, *_) in KNOBS.items()} | {
+OTHERS = {
     "masks.shape": "Shape of the region",
     "masks.expand": "Room around it",
     "masks.smooth": "Steady over",
@@ -26,14 +26,14 @@ LABELS = {name: label for name, (label, *_) in KNOBS.items()} | {
     "video.start": "First frame",
     "video.frames": "Frames",
 }
-"""Settings by their names in files and on the command line, and what the page's fields call them."""
-
-_NAMES = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in LABELS))
+"""What the page's fields call other settings."""
 
 
 def with_labels(text: str) -> str:
     """A message in the words of the page's fields."""
-    return _NAMES.sub(lambda found: LABELS[found[0]], text)
+    for name, label in {**{knob: words[0] for knob, words in KNOBS.items()}, **OTHERS}.items():
+        text = re.sub(rf"\b{re.escape(name)}\b", label, text)
+    return text
 
 
 def setting_fault(error: SettingsError, assignments: tuple[str, ...]) -> SettingsError:
