@@ -106,7 +106,7 @@ TABLE: dict[str, tuple[str, ...]] = {
         "training",
     ),
     "takes": (*WORDS, "run", "video.settings"),
-    "results": (*WORDS, "captions", "config", "run", "inputs", "evaluation", "takes", "video"),
+    "results": (*WORDS, "captions", "config", "run", "inputs", "evaluation", "takes", "video", "reporting"),
     "comparison": (
         *WORDS,
         "canvas",

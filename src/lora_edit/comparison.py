@@ -84,8 +84,8 @@ def _draw(rival: Rival, clip: Clip, settings: EditSettings, reporter: Reporter) 
     family = load_vace(rival.facts, rival.source, device, compute_dtype(device))
     prepared = prepare(family, clip, settings)
 
-    def on_step(done: int, total: int) -> None:
-        reporter.step("VACE", done, total)
+    def on_step(done: int, total: int, doing: str) -> None:
+        reporter.step("VACE", done, total, doing)
 
     def draw(how: EditSettings) -> torch.Tensor:
         return draw_clip(family, prepared, how, how.seed, on_step, reporter.note)

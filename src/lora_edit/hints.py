@@ -6,7 +6,7 @@ edit (`propagation/`, ours). The prediction at the source's size is also what co
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 import torch
@@ -17,7 +17,7 @@ from lora_edit.compositing.region import crop_frames
 from lora_edit.conditioning.first_frame_hint import move_with_box
 from lora_edit.conditioning.sample import Hint
 from lora_edit.inputs import Clip
-from lora_edit.propagation.predict import Prediction, Propagation
+from lora_edit.propagation.predict import PredictedFrame, Prediction, Propagation
 from lora_edit.reporting import Reporter
 from lora_edit.video.flow import places_in_first, sample
 from lora_edit.video.ranges import to_frames, to_signed
@@ -48,6 +48,8 @@ class Hints:
                 self.reporter.step("predict", done + 1, total)
 
         frames, region = (crop_frames(each, self.canvas.crop) for each in (self.clip.video.frames, self.clip.edit_mask.frames))
+        if self.reporter:
+            self.reporter.step("motions", 0, 1)
         return Propagation(frames, self.pictures, region, on_frame)
 
     @cached_property
@@ -67,7 +69,14 @@ class Hints:
         """Of the source from its frame 0 alone, for training: nothing of its hidden pixels but their motion."""
         if self.kind != "explained":
             return self._moved(self.canvas.source[:, 0])
-        return self._hint(Prediction.of(self.propagation.source_frames()))
+        return self._hint(Prediction.of(self._counted(self.propagation.source_frames())))
+
+    def _counted(self, frames: Iterable[PredictedFrame]) -> Iterator[PredictedFrame]:
+        """The frames that training learns to correct, each told as it comes."""
+        for number, frame in enumerate(frames):
+            if self.reporter:
+                self.reporter.step("prepare", number + 1, self.clip.video.num_frames)
+            yield frame
 
     def reference(self, number: int) -> Hint | None:
         """Of the edited frame `number` from the other edited frames, `[3, 2, h, w]`: frame 0 and it."""

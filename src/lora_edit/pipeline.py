@@ -110,10 +110,10 @@ def generate(
         learn(run, settings, trained_on, family, reporter, model is not None, None if first_frame else prepared)
         started = time.monotonic()
         video = _generate(shown, prepared, settings, asked, family, stack, reporter)
-        write_video(target, video, settings.video.codec, overwrite=overwrite, like=shown.video)
+        write_video(target, video, settings.video.codec, overwrite=overwrite, like=shown.video, on_frame=partial(reporter.step, "write"))
         seconds = {"train": run.manifest().get("seconds_train", 0.0), "generate": time.monotonic() - started}
         run.update_manifest(loras=[each.to_json() for each in stack], generated_with=model or settings.model)
-        notes = results.write_results(run, settings, shown, video, target, seconds, request, main)
+        notes = results.write_results(run, settings, shown, video, target, seconds, request, main, reporter)
     return Result(target, run.folder, video.num_frames, video.size, video.fps, seconds, notes)
 
 
@@ -146,5 +146,5 @@ def preview(settings: EditSettings, output: Path, reporter: Reporter, overwrite:
     for note in (*clip.notes, *output_notes(output, clip.video)):
         reporter.note(note)
     video = replace(clip.video, frames=preview_frames(clip, settings, reporter))
-    write_video(output, video, overwrite=overwrite, like=clip.video)
+    write_video(output, video, overwrite=overwrite, like=clip.video, on_frame=partial(reporter.step, "write"))
     return output

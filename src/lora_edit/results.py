@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from lora_edit.evaluation.plots import loss_plot
 from lora_edit.evaluation.psnr import psnr
 from lora_edit.evaluation.report import Report, write_report
 from lora_edit.inputs import Clip
+from lora_edit.reporting import Reporter
 from lora_edit.run import Run
 from lora_edit.takes import RESULT, SAMPLES, Request, Take, add_take, clear_result, free_name, takes_of
 from lora_edit.types import Video, content_hash
@@ -39,7 +42,15 @@ FLICKER_FRAMES = 32
 
 
 def write_results(
-    run: Run, settings: EditSettings, clip: Clip, video: Video, output: Path, seconds: dict[str, float], request: Request, main: bool
+    run: Run,
+    settings: EditSettings,
+    clip: Clip,
+    video: Video,
+    output: Path,
+    seconds: dict[str, float],
+    request: Request,
+    main: bool,
+    reporter: Reporter,
 ) -> tuple[str, ...]:
     """Put a result into the run folder. The `main` one, or the first, becomes `result.mp4` with its lossless frames, comparison and
     measurements; any other one is a take beside it. Sheet and report show them all.
@@ -49,7 +60,7 @@ def write_results(
     folder, result_hash, notes = run.folder, content_hash(video.frames), clip.notes
     if main or not (folder / RESULT).is_file():
         name, file = clear_result(run, result_hash) or free_name(run, request), RESULT
-        notes = (*notes, *_write_main(run, settings, clip, video, output, seconds))
+        notes = (*notes, *_write_main(run, settings, clip, video, output, seconds, reporter))
     elif output.parent.resolve() == (folder / SAMPLES).resolve():
         name, file = output.stem, f"{SAMPLES}/{output.name}"
     else:
@@ -88,14 +99,17 @@ def checked_for_output(run: Run, clip: Clip, output: Path, codec: Codec) -> Clip
     return replace(clip, notes=tuple(dict.fromkeys((*clip.notes, *output_notes(output, clip.video, codec)))))
 
 
-def _write_main(run: Run, settings: EditSettings, clip: Clip, video: Video, output: Path, seconds: dict[str, float]) -> list[str]:
+def _write_main(
+    run: Run, settings: EditSettings, clip: Clip, video: Video, output: Path, seconds: dict[str, float], reporter: Reporter
+) -> list[str]:
     """The run's own result and what explains it; returns the remark on which frame to edit next, where there is one."""
     folder, source = run.folder, clip.video
     shutil.rmtree(folder / "result", ignore_errors=True)
     save_frames(folder / "result", video.frames, video.alpha)
     _copy_or_write(output, folder / RESULT, video)
     beside = side_by_side(source.frames, video.frames, LARGEST)
-    write_video(folder / "compare.mp4", replace(source, frames=beside, alpha=None), overwrite=True)
+    told = partial(reporter.step, "compare")
+    write_video(folder / "compare.mp4", replace(source, frames=beside, alpha=None), overwrite=True, on_frame=told)
     middle = video.num_frames // 2
     save_image(folder / "poster.png", video.frames[middle])
     save_image(folder / "poster-compare.png", beside[middle])
@@ -107,7 +121,7 @@ def _write_main(run: Run, settings: EditSettings, clip: Clip, video: Video, outp
     hint = _suggest_frame(run, clip, shares)
     run.update_manifest(
         seconds=seconds,
-        metrics=quick_metrics(clip, video),
+        metrics=quick_metrics(clip, video, partial(reporter.step, "measure")),
         notes=[*clip.notes, *hint],
         unproven=[round(share, 4) for share in shares],
         result_hash=content_hash(video.frames),
@@ -175,7 +189,7 @@ def _report(run: Run, settings: EditSettings, clip: Clip) -> Report:
     )
 
 
-def quick_metrics(clip: Clip, video: Video) -> dict[str, object]:
+def quick_metrics(clip: Clip, video: Video, on_frame: Callable[[int, int], None]) -> dict[str, object]:
     """What can be told in seconds: whether the background is the source's bit for bit (every frame), the region's difference and
     leak over at most sixteen frames, and its flicker over the first thirty-two. `lora-edit evaluate` measures the rest."""
     source, mask = clip.video.frames, clip.edit_mask.frames
@@ -187,7 +201,7 @@ def quick_metrics(clip: Clip, video: Video) -> dict[str, object]:
     flickers = len(start) > 1 and bool(mask[1 : len(start)].any())
     found = {
         "region_psnr": difference,
-        "flicker": flicker(video.frames[: len(start)], mask[: len(start)]) if flickers else math.nan,
+        "flicker": flicker(video.frames[: len(start)], mask[: len(start)], on_frame) if flickers else math.nan,
         "leak": shown,
     }
     return {

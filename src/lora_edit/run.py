@@ -86,7 +86,7 @@ class Run:
     def locked(self) -> Iterator[None]:
         """Hold the folder for one process; the lock ends with the process, however it ends. Raises `RunError` when another holds it."""
         with (self.folder / ".lock").open("w") as file:
-            if not _try_lock(file.fileno()):
+            if not try_lock(file.fileno()):
                 raise RunError(f"{self.folder}: another lora-edit process is working on this run; wait for it or give another --run")
             yield
 
@@ -131,7 +131,8 @@ def write_atomically(path: Path, text: str) -> None:
         part.unlink(missing_ok=True)
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file for this process; False where another process holds it."""
     try:
         import fcntl
     except ImportError:

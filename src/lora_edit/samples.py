@@ -33,6 +33,9 @@ from lora_edit.training.loop import Stage
 from lora_edit.video.flow import places_in_first
 from lora_edit.video.ranges import to_frames
 
+OnStep = Callable[[int, int, str], None]
+"""Told of each step done, of how many, and what the next one is where it is no sampling step."""
+
 LOOK_STEPS = 8
 """Sampling steps of a look at unfinished training."""
 
@@ -169,7 +172,7 @@ def draw_clip(
     prepared: PreparedClip,
     settings: EditSettings,
     seed: int,
-    on_step: Callable[[int, int], None],
+    on_step: OnStep,
     note: Callable[[str], None],
 ) -> torch.Tensor:
     """`generate_windows` with what the settings switch on to be faster; torch's own attention takes over where another one fails."""
@@ -193,7 +196,7 @@ def draw_look(family: Family, clip: Clip, prepared: PreparedClip, settings: Edit
     quick = settings.generation.model_copy(update={"steps": min(settings.generation.steps, LOOK_STEPS), "guidance_scale": 1.0})
     some = settings.model_copy(update={"generation": quick})
     first = _inference_windows(family, prepared.canvas, some)[0].frames
-    pixels = generate_windows(family, prepared, some, settings.seed, lambda done, total: None, only_first=True)
+    pixels = generate_windows(family, prepared, some, settings.seed, lambda *_: None, only_first=True)
     chosen = sorted({first[round(place * (len(first) - 1) / max(1, count - 1))] for place in range(count)})
     shown = enumerate(return_to_source(clip, prepared.canvas, pixels, settings.compositing))
     return torch.stack([frame for number, frame in islice(shown, chosen[-1] + 1) if number in chosen])
@@ -231,7 +234,7 @@ def _inference_windows(family: Family, canvas: Canvas, settings: EditSettings) -
 
 @torch.no_grad()
 def generate_windows(
-    family: Family, prepared: PreparedClip, settings: EditSettings, seed: int, on_step: Callable[[int, int], None], only_first: bool = False
+    family: Family, prepared: PreparedClip, settings: EditSettings, seed: int, on_step: OnStep, only_first: bool = False
 ) -> torch.Tensor:
     """The generated clip at the model's size, `[3, T, h, w]` in [-1, 1]; long clips window by window, each shown the frames before it.
 
@@ -241,18 +244,19 @@ def generate_windows(
     windows = _inference_windows(family, canvas, settings)[: 1 if only_first else None]
     made = canvas.source.clone()
     made[:, 0] = canvas.first_frame
-    total = len(windows) * generation.steps
+    each = generation.steps + 1  # decoding is the last one
     for number, window in enumerate(windows):
         encoded = family.encode_sample(_inference_sample(prepared, window, made, settings, group))
         negative = None
         if generation.guidance_scale != 1:
             negative = replace(encoded, prompt_embeds=family.encode_prompt(generation.negative_prompt))
 
-        def on_denoise(done: int, _: int, before: int = number * generation.steps) -> None:
-            on_step(before + done, total)
+        def on_denoise(done: int, _: int, before: int = number * each) -> None:
+            on_step(before + done, len(windows) * each, "decoding" if done == generation.steps else "")
 
         noise = named_generator(seed, "generate", number)
         pixels = family.decode(denoise(family, encoded, generation, noise, negative=negative, on_step=on_denoise))
+        on_step((number + 1) * each, len(windows) * each, "")
         for place, frame in enumerate(window.frames):
             if frame and (place > window.known or number == 0):
                 made[:, frame] = pixels[:, place]

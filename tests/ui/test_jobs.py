@@ -13,6 +13,7 @@ from lora_edit.reporting import Reporter, Watcher
 from lora_edit.threads import Threads
 from lora_edit.ui import jobs
 from lora_edit.ui.jobs import Desk, Foreground, Watch
+from lora_edit.ui.step_run import line
 
 
 def gated(gate: threading.Event, begun: threading.Event, order: list[str], name: str) -> object:
@@ -103,6 +104,23 @@ def test_the_time_left_is_told_by_the_stage_s_own_pace(tmp_path: Path, monkeypat
     assert job.left == pytest.approx(20.0)
     watch.step("generate", 1, 30)
     assert job.left is None
+
+
+def test_what_comes_after_training_is_told_by_its_measured_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here it takes three times as long as was estimated: 100 seconds for all steps."""
+    job, clock = jobs.Job("a", "edit", lambda reporter: None, tmp_path / "log", planned=(100.0, 20.0)), [0.0]
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: clock[0])
+    watch = Watch(job)
+    job.state = "running"
+    watch.step("motion", 0, 50)
+    clock[0] = 60.0
+    watch.step("motion", 10, 50)
+    assert (job.left, job.after) == (pytest.approx(240.0), pytest.approx(60.0))
+    assert line(job, 0) == "Edit: learning the motion, 10 of 50, about 5 min left, 1 min of it to draw the result"
+    watch.step("generate", 1, 3)
+    assert job.after is None
+    job.state, job.started, job.ended = "stopped", 1.0, 61.0
+    assert line(job, 0) == "Edit: stopped, at step 1 of 3, after 1 min"
 
 
 def test_looks_take_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

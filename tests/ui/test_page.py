@@ -49,9 +49,14 @@ def test_a_whole_edit_from_an_empty_page_to_a_downloaded_clip(visit: Visit, fold
     page.wait_for_selector("#run-next", state="visible", timeout=90_000)
     person.goes_on("run-next", "result-video")
     person.sees("result-view")
+    plays_by_itself(person)
+    calm = Person(visit("?" + page.url.partition("?")[2], reduced_motion="reduce"))
+    calm.sees("result-view")
     page.locator("#result-view .divider").fill("20")
     assert "20%" in page.locator("#result-view .over").get_attribute("style")
     person.goes_to_frame(2, "result-view")
+    assert calm.page.get_attribute("#result-view .play", "aria-pressed") == "false", "who asked for less motion gets none"
+    calm.page.close()
     person.finds_every_control_named()
     with page.expect_download() as download:
         page.click("#result-video")
@@ -73,6 +78,16 @@ def test_a_whole_edit_from_an_empty_page_to_a_downloaded_clip(visit: Visit, fold
     person.goes_on("run-next", "result-video")
     assert "2: seed 5, again" in page.locator("#result-which input").input_value()
     says_what_is_out_of_date(person)
+
+
+def plays_by_itself(person: Person) -> None:
+    """In a loop, and mute."""
+    frame = "parseInt(document.querySelector('#result-view .count').innerText)"
+    person.page.wait_for_function(
+        f"() => {{ window.furthest = Math.max(window.furthest || 0, {frame}); return {frame} < window.furthest; }}"
+    )
+    assert person.page.get_attribute("#result-view .play", "aria-pressed") == "true"
+    assert person.page.evaluate("document.querySelector('#result-view .voice').paused")
 
 
 def says_what_is_out_of_date(person: Person) -> None:
@@ -120,8 +135,11 @@ def test_training_is_watched_stopped_found_again_and_resumed(visit: Visit, proje
     page.click("#run-start")
     page.wait_for_selector("#run-look img")
     wait_for_step(page, 12)
+    page.wait_for_function("() => /^\\d+% lora-edit$/.test(document.title)")
     page.click("#halt")
     page.get_by_role("button", name="Resume").wait_for()
+    page.locator("#status").get_by_text("at step").wait_for()
+    page.wait_for_function("() => document.title === 'lora-edit'")
     page.reload()
     resume = page.get_by_role("button", name="Resume")
     resume.click()

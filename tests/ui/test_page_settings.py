@@ -47,4 +47,4 @@ def test_a_chosen_model_brings_its_own_numbers(visit: Visit, projects: Path, fol
 def chooses_model(person: Person, model: str) -> None:
     """From the list, as a person does who sees all of it."""
     person.page.locator("#settings-model input").click()
-    person.page.get_by_role("option", name=model, exact=True).click()
+    person.page.get_by_role("option", name=f"{model} · ").click()

@@ -158,7 +158,7 @@ def test_faults_are_told_at_once_where_the_button_is(visit: Visit, projects: Pat
     save_image(folder / "same.png", read_video(folder / "clip-37.mp4").frames[0])
     person.drops("frames-file", folder / "same.png")
     person.is_told("nothing is edited in this picture")
-    person.says("The edited first frame is kept")
+    person.says("edited-37.png is kept")
     page.get_by_role("tab", name="Clip").click()
     person.drops("clip-file", write(folder, frames=1, seed=38)[0])
     person.is_told("one frame is no clip")

@@ -63,6 +63,7 @@ def test_kept_files_never_change(tmp_path: Path) -> None:
     assert first != second
     assert (folder.path / first).read_bytes() == b"one"
     assert first.endswith(".png")
+    assert (folder.name_of(first), folder.name_of("given/0.png"), folder.name_of("")) == ("First Frame.PNG", "", "")
 
 
 def test_a_file_that_is_refused_leaves_no_copy(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_a_file_that_is_refused_leaves_no_copy(tmp_path: Path) -> None:
         pass
     with pytest.raises(RunError), folder.keeping(given):
         raise RunError("refused")
-    assert [file.name for file in (folder.path / "given").iterdir()] == [Path(kept).name]
+    assert {file.name for file in (folder.path / "given").iterdir()} == {Path(kept).name, Path(kept).stem + ".name"}
 
 
 @pytest.mark.parametrize("name", ["", "..", "../x", "0" * 32, "a/b", "A" * 32])

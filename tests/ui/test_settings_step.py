@@ -17,9 +17,9 @@ from lora_edit.errors import InputError
 from lora_edit.models.catalog.locate import all_models, locate
 from lora_edit.run import make_run
 from lora_edit.ui import work
-from lora_edit.ui.parts import Office
+from lora_edit.ui.parts import Office, plain
 from lora_edit.ui.projects import Folder, Mark, Shelf
-from lora_edit.ui.step_settings import PRESETS, SettingsStep, about_model
+from lora_edit.ui.step_settings import PRESETS, SettingsStep, about_model, model_cards
 from ui.rendered import write
 
 NAMES = [each.name for each in all_models()]
@@ -116,6 +116,37 @@ def test_a_model_that_is_unknown_and_text_without_end_are_refused(tmp_path: Path
         with pytest.raises(InputError, match=words):
             browser.step.changed(browser.project.id, *browser.sends())
         browser.fields[field] = before
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("rubbish", '"rubbish" is no setting; write one to a line, such as training.window=9'),
+        ("rubbish=3", '"rubbish=3" is no setting; docs/settings.md lists them all'),
+        ("training.motion_steps=many", "Training steps cannot be 'many'; it takes a valid integer"),
+        ("training.motion_steps=2.5", "Training steps cannot be '2.5'; it takes a valid integer"),
+        ("training.motion_steps=1000000000", "Training steps is a whole number from 0 to 100000, not 1e+09"),
+        ("training.learning_rate=1e99", "Learning rate is a number from 1e-07 to 1, not 1e+99"),
+        ("training.base=rubbish", "training.base cannot be 'rubbish'; it takes 'full', 'int8', 'fp8' or 'nf4'"),
+        ("training.blocks_to_swap=some", "training.blocks_to_swap cannot be 'some'; it takes a valid integer or 'auto'"),
+        ("model=nonsense", "model=nonsense: has a field of its own on the page; use that"),
+    ],
+)
+def test_a_wrong_other_setting_is_told_in_one_sentence_by_its_fields_name(tmp_path: Path, typed: str, words: str) -> None:
+    browser = Browser(tmp_path)
+    browser.fields[browser.step.others] = typed
+    with pytest.raises(InputError) as fault:
+        browser.step.changed(browser.project.id, *browser.sends())
+    assert plain(str(fault.value)) == words
+    assert browser.project.now().assignments == ()
+
+
+def test_models_are_chosen_by_what_they_need_and_may_be_used_for() -> None:
+    cards = dict(model_cards())
+    assert list(cards.values()) == NAMES
+    for card, name in cards.items():
+        facts, _ = locate(name)
+        assert all(words in card for words in (name, facts.memory, facts.license))
 
 
 @pytest.mark.parametrize("model", NAMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -16,14 +17,14 @@ FLOW_ROWS = (256, 720)
 """Rows of the pictures that the flow is computed on."""
 
 
-def flicker(result: torch.Tensor, where: torch.Tensor | None = None) -> float:
+def flicker(result: torch.Tensor, where: torch.Tensor | None = None, on_frame: Callable[[int, int], None] = lambda *_: None) -> float:
     """Mean absolute difference, in levels of 255, between each frame and the one before it moved along the clip's own motion.
 
     `result` is `[T, H, W, 3]` uint8. Frame t - 1 is warped to frame t along DIS optical flow; pixels that were covered or out
     of sight in frame t - 1 (forward and backward flow disagree) do not count, nor do those outside `where` (bool `[T, H, W]`)
     in frame t. 0 is a clip in which everything only moves; resampling alone leaves some tenths of a level on fine texture. Not
     a number when no pixel could be followed. Raises `VideoError` for fewer than two frames, `MaskError` when `where` does not
-    fit or is empty from the second frame on.
+    fit or is empty from the second frame on. `on_frame` is told how many of the pairs are done.
     """
     if len(result) < 2:
         raise VideoError("a clip of one frame cannot flicker; give at least two frames")
@@ -43,6 +44,7 @@ def flicker(result: torch.Tensor, where: torch.Tensor | None = None) -> float:
             total += float(np.abs(difference).mean(-1).sum())
             count += len(difference)
         before, grey_before = now, grey
+        on_frame(index, len(result) - 1)
     return total / count if count else math.nan
 
 

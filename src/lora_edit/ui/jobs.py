@@ -24,6 +24,9 @@ from lora_edit.threads import use_threads
 State = Literal["waiting", "running", "stopping", "done", "stopped", "failed"]
 ENDED = frozenset({"done", "stopped", "failed"})
 
+TRAINING = frozenset({"motion", "appearance"})
+"""Stages that learn; drawing the result comes after them."""
+
 LOOK_SHARE = 0.1
 """Share of the time that looks at unfinished training may take."""
 
@@ -40,8 +43,9 @@ class Job:
     """One piece of long work and what is known of it by now; written by the desk's thread, read by pages.
 
     `about` is what the page wants to remember of what the job was made for. `stage`, `done`, `total`, `detail` are the last progress,
-    `left` the seconds that remain of the stage where that is known. `look` is `[n, H, W, 3]` uint8, the newest look at unfinished
-    training, number `looks`.
+    `left` the seconds that remain of the stage where that is known. `planned` are the seconds that training and drawing were estimated to
+    take; `after` the seconds that come after training, renewed by its measured speed. `look` is `[n, H, W, 3]` uint8, the newest look at
+    unfinished training, number `looks`.
     """
 
     project: str
@@ -55,6 +59,8 @@ class Job:
     total: int = 0
     detail: str = ""
     left: float | None = None
+    planned: tuple[float, float] | None = None
+    after: float | None = None
     notes: list[str] = field(default_factory=list)
     look: torch.Tensor | None = None
     looks: int = 0
@@ -94,6 +100,10 @@ class Watch:
         elif left is None and done > self._first:
             left = (now - self._stage_started) / (done - self._first) * (total - done)
         job.stage, job.done, job.total, job.detail, job.left = stage, done, total, detail, left
+        job.after = None
+        if job.planned and stage in TRAINING and done > self._first:
+            each = (now - self._stage_started) / (done - self._first)
+            job.after = job.planned[1] * each * total / max(job.planned[0], 1e-3)
         if job.state == "stopping":
             raise Stopped
 
@@ -119,8 +129,17 @@ class Desk:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def hand_in(self, project: str, kind: str, work: Callable[[Reporter], Any], log: Path, about: Any = None) -> Job:
-        """Queue `work`. Failures that are not the input's fault leave their traceback in `log`.
+    def hand_in(
+        self,
+        project: str,
+        kind: str,
+        work: Callable[[Reporter], Any],
+        log: Path,
+        about: Any = None,
+        planned: tuple[float, float] | None = None,
+    ) -> Job:
+        """Queue `work`, which was `planned` to take so many seconds, where that was estimated. Failures that are not the input's fault
+        leave their traceback in `log`.
 
         Raises `RunError` when the project has a job that is not over.
         """
@@ -128,7 +147,7 @@ class Desk:
             current = self._newest.get(project)
             if current is not None and not current.over:
                 raise RunError("a job of this project is still under way; stop it first, or wait for it")
-            job = Job(project, kind, work, log, about)
+            job = Job(project, kind, work, log, about, planned=planned)
             self._newest[project] = job
             self._waiting.append(job)
             if self._thread is None:

@@ -11,7 +11,7 @@ import gradio as gr
 from lora_edit.errors import InputError
 from lora_edit.ui.changes import CLIP, FRAMES, REGION, RESULT, RUN, SETTINGS, Change, change_between, outdated
 from lora_edit.ui.jobs import Desk, Job
-from lora_edit.ui.parts import HERE, Office, Updates, guarded, message, said
+from lora_edit.ui.parts import Office, Updates, discard, guarded, message, said
 from lora_edit.ui.projects import Folder, Project, Shelf
 from lora_edit.ui.step_clip import ClipStep
 from lora_edit.ui.step_frames import FramesStep
@@ -24,9 +24,6 @@ NAMES = ("Clip", "Region", "Edited frames", "Settings", "Train", "Result")
 
 BUSY_TICK, IDLE_TICK = 0.7, 3.0
 """Seconds between two looks at what runs; another page of the same project may start something at any time."""
-
-FONTS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif")
-MONO = ("ui-monospace", "Consolas", "DejaVu Sans Mono", "monospace")
 
 REMEMBER = """(name) => {
   const address = new URL(window.location);
@@ -90,12 +87,35 @@ class Page:
         self.steps = steps
         self.clip, self.region, self.frames, self.settings, self.run, self.result = steps
 
-    def _on(self, trigger: Any, handler: Callable[..., Updates], inputs: list[Any], outputs: list[Any], fault: Any, **more: Any) -> Any:
-        """Call the handler with the project's name and the inputs; its failures are told at `fault`, and the state above is renewed."""
-        every = list(dict.fromkeys([*outputs, fault, *self._state()]))
+    def _on(
+        self,
+        trigger: Any,
+        handler: Callable[..., Updates],
+        inputs: list[Any],
+        outputs: list[Any],
+        fault: Any,
+        refused: Updates | None = None,
+        **more: Any,
+    ) -> Any:
+        """Call the handler with the project's name and the inputs; its failures are told at `fault`, with `refused` as what else becomes
+        of the page then, and the state above is renewed."""
+        every = list(dict.fromkeys([*outputs, fault, *(refused or ()), *self._state()]))
         view = next((step.view for step in self.steps if getattr(step, "view", None) in outputs), None)
-        call = guarded(self.office, self._renewing(handler), fault, view)
+        call = guarded(self.office, self._renewing(handler), fault, view, refused)
         return trigger(call, [self.name, *inputs], every, show_progress="hidden", api_visibility="private", **more)
+
+    def _drop(self, step: Any, field: Any, handler: Callable[..., Updates], inputs: list[Any], outputs: list[Any], fault: Any) -> None:
+        """Call the handler for a file that is dropped on the field, the last of the inputs. The field is empty again afterwards, as what is
+        wanted of the file is kept; where it is good, what was wrong with others is told no longer."""
+        faults = {place: "" for name, place in vars(step).items() if "fault" in name}
+
+        def taken(name: str, *given: Any) -> Updates:
+            try:
+                return {**faults, **handler(name, *given)}
+            finally:
+                discard(given[-1])
+
+        self._on(field.upload, taken, [*inputs, field], [*outputs, *faults], fault, {field: None})
 
     def _state(self) -> list[Any]:
         return [self.status, self.halt, self.undo, self.redo, self.timer, *self.tabs]
@@ -142,7 +162,7 @@ class Page:
 
     def _wire_clip(self) -> None:
         step = self.clip
-        self._on(step.file.upload, self._dropped, [step.file], self._outputs(), step.fault)
+        self._drop(step, step.file, self._dropped, [], self._outputs(), step.fault)
         self._on(step.trim.click, step.trimmed, [step.start, step.frames], step.outputs(), step.trim_fault)
         self._views(step)
         self._to(step.next, REGION, step.trim_fault, step.trimmed, [step.start, step.frames])
@@ -166,7 +186,7 @@ class Page:
             told = knob.release if isinstance(knob, gr.Slider) else knob.input
             place = step.mask_fault if knob is step.use else step.fault_side
             self._on(told, step.shaped, [step.at, *step.knobs], out, place)
-        self._on(step.mask.upload, step.imported, [step.mask], out, step.mask_fault)
+        self._drop(step, step.mask, step.imported, [], out, step.mask_fault)
         self._on(step.make.click, step.film_started, [], [step.saved], step.fault_side)
         self._views(step)
         self._to(step.next, FRAMES, step.fault_side)
@@ -174,14 +194,14 @@ class Page:
     def _wire_frames(self) -> None:
         step = self.frames
         out = step.outputs()
-        self._on(step.file.upload, step.dropped, [step.file], out, step.fault)
+        self._drop(step, step.file, step.dropped, [], out, step.fault)
         self._on(step.cover.click, step.covered, [], out, step.fault)
         looking = self._on(step.suggest.click, step.looking, [], [], step.later_fault)
         suggested = self._on(looking.then, step.suggested, [], [step.number, step.take, step.view, step.at], step.later_fault)
         suggested.then(None, js=SHOW_ANSWER)
         self._on(step.number.submit, step.chosen, [step.number], [step.take, step.view, step.at], step.later_fault)
         self._on(step.number.blur, step.chosen, [step.number], [step.take, step.view, step.at], step.later_fault)
-        self._on(step.later_file.upload, step.dropped_later, [step.number, step.kind, step.later_file], out, step.later_fault)
+        self._drop(step, step.later_file, step.dropped_later, [step.number, step.kind], out, step.later_fault)
         self._on(step.remove.click, step.removed, [step.list], out, step.later_fault)
         self._views(step)
         self._to(step.next, SETTINGS, step.fault)
@@ -344,29 +364,6 @@ def furthest(office: Office, folder: Folder) -> int:
     if job is not None and job.kind != "estimate":
         return RUN
     return SETTINGS if project.first_frame else REGION if project.clip else CLIP
-
-
-def look() -> dict[str, Any]:
-    """How the page looks: arguments of Gradio's `launch`. Every font and script comes from the page's own server."""
-    theme = gr.themes.Base(primary_hue="teal", secondary_hue="teal", neutral_hue="slate", radius_size="md", font=FONTS, font_mono=MONO).set(
-        button_large_text_weight="500",
-        button_secondary_background_fill="transparent",
-        button_secondary_background_fill_dark="transparent",
-        button_secondary_border_color="*border_color_primary",
-        button_border_width="1px",
-        button_primary_background_fill="*primary_700",
-        button_primary_background_fill_hover="*primary_800",
-        button_primary_background_fill_dark="*primary_700",
-        button_primary_background_fill_hover_dark="*primary_800",
-        body_text_color_subdued="*neutral_500",
-        body_text_color_subdued_dark="*neutral_400",
-        block_label_text_color="*neutral_600",
-        checkbox_border_color="*neutral_500",
-        checkbox_border_color_dark="*neutral_400",
-        color_accent="*primary_600",
-        slider_color="*primary_600",
-    )
-    return {"theme": theme, "css_paths": [HERE / "page.css"], "js": (HERE / "page.js").read_text("utf-8"), "footer_links": []}
 
 
 def make_page(folder: Path, threads: int | None = None) -> Page:

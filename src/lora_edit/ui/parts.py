@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+import os
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ import gradio as gr
 
 from lora_edit.errors import InputError
 from lora_edit.ui.jobs import Desk, Foreground, write_traceback
+from lora_edit.ui.labels import with_labels
 from lora_edit.ui.projects import Folder, Shelf
 
 HERE = Path(__file__).parent
@@ -49,7 +51,7 @@ def plain(text: str) -> str:
     clauses = [
         part for clause in text.split("; ") if (part := ", or ".join(each for each in clause.split(", or ") if not FLAG.search(each)))
     ]
-    return "; ".join(clauses) or text
+    return with_labels("; ".join(clauses) or text)
 
 
 def said(text: str | Iterable[str], kind: str = "note") -> str:
@@ -71,8 +73,11 @@ def message() -> Any:
     return gr.HTML("", elem_classes="message")
 
 
-def guarded(office: Office, handler: Callable[..., Updates], place: Any, view: Any = None) -> Callable[..., Updates]:
-    """The handler, whose failures become a message at `place`; everything else on the page stays as it is, and a `view` no longer waits.
+def guarded(
+    office: Office, handler: Callable[..., Updates], place: Any, view: Any = None, refused: Updates | None = None
+) -> Callable[..., Updates]:
+    """The handler, whose failures become a message at `place`; everything else on the page stays as it is but for what is `refused`, and a
+    `view` no longer waits.
 
     What the handler shows in the `view` is marked with the number of the question that the view asked, by which it knows its answer.
     """
@@ -87,7 +92,9 @@ def guarded(office: Office, handler: Callable[..., Updates], place: Any, view: A
             office.shelf.path.mkdir(parents=True, exist_ok=True)
             write_traceback(office.shelf.path / "page.log", error)
             fault = f"this failed on our side ({type(error).__name__}); what was done so far is kept"
-        return {place: said(fault, "fault"), **({} if view is None else {view: gr.HTML(failed=time.monotonic_ns())})}
+        # Told anew, so that the same words are shown and read out again.
+        words = f"{said(fault, 'fault')}<!-- {time.monotonic_ns()} -->"
+        return {place: words, **(refused or {}), **({} if view is None else {view: gr.HTML(failed=time.monotonic_ns())})}
 
     return run
 
@@ -111,9 +118,29 @@ def viewer(name: str, label: str) -> Any:
     )
 
 
+def file_field(folder: Folder, kept: str, empty: str) -> Any:
+    """A field for files, empty again; its label names the file that is kept, or says what to drop where there is none."""
+    name = folder.name_of(kept) or "a file"
+    return gr.File(None, label=f"{name} is kept; drop another here to replace it" if kept else empty)
+
+
+def discard(file: str | None) -> None:
+    """Remove an upload that was looked at: what is wanted of it is kept in the project."""
+    if file and Path(file).resolve().is_relative_to(Path(os.environ.get("GRADIO_TEMP_DIR", "/nowhere")).resolve()):
+        Path(file).unlink(missing_ok=True)
+
+
 def heading(title: str, text: str) -> Any:
     """A step's title and what it is for."""
     return gr.HTML(f"<h2>{html.escape(title)}</h2><p class='lead'>{html.escape(text)}</p>", elem_classes="heading")
+
+
+def frame_asked_for(event: gr.EventData) -> int:
+    """The number of the frame that a viewer asks for. Raises `InputError` for what is no number of one."""
+    number = event._data.get("frame") if isinstance(event._data, dict) else None
+    if not isinstance(number, int) or number < 0:
+        raise InputError("this is no frame of the clip; frames are counted from 0")
+    return number
 
 
 def decimal_in(value: Any, low: float, high: float, what: str) -> float:

@@ -14,6 +14,7 @@ from lora_edit.masks.check import changed_area
 from lora_edit.masks.overlay import with_region
 from lora_edit.types import Size, Video
 from lora_edit.video.resize import resize_frames
+from lora_edit.video.sound import sound_alone
 
 WIDEST = 1280
 """Columns of a still on the page; larger frames are shown smaller."""
@@ -55,11 +56,15 @@ def chosen_frames(count: int) -> list[int]:
 
 
 def film(video: Video, region: torch.Tensor | None = None, edit: Video | None = None) -> dict[str, Any]:
-    """What the viewer plays: small pictures of the clip, with its edit region `[T, H, W]` or beside an edit of it where these are given."""
+    """What the viewer plays: small pictures of the clip, with its edit region `[T, H, W]` or beside an edit of it where these are given;
+    and its sound."""
     numbers = chosen_frames(video.num_frames)
-    shown = {"pictures": [_played(video.frames[number], None if region is None else region[number]) for number in numbers]}
+    shown: dict[str, Any] = {"pictures": [_played(video.frames[number], None if region is None else region[number]) for number in numbers]}
     if edit is not None:
         shown["over"] = [_played(edit.frames[number], None) for number in numbers]
+    sound = sound_alone(video)
+    if sound:
+        shown["sound"] = "data:audio/webm;base64," + base64.b64encode(sound).decode("ascii")
     return {**shown, "numbers": numbers, "rate": max(1.0, float(video.fps) * len(numbers) / video.num_frames)}
 
 

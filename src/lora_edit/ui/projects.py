@@ -30,7 +30,7 @@ class Mark(BaseModel):
     """Something drawn on a frame, in source pixels: a point on or off an object, a box, or a stroke of a brush of width `width` that adds
     to the mask or takes away from it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     kind: Literal["point", "not-point", "box", "paint", "erase"]
     frame: int
     object: str = "1"
@@ -164,7 +164,8 @@ class Folder:
         try:
             yield kept
         except BaseException:
-            (self.path / kept).unlink(missing_ok=True)
+            for each in (self.path / kept, self._name_file(kept)):
+                each.unlink(missing_ok=True)
             raise
 
     def keep(self, file: Path) -> str:
@@ -172,7 +173,17 @@ class Folder:
         target = self.path / "given" / f"{uuid.uuid4().hex[:12]}{file.suffix.lower()}"
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(file, target)
-        return str(target.relative_to(self.path))
+        kept = str(target.relative_to(self.path))
+        self._name_file(kept).write_text(file.name, "utf-8")
+        return kept
+
+    def name_of(self, kept: str) -> str:
+        """What a kept file was called when it was handed over; nothing where that is not known."""
+        file = self._name_file(kept)
+        return file.read_text("utf-8") if kept and file.is_file() else ""
+
+    def _name_file(self, kept: str) -> Path:
+        return (self.path / kept).with_suffix(".name")
 
     def made(self) -> list[Made]:
         """Every result so far, oldest first."""

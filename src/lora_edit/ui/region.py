@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,11 +24,15 @@ from lora_edit.reporting import Reporter
 from lora_edit.types import Box, EditMask, Size, Video
 from lora_edit.ui.once import once
 from lora_edit.ui.projects import Folder, Mark, Project
+from lora_edit.video.images import conversions
 from lora_edit.video.read import probe, read_image, read_video
 from lora_edit.video.settings import VideoSettings
 
 LONGEST = 240
 """Source frames from which a new clip is trimmed at first, so that a feature film does not fill the memory."""
+
+LONGEST_STROKE = 4000
+"""Points of a stroke of the brush."""
 
 OUTLINES = ("tight", "noisy")
 """Shapes that follow the outline, which is made steady over the frames first."""
@@ -162,6 +167,17 @@ def _thing(folder: Folder, project: Project, video: Video, name: str) -> EditMas
     return _segmenter(folder).segment(video.frames, [_prompt(mark) for mark in marks])[name]
 
 
+def drawn_mark(given: Any, name: str, num_frames: int) -> Mark:
+    """A mark of the object `name` as the viewer tells it. Raises `MaskError` for what is none, or is on no frame of the clip."""
+    try:
+        mark = Mark(**{key: value for key, value in dict(given).items() if key in Mark.model_fields} | {"object": name})
+    except (TypeError, ValueError) as error:
+        raise MaskError("this mark cannot be read; draw it again") from error
+    if not 0 <= mark.frame < num_frames or len(mark.stroke) > LONGEST_STROKE:
+        raise MaskError(f"this mark cannot be kept; draw it again, on one of the frames 0 to {num_frames - 1}")
+    return mark
+
+
 def followed_part(project: Project) -> Project:
     """What of a project decides how its marks are followed."""
     return Project.model_validate(project.model_dump(include={"clip", "start", "frames", "marks"}))
@@ -226,6 +242,13 @@ def _painted(project: Project, mask: EditMask) -> EditMask:
 def edited_picture(folder: Folder, file: str, size: Size) -> tuple[torch.Tensor, str | None]:
     """An edited frame `[H, W, 3]` at the clip's size, and a remark where it had to be resized. Raises `InputError` kin."""
     return fit_first_frame(read_image(folder.path / file), size)
+
+
+def conversion_note(folder: Folder, file: str, size: Size) -> str:
+    """What was converted of an edited picture, in one sentence; nothing where nothing was. Raises `InputError` kin."""
+    _, resized = edited_picture(folder, file, size)
+    changes = [*conversions(folder.path / file), *([resized.removeprefix("the edited first frame was ")] if resized else [])]
+    return f"The picture was converted: {', '.join(changes)}." if changes else ""
 
 
 def reaches_outside(folder: Folder, project: Project) -> OutsideChange | None:

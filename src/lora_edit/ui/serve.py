@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from lora_edit.errors import SettingsError
 from lora_edit.threads import wait_passively
+from lora_edit.ui.uploads import LARGEST_FILE, Intake, upload_folder
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Names of this computer for itself."""
@@ -127,8 +128,13 @@ def serve(
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # else a table of all events so far is made after each
+    uploads, lock = upload_folder()
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
     wait_passively()
-    from lora_edit.ui.page import look, make_page
+    import gradio as gr
+
+    from lora_edit.ui.look import WORDS, look
+    from lora_edit.ui.page import make_page
 
     page = make_page(folder, threads)
     page.blocks.queue(default_concurrency_limit=4, api_open=False)
@@ -139,9 +145,12 @@ def serve(
         "prevent_thread_lock": True,
         "allowed_paths": [str(folder.absolute())],
         "share": False,
-        "max_file_size": "4gb",
+        "max_file_size": LARGEST_FILE,
         "ssr_mode": False,
-        "app_kwargs": {"middleware": [(KeptAssets, (), {}), (OwnPages, (local,), {}), (OwnFiles, (folder,), {})]},
+        "i18n": gr.I18n(en=WORDS),
+        "app_kwargs": {
+            "middleware": [(KeptAssets, (), {}), (OwnPages, (local,), {}), (OwnFiles, (folder,), {}), (Intake, (uploads, lock), {})]
+        },
     }
     try:
         _, address, _ = page.blocks.launch(server_name=host, server_port=port, **given | look() | more)

@@ -10,11 +10,11 @@ import gradio as gr
 from lora_edit.types import Video
 from lora_edit.ui import pictures
 from lora_edit.ui.changes import trim_remarks, trimmed
-from lora_edit.ui.parts import Office, Updates, heading, message, number_in, said, viewer
+from lora_edit.ui.parts import Office, Updates, file_field, frame_asked_for, heading, message, number_in, said, viewer
 from lora_edit.ui.projects import Folder, Project
 from lora_edit.ui.region import check_range, first_range, read_clip
 
-CLIP, ANOTHER = "Drop a video or GIF here", "This clip is kept; drop another here to replace it"
+CLIP = "Drop a video or GIF here"
 
 MADE_FOR_A_CLIP = ("marks", "imported", "imported_use", "left_out", "grown", "inverted", "bridged", "first_frame", "later")
 """What of a project means nothing on another clip."""
@@ -30,7 +30,7 @@ class ClipStep:
         heading("Your clip", "A few seconds of video. It stays on the computer that runs this page; sound, size and rate are kept.")
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=3):
-                self.file = gr.File(label=CLIP, file_types=["video", ".gif", ".webp", ".mkv"], elem_id="clip-file", height=150)
+                self.file = gr.File(label=CLIP, elem_id="clip-file", height=150)
                 self.fault = message()
                 self.view = viewer("clip-view", "Clip")
                 self.pictured = [self.at, self.view]
@@ -50,7 +50,7 @@ class ClipStep:
         """The step as the project is."""
         project = folder.now()
         if not project.clip:
-            return {self.view: None, self.side: gr.Column(visible=False), self.file: gr.File(None, label=CLIP)}
+            return {self.view: None, self.side: gr.Column(visible=False), self.file: file_field(folder, "", CLIP)}
         return {
             self.name: folder.id,
             **self._pictured(folder, 0),
@@ -58,7 +58,7 @@ class ClipStep:
             self.facts: said(_facts(project, read_clip(folder, project))),
             self.start: project.start,
             self.frames: project.frames,
-            self.file: gr.File(None, label=ANOTHER),
+            self.file: file_field(folder, project.clip, CLIP),
             self.trim_fault: "",
         }
 
@@ -92,7 +92,7 @@ class ClipStep:
 
     def frame(self, name: str, event: gr.EventData) -> Updates:
         """Show another frame."""
-        return self._pictured(self.office.open(name), event.frame)
+        return self._pictured(self.office.open(name), frame_asked_for(event))
 
     def _pictured(self, folder: Folder, frame: int, **film: Any) -> Updates:
         video = read_clip(folder, folder.now())
@@ -102,7 +102,7 @@ class ClipStep:
     def film(self, name: str, event: gr.EventData) -> Updates:
         """Play."""
         folder = self.office.open(name)
-        return self._pictured(folder, event.frame, film=pictures.film(read_clip(folder, folder.now())))
+        return self._pictured(folder, frame_asked_for(event), film=pictures.film(read_clip(folder, folder.now())))
 
 
 def _facts(project: Project, video: Video) -> str:

@@ -11,16 +11,24 @@ from lora_edit.errors import InputError
 from lora_edit.masks.overlay import with_region
 from lora_edit.types import Video
 from lora_edit.ui import pictures, work
-from lora_edit.ui.parts import Office, Updates, heading, message, number_in, said, viewer
+from lora_edit.ui.parts import Office, Updates, file_field, frame_asked_for, heading, message, number_in, said, viewer
 from lora_edit.ui.projects import Folder, Later, Project
-from lora_edit.ui.region import check_edit, covering_growth, edited_picture, growth_to, has_region, reaches_outside, read_clip, region_of
+from lora_edit.ui.region import (
+    check_edit,
+    conversion_note,
+    covering_growth,
+    edited_picture,
+    growth_to,
+    has_region,
+    reaches_outside,
+    read_clip,
+    region_of,
+)
 
 WORDS = {"reference": "learned from", "anchor": "shown as it is"}
 KINDS = [("Learn from it", "reference"), ("Show it exactly as it is", "anchor")]
-PICTURES = [".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"]
 
-
-FIRST, ANOTHER = "Drop the edited first frame here", "The edited first frame is kept; drop another here to replace it"
+FIRST, LATER = "Drop the edited first frame here", "Drop the edited frame here"
 
 NOT_THIS_ONE = "The clip's first frame is not edited, only frames elsewhere are. Download it, edit it likewise, and drop it here."
 
@@ -36,7 +44,7 @@ class FramesStep:
                 self.view = viewer("frames-view", "Source and edited frame")
             with gr.Column(scale=2):
                 self.download = gr.DownloadButton("Download the first frame", elem_id="frames-download")
-                self.file = gr.File(label=FIRST, file_types=PICTURES, elem_id="frames-file", height=150)
+                self.file = gr.File(label=FIRST, elem_id="frames-file", height=150)
                 self.fault = message()
                 self.notes = message()
                 self.cover = gr.Button("Grow the region to cover it", visible=False, elem_id="frames-cover")
@@ -52,7 +60,7 @@ class FramesStep:
                 self.kind = gr.Radio(KINDS, value="reference", label="Use", elem_id="later-kind")
             self.suggest = gr.Button("Suggest a frame", elem_id="later-suggest")
             self.take = gr.DownloadButton("Download this frame", interactive=False, elem_id="later-download")
-            self.later_file = gr.File(label="Drop the edited frame here", file_types=PICTURES, elem_id="later-file", height=150)
+            self.later_file = gr.File(label=LATER, elem_id="later-file", height=150)
             self.later_fault = message()
             self.list = gr.Dropdown([], label="Edited later frames", interactive=True, elem_id="later-list")
             self.remove = gr.Button("Remove", elem_id="later-remove")
@@ -74,19 +82,21 @@ class FramesStep:
             self.download: gr.DownloadButton(value=str(first)),
             **self._remarks(folder, project),
             self.list: gr.Dropdown(names, value=names[-1][1] if names else None),
-            self.file: gr.File(None, label=ANOTHER if project.first_frame else FIRST),
+            self.file: file_field(folder, project.first_frame, FIRST),
             self.later_file: gr.File(None),
         }
 
     def _remarks(self, folder: Folder, project: Project) -> Updates:
-        """Does the edited first frame keep to the region? If not: say so, and offer to grow it. Or was it another frame's?"""
+        """What was converted of the edited first frame; does it keep to the region? If not: say so, and offer to grow it. Or was it another
+        frame's?"""
         if not project.first_frame and project.later:
             return {self.notes: said(NOT_THIS_ONE, "warning"), self.cover: gr.Button(visible=False)}
+        converted = said(conversion_note(folder, project.first_frame, read_clip(folder, project).size)) if project.first_frame else ""
         change = reaches_outside(folder, project)
         if change is None or growth_to(folder, project, change.suggested) == project.grown:
-            return {self.notes: "", self.cover: gr.Button(visible=False)}
+            return {self.notes: converted, self.cover: gr.Button(visible=False)}
         words = f"The edited first frame also changes {change.share:.1%} of the picture outside of the region; the source is shown there."
-        return {self.notes: said(words, "warning"), self.cover: gr.Button(visible=True)}
+        return {self.notes: converted + said(words, "warning"), self.cover: gr.Button(visible=True)}
 
     def _pictured(self, folder: Folder, project: Project, frame: int, **film: Any) -> Updates:
         video = read_clip(folder, project)
@@ -141,10 +151,10 @@ class FramesStep:
         video = read_clip(folder, folder.now())
         frame = number_in(number, 1, video.num_frames - 1, "a later frame")
         with folder.keeping(Path(file)) as kept:
-            edited_picture(folder, kept, video.size)
+            note = conversion_note(folder, kept, video.size)
         others = [each for each in folder.now().later if each.frame != frame]
         folder.change(later=tuple(sorted([*others, Later(frame=frame, file=kept, kind=kind)], key=lambda each: each.frame)))
-        return self.show(folder, frame)
+        return {**self.show(folder, frame), self.later_fault: said(note)}
 
     def removed(self, name: str, number: int | None) -> Updates:
         """Take an edited later frame away."""
@@ -157,15 +167,15 @@ class FramesStep:
     def frame(self, name: str, event: gr.EventData) -> Updates:
         """Show another frame, which is then the one to edit, too."""
         folder = self.office.open(name)
-        if event.frame:
-            return {self.number: event.frame, **self.chosen(name, event.frame)}
+        if number := frame_asked_for(event):
+            return {self.number: number, **self.chosen(name, number)}
         return {self.number: None, self.take: gr.DownloadButton(interactive=False), **self._pictured(folder, folder.now(), 0)}
 
     def film(self, name: str, event: gr.EventData) -> Updates:
         """Play the source."""
         folder = self.office.open(name)
         video = read_clip(folder, folder.now())
-        return self._pictured(folder, folder.now(), event.frame, film=pictures.film(video))
+        return self._pictured(folder, folder.now(), frame_asked_for(event), film=pictures.film(video))
 
 
 def _over(folder: Folder, file: str, video: Video, frame: int) -> dict[str, Any]:

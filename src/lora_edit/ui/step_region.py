@@ -15,9 +15,9 @@ from lora_edit.reporting import Reporter
 from lora_edit.types import Video
 from lora_edit.ui import pictures, work
 from lora_edit.ui.jobs import Job
-from lora_edit.ui.parts import Office, Updates, heading, message, number_in, said, viewer
+from lora_edit.ui.parts import Office, Updates, file_field, frame_asked_for, heading, message, number_in, said, viewer
 from lora_edit.ui.projects import Folder, Mark, Project
-from lora_edit.ui.region import PLACES, Region, follow, followed_part, has_region, read_clip, region_of, seen_at
+from lora_edit.ui.region import PLACES, Region, drawn_mark, follow, followed_part, has_region, read_clip, region_of, seen_at
 
 SHAPES = [
     ("Loose box", "box"),
@@ -32,7 +32,6 @@ KNOBS = ("shape", "expand", "grow", "feather", "smooth", "bridged", "left_out", 
 
 
 MASK = "A video or one image; white is edited"
-ANOTHER = "A mask is kept; drop another here to replace it"
 
 FOLLOWING = "Following it through the clip"
 
@@ -100,7 +99,7 @@ class RegionStep:
             return {self.view: None}
         grown = {"grow": min(project.grown), "left_out": list(project.left_out)}
         values = [grown[knob] if knob in grown else getattr(project, knob) for knob in KNOBS]
-        mask = {self.mask: gr.File(None, label=ANOTHER if project.imported else MASK)}
+        mask = {self.mask: file_field(folder, project.imported, MASK)}
         return {**self._pictured(folder, project, frame), **dict(zip(self.knobs, values, strict=True)), **mask, **self.filmed(folder)}
 
     def _pictured(self, folder: Folder, project: Project, frame: int, here: torch.Tensor | None = None, **more: Any) -> Updates:
@@ -125,8 +124,8 @@ class RegionStep:
 
     def marked(self, name: str, object_name: str, event: gr.EventData) -> Updates:
         """A click, a box or a stroke on the frame: what it marks there is shown at once, and followed through the clip after that."""
-        what = {key: value for key, value in event._data.items() if key in Mark.model_fields}
-        return self._mark(self.office.open(name), Mark(**{**what, "object": object_name}))
+        folder = self.office.open(name)
+        return self._mark(folder, drawn_mark(event._data, object_name, read_clip(folder, folder.now()).num_frames))
 
     def _mark(self, folder: Folder, mark: Mark) -> Updates:
         """Keep a mark when the region can be made with it, unless all is cleared or undone meanwhile; what is being followed is followed
@@ -259,7 +258,7 @@ class RegionStep:
     def frame(self, name: str, event: gr.EventData) -> Updates:
         """Show another frame."""
         folder = self.office.open(name)
-        return self._pictured(folder, folder.now(), event.frame)
+        return self._pictured(folder, folder.now(), frame_asked_for(event))
 
     def film(self, name: str, event: gr.EventData) -> Updates:
         """Play, with the region."""
@@ -267,7 +266,7 @@ class RegionStep:
         project = folder.now()
         known = has_region(project) and self._unfollowed(folder, project) is None
         region = region_of(folder, project).shaped.frames if known else None
-        return self._pictured(folder, project, event.frame, film=pictures.film(read_clip(folder, project), region))
+        return self._pictured(folder, project, frame_asked_for(event), film=pictures.film(read_clip(folder, project), region))
 
 
 def _tinted(video: Video, region: Region | None, frame: int) -> Any:

@@ -11,9 +11,8 @@ from lora_edit.errors import InputError
 from lora_edit.reporting import format_seconds
 from lora_edit.ui import pictures, work
 from lora_edit.ui.changes import outdated
-from lora_edit.ui.parts import Office, Updates, figure, heading, message, number_in, said, viewer
+from lora_edit.ui.parts import Office, Updates, figure, frame_asked_for, heading, message, number_in, said, viewer
 from lora_edit.ui.projects import Folder
-from lora_edit.ui.step_frames import PICTURES
 from lora_edit.video.read import read_image
 
 
@@ -44,7 +43,7 @@ class ResultStep:
     def _again(self) -> None:
         with gr.Accordion("Again, without training", open=False, elem_id="result-again"):
             self.seed = gr.Number(1, label="Seed", precision=0, minimum=0, elem_id="again-seed")
-            self.file = gr.File(label="Another edited first frame (or none)", file_types=PICTURES, elem_id="again-file", height=150)
+            self.file = gr.File(label="Another edited first frame (or none)", elem_id="again-file", height=150)
             self.again = gr.Button("Generate again", elem_id="again-start")
             self.again_fault = message()
 
@@ -72,7 +71,7 @@ class ResultStep:
         number = len(every) - 1 if number is None else number
         names = [(f"{place + 1}: seed {each.seed}" + (", again" if each.again else ""), place) for place, each in enumerate(every)]
         return {
-            **self._pictured(folder, number, 0),
+            **self._pictured(folder, number, 0, autoplay=True),
             self.which: gr.Dropdown(names, value=number),
             **self._files(folder, number),
             **self._hinted(folder),
@@ -111,13 +110,13 @@ class ResultStep:
 
     def frame(self, name: str, number: int | None, event: gr.EventData) -> Updates:
         """Another frame."""
-        return self._pictured(self.office.open(name), number or 0, event.frame)
+        return self._pictured(self.office.open(name), number or 0, frame_asked_for(event))
 
     def film(self, name: str, number: int | None, event: gr.EventData) -> Updates:
         """Play both."""
         folder = self.office.open(name)
         source, edit = work.result_clips(folder, folder.made()[number or 0])
-        return self._pictured(folder, number or 0, event.frame, film=pictures.film(source, edit=edit))
+        return self._pictured(folder, number or 0, frame_asked_for(event), film=pictures.film(source, edit=edit))
 
     def packed(self, name: str, number: int | None) -> Updates:
         """Everything in one file."""

@@ -20,9 +20,15 @@ STAGES = {
     "motion": "learning the motion",
     "appearance": "learning the edited frames",
     "captions": "describing the frames",
+    "following the edit": "finding what the edited first frame changes",
+    "motions": "finding how the clip moves",
+    "prepare": "preparing what is learned",
     "predict": "predicting the edit",
     "generate": "drawing the result",
     "composite": "putting it into the clip",
+    "write": "writing the video",
+    "compare": "writing source and edit side by side",
+    "measure": "measuring the result",
     "follow": "following it through the clip",
 }
 """What the page calls the stages of an edit."""
@@ -135,7 +141,8 @@ def line(job: Job, ahead: int, old: bool = False) -> str:
         parts.append(f"{ahead} before it" if ahead else "next")
     elif not job.over and job.stage:
         parts += [f"{job.done} of {job.total}"] if job.total > 1 else []
-        parts += [f"about {format_seconds(job.left)} left"] if job.left and job.done < job.total else []
+        parts += [f"about {format_seconds(job.left + (job.after or 0))} left"] if job.left and job.done < job.total else []
+        parts += [f"{format_seconds(job.after)} of it to draw the result"] if job.left and job.after else []
     elif job.over and job.started:
         parts += [f"at step {job.done} of {job.total}"] if job.state != "done" and job.total > 1 else []
         parts.append(f"after {format_seconds(job.seconds())}")

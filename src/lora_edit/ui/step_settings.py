@@ -7,27 +7,18 @@ from typing import Any
 
 import gradio as gr
 
-from lora_edit.config import parse_assignment, resolve
+from lora_edit.config import resolve
 from lora_edit.errors import ModelError, SettingsError
 from lora_edit.estimate import Estimate
 from lora_edit.models.catalog.hub import snapshots
 from lora_edit.models.catalog.locate import all_models, locate
 from lora_edit.reporting import format_bytes, format_seconds
 from lora_edit.ui import work
+from lora_edit.ui.labels import KNOBS, setting_fault
 from lora_edit.ui.parts import Office, Updates, decimal_in, heading, message, number_in, said
 from lora_edit.ui.projects import Folder, Project
 
 PRESETS = [("Standard", "standard"), ("Fast: about half the time", "fast"), ("Low memory: short windows", "low-vram")]
-
-KNOBS = {
-    "training.motion_steps": ("Training steps", "More learn the motion better, and take longer", 0, 100_000),
-    "training.appearance_steps": ("Steps on edited later frames", "Only where there are some", 0, 100_000),
-    "training.learning_rate": ("Learning rate", "How large a step is", 1e-7, 1.0),
-    "lora.rank": ("LoRA rank", "Room for what is learned", 1, 1024),
-    "generation.steps": ("Sampling steps", "Of drawing the result", 1, 1000),
-    "generation.guidance_scale": ("Guidance", "1 is off", 0.0, 100.0),
-}
-"""Settings with a field of their own: what they are called, what they do, and the range that makes sense, whole numbers or not."""
 
 LONGEST_TEXT = 4000
 """Characters of a prompt, and of the other settings."""
@@ -51,8 +42,14 @@ class SettingsStep:
                     self._more()
                 self.fault = message()
             with gr.Column(scale=2):
-                self.model = gr.Dropdown([each.name for each in all_models()], value="tiny", label="Model", allow_custom_value=True,
-                                         info="`tiny` is built in and needs no graphics card", elem_id="settings-model")  # fmt: skip
+                self.model = gr.Dropdown(
+                    model_cards(),
+                    value="tiny",
+                    label="Model",
+                    info="The folder, file or Hub name of another one can be typed",
+                    allow_custom_value=True,
+                    elem_id="settings-model",
+                )
                 self.about = gr.HTML("", elem_classes="facts", elem_id="settings-about")
                 self.estimate = gr.Button("Estimate time and memory", elem_id="settings-estimate")
                 self.needs = gr.HTML("", elem_classes="facts", elem_id="settings-needs")
@@ -67,7 +64,7 @@ class SettingsStep:
                 ]
         self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="settings-seed")
         self.others = gr.Textbox(
-            "", label="Any other setting", info="room.setting=value, one to a line", lines=3, elem_id="settings-others"
+            "", label="Any other setting", info="module.setting=value, one to a line", lines=3, elem_id="settings-others"
         )
 
     def inputs(self) -> list[Any]:
@@ -102,7 +99,7 @@ class SettingsStep:
             lines += _departures(folder.now().having(**plain, assignments=()), values)
         locate(model)
         following = folder.now().having(**plain, assignments=tuple(lines))
-        _settings(following)
+        _check_ranges(_settings(following))
         folder.change(**plain, assignments=following.assignments)
         return self.estimated(folder)  # fields are left alone: the next one may be typed in already
 
@@ -136,6 +133,11 @@ def _basis(model: str, preset: str) -> str:
     return f"{preset} {model}"
 
 
+def model_cards() -> list[tuple[str, str]]:
+    """Each model with the memory that it needs and its licence, and its name."""
+    return [(f"{each.name} · {each.memory} · {each.license}", each.name) for each in all_models()]
+
+
 def about_model(model: str) -> str:
     """What a model is, what it needs, and what of it is not here yet; nothing for one that is not found (any more)."""
     try:
@@ -152,10 +154,21 @@ def about_model(model: str) -> str:
 def _settings(project: Project) -> Any:
     """The settings that need no clip. Raises `SettingsError`."""
     for text in project.assignments:
-        if next(iter(parse_assignment(text))) in ("input", "preset", "model", "seed"):
+        if text.partition("=")[0].partition(".")[0].strip() in ("input", "preset", "model", "seed"):
             raise SettingsError(f"{text}: has a field of its own on the page; use that")
     tables = {"input": {"source": "", "first_frame": ""}, "model": project.model, "preset": project.preset, "seed": project.seed}
-    return resolve(tables, project.assignments)
+    try:
+        return resolve(tables, project.assignments)
+    except SettingsError as error:
+        raise setting_fault(error, project.assignments) from error
+
+
+def _check_ranges(resolved: Any) -> None:
+    """Raise `InputError` for a number with a field of its own that makes no sense, wherever it was typed."""
+    for name, (label, _, low, high) in KNOBS.items():
+        room, key = name.split(".")
+        value = getattr(getattr(resolved, room), key)
+        _ = number_in(value, low, int(high), label) if isinstance(low, int) else decimal_in(value, low, high, label)
 
 
 def _departures(project: Project, values: tuple[float, ...]) -> list[str]:

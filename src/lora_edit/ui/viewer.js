@@ -3,8 +3,11 @@
 const part = (name) => element.querySelector("." + name);
 const view = part("view"), picture = part("picture"), over = part("over"), marks = part("marks"), bar = part("bar");
 const range = part("range"), count = part("count"), play = part("play"), divider = part("divider"), tools = part("tools");
+const voice = part("voice"), sound = part("sound");
 const told = element.querySelector(".viewer").dataset; // how many pictures came and were drawn, and how long the last answer took
 let sent = 0, tool = "point", drag = null, cross = null, playing = null, wanted = 0;
+let audible = null; // is the sound to be heard? Undecided until a person plays the clip or presses the button: what plays by itself is mute
+let byItself = false; // the clip in sight is to be played without being asked, once it can be seen
 let divided = false; // has the divider been moved by hand? Until then it stands where the edit is
 let asks = 0, asked = null, askedAt = 0, marking = null, missed = false; // questions are numbered; the last one, and the last that was a mark, while unanswered
 const held = []; // marks made meanwhile: the server takes one at a time
@@ -44,6 +47,8 @@ function show() {
   if (missed && now.pending) go(now.frame);
   missed = false;
   told.come = String(Number(told.come || 0) + 1);
+  byItself = !!now.autoplay && !matchMedia("(prefers-reduced-motion: reduce)").matches;
+  playByItself();
   const since = sent;
   sent = 0;
   picture.decode().catch(() => {}).then(() => requestAnimationFrame(() => {
@@ -182,26 +187,56 @@ function go(frame) {
 function stop() {
   if (playing) clearInterval(playing);
   playing = null;
+  voice.pause();
   play.textContent = "Play";
   play.setAttribute("aria-pressed", "false");
 }
 
+// Play in a loop, from the frame in sight on; what is heard sets the pace, and else the clock.
 function start(film) {
-  let index = Math.max(0, film.numbers.findIndex((number) => number >= wanted)); // from the frame in sight on
+  stop();
   asked = null;
   settle();
   marks.replaceChildren();
   play.textContent = "Stop";
   play.setAttribute("aria-pressed", "true");
+  sound.hidden = !film.sound;
+  if (film.sound && voice.src !== film.sound) voice.src = film.sound;
+  let begun;
+  const from = (index) => {
+    begun = performance.now() - (index / film.rate) * 1000;
+    if (!film.sound) return;
+    voice.currentTime = index / film.rate;
+    hear();
+  };
   playing = setInterval(() => {
+    if (!view.checkVisibility()) return stop();
+    const heard = !voice.paused && !voice.muted && voice.readyState > 2;
+    let index = Math.floor((heard ? voice.currentTime : (performance.now() - begun) / 1000) * film.rate + 1e-3);
+    if (heard) begun = performance.now() - voice.currentTime * 1000;
+    if (index >= film.pictures.length) from(index = 0);
     picture.src = film.pictures[index];
     if (film.over) over.src = film.over[index];
     wanted = film.numbers[index];
     range.value = wanted;
     count.textContent = `${wanted} / ${value().count - 1}`;
-    index = (index + 1) % film.pictures.length;
   }, 1000 / film.rate);
+  from(Math.max(0, film.numbers.findIndex((number) => number >= wanted)));
 }
+
+// The sound as it is wanted; browsers refuse what nobody asked for.
+function hear() {
+  voice.muted = !audible;
+  sound.textContent = audible ? "Mute" : "Unmute";
+  if (playing) voice.play().catch(() => {});
+}
+
+function playByItself() {
+  if (!byItself || !view.checkVisibility() || value().count < 2) return;
+  byItself = false;
+  tell("film", { frame: wanted });
+}
+new IntersectionObserver(playByItself).observe(element);
 
 function split() {
   over.style.clipPath = `inset(0 0 0 ${divider.value}%)`;
@@ -212,16 +247,18 @@ range.addEventListener("input", () => go(Number(range.value)));
 part("before").addEventListener("click", () => go(wanted - 1));
 part("after").addEventListener("click", () => go(wanted + 1));
 play.addEventListener("click", () => {
-  if (playing) { stop(); go(wanted); }
-  else tell("film", { frame: wanted });
+  if (playing) { stop(); go(wanted); return; }
+  if (audible === null) audible = true;
+  tell("film", { frame: wanted });
 });
+sound.addEventListener("click", () => { audible = !audible; hear(); });
 divider.addEventListener("input", () => { divided = true; split(); });
 for (const button of tools.querySelectorAll("button")) button.addEventListener("click", () => choose(button.dataset.tool));
 choose("point");
 watch("value", () => {
   const { film, ask } = value();
-  if (film) start(film);
-  else show();
+  if (!film) show();
+  else if (asked === null || ask === asked) start(film); // a person who went on meanwhile does not want it any more
   if (marking !== null && ask === marking) release();
 });
 watch("failed", () => { asked = null; settle(); release(); });

@@ -94,6 +94,14 @@ def start_estimate(desk: Desk, folder: Folder) -> Job:
     return desk.hand_in(folder.id, "estimate", work, folder.log, folder.now())
 
 
+def planned_seconds(desk: Desk, folder: Folder) -> tuple[float, float] | None:
+    """What training and drawing were estimated to take, where that was done for the project as it is."""
+    job = desk.newest(folder.id)
+    if job is None or job.about != folder.now():
+        return None
+    return (job.result.seconds_train, job.result.seconds_generate) if isinstance(job.result, Estimate) else job.planned
+
+
 def start_preview(desk: Desk, folder: Folder) -> Job:
     """Predict the edited clip without a diffusion model. The job's result is the video's path. Raises `InputError` kin."""
     settings = settings_of(folder, folder.now())
@@ -136,7 +144,7 @@ def start_edit(desk: Desk, folder: Folder) -> Job:
         folder.note_unfinished(None)
         return made
 
-    return desk.hand_in(folder.id, "edit", work, folder.log, project)
+    return desk.hand_in(folder.id, "edit", work, folder.log, project, planned_seconds(desk, folder))
 
 
 class Remembering:

@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from lora_edit.errors import VideoError
 from lora_edit.types import Size
@@ -74,6 +74,19 @@ def load_picture(path: Path) -> np.ndarray:
         raise VideoError(f"{path}: not a picture that can be read; give a PNG, JPEG or WebP file") from error
     except _READ_FAULTS as error:
         raise VideoError(f"{path}: damaged or unreadable picture ({error}); export it again") from error
+
+
+def conversions(path: Path) -> list[str]:
+    """What `read_image` changes of a still that it can read, in words: colours, depth, orientation."""
+    with Image.open(path) as image:
+        grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
+        changes = {
+            "CMYK to RGB": image.mode == "CMYK",
+            "grey to RGB": grey,
+            "16 bits to 8": image.mode.startswith("I") or _is_deep(path, image),
+            "turned upright, as its orientation says": image.getexif().get(ExifTags.Base.Orientation, 1) != 1,
+        }
+    return [words for words, changed in changes.items() if changed]
 
 
 def picture_to_array(image: Image.Image) -> np.ndarray:

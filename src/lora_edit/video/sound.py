@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import av
@@ -115,6 +116,21 @@ def add_sound(stack: ExitStack, output: OutputContainer, video: Video, suffix: s
         source, _ = stack.enter_context(open_video(video.source))
         packets.append(_packets(source, sound_streams(source)[number], output, wanted, suffix))
     return [Sound(output, each) for each in packets]  # which writes the header, so every stream has to be there
+
+
+def sound_alone(video: Video) -> bytes:
+    """The sound of the clip's range as a WebM file, to be heard beside its pictures; nothing where there is none that can be read."""
+    if not video.has_sound or video.source is None:
+        return b""
+    file = BytesIO()
+    try:
+        with ExitStack() as stack:
+            output = stack.enter_context(av.open(file, "w", format="webm"))
+            for sound in add_sound(stack, output, video, ".webm")[:1]:
+                sound.rest()
+    except (FFmpegError, VideoError):
+        return b""
+    return file.getvalue()
 
 
 def _packets(

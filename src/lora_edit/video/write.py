@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from fractions import Fraction
@@ -35,7 +35,19 @@ LARGEST = 16384
 """Pixels of a side that x264 takes."""
 
 
-def write_video(path: Path, video: Video, codec: Codec = "h264", *, overwrite: bool = False, like: Video | None = None) -> None:
+OnFrame = Callable[[int, int], None]
+"""Told how many frames of how many are written."""
+
+
+def write_video(
+    path: Path,
+    video: Video,
+    codec: Codec = "h264",
+    *,
+    overwrite: bool = False,
+    like: Video | None = None,
+    on_frame: OnFrame = lambda done, total: None,
+) -> None:
     """Write the clip with its exact frames, size, times and sound.
 
     With `like`, the clip that `video` was edited from, a file of codec `h264` gets its source file's own samples wherever the pixels are
@@ -44,7 +56,8 @@ def write_video(path: Path, video: Video, codec: Codec = "h264", *, overwrite: b
     `path` ends in .mp4, .mov, .mkv, .webm (VP9) or .gif (256 colours per frame, no sound, times in hundredths of a second), or is a
     folder, which gets lossless PNG frames. `h264-420` plays everywhere, whatever the source. `h264-444` loses nothing but the rounding to
     YUV (at most 2 levels of 255). Transparency is kept by prores, ffv1 and folders. The file appears only when it is whole.
-    Raises `VideoError` for another ending, a codec that the container cannot hold, or an existing file unless `overwrite`.
+    `on_frame` is told how many frames are encoded. Raises `VideoError` for another ending, a codec that the container cannot hold, or an
+    existing file unless `overwrite`.
     """
     suffix = check_output(path, codec, overwrite=overwrite)
     if not suffix:
@@ -54,7 +67,7 @@ def write_video(path: Path, video: Video, codec: Codec = "h264", *, overwrite: b
     partial = _partial(target, suffix)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _write(partial, video, suffix, codec, like)
+        _write(partial, video, suffix, codec, like, on_frame)
         check_output(path, codec, overwrite=overwrite)
         os.replace(partial, target)
     except (FFmpegError, OSError) as error:
@@ -142,7 +155,7 @@ def check_output(path: Path, codec: Codec = "h264", *, overwrite: bool = False) 
     return suffix
 
 
-def _write(path: Path, video: Video, suffix: str, codec: Codec, like: Video | None) -> None:
+def _write(path: Path, video: Video, suffix: str, codec: Codec, like: Video | None, on_frame: OnFrame = lambda done, total: None) -> None:
     if suffix == ".gif":
         _write_gif(path, video)
         return
@@ -167,6 +180,7 @@ def _write(path: Path, video: Video, suffix: str, codec: Codec, like: Video | No
             if video.last_duration is not None and index == video.num_frames - 1:
                 frame.pict_type = PictureType.I  # decoded last as well as shown last: MP4 states a duration of its own for that one only
             _mux(output, stream.encode(frame), sounds)
+            on_frame(index + 1, video.num_frames)
         _mux(output, stream.encode(None), sounds)
         for sound in sounds:
             sound.rest()

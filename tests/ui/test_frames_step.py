@@ -1,0 +1,138 @@
+"""The steps of frames and marks without a browser: converted pictures, the automatic region, and what a viewer must not send."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora-edit[ui]'")
+
+import gradio as gr
+
+from lora_edit.errors import InputError
+from lora_edit.ui.parts import Office
+from lora_edit.ui.projects import Folder, Mark, Shelf
+from lora_edit.ui.step_frames import FramesStep
+from lora_edit.ui.step_region import RegionStep
+from ui.rendered import write
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Office:
+    return Office(Shelf(tmp_path / "runs"))
+
+
+def with_clip(office: Office, folder: Path) -> tuple[Folder, Path]:
+    """A project with a clip, and the edited first frame that belongs to it."""
+    source, edited = write(folder)
+    project = office.shelf.new()
+    project.change(clip=project.keep(source))
+    return project, edited
+
+
+def made(step: Callable[[Office], Any], office: Office) -> Any:
+    with gr.Blocks():
+        return step(office)
+
+
+def as_cmyk(picture: Image.Image) -> dict[str, Any]:
+    return {"image": picture.convert("CMYK"), "suffix": ".jpg", "quality": 95}
+
+
+def as_grey(picture: Image.Image) -> dict[str, Any]:
+    return {"image": picture.convert("L"), "suffix": ".png"}
+
+
+def as_deep_grey(picture: Image.Image) -> dict[str, Any]:
+    levels = np.asarray(picture.convert("L")).astype(np.uint16) * 257
+    return {"image": Image.fromarray(levels), "suffix": ".png"}
+
+
+def as_turned(picture: Image.Image) -> dict[str, Any]:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by a quarter to the right
+    return {"image": picture.transpose(Image.Transpose.ROTATE_90), "suffix": ".jpg", "exif": exif, "quality": 95}
+
+
+def as_double(picture: Image.Image) -> dict[str, Any]:
+    return {"image": picture.resize((256, 192)), "suffix": ".png"}
+
+
+def as_it_is(picture: Image.Image) -> dict[str, Any]:
+    return {"image": picture, "suffix": ".png"}
+
+
+@pytest.mark.parametrize(
+    ("saved", "words"),
+    [
+        (as_cmyk, "The picture was converted: CMYK to RGB."),
+        (as_grey, "The picture was converted: grey to RGB."),
+        (as_deep_grey, "The picture was converted: grey to RGB, 16 bits to 8."),
+        (as_turned, "The picture was converted: turned upright, as its orientation says."),
+        (as_double, "The picture was converted: resized from 256x192 to the source&#x27;s 128x96."),
+        (as_it_is, ""),
+    ],
+)
+def test_a_first_frame_of_another_kind_is_converted_and_said_so(office: Office, tmp_path: Path, saved: Any, words: str) -> None:
+    project, edited = with_clip(office, tmp_path)
+    project.change(marks=(Mark(kind="box", frame=0, x=0, y=0, width=128, height=96),))
+    options = saved(Image.open(edited).convert("RGB"))
+    given = tmp_path / f"given{options.pop('suffix')}"
+    options.pop("image").save(given, **options)
+    step = made(FramesStep, office)
+    told = step.dropped(project.id, str(given))[step.notes]
+    assert told.count("The picture was converted") == bool(words)
+    assert words in told
+
+
+def test_the_automatic_region_is_shown_before_training(office: Office, tmp_path: Path) -> None:
+    """With nothing marked: on the region's own step, and on the frames that are not edited. What stays is darker."""
+    project, edited = with_clip(office, tmp_path)
+    project.change(first_frame=project.keep(edited))
+    source = cv2.VideoCapture(str(tmp_path / "clip-0.mp4"))
+    frames = [source.read()[1].astype(int) for _ in range(5)]
+    region, later = made(RegionStep, office), made(FramesStep, office)
+    for answer, view in ((region.show(project, 3), region.view), (later.show(project, 3), later.view)):
+        shown = cv2.imdecode(np.frombuffer(base64.b64decode(answer[view]["src"].partition(",")[2]), np.uint8), cv2.IMREAD_COLOR)
+        assert shown[:, 100:].mean() < 0.8 * frames[3][:, 100:].mean(), "the ground stays"
+        assert shown[40:56, 48:58].mean() > 0.9 * frames[3][40:56, 48:58].mean(), "the disc is edited"
+
+
+MALFORMED = [
+    None,
+    [],
+    "mark",
+    {"kind": "star", "frame": 0},
+    {"kind": "point", "frame": "first", "x": 1, "y": 1},
+    {"kind": "point", "frame": 0, "x": float("nan"), "y": 1},
+    {"kind": "point", "frame": -1, "x": 1, "y": 1},
+    {"kind": "paint", "frame": 10**9, "width": 3, "stroke": [[1, 1], [2, 2]]},
+    {"kind": "paint", "frame": 0, "width": 3, "stroke": [[1, 1]] * 5000},
+    {"kind": "paint", "frame": 0, "width": 3, "stroke": [["a"]]},
+    {"kind": "point", "frame": 0, "x": {"a": 1}, "y": 1},
+]
+
+
+@pytest.mark.parametrize("data", MALFORMED)
+def test_marks_that_are_none_are_refused_in_plain_words(office: Office, tmp_path: Path, data: Any) -> None:
+    project, _ = with_clip(office, tmp_path)
+    step = made(RegionStep, office)
+    with pytest.raises(InputError, match=r"^this mark cannot be (read; draw it again|kept; draw it again, on one of the frames 0 to 4)$"):
+        step.marked(project.id, "1", gr.EventData(None, data))
+    assert project.now().marks == ()
+
+
+@pytest.mark.parametrize("frame", [None, "3", -1, 1.5, float("nan"), [1]])
+def test_frames_that_are_none_are_refused_in_plain_words(office: Office, tmp_path: Path, frame: Any) -> None:
+    project, _ = with_clip(office, tmp_path)
+    step = made(RegionStep, office)
+    for act in (step.frame, step.film):
+        with pytest.raises(InputError, match=r"^this is no frame of the clip"):
+            act(project.id, gr.EventData(None, {"frame": frame}))
