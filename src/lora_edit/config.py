@@ -37,16 +37,17 @@ class KeyBox(BaseModel):
     y: float
     width: float = Field(gt=0)
     height: float = Field(gt=0)
-    frame: int | None = Field(None, ge=0, description="source frame; every frame when left out")
+    frame: int | None = Field(None, ge=0, description="source frame; the first when left out, from where it goes with what was edited")
     object: str = Field("1", description="boxes of the same name are one object's path")
 
 
 class KeyPoint(BaseModel):
-    """A pixel of the source on the object to be edited; it is outlined there and followed."""
+    """A pixel of the source on the object to be edited, or off it; the object is outlined there and followed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     x: float
     y: float
+    on: bool = Field(True, description="whether the object is there; false corrects what another point outlined")
     frame: int = Field(0, ge=0)
     object: str = Field("1", description="points of the same name are on one object")
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,12 +14,14 @@ import torch
 from lora_edit.config import EditSettings, KeyBox, Keyframe, KeyPoint
 from lora_edit.errors import InputError, MaskError, RunError, SettingsError
 from lora_edit.masks.auto_shape import auto_shape
-from lora_edit.masks.boxes import KeyedBox, mask_from_boxes
+from lora_edit.masks.boxes import KeyedBox
 from lora_edit.masks.check import check_first_frame, fit_first_frame
 from lora_edit.masks.embedded import EmbeddedSegmenter
 from lora_edit.masks.files import load_mask, read_mask, save_mask
 from lora_edit.masks.follow import check_followed, follow, found_along
+from lora_edit.masks.moving_boxes import follow_boxes
 from lora_edit.masks.region_check import check_region
+from lora_edit.masks.salient import load_salient_net
 from lora_edit.masks.segment import Click, check_prompts
 from lora_edit.masks.shapes import bridge, shape_mask, union
 from lora_edit.models.catalog.checks import refuse_training
@@ -143,7 +146,7 @@ def _read_region(settings: EditSettings, video: Video, first_frame: torch.Tensor
     if more:
         raise MaskError(f"both {kind} and {more[0]} are given; give one of them")
     if not kind:
-        followed = follow(video.frames, first_frame, lambda *done: reporter.step("following the edit", *done))
+        followed = follow(video.frames, first_frame, partial(reporter.step, "following the edit"))
         if masks.check:
             check_followed(first_frame, followed, video.frames)
         return shape_mask(followed.region, masks.shape, masks.expand, masks.smooth)
@@ -154,7 +157,10 @@ def _read_region(settings: EditSettings, video: Video, first_frame: torch.Tensor
         if masks.check:
             check_followed(first_frame, found_along(drawn), video.frames, "--point")
     else:
-        drawn = mask_from_boxes([_keyed(box) for box in given.boxes], video.num_frames, video.size)
+        things = follow_boxes(video.frames, first_frame, [_keyed(box) for box in given.boxes], partial(reporter.step, "following the box"))
+        for each in things if masks.check else ():
+            check_followed(first_frame, each, video.frames, "--box")
+        drawn = union([each.region for each in things])
     if not given.boxes and masks.shape == "auto":
         region = auto_shape(drawn, video.frames[0], first_frame, masks.expand, masks.smooth)
     else:
@@ -172,9 +178,9 @@ def _source_frames(settings: EditSettings, video: Video) -> int | None:
 
 def _segmented(points: Sequence[KeyPoint], video: Video, reporter: Reporter) -> EditMask:
     """What the points are on, through the clip, bridged where it was hidden between two sights."""
-    clicks = [Click(each.x, each.y, frame=each.frame, name=each.object) for each in points]
+    clicks = [Click(each.x, each.y, each.on, each.frame, each.object) for each in points]
     check_prompts(clicks, video.num_frames, video.size)
-    things = EmbeddedSegmenter().segment(video.frames, clicks, lambda done, total: reporter.step("segmenting", done, total))
+    things = EmbeddedSegmenter(load_salient_net()).segment(video.frames, clicks, partial(reporter.step, "segmenting"))
     return union([bridge(each) for each in things.values()])
 
 

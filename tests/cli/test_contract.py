@@ -27,7 +27,10 @@ from lora_edit.reporting import Reporter
 from lora_edit.run import Run, make_run
 from lora_edit.types import EditMask, Size, Video
 
-REGION = {"SOURCE", "--first-frame", "--mask", "--box", "--point", "--mask-shape", "--expand", "--start", "--frames", "--fps", "--threads"}
+REGION = {
+    "SOURCE", "--first-frame", "--mask", "--box", "--point", "--not-point", "--mask-shape", "--expand", "--start", "--frames", "--fps",
+    "--threads",
+}  # fmt: skip
 RUN = {
     *REGION, "--reference", "--anchor", "--model", "--preset", "--prompt", "--seed", "--config", "--lora", "--set", "--codec",
     "--no-composite", "--run", "--output", "--overwrite", "--json",
@@ -258,6 +261,8 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
     [
         ([*EDIT, "--mask", "m.png"], "all-white image"),
         ([*EDIT, "--point", "3,4"], "where to edit is given twice"),
+        ([*EDIT, "--not-point", "3,4"], "--not-point corrects what --point outlined"),
+        ([*EDIT[:4], "--not-point", "3,4", *EDIT[6:]], "give --point X,Y[:FRAME] on the object too"),
         ([*EDIT[:4], "--point", "3", *EDIT[6:]], "write X,Y[:FRAME][#NAME]"),
         (["edit", "nofile.mp4", *EDIT[2:]], "nofile.mp4: no such file or folder"),
         ([*EDIT[:3], "nofile.png", *EDIT[4:]], "nofile.png: no such file or folder"),

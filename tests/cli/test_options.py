@@ -20,6 +20,7 @@ def test_boxes() -> None:
     assert parse_box("1,2.5,30,40") == {"x": 1, "y": 2.5, "width": 30, "height": 40}
     assert parse_box("-1, 2, 30, 40:12")["frame"] == 12
     assert KeyBox.model_validate(parse_box("1,2,3,4:0")).frame == 0
+    assert KeyBox.model_validate(parse_box("1,2,3,4@7#hat")).object == "hat"
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,7 @@ def test_two_boxes_at_one_frame_are_refused() -> None:
     assert len(parse_boxes(["1,2,3,4", "5,6,7,8", "1,2,3,4:1", "1,2,3,4:2"])) == 4
     with pytest.raises(MaskError, match="frame 1"):
         parse_boxes(["1,2,3,4:1", "5,6,7,8:1"])
+    assert len(parse_boxes(["1,2,3,4:1#cup", "5,6,7,8:1#hat"])) == 2
 
 
 def test_keyframes() -> None:

@@ -361,3 +361,43 @@ def test_edit_outlines_what_a_point_is_on(disc: tuple[Path, torch.Tensor], tmp_p
     code, _, err = run(*arguments[:-1], "300,300", "--run", tmp_path / "other")
     assert code == 2 and "outside the frame" in err
     assert not (tmp_path / "other").exists()
+
+
+def test_edit_leaves_out_what_a_point_is_not_on(disc: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+    """As `mask --not-point` does: the same clicks give the same mask."""
+    clip, truth = disc
+    edited = read_video(clip).frames[0].clone()
+    edited[truth[0]] = 255 - edited[truth[0]]
+    Image.fromarray(edited.numpy()).save(tmp_path / "first.png")
+    clicks = ("--point", "50,48", "--not-point", "60,48:3")
+    assert run("mask", clip, *clicks, "--output", tmp_path / "mask")[0] == 0
+    arguments = ("new", clip, "--first-frame", tmp_path / "first.png", *clicks, "--mask-shape", "as-is")
+    code, _, err = run(*arguments, "--run", tmp_path / "run")
+    assert code == 0, err
+    region, drawn = (load_mask(tmp_path / name).frames for name in ("run/masks", "mask"))
+    assert torch.equal(region, drawn)
+    run("mask", clip, *clicks[:2], "--output", tmp_path / "uncorrected")
+    assert not torch.equal(load_mask(tmp_path / "uncorrected").frames, drawn)
+
+
+def test_a_box_in_the_first_frame_goes_with_the_thing(disc: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+    """In `new`, `edit` and `preview`; boxes at several frames are kept as they are given."""
+    clip, truth = disc
+    edited = read_video(clip).frames[0].clone()
+    edited[truth[0]] = 255 - edited[truth[0]]
+    Image.fromarray(edited.numpy()).save(tmp_path / "first.png")
+    arguments = ("new", clip, "--first-frame", tmp_path / "first.png", "--expand", "0")
+    code, _, err = run(*arguments, "--box", "28,26,44,44", "--run", tmp_path / "follows")
+    assert code == 0, err
+    assert "goes with what the edit changes in it, by up to 15 pixels" in err
+    assert "for a box that stays, give --box 28,26,44,44:0 --box 28,26,44,44:5" in err
+    region = load_mask(tmp_path / "follows" / "masks").frames
+    assert (region | ~truth).all() and overlap(region[5], truth[5]) > 0.55
+    assert bounds(region[0]) == pytest.approx((28, 26, 72, 70), abs=1)  # smoothed over time
+    assert run(*arguments, "--box", "28,26,44,44:0", "--box", "28,26,44,44:5", "--run", tmp_path / "stays")[0] == 0
+    assert all(bounds(frame) == (28, 26, 72, 70) for frame in load_mask(tmp_path / "stays" / "masks").frames)
+
+
+def bounds(mask: torch.Tensor) -> tuple[int, int, int, int]:
+    rows, columns = (torch.nonzero(mask.any(axis)).flatten() for axis in (1, 0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

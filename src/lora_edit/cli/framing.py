@@ -105,7 +105,7 @@ def edit_frame(session: Session, options: FrameOptions) -> None:
         from lora_edit.masks.boxes import KeyedBox
         from lora_edit.types import Box
 
-        keyed = [KeyedBox(Box(b["x"], b["y"], b["width"], b["height"]), int(b["frame"]) if "frame" in b else None) for b in boxes]
+        keyed = [KeyedBox(Box(b["x"], b["y"], b["width"], b["height"]), b.get("frame"), b.get("object", "1")) for b in boxes]
         wanted = FrameEdit(
             source=options.source,
             instruction=options.instruction,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import StrEnum
@@ -13,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Protocol, TypeVar, get_type_hints
 import typer
 
 from lora_edit.cli.failures import Session
+from lora_edit.cli.prompts import BOX, POINT, parse_place
 from lora_edit.errors import MaskError, SettingsError
 
 WHERE = "Where to edit: one of these, else what the first frame changes"
@@ -96,14 +96,19 @@ class RegionOptions:
     box: Annotated[
         list[str],
         typer.Option(
-            "--box", metavar="X,Y,W,H[:FRAME]", help="Rectangle in source pixels; several frames are interpolated.", rich_help_panel=WHERE
+            "--box",
+            metavar=BOX,
+            help="Rectangle in source pixels, in the first frame; it goes with the edited thing. Several frames are interpolated.",
+            rich_help_panel=WHERE,
         ),
     ] = field(default_factory=list)
     point: Annotated[
         list[str],
-        typer.Option(
-            "--point", metavar="X,Y[:FRAME]", help="On the object: outlined and followed, as `mask --point` does.", rich_help_panel=WHERE
-        ),
+        typer.Option("--point", metavar=POINT, help="On the object: outlined and followed, as `mask --point` does.", rich_help_panel=WHERE),
+    ] = field(default_factory=list)
+    not_point: Annotated[
+        list[str],
+        typer.Option("--not-point", metavar=POINT, help="Off the object: corrects what --point outlined.", rich_help_panel=WHERE),
     ] = field(default_factory=list)
     mask_shape: Annotated[
         RegionShape | None,
@@ -268,31 +273,22 @@ def _default(option: Field[Any]) -> Any:
     return inspect.Parameter.empty if option.default is MISSING else option.default
 
 
-def parse_box(text: str) -> dict[str, float | int]:
-    """`X,Y,W,H[:FRAME]` as a table of `config.KeyBox`. Raises `MaskError`."""
-    numbers, colon, frame = text.partition(":")
-    try:
-        x, y, width, height = (float(part) for part in numbers.split(","))
-        number = int(frame) if colon else 0
-    except ValueError as error:
-        raise MaskError(f"--box {text}: not a box; write X,Y,W,H[:FRAME], for instance 40,20,120,90 or 40,20,120,90:12") from error
-    if not all(map(math.isfinite, (x, y, width, height))) or width <= 0 or height <= 0:
-        raise MaskError(f"--box {text}: width and height must be positive numbers; write X,Y,W,H[:FRAME]")
-    if number < 0:
-        raise MaskError(f"--box {text}: frames count from 0; write X,Y,W,H:FRAME")
-    box: dict[str, float | int] = {"x": x, "y": y, "width": width, "height": height}
-    return box | {"frame": number} if colon else box
+def parse_box(text: str) -> dict[str, Any]:
+    """`X,Y,W,H[:FRAME][#NAME]` as a table of `config.KeyBox`. Raises `MaskError`."""
+    (x, y, width, height), frame, name = parse_place("--box", text, BOX, "")
+    table = {"x": x, "y": y, "width": width, "height": height, "frame": frame, "object": name or None}
+    return {key: value for key, value in table.items() if value is not None}
 
 
-def parse_boxes(texts: list[str]) -> list[dict[str, float | int]]:
-    """Every `--box` in turn; together they are one object's path. Raises `MaskError` for two boxes at one frame."""
+def parse_boxes(texts: list[str]) -> list[dict[str, Any]]:
+    """Every `--box` in turn; those of one name are one object's path. Raises `MaskError` for two boxes of one name at one frame."""
     boxes = [parse_box(text) for text in texts]
-    keyed = [box["frame"] for box in boxes if "frame" in box]
-    for frame in keyed:
-        if keyed.count(frame) > 1:
+    keyed = [(box["frame"], box.get("object")) for box in boxes if "frame" in box]
+    for place in keyed:
+        if keyed.count(place) > 1:
             raise MaskError(
-                f"--box: two boxes at frame {frame}; boxes with frames are one object's path, "
-                "so give one box that holds both, or draw several objects into one mask and give --mask"
+                f"--box: two boxes at frame {place[0]}; boxes with frames are one object's path, "
+                "so give one box that holds both, or name the objects: --box X,Y,W,H:FRAME#NAME"
             )
     return boxes
 

@@ -33,6 +33,8 @@ def parse_place(option: str, text: str, form: str, name: str) -> tuple[list[floa
         raise MaskError(f"{option} {text}: write {form}, pixels of the source, for instance {_example(form)}")
     if number is not None and number < 0:
         raise MaskError(f"{option} {text}: frames count from 0; write {form}")
+    if form == BOX and min(values[2:]) <= 0:
+        raise MaskError(f"{option} {text}: width and height must be positive numbers; write {form}")
     return values, number, written or name
 
 
@@ -43,7 +45,7 @@ def _example(form: str) -> str:
 def parse_prompts(points: Sequence[str], not_points: Sequence[str], boxes: Sequence[str], name: str) -> list[Prompt]:
     """Every `--box`, `--point` and `--not-point`; `name` is the object of those that name none. Raises `MaskError`."""
     places = [("--box", *parse_place("--box", text, BOX, name)) for text in boxes]
-    places += [(option, *parse_place(option, text, POINT, name)) for option, texts in _clicks(points, not_points) for text in texts]
+    places += [(option, *parse_place(option, text, POINT, name)) for option, texts in clicks(points, not_points) for text in texts]
     # Heavy, and of no use to what cannot be read.
     from lora_edit.masks.boxes import KeyedBox
     from lora_edit.masks.segment import Click
@@ -57,7 +59,8 @@ def parse_prompts(points: Sequence[str], not_points: Sequence[str], boxes: Seque
     return [prompt(*place) for place in places]
 
 
-def _clicks(points: Sequence[str], not_points: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
+def clicks(points: Sequence[str], not_points: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
+    """The two options of clicks with what was given for each: those on an object first, as the first of them says what it is."""
     return [("--point", points), ("--not-point", not_points)]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lora_edit.cli.known_models import require_model
 from lora_edit.cli.options import RegionOptions, RunOptions, parse_boxes, parse_keyframes, parse_loras
-from lora_edit.cli.prompts import POINT, parse_place
+from lora_edit.cli.prompts import POINT, clicks, parse_place
 from lora_edit.config import EditSettings, merge, read_toml, resolve
 from lora_edit.errors import MaskError, SettingsError, VideoError
 from lora_edit.video.paths import status_of
@@ -27,7 +27,7 @@ def run_settings(options: RunOptions) -> EditSettings:
     """Settings of `edit` and `new`. Raises `InputError` kin."""
     region = region_tables(options)
     tables = config_tables(options.config)
-    if options.mask or options.box or options.point:  # replaces the region of the config file, whatever its kind
+    if options.mask or options.box or options.point or options.not_point:  # replaces the region of the config file, whatever its kind
         tables["input"] = {key: value for key, value in tables.get("input", {}).items() if key not in REGIONS}
     settings = _resolve(merge(merge(tables, region), method_tables(options)), options.assignments)
     require_model(settings.model)
@@ -55,16 +55,18 @@ def _resolve(tables: dict[str, Any], assignments: list[str]) -> EditSettings:
 
 
 def region_tables(options: RegionOptions) -> dict[str, Any]:
-    """The given options of `RegionOptions` as settings tables. Raises `MaskError` for two kinds of region."""
+    """The given options of `RegionOptions` as settings tables. Raises `MaskError` for two kinds of region, or half of one."""
     if sum(bool(each) for each in (options.mask, options.box, options.point)) > 1:
         raise MaskError(f"where to edit is given twice; {WHERE_HELP}")
+    if options.not_point and not options.point:
+        raise MaskError("--not-point corrects what --point outlined; give --point X,Y[:FRAME] on the object too")
     tables = {
         "input": {
             "source": _absolute(options.source),
             "first_frame": _absolute(options.first_frame),
             "mask": _absolute(options.mask),
             "boxes": parse_boxes(options.box) or None,
-            "points": parse_points(options.point) or None,
+            "points": parse_points(options.point, options.not_point) or None,
         },
         "masks": {"shape": options.mask_shape and options.mask_shape.value, "expand": options.expand},
         "video": {"start": options.start, "frames": options.frames, "fps": options.fps},
@@ -96,10 +98,10 @@ def given_only(tables: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in kept.items() if value is not None and value != {}}
 
 
-def parse_points(texts: list[str]) -> list[dict[str, float | int | str]]:
-    """Every `--point` as a table of `config.KeyPoint`. Raises `MaskError`."""
-    places = [parse_place("--point", text, POINT, "1") for text in texts]
-    return [{"x": x, "y": y, "frame": frame or 0, "object": name} for (x, y), frame, name in places]
+def parse_points(points: list[str], not_points: list[str]) -> list[dict[str, Any]]:
+    """Every `--point` and `--not-point` as a table of `config.KeyPoint`. Raises `MaskError`."""
+    places = [(option, *parse_place(option, text, POINT, "1")) for option, texts in clicks(points, not_points) for text in texts]
+    return [{"x": x, "y": y, "on": option == "--point", "frame": frame or 0, "object": name} for option, (x, y), frame, name in places]
 
 
 def config_tables(path: Path | None) -> dict[str, Any]:

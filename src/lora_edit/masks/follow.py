@@ -8,8 +8,8 @@ with what it sits on (`support`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -17,11 +17,12 @@ import numpy.typing as npt
 import torch
 
 from lora_edit.errors import MaskError, RegionError
-from lora_edit.masks.check import changed_area, main_parts
+from lora_edit.masks.boxes import box_of, edges_of, fill_box
+from lora_edit.masks.check import changed_area, covering_box, main_parts
 from lora_edit.masks.overlay import with_region
 from lora_edit.masks.parts import parts_apart
 from lora_edit.masks.region_check import GO_ON, WHOLE, changes_most, touches_border
-from lora_edit.types import EditMask
+from lora_edit.types import Box, EditMask
 from lora_edit.video.camera_motion import CameraTracker
 from lora_edit.video.flow import OpticalFlow, consistent_positions, sample
 from lora_edit.video.object_motion import ObjectMotion, object_motion
@@ -87,25 +88,32 @@ def follow(frames: torch.Tensor, edited_first: torch.Tensor, on_frame: Callable[
             "the edited first frame changes nothing that stands out, so where to edit is unknown; check the picture, "
             "or give --mask PATH (white = edit) or --box X,Y,W,H[:FRAME]"
         )
-    parts, total = parts_apart(changed), len(frames)
+    parts, total, size = parts_apart(changed), len(frames), frames.shape[1:3]
 
     def told(before: int) -> Callable[[int, int], None]:
         return lambda done, _: on_frame(before * total + done, len(parts) * total)
 
-    mask, kept = _boxes_along(frames, parts[0], told(0))
-    shares = mask.flatten(1).float().mean(1).tolist()
-    lost = tuple(number for number, share in enumerate(shares) if not 0 < share <= GROWN * shares[0] or kept[number] < LEFT)
-    left_picture = bool(lost) and lost[-1] == len(frames) - 1 and touches_border(mask[lost[0] - 1])
-    for number, part in enumerate(parts[1:], 1):
-        mask |= _boxes_along(frames, part, told(number))[0]
+    tracks = [box_track(frames, part, covering_box(part), told(number)) for number, part in enumerate(parts)]
+    largest = followed(tracks[0].filled(size), tracks[0], ())
+    mask = largest.region.frames
+    for track in tracks[1:]:
+        mask |= track.filled(size)
     share, where = float(mask[0].float().mean()), f" in {len(parts)} places" if len(parts) > 1 else ""
     found = (
         f"no mask was given: the region is what the edited first frame changes ({share:.0%} of the frame{where}), followed through the clip"
     )
-    notes = [f"{found}; --mask or --box gives another"]
+    return replace(largest, region=EditMask(mask, (f"{found}; --mask or --box gives another", *largest.region.notes)))
+
+
+def followed(mask: torch.Tensor, track: BoxTrack, notes: tuple[str, ...]) -> Followed:
+    """The region `mask` `[T, H, W]` bool of a track, with the frames in which it is lost, and a note on them after the `notes`."""
+    shares = mask.flatten(1).float().mean(1).tolist()
+    lost = tuple(number for number, share in enumerate(shares) if not 0 < share <= GROWN * shares[0] or track.kept[number] < LEFT)
     if lost:
-        notes.append(f"from frame {lost[0]} on the followed region was probably lost or hidden; look there, or give --mask or --box")
-    return Followed(EditMask(mask, tuple(notes)), lost, left_picture)
+        where = "look there, or give --mask, or --box at several frames"
+        notes = (*notes, f"from frame {lost[0]} on the followed region was probably lost or hidden; {where}")
+    left_picture = bool(lost) and lost[-1] == len(mask) - 1 and touches_border(mask[lost[0] - 1])
+    return Followed(EditMask(mask, notes), lost, left_picture)
 
 
 def found_along(mask: EditMask) -> Followed:
@@ -128,19 +136,30 @@ def check_followed(edited_first: torch.Tensor, followed: Followed, frames: torch
     )
 
 
-def _boxes_along(
-    frames: torch.Tensor, changed: npt.NDArray[np.bool_], on_frame: Callable[[int, int], None]
-) -> tuple[torch.Tensor, list[float]]:
-    """The box `[T, H, W]` bool around the changed area `[H, W]` in every frame, and the share of its points that are where they were."""
+@dataclass(frozen=True)
+class BoxTrack:
+    """A box in every frame: its `edges` `[T, 4]` (left, top, right, bottom) in pixels, and the share of its points that were `kept`,
+    which are where they were."""
+
+    edges: Floats
+    kept: list[float]
+
+    def filled(self, size: Sequence[int]) -> torch.Tensor:
+        """The boxes as a mask `[T, H, W]` bool of frames of `size` (height, width)."""
+        mask = torch.zeros(len(self.edges), *size, dtype=torch.bool)
+        for frame, edges in zip(mask, self.edges, strict=True):
+            fill_box(frame, box_of(edges))
+        return mask
+
+
+def box_track(frames: torch.Tensor, changed: npt.NDArray[np.bool_], box: Box, on_frame: Callable[[int, int], None]) -> BoxTrack:
+    """A `box` of the first of `frames` `[T, H, W, 3]`, carried along by the points of the changed area `[H, W]` in it."""
     flow = OpticalFlow(frames.shape[1], frames.shape[2], ROWS, 320)
     scale = flow.size[1] / frames.shape[1]
     points = _spread(_inner(changed, MARGIN / scale)) * scale
-    # The outermost points lie inside the outermost pixels, and a few are left out: both are made up for as in frame 0.
-    rows, columns = (np.flatnonzero(changed.any(axis)) for axis in (1, 0))
-    bounds = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) * scale
-    rim = bounds - _box(points)
-    mask = torch.zeros(frames.shape[:3], dtype=torch.bool)
-    before, looks, kept = flow.grey(frames[0]), _colours(frames[0], points, scale), []
+    # The outermost points lie inside the box, and a few are left out: both are made up for as in frame 0.
+    rim = edges_of(box) - _box(points) / scale
+    before, looks, kept, edges = flow.grey(frames[0]), _colours(frames[0], points, scale), [], []
     first, support = points, _support(frames, changed)
     motions = object_motion(frames, 0, torch.from_numpy(changed if support is None else support))
     for (number, frame), motion in zip(enumerate(frames), motions, strict=True):
@@ -155,10 +174,9 @@ def _boxes_along(
             points = points if placed is None else placed
             kept.append(motion.confidence)
         before = now
-        left, top, right, bottom = (_box(points) + rim) / scale
-        mask[number, max(0, int(top)) : max(0, int(np.ceil(bottom))), max(0, int(left)) : max(0, int(np.ceil(right)))] = True
+        edges.append(_box(points) / scale + rim)
         on_frame(number + 1, len(frames))
-    return mask, kept
+    return BoxTrack(np.asarray(edges, np.float32), kept)
 
 
 def _support(frames: torch.Tensor, changed: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:

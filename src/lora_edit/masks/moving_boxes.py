@@ -1,0 +1,65 @@
+"""Boxes that a person draws in the first frame only: they go with what the edited first frame changes in them.
+
+Boxes of one object at several frames are a person's own path, which is kept exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lora_edit.masks.boxes import KeyedBox, edges_of, mask_from_boxes
+from lora_edit.masks.check import changed_area, main_parts
+from lora_edit.masks.follow import Followed, box_track, followed
+from lora_edit.types import Size
+
+Bools = npt.NDArray[np.bool_]
+
+STILL = 0.02
+"""Share of the frame's shorter side up to which a box's edges count as still: then it stays exactly where it was drawn."""
+
+
+def follow_boxes(
+    frames: torch.Tensor,
+    edited_first: torch.Tensor,
+    boxes: Sequence[KeyedBox],
+    on_frame: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Followed]:
+    """The region of every box in `frames` `[T, H, W, 3]` uint8, whose first is `edited_first` `[H, W, 3]` after the edit.
+
+    An object's only box, in the first frame, goes with what the edit changes in it; it stays where the edit changes nothing in it, and
+    where it holds the whole frame. Boxes at several frames, or at a later one, are drawn by `mask_from_boxes`, which says what it raises.
+    `on_frame` is told how many frames are done, of how many.
+    """
+    size = Size(frames.shape[1], frames.shape[2])
+    mask_from_boxes(boxes, len(frames), size)  # every box is checked before any is followed
+    paths = {box.name for box in boxes if box.frame}
+    moving = [box for box in boxes if box.name not in paths]
+    kept = [box for box in boxes if box.name in paths]
+    changed = changed_area(frames[0], edited_first)
+    regions = [Followed(mask_from_boxes(kept, len(frames), size))] if kept else []
+    for number, box in enumerate(moving):
+        before, total = number * len(frames), len(moving) * len(frames)
+        regions.append(_follow_box(frames, changed, box, lambda done, _, before=before, total=total: on_frame(before + done, total)))
+    return regions
+
+
+def _follow_box(frames: torch.Tensor, changed: Bools, drawn: KeyedBox, on_frame: Callable[[int, int], None]) -> Followed:
+    """One box with what of the changed area `[H, W]` lies in it."""
+    still = mask_from_boxes([drawn], len(frames), Size(frames.shape[1], frames.shape[2]))
+    inside = changed & still.frames[0].numpy()
+    if still.frames[0].all() or not inside.any():
+        return Followed(still)
+    track = box_track(frames, main_parts(inside), drawn.box, on_frame)
+    moved = float(np.abs(track.edges - edges_of(drawn.box)).max())
+    if moved <= STILL * min(frames.shape[1:3]):
+        return Followed(still)
+    mask = track.filled(frames.shape[1:3])
+    mask[0] = still.frames[0]  # as it was drawn, to the pixel
+    box = drawn.box
+    place, last = f"--box {box.left:g},{box.top:g},{box.width:g},{box.height:g}", len(frames) - 1
+    note = f"{place} goes with what the edit changes in it, by up to {moved:.0f} pixels"
+    return followed(mask, track, (*still.notes, f"{note}; for a box that stays, give {place}:0 {place}:{last}"))

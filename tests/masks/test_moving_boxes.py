@@ -1,0 +1,75 @@
+"""A box that is drawn in the first frame goes with what was edited in it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_follow import bounds, crossing, edited, textured
+
+from lora_edit.masks.boxes import KeyedBox, mask_from_boxes
+from lora_edit.masks.moving_boxes import follow_boxes
+from lora_edit.types import Box, Size
+
+LOOSE = Box(6, 26, 48, 40)
+"""Around the patch of `crossing` in frame 0, four pixels wider on every side."""
+
+
+@pytest.mark.parametrize("frame", [None, 0])
+def test_a_box_goes_with_the_thing_and_keeps_its_size(frame: int | None) -> None:
+    frames = crossing(10)
+    (found,) = follow_boxes(frames, edited(frames[0]), [KeyedBox(LOOSE, frame)])
+    assert bounds(found.region.frames[0]) == (6, 26, 54, 66)
+    for number, mask in enumerate(found.region.frames):
+        wanted = (6 + 4 * number, 26, 54 + 4 * number, 66)
+        assert max(abs(a - b) for a, b in zip(bounds(mask), wanted, strict=True)) <= 3, number
+    assert not found.lost
+    assert len(found.region.notes) == 1 and "by up to 3" in found.region.notes[0]
+
+
+def test_a_box_on_still_ground_stays_to_the_pixel() -> None:
+    frames = crossing(10)
+    picture = frames[0].clone()
+    picture[70:90, 90:120] = torch.tensor([240, 20, 20], dtype=torch.uint8)
+    (found,) = follow_boxes(frames, picture, [KeyedBox(Box(86, 66, 38, 28))])
+    assert all(bounds(mask) == (86, 66, 124, 94) for mask in found.region.frames)
+    assert found.region.notes == ()
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [KeyedBox(LOOSE, 0), KeyedBox(Box(40, 26, 48, 40), 9)],
+        [KeyedBox(LOOSE, 4)],
+        [KeyedBox(Box(0, 0, 128, 96))],
+        [KeyedBox(Box(80, 70, 20, 20))],
+    ],
+    ids=["a path", "a later frame", "the whole frame", "nothing edited in it"],
+)
+def test_other_boxes_are_kept_as_they_are_given(boxes: list[KeyedBox]) -> None:
+    frames = crossing(10)
+    (found,) = follow_boxes(frames, edited(frames[0]), boxes)
+    assert torch.equal(found.region.frames, mask_from_boxes(boxes, 10, Size(96, 128)).frames)
+
+
+def test_each_box_goes_its_own_way() -> None:
+    frames = crossing(6)
+    picture = edited(frames[0])
+    picture[70:90, 90:120] = torch.tensor([240, 20, 20], dtype=torch.uint8)
+    boxes = [KeyedBox(LOOSE), KeyedBox(Box(86, 66, 38, 28)), KeyedBox(Box(0, 0, 9, 9), 2, "corner")]
+    calls: list[tuple[int, int]] = []
+    corner, first, second = follow_boxes(frames, picture, boxes, lambda *done: calls.append(done))
+    assert bounds(first.region.frames[5])[0] >= 22
+    assert bounds(second.region.frames[5]) == (86, 66, 124, 94)
+    assert bounds(corner.region.frames[5]) == (0, 0, 9, 9)
+    assert calls == [(number, 12) for number in range(1, 13)]
+
+
+def test_a_thing_that_falls_apart_is_lost() -> None:
+    frames = textured(0, 96, 128).repeat(8, 1, 1, 1)
+    frames[0, 30:62, 50:90] = textured(1, 32, 40)
+    for number in range(1, 8):
+        frames[number] = textured(10 + number, 96, 128)
+    picture = frames[0].clone()
+    picture[30:62, 50:90] = 255 - picture[30:62, 50:90]
+    (found,) = follow_boxes(frames, picture, [KeyedBox(Box(46, 26, 48, 40))])
+    assert len(found.lost) > 4 and "probably lost" in found.region.notes[-1]
