@@ -25,9 +25,10 @@ def parse(path: Path) -> ast.Module:
 
 
 def room_of(path: Path) -> str:
-    """The first name under `lora_edit`: `video` for `video/read.py`, `types` for `types.py`, `""` for the package's `__init__`."""
+    """The first name under `lora_edit`: `video` for `video/read.py`, `types` for `types.py`, `""` for the package's `__init__`; its
+    `__main__` is the command's."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return "" if parts == ("__init__",) else parts[0]
+    return {"__init__": "", "__main__": "cli"}.get(parts[0], parts[0])
 
 
 def place(path: Path, node: ast.AST) -> str:

@@ -290,6 +290,11 @@ def test_importing_the_package_loads_no_model_library() -> None:
     assert not {"diffusers", "transformers", "peft", "gradio", "matplotlib"} & loaded_after("import lora_edit")
 
 
+def test_a_refused_input_and_a_preview_wait_for_no_model_library() -> None:
+    """They take longer to load than torch itself, and most calls of the command end before a model is opened."""
+    assert not {"diffusers", "transformers", "peft", "matplotlib"} & loaded_after("import lora_edit.pipeline")
+
+
 def test_importing_the_package_touches_no_device() -> None:
     code = "import lora_edit, sys; torch = sys.modules.get('torch'); sys.exit(bool(torch and torch.cuda.is_initialized()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -545,12 +545,26 @@ def test_help_and_trivial_faults_load_nothing_heavy(elsewhere: Path) -> None:
         ["train", "nowhere"],
         ["generate", "nowhere"],
         ["evaluate", "nofile.mp4", "--source", "clip.mp4"],
+        ["export", "nowhere", "--output", "a.safetensors"],
+        ["import", "nofile.safetensors"],
+        [*EDIT, "--not-point", "3,4"],
+        [*EDIT[:4], "--not-point", "3,4", *EDIT[6:]],
+        [*EDIT, "--model", "wan9"],
+        [*EDIT, "--model", "wan2.1-i2v-480p"],
+        ["study", "nosuch"],
     ]
     calls = [(["edit", "--help"], 0), *((fault, 2) for fault in faults)]
     done = subprocess.run([sys.executable, "-c", LIGHT, json.dumps(calls)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--first-frame" in done.stdout
     assert done.stderr.count("error: ") == len(faults)
+
+
+def test_the_package_is_the_command() -> None:
+    """`python -m lora_edit` works where no script was installed."""
+    done = subprocess.run([sys.executable, "-m", "lora_edit", "train", "nowhere"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: nowhere: not a run folder")
 
 
 def test_help_is_whole_at_eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,6 +209,9 @@ def import_lora(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA as a .safetensors file.", show_default=False)], json: Json = False
 ) -> None:
     """Say what a LoRA file is: tensors, rank, layers, metadata. Loads no weights and runs no code from the file."""
+    from lora_edit.cli.resolve import require_files
+
+    require_files(file)
     from lora_edit.cli.lora_file import describe_lora
 
     facts = describe_lora(file)
@@ -243,7 +246,6 @@ class ExportOptions:
 @takes(ExportOptions)
 def export(session: Session, options: ExportOptions) -> None:
     """Write a run's LoRA for other programs; of a model with two experts one file for each, named after it. Prints the files' paths."""
-    from lora_edit.loras.files import export_lora
     from lora_edit.run import Run
 
     run = Run(options.run)
@@ -251,6 +253,8 @@ def export(session: Session, options: ExportOptions) -> None:
     files = run.lora_files()
     if not files:
         raise RunError(f"{options.run}: has no trained LoRA yet; train it with `lora-edit train {options.run}`")
+    from lora_edit.loras.files import export_lora
+
     for file in files:
         output = options.output.with_stem(options.output.stem + file.stem.removeprefix("edit"))
         export_lora(file, output, options.format.value, overwrite=options.overwrite)

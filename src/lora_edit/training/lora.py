@@ -1,4 +1,7 @@
-"""The LoRA: put into a transformer by PEFT, initialised from the run's seed, saved and loaded bit for bit."""
+"""The LoRA: put into a transformer by PEFT, initialised from the run's seed, saved and loaded bit for bit.
+
+PEFT is imported where it is used: it takes longer to load than everything else together, and a preview or a refused input needs none of it.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from lora_edit.errors import ModelError
@@ -31,6 +32,8 @@ def add_lora(expert: Expert, settings: LoraSettings, seed: int) -> dict[str, nn.
     A is drawn from the run's seed, uniformly with bound 1 / sqrt(in_features) as PEFT does (`peft/tuners/lora/layer.py`).
     An adapter left from an earlier edit with the same model object is removed first.
     """
+    from peft import LoraConfig
+
     remove_lora(expert)
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha or settings.rank, target_modules=expert.lora_targets[settings.targets])
     expert.transformer.add_adapter(config, adapter_name=ADAPTER)  # type: ignore[operator]
@@ -62,6 +65,8 @@ class _InputsDtype(nn.Linear):
 def _save_inputs_as_they_are(transformer: nn.Module) -> None:
     """Stop PEFT from turning each layer's input into the LoRA's float32: in bfloat16 those copies, one for each layer, are most of what a
     block keeps for its backward pass, where query, key and value can share one."""
+    from peft.tuners.lora import LoraLayer
+
     for layer in transformer.modules():
         if isinstance(layer, LoraLayer) and ADAPTER in layer.lora_A:
             layer.cast_input_dtype_enabled = False
@@ -103,6 +108,8 @@ def load_lora(expert: Expert, path: Path) -> None:
 
     Raises `ModelError` when the file is damaged, or was made for other layers, another rank or another alpha.
     """
+    from peft import set_peft_model_state_dict
+
     matched = match(read_lora(path), expert.transformer, expert.name)
     own, found = _own_changes(expert), matched.changes
     fitting = [name for name, change in own.items() if name in found and _kind(found[name]) == _kind(change)]
@@ -118,6 +125,8 @@ def load_lora(expert: Expert, path: Path) -> None:
 
 def _own_changes(expert: Expert) -> dict[str, Change]:
     """The adapter's pairs by layer: the live tensors."""
+    from peft import get_peft_model_state_dict
+
     state = get_peft_model_state_dict(expert.transformer, adapter_name=ADAPTER)
     alpha = float(expert.transformer.peft_config[ADAPTER].lora_alpha)  # type: ignore[union-attr, index]
     names = [key.removesuffix(".lora_A.weight") for key in state if key.endswith(".lora_A.weight")]
