@@ -443,7 +443,7 @@ def test_new_checks_estimates_and_stores(monkeypatch: pytest.MonkeyPatch) -> Non
     assert record["run"] == "out.run"
     assert record["estimate"] == {
         "seconds_train": 90.0, "seconds_generate": 4.0, "memory_bytes": 850_000_000, "canvas": "80x80", "windows": 1, "host_bytes": 0,
-        "blocks_to_swap": 0, "blocks": 0,
+        "blocks_to_swap": 0, "blocks": 0, "download_bytes": 0,
     }  # fmt: skip
 
 

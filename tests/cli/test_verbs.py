@@ -15,9 +15,11 @@ from PIL import Image
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
+from lora_edit import estimate
 from lora_edit.cli import inspecting
 from lora_edit.cli.main import app
 from lora_edit.config import resolve
+from lora_edit.devices import Machine
 from lora_edit.evaluation import learned
 from lora_edit.evaluation.lpips import Lpips
 from lora_edit.masks import salient
@@ -401,3 +403,22 @@ def test_a_box_in_the_first_frame_goes_with_the_thing(disc: tuple[Path, torch.Te
 def bounds(mask: torch.Tensor) -> tuple[int, int, int, int]:
     rows, columns = (torch.nonzero(mask.any(axis)).flatten() for axis in (1, 0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def test_new_plans_with_a_model_that_is_not_here(clip: Path, frames: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time, memory and disk are reckoned from the catalogue alone; the edit itself asks for the model."""
+    large = Machine(device_bytes=int(80e9), host_bytes=int(256e9), rate=4e14, dtype=torch.bfloat16)
+    monkeypatch.setattr(estimate, "this_machine", lambda: large)
+    edited = frames[0].clone()
+    edited[4:20, 4:24] = 255 - edited[4:20, 4:24]
+    Image.fromarray(edited.numpy()).save(tmp_path / "first.png")
+    arguments = (clip, "--first-frame", tmp_path / "first.png", "--box", "2,2,24,20", "--model", "wan2.1-i2v-480p", "--preset", "low-vram")
+    code, out, err = run("new", *arguments, "--run", tmp_path / "run", "--json")
+    assert code == 0, err
+    assert "about 90 GB to download; `lora-edit models --download wan2.1-i2v-480p` gets it" in err
+    needs = json.loads(out)["estimate"]
+    assert needs["download_bytes"] == 90_000_000_000
+    assert 0 < needs["memory_bytes"] < 80e9 and needs["host_bytes"] > 0
+    assert needs["seconds_train"] > 0 and needs["seconds_generate"] > 0
+    code, _, err = run("edit", *arguments, "--output", tmp_path / "out.mp4")
+    assert code == 2 and "is not downloaded (about 90 GB" in err

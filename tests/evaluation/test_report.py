@@ -104,7 +104,8 @@ def test_the_share_drawn_without_proof_is_a_bar_for_each_frame() -> None:
     page = render_report(FULL)
     bars = Outline(page).all("rect")
     assert [bar["height"] for bar in bars] == ["0.0000", "0.5000", "1.0000"]
-    assert "frame 1: 25.0 %" in page and "highest bar is 50.0 %" in page
+    assert "frame 1: 25.0 %" in page and "most in frame 2, 50.0 % of it" in page
+    assert "<span>frame 0</span><span>frame 2</span>" in page
     assert render_report(Report(title="t", unproven=[0.0, 0.0])).count("<rect") == 2
 
 

@@ -48,14 +48,19 @@ def edit(session: Session, options: EditOptions) -> None:
 @takes(NewOptions)
 def new(session: Session, options: NewOptions) -> None:
     """Make the run folder and check everything, but train nothing. Prints the folder, and what the edit would need."""
-    from lora_edit.cli.resolve import protect_input, run_folder, run_settings
+    from lora_edit.cli.known_models import absent_gigabytes
+    from lora_edit.cli.resolve import plan_settings, protect_input, run_folder
 
-    settings = run_settings(options)
+    settings = plan_settings(options)
+    absent = absent_gigabytes(settings.model)
     folder = run_folder(options.run, options.output)
     session.output = options.output or folder
     with computing(options.threads) as reporter:
         from lora_edit import pipeline
 
+        if absent:
+            download = f"`lora-edit models --download {settings.model}` gets it"
+            reporter.note(f"{settings.model} is not here, so this is a plan: about {absent:g} GB to download; {download}")
         if options.output is not None:
             from lora_edit.video.write import check_output
 
@@ -78,6 +83,7 @@ def new(session: Session, options: NewOptions) -> None:
             "host_bytes": estimate.host_bytes,
             "blocks_to_swap": estimate.place.swapped if estimate.place else 0,
             "blocks": estimate.blocks,
+            "download_bytes": round(1e9 * absent),
         }
         if not options.json:
             beside = f" on the device and {format_bytes(estimate.host_bytes)} of main memory" if estimate.host_bytes else ""

@@ -67,6 +67,17 @@ def require_model(name: str, trained: bool = True) -> None:
     survey(facts, source)
 
 
+def absent_gigabytes(name: str) -> float:
+    """What would have to be downloaded, where nothing of the model is on this machine: a plan needs only what the catalogue knows. 0 where
+    the model is here, as `require_model` sees. Raises `ModelError`."""
+    facts, source = locate(name)
+    if state(facts, source) == "missing":
+        refuse_training(name)
+        return facts.download_gb
+    require_model(name)
+    return 0
+
+
 def download_model(name: str) -> ModelCard:
     """Download what a model lacks, told beforehand on stderr. Raises `ModelError`."""
     facts, source = _located(name)

@@ -24,14 +24,19 @@ REGIONS = ("mask", "boxes", "points")
 
 
 def run_settings(options: RunOptions) -> EditSettings:
-    """Settings of `edit` and `new`. Raises `InputError` kin."""
+    """Settings of `edit`, whose model has to be here. Raises `InputError` kin."""
+    settings = plan_settings(options)
+    require_model(settings.model)
+    return settings
+
+
+def plan_settings(options: RunOptions) -> EditSettings:
+    """Settings of `new`, whatever is here of the model. Raises `InputError` kin."""
     region = region_tables(options)
     tables = config_tables(options.config)
     if options.mask or options.box or options.point or options.not_point:  # replaces the region of the config file, whatever its kind
         tables["input"] = {key: value for key, value in tables.get("input", {}).items() if key not in REGIONS}
-    settings = _resolve(merge(merge(tables, region), method_tables(options)), options.assignments)
-    require_model(settings.model)
-    return settings
+    return _resolve(merge(merge(tables, region), method_tables(options)), options.assignments)
 
 
 def preview_settings(options: RegionOptions) -> EditSettings:
