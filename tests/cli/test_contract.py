@@ -460,8 +460,11 @@ def test_train_and_generate_work_on_the_run(monkeypatch: pytest.MonkeyPatch, els
     monkeypatch.setattr(pipeline, "train", lambda folder, reporter: seen.append(folder))
     monkeypatch.setattr(pipeline, "generate", generate)
     assert run("train", "kept").stdout == "kept\n"
-    assert run("generate", "kept", "--seed", "3", "--first-frame", "f.png", "--output", "s.mp4").stdout == "s.mp4\n"
-    assert run("generate", "kept", "--lora", "a.safetensors:2").stdout == "s.mp4\n"
+    outcome = run("generate", "kept", "--seed", "3", "--first-frame", "f.png", "--output", "s.mp4")
+    assert outcome.stdout == "s.mp4\n"
+    assert "the embedded model draws nearly the same with every seed" in outcome.stderr
+    outcome = run("generate", "kept", "--lora", "a.safetensors:2")
+    assert outcome.stdout == "s.mp4\n" and "every seed" not in outcome.stderr
     assert seen[:2] == [Path("kept"), (Path("kept"), Path("s.mp4"), False, 3, Path("f.png"), None, None)]
     assert seen[2][-2:] == ([(Path("a.safetensors").absolute(), 2.0)], None)
     assert run("generate", "kept", "--model", "tiny").stdout == "s.mp4\n"

@@ -294,6 +294,28 @@ def test_a_region_off_the_edit_is_drawn_beside_the_output(clip: Path, frames: to
         assert picture.size == (WIDTH, HEIGHT)
 
 
+@pytest.mark.parametrize("where", [(), ("--box", "24,24,52,48")], ids=["found", "box"])
+def test_a_region_that_is_lost_is_drawn_beside_the_output(tmp_path: Path, where: tuple[str, ...]) -> None:
+    """The thing is gone after a cut: the picture shows where the region was and where it is lost, and nothing is trained."""
+    frames, truth = disc_clip(12)
+    frames[3:] = (
+        torch.randint(0, 256, (9, 12, 20, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        .repeat_interleave(8, 1)
+        .repeat_interleave(8, 2)
+    )
+    write_video(tmp_path / "cut.mkv", Video(frames, Fraction(25), tuple(i / 25 for i in range(12))), "ffv1")
+    edited = frames[0].clone()
+    edited[truth[0]] = 255 - edited[truth[0]]
+    Image.fromarray(edited.numpy()).save(tmp_path / "first.png")
+    arguments = ("edit", tmp_path / "cut.mkv", "--first-frame", tmp_path / "first.png", *where, "--output", tmp_path / "out.mp4")
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, ""), err
+    assert "is lost from frame" in err and "give --box X,Y,W,H:FRAME at several frames or --mask PATH" in err
+    with Image.open(tmp_path / "out-region.png") as picture:
+        assert picture.size == (2 * 160, 96)
+    assert not (tmp_path / "out.run").exists()
+
+
 def test_a_region_off_the_edit_may_be_meant(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
     edited = frames[0].clone()
     edited[4:20, 4:24] = 255 - edited[4:20, 4:24]

@@ -26,6 +26,7 @@ from lora_edit.cli.output import emit_json
 from lora_edit.cli.progress import Notes, computing, format_bytes, format_seconds
 
 if TYPE_CHECKING:
+    from lora_edit.config import EditSettings
     from lora_edit.pipeline import Result
 
 
@@ -120,7 +121,9 @@ class GenerateOptions:
     """Options of `generate`."""
 
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `edit` or `new` made.", show_default=False)]
-    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Another seed than the run's.", min=0)] = None
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Another seed than the run's; hardly changes what tiny draws.", min=0)
+    ] = None
     first_frame: Annotated[
         Path | None, typer.Option("--first-frame", metavar="IMAGE", help="Another edited first frame than the run's.")
     ] = None
@@ -144,7 +147,7 @@ def generate(session: Session, options: GenerateOptions) -> None:
     from lora_edit.cli.known_models import require_model
     from lora_edit.cli.resolve import absolute_model, require_files
 
-    require_run(options.run)
+    settings = require_run(options.run)
     session.run = options.run
     loras = parse_loras(options.lora) or None
     require_files(options.first_frame, *(file for file, _ in loras or ()))
@@ -154,6 +157,10 @@ def generate(session: Session, options: GenerateOptions) -> None:
     with computing(options.threads) as reporter:
         from lora_edit import pipeline
 
+        if options.seed is not None and settings.model == "tiny":
+            reporter.note(
+                "the embedded model draws nearly the same with every seed; another first frame or a later edited frame changes more"
+            )
         result = pipeline.generate(
             options.run, reporter, options.output, options.overwrite, options.seed, options.first_frame, loras, model
         )
@@ -176,11 +183,11 @@ def preview(session: Session, options: PreviewOptions) -> None:
     typer.echo(path)
 
 
-def require_run(folder: Path) -> None:
-    """Raise `RunError` for what is no run folder, before anything heavy is loaded."""
+def require_run(folder: Path) -> EditSettings:
+    """A run's settings. Raises `RunError` for what is no run folder, before anything heavy is loaded."""
     from lora_edit.run import Run
 
-    Run(folder).settings()
+    return Run(folder).settings()
 
 
 def _tell(result: Result, reporter: Notes) -> None:

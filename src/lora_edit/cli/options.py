@@ -171,7 +171,10 @@ class RunOptions(RegionOptions):
         str | None, typer.Option("--prompt", metavar="TEXT", help="What the edited clip shows.", rich_help_panel=SETTINGS)
     ] = None
     seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", help="Same seed, same result; 0 by default.", rich_help_panel=SETTINGS)
+        int | None,
+        typer.Option(
+            "--seed", metavar="N", help="Same seed, same result; 0 by default. Hardly changes what tiny draws.", rich_help_panel=SETTINGS
+        ),
     ] = None
     config: Annotated[
         Path | None,
