@@ -41,10 +41,11 @@ def follow_boxes(
     kept = [box for box in boxes if box.name in paths]
     changed = changed_area(frames[0], edited_first)
     regions = [Followed(mask_from_boxes(kept, len(frames), size))] if kept else []
-    for number, box in enumerate(moving):
-        before, total = number * len(frames), len(moving) * len(frames)
-        regions.append(_follow_box(frames, changed, box, lambda done, _, before=before, total=total: on_frame(before + done, total)))
-    return regions
+
+    def told(before: int) -> Callable[[int, int], None]:
+        return lambda done, _: on_frame(before * len(frames) + done, len(moving) * len(frames))
+
+    return regions + [_follow_box(frames, changed, box, told(number)) for number, box in enumerate(moving)]
 
 
 def _follow_box(frames: torch.Tensor, changed: Bools, drawn: KeyedBox, on_frame: Callable[[int, int], None]) -> Followed:
@@ -56,7 +57,7 @@ def _follow_box(frames: torch.Tensor, changed: Bools, drawn: KeyedBox, on_frame:
     track = box_track(frames, main_parts(inside), drawn.box, on_frame)
     moved = float(np.abs(track.edges - edges_of(drawn.box)).max())
     if moved <= STILL * min(frames.shape[1:3]):
-        return Followed(still)
+        return followed(still.frames, track, still.notes)
     mask = track.filled(frames.shape[1:3])
     mask[0] = still.frames[0]  # as it was drawn, to the pixel
     box = drawn.box
