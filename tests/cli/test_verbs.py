@@ -189,7 +189,9 @@ def test_preview_writes_a_video(clip: Path, frames: torch.Tensor, tmp_path: Path
     first[4:12, 4:12] = torch.tensor([255, 0, 0], dtype=torch.uint8)
     Image.fromarray(first.numpy()).save(tmp_path / "first.png")
     output = tmp_path / "preview.mp4"
-    code, out, err = run("preview", clip, "--first-frame", tmp_path / "first.png", "--box", "2,2,12,12", "--output", output)
+    code, out, err = run(
+        "preview", clip, "--first-frame", tmp_path / "first.png", "--box", "2,2,12,12:0", "--box", "2,2,12,12:3", "--output", output
+    )
     assert (code, out.strip()) == (0, str(output)), err
     assert output.is_file()
 
@@ -436,7 +438,19 @@ def test_new_plans_with_a_model_that_is_not_here(clip: Path, frames: torch.Tenso
     edited = frames[0].clone()
     edited[4:20, 4:24] = 255 - edited[4:20, 4:24]
     Image.fromarray(edited.numpy()).save(tmp_path / "first.png")
-    arguments = (clip, "--first-frame", tmp_path / "first.png", "--box", "2,2,24,20", "--model", "wan2.1-i2v-480p", "--preset", "low-vram")
+    arguments = (
+        clip,
+        "--first-frame",
+        tmp_path / "first.png",
+        "--box",
+        "2,2,24,20:0",
+        "--box",
+        "2,2,24,20:3",
+        "--model",
+        "wan2.1-i2v-480p",
+        "--preset",
+        "low-vram",
+    )
     code, out, err = run("new", *arguments, "--run", tmp_path / "run", "--json")
     assert code == 0, err
     assert "about 90 GB to download; `lora-edit models --download wan2.1-i2v-480p` gets it" in err
