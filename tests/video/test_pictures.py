@@ -63,6 +63,12 @@ def test_pages_are_frames_and_thumbnails_are_not(tmp_path: Path) -> None:
     assert read_video(tmp_path / "thumbnail.tif").num_frames == 1
 
 
+def test_a_folder_named_like_a_picture_is_no_frame(tmp_path: Path) -> None:
+    (tmp_path / "0.png").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    assert read_video(tmp_path).num_frames == 1
+
+
 def test_folders_may_be_read(tmp_path: Path) -> None:
     require_file(tmp_path)
 

@@ -128,7 +128,9 @@ def _is_deep(path: Path, image: Image.Image) -> bool:
 
 def list_images(folder: Path) -> list[Path]:
     """The folder's pictures in natural order: `2.png` before `10.png`. Raises `VideoError` when there are none."""
-    paths = [path for path in _entries(folder) if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
+    paths = [
+        path for path in _entries(folder) if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+    ]
     if not paths:
         raise VideoError(f"{folder}: holds no pictures; give a folder of PNG, JPEG or WebP frames, or a video file")
     return sorted(paths, key=_natural_key)
