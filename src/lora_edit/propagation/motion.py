@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -53,14 +54,17 @@ def estimate_motion(source: npt.NDArray[np.uint8], edited: npt.NDArray[np.uint8]
     changed = np.abs(blur(edited.astype(np.float32) - source[0], max(1.0, min(height, width) / 128))).max(-1) > CHANGED
     changed &= region[0]
     mask = inside[0] if not changed.any() else torch.from_numpy(changed)
-    direct = list(correspond(frames, 0, inside))
+    # Neither needs the others' results, and most of their time is spent where Python lets other threads run.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        found = pool.submit(list, correspond(frames, 0, inside))
+        chained = pool.submit(list, consistent_positions(frames))
+        moved = pool.submit(list, object_motion(frames, 0, mask, inside))
+        direct, chains, whole = found.result(), chained.result(), moved.result()
     cameras = [_camera(d.positions, d.confidence * ~region[number]) if number else IDENTITY for number, d in enumerate(direct)]
-    chains = list(consistent_positions(frames))
     chosen = spread(len(source))
     support = support_mask([chains[t] for t in chosen], [cameras[t] for t in chosen], changed)
     alone: Iterable[ObjectMotion] = (ObjectMotion(camera, 0.0) for camera in cameras)
     carried = alone if support is None else object_motion(frames, 0, torch.from_numpy(support))
-    whole = object_motion(frames, 0, mask, inside)
     for dense, (chain, sure), own, below, camera in zip(direct, chains, whole, carried, cameras, strict=True):
         yield Motion(
             dense.positions, dense.confidence, chain, sure, own.matrix, float(own.confidence), camera, below.matrix, float(below.confidence)
