@@ -39,8 +39,14 @@ def test_a_watched_training_gives_the_same_lora(tmp_path: Path) -> None:
     edited = frames[0].clone()
     edited[16:40, 16:40] = torch.tensor([200, 30, 30], dtype=torch.uint8)
     save_image(tmp_path / "first.png", edited)
-    box = {"x": 12, "y": 12, "width": 32, "height": 32}
-    tables = {"input": {"source": str(tmp_path / "source.mkv"), "first_frame": str(tmp_path / "first.png"), "boxes": [box]}}
+    boxes = [{"x": 12, "y": 12, "width": 32, "height": 32, "frame": frame} for frame in (0, 4)]
+    tables = {
+        "input": {
+            "source": str(tmp_path / "source.mkv"),
+            "first_frame": str(tmp_path / "first.png"),
+            "boxes": boxes,
+        }
+    }
     settings = resolve(tables, ("training.motion_steps=4",))
     watcher = Looking()
     for name, reporter in (("watched", watcher), ("alone", Silent())):

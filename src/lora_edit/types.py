@@ -117,10 +117,14 @@ class Video:
 
 @dataclass(frozen=True)
 class EditMask:
-    """Where the edit lives: `frames` is `[T, H, W]` bool, True = edit. `notes` are remarks that a person should read."""
+    """Where the edit lives: `frames` is `[T, H, W]` bool, True = edit. `notes` are remarks that a person should read.
+
+    `parts` are the same of each thing by itself, where several are known; together they make `frames`.
+    """
 
     frames: torch.Tensor
     notes: tuple[str, ...] = field(default=())
+    parts: tuple[torch.Tensor, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         assert self.frames.dtype == torch.bool and self.frames.ndim == 3

@@ -186,3 +186,15 @@ def test_lost_frames_are_bridged_by_the_outline_on_its_way() -> None:
     for number in (2, 3, 4):
         shared = (found.frames[number] & whole.frames[number]).sum() / (found.frames[number] | whole.frames[number]).sum()
         assert float(shared) > 0.95
+
+
+def test_parts_that_touch_keep_a_box_each() -> None:
+    first, second = torch.zeros(3, 40, 60, dtype=torch.bool), torch.zeros(3, 40, 60, dtype=torch.bool)
+    first[:, 5:15, 5:25], second[:, 12:35, 22:50] = True, True
+    both = EditMask(first | second, (), (first, second))
+    assert torch.equal(shape_mask(both, "box", 0.0, 1).frames, both.frames)
+    assert shape_mask(EditMask(both.frames), "box", 0.0, 1).frames[0, 30, 6]
+    third = torch.zeros_like(first)
+    third[:, :3, :3] = True
+    assert len(union([both, EditMask(third)]).parts) == 3 and not union([EditMask(third), EditMask(first)]).parts
+    assert [bool(part.any()) for part in subtract(both, EditMask(first)).parts] == [False, True]

@@ -98,7 +98,7 @@ def follow(frames: torch.Tensor, edited_first: torch.Tensor, on_frame: OnFrame =
         f"no mask was given: the region is what the edited first frame changes ({share:.0%} of the frame{where}), followed through the clip"
     )
     largest = followed(masks[0], tracks[0], (f"{note}; --mask or --box gives another",))
-    return replace(largest, region=EditMask(mask, largest.region.notes))
+    return replace(largest, region=EditMask(mask, largest.region.notes, tuple(masks)))
 
 
 def part_of(on_frame: OnFrame, number: int, count: int) -> OnFrame:

@@ -29,8 +29,9 @@ CLOSING = 0.005
 def shape_mask(mask: EditMask, shape: RegionShape, expand: float, smooth: int) -> EditMask:
     """The edit region of the given shape.
 
-    - `box`: one rectangle per object and frame, its path smoothed over `smooth` frames, grown by `expand` of its width and
-      height in all (half on each side), rounded outward, stopped at the frame (paper appendix A: the default).
+    - `box`: one rectangle per object (of each of the mask's parts, where it has some) and frame, its path smoothed over `smooth`
+      frames, grown by `expand` of its width and height in all (half on each side), rounded outward, stopped at the frame (paper
+      appendix A: the default).
     - `tight`: the mask as given with cracks closed.
     - `noisy`: paper B.2's degraded mask, see `noisy_frames`.
     - `as-is`: the mask as given.
@@ -43,9 +44,10 @@ def shape_mask(mask: EditMask, shape: RegionShape, expand: float, smooth: int) -
     if shape == "noisy":
         return EditMask(noisy_frames(mask), mask.notes)
     frames = torch.zeros_like(mask.frames)
-    for track in boxes_of(mask, smooth):
-        for offset, box in enumerate(track.boxes):
-            fill_box(frames[track.first_frame + offset], grow_box(box, expand))
+    for part in mask.parts or (mask.frames,):
+        for track in boxes_of(EditMask(part), smooth):
+            for offset, box in enumerate(track.boxes):
+                fill_box(frames[track.first_frame + offset], grow_box(box, expand))
     return EditMask(frames, mask.notes)
 
 
@@ -80,16 +82,18 @@ def _add_noisy(out: torch.Tensor, frame: torch.Tensor, box: Box) -> None:
 
 
 def union(masks: Sequence[EditMask]) -> EditMask:
-    """What any of the masks covers, with all their notes; one at least, all of one size."""
+    """What any of the masks covers, with all their notes; one at least, all of one size. Where one has parts, the others are parts too."""
     frames = masks[0].frames.clone()
     for mask in masks[1:]:
         frames |= mask.frames
-    return EditMask(frames, tuple(dict.fromkeys(note for mask in masks for note in mask.notes)))
+    notes = tuple(dict.fromkeys(note for mask in masks for note in mask.notes))
+    parts = tuple(part for mask in masks for part in mask.parts or (mask.frames,))
+    return EditMask(frames, notes, parts if any(mask.parts for mask in masks) else ())
 
 
 def subtract(mask: EditMask, other: EditMask) -> EditMask:
     """What `mask` covers and `other` does not."""
-    return EditMask(mask.frames & ~other.frames, mask.notes)
+    return EditMask(mask.frames & ~other.frames, mask.notes, tuple(part & ~other.frames for part in mask.parts))
 
 
 def invert(mask: EditMask) -> EditMask:

@@ -230,6 +230,8 @@ def _prompt(mark: Mark) -> Prompt:
 
 def _painted(project: Project, mask: EditMask) -> EditMask:
     """The mask with what was painted by hand on single frames."""
+    if not any(mark.kind in ("paint", "erase") for mark in project.marks):
+        return mask
     frames = mask.frames.clone()
     for mark in project.marks:
         if mark.kind in ("paint", "erase") and 0 <= mark.frame < len(frames):
