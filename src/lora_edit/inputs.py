@@ -158,8 +158,6 @@ def _read_region(settings: EditSettings, video: Video, first_frame: torch.Tensor
             check_followed(first_frame, found_along(drawn), video.frames, "--point")
     else:
         things = follow_boxes(video.frames, first_frame, [_keyed(box) for box in given.boxes], partial(reporter.step, "following the box"))
-        for each in things if masks.check else ():
-            check_followed(first_frame, each, video.frames, "--box")
         drawn = union([each.region for each in things])
     if not given.boxes and masks.shape == "auto":
         region = auto_shape(drawn, video.frames[0], first_frame, masks.expand, masks.smooth)

@@ -68,6 +68,11 @@ class Followed:
     lost: tuple[int, ...] = ()
     left_picture: bool = False
 
+    @property
+    def too_often_lost(self) -> bool:
+        """Whether it was lost in so many frames that something is wrong, unless it left the picture."""
+        return not self.left_picture and len(self.lost) > LOST * self.region.num_frames
+
 
 def follow_change(frames: torch.Tensor, edited_first: torch.Tensor) -> EditMask:
     """The region of `follow`."""
@@ -127,9 +132,9 @@ def found_along(mask: EditMask) -> Followed:
 def check_followed(edited_first: torch.Tensor, followed: Followed, frames: torch.Tensor, origin: str = "the edited first frame") -> None:
     """Raise `RegionError` when the region was lost in too many of `frames` `[T, H, W, 3]`, unless it left the picture; `origin` says what
     it was followed from."""
-    lost, region = followed.lost, followed.region
-    if followed.left_picture or len(lost) <= LOST * region.num_frames:
+    if not followed.too_often_lost:
         return
+    lost, region = followed.lost, followed.region
     raise RegionError(
         f"the region that was followed from {origin} is lost from frame {lost[0]} on ({len(lost)} of {region.num_frames} "
         f"frames); give --box X,Y,W,H:FRAME at several frames or --mask PATH, {GO_ON}",

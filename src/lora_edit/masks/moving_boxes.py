@@ -14,7 +14,7 @@ import torch
 from lora_edit.masks.boxes import KeyedBox, edges_of, mask_from_boxes
 from lora_edit.masks.check import changed_area, main_parts
 from lora_edit.masks.follow import Followed, OnFrame, box_track, followed, part_of
-from lora_edit.types import Size
+from lora_edit.types import EditMask, Size
 
 Bools = npt.NDArray[np.bool_]
 
@@ -30,8 +30,9 @@ def follow_boxes(
 ) -> list[Followed]:
     """The region of every box in `frames` `[T, H, W, 3]` uint8, whose first is `edited_first` `[H, W, 3]` after the edit.
 
-    An object's only box, in the first frame, goes with what the edit changes in it; it stays where the edit changes nothing in it, and
-    where it holds the whole frame. Boxes at several frames, or at a later one, are drawn by `mask_from_boxes`, which says what it raises.
+    An object's only box, in the first frame, goes with what the edit changes in it; it stays where the edit changes nothing in it, where
+    that can't be followed, and where it holds the whole frame. Boxes at several frames, or at a later one, are drawn by
+    `mask_from_boxes`, which says what it raises.
     `on_frame` is told how many frames are done, of how many.
     """
     size = Size(frames.shape[1], frames.shape[2])
@@ -61,4 +62,9 @@ def _follow_box(frames: torch.Tensor, changed: Bools, drawn: KeyedBox, on_frame:
     box = drawn.box
     place, last = f"--box {box.left:g},{box.top:g},{box.width:g},{box.height:g}", len(frames) - 1
     note = f"{place} goes with what the edit changes in it, by up to {moved:.0f} pixels"
-    return followed(mask, track, (*still.notes, f"{note}; for a box that stays, give {place}:0 {place}:{last}"))
+    found = followed(mask, track, (*still.notes, f"{note}; for a box that stays, give {place}:0 {place}:{last}"))
+    if not found.too_often_lost:
+        return found
+    # Where to edit was said; that it goes with the thing is a help, and no reason to refuse the clip.
+    note = f"what the edit changes in {place} could not be followed from frame {found.lost[0]} on, so the box stays where it was drawn"
+    return Followed(EditMask(still.frames, (*still.notes, f"{note}; where the thing leaves it, give --box at several frames")))
