@@ -12,6 +12,7 @@ import torch
 from lora_edit.propagation import predict as module
 from lora_edit.propagation.explanations import NAMES, READERS, KeyFrame, explain, region_motion
 from lora_edit.propagation.images import affine_positions
+from lora_edit.propagation.mixture import mix
 from lora_edit.propagation.motion import IDENTITY, Motion, estimate_motion
 from lora_edit.propagation.parts import region_parts
 from lora_edit.propagation.plate import Plate
@@ -79,6 +80,23 @@ def test_a_recoloured_thing_keeps_its_colours_and_the_source_stands_outside() ->
     for t, predicted in enumerate(frames):
         assert np.array_equal(predicted.frame[~region()[t]], source[t][~region()[t]])
         assert away(predicted.frame, truth[t], t) < 0.35 * away(source[t], truth[t], t)
+
+
+@pytest.mark.usefixtures("known_motion")
+def test_what_was_left_alone_is_not_recoloured_however_alike_it_is() -> None:
+    """A patch of ground has the thing's own colours, which the edit changes on the thing only."""
+    source, truth = scene(False), scene(True)
+    for clip in (source, truth):
+        clip[:, 24:48, 60:84] = smooth(2, 24, 24, 5).round()
+    where = np.ones_like(region())
+    motion = replace(true_motion(2), confidence=np.ones((HEIGHT, WIDTH), np.float32))
+    key = KeyFrame(truth[0].astype(np.float32), source[0].astype(np.float32), where[0])
+    unknown = np.zeros((HEIGHT, WIDTH, 3), np.float32), np.zeros((HEIGHT, WIDTH), np.float32)
+    out = explain(key, source[2].astype(np.float32), 1 - where[2].astype(np.float32), motion, unknown, 0.5, 0.1)
+    patch, thing = np.s_[28:44, 64:80], np.s_[28:44, 32:48]
+    assert out.left_alone[patch].min() > 0.8 and out.left_alone[thing].max() < 0.1
+    shares, _ = mix(out)
+    assert shares[NAMES.index("colours")][patch].max() < 0.2
 
 
 @pytest.mark.usefixtures("known_motion")

@@ -27,7 +27,7 @@ def predict_entry(entry: Entry, may_read: bool) -> tuple[Array, Array]:
     frames, errors = [entry.truth[0].astype(np.float32)], [np.full(entry.region.shape[1:], LEAST_ERROR, np.float32)]
     for t in range(1, len(entry.source)):
         out = explain_frame(t, may_read)
-        shares, error = mix(out.evidence, out.allowed)
+        shares, error = mix(out)
         frames.append(np.einsum("khw,khwc->hwc", shares, out.pictures))
         errors.append(error)
     return np.round(np.clip(frames, 0, 255)).astype(np.uint8), np.round(np.clip(np.stack(errors) * 2, 0, 255)).astype(np.uint8)

@@ -101,12 +101,13 @@ def _edge_share(edited: FloatImage, source: FloatImage, changed: npt.NDArray[np.
 
 @dataclass(frozen=True)
 class Explained:
-    """One frame by every explanation: `pictures` `[K, H, W, 3]` in levels, `allowed` `[K]` (what may be shown at all), and the `evidence`
-    `[C, H, W]` for the mixture."""
+    """One frame by every explanation: `pictures` `[K, H, W, 3]` in levels, `allowed` `[K]` (what may be shown at all), the `evidence`
+    `[C, H, W]` for the mixture, and in [0, 1] how sure it is that the edit `left_alone` what stands there `[H, W]`."""
 
     pictures: FloatImage
     allowed: npt.NDArray[np.bool_]
     evidence: FloatImage
+    left_alone: FloatImage
 
 
 def explain(
@@ -135,7 +136,20 @@ def explain(
     allowed[list(READERS)] &= may_read
     facts = behind, time, *_strides(motion, marked, key.region)
     evidence = _evidence(key, now, pictures, allowed, moved, motion, miss, given, plate[1], facts)
-    return Explained(pictures, allowed, evidence)
+    return Explained(pictures, allowed, evidence, _left_alone(moved[0], now, motion.confidence))
+
+
+PROVEN = 0.4
+"""Confidence of a position in the key frame from which it may tell that nothing was edited there."""
+UNTOUCHED, SAME_THING = 6.0, 12.0
+"""Levels of 255 by which the edit may change such a pixel, and by which the source may differ there, each for a third of the certainty."""
+
+
+def _left_alone(flow: _Moved, now: FloatImage, confidence: FloatImage) -> FloatImage:
+    """How sure it is that a frame shows what the key frame shows too, and that the edit left it alone there, `[H, W]` in [0, 1]."""
+    seen = np.clip((confidence * (1 - flow.out) - PROVEN) / (1 - PROVEN), 0, 1)
+    change, far = flow.analysis[..., 0], flow.misses(now)[0]
+    return np.asarray(seen * np.exp(-((change / UNTOUCHED) ** 2)) * np.exp(-((far / SAME_THING) ** 2)), np.float32)
 
 
 LEAST_SHARE = 0.02

