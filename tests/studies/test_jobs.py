@@ -135,8 +135,9 @@ def alive(process: int) -> bool:
 
 
 @pytest.mark.slow
-def test_an_interruption_ends_the_workers_too(tmp_path: Path) -> None:
-    """Sent to the command alone, as `kill -INT` does; what waited is not begun."""
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_an_interruption_ends_the_workers_too(tmp_path: Path, sent: signal.Signals) -> None:
+    """Sent to the command alone, as `kill` does; what waited is not begun."""
     (tmp_path / "endless.py").write_text(ENDLESS)
     study = subprocess.Popen([sys.executable, "endless.py"], cwd=tmp_path, stderr=subprocess.DEVNULL)
     files = [tmp_path / "worker-0", tmp_path / "worker-1"]
@@ -145,7 +146,10 @@ def test_an_interruption_ends_the_workers_too(tmp_path: Path) -> None:
         time.sleep(0.2)
     workers = [int(file.read_text()) for file in files]
     assert all(alive(worker) for worker in workers)
-    study.send_signal(signal.SIGINT)
+    study.send_signal(sent)
     assert study.wait(60) != 0
+    deadline = time.monotonic() + 30
+    while any(alive(worker) for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.2)
     assert not any(alive(worker) for worker in workers)
     assert len(list(tmp_path.glob("worker-*"))) == 2

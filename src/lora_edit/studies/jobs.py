@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import heapq
 import multiprocessing
+import multiprocessing.connection
+import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -65,7 +68,7 @@ def run_jobs(name: str, work: Callable[[AnyJob], Record], jobs: Sequence[AnyJob]
     records: dict[Path, Record] = {}
     queue, running = deque(jobs), dict[Future[Record], tuple[Path, float]]()
     reporter.step(name, 0, len(jobs))
-    with _interruptible(ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_interrupts)) as pool:
+    with _interruptible(ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _follow_parent)) as pool:
         while queue or running:
             while queue and len(running) < workers:
                 job = queue.popleft()
@@ -95,9 +98,18 @@ def _interruptible(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
             raise
 
 
-def _leave_interrupts() -> None:
-    """A terminal's Ctrl-C reaches every process; the one that waits for the workers ends them."""
+def _follow_parent() -> None:
+    """A worker ends with the process that waits for it, which ends its workers itself after a terminal's Ctrl-C; that reaches them all."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    """End this process, whatever it is at, when another one has ended: one that was killed can't say so."""
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
 
 
 def seconds_left(each: float, spent: Sequence[float], waiting: int, workers: int) -> float:
