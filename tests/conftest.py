@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 
+from lora_edit.types import Box
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -27,22 +29,35 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder / "encodings"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", autouse=True)
 def motion_once() -> Iterator[None]:
-    """A clip's motion is estimated once for all edits of it in a file of tests: it takes half of the time of a small edit."""
+    """What is estimated of a clip's motion, and where a box goes in it, is computed once for all edits of it: that is most of a small edit."""
+    from lora_edit.masks import follow, moving_boxes
+    from lora_edit.masks.follow import BoxTrack, box_track
     from lora_edit.propagation import predict
     from lora_edit.propagation.motion import Motion, estimate_motion
 
-    known: dict[tuple[object, ...], list[Motion]] = {}
+    motions: dict[tuple[object, ...], list[Motion]] = {}
+    tracks: dict[tuple[object, ...], BoxTrack] = {}
 
     def estimated(*pictures: np.ndarray) -> list[Motion]:
         key = tuple((picture.shape, picture.tobytes()) for picture in pictures)
-        if key not in known:
-            known[key] = list(estimate_motion(*pictures))
-        return known[key]
+        if key not in motions:
+            motions[key] = list(estimate_motion(*pictures))
+        return motions[key]
+
+    def tracked(frames: torch.Tensor, changed: np.ndarray, box: Box, on_frame: Callable[[int, int], None]) -> BoxTrack:
+        key = frames.shape, frames.numpy().tobytes(), changed.tobytes(), box
+        if key not in tracks:
+            tracks[key] = box_track(frames, changed, box, lambda done, total: None)
+        for number in range(len(frames)):
+            on_frame(number + 1, len(frames))
+        return tracks[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(predict, "estimate_motion", estimated)
+        for module in (follow, moving_boxes):
+            patch.setattr(module, "box_track", tracked)
         yield
 
 

@@ -23,8 +23,6 @@ from lora_edit.types import Video
 from lora_edit.video.read import read_video
 from lora_edit.video.write import write_video
 
-pytestmark = pytest.mark.usefixtures("motion_once")
-
 
 class Listener:
     """Keeps remarks, and the steps that were done."""

@@ -32,8 +32,6 @@ from lora_edit.video.read import read_image, read_video
 from lora_edit.video.sheet import save_image
 from lora_edit.video.write import write_video
 
-pytestmark = pytest.mark.usefixtures("motion_once")
-
 QUICK = (
     "training.motion_steps=3",
     "training.appearance_steps=2",

@@ -27,8 +27,6 @@ from lora_edit.reporting import Reporter
 from lora_edit.run import Run, make_run
 from lora_edit.types import EditMask, Size, Video
 
-pytestmark = pytest.mark.usefixtures("motion_once")
-
 REGION = {
     "SOURCE", "--first-frame", "--mask", "--box", "--point", "--not-point", "--mask-shape", "--expand", "--start", "--frames", "--fps",
     "--threads",

@@ -23,8 +23,6 @@ from lora_edit.video.write import prove_output, write_video
 from video.clips import make_clip
 from video.sources import pictures, plain, write_source
 
-pytestmark = pytest.mark.usefixtures("motion_once")
-
 BOX = ("--box", "20,20,60,40")
 FEW = ("--set", "training.motion_steps=1", "--set", "generation.steps=1", "--set", "masks.check=false")
 

@@ -33,8 +33,6 @@ from lora_edit.video.settings import VideoSettings
 from lora_edit.video.write import write_video
 from masks.things import disc_clip, overlap
 
-pytestmark = pytest.mark.usefixtures("motion_once")
-
 FRAMES, HEIGHT, WIDTH = 4, 32, 48
 
 

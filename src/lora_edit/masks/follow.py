@@ -42,6 +42,8 @@ RECOLOURED = 48
 """Levels in any channel from which a point has lost what it was on."""
 
 ROWS = (256, 480)
+SUPPORT_ROWS = (160, 240)
+"""Rows, at least and at most, of the pictures that points are followed in, and of those by which it is found what an edit sits on."""
 
 EXTREME = 0.01
 """Share of the points that may lie beyond each edge of the box: stray ones."""
@@ -190,12 +192,13 @@ def _support(frames: torch.Tensor, changed: npt.NDArray[np.bool_]) -> npt.NDArra
 
     Only the first frames are looked at, where positions in frame 0 are sure.
     """
-    work = WorkingSize(frames.shape[1], frames.shape[2])
+    work = WorkingSize(frames.shape[1], frames.shape[2], SUPPORT_ROWS)
     pictures = [work.picture(frame) for frame in frames[:FIRST_FRAMES]]
     small = work.mask(torch.from_numpy(changed))
     tracker = CameraTracker(pictures[0], ~small)
     cameras = [np.asarray(tracker.follow(picture, to_grey(picture)), np.float32) for picture in pictures]
-    found = list(consistent_positions(torch.from_numpy(np.stack(pictures).clip(0, 255).astype(np.uint8))))
+    small_frames = torch.from_numpy(np.stack(pictures).clip(0, 255).astype(np.uint8))
+    found = list(consistent_positions(small_frames, SUPPORT_ROWS, SUPPORT_ROWS[1]))
     support = support_mask(found[1:], cameras[1:], small)
     if support is None or (support & small).sum() > BELOW * small.sum():
         return None
