@@ -31,7 +31,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def motion_once() -> Iterator[None]:
-    """What is estimated of a clip's motion, and where a box goes in it, is computed once for all edits of it: that is most of a small edit."""
+    """A clip's motion, and where a box goes in it, is computed once for all edits of it: that is most of a small edit."""
     from lora_edit.masks import follow, moving_boxes
     from lora_edit.masks.follow import BoxTrack, box_track
     from lora_edit.propagation import predict

@@ -72,9 +72,6 @@ def load_mixture() -> Mixture:
     return network.eval().requires_grad_(False)
 
 
-COLOURS, SOURCE = NAMES.index("colours"), NAMES.index("source")
-
-
 @torch.no_grad()
 def mix(out: Explained) -> tuple[FloatImage, FloatImage]:
     """Shares `[K, H, W]` and expected error `[H, W]` of one explained frame.
@@ -85,8 +82,9 @@ def mix(out: Explained) -> tuple[FloatImage, FloatImage]:
     shares, error = load_mixture()(torch.from_numpy(out.evidence)[None], torch.from_numpy(out.allowed)[None])
     shares = shares[0].pow(SHARPER)
     shares = (shares / shares.sum(0)).numpy()
-    if out.allowed[SOURCE]:
-        kept = shares[COLOURS] * out.left_alone
-        shares[COLOURS] -= kept
-        shares[SOURCE] += kept
+    colours, source = NAMES.index("colours"), NAMES.index("source")
+    if out.allowed[source]:
+        kept = shares[colours] * out.left_alone
+        shares[colours] -= kept
+        shares[source] += kept
     return shares, error[0].numpy()
