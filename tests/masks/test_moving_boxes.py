@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_follow import bounds, crossing, edited, textured
 
 from lora_edit.masks.boxes import KeyedBox, mask_from_boxes
 from lora_edit.masks.moving_boxes import follow_boxes
 from lora_edit.types import Box, Size
+from masks.test_follow import bounds, crossing, edited, textured
 
 LOOSE = Box(6, 26, 48, 40)
 """Around the patch of `crossing` in frame 0, four pixels wider on every side."""

@@ -229,7 +229,7 @@ def test_a_person_is_asked_and_may_say_no(
     """At a terminal only; with size, licence and place before the question."""
     monkeypatch.setattr(known_models, "interactive", lambda: True)
     clip, picture = empty_files(tmp_path)
-    edit = ["new", clip, "--first-frame", picture, "--box", "1,2,3,4", "--model", I2V.name, "--run", "r"]
+    edit = ["edit", clip, "--first-frame", picture, "--box", "1,2,3,4", "--model", I2V.name, "--output", str(tmp_path / "o.mp4")]
     outcome = CliRunner().invoke(app, edit, input=answer)
     assert outcome.exit_code == 2
     assert "about 90 GB" in outcome.stderr and "Apache-2.0" in outcome.stderr and "Download now? [y/N]" in outcome.stderr
