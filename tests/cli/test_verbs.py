@@ -370,12 +370,18 @@ def test_evaluate_says_exact_where_it_is(clip: Path, frames: torch.Tensor, tmp_p
     assert "region_psnr  exact (inf)" in out
 
 
-def test_edit_outlines_what_a_point_is_on(disc: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
-    """As `mask --point` does; a point off the edit is told before training."""
+def edited_disc(disc: tuple[Path, torch.Tensor], file: Path) -> tuple[Path, torch.Tensor]:
+    """The clip and where its disc is; its first frame, with the disc's colours inverted, goes into the file."""
     clip, truth = disc
     edited = read_video(clip).frames[0].clone()
     edited[truth[0]] = 255 - edited[truth[0]]
-    Image.fromarray(edited.numpy()).save(tmp_path / "first.png")
+    Image.fromarray(edited.numpy()).save(file)
+    return clip, truth
+
+
+def test_edit_outlines_what_a_point_is_on(disc: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+    """As `mask --point` does; a point off the edit is told before training."""
+    clip, truth = edited_disc(disc, tmp_path / "first.png")
     arguments = ("new", clip, "--first-frame", tmp_path / "first.png", "--point", "50,48")
     code, _, err = run(*arguments, "--run", tmp_path / "run")
     assert code == 0, err
@@ -390,10 +396,7 @@ def test_edit_outlines_what_a_point_is_on(disc: tuple[Path, torch.Tensor], tmp_p
 
 def test_edit_leaves_out_what_a_point_is_not_on(disc: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
     """As `mask --not-point` does: the same clicks give the same mask."""
-    clip, truth = disc
-    edited = read_video(clip).frames[0].clone()
-    edited[truth[0]] = 255 - edited[truth[0]]
-    Image.fromarray(edited.numpy()).save(tmp_path / "first.png")
+    clip, _ = edited_disc(disc, tmp_path / "first.png")
     clicks = ("--point", "50,48", "--not-point", "60,48:3")
     assert run("mask", clip, *clicks, "--output", tmp_path / "mask")[0] == 0
     arguments = ("new", clip, "--first-frame", tmp_path / "first.png", *clicks, "--mask-shape", "as-is")
@@ -407,10 +410,7 @@ def test_edit_leaves_out_what_a_point_is_not_on(disc: tuple[Path, torch.Tensor],
 
 def test_a_box_in_the_first_frame_goes_with_the_thing(disc: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
     """In `new`, `edit` and `preview`; boxes at several frames are kept as they are given."""
-    clip, truth = disc
-    edited = read_video(clip).frames[0].clone()
-    edited[truth[0]] = 255 - edited[truth[0]]
-    Image.fromarray(edited.numpy()).save(tmp_path / "first.png")
+    clip, truth = edited_disc(disc, tmp_path / "first.png")
     arguments = ("new", clip, "--first-frame", tmp_path / "first.png", "--expand", "0")
     code, _, err = run(*arguments, "--box", "28,26,44,44", "--run", tmp_path / "follows")
     assert code == 0, err

@@ -19,8 +19,9 @@ import torch
 from lora_edit.errors import MaskError, RegionError
 from lora_edit.masks.boxes import box_of, edges_of, fill_box
 from lora_edit.masks.check import changed_area, main_parts
+from lora_edit.masks.morph import bounds
 from lora_edit.masks.overlay import with_region
-from lora_edit.masks.parts import bounds, parts_apart
+from lora_edit.masks.parts import parts_apart
 from lora_edit.masks.region_check import GO_ON, WHOLE, changes_most, touches_border
 from lora_edit.types import Box, EditMask
 from lora_edit.video.camera_motion import CameraTracker
@@ -97,7 +98,10 @@ def follow(frames: torch.Tensor, edited_first: torch.Tensor, on_frame: OnFrame =
             "or give --mask PATH (white = edit) or --box X,Y,W,H[:FRAME]"
         )
     parts = parts_apart(changed)
-    tracks = [box_track(frames, part, bounds(part), part_of(on_frame, number, len(parts))) for number, part in enumerate(parts)]
+    tracks = [
+        box_track(frames, part, box_of(np.asarray(bounds(part), np.float64)), part_of(on_frame, number, len(parts)))
+        for number, part in enumerate(parts)
+    ]
     masks = [track.filled(frames.shape[1:3]) for track in tracks]
     mask = torch.stack(masks).any(0)
     share, where = float(mask[0].float().mean()), f" in {len(parts)} places" if len(parts) > 1 else ""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from lora_edit.types import Box
+from lora_edit.masks.morph import Bools, bounds
 
-Bools = npt.NDArray[np.bool_]
 Edges = tuple[int, int, int, int]
 
 MOST = 4
@@ -27,15 +25,9 @@ def parts_apart(changed: Bools) -> list[Bools]:
     return sorted(parts, key=lambda part: -int(part.sum()))
 
 
-def bounds(part: Bools) -> Box:
-    """The box around an area `[H, W]`."""
-    left, top, right, bottom = _edges(part)
-    return Box(left, top, right - left, bottom - top)
-
-
 def _joinable(parts: list[Bools]) -> tuple[int, int] | None:
     """The two parts that lose least by one box around both, if any may be joined."""
-    boxes = [_edges(part) for part in parts]
+    boxes = [bounds(part) or (0, 0, 0, 0) for part in parts]
     best, found = np.inf if len(parts) > MOST else JOINED, None
     for second in range(len(parts)):
         for first in range(second):
@@ -43,11 +35,6 @@ def _joinable(parts: list[Bools]) -> tuple[int, int] | None:
             if ratio < best:
                 best, found = ratio, (first, second)
     return found
-
-
-def _edges(part: Bools) -> Edges:
-    rows, columns = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def _around(a: Edges, b: Edges) -> Edges:

@@ -127,7 +127,7 @@ def explain(
     `may_read` the explanations that read the hidden source are ruled out.
     """
     marked = region_motion(key.region, given < 0.5, motion)
-    moved = [_Moved(key, field) for field in _fields(motion, marked, *now.shape[:2])]
+    moved = [_Moved(key, now, field) for field in _fields(motion, marked, *now.shape[:2])]
     mapped, miss = key.colours(now)
     drawn = _pictures(key, now, given, motion, plate[0], moved, lambda: mapped)
     pictures = np.stack([draw() for draw in drawn]).astype(np.float32)
@@ -136,7 +136,7 @@ def explain(
     allowed[list(READERS)] &= may_read
     facts = behind, time, *_strides(motion, marked, key.region)
     evidence = _evidence(key, now, pictures, allowed, moved, motion, miss, given, plate[1], facts)
-    return Explained(pictures, allowed, evidence, _left_alone(moved[0], now, motion.confidence))
+    return Explained(pictures, allowed, evidence, _left_alone(moved[0], motion.confidence))
 
 
 PROVEN = 0.4
@@ -145,10 +145,10 @@ UNTOUCHED, SAME_THING = 6.0, 12.0
 """Levels of 255 by which the edit may change such a pixel, and by which the source may differ there, each for a third of the certainty."""
 
 
-def _left_alone(flow: _Moved, now: FloatImage, confidence: FloatImage) -> FloatImage:
+def _left_alone(flow: _Moved, confidence: FloatImage) -> FloatImage:
     """How sure it is that a frame shows what the key frame shows too, and that the edit left it alone there, `[H, W]` in [0, 1]."""
     seen = np.clip((confidence * (1 - flow.out) - PROVEN) / (1 - PROVEN), 0, 1)
-    change, far = flow.analysis[..., 0], flow.misses(now)[0]
+    change, far = flow.analysis[..., 0], flow.misses[0]
     return np.asarray(seen * np.exp(-((change / UNTOUCHED) ** 2)) * np.exp(-((far / SAME_THING) ** 2)), np.float32)
 
 
@@ -162,7 +162,7 @@ def mix_explanations(
     """The explanations mixed by `shares` `[K, H, W]`, `[H, W, 3]`, without drawing those that have none."""
     used = shares.reshape(len(shares), -1).max(1) > LEAST_SHARE
     fields = _fields(motion, region_motion(key.region, given < 0.5, motion), *now.shape[:2])
-    moved = [_Moved(key, field) for field in fields]
+    moved = [_Moved(key, now, field) for field in fields]
     drawn = _pictures(key, now, given, motion, plate[0], moved, lambda: key.colours(now)[0])
     out, total = np.zeros_like(now), np.full(now.shape[:2], 1e-6, np.float32)
     for draw, share, wanted in zip(drawn, shares, used, strict=True):
@@ -274,10 +274,10 @@ def _pictures(
 
 
 class _Moved:
-    """A key frame read at the positions of a frame, as far as it is asked for."""
+    """A key frame read at the positions of the frame `now`, as far as it is asked for."""
 
-    def __init__(self, key: KeyFrame, positions: FloatImage) -> None:
-        self.key, self.positions = key, positions
+    def __init__(self, key: KeyFrame, now: FloatImage, positions: FloatImage) -> None:
+        self.key, self.now, self.positions = key, now, positions
 
     @cached_property
     def source(self) -> FloatImage:
@@ -299,9 +299,10 @@ class _Moved:
         """What the edit put there: colours times opacity, and opacity, `[H, W, 4]`."""
         return sample(self.key.layer, self.positions)
 
-    def misses(self, now: FloatImage) -> tuple[FloatImage, FloatImage]:
+    @cached_property
+    def misses(self) -> tuple[FloatImage, FloatImage]:
         """How far its source is from the frame's, by colour and by fine detail, `[H, W]` each."""
-        reach, away = self.key.reach, self.source - now
+        reach, away = self.key.reach, self.source - self.now
         far = np.abs(blur(away, 1.5 * reach)).max(-1)
         return far, blur(np.abs(away - blur(away, 3 * reach)).mean(-1), 1.5 * reach)
 
@@ -310,7 +311,7 @@ class _Moved:
         """Where it lies beyond the key frame."""
         return outside(self.positions, *self.key.source.shape[:2])
 
-    @property
+    @cached_property
     def analysis(self) -> FloatImage:
         """What the edit did there."""
         return sample(self.key.analysis, self.positions)
@@ -346,7 +347,7 @@ def _evidence(
     """`[CHANNELS, H, W]`, each about 0 to 1: six channels for each explanation, then what is common to all."""
     height, width = given.shape
     zero, one = np.zeros((height, width), np.float32), np.ones((height, width), np.float32)
-    flow, chain, layer, behind, below, marked = [(each.out, each.analysis, *each.misses(now)) for each in moved]
+    flow, chain, layer, behind, below, marked = [(each.out, each.analysis, *each.misses) for each in moved]
     # What stands behind can't be held against the hidden thing before it, only against what is given around.
     still = (behind[0], behind[1], _around(behind[2], given, key.reach), _around(behind[3], given, key.reach))
     confidence, chained = motion.confidence * (1 - flow[0]), motion.chained_confidence * (1 - chain[0])
