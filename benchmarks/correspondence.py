@@ -17,15 +17,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from moving_scenes import KINDS, OBJECT, Photos, Truth, scenes
 
+from lora_edit.types import BoolArray, Float32Array
 from lora_edit.video.correspondence import correspond
 from lora_edit.video.flow import places_along, sample
-
-Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
 
 WITHIN = 0.015
 AROUND = 6
@@ -35,7 +32,7 @@ SURE = 0.3
 COLUMNS = ("object mean", "median", "within", "box mean", "median", "within", "occlusion F", "Brier", "IoU mean", "IoU last", "ms/frame")
 
 
-def box_of(mask: Bools, around: int) -> Bools:
+def box_of(mask: BoolArray, around: int) -> BoolArray:
     """The mask's bounding box `[H, W]` with some pixels around; empty where the mask is."""
     box = np.zeros_like(mask)
     y, x = np.nonzero(mask)
@@ -44,7 +41,7 @@ def box_of(mask: Bools, around: int) -> Bools:
     return box
 
 
-def found_by(method: str, truth: Truth) -> Iterator[tuple[Floats, Floats | None]]:
+def found_by(method: str, truth: Truth) -> Iterator[tuple[Float32Array, Float32Array | None]]:
     """Positions and confidence of every frame by `chained` flow, or by `mask`, `box` or `no` region."""
     if method == "chained":
         for places in places_along(truth.frames, range(len(truth.frames))):
@@ -79,7 +76,7 @@ def measure(truth: Truth, method: str) -> list[float]:
     return [*row, occlusion, float(np.concatenate(briers).mean()), float(np.mean(overlaps)), float(overlaps[-1]), milliseconds]
 
 
-def _errors(errors: Floats, limit: float) -> list[float]:
+def _errors(errors: Float32Array, limit: float) -> list[float]:
     return [float(errors.mean()), float(np.median(errors)), float((errors <= limit).mean())]
 
 

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
+from lora_edit.types import BoolArray, Float32Array
+
 Pose = Callable[[float], npt.NDArray[np.float64]]
 """The affine map `[2, 3]` from a layer's own coordinates to the frame's at a time."""
-Wave = Callable[[Floats, float], Floats]
+Wave = Callable[[Float32Array, float], Float32Array]
 """The displacement `[h, w, 2]` of a layer's own coordinates `[h, w, 2]` at a time."""
 
 SIDE, FRAMES = 256, 25
@@ -38,12 +38,12 @@ OBJECT = 1
 class Layer:
     """`texture` `[h, w, 3]` and `alpha` `[h, w]` (0..1) at `FINE` pixels per unit, their middle at the layer's origin; how it moves."""
 
-    texture: Floats
-    alpha: Floats
+    texture: Float32Array
+    alpha: Float32Array
     pose: Pose
     wave: Wave | None = None
 
-    def own(self, positions: Floats, time: float) -> Floats:
+    def own(self, positions: Float32Array, time: float) -> Float32Array:
         """The layer's coordinates `[h, w, 2]` of the frame's `positions` `[h, w, 2]`."""
         inverse = cv2.invertAffineTransform(self.pose(time))
         flat = (positions @ inverse[:, :2].T + inverse[:, 2]).astype(np.float32)
@@ -53,13 +53,13 @@ class Layer:
             found = flat - self.wave(found, time)
         return found
 
-    def placed(self, own: Floats, time: float) -> Floats:
+    def placed(self, own: Float32Array, time: float) -> Float32Array:
         """The frame's coordinates of the layer's."""
         moved = own + self.wave(own, time) if self.wave else own
         matrix = self.pose(time)
         return np.asarray(moved @ matrix[:, :2].T + matrix[:, 2], np.float32)
 
-    def read(self, picture: Floats, own: Floats, border: int = cv2.BORDER_CONSTANT) -> Floats:
+    def read(self, picture: Float32Array, own: Float32Array, border: int = cv2.BORDER_CONSTANT) -> Float32Array:
         """The texture or the alpha at the layer's coordinates."""
         middle = np.array([picture.shape[1] - 1, picture.shape[0] - 1], np.float32) / 2
         at = own * FINE + middle
@@ -72,7 +72,7 @@ class Scene:
 
     layers: tuple[Layer, ...]
     shutter: float = 0.0
-    light: Callable[[float], Floats] = lambda time: np.ones(3, np.float32)
+    light: Callable[[float], Float32Array] = lambda time: np.ones(3, np.float32)
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class Truth:
 
     frames: torch.Tensor
     layer: npt.NDArray[np.int64]
-    positions: Floats
-    visible: Bools
+    positions: Float32Array
+    visible: BoolArray
 
 
 def draw(scene: Scene, rng: np.random.Generator, num_frames: int = FRAMES, side: int = SIDE) -> Truth:
@@ -106,13 +106,13 @@ def draw(scene: Scene, rng: np.random.Generator, num_frames: int = FRAMES, side:
     return Truth(torch.from_numpy(np.stack(frames)), np.stack(tops), np.stack(positions), np.stack(visible))
 
 
-def _grid(side: int, fine: int) -> Floats:
+def _grid(side: int, fine: int) -> Float32Array:
     """Positions `[side * fine, side * fine, 2]` in pixels of the frame, centres at integers."""
     axis = (np.arange(side * fine) + 0.5) / fine - 0.5
     return np.stack(np.meshgrid(axis, axis), axis=-1).astype(np.float32)
 
 
-def _picture(scene: Scene, time: float, side: int) -> Floats:
+def _picture(scene: Scene, time: float, side: int) -> Float32Array:
     home = _grid(side, FINE)
     picture = np.zeros((*home.shape[:2], 3), np.float32)
     for number, layer in enumerate(scene.layers):
@@ -123,7 +123,7 @@ def _picture(scene: Scene, time: float, side: int) -> Floats:
     return np.asarray(small * scene.light(time), np.float32)
 
 
-def _top(scene: Scene, positions: Floats, time: float) -> npt.NDArray[np.int64]:
+def _top(scene: Scene, positions: Float32Array, time: float) -> npt.NDArray[np.int64]:
     """Which layer is in front at positions `[h, w, 2]`."""
     top = np.zeros(positions.shape[:2], np.int64)
     for number, layer in enumerate(scene.layers[1:], 1):
@@ -131,7 +131,7 @@ def _top(scene: Scene, positions: Floats, time: float) -> npt.NDArray[np.int64]:
     return top
 
 
-def _first_positions(scene: Scene, home: Floats, time: float) -> tuple[npt.NDArray[np.int64], Floats]:
+def _first_positions(scene: Scene, home: Float32Array, time: float) -> tuple[npt.NDArray[np.int64], Float32Array]:
     top = _top(scene, home, time)
     there = np.zeros_like(home)
     for number, layer in enumerate(scene.layers):
@@ -148,9 +148,9 @@ class Photos:
 
     def __init__(self, folder: Path) -> None:
         self.paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
-        self._read: dict[Path, Floats] = {}
+        self._read: dict[Path, Float32Array] = {}
 
-    def piece(self, rng: np.random.Generator, side: int, contrast: float = 12.0) -> Floats:
+    def piece(self, rng: np.random.Generator, side: int, contrast: float = 12.0) -> Float32Array:
         """A random square piece `[side, side, 3]` that is not plain: its standard deviation is `contrast` levels at least, if one is."""
         best, most = None, -1.0
         for _ in range(12):
@@ -168,7 +168,7 @@ class Photos:
         assert best is not None
         return np.asarray(best, np.float32)
 
-    def _photo(self, path: Path) -> Floats:
+    def _photo(self, path: Path) -> Float32Array:
         if path not in self._read:
             whole = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
             scale = 1100 / min(whole.shape[:2])
@@ -176,7 +176,7 @@ class Photos:
         return self._read[path].astype(np.float32)
 
 
-def blob(rng: np.random.Generator, radius: float) -> Floats:
+def blob(rng: np.random.Generator, radius: float) -> Float32Array:
     """A random silhouette `[h, w]` in 0..1 of about this radius."""
     side = int(2 * radius * 1.5 * FINE)
     y, x = (np.mgrid[:side, :side] - (side - 1) / 2) / (radius * FINE)
@@ -192,7 +192,7 @@ def blob(rng: np.random.Generator, radius: float) -> Floats:
     return np.clip(0.5 + (edge - np.hypot(x, y)) * radius * FINE, 0, 1).astype(np.float32)
 
 
-def plain(rng: np.random.Generator, side: int, base: Floats) -> Floats:
+def plain(rng: np.random.Generator, side: int, base: Float32Array) -> Float32Array:
     """One colour with a soft shade and hardly any texture, `[side, side, 3]`."""
     y, x = np.mgrid[:side, :side] / side - 0.5
     slope = rng.uniform(-25, 25, 2)
@@ -227,7 +227,7 @@ def travelling(rng: np.random.Generator, height: float) -> Wave:
     angles, lengths = rng.uniform(0, 2 * np.pi, 2), rng.uniform(35, 60, 2)
     rates, phases = rng.uniform(0.7, 1.6, 2) * rng.choice([-1, 1], 2), rng.uniform(0, 2 * np.pi, 2)
 
-    def wave(own: Floats, time: float) -> Floats:
+    def wave(own: Float32Array, time: float) -> Float32Array:
         out = np.zeros_like(own)
         for angle, length, rate, phase in zip(angles, lengths, rates, phases, strict=True):
             along = own[..., 0] * np.cos(angle) + own[..., 1] * np.sin(angle)

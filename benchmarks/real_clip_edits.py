@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from lora_edit.types import Float32Array
+
 Picture = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 Points = Sequence[tuple[float, float]]
 Edit = Callable[[Picture, np.random.Generator], Picture]
 
@@ -21,7 +22,7 @@ FINE = 4
 """Shapes are drawn so many times larger, so that their edges are smooth."""
 
 
-def polygon(shape: tuple[int, ...], corners: Points) -> Floats:
+def polygon(shape: tuple[int, ...], corners: Points) -> Float32Array:
     """The area inside the corners, its edge smooth."""
     height, width = shape[:2]
     mask = np.zeros((height * FINE, width * FINE), np.uint8)
@@ -29,13 +30,13 @@ def polygon(shape: tuple[int, ...], corners: Points) -> Floats:
     return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA), np.float32) / 255
 
 
-def blend(below: Picture, above: Floats, mask: Floats) -> Picture:
+def blend(below: Picture, above: Float32Array, mask: Float32Array) -> Picture:
     """`above` (0 to 255) over `below` where the mask says so."""
     out = below * (1 - mask[..., None]) + above * mask[..., None]
     return np.asarray(np.clip(np.round(out), 0, 255), np.uint8)
 
 
-def soft(mask: npt.NDArray[np.bool_], radius: float = 0.8) -> Floats:
+def soft(mask: npt.NDArray[np.bool_], radius: float = 0.8) -> Float32Array:
     """A mask with a soft edge, without specks and pinholes."""
     kernel = np.ones((3, 3), np.uint8)
     clean = cv2.morphologyEx(cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, kernel), cv2.MORPH_OPEN, kernel)
@@ -50,20 +51,20 @@ def largest(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return np.asarray(cv2.drawContours(part, outlines, -1, 1, -1) > 0)
 
 
-def hues(picture: Picture) -> tuple[Floats, Floats, Floats]:
+def hues(picture: Picture) -> tuple[Float32Array, Float32Array, Float32Array]:
     """Hue in degrees, saturation and value in [0, 1], each `[H, W]`."""
     hue, saturation, value = cv2.split(cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2HSV))
     return np.asarray(hue), np.asarray(saturation), np.asarray(value)
 
 
-def turned(picture: Picture, degrees: float, saturation: float = 1.0, value: float = 1.0) -> Floats:
+def turned(picture: Picture, degrees: float, saturation: float = 1.0, value: float = 1.0) -> Float32Array:
     """The picture (0 to 255) with its hues turned, its saturation and value multiplied."""
     h, s, v = hues(picture)
     hsv = np.stack([(h + degrees) % 360, np.clip(s * saturation, 0, 1), np.clip(v * value, 0, 1)], -1).astype(np.float32)
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.float32) * 255
 
 
-def onto(layer: Floats, corners: Points, shape: tuple[int, ...]) -> Floats:
+def onto(layer: Float32Array, corners: Points, shape: tuple[int, ...]) -> Float32Array:
     """A flat layer `[h, w, C]` with its corners (top left, then clockwise) at these places of a frame."""
     height, width = layer.shape[:2]
     around = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)

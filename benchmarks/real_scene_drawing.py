@@ -11,14 +11,15 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from real_scene_sources import Floats
+
+from lora_edit.types import Float32Array
 
 SUPER = 3
 Rng = np.random.Generator
-Layer = Callable[[float], Floats]
-Affine = Callable[[float], Floats]
+Layer = Callable[[float], Float32Array]
+Affine = Callable[[float], Float32Array]
 """From an object's own coordinates (its longer side is 1) to the world, `[3, 3]`."""
-Bend = Callable[[Floats, Floats, float], tuple[Floats, Floats, Floats]]
+Bend = Callable[[Float32Array, Float32Array, float], tuple[Float32Array, Float32Array, Float32Array]]
 """Own coordinates and time to coordinates on the undeformed picture and a factor of light and shade."""
 
 
@@ -35,13 +36,13 @@ class Stage:
         """Width and height of what layers are drawn on."""
         return self.width * SUPER, self.height * SUPER
 
-    def to_canvas(self, time: float) -> Floats:
+    def to_canvas(self, time: float) -> Float32Array:
         """From the world to the layers' pixels, `[3, 3]` (pixel centres at integers)."""
         scale = SUPER * min(self.width, self.height)
         lens = np.array([[scale, 0, self.size[0] / 2 - 0.5], [0, scale, self.size[1] / 2 - 0.5], [0, 0, 1]])
         return (lens @ self.camera(time)).astype(np.float32)
 
-    def local(self, pose: Affine, time: float) -> tuple[Floats, Floats, float]:
+    def local(self, pose: Affine, time: float) -> tuple[Float32Array, Float32Array, float]:
         """Every pixel's place in an object's own coordinates, and how many pixels one unit of these is."""
         matrix = self.to_canvas(time) @ pose(time)
         back = np.linalg.inv(matrix)
@@ -56,7 +57,7 @@ class Stage:
 # --- motion -------------------------------------------------------------------------------------------------------------------
 
 
-def affine(x: float, y: float, scale: float, angle: float, stretch: float = 1.0) -> Floats:
+def affine(x: float, y: float, scale: float, angle: float, stretch: float = 1.0) -> Float32Array:
     """Move, turn (radians), scale; `stretch` scales the object's own x first."""
     c, s = np.cos(angle) * scale, np.sin(angle) * scale
     return np.array([[c * stretch, -s, x], [s * stretch, c, y], [0, 0, 1]], np.float32)
@@ -80,7 +81,7 @@ def path(rng: Rng, size: float, reach: float = 0.25, spin: float = 0.4, growth: 
     across, turn, grow = sway(rng, 0.05), sway(rng, spin * rng.choice([-1, 1])), sway(rng, growth)
     dx, dy = np.cos(heading) * reach, np.sin(heading) * reach * 0.7
 
-    def pose(time: float) -> Floats:
+    def pose(time: float) -> Float32Array:
         along, side = 2 * pace(time) - 1, across(time)
         x, y = dx * along - dy / reach * side, dy * along + dx / reach * side
         return affine(x, y, size * (1 + grow(time)), turn(time))
@@ -93,7 +94,7 @@ def camera(rng: Rng, pan: float = 0.12, zoom: float = 0.12, roll: float = 0.04) 
     heading, pace = rng.uniform(0, 2 * np.pi), gait(rng)
     x, y, turn, nearer = sway(rng, 0.02), sway(rng, 0.02), sway(rng, roll), zoom * rng.choice([-1, 1])
 
-    def view(time: float) -> Floats:
+    def view(time: float) -> Float32Array:
         along = pace(time) - 0.5
         scale = float(np.exp(nearer * along))
         return affine(np.cos(heading) * pan * along + x(time), np.sin(heading) * pan * along + y(time), scale, turn(time))
@@ -104,14 +105,14 @@ def camera(rng: Rng, pan: float = 0.12, zoom: float = 0.12, roll: float = 0.04) 
 # --- layers -------------------------------------------------------------------------------------------------------------------
 
 
-def premultiplied(picture: Floats) -> Floats:
+def premultiplied(picture: Float32Array) -> Float32Array:
     """Straight RGBA (or RGB, then opaque) to premultiplied RGBA."""
     if picture.shape[2] == 3:
         picture = np.dstack([picture, np.ones(picture.shape[:2], np.float32)])
     return np.dstack([picture[..., :3] * picture[..., 3:], picture[..., 3]]).astype(np.float32)
 
 
-def fitted(picture: Floats, pixels: float) -> Floats:
+def fitted(picture: Float32Array, pixels: float) -> Float32Array:
     """The picture, its longer side not above `pixels`, so that sampling it does not alias."""
     scale = pixels / max(picture.shape[:2])
     if scale >= 1:
@@ -119,33 +120,33 @@ def fitted(picture: Floats, pixels: float) -> Floats:
     return np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.float32)
 
 
-def unit(picture: Floats) -> Floats:
+def unit(picture: Float32Array) -> Float32Array:
     """From an object's own coordinates to its picture's pixels, inverted: pixels to coordinates."""
     height, width = picture.shape[:2]
     longest = max(height, width)
     return np.array([[1 / longest, 0, -(width - 1) / 2 / longest], [0, 1 / longest, -(height - 1) / 2 / longest], [0, 0, 1]], np.float32)
 
 
-def flat(stage: Stage, picture: Floats, pose: Affine, border: int = cv2.BORDER_CONSTANT) -> Layer:
+def flat(stage: Stage, picture: Float32Array, pose: Affine, border: int = cv2.BORDER_CONSTANT) -> Layer:
     """A picture (RGB or RGBA) that moves as a plane."""
     largest = max(float(np.sqrt(abs(np.linalg.det((stage.to_canvas(t) @ pose(t))[:2, :2])))) for t in np.linspace(0, 1, 9))
     ready = premultiplied(fitted(picture, largest))
 
-    def draw(time: float) -> Floats:
+    def draw(time: float) -> Float32Array:
         matrix = stage.to_canvas(time) @ pose(time) @ unit(ready)
         return np.asarray(cv2.warpAffine(ready, matrix[:2], stage.size, flags=cv2.INTER_LINEAR, borderMode=border), np.float32)
 
     return draw
 
 
-def ground(stage: Stage, picture: Floats, width: float = 2.2) -> Layer:
+def ground(stage: Stage, picture: Float32Array, width: float = 2.2) -> Layer:
     """A photograph behind everything, `width` units wide (at least 1.8 high), fixed in the world."""
     height, columns = picture.shape[:2]
     longest = max(width, 1.8 * columns / height) if columns >= height else max(width, 1.8) * height / columns
     return flat(stage, picture, lambda time: affine(0, 0, longest, 0), cv2.BORDER_REFLECT)
 
 
-def film(stage: Stage, frames: Sequence[Floats]) -> Layer:
+def film(stage: Stage, frames: Sequence[Float32Array]) -> Layer:
     """A film shot behind everything, frame by frame."""
     ready = [
         premultiplied(np.asarray(cv2.resize(frame, stage.size, interpolation=cv2.INTER_CUBIC).clip(0, 1), np.float32)) for frame in frames
@@ -153,19 +154,19 @@ def film(stage: Stage, frames: Sequence[Floats]) -> Layer:
     return lambda time: ready[min(len(ready) - 1, max(0, round(time * (len(ready) - 1))))]
 
 
-def sampled(picture: Floats, u: Floats, v: Floats, border: int = cv2.BORDER_REFLECT) -> Floats:
+def sampled(picture: Float32Array, u: Float32Array, v: Float32Array, border: int = cv2.BORDER_REFLECT) -> Float32Array:
     """The picture at u, v in [0, 1] of its width and height."""
     height, width = picture.shape[:2]
     return np.asarray(cv2.remap(picture, u * width - 0.5, v * height - 0.5, cv2.INTER_LINEAR, borderMode=border), np.float32)
 
 
-def bent(stage: Stage, picture: Floats, pose: Affine, bend: Bend) -> Layer:
+def bent(stage: Stage, picture: Float32Array, pose: Affine, bend: Bend) -> Layer:
     """A picture that deforms as `bend` says."""
     largest = max(stage.local(pose, t)[2] for t in (0.0, 0.5, 1.0))
     ready = np.pad(premultiplied(fitted(picture, largest)), ((2, 2), (2, 2), (0, 0)))
     height, width = ready.shape[:2]
 
-    def draw(time: float) -> Floats:
+    def draw(time: float) -> Float32Array:
         x, y, _ = stage.local(pose, time)
         u, v, shade = bend(x, y, time)
         longest = max(height, width)
@@ -176,7 +177,7 @@ def bent(stage: Stage, picture: Floats, pose: Affine, bend: Bend) -> Layer:
     return draw
 
 
-def over(below: Floats, above: Floats) -> Floats:
+def over(below: Float32Array, above: Float32Array) -> Float32Array:
     """Premultiplied `above` over `below`."""
     return above + below * (1 - above[..., 3:])
 
@@ -184,21 +185,21 @@ def over(below: Floats, above: Floats) -> Floats:
 # --- solids: new sides come to sight ------------------------------------------------------------------------------------------
 
 
-def _lit(colours: Floats, cover: Floats, light: Floats) -> Floats:
+def _lit(colours: Float32Array, cover: Float32Array, light: Float32Array) -> Float32Array:
     shaded = np.clip(colours[..., :3] * light[..., None], 0, 1)
     return np.dstack([shaded * cover[..., None], cover]).astype(np.float32)
 
 
-def around(picture: Floats) -> Floats:
+def around(picture: Float32Array) -> Float32Array:
     """The picture and its mirror image side by side, so that it closes around a solid."""
     return np.ascontiguousarray(np.hstack([picture, picture[:, ::-1]]))
 
 
-def sphere(stage: Stage, skin: Floats, pose: Affine, turn: Callable[[float], tuple[float, float]]) -> Layer:
+def sphere(stage: Stage, skin: Float32Array, pose: Affine, turn: Callable[[float], tuple[float, float]]) -> Layer:
     """A ball of diameter 1; `turn` gives its turns about the vertical and the horizontal axis in radians."""
     skin = fitted(skin, 1.6 * np.pi * stage.local(pose, 0.5)[2])
 
-    def draw(time: float) -> Floats:
+    def draw(time: float) -> Float32Array:
         x, y, pixels = stage.local(pose, time)
         x, y = 2 * x, 2 * y
         radius = np.hypot(x, y)
@@ -216,11 +217,11 @@ def sphere(stage: Stage, skin: Floats, pose: Affine, turn: Callable[[float], tup
     return draw
 
 
-def cylinder(stage: Stage, skin: Floats, lid: Floats, pose: Affine, turn: Callable[[float], tuple[float, float]]) -> Layer:
+def cylinder(stage: Stage, skin: Float32Array, lid: Float32Array, pose: Affine, turn: Callable[[float], tuple[float, float]]) -> Layer:
     """A can, 1 high, seen a little from above: the label goes around it, the lid's colour is `lid` [3]."""
     skin, half, radius = fitted(skin, 2.4 * stage.local(pose, 0.5)[2]), 0.42, 0.36
 
-    def draw(time: float) -> Floats:
+    def draw(time: float) -> Float32Array:
         x, y, pixels = stage.local(pose, time)
         yaw, pitch = turn(time)
         tilt = radius * (0.22 + 0.5 * abs(np.sin(pitch)))
@@ -243,13 +244,15 @@ def cylinder(stage: Stage, skin: Floats, lid: Floats, pose: Affine, turn: Callab
     return draw
 
 
-def cuboid(stage: Stage, sides: Sequence[Floats], pose: Affine, turn: Callable[[float], tuple[float, float]], shape: Floats) -> Layer:
+def cuboid(
+    stage: Stage, sides: Sequence[Float32Array], pose: Affine, turn: Callable[[float], tuple[float, float]], shape: Float32Array
+) -> Layer:
     """A box with six pictures on its sides, of edge lengths `shape` [3], seen in perspective."""
     ready = [premultiplied(fitted(side, 1.5 * stage.local(pose, 0.5)[2])) for side in sides]
     corners = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], float)
     spins = [_spin(angle, 0) for angle in (0, np.pi / 2, np.pi, -np.pi / 2)] + [_spin(0, np.pi / 2), _spin(0, -np.pi / 2)]
 
-    def draw(time: float) -> Floats:
+    def draw(time: float) -> Float32Array:
         drawn = np.zeros((stage.size[1], stage.size[0], 4), np.float32)
         matrix, turned = stage.to_canvas(time) @ pose(time), _spin(*turn(time))
         for picture, spin in zip(ready, spins, strict=True):
@@ -271,7 +274,7 @@ def cuboid(stage: Stage, sides: Sequence[Floats], pose: Affine, turn: Callable[[
     return draw
 
 
-def _spin(yaw: float, pitch: float) -> Floats:
+def _spin(yaw: float, pitch: float) -> Float32Array:
     about_y = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
     about_x = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
     return (about_x @ about_y).astype(np.float32)
@@ -280,12 +283,12 @@ def _spin(yaw: float, pitch: float) -> Floats:
 # --- edits of pictures --------------------------------------------------------------------------------------------------------
 
 
-def luminance(colours: Floats) -> Floats:
+def luminance(colours: Float32Array) -> Float32Array:
     """Rec. 601 luma."""
     return np.asarray(colours[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32), np.float32)
 
 
-def hue_turned(colours: Floats, degrees: float, saturation: float = 1.0, value: float = 1.0) -> Floats:
+def hue_turned(colours: Float32Array, degrees: float, saturation: float = 1.0, value: float = 1.0) -> Float32Array:
     """Hue turned in HSV."""
     hsv = cv2.cvtColor(np.ascontiguousarray(colours[..., :3], np.float32), cv2.COLOR_RGB2HSV)
     hsv[..., 0] = (hsv[..., 0] + degrees) % 360
@@ -294,7 +297,7 @@ def hue_turned(colours: Floats, degrees: float, saturation: float = 1.0, value: 
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.float32)
 
 
-def painted(colours: Floats, paint: Sequence[float], gloss: float = 0.25) -> Floats:
+def painted(colours: Float32Array, paint: Sequence[float], gloss: float = 0.25) -> Float32Array:
     """Coated in one colour: dark stays dark, the middle takes the paint, highlights stay light."""
     light = luminance(colours)
     middle = float(np.median(light)) + 1e-3
@@ -304,13 +307,13 @@ def painted(colours: Floats, paint: Sequence[float], gloss: float = 0.25) -> Flo
     return np.clip(body + (1 - body) * shine, 0, 1).astype(np.float32)
 
 
-def gradient_mapped(colours: Floats, stops: Sequence[Sequence[float]]) -> Floats:
+def gradient_mapped(colours: Float32Array, stops: Sequence[Sequence[float]]) -> Float32Array:
     """Luminance to a scale of colours, smoothly."""
     light = luminance(colours) * (len(stops) - 1)
     return np.dstack([np.interp(light, range(len(stops)), [stop[c] for stop in stops]) for c in range(3)]).astype(np.float32)
 
 
-def shaded_like(colours: Floats, material: Floats) -> Floats:
+def shaded_like(colours: Float32Array, material: Float32Array) -> Float32Array:
     """`material` (any size) in place of `colours` `[h, w, 3]`, keeping their coarse light and shade."""
     height, width = colours.shape[:2]
     light = cv2.GaussianBlur(luminance(colours), (0, 0), max(height, width) / 40)
@@ -321,12 +324,12 @@ def shaded_like(colours: Floats, material: Floats) -> Floats:
     return np.clip(large[top : top + height, left : left + width] * shade[..., None], 0, 1).astype(np.float32)
 
 
-def with_colours(cutout: Floats, colours: Floats) -> Floats:
+def with_colours(cutout: Float32Array, colours: Float32Array) -> Float32Array:
     """A cut-out's outline with other colours."""
     return np.dstack([colours[..., :3], cutout[..., 3]]).astype(np.float32)
 
 
-def pattern(rng: Rng, kind: str, side: int = 500) -> Floats:
+def pattern(rng: Rng, kind: str, side: int = 500) -> Float32Array:
     """Stripes, checks or dots in two strong colours."""
     hue = rng.uniform(0, 360)
     first, second = (vivid(hue + turn, light) for turn, light in ((0, 0.9), (rng.uniform(120, 240), 0.95)))
@@ -345,12 +348,12 @@ def pattern(rng: Rng, kind: str, side: int = 500) -> Floats:
     return (first + (second - first) * share).astype(np.float32)
 
 
-def vivid(hue: float, value: float = 0.9, saturation: float = 0.85) -> Floats:
+def vivid(hue: float, value: float = 0.9, saturation: float = 0.85) -> Float32Array:
     """A strong colour `[3]` of this hue in degrees."""
     return np.asarray(cv2.cvtColor(np.array([[[hue % 360, saturation, value]]], np.float32), cv2.COLOR_HSV2RGB)[0, 0], np.float32)
 
 
-def label(rng: Rng, text: str, side: int = 400) -> Floats:
+def label(rng: Rng, text: str, side: int = 400) -> Float32Array:
     """A round badge with a word or a number, or a star where the text is empty: RGBA."""
     drawn = np.zeros((side, side, 4), np.float32)
     ink, paper = vivid(rng.uniform(0, 360), 0.75), np.array([0.97, 0.96, 0.92], np.float32)
@@ -373,13 +376,13 @@ def label(rng: Rng, text: str, side: int = 400) -> Floats:
     return _straight(drawn)
 
 
-def _straight(drawn: Floats) -> Floats:
+def _straight(drawn: Float32Array) -> Float32Array:
     """What OpenCV draws over transparent black, with straight colours."""
     drawn[..., :3] = np.where(drawn[..., 3:] > 1e-3, drawn[..., :3] / np.maximum(drawn[..., 3:], 1e-3), 0).clip(0, 1)
     return drawn
 
 
-def garment(rng: Rng, kind: str, side: int = 400) -> Floats:
+def garment(rng: Rng, kind: str, side: int = 400) -> Float32Array:
     """Something to wear: a party hat, a crown, sunglasses or a bow tie, RGBA, drawn with a little light and shade."""
     shape = np.zeros((side, side), np.float32)
     outlines = {
@@ -433,7 +436,7 @@ class Scene:
 
     stage: Stage
     parts: tuple[Part, ...]
-    light: Callable[[float], Floats] | None = None
+    light: Callable[[float], Float32Array] | None = None
     exposure: float = 0.0
     noise: float = 0.0
 
@@ -463,8 +466,8 @@ def render(scene: Scene, count: int, rng: Rng) -> Clip:
     return Clip(np.stack(sources), np.stack(truths), np.stack(masks))
 
 
-def _draw(scene: Scene, time: float) -> tuple[Floats, Floats, Floats]:
-    pair: list[Floats] = []
+def _draw(scene: Scene, time: float) -> tuple[Float32Array, Float32Array, Float32Array]:
+    pair: list[Float32Array] = []
     shown = np.zeros(scene.stage.size[::-1], np.float32)
     drawn = [
         (part.source and part.source(time), None if part.truth is part.source else part.truth and part.truth(time)) for part in scene.parts
@@ -483,12 +486,12 @@ def _draw(scene: Scene, time: float) -> tuple[Floats, Floats, Floats]:
     return pair[0], pair[1], shown
 
 
-def _reduced(picture: Floats) -> Floats:
+def _reduced(picture: Float32Array) -> Float32Array:
     height, width, channels = picture.shape
     return np.asarray(picture.reshape(height // SUPER, SUPER, width // SUPER, SUPER, channels).mean((1, 3)), np.float32)
 
 
-def as_bytes(picture: Floats) -> np.ndarray:
+def as_bytes(picture: Float32Array) -> np.ndarray:
     """[0, 1] to uint8."""
     return np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
 
@@ -498,7 +501,7 @@ def closed(mask: np.ndarray) -> np.ndarray:
     return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)).astype(bool)
 
 
-def recoloured_film(frames: Sequence[Floats], change: Callable[[Floats], Floats], size: tuple[int, int]) -> Clip:
+def recoloured_film(frames: Sequence[Float32Array], change: Callable[[Float32Array], Float32Array], size: tuple[int, int]) -> Clip:
     """Frames of a film at width and height `size`, and the same with every pixel changed by `change`."""
     sources = [as_bytes(cv2.resize(frame, size, interpolation=cv2.INTER_AREA)) for frame in frames]
     truths = [as_bytes(change(source.astype(np.float32) / 255)) for source in sources]
@@ -509,10 +512,10 @@ def recoloured_film(frames: Sequence[Floats], change: Callable[[Floats], Floats]
     return Clip(np.stack(sources), np.stack(truths), np.stack(tidy))
 
 
-def keyed(hue: float, width: float, saturation: tuple[float, float], value: tuple[float, float]) -> Callable[[Floats], Floats]:
+def keyed(hue: float, width: float, saturation: tuple[float, float], value: tuple[float, float]) -> Callable[[Float32Array], Float32Array]:
     """How much of each pixel is of a colour, `[h, w, 1]`: hue within `width` degrees, saturation and value from the first to the second."""
 
-    def weight(colours: Floats) -> Floats:
+    def weight(colours: Float32Array) -> Float32Array:
         hsv = cv2.cvtColor(np.ascontiguousarray(colours, np.float32), cv2.COLOR_RGB2HSV)
         away = np.abs((hsv[..., 0] - hue + 180) % 360 - 180)
         near = np.clip((width - away) / (0.3 * width), 0, 1)

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from lora_edit.types import Float32Array
 
 BUNNY, OPENCV = "bbb.mp4", "Apache-2.0 (OpenCV contributors)"
 PHOTOS = {
@@ -146,7 +146,7 @@ class Sources:
         """Those of the files used so far."""
         return "; ".join(dict.fromkeys((PHOTOS | FILMS)[name] for name in self.used))
 
-    def still(self, still: Still, longest: int = 1400) -> Floats:
+    def still(self, still: Still, longest: int = 1400) -> Float32Array:
         """The picture, its longer side `longest` pixels at most."""
         self._use(still.file)
         if still.number is None:
@@ -162,14 +162,14 @@ class Sources:
             picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         return (picture[..., ::-1] / np.float32(255)).astype(np.float32)
 
-    def shot(self, shot: Shot, count: int) -> list[Floats]:
+    def shot(self, shot: Shot, count: int) -> list[Float32Array]:
         """`count` frames of the shot, cropped."""
         self._use(shot.file)
         left, top, right, bottom = shot.crop
         frames = self._frames(shot.file, [shot.first + shot.step * n for n in range(count)])
         return [(frame[top:bottom, left:right, ::-1] / np.float32(255)).astype(np.float32) for frame in frames]
 
-    def cutout(self, still: Still, longest: int = 700) -> Floats:
+    def cutout(self, still: Still, longest: int = 700) -> Float32Array:
         """The salient object as RGBA `[h, w, 4]`, cropped to it; its colours go on beyond its edge, so that no old background shows."""
         picture = self.still(still, longest)
         alpha = np.clip((self._salience(picture) - 0.3) / 0.5, 0, 1)
@@ -193,7 +193,7 @@ class Sources:
         options.intra_op_num_threads = 1
         return onnxruntime.InferenceSession(self.data / "u2" / "rembg" / "u2netp.onnx", options, providers=["CPUExecutionProvider"])
 
-    def _salience(self, picture: Floats) -> Floats:
+    def _salience(self, picture: Float32Array) -> Float32Array:
         small = cv2.resize(picture, (320, 320), interpolation=cv2.INTER_AREA)
         given = (small / small.max() - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
         name = self._network.get_inputs()[0].name

@@ -58,7 +58,9 @@ from real_scene_drawing import (
     vivid,
     with_colours,
 )
-from real_scene_sources import BUNNY, HALVES, Floats, Material, Shot, Sources
+from real_scene_sources import BUNNY, HALVES, Material, Shot, Sources
+
+from lora_edit.types import Float32Array
 
 FRAMES = 25
 STREAM = 41
@@ -81,7 +83,7 @@ class Draft:
         """The name for this half and number."""
         return (seen if self.half == "seen" else unseen)[self.number]
 
-    def cutout(self, name: str) -> Floats:
+    def cutout(self, name: str) -> Float32Array:
         """An object by name."""
         self.names.append(name)
         return self.sources.cutout(self.material.objects[name])
@@ -92,7 +94,7 @@ class Draft:
         index = int(self.rng.integers(len(grounds))) if index is None else index
         return ground(stage, self.sources.still(grounds[index % len(grounds)]))
 
-    def texture(self, index: int | None = None) -> Floats:
+    def texture(self, index: int | None = None) -> Float32Array:
         """A photograph as material, a random half of it."""
         textures = self.material.textures
         index = int(self.rng.integers(len(textures))) if index is None else index
@@ -105,7 +107,7 @@ class Draft:
         """A film shot as background."""
         return film(stage, self.sources.shot(self.material.shots[index], FRAMES))
 
-    def body(self, view: Stage, picture: Floats, pose: Affine) -> Layer:
+    def body(self, view: Stage, picture: Float32Array, pose: Affine) -> Layer:
         """A cut-out that moves as a plane; in a half's second scene it also leans, breathes and turns a little, as living things do."""
         return flat(view, picture, pose) if self.number == 0 else bent(view, picture, pose, self._living)
 
@@ -114,7 +116,7 @@ class Draft:
         rng = self.rng.spawn(1)[0]
         lean, breath, yaw = sway(rng, 0.12), sway(rng, 0.05), sway(rng, 0.4)
 
-        def bend(x: Floats, y: Floats, time: float) -> tuple[Floats, Floats, Floats]:
+        def bend(x: Float32Array, y: Float32Array, time: float) -> tuple[Float32Array, Float32Array, Float32Array]:
             upward, turn = 0.5 - y, yaw(time)
             u = (x - lean(time) * upward * np.abs(upward)) / np.cos(turn) * (1 + 0.3 * np.sin(turn) * x)
             return u.astype(np.float32), (y * (1 + breath(time))).astype(np.float32), np.ones_like(x)
@@ -125,7 +127,7 @@ class Draft:
         """Grain in half of the scenes."""
         return 0.0 if self.number == 0 else float(self.rng.uniform(1.0, 2.2))
 
-    def paint(self) -> Floats:
+    def paint(self) -> Float32Array:
         """A strong colour."""
         return vivid(self.rng.uniform(0, 360), self.rng.uniform(0.6, 0.9), self.rng.uniform(0.6, 0.9))
 
@@ -173,7 +175,7 @@ def film_recolour(draft: Draft) -> Clip:
         ),
     }[draft.half, draft.number]
 
-    def changed(colours: Floats) -> Floats:
+    def changed(colours: Float32Array) -> Float32Array:
         share = key(colours)
         return colours + (change(colours) - colours) * share
 
@@ -191,7 +193,7 @@ def retexture(draft: Draft) -> Scene:
     return Scene(view, parts, noise=draft.noise())
 
 
-def top_of(cutout: Floats) -> tuple[float, float]:
+def top_of(cutout: Float32Array) -> tuple[float, float]:
     """The highest point of an object, in its own coordinates."""
     height, width = cutout.shape[:2]
     row = int(np.flatnonzero((cutout[..., 3] > 0.5).sum(1) > 0.05 * width)[0])
@@ -208,10 +210,10 @@ def worn(draft: Draft) -> Scene:
     x, y = top_of(thing)
     place = {"sunglasses": (0.045, -0.08, 0.24), "hat": (0.1, -0.47, 0.36), "crown": (x, y + 0.02, 0.34), "bow tie": (0.0, 0.12, 0.3)}[kind]
 
-    def turned(time: float) -> Floats:
+    def turned(time: float) -> Float32Array:
         return thing_pose(time) @ affine(0, 0, 1, 0, float(np.cos(yaw(time)) ** 0.5))
 
-    def attached(time: float) -> Floats:
+    def attached(time: float) -> Float32Array:
         return thing_pose(time) @ affine(place[0] + 0.1 * float(np.sin(yaw(time))), place[1], place[2], 0, float(np.cos(yaw(time))))
 
     return Scene(
@@ -273,7 +275,7 @@ def deformation(draft: Draft) -> Scene:
         (0.012, rng.uniform(12, 16), rng.uniform(-5, 5), 13.0),
     ]
 
-    def bend(x: Floats, y: Floats, time: float) -> tuple[Floats, Floats, Floats]:
+    def bend(x: Float32Array, y: Float32Array, time: float) -> tuple[Float32Array, Float32Array, Float32Array]:
         held = np.clip(x + 0.5, 0, 1) ** 0.8
         lift, slope = np.zeros_like(x), np.zeros_like(x)
         for size, across, down, speed in waves:
@@ -330,7 +332,7 @@ def fast(draft: Draft) -> Scene:
     colours, pose = thing[..., :3], path(draft.rng, 0.45, 0.36, 1.1, 0.2)
     swing, height = draft.rng.uniform(2.2, 3.2), draft.rng.uniform(0.15, 0.25)
 
-    def bounced(time: float) -> Floats:
+    def bounced(time: float) -> Float32Array:
         return affine(0, height * (0.5 - abs(float(np.sin(swing * np.pi * time)))), 1, 0) @ pose(time)
 
     changed = shaded_like(colours, pattern(draft.rng, "dots")) if draft.number == 0 else hue_turned(colours, draft.rng.uniform(90, 270))
@@ -346,7 +348,7 @@ def occlusion(draft: Draft) -> Scene:
     pose, pace, way = path(rng, 0.6, 0.1, 0.2, 0.08), gait(rng), rng.choice([-1, 1])
     bob, height = sway(rng, 0.05), rng.uniform(-0.05, 0.15)
 
-    def crossing(time: float) -> Floats:
+    def crossing(time: float) -> Float32Array:
         return affine(way * (1.5 * pace(time) - 0.75), height + bob(time), 0.55, bob(time))
 
     changed = painted(thing[..., :3], draft.paint()) if draft.number == 0 else shaded_like(thing[..., :3], draft.texture())
@@ -366,7 +368,7 @@ def light(draft: Draft) -> Scene:
     if draft.number == 0:
         swing, phase, warm = rng.uniform(0.8, 1.3), rng.uniform(0, 1), np.array([0.75, 1.0, 1.3], np.float32)
 
-        def shine(time: float) -> Floats:
+        def shine(time: float) -> Float32Array:
             dark = depth * (0.5 - 0.5 * np.cos(2 * np.pi * (swing * time))) * (1 - 0.2 * phase)
             return (1 - dark * warm * 0.85).astype(np.float32)
     else:
@@ -376,7 +378,7 @@ def light(draft: Draft) -> Scene:
         drift = path(rng, 2.2, 0.5, 0.3, 0.1)
         shadow = flat(view, gobo, drift, cv2.BORDER_REFLECT)
 
-        def shine(time: float) -> Floats:
+        def shine(time: float) -> Float32Array:
             return np.asarray(1 - depth * (1 - shadow(time)[..., :1]), np.float32)
 
     changed = shaded_like(thing[..., :3], pattern(rng, "stripes")) if draft.number == 0 else painted(thing[..., :3], draft.paint())
@@ -408,11 +410,11 @@ def style(draft: Draft) -> Clip:
     rng, stops = draft.rng, np.sort(draft.rng.uniform(0.15, 0.85, 2))
     hues = [rng.uniform(200, 280), rng.uniform(300, 380), rng.uniform(20, 60)]
 
-    def duotone(colours: Floats) -> Floats:
+    def duotone(colours: Float32Array) -> Float32Array:
         scale = [vivid(hues[0], 0.18), vivid(hues[0], 0.55, 0.6), vivid(hues[1], 0.85, 0.5), vivid(hues[2], 1.0, 0.25)]
         return gradient_mapped(colours, scale) * 0.85 + 0.15 * colours
 
-    def graded(colours: Floats) -> Floats:
+    def graded(colours: Float32Array) -> Float32Array:
         dark = luminance(colours)[..., None]
         curve = colours + 0.18 * np.sin(2 * np.pi * (colours - 0.5)) * (1 if stops[1] > 0.5 else -1)
         split = (1 - dark) * vivid(hues[0], 1.0, 0.5) + dark * vivid(hues[2], 1.0, 0.45)
@@ -431,7 +433,7 @@ def blooming(draft: Draft) -> Scene:
         thing = draft.cutout(draft.pick(("fig", "dandelion"), ("cup", "pouf")))
         lobes, phase, size = int(rng.integers(2, 5)), rng.uniform(0, 6.28), rng.uniform(0.45, 0.6)
 
-        def swell(x: Floats, y: Floats, time: float) -> tuple[Floats, Floats, Floats]:
+        def swell(x: Float32Array, y: Float32Array, time: float) -> tuple[Float32Array, Float32Array, Float32Array]:
             grown = 1 - size * (1 - pace(time)) * (1 + 0.3 * np.cos(lobes * np.arctan2(y, x) + phase)) / 1.3
             return (x / grown).astype(np.float32), (y / grown).astype(np.float32), np.ones_like(x)
 
@@ -444,13 +446,13 @@ def blooming(draft: Draft) -> Scene:
     return Scene(view, (same(draft.ground(view)), part), noise=draft.noise())
 
 
-def petals(view: Stage, skin: Floats, pose: Affine, pace: Callable[[float], float], count: int, spread: float) -> Layer:
+def petals(view: Stage, skin: Float32Array, pose: Affine, pace: Callable[[float], float], count: int, spread: float) -> Layer:
     """A flower whose petals, cut from `skin`, grow and open one over the other."""
 
     def petal(number: int) -> Layer:
         angle = 2 * np.pi * number / count
 
-        def bend(x: Floats, y: Floats, time: float) -> tuple[Floats, Floats, Floats]:
+        def bend(x: Float32Array, y: Float32Array, time: float) -> tuple[Float32Array, Float32Array, Float32Array]:
             opened = 0.35 + 0.65 * pace(time)
             long, wide = 0.5 * opened, 0.2 * (0.5 + spread * pace(time))
             turned = angle + 0.5 * (1 - opened)
@@ -470,7 +472,7 @@ def petals(view: Stage, skin: Floats, pose: Affine, pace: Callable[[float], floa
     square = np.asarray(cv2.resize(skin, (500, 500), interpolation=cv2.INTER_AREA), np.float32)
     layers = [petal(number) for number in range(count)]
 
-    def draw(time: float) -> Floats:
+    def draw(time: float) -> Float32Array:
         drawn = layers[0](time)
         for layer in layers[1:]:
             drawn = over(drawn, layer(time))

@@ -7,10 +7,9 @@ edit back to the source; the same correction then holds for the edit itself.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-Floats = npt.NDArray[np.float64]
+from lora_edit.types import Float64Array
 
 FEWEST = 200
 """Known pixels below which nothing is corrected."""
@@ -45,7 +44,7 @@ def match_colour(generated: torch.Tensor, reference: torch.Tensor, where: torch.
     return out
 
 
-def _frame_sums(generated: torch.Tensor, reference: torch.Tensor, where: torch.Tensor) -> Floats:
+def _frame_sums(generated: torch.Tensor, reference: torch.Tensor, where: torch.Tensor) -> Float64Array:
     """`[3, 5]`: count, sums of x, y, x x and x y over one frame's inliers, per channel (x generated, y reference)."""
     x, y = (frame[where].numpy().astype(np.float64) for frame in (generated, reference))
     sums = np.zeros((3, 5))
@@ -59,7 +58,7 @@ def _frame_sums(generated: torch.Tensor, reference: torch.Tensor, where: torch.T
     return sums
 
 
-def _corrections(sums: Floats) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _corrections(sums: Float64Array) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Gain and offset `[3]` per frame from `[T, 3, 5]` sums, each frame's sums joined with its neighbours'."""
     at = np.arange(len(sums))
     weights = np.exp(-0.5 * ((at[:, None] - at[None, :]) / SIGMA) ** 2)
@@ -74,7 +73,7 @@ def _corrections(sums: Floats) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return result
 
 
-def _solve(sums: Floats) -> tuple[Floats, Floats]:
+def _solve(sums: Float64Array) -> tuple[Float64Array, Float64Array]:
     """Bounded gain and offset per channel of `y = gain * x + offset`."""
     count = np.maximum(sums[:, 0], 1)
     mean_x, mean_y = sums[:, 1] / count, sums[:, 2] / count

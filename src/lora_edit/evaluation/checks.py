@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from lora_edit.errors import MaskError, VideoError
-
-Bytes = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
+from lora_edit.types import BoolArray, UInt8Array
 
 
 def require_alike(result: torch.Tensor, other: torch.Tensor, name: str) -> None:
@@ -33,7 +30,7 @@ def require_pixels(where: torch.Tensor, frames: torch.Tensor) -> None:
         raise MaskError("the mask marks no pixel of the frames to measure; white marks what is measured, so invert it if black does here")
 
 
-def walk(result: torch.Tensor, truth: torch.Tensor, where: torch.Tensor | None) -> Iterator[tuple[Bytes, Bytes, Bools]]:
+def walk(result: torch.Tensor, truth: torch.Tensor, where: torch.Tensor | None) -> Iterator[tuple[UInt8Array, UInt8Array, BoolArray]]:
     """Each frame of both clips `[H, W, 3]` and where to measure it `[H, W]`; all of it when `where` is None.
 
     Raises `VideoError` or `MaskError` when the three do not fit together.
@@ -45,12 +42,12 @@ def walk(result: torch.Tensor, truth: torch.Tensor, where: torch.Tensor | None) 
         yield as_array(result[index]), as_array(truth[index]), inside(where, result, index)
 
 
-def inside(where: torch.Tensor | None, frames: torch.Tensor, index: int) -> Bools:
+def inside(where: torch.Tensor | None, frames: torch.Tensor, index: int) -> BoolArray:
     """Where frame `index` is measured, `[H, W]`."""
     return np.ones(tuple(frames.shape[1:3]), bool) if where is None else np.asarray(where[index].cpu().numpy(), bool)
 
 
-def as_array(frame: torch.Tensor) -> Bytes:
+def as_array(frame: torch.Tensor) -> UInt8Array:
     """A uint8 frame `[H, W, 3]` as a contiguous array."""
     return np.ascontiguousarray(frame.cpu().numpy())
 

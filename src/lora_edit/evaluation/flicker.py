@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from lora_edit.errors import VideoError
-from lora_edit.evaluation.checks import Bools, Bytes, as_array, inside, require_pixels
-from lora_edit.video.flow import Floats, OpticalFlow, grid, resize_motion, sample
+from lora_edit.evaluation.checks import as_array, inside, require_pixels
+from lora_edit.types import BoolArray, Float32Array, UInt8Array
+from lora_edit.video.flow import OpticalFlow, grid, resize_motion, sample
 
 FLOW_ROWS = (256, 720)
 """Rows of the pictures that the flow is computed on."""
@@ -48,12 +49,12 @@ def flicker(result: torch.Tensor, where: torch.Tensor | None = None, on_frame: C
     return total / count if count else math.nan
 
 
-def _warp(picture: Bytes, back: Floats) -> Floats:
+def _warp(picture: UInt8Array, back: Float32Array) -> Float32Array:
     """`picture` `[H, W, 3]` moved along `back` `[h, w, 2]`, in floats: rounding to levels would count as flicker."""
     height, width = picture.shape[:2]
     return np.clip(sample(picture, grid(height, width) + resize_motion(back, height, width), cv2.INTER_CUBIC), 0, 255)
 
 
-def _as_large(seen: Bools, shape: tuple[int, ...]) -> Bools:
+def _as_large(seen: BoolArray, shape: tuple[int, ...]) -> BoolArray:
     large = cv2.resize(seen.astype(np.uint8), (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST)
     return np.asarray(large, bool)

@@ -17,13 +17,11 @@ import math
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from lora_edit.errors import MaskError
-from lora_edit.evaluation.checks import Bools, Bytes, as_array, inside, require_alike, require_pixels
-
-Floats = npt.NDArray[np.float32]
+from lora_edit.evaluation.checks import as_array, inside, require_alike, require_pixels
+from lora_edit.types import BoolArray, Float32Array, UInt8Array
 
 BINS = 16
 """Bins for each of L, a and b over OpenCV's 0..255; one is 6 units of L, 16 of a and of b."""
@@ -54,7 +52,7 @@ def leak(result: torch.Tensor, source: torch.Tensor, edited_first: torch.Tensor,
     return sum(told) / len(told) if told else math.nan
 
 
-def _place(result: Floats, edit: Floats, source: Floats) -> float | None:
+def _place(result: Float32Array, edit: Float32Array, source: Float32Array) -> float | None:
     way = source - edit
     length = float((way**2).sum())
     if length < ALIKE * float((source**2).sum() + (edit**2).sum()):
@@ -62,7 +60,7 @@ def _place(result: Floats, edit: Floats, source: Floats) -> float | None:
     return min(max(float(((result - edit) * way).sum()) / length, 0.0), 1.0)
 
 
-def _histogram(frame: Bytes, region: Bools) -> Floats:
+def _histogram(frame: UInt8Array, region: BoolArray) -> Float32Array:
     """Share of the region's pixels in each colour bin, blurred along each axis: `[BINS, BINS, BINS]`."""
     # OpenCV takes one column of pixels as a picture.
     lab = cv2.cvtColor(frame[region][:, None], cv2.COLOR_RGB2LAB)[:, 0]

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import torch
 
-from lora_edit.evaluation.checks import Bools, Bytes, walk
+from lora_edit.evaluation.checks import walk
+from lora_edit.types import BoolArray, UInt8Array
 
 PEAK = 255
 
@@ -28,7 +29,7 @@ def psnr_per_frame(result: torch.Tensor, truth: torch.Tensor, where: torch.Tenso
     return [_decibels(*_squared_error(*frame)) for frame in walk(result, truth, where)]
 
 
-def _squared_error(result: Bytes, truth: Bytes, where: Bools) -> tuple[int, int]:
+def _squared_error(result: UInt8Array, truth: UInt8Array, where: BoolArray) -> tuple[int, int]:
     """Sum of squares and number of values, exact."""
     difference = result[where].astype(np.int32) - truth[where]
     return int(np.sum(difference**2, dtype=np.int64)), difference.size

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from lora_edit.evaluation.checks import Bytes, walk
-
-Floats = npt.NDArray[np.float64]
+from lora_edit.evaluation.checks import walk
+from lora_edit.types import Float64Array, UInt8Array
 
 WINDOW = (11, 11)
 SIGMA = 1.5
@@ -34,7 +32,7 @@ def ssim(result: torch.Tensor, truth: torch.Tensor, where: torch.Tensor | None =
     return total / count
 
 
-def _ssim_map(result: Bytes, truth: Bytes) -> Floats:
+def _ssim_map(result: UInt8Array, truth: UInt8Array) -> Float64Array:
     """`[H, W]` of two frames `[H, W, 3]`."""
     x, y = result @ LUMA, truth @ LUMA
     mean_x, mean_y = _blur(x), _blur(y)
@@ -45,5 +43,5 @@ def _ssim_map(result: Bytes, truth: Bytes) -> Floats:
     return np.asarray(likeness / ((mean_x * mean_x + mean_y * mean_y + C1) * (variance_x + variance_y + C2)))
 
 
-def _blur(picture: Floats) -> Floats:
+def _blur(picture: Float64Array) -> Float64Array:
     return np.asarray(cv2.GaussianBlur(picture, WINDOW, SIGMA, borderType=cv2.BORDER_REFLECT), np.float64)

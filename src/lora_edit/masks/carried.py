@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 
 from lora_edit.masks.cut import Palette, colour_odds, windowed_cut, without_specks
-from lora_edit.masks.morph import Bools, Bytes, Floats, Window, difference, eroded, grown, ring, signed_distance, window_of
+from lora_edit.masks.morph import Window, difference, eroded, grown, ring, signed_distance, window_of
 from lora_edit.masks.whole import DIFFERENT, Remembered, search, whole_motion
+from lora_edit.types import BoolArray, Float32Array, UInt8Array
 from lora_edit.video.flow import OpticalFlow, grid, sample
 
 BAND = 0.016
@@ -73,14 +74,14 @@ class Carried:
     object was seen at all, `part` whether it is a part of something that looks like it, such as a lid of its jar.
     """
 
-    mask: Bools
-    unseen: Floats
-    look: Bytes
+    mask: BoolArray
+    unseen: Float32Array
+    look: UInt8Array
     first: Palette
     late: Palette
     area: float
     side: int
-    pace: Floats = field(default_factory=lambda: np.zeros(2, np.float32))
+    pace: Float32Array = field(default_factory=lambda: np.zeros(2, np.float32))
     gone: int = 0
     part: bool = False
 
@@ -100,7 +101,7 @@ class Carried:
         return round(min(0.5, 0.03 * (2 + self.gone)) * self.side) if self.gone else 0
 
 
-def begin(picture: Bytes, mask: Bools) -> Carried:
+def begin(picture: UInt8Array, mask: BoolArray) -> Carried:
     """An object as a prompt found it."""
     side = min(mask.shape)
     colours = Palette().learned(picture[mask], picture[ring(mask, round(AROUND * side))])
@@ -109,7 +110,7 @@ def begin(picture: Bytes, mask: Bools) -> Carried:
     return replace(state, part=bool(len(beside)) and float((colour_odds(beside[None], colours) > 0).mean()) > PART)
 
 
-def step(state: Carried, before: Bytes, now: Bytes, flow: OpticalFlow) -> Carried:
+def step(state: Carried, before: UInt8Array, now: UInt8Array, flow: OpticalFlow) -> Carried:
     """The object one frame on, from the picture `before` to the picture `now`, `[h, w, 3]` each."""
     margin = state.around + 3 * state.band + 2 * round(float(np.abs(state.pace).max())) + state.reach
     window = window_of(state.unseen >= 0, margin)
@@ -128,7 +129,7 @@ def _in_frame(part: Carried, window: Window, state: Carried) -> Carried:
     return replace(part, mask=mask, unseen=unseen, look=look)
 
 
-def _step(state: Carried, before: Bytes, now: Bytes, back: Floats, seen: Bools) -> Carried:
+def _step(state: Carried, before: UInt8Array, now: UInt8Array, back: Float32Array, seen: BoolArray) -> Carried:
     """`back` is the motion `[h, w, 2]` from each pixel of `now` to `before`, `seen` whether it was in sight there."""
     look = _in_this_light(state.look, before, now, back, seen)
     known = Remembered(state.unseen >= 0, look, state.pace)
@@ -143,8 +144,13 @@ def _step(state: Carried, before: Bytes, now: Bytes, back: Floats, seen: Bools) 
 
 
 def _cut_anew(
-    state: Carried, before: Bytes, now: Bytes, motion: tuple[Floats, Bools, Floats], unseen: Floats, look: Bytes
-) -> tuple[Bools, Bools]:
+    state: Carried,
+    before: UInt8Array,
+    now: UInt8Array,
+    motion: tuple[Float32Array, BoolArray, Float32Array],
+    unseen: Float32Array,
+    look: UInt8Array,
+) -> tuple[BoolArray, BoolArray]:
     """What is in sight of the object in `now` `[h, w]`, and what surely came with the rest."""
     band = state.band
     carried, story = _stories(state.mask, before, now, motion, band)
@@ -166,14 +172,16 @@ def _cut_anew(
     odds = COLOUR * colours + MOTION * moved + EDGE * np.where(edge < 0, edge * (1 - strange), edge)
     hidden = (unseen > 0) & (away < 0)
     match = cv2.blur(difference(now, look), (3, 3))
-    back_again: Floats = np.clip((0.6 * DIFFERENT - match) / LEVELS_PER_ODDS * 2, -6, 6)
+    back_again: Float32Array = np.clip((0.6 * DIFFERENT - match) / LEVELS_PER_ODDS * 2, -6, 6)
     odds = np.where(hidden, np.maximum(odds, back_again), odds)
     outside = (away < -band) & ~grown(hidden, band // 2) & ~near
     inside = (away > band) & (colours > -RETURNS)
     return without_specks(windowed_cut(np.asarray(odds, np.float32), now, inside, outside), SPECK), rest < DIFFERENT / 2
 
 
-def _noted(state: Carried, mask: Bools, now: Bytes, unseen: Floats, look: Bytes, pace: Floats, rest: Bools) -> Carried:
+def _noted(
+    state: Carried, mask: BoolArray, now: UInt8Array, unseen: Float32Array, look: UInt8Array, pace: Float32Array, rest: BoolArray
+) -> Carried:
     """The state after `mask` was found in the picture `now`."""
     seen = float(mask.sum())
     if seen < GONE * state.area:
@@ -195,7 +203,7 @@ def _noted(state: Carried, mask: Bools, now: Bytes, unseen: Floats, look: Bytes,
     return replace(state, mask=mask, unseen=unseen, look=look, late=late, area=area, pace=np.asarray(pace, np.float32), gone=0)
 
 
-def _colours(state: Carried, now: Bytes, carried: Bools, away: Floats) -> tuple[Floats, Floats]:
+def _colours(state: Carried, now: UInt8Array, carried: BoolArray, away: Float32Array) -> tuple[Float32Array, Float32Array]:
     """Log-odds of the colours: as they were of late, as the prompt's frame showed them, and as they are close by; and how foreign they are
     to what is around, 0 to 1.
     """
@@ -209,7 +217,7 @@ def _colours(state: Carried, now: Bytes, carried: Bools, away: Floats) -> tuple[
     return 0.6 * whole + 0.4 * local, foreign
 
 
-def _local_odds(now: Bytes, inside: Bools, outside: Bools, sigma: float) -> tuple[Floats, Floats]:
+def _local_odds(now: UInt8Array, inside: BoolArray, outside: BoolArray, sigma: float) -> tuple[Float32Array, Float32Array]:
     """Log-odds of the colours by mean and spread of what surely lies inside and outside close by; and how foreign they are outside."""
     picture = now.astype(np.float32)
     costs, foreign = [], np.zeros_like(picture[..., 0])
@@ -221,12 +229,12 @@ def _local_odds(now: Bytes, inside: Bools, outside: Bools, sigma: float) -> tupl
     return np.asarray(np.clip(1.5 * (costs[1] - costs[0]), -6, 6), np.float32), foreign / FOREIGN
 
 
-def _mean_square(values: Floats) -> Floats:
+def _mean_square(values: Float32Array) -> Float32Array:
     """`[h, w]` of `[h, w, 3]`."""
     return np.asarray(cv2.transform(values * values, np.full((1, 3), 1 / 3, np.float32)), np.float32)
 
 
-def _local_moments(picture: Floats, part: Bools, sigma: float) -> tuple[Floats, Floats]:
+def _local_moments(picture: Float32Array, part: BoolArray, sigma: float) -> tuple[Float32Array, Float32Array]:
     """Mean `[h, w, 3]` and variance `[h, w]` of a part's colours around each pixel, at a quarter of the resolution."""
     size, quarter = part.shape[::-1], (max(1, part.shape[1] // 4), max(1, part.shape[0] // 4))
     share = part.astype(np.float32)
@@ -243,12 +251,14 @@ class _Story:
     far it would be `revealed` then: the object hid it before.
     """
 
-    own: Floats
-    rest: Floats
-    revealed: Floats
+    own: Float32Array
+    rest: Float32Array
+    revealed: Float32Array
 
 
-def _stories(mask: Bools, before: Bytes, now: Bytes, motion: tuple[Floats, Bools, Floats], band: int) -> tuple[Bools, _Story]:
+def _stories(
+    mask: BoolArray, before: UInt8Array, now: UInt8Array, motion: tuple[Float32Array, BoolArray, Float32Array], band: int
+) -> tuple[BoolArray, _Story]:
     """Where the mask is carried to `[h, w]`, and what the two stories cost."""
     back, seen, there = motion
     home, previous = grid(*mask.shape), mask.astype(np.float32)
@@ -263,7 +273,9 @@ def _stories(mask: Bools, before: Bytes, now: Bytes, motion: tuple[Floats, Bools
     return own + own_whole > 1, _Story(np.minimum(from_object, as_whole), from_rest, 1 - behind_it)
 
 
-def _cost(belongs: Floats, before: Bytes, now: Bytes, places: Floats, hides: bool = False) -> tuple[Floats, Floats]:
+def _cost(
+    belongs: Float32Array, before: UInt8Array, now: UInt8Array, places: Float32Array, hides: bool = False
+) -> tuple[Float32Array, Float32Array]:
     """What it costs, in levels, to say that pixels came from `places`, where `belongs` says how far these are part of the same; and that.
 
     A part that another `hides` may have looked like anything.
@@ -274,7 +286,7 @@ def _cost(belongs: Floats, before: Bytes, now: Bytes, places: Floats, hides: boo
     return np.asarray(part * np.minimum(levels, 2 * DIFFERENT) + (1 - part) * (UNKNOWN + other), np.float32), part
 
 
-def _in_this_light(look: Bytes, before: Bytes, now: Bytes, back: Floats, seen: Bools) -> Bytes:
+def _in_this_light(look: UInt8Array, before: UInt8Array, now: UInt8Array, back: Float32Array, seen: BoolArray) -> UInt8Array:
     """The remembered colours as much brighter or darker as the picture became."""
     some = np.s_[::4, ::4]
     shown = seen[some]
@@ -285,7 +297,7 @@ def _in_this_light(look: Bytes, before: Bytes, now: Bytes, back: Floats, seen: B
     return np.asarray(np.clip(look * gain.astype(np.float32), 0, 255), np.uint8)
 
 
-def _searched(unseen: Floats, look: Bytes, now: Bytes, reach: int) -> tuple[Floats, Bytes]:
+def _searched(unseen: Float32Array, look: UInt8Array, now: UInt8Array, reach: int) -> tuple[Float32Array, UInt8Array]:
     """The remembered shape put where the picture shows it best, near where it should be."""
     found = search(Remembered(unseen >= 0, look, np.zeros(2, np.float32)), now, reach)
     if found is None:
@@ -295,7 +307,7 @@ def _searched(unseen: Floats, look: Bytes, now: Bytes, reach: int) -> tuple[Floa
     return np.asarray(moved, np.float32), np.asarray(cv2.warpAffine(look, move, size), np.uint8)
 
 
-def _spread_motion(motion: Floats, known: Bools, sigma: float) -> Floats:
+def _spread_motion(motion: Float32Array, known: BoolArray, sigma: float) -> Float32Array:
     """A field of motion `[h, w, 2]`, known in places, continued smoothly to where it is not."""
     quarter = (max(1, known.shape[1] // 4), max(1, known.shape[0] // 4))
     share = cv2.resize(known.astype(np.float32), quarter, interpolation=cv2.INTER_AREA)

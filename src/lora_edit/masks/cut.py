@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lora_edit.masks.morph import Bools, Bytes, Floats, window_of
+from lora_edit.masks.morph import window_of
+from lora_edit.types import BoolArray, Float32Array, UInt8Array
 
 BINS = 32
 """Cells of a colour model along red, green and blue."""
@@ -35,11 +36,11 @@ _LEVELS = 63
 class ColourModel:
     """How often each colour occurs: a histogram `[32, 32, 32]` that adds up to 1, older pictures fading."""
 
-    def __init__(self, shares: Floats | None = None, weight: float = 0.0) -> None:
-        self.shares: Floats = np.zeros((BINS, BINS, BINS), np.float32) if shares is None else shares
+    def __init__(self, shares: Float32Array | None = None, weight: float = 0.0) -> None:
+        self.shares: Float32Array = np.zeros((BINS, BINS, BINS), np.float32) if shares is None else shares
         self.weight = weight
 
-    def with_more(self, colours: Bytes, keep: float = 1.0) -> ColourModel:
+    def with_more(self, colours: UInt8Array, keep: float = 1.0) -> ColourModel:
         """The model after another picture's pixels `[N, 3]`; what was counted before is multiplied by `keep`."""
         if not len(colours):
             return self
@@ -49,13 +50,13 @@ class ColourModel:
         return ColourModel((self.shares * old + soft / soft.sum()) / np.float32(old + 1), old + 1)
 
 
-def _cells(picture: Bytes) -> npt.NDArray[np.int32]:
+def _cells(picture: UInt8Array) -> npt.NDArray[np.int32]:
     """Numbers of the histogram's cells, `[...]` of `[..., 3]`."""
     red, green, blue = (picture[..., channel].astype(np.int32) >> 3 for channel in range(3))
     return (red * BINS + green) * BINS + blue
 
 
-def _soften(counts: Floats) -> Floats:
+def _soften(counts: Float32Array) -> Float32Array:
     for _ in range(3):
         # Smoothed along the first axis, which then becomes the last one: after three turns each had its turn.
         rows = cv2.GaussianBlur(counts.reshape(BINS, -1), (1, 7), sigmaX=1, sigmaY=SPREAD, borderType=cv2.BORDER_CONSTANT)
@@ -70,27 +71,27 @@ class Palette:
     inside: ColourModel = field(default_factory=ColourModel)
     outside: ColourModel = field(default_factory=ColourModel)
 
-    def learned(self, inside: Bytes, outside: Bytes, keep: float = 1.0) -> Palette:
+    def learned(self, inside: UInt8Array, outside: UInt8Array, keep: float = 1.0) -> Palette:
         """With another picture's pixels `[N, 3]` of both; what was counted before fades by `keep`."""
         return Palette(self.inside.with_more(inside, keep), self.outside.with_more(outside, keep))
 
-    def familiar(self, colours: Bytes) -> float:
+    def familiar(self, colours: UInt8Array) -> float:
         """Share of pixels `[N, 3]` whose colours the object has; 0 for none."""
         return float((self.inside.shares.ravel()[_cells(colours)] > 2 * UNSEEN[0]).mean()) if len(colours) else 0.0
 
     @cached_property
-    def odds(self) -> Floats:
+    def odds(self) -> Float32Array:
         """Log-odds for the object of every cell `[32768]`, within ±`SURE`."""
         odds = np.log((self.inside.shares + UNSEEN[0]) / (self.outside.shares + UNSEEN[1]))
         return np.asarray(np.clip(odds, -SURE, SURE), np.float32).ravel()
 
 
-def colour_odds(picture: Bytes, colours: Palette) -> Floats:
+def colour_odds(picture: UInt8Array, colours: Palette) -> Float32Array:
     """Log-odds `[h, w]`, within ±`SURE`, that pixels of these colours are the object's."""
     return np.asarray(colours.odds[_cells(picture)], np.float32)
 
 
-def cut(odds: Floats, picture: Bytes, inside: Bools, outside: Bools) -> Bools:
+def cut(odds: Float32Array, picture: UInt8Array, inside: BoolArray, outside: BoolArray) -> BoolArray:
     """The object `[h, w]`: the best partition by log-odds `[h, w]` and by the contrast of `picture` `[h, w, 3]`.
 
     What is `inside` or `outside` beforehand stays so.
@@ -107,7 +108,7 @@ def cut(odds: Floats, picture: Bytes, inside: Bools, outside: Bools) -> Bools:
     return np.asarray((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD))
 
 
-def windowed_cut(odds: Floats, picture: Bytes, inside: Bools, outside: Bools) -> Bools:
+def windowed_cut(odds: Float32Array, picture: UInt8Array, inside: BoolArray, outside: BoolArray) -> BoolArray:
     """`cut` within the part of the frame that is not outside beforehand."""
     mask = np.zeros_like(inside)
     if not outside.all():
@@ -116,7 +117,7 @@ def windowed_cut(odds: Floats, picture: Bytes, inside: Bools, outside: Bools) ->
     return mask
 
 
-def _contrast(picture: Bytes) -> Bytes:
+def _contrast(picture: UInt8Array) -> UInt8Array:
     """The two directions `[h, w, 2]` in which the colours differ most."""
     flat = picture.reshape(-1, 3).astype(np.float32)
     flat = flat - flat.mean(0)
@@ -134,13 +135,13 @@ def _end(level: int) -> npt.NDArray[np.float64]:
     return model
 
 
-def without_specks(mask: Bools, share: float) -> Bools:
+def without_specks(mask: BoolArray, share: float) -> BoolArray:
     """The mask `[h, w]` without parts smaller than `share` of its largest part, and without holes smaller than that."""
     kept = _large_parts(mask, share)
     return np.asarray(kept | (~kept & ~_large_parts(~kept, share * max(1, kept.sum()) / max(1, (~kept).sum()), whole=True)))
 
 
-def _large_parts(mask: Bools, share: float, whole: bool = False) -> Bools:
+def _large_parts(mask: BoolArray, share: float, whole: bool = False) -> BoolArray:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=4)
     if count < 2:
         return mask

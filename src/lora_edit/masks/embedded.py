@@ -17,11 +17,10 @@ import numpy.typing as npt
 import torch
 
 from lora_edit.masks import carried
-from lora_edit.masks.morph import Bools, Bytes, Floats
 from lora_edit.masks.pointed import corrected, mask_at_points, mask_in_box
 from lora_edit.masks.salient import SalientNet
 from lora_edit.masks.segment import Marked, OnFrame, Prompt, by_object, check_prompts, lost_note
-from lora_edit.types import EditMask, Size
+from lora_edit.types import BoolArray, EditMask, Float32Array, Size, UInt8Array
 from lora_edit.video.flow import OpticalFlow
 
 ROWS = (256, 360)
@@ -84,26 +83,26 @@ class _Clip:
         self.scale = np.array([self.flow.size[0] / frames.shape[2], self.flow.size[1] / frames.shape[1]])
         self.runs: dict[tuple[int, int, bytes], _Run] = {}
 
-    def picture(self, number: int) -> Bytes:
+    def picture(self, number: int) -> UInt8Array:
         """A frame `[h, w, 3]` at the size of the flow."""
         frame = np.ascontiguousarray(self.frames[number].numpy())
         method = cv2.INTER_CUBIC if self.flow.size[1] > frame.shape[0] else cv2.INTER_AREA
         return np.asarray(cv2.resize(frame, self.flow.size, interpolation=method), np.uint8)
 
-    def enlarged(self, mask: Bools) -> torch.Tensor:
+    def enlarged(self, mask: BoolArray) -> torch.Tensor:
         """A mask `[h, w]` at the clip's own size `[H, W]`."""
         height, width = self.frames.shape[1:3]
         smooth = cv2.resize(mask.view(np.uint8) * np.uint8(255), (width, height), interpolation=cv2.INTER_LINEAR)
         return torch.from_numpy(np.asarray(smooth > 127))
 
-    def anchors(self, marked: Sequence[Marked]) -> dict[int, Bools]:
+    def anchors(self, marked: Sequence[Marked]) -> dict[int, BoolArray]:
         """The object `[h, w]` at its prompted frames, each prompt seen in the light of those before it."""
-        found: dict[int, Bools] = {}
+        found: dict[int, BoolArray] = {}
         for here in marked:
             found[here.frame] = self._pointed(here, self.at(here.frame, found) if found else None)
         return found
 
-    def _pointed(self, here: Marked, before: Bools | None) -> Bools:
+    def _pointed(self, here: Marked, before: BoolArray | None) -> BoolArray:
         """What is marked on a frame, where `before` was found until now."""
         picture = self.picture(here.frame)
         on, off = ([(float(x * self.scale[0]), float(y * self.scale[1])) for x, y in points] for points in (here.on, here.off))
@@ -118,7 +117,7 @@ class _Clip:
             return np.zeros(picture.shape[:2], np.bool_)
         return corrected(picture, mask, on, off) if on or off else mask
 
-    def _motion(self, number: int, picture: Bytes) -> Floats | None:
+    def _motion(self, number: int, picture: UInt8Array) -> Float32Array | None:
         """Motion `[h, w, 2]` at a frame, over a few frames; None for a still."""
         other = number + APART if number + APART < len(self.frames) else max(0, number - APART)
         if other == number:
@@ -126,7 +125,7 @@ class _Clip:
         greys = [np.asarray(cv2.cvtColor(each, cv2.COLOR_RGB2GRAY), np.uint8) for each in (picture, self.picture(other))]
         return self.flow.back(greys[0], greys[1])[0]
 
-    def at(self, number: int, anchors: dict[int, Bools]) -> Bools:
+    def at(self, number: int, anchors: dict[int, BoolArray]) -> BoolArray:
         """The object at a frame: carried from the nearer prompted frame, or from the one on its other side where that lost it."""
         earlier = [frame for frame in anchors if frame <= number]
         later = [frame for frame in anchors if frame > number]
@@ -139,7 +138,7 @@ class _Clip:
                 return mask
         return mask
 
-    def _run(self, frame: int, mask: Bools, way: int) -> _Run:
+    def _run(self, frame: int, mask: BoolArray, way: int) -> _Run:
         key = (frame, way, np.packbits(mask).tobytes())
         run = self.runs.pop(key, None) or _Run(self, frame, mask, way)
         self.runs[key] = run
@@ -151,13 +150,13 @@ class _Clip:
 class _Run:
     """An object carried forward (`way` 1) or backward (-1) from a frame, as far as it was asked for."""
 
-    def __init__(self, clip: _Clip, frame: int, mask: Bools, way: int) -> None:
+    def __init__(self, clip: _Clip, frame: int, mask: BoolArray, way: int) -> None:
         self.clip, self.frame, self.way = clip, frame, way
         self.masks: list[npt.NDArray[np.uint8]] = [np.packbits(mask)]
         self.before = clip.picture(frame)
         self.state = carried.begin(self.before, mask) if mask.any() else None
 
-    def at(self, distance: int) -> Bools:
+    def at(self, distance: int) -> BoolArray:
         """The object `[h, w]` so many frames from where the run began."""
         shape = self.clip.flow.size[::-1]
         while len(self.masks) <= distance and self.state is not None:

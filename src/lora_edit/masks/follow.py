@@ -23,14 +23,13 @@ from lora_edit.masks.morph import bounds
 from lora_edit.masks.overlay import with_region
 from lora_edit.masks.parts import parts_apart
 from lora_edit.masks.region_check import GO_ON, WHOLE, changes_most, touches_border
-from lora_edit.types import Box, EditMask
+from lora_edit.types import Box, EditMask, Float32Array
 from lora_edit.video.camera_motion import CameraTracker
 from lora_edit.video.flow import OpticalFlow, consistent_positions, sample
 from lora_edit.video.object_motion import ObjectMotion, object_motion
 from lora_edit.video.support import support_mask
 from lora_edit.video.working_size import WorkingSize, to_grey
 
-Floats = npt.NDArray[np.float32]
 OnFrame = Callable[[int, int], None]
 
 POINTS = 900
@@ -153,7 +152,7 @@ class BoxTrack:
     """A box in every frame: its `edges` `[T, 4]` (left, top, right, bottom) in pixels, and the share of its points that were `kept`,
     which are where they were."""
 
-    edges: Floats
+    edges: Float32Array
     kept: list[float]
 
     def filled(self, size: Sequence[int]) -> torch.Tensor:
@@ -217,7 +216,7 @@ def _inner(changed: npt.NDArray[np.bool_], margin: float) -> npt.NDArray[np.bool
     return np.asarray(changed & (depth >= np.minimum(margin, around / 2)), np.bool_)
 
 
-def _spread(changed: npt.NDArray[np.bool_]) -> Floats:
+def _spread(changed: npt.NDArray[np.bool_]) -> Float32Array:
     """Points `[N, 2]` (x, y) on a regular grid over the area."""
     step = max(1, int(np.sqrt(changed.sum() / POINTS)))
     lattice = np.zeros_like(changed)
@@ -226,25 +225,25 @@ def _spread(changed: npt.NDArray[np.bool_]) -> Floats:
     return np.stack([x, y], -1).astype(np.float32) + 0.5
 
 
-def _box(points: Floats) -> Floats:
+def _box(points: Float32Array) -> Float32Array:
     """Left, top, right, bottom around all but the extreme points."""
     low, high = np.quantile(points, [EXTREME, 1 - EXTREME], axis=0)
     return np.concatenate([low, high]).astype(np.float32)
 
 
-def _colours(frame: torch.Tensor, points: Floats, scale: float) -> Floats:
+def _colours(frame: torch.Tensor, points: Float32Array, scale: float) -> Float32Array:
     """Colours `[N, 3]` around points, which are in flow pixels."""
     soft = cv2.blur(frame.numpy(), (2 * int(2 / scale) + 1,) * 2)
     return sample(np.asarray(soft), (points / scale - 0.5)[None])[0]
 
 
-def _moved(points: Floats, motion: Floats, proven: npt.NDArray[np.bool_]) -> tuple[Floats, npt.NDArray[np.bool_]]:
+def _moved(points: Float32Array, motion: Float32Array, proven: npt.NDArray[np.bool_]) -> tuple[Float32Array, npt.NDArray[np.bool_]]:
     """Where the points are one frame later by the flow field `[h, w, 2]`, and for which of them it is `proven` `[h, w]`."""
     here = points[None] - 0.5
     return points + sample(motion, here)[0], sample(proven.view(np.uint8), here)[0] > 0.5
 
 
-def _placed(first: Floats, motion: ObjectMotion, scale: float) -> Floats | None:
+def _placed(first: Float32Array, motion: ObjectMotion, scale: float) -> Float32Array | None:
     """Where the object's motion as a whole puts the points of frame 0, both in flow pixels; None where the object is lost."""
     if motion.confidence <= 0:
         return None
@@ -253,7 +252,7 @@ def _placed(first: Floats, motion: ObjectMotion, scale: float) -> Floats | None:
     return np.asarray((there + 0.5) * scale, np.float32)
 
 
-def _carried(points: Floats, there: Floats, sure: npt.NDArray[np.bool_], placed: Floats | None) -> Floats:
+def _carried(points: Float32Array, there: Float32Array, sure: npt.NDArray[np.bool_], placed: Float32Array | None) -> Float32Array:
     """The points one frame later: `there`, or, of those that are not sure, where the object's motion has `placed` them, or moved by the
     sure ones' median."""
     if placed is not None:

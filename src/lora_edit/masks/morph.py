@@ -6,9 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float32]
+from lora_edit.types import BoolArray, Float32Array
+
 Window = tuple[slice, slice]
 """Rows and columns."""
 
@@ -18,31 +17,31 @@ def disc(radius: int) -> cv2.typing.MatLike:
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
-def grown(mask: Bools, radius: int) -> Bools:
+def grown(mask: BoolArray, radius: int) -> BoolArray:
     """The mask grown by a disc; by its distances where the disc is large, which is quicker."""
     if radius > 4:
         return np.asarray(cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, 3) <= radius)
     return np.asarray(cv2.dilate(mask.view(np.uint8), disc(radius)) > 0)
 
 
-def eroded(mask: Bools, radius: int) -> Bools:
+def eroded(mask: BoolArray, radius: int) -> BoolArray:
     """The mask shrunk by a disc; the frame's border is no edge."""
     return np.asarray(cv2.erode(mask.view(np.uint8), disc(radius)) > 0)
 
 
-def ring(mask: Bools, width: int, gap: int = 2) -> Bools:
+def ring(mask: BoolArray, width: int, gap: int = 2) -> BoolArray:
     """What lies around the mask, from `gap` pixels out to `width` more."""
     away = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, 3)
     return np.asarray((away > gap) & (away <= gap + width) & mask.any())
 
 
-def signed_distance(mask: Bools) -> Floats:
+def signed_distance(mask: BoolArray) -> Float32Array:
     """Pixels to the edge, positive inside."""
     inner, outer = (cv2.distanceTransform(part.view(np.uint8), cv2.DIST_L2, 3) for part in (mask, ~mask))
     return np.asarray(np.clip(inner - outer, -1e4, 1e4), np.float32)
 
 
-def bounds(mask: Bools) -> tuple[int, int, int, int] | None:
+def bounds(mask: BoolArray) -> tuple[int, int, int, int] | None:
     """Left, top, right, bottom of what is set, the last two exclusive; None where nothing is."""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     if not len(rows):
@@ -50,7 +49,7 @@ def bounds(mask: Bools) -> tuple[int, int, int, int] | None:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def window_of(mask: Bools, margin: int) -> Window:
+def window_of(mask: BoolArray, margin: int) -> Window:
     """The rows and columns that hold what is set and `margin` pixels around it; the whole frame where nothing is."""
     found = bounds(mask)
     if found is None:
@@ -59,12 +58,12 @@ def window_of(mask: Bools, margin: int) -> Window:
     return slice(max(0, top - margin), bottom + margin), slice(max(0, left - margin), right + margin)
 
 
-def largest(values: cv2.typing.MatLike) -> Floats:
+def largest(values: cv2.typing.MatLike) -> Float32Array:
     """The largest of three channels, `[h, w]` of `[h, w, 3]`."""
     first, second, third = cv2.split(values)
     return np.asarray(cv2.max(cv2.max(first, second), third), np.float32)
 
 
-def difference(one: npt.NDArray[np.float32 | np.uint8], other: npt.NDArray[np.float32 | np.uint8]) -> Floats:
+def difference(one: npt.NDArray[np.float32 | np.uint8], other: npt.NDArray[np.float32 | np.uint8]) -> Float32Array:
     """Levels by which two pictures `[h, w, 3]` differ, in the channel where they differ most: `[h, w]`."""
     return largest(cv2.absdiff(one.astype(np.float32), other.astype(np.float32)))

@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from lora_edit.masks.boxes import KeyedBox, edges_of, mask_from_boxes
 from lora_edit.masks.check import changed_area, main_parts
 from lora_edit.masks.follow import Followed, OnFrame, box_track, followed, part_of
-from lora_edit.types import EditMask, Size
-
-Bools = npt.NDArray[np.bool_]
+from lora_edit.types import BoolArray, EditMask, Size
 
 STILL = 0.02
 """Share of the frame's shorter side up to which a box's edges count as still: then it stays exactly where it was drawn."""
@@ -47,7 +44,7 @@ def follow_boxes(
     return regions
 
 
-def _follow_box(frames: torch.Tensor, changed: Bools, drawn: KeyedBox, on_frame: OnFrame) -> Followed:
+def _follow_box(frames: torch.Tensor, changed: BoolArray, drawn: KeyedBox, on_frame: OnFrame) -> Followed:
     """One box with what of the changed area `[H, W]` lies in it."""
     still = mask_from_boxes([drawn], len(frames), Size(frames.shape[1], frames.shape[2]))
     inside = changed & still.frames[0].numpy()

@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from lora_edit.types import EditMask
-
-Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
+from lora_edit.types import EditMask, Float64Array, UInt8Array
 
 
 def steadied(mask: EditMask, window: int) -> EditMask:
@@ -31,13 +27,13 @@ def steadied(mask: EditMask, window: int) -> EditMask:
     return EditMask(torch.from_numpy(out > 0), mask.notes)
 
 
-def _middles(frames: Bytes) -> dict[int, Floats]:
+def _middles(frames: UInt8Array) -> dict[int, Float64Array]:
     """Number of each frame that is not empty, and its mask's middle (x, y)."""
     places = ((number, np.nonzero(frame)) for number, frame in enumerate(frames))
     return {number: np.array([x.mean(), y.mean()]) for number, (y, x) in places if len(x)}
 
 
-def _moved(frame: Bytes, by: Floats) -> Bytes:
+def _moved(frame: UInt8Array, by: Float64Array) -> UInt8Array:
     """The frame shifted by whole pixels (x, y)."""
     x, y = (float(value) for value in by.round())
     shift = np.array([[1, 0, x], [0, 1, y]])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from lora_edit.masks.morph import Bools, bounds
+from lora_edit.masks.morph import bounds
+from lora_edit.types import BoolArray
 
 Edges = tuple[int, int, int, int]
 
@@ -15,7 +16,7 @@ JOINED = 1.5
 """Two parts are one where the box around both is no larger than this many times their own boxes."""
 
 
-def parts_apart(changed: Bools) -> list[Bools]:
+def parts_apart(changed: BoolArray) -> list[BoolArray]:
     """The connected parts of an area `[H, W]`, largest first, those that one box covers well taken together."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(changed.astype(np.uint8), connectivity=8)
     parts = [labels == number for number in np.argsort(-stats[1:, cv2.CC_STAT_AREA]) + 1]
@@ -25,7 +26,7 @@ def parts_apart(changed: Bools) -> list[Bools]:
     return sorted(parts, key=lambda part: -int(part.sum()))
 
 
-def _joinable(parts: list[Bools]) -> tuple[int, int] | None:
+def _joinable(parts: list[BoolArray]) -> tuple[int, int] | None:
     """The two parts that lose least by one box around both, if any may be joined."""
     boxes = [bounds(part) or (0, 0, 0, 0) for part in parts]
     best, found = np.inf if len(parts) > MOST else JOINED, None

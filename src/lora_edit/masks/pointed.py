@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 
 from lora_edit.masks.cut import Palette, colour_odds, windowed_cut, without_specks
-from lora_edit.masks.morph import Bools, Bytes, Floats, eroded, grown, ring, window_of
+from lora_edit.masks.morph import eroded, grown, ring, window_of
 from lora_edit.masks.salient import STABLE, SalientNet, box_of, overlap, salience_in_box, things_at
+from lora_edit.types import BoolArray, Float32Array, UInt8Array
 
 Point = tuple[float, float]
 
@@ -50,7 +51,7 @@ ALIKE = 28
 """Levels by which the surroundings of a correcting click may differ from it."""
 
 
-def mask_in_box(picture: Bytes, box: Floats, motion: Floats | None = None, net: SalientNet | None = None) -> Bools:
+def mask_in_box(picture: UInt8Array, box: Float32Array, motion: Float32Array | None = None, net: SalientNet | None = None) -> BoolArray:
     """The thing inside a box (left, top, right, bottom): `[h, w]` of `[h, w, 3]`; with a network the clearest of what both ways find."""
     found = _grabbed_in_box(picture, box)
     if net is None:
@@ -64,7 +65,7 @@ def mask_in_box(picture: Bytes, box: Floats, motion: Floats | None = None, net: 
     return _clearest([found, *things, _grabbed_from(picture, near, inside)], picture, motion)
 
 
-def _grabbed_from(picture: Bytes, salience: Floats, inside: Bools) -> Bools:
+def _grabbed_from(picture: UInt8Array, salience: Float32Array, inside: BoolArray) -> BoolArray:
     """GrabCut that starts from what stands out `[h, w]`, and keeps what does so most."""
     labels = np.where(salience > SURE, cv2.GC_FGD, np.where(salience > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD)).astype(np.uint8)
     labels[~inside] = cv2.GC_BGD
@@ -74,12 +75,12 @@ def _grabbed_from(picture: Bytes, salience: Floats, inside: Bools) -> Bools:
     return without_specks(mask, SPECK)
 
 
-def _clearest(masks: Sequence[Bools], picture: Bytes, motion: Floats | None) -> Bools:
+def _clearest(masks: Sequence[BoolArray], picture: UInt8Array, motion: Float32Array | None) -> BoolArray:
     """Of several masks the one with the clearest edge; the first where all are alike."""
     return max(masks, key=lambda mask: _clearness(mask, picture, motion) if mask.any() else -1.0)
 
 
-def _grabbed_in_box(picture: Bytes, box: Floats) -> Bools:
+def _grabbed_in_box(picture: UInt8Array, box: Float32Array) -> BoolArray:
     """The thing inside a box, by its colours."""
     height, width = picture.shape[:2]
     left, top = (max(0, int(np.floor(value))) for value in box[:2])
@@ -100,7 +101,7 @@ def _grabbed_in_box(picture: Bytes, box: Floats) -> Bools:
     return mask
 
 
-def _grab(picture: Bytes, labels: Bytes, rounds: int = ROUNDS, most: int = MOST) -> Bools:
+def _grab(picture: UInt8Array, labels: UInt8Array, rounds: int = ROUNDS, most: int = MOST) -> BoolArray:
     """GrabCut from labels `[h, w]` on, on a picture of `most` rows and columns at most."""
     if not (labels == cv2.GC_PR_FGD).any() or not (labels == cv2.GC_BGD).any():
         return np.asarray(labels != cv2.GC_BGD)
@@ -115,7 +116,9 @@ def _grab(picture: Bytes, labels: Bytes, rounds: int = ROUNDS, most: int = MOST)
     return np.asarray(cv2.resize(mask, labels.shape[::-1], interpolation=cv2.INTER_LINEAR) > 0.5)
 
 
-def mask_at_points(picture: Bytes, points: Sequence[Point], motion: Floats | None = None, net: SalientNet | None = None) -> Bools:
+def mask_at_points(
+    picture: UInt8Array, points: Sequence[Point], motion: Float32Array | None = None, net: SalientNet | None = None
+) -> BoolArray:
     """The thing under the clicks: of several sizes the one that stands out most by its colours, its edge and its `motion` `[h, w, 2]`.
 
     With a network, what it takes for no thing gives way to the clearest thing that it sees there.
@@ -133,7 +136,7 @@ def mask_at_points(picture: Bytes, points: Sequence[Point], motion: Floats | Non
     return found if net is None else _as_thing(net, picture, places, found, motion)
 
 
-def _as_thing(net: SalientNet, picture: Bytes, points: Floats, found: Bools, motion: Floats | None) -> Bools:
+def _as_thing(net: SalientNet, picture: UInt8Array, points: Float32Array, found: BoolArray, motion: Float32Array | None) -> BoolArray:
     """What clicks found by colour, if the network sees about the same in a window around it; else the clearest thing that it sees."""
     same = [each > 0.5 for each in salience_in_box(net, picture, box_of(found))]
     same = [each for each in same if overlap(each, found) > STABLE]
@@ -141,7 +144,7 @@ def _as_thing(net: SalientNet, picture: Bytes, points: Floats, found: Bools, mot
     return _clearest(things, picture, motion) if things else found
 
 
-def _around(picture: Bytes, points: Floats, middle: Floats, radius: float, rounds: int, most: int) -> Bools:
+def _around(picture: UInt8Array, points: Float32Array, middle: Float32Array, radius: float, rounds: int, most: int) -> BoolArray:
     """The clicked thing if its radius is about `radius`."""
     height, width = picture.shape[:2]
     y, x = np.mgrid[:height, :width]
@@ -156,24 +159,26 @@ def _around(picture: Bytes, points: Floats, middle: Floats, radius: float, round
     return _under(mask | (labels == cv2.GC_FGD), points)
 
 
-def click_radius(picture: Bytes) -> int:
+def click_radius(picture: UInt8Array) -> int:
     """Radius, in pixels, of what a click surely covers."""
     return max(2, round(CLICK * min(picture.shape[:2])))
 
 
-def _stamp(labels: Bytes, points: Floats, radius: int, value: int) -> None:
+def _stamp(labels: UInt8Array, points: Float32Array, radius: int, value: int) -> None:
     for x, y in points:
         cv2.circle(labels, (int(x), int(y)), radius, value, -1)
 
 
-def _under(mask: Bools, points: Floats) -> Bools:
+def _under(mask: BoolArray, points: Float32Array) -> BoolArray:
     """The parts of the mask that hold a point."""
     _, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=4)
     chosen = {int(labels[int(y), int(x)]) for x, y in points} - {0}
     return without_specks(np.isin(labels, list(chosen)), SPECK)
 
 
-def _clearness(mask: Bools, picture: Bytes, motion: Floats | None, middle: Floats | None = None, radius: float = np.inf) -> float:
+def _clearness(
+    mask: BoolArray, picture: UInt8Array, motion: Float32Array | None, middle: Float32Array | None = None, radius: float = np.inf
+) -> float:
     """How clear the mask's edge is, in colour and motion, how unlike its colours are to those around it, and how large it is.
 
     What is cut off at `radius` around `middle` counts less.
@@ -191,7 +196,7 @@ def _clearness(mask: Bools, picture: Bytes, motion: Floats | None, middle: Float
     return float(score * (1 - cut_off) * (1 - alike**3) * mask.mean() ** LARGER)
 
 
-def _alikeness(colours: Bytes, others: Bytes) -> float:
+def _alikeness(colours: UInt8Array, others: UInt8Array) -> float:
     """How far two sets of pixels `[N, 3]` have the same colours: Bhattacharyya's coefficient of their histograms, 0 to 1.
 
     A thing taken with a piece of what is behind it, or a patch of a checked shirt, has the colours of what is around it.
@@ -203,7 +208,7 @@ def _alikeness(colours: Bytes, others: Bytes) -> float:
     return float(np.sqrt(shares[0] * shares[1]).sum())
 
 
-def _edge(values: Floats, mask: Bools, clear: float, reach: int) -> float:
+def _edge(values: Float32Array, mask: BoolArray, clear: float, reach: int) -> float:
     """Mean difference across the mask's edge, no place counting for more than `clear`, which is 1."""
     edge = mask & ~eroded(mask, 1)
     sides = []
@@ -216,7 +221,7 @@ def _edge(values: Floats, mask: Bools, clear: float, reach: int) -> float:
     return float(np.minimum(difference / clear, 1).mean()) if len(difference) else 0.0
 
 
-def corrected(picture: Bytes, mask: Bools, on: Sequence[Point], off: Sequence[Point]) -> Bools:
+def corrected(picture: UInt8Array, mask: BoolArray, on: Sequence[Point], off: Sequence[Point]) -> BoolArray:
     """The mask after clicks on the object and off it: each takes what looks alike around it along, off it a part of its own whole."""
     radius = click_radius(picture)
     soft = np.asarray(cv2.GaussianBlur(picture, (0, 0), 1.5), np.uint8)
@@ -241,7 +246,7 @@ def corrected(picture: Bytes, mask: Bools, on: Sequence[Point], off: Sequence[Po
     return without_specks(found, 0.02)
 
 
-def _part(mask: Bools, off: Point, on: Sequence[Point]) -> Bools:
+def _part(mask: BoolArray, off: Point, on: Sequence[Point]) -> BoolArray:
     """The part of the mask that a click off it fell on, where it is one of several and holds no click on the object; else nothing."""
     part = _under(mask, np.array([off], np.float32))
     rest = mask & ~part
@@ -249,7 +254,7 @@ def _part(mask: Bools, off: Point, on: Sequence[Point]) -> Bools:
     return np.zeros_like(mask) if alone else part
 
 
-def _alike(picture: Bytes, within: Bools, x: int, y: int) -> Bools:
+def _alike(picture: UInt8Array, within: BoolArray, x: int, y: int) -> BoolArray:
     """The connected pixels of about the click's colour, in `within`, no farther than a quarter of the frame."""
     barrier = np.pad((~within).astype(np.uint8), 1, constant_values=1)
     reach = round(0.25 * min(within.shape))

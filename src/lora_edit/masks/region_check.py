@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from lora_edit.errors import RegionError
@@ -19,9 +18,7 @@ from lora_edit.masks.check import (
     without_specks,
 )
 from lora_edit.masks.overlay import with_region
-from lora_edit.types import EditMask
-
-Bools = npt.NDArray[np.bool_]
+from lora_edit.types import BoolArray, EditMask
 
 MOST = 0.6
 """Share of the picture from which an edit is one of the whole frame."""
@@ -79,7 +76,7 @@ def check_region(source_frame: torch.Tensor, edited_frame: torch.Tensor, drawn: 
     raise RegionError(f"{where}; {remedy}, {GO_ON}", _picture(edited_frame, drawn.frames[0] if inverted else region.frames[0], changed))
 
 
-def _is_inverted(changed: Bools, outline: Bools) -> bool:
+def _is_inverted(changed: BoolArray, outline: BoolArray) -> bool:
     """Is the outline what surrounds the change: large or all around the frame, and changed hardly anywhere?"""
     if not changed.any() or not outline.any():
         return False
@@ -87,7 +84,7 @@ def _is_inverted(changed: Bools, outline: Bools) -> bool:
     return bool(around and changed[outline].sum() < 0.1 * changed.sum() and changed[outline].mean() < 0.02)
 
 
-def _holds(changed: Bools, inside: Bools, altered: Bools) -> bool:
+def _holds(changed: BoolArray, inside: BoolArray, altered: BoolArray) -> bool:
     """Does the region hold most of the change, or at least of the changed parts that it touches? Inside even specks of `altered` count."""
     out, held = without_specks(changed & ~inside), (changed | altered) & inside
     if held.sum() >= HELD * (held.sum() + out.sum()):
@@ -102,11 +99,11 @@ def touches_border(region: torch.Tensor) -> bool:
     return any(bool(side.any()) for side in _sides(region.numpy()))
 
 
-def _sides(outline: Bools) -> tuple[Bools, Bools, Bools, Bools]:
+def _sides(outline: BoolArray) -> tuple[BoolArray, BoolArray, BoolArray, BoolArray]:
     return outline[0], outline[-1], outline[:, 0], outline[:, -1]
 
 
-def _picture(frame: torch.Tensor, region: torch.Tensor, changed: Bools) -> torch.Tensor:
+def _picture(frame: torch.Tensor, region: torch.Tensor, changed: BoolArray) -> torch.Tensor:
     """The edited frame with its region, and what it changes (at the size of checks) outlined in red."""
     picture = with_region(frame, region).numpy()
     changed = cv2.resize(changed.view(np.uint8), picture.shape[1::-1], interpolation=cv2.INTER_NEAREST).view(np.bool_)

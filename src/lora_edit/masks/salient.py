@@ -15,10 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lora_edit.masks.morph import Bools, Bytes, Floats
-from lora_edit.types import Box
+from lora_edit.types import BoolArray, Box, Float32Array, UInt8Array
 
-Predict = Callable[[Floats], Floats]
+Predict = Callable[[Float32Array], Float32Array]
 """The network: `[1, 3, 320, 320]`, as ImageNet is normalized, to salience `[320, 320]`, 0 to 1."""
 
 Window = tuple[float, float, float, float]
@@ -65,7 +64,7 @@ class SalientNet:
     def __init__(self, predict: Predict) -> None:
         self._predict = predict
 
-    def salience(self, picture: Bytes, window: Window) -> Floats:
+    def salience(self, picture: UInt8Array, window: Window) -> Float32Array:
         """`[h, w]`, 0 to 1: how surely each pixel belongs to what stands out in the window; 0 outside of it."""
         height, width = picture.shape[:2]
         left, right = (int(np.clip(round(value), 0, width)) for value in window[::2])
@@ -96,18 +95,18 @@ def load_salient_net() -> SalientNet | None:
     return SalientNet(lambda pixels: np.asarray(session.run([output], {given: pixels})[0][0, 0], np.float32))
 
 
-def salience_in_box(net: SalientNet, picture: Bytes, box: Floats) -> list[Floats]:
+def salience_in_box(net: SalientNet, picture: UInt8Array, box: Float32Array) -> list[Float32Array]:
     """What stands out in a box (left, top, right, bottom), `[h, w]` each, seen with more and more of its surroundings."""
     return [net.salience(picture, _grown(box, margin)) for margin in MARGINS]
 
 
-def things_at(net: SalientNet, picture: Bytes, points: Floats) -> list[Bools]:
+def things_at(net: SalientNet, picture: UInt8Array, points: Float32Array) -> list[BoolArray]:
     """Things that hold all points `[N, 2]`, from the smallest window to the whole picture; each is also found in a window of its own."""
     height, width = picture.shape[:2]
     low, high = points.min(0), points.max(0)
     reaches = [share * min(height, width) for share in REACHES]
     windows = [np.concatenate([low - reach, high + reach]) for reach in reaches]
-    found: list[Bools] = []
+    found: list[BoolArray] = []
     for window in [*windows, np.array([0, 0, width, height])]:
         thing = part_at(net.salience(picture, tuple(window.tolist())), points)
         if thing is None or any(overlap(thing, other) > STABLE for other in found):
@@ -118,7 +117,7 @@ def things_at(net: SalientNet, picture: Bytes, points: Floats) -> list[Bools]:
     return found
 
 
-def standing_out(net: SalientNet, frame: Bytes) -> Box | None:
+def standing_out(net: SalientNet, frame: UInt8Array) -> Box | None:
     """The box in pixels of `frame` around the largest part of it that stands out; None where hardly anything does."""
     height, width = frame.shape[:2]
     _, labels, stats, _ = cv2.connectedComponentsWithStats(
@@ -130,25 +129,25 @@ def standing_out(net: SalientNet, frame: Bytes) -> Box | None:
     return Box(left, top, columns, rows)
 
 
-def part_at(salience: Floats, points: Floats) -> Bools | None:
+def part_at(salience: Float32Array, points: Float32Array) -> BoolArray | None:
     """The part of what stands out that holds all points; None where there is no such part."""
     _, labels = cv2.connectedComponents((salience > 0.5).view(np.uint8), connectivity=4)
     names = {int(labels[int(y), int(x)]) for x, y in points}
     return np.asarray(labels == next(iter(names))) if len(names) == 1 and 0 not in names else None
 
 
-def box_of(mask: Bools) -> Floats:
+def box_of(mask: BoolArray) -> Float32Array:
     """Left, top, right and bottom of a mask that is not empty."""
     y, x = np.nonzero(mask)
     return np.array([x.min(), y.min(), x.max() + 1, y.max() + 1], np.float32)
 
 
-def overlap(one: Bools, other: Bools) -> float:
+def overlap(one: BoolArray, other: BoolArray) -> float:
     """Intersection over union; 0 for two empty masks."""
     return float((one & other).sum() / max(1, (one | other).sum()))
 
 
-def _grown(box: Floats | Sequence[float], share: float) -> Window:
+def _grown(box: Float32Array | Sequence[float], share: float) -> Window:
     left, top, right, bottom = (float(value) for value in box)
     x, y = share * (right - left), share * (bottom - top)
     return left - x, top - y, right + x, bottom + y

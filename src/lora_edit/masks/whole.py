@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from lora_edit.masks.morph import Bools, Bytes, Floats, bounds, eroded
+from lora_edit.masks.morph import bounds, eroded
+from lora_edit.types import BoolArray, Float32Array, UInt8Array
 from lora_edit.video.flow import grid, sample
 
 DIFFERENT = 24.0
@@ -21,12 +22,14 @@ CHECKED = 64
 class Remembered:
     """An object's whole shape `[h, w]`, seen or hidden, its look `[h, w, 3]` and its motion per frame (x, y)."""
 
-    shape: Bools
-    look: Bytes
-    pace: Floats
+    shape: BoolArray
+    look: UInt8Array
+    pace: Float32Array
 
 
-def whole_motion(known: Remembered, mask: Bools | None, now: Bytes, back: Floats, seen: Bools) -> tuple[Floats, Floats]:
+def whole_motion(
+    known: Remembered, mask: BoolArray | None, now: UInt8Array, back: Float32Array, seen: BoolArray
+) -> tuple[Float32Array, Float32Array]:
     """The object's motion as a whole: where each pixel `[h, w, 2]` comes from by one shift, turn and scale, and the shift per frame (x, y).
 
     The flow inside a plain object is guessed from its outline, which an edge in front of it falsifies: so the flow's answer for `mask`,
@@ -49,7 +52,7 @@ def whole_motion(known: Remembered, mask: Bools | None, now: Bytes, back: Floats
     return there, np.asarray(inverse[:, :2] @ middle + inverse[:, 2] - middle, np.float32)
 
 
-def _settled(known: Remembered, now: Bytes, candidates: list[Floats]) -> Floats:
+def _settled(known: Remembered, now: UInt8Array, candidates: list[Float32Array]) -> Float32Array:
     """The candidate `[2, 3]` by which the picture shows most of the object, moved by whole pixels until it shows no more."""
     misfit = _Misfit(known, now)
     best = min(candidates[::-1], key=misfit)
@@ -66,7 +69,7 @@ def _settled(known: Remembered, now: Bytes, candidates: list[Floats]) -> Floats:
 class _Misfit:
     """Mean difference, in levels and none of them counted above `DIFFERENT`, between the remembered object, moved, and the picture."""
 
-    def __init__(self, known: Remembered, now: Bytes) -> None:
+    def __init__(self, known: Remembered, now: UInt8Array) -> None:
         self.now, self.costs = now, dict[bytes, float]()
         left, top, right, bottom = bounds(known.shape) or (0, 0, 0, 0)
         stride = max(1, round(max(right - left, bottom - top) / CHECKED))
@@ -76,13 +79,13 @@ class _Misfit:
         self.look = known.look[y[part], x[part]].astype(np.int16)
         self.last = np.array(known.shape.shape[::-1]) - 1
 
-    def __call__(self, matrix: Floats) -> float:
+    def __call__(self, matrix: Float32Array) -> float:
         key = np.round(matrix, 4).tobytes()
         if key not in self.costs:
             self.costs[key] = self._cost(matrix)
         return self.costs[key]
 
-    def _cost(self, matrix: Floats) -> float:
+    def _cost(self, matrix: Float32Array) -> float:
         if not len(self.old):
             return DIFFERENT
         inverse = cv2.invertAffineTransform(matrix)
@@ -94,7 +97,7 @@ class _Misfit:
         return float((np.minimum(worst, DIFFERENT).sum() + DIFFERENT * (len(new) - len(x))) / len(new))
 
 
-def search(known: Remembered, now: Bytes, reach: int) -> tuple[int, int] | None:
+def search(known: Remembered, now: UInt8Array, reach: int) -> tuple[int, int] | None:
     """By how many pixels (x, y), `reach` at most, the remembered object lies elsewhere in the picture; None where it is not to be seen."""
     found = bounds(known.shape)
     if found is None:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float32]
+from lora_edit.types import BoolArray, Float32Array, UInt8Array
 
 DIFFERENT = 10
 """Levels of 255 by which a channel differs where an edit changed a pixel; less is compression or resampling."""
@@ -16,7 +13,7 @@ FEATHER = 0.7
 """Standard deviation in pixels of the layer's soft edge."""
 
 
-def changed_pixels(source: Bytes, edited: Bytes, region: Bools) -> Bools:
+def changed_pixels(source: UInt8Array, edited: UInt8Array, region: BoolArray) -> BoolArray:
     """Where `edited` differs from `source` (`[H, W, 3]`) within the region, without specks and pinholes, `[H, W]`.
 
     Every pixel that differs where tidying leaves none.
@@ -28,7 +25,7 @@ def changed_pixels(source: Bytes, edited: Bytes, region: Bools) -> Bools:
     return tidy if tidy.any() else differs
 
 
-def cut_out(edited: Bytes, changed: Bools) -> Floats:
+def cut_out(edited: UInt8Array, changed: BoolArray) -> Float32Array:
     """The pixels `changed` `[H, W]` of a frame with a soft edge: colours times opacity, and opacity in 0..1, `[H, W, 4]`."""
     inside = changed.astype(np.float32)
     alpha = np.minimum(cv2.GaussianBlur(inside, (0, 0), FEATHER) * 1.2, 1)

@@ -7,10 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lora_edit.propagation.changed import Bools, Bytes, changed_pixels
-from lora_edit.types import EditMask
-
-Floats = npt.NDArray[np.float32]
+from lora_edit.propagation.changed import changed_pixels
+from lora_edit.types import BoolArray, EditMask, Float32Array, UInt8Array
 
 ROUNDS = 10
 """Rounds of iteratively reweighted least squares."""
@@ -51,7 +49,7 @@ def colour_map(source: torch.Tensor, edited_first: torch.Tensor, mask: EditMask)
     return out
 
 
-def fit_affine(before: Floats, after: Floats) -> Floats:
+def fit_affine(before: Float32Array, after: Float32Array) -> Float32Array:
     """The matrix `[4, 3]` that maps colours `[N, 3]` with a 1 appended to `after` `[N, 3]`, robust against outliers."""
     centre = np.median(before, 0)
     centred = np.column_stack([before - centre, np.ones(len(before))]).astype(np.float64)
@@ -71,7 +69,7 @@ def fit_affine(before: Floats, after: Floats) -> Floats:
     return matrix.astype(np.float32)
 
 
-def _apply(colours: Bytes, matrix: Floats, shares: Floats) -> Bytes:
+def _apply(colours: UInt8Array, matrix: Float32Array, shares: Float32Array) -> UInt8Array:
     """Colours `[N, 3]` mapped, each in proportion to its share."""
     mapped = _to_lab(colours[None])[0] @ matrix[:3] + matrix[3]
     rgb = cv2.cvtColor(mapped[None].astype(np.float32), cv2.COLOR_Lab2RGB)[0] * 255
@@ -79,7 +77,7 @@ def _apply(colours: Bytes, matrix: Floats, shares: Floats) -> Bytes:
     return np.asarray((colours + (rgb - colours) * share).round().clip(0, 255), np.uint8)
 
 
-def _changed_share(first: Bytes, changed: Bools, region: Bools) -> Floats:
+def _changed_share(first: UInt8Array, changed: BoolArray, region: BoolArray) -> Float32Array:
     """For each colour bin `[BINS, BINS, BINS]` the share of its pixels in the region that the edit changes, in 0..1."""
     counts = [_histogram(first[where]) for where in (changed, region & ~changed)]
     share = np.asarray((counts[0] + 1e-4) / (counts[0] + counts[1] + 1e-4), np.float32)
@@ -87,7 +85,7 @@ def _changed_share(first: Bytes, changed: Bools, region: Bools) -> Floats:
     return np.clip((share - 0.2) / 0.6, 0, 1)
 
 
-def _histogram(colours: Bytes) -> Floats:
+def _histogram(colours: UInt8Array) -> Float32Array:
     """Blurred counts of colours `[N, 3]`."""
     counts = np.zeros((BINS,) * 3, np.float32)
     np.add.at(counts, tuple(_bins(colours).T), 1)
@@ -98,10 +96,10 @@ def _histogram(colours: Bytes) -> Floats:
     return counts
 
 
-def _bins(colours: Bytes) -> npt.NDArray[np.intp]:
+def _bins(colours: UInt8Array) -> npt.NDArray[np.intp]:
     return (colours.astype(np.intp) * BINS) // 256
 
 
-def _to_lab(picture: Bytes) -> Floats:
+def _to_lab(picture: UInt8Array) -> Float32Array:
     """CIELAB (D65) of sRGB, L in 0..100."""
     return np.asarray(cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import torch
 
-from lora_edit.propagation.changed import Bools, Bytes, Floats, changed_pixels, cut_out
-from lora_edit.types import EditMask
+from lora_edit.propagation.changed import changed_pixels, cut_out
+from lora_edit.types import BoolArray, EditMask, Float32Array, UInt8Array
 
 MOST_POINTS, FEWEST_POINTS = 300, 40
 """Points that are tracked at most, and below which new ones are looked for."""
@@ -44,7 +44,7 @@ def moving_layer(source: torch.Tensor, edited_first: torch.Tensor, mask: EditMas
     return out
 
 
-def track_region(frames: torch.Tensor, region: Bools) -> Iterator[Floats]:
+def track_region(frames: torch.Tensor, region: BoolArray) -> Iterator[Float32Array]:
     """For every frame of `[T, H, W, 3]` uint8 but the first, the similarity `[3, 3]` that takes the region `[H, W]` of frame 0 there.
 
     Points are followed from frame to frame and replaced as they are lost; then frame 0, moved by what they say, is matched with the frame
@@ -70,7 +70,7 @@ def track_region(frames: torch.Tensor, region: Bools) -> Iterator[Floats]:
             start, here = _replenished(now, transform, region, start, here)
 
 
-def _corners(grey: Bytes, region: Bools) -> Floats:
+def _corners(grey: UInt8Array, region: BoolArray) -> Float32Array:
     """Points `[N, 2]` (x, y) that can be tracked within a region, a little around it where it has few."""
     for radius in (0, 3, 8):
         near = cv2.dilate(region.astype(np.uint8), np.ones((2 * radius + 1,) * 2, np.uint8))
@@ -80,7 +80,7 @@ def _corners(grey: Bytes, region: Bools) -> Floats:
     return np.zeros((0, 2), np.float32) if found is None else np.asarray(found.reshape(-1, 2), np.float32)
 
 
-def _follow(before: Bytes, now: Bytes, points: Floats) -> tuple[Floats, Bools]:
+def _follow(before: UInt8Array, now: UInt8Array, points: Float32Array) -> tuple[Float32Array, BoolArray]:
     """Where the points are now, `[N, 2]`, and which of them can be trusted."""
     if not len(points):
         return points, np.zeros(0, bool)
@@ -91,7 +91,7 @@ def _follow(before: Bytes, now: Bytes, points: Floats) -> tuple[Floats, Bools]:
     return np.asarray(moved[:, 0], np.float32), np.asarray((forth[:, 0] > 0) & (home[:, 0] > 0) & returned, bool)
 
 
-def _similarity(start: Floats, here: Floats) -> tuple[Floats | None, Bools]:
+def _similarity(start: Float32Array, here: Float32Array) -> tuple[Float32Array | None, BoolArray]:
     """The similarity `[3, 3]` that most of the points share, and which of them; None with fewer than four of them."""
     if len(start) < 4:
         return None, np.zeros(len(start), bool)
@@ -101,7 +101,7 @@ def _similarity(start: Floats, here: Floats) -> tuple[Floats | None, Bools]:
     return np.vstack([matrix, [0, 0, 1]]).astype(np.float32), np.asarray(inlier[:, 0] > 0, bool)
 
 
-def _matched(first: Bytes, now: Bytes, predicted: Floats, region: Bools) -> Floats | None:
+def _matched(first: UInt8Array, now: UInt8Array, predicted: Float32Array, region: BoolArray) -> Float32Array | None:
     """The prediction corrected by matching frame 0, moved by it, with the frame itself; None where they do not match."""
     height, width = first.shape
     moved = cv2.warpAffine(first, predicted[:2], (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -114,7 +114,9 @@ def _matched(first: Bytes, now: Bytes, predicted: Floats, region: Bools) -> Floa
     return np.asarray(matrix @ predicted, np.float32)
 
 
-def _replenished(now: Bytes, transform: Floats, region: Bools, start: Floats, here: Floats) -> tuple[Floats, Floats]:
+def _replenished(
+    now: UInt8Array, transform: Float32Array, region: BoolArray, start: Float32Array, here: Float32Array
+) -> tuple[Float32Array, Float32Array]:
     """New points at the region's place in this frame, with their places in frame 0, behind those that are left."""
     height, width = now.shape
     where = cv2.warpAffine(region.astype(np.uint8), transform[:2], (width, height), flags=cv2.INTER_NEAREST) > 0

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Bools = npt.NDArray[np.bool_]
+from lora_edit.types import BoolArray
 
 MOST = 4
 """Parts at most; smaller ones go with the nearest of these."""
@@ -14,7 +14,7 @@ LEAST = 0.02
 """Share of the largest part's changed pixels that a part has to have."""
 
 
-def region_parts(region: Bools, changed: Bools) -> list[Bools]:
+def region_parts(region: BoolArray, changed: BoolArray) -> list[BoolArray]:
     """The region `[T, H, W]` of each thing that the edit changes apart from others; together they are the region.
 
     `changed` `[H, W]` is what the edit changes in the first frame. From frame to frame a pixel belongs to the part that was nearest.
@@ -36,6 +36,6 @@ def region_parts(region: Bools, changed: Bools) -> list[Bools]:
     return parts
 
 
-def _distance(mask: Bools) -> npt.NDArray[np.float32]:
+def _distance(mask: BoolArray) -> npt.NDArray[np.float32]:
     """How many pixels each pixel is away from the mask, `[H, W]`."""
     return np.asarray(cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 3), np.float32)

@@ -9,7 +9,6 @@ import numpy as np
 
 from lora_edit.studies.scenes import (
     OUTLINES,
-    Floats,
     Paint,
     Scene,
     Thing,
@@ -26,6 +25,7 @@ from lora_edit.studies.scenes import (
     tiles,
     waves,
 )
+from lora_edit.types import Float64Array
 
 Rng = np.random.Generator
 
@@ -51,7 +51,7 @@ def _path(rng: Rng, reach: float = 0.22, spin: float = 0.5, radius: float = 0.21
     return pose
 
 
-def _pan(way: Floats) -> Callable[[float], tuple[float, float]]:
+def _pan(way: Float64Array) -> Callable[[float], tuple[float, float]]:
     """A camera that moves by `way` over the clip."""
     return lambda time: (float(way[0]) * (time - 0.5), float(way[1]) * (time - 0.5))
 

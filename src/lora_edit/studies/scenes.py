@@ -10,15 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from lora_edit.types import EditMask, Size
+from lora_edit.types import EditMask, Float64Array, Size
 
-Floats = npt.NDArray[np.float64]
-Outline = Callable[[Floats, Floats, float], Floats]
+Outline = Callable[[Float64Array, Float64Array, float], Float64Array]
 """Signed distance (negative inside) of local coordinates u, v at time 0..1; the object's radius is about 1."""
-Paint = Callable[[Floats, Floats, float], Floats]
+Paint = Callable[[Float64Array, Float64Array, float], Float64Array]
 """Colours `[..., 3]` in [0, 1] of local coordinates at a time."""
 
 
@@ -58,12 +56,12 @@ class TrueEdit:
 # --- paints -------------------------------------------------------------------------------------------------------------------
 
 
-def colour(rng: np.random.Generator) -> Floats:
+def colour(rng: np.random.Generator) -> Float64Array:
     """A random colour that is neither black nor white."""
     return rng.uniform(0.08, 0.92, 3)
 
 
-def _mix(weight: Floats, first: Floats, second: Floats) -> Floats:
+def _mix(weight: Float64Array, first: Float64Array, second: Float64Array) -> Float64Array:
     return first + (second - first) * weight[..., None]
 
 
@@ -83,7 +81,7 @@ def quartered(rng: np.random.Generator) -> Paint:
     """Four colours, one a quadrant: shows rotation."""
     colours = [colour(rng) for _ in range(4)]
 
-    def paint(u: Floats, v: Floats, time: float) -> Floats:
+    def paint(u: Float64Array, v: Float64Array, time: float) -> Float64Array:
         right, low = 0.5 + 0.5 * np.tanh(12 * u), 0.5 + 0.5 * np.tanh(12 * v)
         return _mix(low, _mix(right, colours[0], colours[1]), _mix(right, colours[2], colours[3]))
 
@@ -100,7 +98,7 @@ def rolling(rng: np.random.Generator, turns: float) -> Paint:
     """A ball's surface that turns about the vertical axis: two halves of different colour and a spot; hidden sides come to sight."""
     front, back, spot = colour(rng), colour(rng), colour(rng)
 
-    def paint(u: Floats, v: Floats, time: float) -> Floats:
+    def paint(u: Float64Array, v: Float64Array, time: float) -> Float64Array:
         longitude = np.arcsin(np.clip(u / np.sqrt(np.maximum(1e-3, 1 - np.minimum(v * v, 0.99))), -1, 1)) + 2 * np.pi * turns * time
         surface = _mix(0.5 + 0.5 * np.tanh(6 * np.cos(longitude)), back, front)
         return _mix(np.exp(-((np.sin(longitude / 2) * 3) ** 2) - (v * 3) ** 2), surface, spot)
@@ -113,7 +111,7 @@ def waves(rng: np.random.Generator, count: int = 7) -> Paint:
     base, rates, phases = colour(rng), rng.normal(0, 5, (count, 2)), rng.uniform(0, 2 * np.pi, count)
     weights = rng.normal(0, 0.32 / np.sqrt(count), (count, 3))
 
-    def paint(u: Floats, v: Floats, time: float) -> Floats:
+    def paint(u: Float64Array, v: Float64Array, time: float) -> Float64Array:
         field = sum(np.sin(r[0] * u + r[1] * v + p)[..., None] * w for r, p, w in zip(rates, phases, weights, strict=True))
         return np.clip(base + field, 0, 1)
 
@@ -129,39 +127,39 @@ def tiles(rng: np.random.Generator) -> Paint:
 # --- outlines -----------------------------------------------------------------------------------------------------------------
 
 
-def disc(u: Floats, v: Floats, time: float) -> Floats:
+def disc(u: Float64Array, v: Float64Array, time: float) -> Float64Array:
     """A circle."""
     return np.hypot(u, v) - 1
 
 
-def block(u: Floats, v: Floats, time: float) -> Floats:
+def block(u: Float64Array, v: Float64Array, time: float) -> Float64Array:
     """A rounded rectangle."""
     return np.hypot(np.maximum(np.abs(u) - 0.6, 0), np.maximum(np.abs(v) - 0.75, 0)) - 0.2
 
 
-def star(u: Floats, v: Floats, time: float) -> Floats:
+def star(u: Float64Array, v: Float64Array, time: float) -> Float64Array:
     """A rounded star with five points."""
     return np.hypot(u, v) - (0.78 + 0.22 * np.cos(5 * np.arctan2(v, u)))
 
 
-def cross(u: Floats, v: Floats, time: float) -> Floats:
+def cross(u: Float64Array, v: Float64Array, time: float) -> Float64Array:
     """A thick plus sign."""
     return np.minimum(np.maximum(np.abs(u) - 0.38, np.abs(v) - 1), np.maximum(np.abs(u) - 1, np.abs(v) - 0.38))
 
 
-def flower(u: Floats, v: Floats, time: float) -> Floats:
+def flower(u: Float64Array, v: Float64Array, time: float) -> Float64Array:
     """A bud whose petals open over the clip."""
     petals = 0.45 + 0.3 * time + (0.05 + 0.22 * time) * np.cos(6 * np.arctan2(v, u))
     return np.hypot(u, v) - petals
 
 
-def jelly(u: Floats, v: Floats, time: float) -> Floats:
+def jelly(u: Float64Array, v: Float64Array, time: float) -> Float64Array:
     """A blob that is squeezed and stretched."""
     squeeze = 1 + 0.35 * np.sin(2 * np.pi * time)
     return np.hypot(u * squeeze, v / squeeze) - 0.9
 
 
-def nowhere(u: Floats, v: Floats, time: float) -> Floats:
+def nowhere(u: Float64Array, v: Float64Array, time: float) -> Float64Array:
     """Nothing: what is not there yet, or no more."""
     return np.full_like(u, 9.0)
 
@@ -172,20 +170,22 @@ OUTLINES: tuple[Outline, ...] = (disc, block, star, cross)
 # --- drawing ------------------------------------------------------------------------------------------------------------------
 
 
-def _grid(size: Size, supersample: int) -> tuple[Floats, Floats]:
+def _grid(size: Size, supersample: int) -> tuple[Float64Array, Float64Array]:
     scale = min(size.height, size.width)
     y, x = np.mgrid[0 : size.height * supersample, 0 : size.width * supersample].astype(float)
     return ((x + 0.5) / supersample - size.width / 2) / scale, ((y + 0.5) / supersample - size.height / 2) / scale
 
 
-def _coverage(thing: Thing, x: Floats, y: Floats, time: float, softness: float) -> tuple[Floats, Floats, Floats]:
+def _coverage(
+    thing: Thing, x: Float64Array, y: Float64Array, time: float, softness: float
+) -> tuple[Float64Array, Float64Array, Float64Array]:
     left, top, radius, angle = thing.pose(time)
     du, dv = (x - left) / radius, (y - top) / radius
     u, v = du * np.cos(angle) + dv * np.sin(angle), dv * np.cos(angle) - du * np.sin(angle)
     return np.clip(0.5 - thing.outline(u, v, time) * radius / softness, 0, 1), u, v
 
 
-def _draw(scene: Scene, size: Size, time: float) -> tuple[Floats, Floats]:
+def _draw(scene: Scene, size: Size, time: float) -> tuple[Float64Array, Float64Array]:
     """Frame `[H, W, 3]` in [0, 1] and visible share of the edited thing `[H, W]`."""
     x, y = _grid(size, 2)
     pan_x, pan_y = scene.camera(time)
@@ -199,7 +199,7 @@ def _draw(scene: Scene, size: Size, time: float) -> tuple[Floats, Floats]:
     return _halve(frame), _halve(shown[..., None])[..., 0]
 
 
-def _halve(image: Floats) -> Floats:
+def _halve(image: Float64Array) -> Float64Array:
     height, width, channels = image.shape
     return image.reshape(height // 2, 2, width // 2, 2, channels).mean((1, 3))
 

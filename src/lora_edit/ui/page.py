@@ -46,6 +46,13 @@ FORGET = """() => document.querySelector("#region-view .view")?.dispatchEvent(ne
 class Page:
     """The page's elements and their wiring; `blocks` is what Gradio serves."""
 
+    clip: ClipStep
+    region: RegionStep
+    frames: FramesStep
+    settings: SettingsStep
+    run: RunStep
+    result: ResultStep
+
     def __init__(self, office: Office) -> None:
         self.office = office
         with gr.Blocks(title="lora-edit", analytics_enabled=False, delete_cache=(86400, 604800)) as self.blocks:
@@ -79,7 +86,7 @@ class Page:
                 lambda: RunStep(self.office),
                 lambda: ResultStep(self.office),
             )
-            steps = []
+            steps: list[Any] = []
             for number, (label, maker) in enumerate(zip(NAMES, makers, strict=True)):
                 with gr.Tab(f"{number + 1}  {label}", id=number, interactive=number == CLIP) as tab:
                     steps.append(maker())

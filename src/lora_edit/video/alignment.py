@@ -12,9 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+from lora_edit.types import BoolArray, Float32Array, Float64Array
 
 NOISE = (4.0, 16.0)
 """Least and largest standard deviation, in levels of 255, that differences between aligned pictures are taken to have."""
@@ -47,7 +45,7 @@ LEAST_SEEN = 0.15
 class Fit:
     """An affine map, and how well the part agrees with the picture there: the share of it that looks alike, in [0, 1]."""
 
-    matrix: Doubles
+    matrix: Float64Array
     score: float
 
 
@@ -57,7 +55,7 @@ class Patch:
     What leaves the other picture counts against a map, unless it `may_leave`.
     """
 
-    def __init__(self, picture: Floats, mask: Bools, extent: float, rim: float = 2.0, may_leave: bool = False) -> None:
+    def __init__(self, picture: Float32Array, mask: BoolArray, extent: float, rim: float = 2.0, may_leave: bool = False) -> None:
         self.may_leave = may_leave
         self.step = max(1.0, float(np.sqrt(mask.sum())) / extent)
         soft = self.softened(picture)
@@ -82,11 +80,11 @@ class Patch:
         # [6, 3 * N]: how the colours change with each of a, b, x, c, d, y of the map (1 + a, b, x; c, 1 + d, y).
         self._slopes = np.stack(slopes).reshape(6, -1)
 
-    def softened(self, picture: Floats) -> Floats:
+    def softened(self, picture: Float32Array) -> Float32Array:
         """The picture without what is finer than the samples."""
         return picture if self.step < 1.3 else np.asarray(cv2.GaussianBlur(picture, (0, 0), 0.45 * self.step), np.float32)
 
-    def fit(self, soft: Floats, start: Doubles, rounds: int = 10, shift_only: bool = False) -> Fit:
+    def fit(self, soft: Float32Array, start: Float64Array, rounds: int = 10, shift_only: bool = False) -> Fit:
         """The map near `start` onto a `softened` picture; of another shift only, where that is asked for."""
         matrix = start
         for _ in range(rounds):
@@ -99,7 +97,7 @@ class Patch:
                 break
         return Fit(matrix, self.score(soft, matrix))
 
-    def score(self, soft: Floats, matrix: Doubles) -> float:
+    def score(self, soft: Float32Array, matrix: Float64Array) -> float:
         """How well the part agrees with a `softened` picture under a map."""
         share = self.trust * self._share
         alike = self.agreement(soft, matrix)
@@ -107,24 +105,24 @@ class Patch:
         total = max(seen, LEAST_SEEN * share.sum()) if self.may_leave else share.sum()
         return float((np.maximum(alike, 0) * share).sum() / total)
 
-    def agreement(self, soft: Floats, matrix: Doubles) -> Floats:
+    def agreement(self, soft: Float32Array, matrix: Float64Array) -> Float32Array:
         """Per sample `[N]`, 1 where the part is to be seen in a `softened` picture under a map, 0 where something else is; -1 outside."""
         difference, weight = self._compared(soft, matrix)
         return np.where(weight >= 0, np.exp(-np.square(np.abs(difference).max(0) / self._alike)), -1).astype(np.float32)
 
-    def remember(self, soft: Floats, matrix: Doubles, share: float) -> None:
+    def remember(self, soft: Float32Array, matrix: Float64Array, share: float) -> None:
         """The light in which the part is seen now, and by a `share` which of its samples follow the map."""
         self._gain, self._shift = self._light(*self._seen(soft, matrix))
         alike = self.agreement(soft, matrix)
         self.trust += share * np.where(alike < 0, 0, np.maximum(alike, 0.1) - self.trust).astype(np.float32)
 
-    def _seen(self, soft: Floats, matrix: Doubles) -> tuple[Floats, Bools]:
+    def _seen(self, soft: Float32Array, matrix: Float64Array) -> tuple[Float32Array, BoolArray]:
         """Colours `[3, N]` of the picture under a map, and which samples lie within it."""
         there = (matrix[:, :2] @ self.points + matrix[:, 2:]).astype(np.float32)
         within = (there[0] >= 0) & (there[1] >= 0) & (there[0] <= soft.shape[1] - 1) & (there[1] <= soft.shape[0] - 1)
         return read(soft, there), within
 
-    def _compared(self, soft: Floats, matrix: Doubles) -> tuple[Floats, Floats]:
+    def _compared(self, soft: Float32Array, matrix: Float64Array) -> tuple[Float32Array, Float32Array]:
         """Differences `[3, N]` in levels, light apart, and weights `[N]`; -1 outside of the picture."""
         colours, within = self._seen(soft, matrix)
         gain, shift = self._light(colours, within)
@@ -136,11 +134,11 @@ class Patch:
         return np.asarray(difference, np.float32), np.where(within, weight, -1).astype(np.float32)
 
     @property
-    def light(self) -> tuple[Floats, Floats]:
+    def light(self) -> tuple[Float32Array, Float32Array]:
         """Factor and shift `[3]` from the part's own colours to those of the last remembered picture."""
         return self._gain[:, 0], self._shift[:, 0]
 
-    def _light(self, colours: Floats, within: Bools) -> tuple[Floats, Floats]:
+    def _light(self, colours: Float32Array, within: BoolArray) -> tuple[Float32Array, Float32Array]:
         """Factor and shift `[3, 1]` from the part's own colours to the picture's, by the samples that agree best."""
         use = self._inside[within[self._inside]]
         if len(use) < 12:
@@ -161,7 +159,7 @@ class Patch:
         trust = count / (count + TIED[1])
         return steeper.astype(np.float32), (trust * offset + (1 - trust) * shift).astype(np.float32)
 
-    def _solved(self, difference: Floats, weight: Floats, shift_only: bool) -> Doubles:
+    def _solved(self, difference: Float32Array, weight: Float32Array, shift_only: bool) -> Float64Array:
         weighted = self._slopes * np.tile(np.maximum(weight, 0), 3)
         normal, right = (weighted @ self._slopes.T).astype(np.float64), weighted @ difference.reshape(-1)
         if shift_only:
@@ -172,24 +170,24 @@ class Patch:
             normal += pull * np.outer(row, row)
         return np.asarray(np.linalg.solve(normal + 1e-3 * np.eye(6), right), np.float64)
 
-    def _as_matrix(self, change: Doubles) -> Doubles:
+    def _as_matrix(self, change: Float64Array) -> Float64Array:
         rows = change.reshape(2, 3)
         linear = np.eye(2) + rows[:, :2] / self._radius
         return np.column_stack([linear, self._centre + rows[:, 2] - linear @ self._centre])
 
 
-def read(picture: Floats, points: npt.NDArray[np.floating]) -> Floats:
+def read(picture: Float32Array, points: npt.NDArray[np.floating]) -> Float32Array:
     """Colours `[C, N]` of a picture at points `[2, N]`."""
     at = points.astype(np.float32)
     found = cv2.remap(picture, at[:1], at[1:], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
     return np.ascontiguousarray(found.T, np.float32)
 
 
-def joined(second: Doubles, first: Doubles) -> Doubles:
+def joined(second: Float64Array, first: Float64Array) -> Float64Array:
     """The affine map that does `first`, then `second`."""
     return np.column_stack([second[:, :2] @ first[:, :2], second[:, :2] @ first[:, 2] + second[:, 2]])
 
 
-def inverted(matrix: npt.NDArray[np.floating]) -> Doubles:
+def inverted(matrix: npt.NDArray[np.floating]) -> Float64Array:
     """The affine map back."""
     return np.asarray(cv2.invertAffineTransform(matrix), np.float64)

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from lora_edit.types import BoolArray, Float32Array, Float64Array, UInt8Array
 from lora_edit.video.alignment import Fit, Patch, inverted, joined
-
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Bytes = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
 
 EXTENTS = (20.0, 48.0)
 """Samples across the object when it is aligned roughly, and finely."""
@@ -20,29 +15,29 @@ EXTENTS = (20.0, 48.0)
 class Appearance:
     """The object as one picture shows it, which lies at `matrix` from the key picture."""
 
-    def __init__(self, picture: Floats, mask: Bools, matrix: Doubles, share: float) -> None:
+    def __init__(self, picture: Float32Array, mask: BoolArray, matrix: Float64Array, share: float) -> None:
         self.matrix, self._back, self.share = matrix, inverted(matrix), share
         self.rough, self.fine = (Patch(picture, mask, extent) for extent in EXTENTS)
 
-    def score(self, patch: Patch, soft: Floats, guess: Doubles) -> float:
+    def score(self, patch: Patch, soft: Float32Array, guess: Float64Array) -> float:
         """How well the object agrees with a picture under a map from the key picture."""
         return self.share * patch.score(soft, joined(guess, self._back))
 
-    def fit(self, patch: Patch, soft: Floats, guess: Doubles, rounds: int, shift_only: bool = False) -> Fit:
+    def fit(self, patch: Patch, soft: Float32Array, guess: Float64Array, rounds: int, shift_only: bool = False) -> Fit:
         """The map from the key picture near a guess."""
         fit = patch.fit(soft, joined(guess, self._back), rounds, shift_only)
         return Fit(joined(fit.matrix, self.matrix), self.share * fit.score)
 
-    def remember(self, picture: Floats, matrix: Doubles, share: float) -> None:
+    def remember(self, picture: Float32Array, matrix: Float64Array, share: float) -> None:
         """Light and trust, as the picture tells them."""
         for patch in (self.rough, self.fine):
             patch.remember(patch.softened(picture), joined(matrix, self._back), share)
 
-    def seen(self, picture: Floats, matrix: Doubles) -> Bytes:
+    def seen(self, picture: Float32Array, matrix: Float64Array) -> UInt8Array:
         """Where the picture shows the object as it looked, `[h, w]`."""
         there = joined(matrix, self._back)
         alike = self.fine.agreement(self.fine.softened(picture), there) > 0.4
-        at: Doubles = there[:, :2] @ self.fine.points.compress(alike, axis=1) + there[:, 2:]
+        at: Float64Array = there[:, :2] @ self.fine.points.compress(alike, axis=1) + there[:, 2:]
         places = np.rint(at).astype(int)
         height, width = picture.shape[:2]
         shown = np.zeros((height, width), np.uint8)
@@ -55,12 +50,12 @@ class Appearance:
 class KeyPoints:
     """An object's key points (SIFT), and the maps by which a picture shows them."""
 
-    def __init__(self, grey: Bytes, mask: Bools) -> None:
+    def __init__(self, grey: UInt8Array, mask: BoolArray) -> None:
         self._sift = cv2.SIFT.create(600, contrastThreshold=0.02)
         points, self._looks = self._sift.detectAndCompute(grey, mask.view(np.uint8))
         self._places = np.array([point.pt for point in points], np.float32)
 
-    def match(self, grey: Bytes) -> list[Doubles]:
+    def match(self, grey: UInt8Array) -> list[Float64Array]:
         """At most one map."""
         if len(self._places) < 6:
             return []

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from lora_edit.types import BoolArray, Float32Array, Float64Array, UInt8Array
 from lora_edit.video.alignment import Patch, inverted, joined
 from lora_edit.video.flow import corners, tracked
-
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Bytes = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
 
 EXTENTS = (24.0, 64.0)
 """Samples across the ground when it is aligned roughly, and finely."""
@@ -27,18 +22,18 @@ STILL = (0.01, 0.25)
 class CameraTracker:
     """The ground `mask` of a key picture `[h, w, 3]`, 0..255, followed from picture to picture."""
 
-    def __init__(self, key: Floats, mask: Bools) -> None:
+    def __init__(self, key: Float32Array, mask: BoolArray) -> None:
         mask = mask if mask.sum() > 0.05 * mask.size else np.ones_like(mask)
         self.patches = [Patch(key, mask, extent, rim=0, may_leave=True) for extent in EXTENTS]
         self.matrix = np.eye(2, 3)
-        self._before: Bytes | None = None
+        self._before: UInt8Array | None = None
 
     @property
-    def light(self) -> tuple[Floats, Floats]:
+    def light(self) -> tuple[Float32Array, Float32Array]:
         """Factor and shift `[3]` of the last picture beside the key picture's."""
         return self.patches[1].light
 
-    def follow(self, picture: Floats, grey: Bytes) -> Doubles:
+    def follow(self, picture: Float32Array, grey: UInt8Array) -> Float64Array:
         """The map from the next picture to the key picture."""
         guesses = [self.matrix, np.eye(2, 3)]
         if self._before is not None:
@@ -55,7 +50,7 @@ class CameraTracker:
         self._before = grey
         return inverted(self.matrix)
 
-    def _by_corners(self, grey: Bytes) -> list[Doubles]:
+    def _by_corners(self, grey: UInt8Array) -> list[Float64Array]:
         assert self._before is not None
         old = corners(self._before, CORNERS, 8.0)
         if len(old) < 6:

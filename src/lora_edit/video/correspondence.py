@@ -17,17 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from lora_edit.types import BoolArray, Float32Array, Float64Array, UInt8Array
 from lora_edit.video.alignment import inverted, joined
 from lora_edit.video.camera_motion import CameraTracker
 from lora_edit.video.flow import grid, resize_motion, sample
 from lora_edit.video.object_motion import ObjectTracker
 from lora_edit.video.working_size import WorkingSize, to_grey
 
-Floats = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
-Doubles = npt.NDArray[np.float64]
-Light = tuple[Floats, Floats]
+Light = tuple[Float32Array, Float32Array]
 Window = tuple[slice, slice]
 
 CONTRAST = (7.0, 24.0)
@@ -77,8 +74,8 @@ class Correspondence:
     chance that the key frame shows the pixel, and within 1.5 % of the frame's shorter side of there.
     """
 
-    positions: Floats
-    confidence: Floats
+    positions: Float32Array
+    confidence: Float32Array
 
 
 def correspond(
@@ -111,26 +108,26 @@ class _Guess:
     differ, the key picture doesn't show the pixel.
     """
 
-    positions: Floats
-    cost: Floats
-    evidence: Floats
-    own: Bools
-    object: Bools
+    positions: Float32Array
+    cost: Float32Array
+    evidence: Float32Array
+    own: BoolArray
+    object: BoolArray
 
 
 @dataclass(frozen=True)
 class _Before:
     """The picture before: grey `[h, w]`, and of ground and object the map to the key picture and each pixel's position there."""
 
-    grey: Bytes
-    matrices: list[Doubles]
-    positions: list[Floats]
+    grey: UInt8Array
+    matrices: list[Float64Array]
+    positions: list[Float32Array]
 
 
 class _Matcher:
     """A key picture `[h, w, 3]`, and pictures that follow each other, the first of them near it in time."""
 
-    def __init__(self, key: Floats, mask: Bools | None) -> None:
+    def __init__(self, key: Float32Array, mask: BoolArray | None) -> None:
         self.mask = mask
         self.soft_key, self.grey_key = _softened(key), to_grey(key)
         self.part = np.zeros(key.shape[:2], np.float32) if mask is None else mask.astype(np.float32)
@@ -142,7 +139,7 @@ class _Matcher:
         self._before: _Before | None = None
         self._shown = 1.0  # share of the object that the picture before showed
 
-    def match(self, picture: Floats, region: Bools | None = None) -> tuple[Floats, Floats]:
+    def match(self, picture: Float32Array, region: BoolArray | None = None) -> tuple[Float32Array, Float32Array]:
         """Positions `[h, w, 2]` and confidence `[h, w]` of the next picture; `region` `[h, w]` is where accuracy counts."""
         grey, soft = to_grey(picture), _softened(picture)
         matrices, lights = self._whole_motions(picture, grey)
@@ -163,10 +160,10 @@ class _Matcher:
             getattr(found, part.name)[window] = getattr(best, part.name)
         return found.positions, self._confidence(found, soft, grey, matrices)
 
-    def _confidence(self, found: _Guess, soft: Floats, grey: Bytes, matrices: list[Doubles]) -> Floats:
+    def _confidence(self, found: _Guess, soft: Float32Array, grey: UInt8Array, matrices: list[Float64Array]) -> Float32Array:
         return _logistic(self._features(found, grey, matrices))
 
-    def _features(self, found: _Guess, grey: Bytes, matrices: list[Doubles]) -> list[Floats]:
+    def _features(self, found: _Guess, grey: UInt8Array, matrices: list[Float64Array]) -> list[Float32Array]:
         """What tells how sure a position is, `[h, w]` each, in the order of `WEIGHTS`."""
         contrast = np.log(_contrast(_Gather(grey).spread) / CONTRAST[1])
         away = [_moved(self.home, matrix) - found.positions for matrix in matrices]
@@ -177,7 +174,7 @@ class _Matcher:
         cost = np.where(shown, np.clip(found.cost, 0, 1), 0)
         return [cost, cost * cost, contrast * shown, cost * contrast, bent, ~shown, outside]
 
-    def _whole_motions(self, picture: Floats, grey: Bytes) -> tuple[list[Doubles], list[Light]]:
+    def _whole_motions(self, picture: Float32Array, grey: UInt8Array) -> tuple[list[Float64Array], list[Light]]:
         """The maps to the key picture of the ground and, if there is one, of the object, and the light of each."""
         matrices, lights = [self.camera.follow(picture, grey)], [self.camera.light]
         if self.object is not None:
@@ -185,12 +182,12 @@ class _Matcher:
             lights.append(self.object.light)
         return matrices, lights
 
-    def _judge(self, soft: Floats, grey: Bytes, lights: list[Light], window: Window) -> _Judge:
+    def _judge(self, soft: Float32Array, grey: UInt8Array, lights: list[Light], window: Window) -> _Judge:
         sure = 0.0 if self.object is None else max(self.object.score, self._shown)
         hidden = HIDDEN[0] + (HIDDEN[1] - HIDDEN[0]) * min(1.0, sure / 0.5)
         return _Judge(soft[window], self.soft_key, self.part, lights, _Gather(grey[window]), hidden)
 
-    def _window(self, region: Bools | None, whole: list[Floats]) -> Window:
+    def _window(self, region: BoolArray | None, whole: list[Float32Array]) -> Window:
         """The rows and columns of the object and the region, with what is around."""
         if self.object is None:
             return _all_of(self.part)
@@ -209,7 +206,7 @@ class _Matcher:
             if matrix is not None:
                 tracker.correct(np.asarray(matrix, np.float64))
 
-    def _layer(self, layer: int, motion: Floats, matrix: Doubles, grey: Bytes, judge: _Judge, window: Window) -> _Guess:
+    def _layer(self, layer: int, motion: Float32Array, matrix: Float64Array, grey: UInt8Array, judge: _Judge, window: Window) -> _Guess:
         """The best positions on one layer: its motion as a whole, flow from frame to frame, and the correction of both."""
         guesses = [judge(motion, layer)]
         if layer == 0 and np.mean(guesses[0].cost[~guesses[0].own] < EASY) > 0.95:
@@ -226,35 +223,37 @@ class _Matcher:
         rest = self._flow(layer, now, np.where(base.own == bool(layer), moved, now))
         return _best([*guesses, base, judge(_follow(base.positions, rest), layer, REFINED)])
 
-    def _chained(self, before: _Before, layer: int, matrix: Doubles, home: Floats, now: Bytes) -> Floats:
+    def _chained(self, before: _Before, layer: int, matrix: Float64Array, home: Float32Array, now: UInt8Array) -> Float32Array:
         """Positions by the picture before: moved by the layer's motion as a whole, and by the flow that is left."""
         to_before = _moved(home, joined(inverted(before.matrices[layer]), matrix))
         moved = np.asarray(np.clip(sample(before.grey, to_before).round(), 0, 255), np.uint8)
         return sample(before.positions[layer], _follow(to_before, self._flow(layer, now, moved)))
 
-    def _ways(self, layer: int, matrix: Doubles) -> list[Doubles]:
+    def _ways(self, layer: int, matrix: Float64Array) -> list[Float64Array]:
         """A layer's motion as a whole, and where that is unsure what else it may be: as its corners move, or none."""
         if layer == 0 or self.object is None or self.object.second is None or self._before is None:
             return [matrix]
-        ways = list[Doubles]()
+        ways = list[Float64Array]()
         for way in (matrix, inverted(self.object.second), self._before.matrices[layer]):
             if not any(np.abs(way - other).max() < 0.5 for other in ways):
                 ways.append(way)
         return ways
 
-    def _flow(self, layer: int, now: Bytes, other: Bytes) -> Floats:
+    def _flow(self, layer: int, now: UInt8Array, other: UInt8Array) -> Float32Array:
         return np.asarray(self.flows[layer].calc(now, other, None), np.float32)  # type: ignore[call-overload]
 
 
 class _Judge:
     """What a guess costs in a window `[h, w, 3]` of one picture."""
 
-    def __init__(self, picture: Floats, key: Floats, part: Floats, lights: list[Light], gather: _Gather, hidden: float) -> None:
+    def __init__(
+        self, picture: Float32Array, key: Float32Array, part: Float32Array, lights: list[Light], gather: _Gather, hidden: float
+    ) -> None:
         self.picture, self.key, self.part, self.lights, self.gather, self.hidden = picture, key, part, lights, gather, hidden
         self.slopes = _slopes(picture)
         self.most = _contrast(gather.spread)
 
-    def __call__(self, positions: Floats, layer: int, extra: float = 0.0) -> _Guess:
+    def __call__(self, positions: Float32Array, layer: int, extra: float = 0.0) -> _Guess:
         """The `extra` is what the guess has to win by."""
         own = sample(self.part, positions) > 0.5
         gain, shift = self.lights[layer]
@@ -272,13 +271,13 @@ class _Judge:
 class _Gather:
     """Means over what is around and looks alike in one picture (guided filter)."""
 
-    def __init__(self, grey: Bytes) -> None:
+    def __init__(self, grey: UInt8Array) -> None:
         self.guide = grey.astype(np.float32)
         self.mean = _mean(self.guide)
         self.spread = _mean(self.guide * self.guide) - self.mean * self.mean
         self.variance = np.asarray(self.spread + EDGE**2, np.float32)
 
-    def __call__(self, values: Floats) -> Floats:
+    def __call__(self, values: Float32Array) -> Float32Array:
         mean = _mean(values)
         slope = np.asarray((_mean(self.guide * values) - self.mean * mean) / self.variance, np.float32)
         return np.asarray(_mean(slope) * self.guide + _mean(np.asarray(mean - slope * self.mean, np.float32)), np.float32)
@@ -290,17 +289,17 @@ def _dense_flow(finest_scale: int) -> cv2.DISOpticalFlow:
     return flow
 
 
-def _contrast(variance: Floats) -> Floats:
+def _contrast(variance: Float32Array) -> Float32Array:
     """How many levels of difference cost most, where colours vary by this around."""
     return np.clip(1.2 * np.sqrt(np.maximum(variance, 0)), *CONTRAST).astype(np.float32)
 
 
-def _logistic(features: list[Floats]) -> Floats:
+def _logistic(features: list[Float32Array]) -> Float32Array:
     odds = WEIGHTS[0] + sum(weight * feature for weight, feature in zip(WEIGHTS[1:], features, strict=True))
     return np.asarray(1 / (1 + np.exp(-odds)), np.float32)
 
 
-def _follow(positions: Floats, motion: Floats) -> Floats:
+def _follow(positions: Float32Array, motion: Float32Array) -> Float32Array:
     """`positions` `[h, w, 2]` read where `motion` `[h, w, 2]` leads to."""
     return sample(positions, grid(*motion.shape[:2]) + motion)
 
@@ -309,7 +308,7 @@ def _all_of(picture: npt.NDArray[np.generic]) -> Window:
     return slice(0, picture.shape[0]), slice(0, picture.shape[1])
 
 
-def _around(mask: Bools, margin: int) -> Window:
+def _around(mask: BoolArray, margin: int) -> Window:
     """The rows and columns of a mask and of what is around it, `LEAST` of each at least; all of them where it is empty."""
     spans = []
     for axis in (1, 0):
@@ -322,21 +321,21 @@ def _around(mask: Bools, margin: int) -> Window:
     return spans[0], spans[1]
 
 
-def _mean(values: Floats) -> Floats:
+def _mean(values: Float32Array) -> Float32Array:
     return np.asarray(cv2.blur(values, (2 * REACH + 1, 2 * REACH + 1)), np.float32)
 
 
-def _softened(picture: Floats) -> Floats:
+def _softened(picture: Float32Array) -> Float32Array:
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), SOFT), np.float32)
 
 
-def _slopes(picture: Floats) -> tuple[Floats, Floats]:
+def _slopes(picture: Float32Array) -> tuple[Float32Array, Float32Array]:
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     x, y = (np.asarray(cv2.Sobel(grey, cv2.CV_32F, 1 - axis, axis, scale=0.25), np.float32) for axis in (0, 1))
     return x, y
 
 
-def _moved(home: Floats, matrix: npt.NDArray[np.floating]) -> Floats:
+def _moved(home: Float32Array, matrix: npt.NDArray[np.floating]) -> Float32Array:
     return np.asarray(home @ matrix[:, :2].T.astype(np.float32) + matrix[:, 2].astype(np.float32), np.float32)
 
 
@@ -350,7 +349,7 @@ def _best(guesses: list[_Guess]) -> _Guess:
     return best
 
 
-def _continued(values: Floats, known: Floats, sigma: float) -> Floats:
+def _continued(values: Float32Array, known: Float32Array, sigma: float) -> Float32Array:
     """Values `[h, w, 2]` as they are where they are `known` `[h, w]`, smoothed, and continued to where they are not."""
     total, weight = np.zeros_like(values), np.zeros_like(known)
     for width, importance in ((sigma / 4, 1.0), (sigma, 0.02), (6 * sigma, 0.0005)):
@@ -359,7 +358,7 @@ def _continued(values: Floats, known: Floats, sigma: float) -> Floats:
     return np.asarray(total / (weight + 1e-6)[..., None], np.float32)
 
 
-def _soft(values: Floats, sigma: float) -> Floats:
+def _soft(values: Float32Array, sigma: float) -> Float32Array:
     part = max(1, int(sigma / 2))
     if part == 1:
         return np.asarray(cv2.GaussianBlur(values, (0, 0), sigma), np.float32)

@@ -9,9 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-Floats = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
+from lora_edit.types import BoolArray, Float32Array, UInt8Array
 
 NARROWEST = 32
 """Columns that DIS needs at least."""
@@ -32,13 +30,13 @@ class OpticalFlow:
         self._dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._dis.setFinestScale(0 if fine_rows is None or self.size[1] <= fine_rows else 1)
 
-    def grey(self, frame: torch.Tensor) -> Bytes:
+    def grey(self, frame: torch.Tensor) -> UInt8Array:
         """A frame `[H, W, 3]` uint8 as the picture `[h, w]` that flow is computed on."""
         grey = cv2.cvtColor(np.ascontiguousarray(frame.numpy()), cv2.COLOR_RGB2GRAY)
         method = cv2.INTER_CUBIC if self.size[1] > grey.shape[0] else cv2.INTER_AREA
         return np.asarray(cv2.resize(grey, self.size, interpolation=method), np.uint8)
 
-    def back(self, now: Bytes, before: Bytes) -> tuple[Floats, Bools]:
+    def back(self, now: UInt8Array, before: UInt8Array) -> tuple[Float32Array, BoolArray]:
         """Motion `[h, w, 2]` (x, y; flow pixels) from each pixel of `now` to `before`, and whether it was in sight there `[h, w]`."""
         back = np.asarray(self._dis.calc(now, before, None), np.float32)  # type: ignore[call-overload]
         forth = np.asarray(self._dis.calc(before, now, None), np.float32)  # type: ignore[call-overload]
@@ -51,18 +49,20 @@ class OpticalFlow:
         return back, np.asarray(agrees & within, bool)
 
 
-def _squared(motion: Floats) -> Floats:
+def _squared(motion: Float32Array) -> Float32Array:
     """Squared length, `[h, w]` of `[h, w, 2]`."""
     x, y = motion[..., 0], motion[..., 1]
     return x * x + y * y
 
 
-def places_in_first(frames: torch.Tensor, rows: tuple[int, int] = (256, 480), fine_rows: int = 320) -> Iterator[Floats]:
+def places_in_first(frames: torch.Tensor, rows: tuple[int, int] = (256, 480), fine_rows: int = 320) -> Iterator[Float32Array]:
     """For each frame of `[T, H, W, 3]` uint8 where its pixels lie in frame 0: `[H, W, 2]` (x, y), in pixels of the frames."""
     return places_along(frames, range(len(frames)), rows, fine_rows)
 
 
-def places_along(frames: torch.Tensor, order: Sequence[int], rows: tuple[int, int] = (256, 480), fine_rows: int = 320) -> Iterator[Floats]:
+def places_along(
+    frames: torch.Tensor, order: Sequence[int], rows: tuple[int, int] = (256, 480), fine_rows: int = 320
+) -> Iterator[Float32Array]:
     """For the frames number `order` (neighbours follow each other) where their pixels lie in the first of these: `[H, W, 2]` (x, y).
 
     Flow between neighbours is chained; where forward and backward flow disagree (something was covered or uncovered) the surrounding
@@ -86,7 +86,9 @@ PROVEN = 25.0
 """Levels of 255 between a frame and frame 0 moved onto it at which a chained position is believed by a third."""
 
 
-def consistent_positions(frames: torch.Tensor, rows: tuple[int, int] = (256, 480), fine_rows: int = 320) -> Iterator[tuple[Floats, Floats]]:
+def consistent_positions(
+    frames: torch.Tensor, rows: tuple[int, int] = (256, 480), fine_rows: int = 320
+) -> Iterator[tuple[Float32Array, Float32Array]]:
     """As `places_in_first`, with a confidence `[H, W]` in [0, 1]: forward and backward flow agreed all the way, and the looks agree."""
     height, width = frames.shape[1:3]
     flow = OpticalFlow(height, width, rows, fine_rows)
@@ -104,42 +106,44 @@ def consistent_positions(frames: torch.Tensor, rows: tuple[int, int] = (256, 480
         yield resize_positions(to_first, height, width), np.asarray(confidence, np.float32)
 
 
-def corners(picture: Bytes, count: int, apart: float, mask: Bytes | None = None) -> Floats:
+def corners(picture: UInt8Array, count: int, apart: float, mask: UInt8Array | None = None) -> Float32Array:
     """At most `count` corners `[N, 1, 2]` (x, y) of a grey picture `[h, w]`, within a mask, this many pixels `apart`."""
     found = cv2.goodFeaturesToTrack(picture, count, 0.01, apart, mask=mask)
     return np.zeros((0, 1, 2), np.float32) if found is None else np.asarray(found, np.float32)
 
 
-def tracked(before: Bytes, now: Bytes, points: Floats, guess: Floats) -> tuple[Floats, Bools]:
+def tracked(before: UInt8Array, now: UInt8Array, points: Float32Array, guess: Float32Array) -> tuple[Float32Array, BoolArray]:
     """Where points `[N, 1, 2]` moved, from a guess on, and whether they were found `[N]` (Lucas and Kanade, pyramidal)."""
     flags = cv2.OPTFLOW_USE_INITIAL_FLOW
     new, found, _ = cv2.calcOpticalFlowPyrLK(before, now, points, guess.copy(), winSize=(13, 13), maxLevel=3, flags=flags)
     return np.asarray(new, np.float32), np.asarray(found)[:, 0] > 0
 
 
-def grid(height: int, width: int) -> Floats:
+def grid(height: int, width: int) -> Float32Array:
     """`[h, w, 2]`: each pixel's own x and y."""
     return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
 
 
-def sample(picture: npt.NDArray[np.float32 | np.uint8], positions: npt.NDArray[np.floating], method: int = cv2.INTER_LINEAR) -> Floats:
+def sample(
+    picture: npt.NDArray[np.float32 | np.uint8], positions: npt.NDArray[np.floating], method: int = cv2.INTER_LINEAR
+) -> Float32Array:
     """`picture` read at `positions` `[h, w, 2]` (x, y), its border repeated beyond the edge; in floats."""
     x, y = (np.ascontiguousarray(positions[..., axis], np.float32) for axis in (0, 1))
     return np.asarray(cv2.remap(picture.astype(np.float32), x, y, method, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
 
-def resize_motion(motion: Floats, height: int, width: int) -> Floats:
+def resize_motion(motion: Float32Array, height: int, width: int) -> Float32Array:
     """A field of motion `[h, w, 2]` at another size and in that size's pixels (pixel centres at half-integers)."""
     ratio = np.array([width / motion.shape[1], height / motion.shape[0]], np.float32)
     return np.asarray(cv2.resize(motion, (width, height), interpolation=cv2.INTER_LINEAR) * ratio, np.float32)
 
 
-def resize_positions(positions: Floats, height: int, width: int) -> Floats:
+def resize_positions(positions: Float32Array, height: int, width: int) -> Float32Array:
     """Positions `[h, w, 2]` in a frame of the same size, as a field for both frames at another size."""
     return grid(height, width) + resize_motion(positions - grid(*positions.shape[:2]), height, width)
 
 
-def _fill(values: Floats, known: Floats, sigma: float) -> Floats:
+def _fill(values: Float32Array, known: Float32Array, sigma: float) -> Float32Array:
     """Where `known` is 0, the mean of the known values around, nearer ones counting more."""
     if known.all():
         return values

@@ -15,15 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from lora_edit.types import BoolArray, Float32Array, Float64Array, UInt8Array
 from lora_edit.video.alignment import Fit, inverted, joined
 from lora_edit.video.appearance import Appearance, KeyPoints
 from lora_edit.video.flow import corners, tracked
 from lora_edit.video.working_size import WorkingSize, to_grey
-
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Bytes = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
 
 SEARCHED = 20.0
 """Pixels across the object when it is searched for."""
@@ -88,7 +84,7 @@ class ObjectMotion:
     the object that the frame shows there, light apart; 0 where it is lost.
     """
 
-    matrix: Floats
+    matrix: Float32Array
     confidence: float
 
 
@@ -116,12 +112,12 @@ def object_motion(
 class _Distractor:
     """What looks like the object: place, velocity per frame (x, y), and for how many frames it was not to be told from the object."""
 
-    place: Doubles
-    velocity: Doubles
+    place: Float64Array
+    velocity: Float64Array
     unseen: int = 0
 
     @property
-    def expected(self) -> Doubles:
+    def expected(self) -> Float64Array:
         """Its place in the next picture."""
         return self.place + self.velocity
 
@@ -132,26 +128,26 @@ class ObjectTracker:
     It is compared with how the key picture shows it, and, where that looks too different by now, with how a recent one does.
     """
 
-    def __init__(self, key: Floats, mask: Bools) -> None:
+    def __init__(self, key: Float32Array, mask: BoolArray) -> None:
         self.key, self.mask = key, mask
         self.looks = [Appearance(key, mask, np.eye(2, 3), 1.0)] if mask.sum() >= 16 else []
         self.side = float(np.sqrt(max(1, mask.sum())))
         self.middle = np.argwhere(mask).mean(0)[::-1] if mask.any() else np.zeros(2)
         self.matrix = np.eye(2, 3)  # from the key picture
         self.score = 1.0
-        self.second: Doubles | None = None  # where else it may be
+        self.second: Float64Array | None = None  # where else it may be
         self.velocity, self.acceleration, self.lost = np.zeros(2), NEAR[1] * self.side, 0
         self.distractors = list[_Distractor]()
-        self._before: Bytes | None = None
+        self._before: UInt8Array | None = None
         self._seen = mask.view(np.uint8)
         self._points = KeyPoints(to_grey(key), mask)
 
     @property
-    def light(self) -> tuple[Floats, Floats]:
+    def light(self) -> tuple[Float32Array, Float32Array]:
         """Factor and shift `[3]` from the object's own colours to those of the last picture."""
         return self.looks[0].fine.light if self.looks else (np.ones(3, np.float32), np.zeros(3, np.float32))
 
-    def follow(self, picture: Floats, within: Bools | None = None) -> ObjectMotion:
+    def follow(self, picture: Float32Array, within: BoolArray | None = None) -> ObjectMotion:
         """The motion in the next picture, the object within the mask `within` `[h, w]` if one is given."""
         if not self.looks:
             return ObjectMotion(np.eye(2, 3, dtype=np.float32), 0.0)
@@ -162,14 +158,14 @@ class ObjectTracker:
         back = inverted(self.matrix)
         return ObjectMotion(np.asarray(back, np.float32), best.score if best.score >= LOST else 0.0)
 
-    def correct(self, matrix: Doubles) -> None:
+    def correct(self, matrix: Float64Array) -> None:
         """Put the object of the last picture where others saw it, by a map from the key picture."""
         if self._possible(matrix) and not self._covered(self.matrix):
             # The picture before is not known any more, so the velocity stays what it was.
             self.velocity = self.velocity + (self._place(matrix) - self._place(self.matrix) if self.lost == 0 else 0)
             self.matrix, self.lost = matrix, 0
 
-    def _best(self, picture: Floats, grey: Bytes, within: Bools | None) -> tuple[Appearance, Fit]:
+    def _best(self, picture: Float32Array, grey: UInt8Array, within: BoolArray | None) -> tuple[Appearance, Fit]:
         key = self.looks[0]
         soft = key.rough.softened(picture)
         expected = [self.matrix + _shift(self.velocity)]
@@ -194,7 +190,7 @@ class ObjectTracker:
         doubt = self._strangeness(found.matrix, expected)
         return key, found if found.score >= LOST and found.score - doubt >= SUDDEN else Fit(expected[-1], min(found.score, LOST - 0.01))
 
-    def _refined(self, look: Appearance, picture: Floats, fits: list[Fit], expected: list[Doubles]) -> Fit:
+    def _refined(self, look: Appearance, picture: Float32Array, fits: list[Fit], expected: list[Float64Array]) -> Fit:
         """The first of some fits, aligned finely; an unsure one keeps its shape."""
         for fit in fits[:1]:
             soft = look.fine.softened(picture)
@@ -209,7 +205,9 @@ class ObjectTracker:
             return max(found, key=lambda each: each.score - self._strangeness(each.matrix, expected), default=Fit(self.matrix, 0.0))
         return Fit(self.matrix, 0.0)
 
-    def _aligned(self, look: Appearance, soft: Floats, guesses: list[Doubles], expected: list[Doubles], within: Bools | None) -> list[Fit]:
+    def _aligned(
+        self, look: Appearance, soft: Float32Array, guesses: list[Float64Array], expected: list[Float64Array], within: BoolArray | None
+    ) -> list[Fit]:
         """The most promising guesses, aligned roughly, best first."""
         scored = sorted(guesses, key=lambda guess: self._strangeness(guess, expected) - look.score(look.rough, soft, guess))
         fits = []
@@ -222,9 +220,9 @@ class ObjectTracker:
             fits += [(score, Fit(each, score)) for each in expected for score in (look.score(look.rough, soft, each),)]
         return [fit for _, fit in sorted(fits, key=lambda each: -each[0])]
 
-    def _distinct(self, guesses: list[Doubles]) -> list[Doubles]:
+    def _distinct(self, guesses: list[Float64Array]) -> list[Float64Array]:
         """The guesses without those that come to nearly the same as one before."""
-        kept = list[Doubles]()
+        kept = list[Float64Array]()
         for guess in guesses:
             near = (np.linalg.norm(self._place(guess) - self._place(other)) < APART / 4 * self.side for other in kept)
             alike = (np.abs(guess[:, :2] - other[:, :2]).max() < BENT[0] / 4 for other in kept)
@@ -232,7 +230,7 @@ class ObjectTracker:
                 kept.append(guess)
         return kept
 
-    def _strangeness(self, matrix: Doubles, expected: list[Doubles]) -> float:
+    def _strangeness(self, matrix: Float64Array, expected: list[Float64Array]) -> float:
         """What a place off the expected one costs; less the longer the object is lost, unless something that looks like it was there."""
         here = self._place(matrix)
         away = min(float(np.linalg.norm(here - self._place(each))) for each in expected) / self.side
@@ -261,28 +259,28 @@ class ObjectTracker:
         hidden = (_Distractor(each.expected, each.velocity, each.unseen + 1) for each in self.distractors if each.unseen < FORGOTTEN)
         self.distractors = [*found, *hidden]
 
-    def _covered(self, matrix: Doubles) -> bool:
+    def _covered(self, matrix: Float64Array) -> bool:
         """May something that looks like the object lie in front of it? Its corners and its look say nothing then."""
         here = self._place(matrix)
         return any(np.linalg.norm(each.expected - here) < self.side for each in self.distractors)
 
-    def _place(self, matrix: Doubles) -> Doubles:
+    def _place(self, matrix: Float64Array) -> Float64Array:
         return np.asarray(matrix[:, :2] @ self.middle + matrix[:, 2], np.float64)
 
-    def _possible(self, matrix: Doubles) -> bool:
+    def _possible(self, matrix: Float64Array) -> bool:
         """Is the object neither mirrored nor torn, and of about the size it had?"""
         large, small = np.linalg.svd(matrix[:, :2], compute_uv=False)
         area, was = np.linalg.det(matrix[:, :2]), np.linalg.det(self.matrix[:, :2])
         reach = 1.3 * 1.1 ** min(self.lost, FORGOTTEN)
         return bool(area > 0 and small > 0.15 and large < 6 and large / small < 3.5 and 1 / reach < area / was < reach)
 
-    def _in_region(self, matrix: Doubles, within: Bools | None) -> bool:
+    def _in_region(self, matrix: Float64Array, within: BoolArray | None) -> bool:
         if within is None:
             return True
         x, y = np.rint(self._place(matrix)).astype(int)
         return bool(0 <= y < within.shape[0] and 0 <= x < within.shape[1] and within[y, x]) or not within.any()
 
-    def _by_corners(self, grey: Bytes) -> list[Doubles]:
+    def _by_corners(self, grey: UInt8Array) -> list[Float64Array]:
         """The map from where corners on the object were in the picture before."""
         assert self._before is not None
         old = corners(self._before, CORNERS, max(2.0, self.side / 20), self._seen)
@@ -297,7 +295,7 @@ class ObjectTracker:
         moved, _ = cv2.estimateAffinePartial2D(old[sure], new[sure], ransacReprojThreshold=1.5)
         return [] if moved is None else [joined(np.asarray(moved, np.float64), self.matrix)]
 
-    def _by_search(self, soft: Floats, expected: Doubles) -> list[Doubles]:
+    def _by_search(self, soft: Float32Array, expected: Float64Array) -> list[Float64Array]:
         """The expected map moved to where the picture looks most like the object."""
         scale = min(1.0, SEARCHED / self.side)
         size = (max(8, round(soft.shape[1] * scale)), max(8, round(soft.shape[0] * scale)))
@@ -320,7 +318,7 @@ class ObjectTracker:
         match = np.asarray(cv2.matchTemplate(field, look, cv2.TM_CCOEFF_NORMED, None, part), np.float32)
         return [expected + _shift((place - margin - low) / scale) for place in _peaks(match, extent)]
 
-    def _note(self, look: Appearance, best: Fit, picture: Floats) -> None:
+    def _note(self, look: Appearance, best: Fit, picture: Float32Array) -> None:
         """Remember the motion, and which parts follow it."""
         moved = self._place(best.matrix) - self._place(self.matrix)
         lost = best.score < LOST
@@ -342,7 +340,7 @@ class ObjectTracker:
                 self.looks = [self.looks[0], Appearance(picture, mask, best.matrix, SECOND_HAND)]
 
 
-def _peaks(match: Floats, extent: npt.NDArray[np.int64]) -> list[Doubles]:
+def _peaks(match: Float32Array, extent: npt.NDArray[np.int64]) -> list[Float64Array]:
     """The best places (x, y) of a match, at least half the object's size apart."""
     match = np.where(np.isfinite(match), match, -1).astype(np.float32)
     found = []
@@ -356,6 +354,6 @@ def _peaks(match: Floats, extent: npt.NDArray[np.int64]) -> list[Doubles]:
     return found
 
 
-def _shift(by: Doubles) -> Doubles:
+def _shift(by: Float64Array) -> Float64Array:
     """What a shift (x, y) adds to a map."""
     return np.column_stack([np.zeros((2, 2)), by])

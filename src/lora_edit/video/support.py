@@ -6,12 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from lora_edit.types import BoolArray, Float32Array
 from lora_edit.video.flow import grid
-
-Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
 
 FRAMES = 32
 """About so many frames, evenly spread, tell what moves."""
@@ -32,7 +29,9 @@ def spread(count: int) -> list[int]:
     return sorted(set(np.linspace(1, count - 1, min(count - 1, FRAMES)).round().astype(int).tolist()))
 
 
-def support_mask(found: Iterable[tuple[Floats, Floats]], cameras: Sequence[Floats], changed: Bools) -> Bools | None:
+def support_mask(
+    found: Iterable[tuple[Float32Array, Float32Array]], cameras: Sequence[Float32Array], changed: BoolArray
+) -> BoolArray | None:
     """Pixels of the key frame, on and around the `changed` ones `[H, W]`, that do not follow the camera.
 
     `found` gives each frame's positions in the key frame `[H, W, 2]` and how sure they are `[H, W]`; `cameras` `[2, 3]` say where the
@@ -50,7 +49,7 @@ def support_mask(found: Iterable[tuple[Floats, Floats]], cameras: Sequence[Float
     return mask if mask.sum() >= max(32, 0.1 * changed.sum()) else None
 
 
-def _away(found: Iterable[tuple[Floats, Floats]], cameras: Sequence[Floats], height: int, width: int) -> Floats:
+def _away(found: Iterable[tuple[Float32Array, Float32Array]], cameras: Sequence[Float32Array], height: int, width: int) -> Float32Array:
     """By how many pixels each pixel of the key frame is elsewhere than the camera alone puts it, on the mean over the frames, `[H, W]`."""
     total, count, here = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32), grid(height, width)
     for (positions, confidence), camera in zip(found, cameras, strict=True):
@@ -64,7 +63,7 @@ def _away(found: Iterable[tuple[Floats, Floats]], cameras: Sequence[Floats], hei
     return np.asarray(np.where(seen > SEEN * len(cameras), apart_there / (seen + 1e-3), 0), np.float32)
 
 
-def _touching(mask: Bools, changed: Bools) -> Bools:
+def _touching(mask: BoolArray, changed: BoolArray) -> BoolArray:
     """The connected parts of the mask that reach the changed pixels."""
     _, labels = cv2.connectedComponents(mask.view(np.uint8))
     reached = np.unique(labels[cv2.dilate(changed.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0])

@@ -7,11 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from lora_edit.types import BoolArray, Float32Array, UInt8Array
 from lora_edit.video.alignment import inverted, joined
-
-Floats = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
 
 ROWS = (256, 320)
 """Rows, at least and at most, of the pictures that are worked on."""
@@ -25,23 +22,23 @@ class WorkingSize:
         self.size = (max(1, round(width * self.scale)), max(1, round(height * self.scale)))
         self.ratio = np.array([self.size[0] / width, self.size[1] / height])
 
-    def picture(self, frame: torch.Tensor) -> Floats:
+    def picture(self, frame: torch.Tensor) -> Float32Array:
         """A frame `[H, W, 3]` uint8 as floats `[h, w, 3]`."""
         method = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_CUBIC
         same = self.size == (frame.shape[1], frame.shape[0])
         picture = frame.numpy() if same else cv2.resize(np.ascontiguousarray(frame.numpy()), self.size, interpolation=method)
         return np.asarray(picture, np.float32)
 
-    def mask(self, mask: torch.Tensor) -> Bools:
+    def mask(self, mask: torch.Tensor) -> BoolArray:
         """A mask `[H, W]` at the size that is worked at."""
         return np.asarray(cv2.resize(mask.numpy().astype(np.float32), self.size, interpolation=cv2.INTER_AREA) > 0.5)
 
-    def full(self, matrix: npt.NDArray[np.floating]) -> Floats:
+    def full(self, matrix: npt.NDArray[np.floating]) -> Float32Array:
         """An affine map between pictures of this size as one between frames."""
         to = np.column_stack([np.diag(self.ratio), (self.ratio - 1) / 2])
         return joined(inverted(to), joined(np.asarray(matrix, np.float64), to)).astype(np.float32)
 
 
-def to_grey(picture: Floats) -> Bytes:
+def to_grey(picture: Float32Array) -> UInt8Array:
     """A picture `[h, w, 3]`, 0..255, in grey `[h, w]`."""
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).round(), np.uint8)
