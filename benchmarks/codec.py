@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from scenes import render
 
-from lora_edit.models.lapped_codec import LappedCodec
-from lora_edit.models.tiny import GEOMETRY, WEIGHTS
-from lora_edit.studies.cases import draw_scenes
-from lora_edit.studies.scenes import true_edit
+from lora_edit.models.families.embedded.autoencoder import LappedCodec
+from lora_edit.models.families.embedded.loading import GEOMETRY, WEIGHTS_FOLDER
+from lora_edit.studies.scene_kinds import draw_scenes
+from lora_edit.studies.scenes import render_true_edit
 from lora_edit.types import Size
 from lora_edit.video.ranges import to_signed
 from lora_edit.video.read import read_video
@@ -34,11 +34,11 @@ def clips(paths: list[Path]) -> Iterator[tuple[str, torch.Tensor]]:
     rendered = [render(np.random.default_rng([SEED, number]), FRAMES, 96, 96).frames for number in range(32)]
     yield "rendered, held out", torch.from_numpy(np.concatenate(rendered))
     for scene in draw_scenes(13, 0):
-        yield f"scene {scene.name}", true_edit(scene, Size(96, 96), FRAMES).truth
+        yield f"scene {scene.name}", render_true_edit(scene, Size(96, 96), FRAMES).truth
     for path in paths:
         frames = read_video(path, VideoSettings(frames=FRAMES)).frames
-        factor = (GEOMETRY.area / (frames.shape[1] * frames.shape[2])) ** 0.5
-        height, width = (round(side * factor / GEOMETRY.cell) * GEOMETRY.cell for side in frames.shape[1:3])
+        factor = (GEOMETRY.native_area / (frames.shape[1] * frames.shape[2])) ** 0.5
+        height, width = (round(side * factor / GEOMETRY.spatial_compression) * GEOMETRY.spatial_compression for side in frames.shape[1:3])
         yield path.parent.name, resize_frames(frames, Size(height, width))
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clips", nargs="*", type=Path)
     args = parser.parse_args()
-    codec = LappedCodec.from_pretrained(WEIGHTS / "vae").eval()
+    codec = LappedCodec.from_pretrained(WEIGHTS_FOLDER / "vae").eval()
     found = {}
     for name, frames in clips(args.clips):
         pieces = [to_signed(piece)[None] for piece in frames.split(FRAMES)]

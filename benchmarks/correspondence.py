@@ -21,8 +21,8 @@ import torch
 from moving_scenes import KINDS, OBJECT, Photos, Truth, scenes
 
 from lora_edit.types import BoolArray, Float32Array
-from lora_edit.video.correspondence import correspond
-from lora_edit.video.flow import places_along, sample
+from lora_edit.video.correspondence import compute_correspondences
+from lora_edit.video.flow import chain_flow_in_order, sample_image
 
 WITHIN = 0.015
 AROUND = 6
@@ -44,12 +44,12 @@ def box_of(mask: BoolArray, around: int) -> BoolArray:
 def found_by(method: str, truth: Truth) -> Iterator[tuple[Float32Array, Float32Array | None]]:
     """Positions and confidence of every frame by `chained` flow, or by `mask`, `box` or `no` region."""
     if method == "chained":
-        for places in places_along(truth.frames, range(len(truth.frames))):
+        for places in chain_flow_in_order(truth.frames, range(len(truth.frames))):
             yield places, None
         return
     objects = truth.layer == OBJECT
     masks = {"mask": objects, "box": np.stack([box_of(mask, 4) for mask in objects]), "no": None}[method]
-    for each in correspond(truth.frames, 0, None if masks is None else torch.from_numpy(masks)):
+    for each in compute_correspondences(truth.frames, 0, None if masks is None else torch.from_numpy(masks)):
         yield each.positions, each.confidence
 
 
@@ -69,7 +69,7 @@ def measure(truth: Truth, method: str) -> list[float]:
         briers.append(np.square(sure - (visible & (error <= limit)))[box])
         hits += [(part & box).sum() for part in ((sure < 0.5) & ~visible, (sure < 0.5) & visible, (sure >= 0.5) & ~visible)]
         if thing.any():
-            moved = (sample(first, positions) > 0.5) & (sure > SURE)
+            moved = (sample_image(first, positions) > 0.5) & (sure > SURE)
             overlaps.append((moved & thing).sum() / (moved | thing).sum())
     row = [value for errors in (inside, around) for value in _errors(np.concatenate(errors), limit)]
     occlusion = 2 * hits[0] / max(1, 2 * hits[0] + hits[1] + hits[2])

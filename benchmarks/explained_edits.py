@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from lora_edit.evaluation.psnr import psnr
-from lora_edit.models.tiny import load_tiny
-from lora_edit.studies.cases import draw_scenes
+from lora_edit.models.families.embedded.loading import load_tiny
 from lora_edit.studies.scene_folder import SceneFolder
-from lora_edit.studies.scenes import TrueEdit, true_edit
+from lora_edit.studies.scene_kinds import draw_scenes
+from lora_edit.studies.scenes import TrueEdit, render_true_edit
 from lora_edit.studies.trial import SceneTrial
 from lora_edit.types import Size
 
@@ -31,19 +31,19 @@ MOST = 60.0
 def edits(folder: Path | None, half: str, seed: int) -> Iterator[TrueEdit]:
     """Scenes of a folder, or drawn ones."""
     if folder is None:
-        yield from (true_edit(scene, Size(96, 96), 17) for scene in draw_scenes(13, seed))
+        yield from (render_true_edit(scene, Size(96, 96), 17) for scene in draw_scenes(13, seed))
         return
     scenes = SceneFolder(folder, half, None)
-    yield from (scenes.read(line) for line in scenes.lines(()))
+    yield from (scenes.read_scene(line) for line in scenes.select_lines(()))
 
 
 def measure(edit: TrueEdit, references: int) -> tuple[str, dict[str, float]]:
     """The kind and the rows' figures of one scene."""
     torch.set_num_threads(1)
     trial = SceneTrial(load_tiny(torch.device("cpu"), torch.float32), 0, edit)
-    classical = (trial.flow_warp(), trial.colour_map(), trial.moving_layer())
-    rows = (trial.no_edit(), *classical, *trial.best_of(classical), trial.predicted(references))
-    box, shown = trial.clip(trial.settings()).edit_mask.frames, set(rows[-1].shown)
+    classical = (trial.run_flow_warp(), trial.run_colour_map(), trial.run_moving_layer())
+    rows = (trial.copy_source(), *classical, *trial.select_best(classical), trial.propagate_edit(references))
+    box, shown = trial.build_clip(trial.resolve_settings()).edit_mask.frames, set(rows[-1].reference_indices)
     judged = [t for t in range(1, len(edit.source)) if t not in shown]
     return edit.name, {row.label: min(MOST, psnr(row.frames[judged], edit.truth[judged], box[judged])) for row in rows}
 

@@ -4,7 +4,7 @@
 prints, for six frames whose outline was placed by hand, the overlap of
 
 - what `lora-edit mask --box X,Y,W,H:0 --segmenter embedded` writes with the true outline,
-- what `lora-edit mask --first-frame` writes, where the edit recolours the box (`masks/follow.py`), with the rectangle around the true
+- what `lora-edit mask --first-frame` writes, where the edit recolours the box (`masks/edit_region.py`), with the rectangle around the true
   outline, as that follows rectangles; and the same where the edit fills the person's rectangle, ground and all.
 """
 

@@ -26,28 +26,28 @@ from typing import Any
 import torch
 
 from lora_edit.devices import (
-    compute_dtype,
-    device_name,
-    host_memory_bytes,
-    matrix_rate,
-    peak_memory_bytes,
+    get_device_name,
+    get_peak_host_memory_bytes,
+    get_peak_memory_bytes,
+    measure_matmul_rate,
+    pick_compute_dtype,
     pick_device,
     reset_peak_memory,
-    synchronise,
+    synchronize_device,
 )
 from lora_edit.errors import ModelError
 from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
-from lora_edit.models.catalog.facts import ModelFacts
-from lora_edit.models.catalog.locate import locate
-from lora_edit.models.cost import count_step
+from lora_edit.models.checkpoints.locate import locate_model
+from lora_edit.models.families.wan.loading import enable_checkpointing
 from lora_edit.models.family import EncodedSample, Family
-from lora_edit.models.loading import sparing
-from lora_edit.models.outline import OUTLINES, outlined
-from lora_edit.models.room import Placement, make_room
-from lora_edit.models.streaming import bring
-from lora_edit.models.workbench import Workbench
-from lora_edit.seeds import named_generator
+from lora_edit.models.record import ModelFacts
+from lora_edit.models.runtime.block_swap import move_to_device
+from lora_edit.models.runtime.device_manager import DeviceManager
+from lora_edit.models.runtime.meta_model import META_MODEL_BUILDERS, has_meta_model
+from lora_edit.models.runtime.offload_plan import OffloadPlan, apply_offload_plan
+from lora_edit.models.runtime.step_cost import count_step_cost
+from lora_edit.seeds import create_generator
 from lora_edit.training.loop import Stage, fit
 from lora_edit.training.lora import add_lora
 from lora_edit.training.settings import LoraSettings, TrainingSettings
@@ -60,7 +60,7 @@ TINY = {
 }  # fmt: skip
 """Widths and depths that a CPU runs in a second."""
 TINY_TEXT = 512
-NOTHING_MOVED = Placement()
+NOTHING_MOVED = OffloadPlan()
 SEED = 0
 
 
@@ -73,25 +73,29 @@ class Task:
     height: int
     width: int
     rank: int
-    place: Placement = NOTHING_MOVED
+    place: OffloadPlan = NOTHING_MOVED
 
     @property
     def latent(self) -> tuple[int, int, int]:
         """F, h, w."""
         geometry = self.facts.geometry
-        return (self.frames - 1) // geometry.group + 1, self.height // geometry.cell, self.width // geometry.cell
+        return (
+            (self.frames - 1) // geometry.temporal_compression + 1,
+            self.height // geometry.spatial_compression,
+            self.width // geometry.spatial_compression,
+        )
 
     @property
     def tokens(self) -> int:
         """That the transformer's blocks work on."""
         frames, height, width = self.latent
-        patch = self.facts.geometry.token // self.facts.geometry.cell
+        patch = self.facts.geometry.token_size // self.facts.geometry.spatial_compression
         return frames * height * width // patch**2
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a run takes, counted on torch's meta device (`models/cost.py`): floating-point operations, and bytes."""
+    """What a run takes, counted on torch's meta device (`models/runtime/step_cost.py`): floating-point operations, and bytes."""
 
     weights_bytes: int
     lora_parameters: int
@@ -114,7 +118,7 @@ def random_family(task: Task, device: torch.device, dtype: torch.dtype) -> tuple
     """The model, and a motion sample half of whose cells are to be generated, with random values that were never anywhere but on the
     device; on `META`, with none."""
     family: Any
-    family, encoded = OUTLINES[task.facts.loader](task.facts, task.latent, dtype)
+    family, encoded = META_MODEL_BUILDERS[task.facts.loader](task.facts, task.latent, dtype)
     if device == META:
         return family, encoded
     transformer = family.transformer
@@ -123,8 +127,8 @@ def random_family(task: Task, device: torch.device, dtype: torch.dtype) -> tuple
         # `to_empty` leaves the rotary table empty too, which no initialisation would fill.
         rope = transformer.rope
         transformer.rope = type(rope)(rope.attention_head_dim, rope.patch_size, rope.max_seq_len).to(device)
-    sparing(transformer)
-    here = {"bench": Workbench(device)} if hasattr(family.parts, "bench") else {"device": device}
+    enable_checkpointing(transformer)
+    here = {"bench": DeviceManager(device)} if hasattr(family.parts, "device_manager") else {"device": device}
     family.parts = replace(family.parts, **here)
     return family, random_sample(encoded, device)
 
@@ -142,7 +146,7 @@ def fill(module: torch.nn.Module, device: torch.device) -> None:
 
 def random_sample(encoded: EncodedSample, device: torch.device, name: str = "sample") -> EncodedSample:
     """What `encode_sample` gives for a motion sample, random."""
-    generator = named_generator(SEED, name)
+    generator = create_generator(SEED, name)
 
     def drawn(blank: torch.Tensor) -> torch.Tensor:
         # What has values already is packed text, whose layout they tell.
@@ -161,15 +165,15 @@ def need(task: Task) -> Need:
     expert = family.experts()[0]
     add_lora(expert, LoraSettings(rank=task.rank), SEED)
     latents, time = torch.zeros(1, family.z_dim, *task.latent, device=META), torch.zeros(1, device=META)
-    cost = count_step(expert.transformer, lambda: expert.predict_velocity(latents, time, sample))
+    cost = count_step_cost(expert.transformer, lambda: expert.predict_velocity(latents, time, sample))
     return Need(
         weights_bytes=sum(cost.block_bytes) + cost.rest_bytes,
-        lora_parameters=cost.trained,
-        lora_bytes=4 * 4 * cost.trained,  # float32: itself, its gradient, AdamW's two moments
-        hidden_bytes=len(cost.block_bytes) * cost.border_bytes,
-        step_bytes=cost.step_bytes,
-        training_operations=cost.step,
-        sampling_operations=2 * cost.forward,  # guidance takes two passes
+        lora_parameters=cost.num_trainable,
+        lora_bytes=4 * 4 * cost.num_trainable,  # float32: itself, its gradient, AdamW's two moments
+        hidden_bytes=len(cost.block_bytes) * cost.hidden_state_bytes,
+        step_bytes=cost.step_peak_bytes,
+        training_operations=cost.step_flops,
+        sampling_operations=2 * cost.forward_flops,  # guidance takes two passes
     )
 
 
@@ -185,7 +189,7 @@ class Laps:
 
     def lap(self) -> None:
         """One more."""
-        synchronise(self.device)
+        synchronize_device(self.device)
         self.at.append(time.perf_counter())
 
     @property
@@ -205,27 +209,27 @@ def watched(device: torch.device) -> Iterator[Laps]:
 
 def measure(task: Task, device: torch.device, dtype: torch.dtype, steps: int, matrix: int) -> dict[str, Any]:
     """Both steps on the device. The LoRA is the product's; `fit` and `denoise` are what an edit runs."""
-    rate = matrix_rate(device, dtype, matrix)
+    rate = measure_matmul_rate(device, dtype, matrix)
     family, sample = random_family(task, device, dtype)
-    make_room(family, device, task.place)
+    apply_offload_plan(family, device, task.place)
     expert = family.experts()[0]
     parameters = add_lora(expert, LoraSettings(rank=task.rank), SEED)
     expert.to_device()
-    bring(expert.transformer, device)
+    move_to_device(expert.transformer, device)
     out: dict[str, Any] = {"matrix_rate": rate}
     with watched(device) as laps:
         stage = Stage("motion", [sample], [1.0], steps + 1)
         (out["losses"],) = fit(expert, parameters, [stage], TrainingSettings(), SEED, None, "", lambda *_: laps.lap())
-    out |= {"training_seconds": laps.seconds, "training_peak_bytes": peak_memory_bytes(device)}
+    out |= {"training_seconds": laps.seconds, "training_peak_bytes": get_peak_memory_bytes(device)}
     negative = replace(sample, prompt_embeds=sample.prompt_embeds.clone())
     with watched(device) as laps:
         settings = GenerationSettings(steps=steps + 1)
-        latents = denoise(family, sample, settings, named_generator(SEED, "noise"), negative=negative, on_step=lambda *_: laps.lap())
+        latents = denoise(family, sample, settings, create_generator(SEED, "noise"), negative=negative, on_step=lambda *_: laps.lap())
     assert latents.isfinite().all(), "sampling broke: the weights' scale is at fault"
     return out | {
         "sampling_seconds": laps.seconds,
-        "sampling_peak_bytes": peak_memory_bytes(device),
-        "host_peak_bytes": host_memory_bytes(),
+        "sampling_peak_bytes": get_peak_memory_bytes(device),
+        "host_peak_bytes": get_peak_host_memory_bytes(),
     }
 
 
@@ -254,7 +258,7 @@ def finished(record: dict[str, Any], measured: dict[str, Any], device: torch.dev
     for kind in ("training", "sampling"):
         rate = record["need"][f"{kind}_operations"] / median(measured[f"{kind}_seconds"])
         shares[f"{kind}_share"] = rate / measured["matrix_rate"]
-    return record | {"device": device_name(device), "dtype": str(dtype).removeprefix("torch."), "measured": measured | shares}
+    return record | {"device": get_device_name(device), "dtype": str(dtype).removeprefix("torch."), "measured": measured | shares}
 
 
 def page(record: dict[str, Any]) -> str:
@@ -275,9 +279,9 @@ def page(record: dict[str, Any]) -> str:
         ),
     ]
     place = record["place"]
-    if place["swapped"] or place["parked"] or place["base"] != "full":
-        states = ", hidden states too" if place["parked"] else ""
-        rows.append(("main memory", f"{place['swapped']} blocks wait there{states}; frozen weights: {place['base']}"))
+    if place["blocks_to_swap"] or place["offload_activations"] or place["weight_format"] != "full":
+        states = ", hidden states too" if place["offload_activations"] else ""
+        rows.append(("main memory", f"{place['blocks_to_swap']} blocks wait there{states}; frozen weights: {place['weight_format']}"))
     if measured:
         rows += [
             ("device", f"{record['device']}, {record['dtype']}"),
@@ -308,26 +312,30 @@ def gigabytes(size: float) -> str:
 def task_of(args: argparse.Namespace, fail: Callable[[str], Any]) -> Task:
     """The task that the options name; `fail` is told what is wrong with them."""
     try:
-        facts = locate(args.model)[0]
+        facts = locate_model(args.model)[0]
     except ModelError as error:
         fail(str(error))
-    if not outlined(facts):
+    if not has_meta_model(facts):
         fail(f"{args.model}: this benchmark builds the large models that can be counted; choose another")
     frames, size = args.frames, args.size
     if args.scale == "tiny":
-        facts, frames, size = shrunk(facts), facts.geometry.group + 1, f"{3 * facts.geometry.token}x{2 * facts.geometry.token}"
+        facts, frames, size = (
+            shrunk(facts),
+            facts.geometry.temporal_compression + 1,
+            f"{3 * facts.geometry.token_size}x{2 * facts.geometry.token_size}",
+        )
     width, _, height = size.partition("x")
     geometry = facts.geometry
-    if not (width.isdecimal() and height.isdecimal()) or int(width) % geometry.token or int(height) % geometry.token:
-        fail(f"--size {size}: give WIDTHxHEIGHT in multiples of {geometry.token}")
-    if frames < 1 or (frames - 1) % geometry.group:
-        fail(f"--frames {frames}: give a multiple of {geometry.group} plus 1")
-    return Task(facts, frames, int(height), int(width), args.rank, Placement(args.swap, args.base, args.park))
+    if not (width.isdecimal() and height.isdecimal()) or int(width) % geometry.token_size or int(height) % geometry.token_size:
+        fail(f"--size {size}: give WIDTHxHEIGHT in multiples of {geometry.token_size}")
+    if frames < 1 or (frames - 1) % geometry.temporal_compression:
+        fail(f"--frames {frames}: give a multiple of {geometry.temporal_compression} plus 1")
+    return Task(facts, frames, int(height), int(width), args.rank, OffloadPlan(args.swap, args.base, args.park))
 
 
 def shrunk(facts: ModelFacts) -> ModelFacts:
     """The model with a configuration that a CPU runs in a second, in a file of its own."""
-    config = facts.transformer_config()
+    config = facts.read_transformer_config()
     small = {key: value for key, value in TINY.items() if config.get(key) is not None}
     with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as file:
         json.dump(config | small, file)
@@ -358,7 +366,7 @@ def main(arguments: Sequence[str]) -> None:
         record["note"] = "there is no GPU here, so nothing was measured" if bare else "nothing was measured (--plan)"
         print(f"{record['note']}; a run needs about {gigabytes(record['need']['device_bytes'])} of device memory", file=sys.stderr)
     else:
-        dtype = compute_dtype(device)
+        dtype = pick_compute_dtype(device)
         measured = measure(task, device, dtype, args.steps, 8192 if args.scale == "full" else 256)
         record = finished(record, measured, device, dtype)
     text = json.dumps(record, indent=1)

@@ -27,23 +27,23 @@ import torch
 
 from lora_edit.canvas import composite_clip
 from lora_edit.cli.options import EditOptions
-from lora_edit.cli.resolve import run_settings
-from lora_edit.compositing.region import crop_frames
+from lora_edit.cli.resolve import resolve_run_settings
+from lora_edit.compositing.crop import crop_frames
 from lora_edit.estimate import open_family
 from lora_edit.inputs import Clip, load_inputs
-from lora_edit.learning import learn
 from lora_edit.pipeline import create_run
 from lora_edit.propagation.baselines import BASELINES
-from lora_edit.reporting import Silent
+from lora_edit.reporting import SilentReporter
 from lora_edit.run import Run
-from lora_edit.samples import draw_clip, finish, predicted_clip, prepare
+from lora_edit.samples import composite_output, generate_clip, paste_prediction, prepare_clip
+from lora_edit.train_run import train_or_load_lora
 from lora_edit.types import Video
-from lora_edit.video.lossless import load_frames, save_frames
+from lora_edit.video.png_frames import load_frames, save_frames
 from lora_edit.video.ranges import to_frames
 from lora_edit.video.read import read_video
 from lora_edit.video.resize import resize_frames
 from lora_edit.video.settings import VideoSettings
-from lora_edit.video.sheet import contact_sheet, save_image
+from lora_edit.video.sheet import build_contact_sheet, save_image
 from lora_edit.video.write import write_video
 
 COMMAND = [sys.executable, "-c", "from lora_edit.cli.main import main; main()"]
@@ -189,7 +189,7 @@ def opened(case: Case) -> Run:
     if not (case.folder / "run" / "clip.json").is_file():
         mask = case.mask if case.boxed else None
         options = EditOptions(source=case.source, first_frame=case.first, mask=mask, seed=0, output=case.folder / "edit", **case.where)
-        return create_run(run_settings(options), case.folder / "run")
+        return create_run(resolve_run_settings(options), case.folder / "run")
     return Run(case.folder / "run")
 
 
@@ -198,16 +198,16 @@ def edit(case: Case, run: Run, facts: dict[str, object]) -> Results:
 
     Notes processor seconds by stage and blockiness at the model's size.
     """
-    settings, clip = run.settings(), load_inputs(run)
+    settings, clip = run.read_settings(), load_inputs(run)
     watch = Watch()
     family = open_family(settings, clip)
-    prepared = prepare(family, clip, settings)
-    preview = torch.stack(list(composite_clip(clip, predicted_clip(clip, prepared), settings.compositing)))
+    prepared = prepare_clip(family, clip, settings)
+    preview = torch.stack(list(composite_clip(clip, paste_prediction(clip, prepared), settings.compositing)))
     watch.note("predict")
-    learn(run, settings, clip, family, Silent(), prepared=prepared)
+    train_or_load_lora(run, settings, clip, family, SilentReporter(), prepared_clip=prepared)
     watch.note("train")
-    pixels = draw_clip(family, prepared, settings, settings.seed, lambda *_: None, lambda _: None)
-    delivered = torch.stack(list(finish(clip, prepared, pixels, settings)))
+    pixels = generate_clip(family, prepared, settings, settings.seed, lambda *_: None, lambda _: None)
+    delivered = torch.stack(list(composite_output(clip, prepared, pixels, settings)))
     watch.note("sample and composite")
     canvas, raw = prepared.canvas, to_frames(pixels)
     shown = resize_frames(crop_frames(delivered, canvas.crop), canvas.size)
@@ -253,16 +253,16 @@ def classical(case: Case, clip: Clip) -> Iterator[tuple[str, torch.Tensor]]:
 def draw(case: Case, rows: Mapping[str, torch.Tensor], raw: torch.Tensor, region: torch.Tensor) -> None:
     """The pictures to be looked at."""
     names = ("source", "explained", "delivered")
-    save_image(case.folder / "sheet.png", contact_sheet([*rows.values(), raw], [*rows, "raw"], 6, 200))
+    save_image(case.folder / "sheet.png", build_contact_sheet([*rows.values(), raw], [*rows, "raw"], 6, 200))
     middle = slice(len(raw) // 2 - 3, len(raw) // 2 + 3)
-    save_image(case.folder / "steps.png", contact_sheet([rows[name][middle] for name in names], names, 6, 240))
+    save_image(case.folder / "steps.png", build_contact_sheet([rows[name][middle] for name in names], names, 6, 240))
     save_image(case.folder / "slice.png", torch.cat([row_over_time(rows[name], region) for name in names], 1))
 
 
 def small_sheet(case: Path, best: str, picture: Path) -> None:
     """A WebP for a page: source, explained edit, delivered and the baseline `best` of a finished case in six frames."""
     rows = {name: load_frames(case / name.replace(" ", "-")) for name in ("source", "explained", "delivered", best)}
-    sheet = contact_sheet(list(rows.values()), [*list(rows)[:3], f"best baseline: {best}"], 6, 130)
+    sheet = build_contact_sheet(list(rows.values()), [*list(rows)[:3], f"best baseline: {best}"], 6, 130)
     cv2.imwrite(str(picture), sheet.numpy()[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 70])
 
 

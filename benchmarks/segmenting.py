@@ -23,12 +23,12 @@ import cv2
 import numpy as np
 import torch
 
-from lora_edit.masks.boxes import KeyedBox
-from lora_edit.masks.embedded import EmbeddedSegmenter
-from lora_edit.masks.salient import SalientNet, load_salient_net
-from lora_edit.masks.segment import Click, Prompt
-from lora_edit.studies.cases import CASES
-from lora_edit.studies.scenes import render
+from lora_edit.masks.boxes import KeyframeBox
+from lora_edit.masks.embedded_segmenter import EmbeddedSegmenter
+from lora_edit.masks.saliency import SaliencyNetwork, load_saliency_network
+from lora_edit.masks.segmenter import Click, Prompt
+from lora_edit.studies.scene_kinds import SCENE_KINDS
+from lora_edit.studies.scenes import render_scene
 from lora_edit.types import Box, Size
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks" / "segmenting.md"
@@ -41,8 +41,8 @@ STREAM = 7
 
 def scene(kind: str, seed: int, size: Size = SIZE, num_frames: int = FRAMES) -> tuple[torch.Tensor, torch.Tensor]:
     """Frames `[T, H, W, 3]` and true mask `[T, H, W]`; of an addition, what is added."""
-    drawn = CASES[kind](np.random.default_rng([seed, STREAM]))
-    return render(replace(drawn, things=(drawn.edit,)) if kind == "addition" else drawn, size, num_frames)
+    drawn = SCENE_KINDS[kind](np.random.default_rng([seed, STREAM]))
+    return render_scene(replace(drawn, objects=(drawn.edited_object,)) if kind == "addition" else drawn, size, num_frames)
 
 
 def middle_of(mask: torch.Tensor) -> Click:
@@ -52,10 +52,10 @@ def middle_of(mask: torch.Tensor) -> Click:
     return Click(float(x) + 0.5, float(y) + 0.5)
 
 
-def box_around(mask: torch.Tensor) -> KeyedBox:
+def box_around(mask: torch.Tensor) -> KeyframeBox:
     """The thing's box in frame 0."""
     y, x = np.nonzero(mask.numpy())
-    return KeyedBox(Box(float(x.min()), float(y.min()), float(np.ptp(x) + 1), float(np.ptp(y) + 1)), 0)
+    return KeyframeBox(Box(float(x.min()), float(y.min()), float(np.ptp(x) + 1), float(np.ptp(y) + 1)), 0)
 
 
 def overlaps(found: torch.Tensor, true: torch.Tensor) -> np.ndarray:
@@ -64,7 +64,7 @@ def overlaps(found: torch.Tensor, true: torch.Tensor) -> np.ndarray:
     return torch.where(either > 0, both / either.clamp(min=1), torch.ones_like(either)).numpy()
 
 
-def trial(frames: torch.Tensor, true: torch.Tensor, net: SalientNet | None = None) -> dict[str, np.ndarray]:
+def trial(frames: torch.Tensor, true: torch.Tensor, net: SaliencyNetwork | None = None) -> dict[str, np.ndarray]:
     """Overlaps per frame from a click and from a box."""
     prompts: dict[str, Prompt] = {"click": middle_of(true[0]), "box": box_around(true[0])}
     return {how: overlaps(EmbeddedSegmenter(net).segment(frames, [prompt])["1"].frames, true) for how, prompt in prompts.items()}
@@ -80,7 +80,7 @@ def pictures(folder: Path) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
 
 def compare(clips: Iterable[tuple[str, torch.Tensor, torch.Tensor]]) -> None:
     """Print overlaps without the network and with it: of the first frame, and the mean of all."""
-    net = load_salient_net()
+    net = load_saliency_network()
     if net is None:
         raise SystemExit("U2-Net-p is not here; docs/masks.md says how to install it")
     rows = []
@@ -103,7 +103,7 @@ def long_clip() -> dict[str, float]:
     del small, masks
     segmenter, click = EmbeddedSegmenter(), middle_of(true[0])
     start = time.process_time()
-    segmenter.outline(frames, [click], 0)
+    segmenter.segment_frame(frames, [click], 0)
     first = time.process_time() - start
     found = segmenter.segment(frames, [click])["1"].frames
     seconds = (time.process_time() - start - first) / num_frames
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Every kind and seed, then the long clip in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--kinds", nargs="*", default=list(CASES))
+    parser.add_argument("--kinds", nargs="*", default=list(SCENE_KINDS))
     parser.add_argument("--scene", nargs=4, metavar=("KIND", "SEED", "click|box", "PICTURE"))
     parser.add_argument("--long", action="store_true", help="only the long clip, as JSON")
     parser.add_argument("--net", action="store_true", help="compare with U2-Net-p instead")

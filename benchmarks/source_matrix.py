@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lora_edit.config import resolve
+from lora_edit.config import resolve_settings
 from lora_edit.errors import InputError
 from lora_edit.evaluation.psnr import psnr
 from lora_edit.pipeline import preview
@@ -65,7 +65,7 @@ class Notes:
 
     texts: list[str] = field(default_factory=list)
 
-    def step(self, stage: str, done: int, total: int, detail: str = "", left: float | None = None) -> None:
+    def step(self, stage: str, done: int, total: int, detail: str = "", seconds_left: float | None = None) -> None:
         """Nothing."""
 
     def note(self, text: str) -> None:
@@ -204,7 +204,7 @@ def measure(kind: Kind, folder: Path) -> tuple[str, ...]:
     first = before.frames[0].numpy().copy()
     first[20:60, 20:80] = (200, 30, 30)
     Image.fromarray(first).save(folder / "first.png")
-    settings = resolve(
+    settings = resolve_settings(
         {"input": {"source": str(source), "first_frame": str(folder / "first.png"), "boxes": [BOX]}, "masks": {"check": False}}
     )
     notes = Notes()

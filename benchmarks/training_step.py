@@ -29,14 +29,14 @@ import torch.nn.functional as F
 from diffusers import WanTransformer3DModel
 from peft import LoraConfig
 
-from lora_edit.devices import compute_dtype, device_name, matrix_rate, pick_device, synchronise
-from lora_edit.models.catalog.facts import Geometry
-from lora_edit.models.cost import count_step
+from lora_edit.devices import get_device_name, measure_matmul_rate, pick_compute_dtype, pick_device, synchronize_device
+from lora_edit.models.families.wan.family import WAN_TARGETS, WanFamily, WanParts
+from lora_edit.models.families.wan.loading import enable_checkpointing
 from lora_edit.models.family import EncodedSample
-from lora_edit.models.loading import sparing
-from lora_edit.models.precision import settle
-from lora_edit.models.room import Placement, make_room
-from lora_edit.models.wan import WAN_TARGETS, WanFamily, WanParts
+from lora_edit.models.record import Geometry
+from lora_edit.models.runtime.offload_plan import OffloadPlan, apply_offload_plan
+from lora_edit.models.runtime.precision import cast_and_freeze
+from lora_edit.models.runtime.step_cost import count_step_cost
 from lora_edit.training.loop import Stage, fit
 from lora_edit.training.lora import add_lora
 from lora_edit.training.settings import LoraSettings, TrainingSettings
@@ -63,7 +63,7 @@ class Model:
                 num_attention_heads=self.width // 64, attention_head_dim=64, in_channels=2 * LATENTS + 4, out_channels=LATENTS, text_dim=64,
                 freq_dim=64, ffn_dim=4 * self.width, num_layers=self.blocks, rope_max_seq_len=64,
             )  # fmt: skip
-        sparing(settle(transformer.requires_grad_(False), dtype))
+        enable_checkpointing(cast_and_freeze(transformer.requires_grad_(False), dtype))
         parts = WanParts("random", Geometry(8, 4, 16, 49, 1), transformer, Codec(), lambda _: torch.zeros(()), None, device, dtype)
         return WanFamily(parts)
 
@@ -108,7 +108,7 @@ def plain_steps(family: WanFamily, sample: EncodedSample, steps: int) -> list[fl
     seconds = []
     assert sample.target is not None
     for _ in range(steps):
-        synchronise(device)
+        synchronize_device(device)
         started = time.perf_counter()
         noise = torch.randn_like(sample.target)
         time_drawn = torch.rand(1, device=device)
@@ -122,7 +122,7 @@ def plain_steps(family: WanFamily, sample: EncodedSample, steps: int) -> list[fl
         optimiser.step()
         optimiser.zero_grad()
         loss.item()
-        synchronise(device)
+        synchronize_device(device)
         seconds.append(time.perf_counter() - started)
     transformer.delete_adapters("default")
     return seconds
@@ -134,7 +134,7 @@ def our_steps(family: WanFamily, sample: EncodedSample, steps: int, each: Callab
     device, at = sample.condition.device, [time.perf_counter()]
 
     def on_step(*_: object) -> None:
-        synchronise(device)
+        synchronize_device(device)
         at.append(time.perf_counter())
         each()
 
@@ -173,10 +173,10 @@ def by_tokens(model: Model, lengths: Sequence[Latent], device: torch.device, dty
         family, sample = model.family(meta, dtype), model.sample(latent, meta, dtype)
         add_lora(family, LoraSettings(rank=RANK), 0)
         assert sample.target is not None
-        cost = count_step(family.transformer, partial(family.predict_velocity, sample.target, torch.zeros(1, device=meta), sample))
+        cost = count_step_cost(family.transformer, partial(family.predict_velocity, sample.target, torch.zeros(1, device=meta), sample))
         frames, rows_, columns = latent
         tokens = frames * rows_ * columns // 4
-        share = cost.step / seconds / matrix_rate(device, dtype)
+        share = cost.step_flops / seconds / measure_matmul_rate(device, dtype)
         rows.append(
             {"frames": 4 * frames - 3, "width": 8 * columns, "height": 8 * rows_, "tokens": tokens, "seconds": seconds, "share": share}
         )
@@ -194,13 +194,13 @@ def fitted(rows: Sequence[dict[str, float]]) -> tuple[np.ndarray, float]:
 
 def by_placement(model: Model, device: torch.device, dtype: torch.dtype, steps: int) -> list[dict[str, Any]]:
     """Seconds of a step with more and more of the model in main memory, against all of it on the device, measured in turns."""
-    places = [Placement(), Placement(model.blocks // 2), Placement(model.blocks), Placement(model.blocks, parked=True)]
-    places += [Placement(base="int8"), Placement(base="fp8"), Placement(model.blocks, "int8")]
+    places = [OffloadPlan(), OffloadPlan(model.blocks // 2), OffloadPlan(model.blocks), OffloadPlan(model.blocks, offload_activations=True)]
+    places += [OffloadPlan(weight_format="int8"), OffloadPlan(weight_format="fp8"), OffloadPlan(model.blocks, "int8")]
     sample, taken = model.sample(LENGTHS[2], device, dtype), [[] for _ in places]  # type: list[list[float]]
     for _ in range(3):
         for place, seconds in zip(places, taken, strict=True):
             family = model.family(device, dtype)
-            make_room(family, device, place)
+            apply_offload_plan(family, device, place)
             seconds += our_steps(family, sample, steps + 1)[1:]
     whole = median(taken[0])
     return [{**vars(place), "ratio": median(seconds) / whole} for place, seconds in zip(places, taken, strict=True)]
@@ -210,7 +210,7 @@ def memory_over(steps: int) -> list[int]:
     """Bytes of main memory that the process holds, after every tenth step, with half of the blocks streamed."""
     device, model, held = torch.device("cpu"), Model(64, 4), []  # type: torch.device, Model, list[int]
     family = model.family(device, torch.float32)
-    make_room(family, device, Placement(2, "int8", True))
+    apply_offload_plan(family, device, OffloadPlan(2, "int8", True))
     process = psutil.Process()
     our_steps(family, model.sample((2, 8, 8), device, torch.float32), steps, lambda: held.append(process.memory_info().rss))
     return held[9::10]
@@ -277,7 +277,8 @@ def page(found: dict[str, Any]) -> str:
         "| blocks in main memory | frozen weights | hidden states | time against all there |",
         "|---|---|---|---|",
         *(
-            f"| {row['swapped']} | {row['base']} | {'main memory' if row['parked'] else 'device'} | {row['ratio']:.2f} |"
+            f"| {row['blocks_to_swap']} | {row['weight_format']} | {'main memory' if row['offload_activations'] else 'device'} | "
+            f"{row['ratio']:.2f} |"
             for row in found["places"]
         ),
         "",
@@ -304,10 +305,10 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--output-dir", type=Path, default=Path("benchmark-output"))
     args = parser.parse_args(arguments)
     device = pick_device()
-    dtype, model = compute_dtype(device), Model(args.width, args.blocks)
+    dtype, model = pick_compute_dtype(device), Model(args.width, args.blocks)
     found: dict[str, Any] = {
         "command": shlex.join(["python", "benchmarks/training_step.py", *arguments]),
-        "machine": f"{device_name(device)}, {torch.get_num_threads()} threads, {platform.system()}, torch {version('torch')}",
+        "machine": f"{get_device_name(device)}, {torch.get_num_threads()} threads, {platform.system()}, torch {version('torch')}",
         "date": datetime.now(UTC).date().isoformat(),
         "model": vars(model),
         "memory": memory_over(args.memory_steps),

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
-from lora_edit.config import EditSettings, resolve
+from lora_edit.config import EditSettings, resolve_settings
 from lora_edit.devices import Machine
-from lora_edit.forecast import Forecast, forecast
-from lora_edit.models.catalog.known import KNOWN
-from lora_edit.models.outline import outlined
+from lora_edit.memory_estimate import ResourceEstimate, estimate_resources
+from lora_edit.models.families.registry import KNOWN_MODELS
+from lora_edit.models.runtime.meta_model import has_meta_model
 from lora_edit.types import Size
 
 CARDS = (8, 12, 16, 24, 48, 80)
@@ -42,25 +42,25 @@ def machine(gigabytes: float) -> Machine:
 
 def settings(model: str, preset: str, *assignments: str) -> EditSettings:
     """An edit with them."""
-    return resolve({"input": {"source": "-", "first_frame": "-"}, "model": model, "preset": preset}, assignments)
+    return resolve_settings({"input": {"source": "-", "first_frame": "-"}, "model": model, "preset": preset}, assignments)
 
 
-def cell(found: Forecast, card: Machine) -> str:
+def cell(found: ResourceEstimate, card: Machine) -> str:
     """How it fits, in a word or three."""
-    if found.faults(card):
+    if found.list_shortfalls(card):
         return "no"
-    moved = f", {found.place.swapped} of {found.blocks}" if found.place.swapped else ""
-    return f"{found.device_bytes / 1e9:.1f} GB{moved}{' and states' if found.place.parked else ''}"
+    moved = f", {found.offload_plan.blocks_to_swap} of {found.blocks}" if found.offload_plan.blocks_to_swap else ""
+    return f"{found.device_bytes / 1e9:.1f} GB{moved}{' and states' if found.offload_plan.offload_activations else ''}"
 
 
 def fits(size: Size, frames: int) -> list[str]:
     """A row for each model and preset, a column for each card."""
     lines = [f"| model | preset | {' | '.join(f'{card} GB' for card in CARDS)} | main memory |", "|---|---|" + "---|" * (len(CARDS) + 1)]
-    for facts in KNOWN:
-        if not outlined(facts):
+    for facts in KNOWN_MODELS:
+        if not has_meta_model(facts):
             continue
         for preset in PRESETS:
-            found = [forecast(settings(facts.name, preset), facts, size, frames, False, machine(card)) for card in CARDS]
+            found = [estimate_resources(settings(facts.name, preset), facts, size, frames, False, machine(card)) for card in CARDS]
             cells = [cell(each, machine(card)) for each, card in zip(found, CARDS, strict=True)]
             lines.append(f"| `{facts.name}` | {preset} | {' | '.join(cells)} | {found[-1].host_bytes / 1e9:.0f} GB |")
             print(lines[-1], file=sys.stderr)
@@ -69,7 +69,7 @@ def fits(size: Size, frames: int) -> list[str]:
 
 def beside_the_paper(size: Size, measured: dict[str, float]) -> list[str]:
     """Table 4, and the first line of table 5."""
-    facts = next(facts for facts in KNOWN if facts.name == "wan2.1-i2v-480p")
+    facts = next(facts for facts in KNOWN_MODELS if facts.name == "wan2.1-i2v-480p")
     lines = [
         "| blocks swapped | paper, MB | ours with 8-bit weights, MB | and states in main memory, MB | measured, MB |",
         "|---|---|---|---|---|",
@@ -78,14 +78,14 @@ def beside_the_paper(size: Size, measured: dict[str, float]) -> list[str]:
         ours = []
         for states in ("false", "true"):
             asked = settings(facts.name, "low-vram", f"training.blocks_to_swap={swapped}", f"training.offload_activations={states}")
-            ours.append(forecast(asked, facts, size, 49, False, machine(80)).train_bytes / 1e6)
+            ours.append(estimate_resources(asked, facts, size, 49, False, machine(80)).train_bytes / 1e6)
         peak = measured.get(f"9-{swapped}-int8")
         lines.append(
             f"| {swapped} | {'' if theirs is None else f'{theirs:,}'} | {ours[0]:,.0f} | {ours[1]:,.0f} | "
             f"{'not yet' if peak is None else f'{peak / 1e6:,.0f}'} |"
         )
     asked = settings(facts.name, "standard", "training.base=int8", "training.blocks_to_swap=40", "training.offload_activations=true")
-    least = forecast(asked, facts, size, 49, False, machine(80)).train_bytes / 1e6
+    least = estimate_resources(asked, facts, size, 49, False, machine(80)).train_bytes / 1e6
     lines += ["", f"At 49 frames the paper's standard way peaks at {PAPER_STANDARD:,} MB (table 5); ours goes down to {least:,.0f} MB."]
     return lines
 
@@ -97,7 +97,7 @@ def measured_peaks(folder: Path | None) -> dict[str, float]:
     for record in records:
         peak = record.get("measured", {}).get("training_peak_bytes")
         if peak:
-            keys[f"{record['frames']}-{record['place']['swapped']}-{record['place']['base']}"] = peak
+            keys[f"{record['frames']}-{record['place']['blocks_to_swap']}-{record['place']['weight_format']}"] = peak
     return keys
 
 

@@ -10,10 +10,10 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from lora_edit.conditioning.sample import Sample
-from lora_edit.models.catalog.facts import Geometry, ModelFacts, Preset
+from lora_edit.models.families.condition_packing import pack_mask
+from lora_edit.models.families.embedded.autoencoder import LappedCodec
 from lora_edit.models.family import EncodedSample
-from lora_edit.models.lapped_codec import LappedCodec
-from lora_edit.models.packing import pack_mask
+from lora_edit.models.record import Geometry, ModelFacts, Preset
 
 CHANNELS, WIDTH = 16, 24
 TARGETS = {
@@ -33,7 +33,7 @@ FACTS = ModelFacts(
     name="mask-last",
     summary="an example with random weights; ignores prompts",
     license="Apache-2.0",
-    geometry=Geometry(cell=8, group=4, token=8, max_frames=17, area=64 * 64),
+    geometry=Geometry(spatial_compression=8, temporal_compression=4, token_size=8, max_frames=17, native_area=64 * 64),
     loader="mask_last_family:load",
     preset=preset,
     memory="1 GB, CPU",
@@ -45,7 +45,7 @@ class MaskLast:
 
     name, geometry, last_frame = FACTS.name, FACTS.geometry, False
     z_dim = CHANNELS
-    part, times = "", (0.0, 1.0)
+    part, time_range = "", (0.0, 1.0)
 
     def __init__(self, transformer: WanTransformer3DModel, codec: LappedCodec, device: torch.device) -> None:
         self.transformer, self.codec, self.device, self.lora_targets = transformer, codec, device, TARGETS
@@ -64,11 +64,13 @@ class MaskLast:
     @torch.no_grad()
     def encode_sample(self, sample: Sample) -> EncodedSample:
         """Latents of V_cond, then 1 where all of a latent cell's frames are given."""
-        given = pack_mask(sample.m_cond[None].to(self.device), FACTS.geometry.cell, FACTS.geometry.group).amin(1, keepdim=True)
+        given = pack_mask(
+            sample.m_cond[None].to(self.device), FACTS.geometry.spatial_compression, FACTS.geometry.temporal_compression
+        ).amin(1, keepdim=True)
         latents = self.codec.encode(sample.v_cond[None].to(self.device))
         return EncodedSample(
             condition=torch.cat([latents, given], 1),
-            generate=1 - given,
+            hole=1 - given,
             prompt_embeds=self.encode_prompt(sample.prompt),
             target=None if sample.v_target is None else self.codec.encode(sample.v_target[None].to(self.device)),
         )

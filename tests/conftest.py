@@ -32,8 +32,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session", autouse=True)
 def motion_once() -> Iterator[None]:
     """A clip's motion, and where a box goes in it, is computed once for all edits of it: that is most of a small edit."""
-    from lora_edit.masks import follow, moving_boxes
-    from lora_edit.masks.follow import BoxTrack, box_track
+    from lora_edit.masks import edit_region, moving_boxes
+    from lora_edit.masks.edit_region import BoxTrack, track_box
     from lora_edit.propagation import predict
     from lora_edit.propagation.motion import Motion, estimate_motion
 
@@ -49,15 +49,15 @@ def motion_once() -> Iterator[None]:
     def tracked(frames: torch.Tensor, changed: np.ndarray, box: Box, on_frame: Callable[[int, int], None]) -> BoxTrack:
         key = frames.shape, frames.numpy().tobytes(), changed.tobytes(), box
         if key not in tracks:
-            tracks[key] = box_track(frames, changed, box, lambda done, total: None)
+            tracks[key] = track_box(frames, changed, box, lambda done, total: None)
         for number in range(len(frames)):
             on_frame(number + 1, len(frames))
         return tracks[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(predict, "estimate_motion", estimated)
-        for module in (follow, moving_boxes):
-            patch.setattr(module, "box_track", tracked)
+        for module in (edit_region, moving_boxes):
+            patch.setattr(module, "track_box", tracked)
         yield
 
 

@@ -9,10 +9,10 @@ import torch
 from diffusers import WanTransformer3DModel
 from safetensors.torch import save_file
 
-from lora_edit.loras.files import Change
-from lora_edit.loras.names import flat, to_original
+from lora_edit.loras.files import LayerDelta
+from lora_edit.loras.names import flatten_name, to_original
+from lora_edit.models.families.wan.family import WanFamily, WanParts
 from lora_edit.models.family import Geometry
-from lora_edit.models.wan import WanFamily, WanParts
 from tiny_random import tiny_random_family
 
 LAYERS = tuple(
@@ -58,18 +58,18 @@ def velocity(transformer: torch.nn.Module) -> torch.Tensor:
 
 def random_changes(
     rank: int = 4, alpha: float | None = 8.0, dtype: torch.dtype = torch.float32, layers: Iterable[str] = LAYERS, scale: float = 0.1
-) -> dict[str, Change]:
+) -> dict[str, LayerDelta]:
     """Pairs that change something, by diffusers' names."""
     draw = torch.Generator().manual_seed(3)
     changes = {}
     for name in layers:
         inputs, outputs = (FFN if name.endswith("net.2") else WIDTH), (FFN if name.endswith("net.0.proj") else WIDTH)
         down, up = (torch.randn(shape, generator=draw).mul(scale).to(dtype) for shape in ((rank, inputs), (outputs, rank)))
-        changes[name] = Change(down, up, alpha)
+        changes[name] = LayerDelta(down, up, alpha)
     return changes
 
 
-def spelled(layout: str, changes: dict[str, Change]) -> dict[str, torch.Tensor]:
+def spelled(layout: str, changes: dict[str, LayerDelta]) -> dict[str, torch.Tensor]:
     """The tensors as a program of that layout writes them (PEFT and diffusers keep alpha elsewhere)."""
     tensors: dict[str, torch.Tensor] = {}
     for name, change in changes.items():
@@ -79,8 +79,8 @@ def spelled(layout: str, changes: dict[str, Change]) -> dict[str, torch.Tensor]:
             "peft": (f"base_model.model.{name}", "lora_A", "lora_B"),
             "comfyui": (f"diffusion_model.{original}", "lora_A", "lora_B"),
             "down-up": (f"diffusion_model.{original}", "lora_down", "lora_up"),
-            "musubi": (f"lora_unet_{flat(original)}", "lora_down", "lora_up"),
-            "kohya": (f"lora_unet__{flat(name)}", "lora_down", "lora_up"),
+            "musubi": (f"lora_unet_{flatten_name(original)}", "lora_down", "lora_up"),
+            "kohya": (f"lora_unet__{flatten_name(name)}", "lora_down", "lora_up"),
             "bare": (original, "lora_A.default", "lora_B.default"),
         }[layout]
         assert change.down is not None and change.up is not None

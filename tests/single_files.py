@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from lora_edit.models.catalog.facts import ModelFacts
+from lora_edit.models.record import ModelFacts
 from tiny_wan import tiny_components, tiny_config
 
 State = dict[str, torch.Tensor]
@@ -217,15 +217,15 @@ def tiny_facts(facts: ModelFacts, folder: Path, parts: Any) -> ModelFacts:
     return replace(
         facts,
         config=str(folder / "transformer.json"),
-        companions=str(folder / "companions.json"),
-        geometry=replace(facts.geometry, max_frames=9, area=32 * 48),
+        companions_config=str(folder / "companions.json"),
+        geometry=replace(facts.geometry, max_frames=9, native_area=32 * 48),
     )
 
 
 def save_comfyui(facts: ModelFacts, folder: Path, prefix: str = "model.diffusion_model.") -> tuple[ModelFacts, Any, list[Path]]:
     """ComfyUI's `models` with one Wan: its facts, its components, and its transformers' files."""
     parts = tiny_components(facts)
-    names = ["wan_i2v_fp16"] if len(facts.parts) == 1 else ["wan2.2_i2v_high_noise_14B", "wan2.2_i2v_low_noise_14B"]
+    names = ["wan_i2v_fp16"] if len(facts.transformer_parts) == 1 else ["wan2.2_i2v_high_noise_14B", "wan2.2_i2v_low_noise_14B"]
     files = [
         save(original_transformer(module, prefix), folder / "diffusion_models" / "Wan" / f"{name}.safetensors")
         for name, module in zip(names, parts.transformers, strict=True)
@@ -240,7 +240,7 @@ def save_comfyui(facts: ModelFacts, folder: Path, prefix: str = "model.diffusion
 def save_original(facts: ModelFacts, folder: Path) -> tuple[ModelFacts, Any]:
     """A repository in Wan's own layout, its pickles converted to safetensors one by one, its transformers in shards."""
     parts: Any = tiny_components(facts)
-    folders = [folder] if len(facts.parts) == 1 else [folder / "high_noise_model", folder / "low_noise_model"]
+    folders = [folder] if len(facts.transformer_parts) == 1 else [folder / "high_noise_model", folder / "low_noise_model"]
     for place, module in zip(folders, parts.transformers, strict=True):
         place.mkdir(parents=True, exist_ok=True)
         save_sharded(original_transformer(module), place, "diffusion_pytorch_model")

@@ -13,17 +13,17 @@ import torch
 from transformers import Florence2ForConditionalGeneration
 
 from lora_edit import captions, pipeline
-from lora_edit.captions import prompt_for, with_captions
-from lora_edit.config import EditSettings, resolve
+from lora_edit.captions import add_captions, build_prompt
+from lora_edit.config import EditSettings, resolve_settings
 from lora_edit.errors import ModelError
 from lora_edit.inputs import load_inputs
 from lora_edit.loras.header import read_header
-from lora_edit.models.catalog import locate
-from lora_edit.models.catalog.known import KNOWN
-from lora_edit.models.wan_encoders import PromptEncoder
-from lora_edit.reporting import Silent
+from lora_edit.models.checkpoints import locate
+from lora_edit.models.families.registry import KNOWN_MODELS
+from lora_edit.models.families.wan.encoders import PromptEncoder
+from lora_edit.reporting import SilentReporter
 from lora_edit.run import Run
-from lora_edit.samples import training_facts
+from lora_edit.samples import list_training_key_parts
 from lora_edit.types import Video
 from lora_edit.video.sheet import save_image
 from lora_edit.video.write import write_video
@@ -37,7 +37,7 @@ GREEN, RED, BLUE = (f"p3rs0n, a {colour} coat" for colour in ("green", "red", "b
 
 
 @dataclass
-class Heard(Silent):
+class Heard(SilentReporter):
     """A reporter that remembers."""
 
     notes: list[str] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Place:
         picture |= {"boxes": [{"x": 0, "y": 0, "width": WIDTH, "height": HEIGHT}]}
         later = [{"frame": 3, "image": str(self.folder / "blue.png")}]
         tables = {"input": {**picture, "references": later}, "model": self.model, "caption": {"model": str(self.captioner)}, **given}
-        return resolve(tables, (*QUICK, *assignments))
+        return resolve_settings(tables, (*QUICK, *assignments))
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def place(tmp_path: Path, captioner: Path, monkeypatch: pytest.MonkeyPatch) -> P
     for colour in ("red", "blue"):
         save_image(tmp_path / f"{colour}.png", plain_frame(colour, HEIGHT, WIDTH))
     facts = save_tiny(WANS["wan2.1-i2v-480p"], tmp_path / "model")
-    monkeypatch.setattr(locate, "KNOWN", (*KNOWN[:1], facts))
+    monkeypatch.setattr(locate, "KNOWN_MODELS", (*KNOWN_MODELS[:1], facts))
     out = Place(tmp_path, captioner, [], f"{facts.name}@{tmp_path / 'model'}")
     encode = PromptEncoder.__call__
 
@@ -87,7 +87,7 @@ def place(tmp_path: Path, captioner: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 def no_captioner(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on, describing anything is a fault."""
-    monkeypatch.setattr(captions, "describe_frames", lambda *_: pytest.fail("a frame was described"))
+    monkeypatch.setattr(captions, "caption_frames", lambda *_: pytest.fail("a frame was described"))
 
 
 def test_every_frame_is_asked_for_in_its_own_words(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_every_frame_is_asked_for_in_its_own_words(place: Place, monkeypatch: py
     assert loaded == [0, -1], "one captioner for all frames, before the model"
     run = Run(place.folder / "run")
     said = {"source": "a green coat", "first_frame": "a red coat", "reference_3": "a blue coat"}
-    assert run.manifest()["captions"] == said and run.manifest()["captioner"] == str(place.captioner)
+    assert run.read_manifest()["captions"] == said and run.read_manifest()["captioner"] == str(place.captioner)
     assert sorted(json.loads((run.folder / "captions.json").read_text()).values()) == sorted(said.values())
     assert any("a red coat" in note for note in heard.notes) and any("a red coat" in note for note in result.notes)
     assert f"prompts: {GREEN} | edited: {RED}" in run.log_file.read_text()
@@ -123,29 +123,29 @@ def test_every_frame_is_asked_for_in_its_own_words(place: Place, monkeypatch: py
 
 def test_a_run_is_described_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another seed asks nobody; another first frame gets a caption of its own, and the LoRA stays."""
-    pipeline.edit(place.settings(), place.folder / "out.mkv", place.folder / "run", Silent())
+    pipeline.edit(place.settings(), place.folder / "out.mkv", place.folder / "run", SilentReporter())
     lora = Run(place.folder / "run").lora_file()
     before, place.prompts[:] = lora.read_bytes(), []
     described: list[int] = []
-    describe = captions.describe_frames
+    describe = captions.caption_frames
 
     def spy(frames: Any, *given: Any) -> Any:
         described.append(len(frames))
         return describe(frames, *given)
 
-    monkeypatch.setattr(captions, "describe_frames", spy)
-    pipeline.generate(place.folder / "run", Silent(), first_frame=place.folder / "blue.png")
+    monkeypatch.setattr(captions, "caption_frames", spy)
+    pipeline.generate(place.folder / "run", SilentReporter(), first_frame=place.folder / "blue.png")
     assert described == [], "the same picture was described as frame 3"
     assert place.prompts == [BLUE, "coat"]
     picture = plain_frame("green", HEIGHT, WIDTH)
     picture[:2] = 0
     save_image(place.folder / "other.png", picture)
     place.prompts.clear()
-    pipeline.generate(place.folder / "run", Silent(), first_frame=place.folder / "other.png")
+    pipeline.generate(place.folder / "run", SilentReporter(), first_frame=place.folder / "other.png")
     assert described == [1] and place.prompts == [GREEN, "coat"]
     no_captioner(monkeypatch)
     place.prompts.clear()
-    pipeline.generate(place.folder / "run", Silent(), seed=3)
+    pipeline.generate(place.folder / "run", SilentReporter(), seed=3)
     assert place.prompts == [RED, "coat"] and lora.read_bytes() == before
 
 
@@ -153,16 +153,16 @@ def test_a_prompt_of_ones_own_takes_the_place_of_all(place: Place, monkeypatch: 
     """In training and generation; and p* is a person's to choose."""
     no_captioner(monkeypatch)
     settings = place.settings(prompt="a red coat", trigger="green")
-    pipeline.edit(settings, place.folder / "out.mkv", place.folder / "run", Silent())
+    pipeline.edit(settings, place.folder / "out.mkv", place.folder / "run", SilentReporter())
     assert place.prompts == ["green, a red coat", "coat"]
     assert not (place.folder / "run" / "captions.json").exists()
-    assert prompt_for("source", place.settings(trigger=""), {"source": "a coat"}) == "a coat"
+    assert build_prompt("source", place.settings(trigger=""), {"source": "a coat"}) == "a coat"
 
 
 def test_captions_can_be_switched_off(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The prompt is then p*."""
     no_captioner(monkeypatch)
-    pipeline.edit(place.settings("caption.enabled=false"), place.folder / "out.mkv", place.folder / "run", Silent())
+    pipeline.edit(place.settings("caption.enabled=false"), place.folder / "out.mkv", place.folder / "run", SilentReporter())
     assert place.prompts == ["p3rs0n", "coat"]
 
 
@@ -175,7 +175,7 @@ def test_without_the_captioner_the_prompt_is_p_alone(place: Place, monkeypatch: 
     note = [text for text in heard.notes if "p* alone" in text]
     assert len(note) == 1 and "hf download florence-community/Florence-2-large" in note[0] and "--prompt TEXT" in note[0]
     lora = Run(place.folder / "run").lora_file().read_bytes()
-    monkeypatch.setattr(captions, "describe_frames", lambda frames, *_: ["now it is here"] * len(frames))
+    monkeypatch.setattr(captions, "caption_frames", lambda frames, *_: ["now it is here"] * len(frames))
     place.prompts.clear()
     pipeline.generate(place.folder / "run", heard, first_frame=place.folder / "blue.png")
     assert place.prompts == ["p3rs0n", "coat"] and Run(place.folder / "run").lora_file().read_bytes() == lora
@@ -197,11 +197,11 @@ def test_the_embedded_model_never_asks_for_captions(place: Place, monkeypatch: p
     heard = Heard()
     settings = place.settings(model="tiny", caption={"model": "no/such"})
     run = pipeline.create_run(settings, place.folder / "run")
-    clip = with_captions(load_inputs(run), run, settings, heard)
+    clip = add_captions(load_inputs(run), run, settings, heard)
     assert clip.captions == {} and heard.notes == [] and not (run.folder / "captions.json").exists()
-    assert captions.prompt_rows(settings, clip) == []
-    assert prompt_for("source", settings, clip.captions) == "p3rs0n"
-    assert [facts.name for facts in KNOWN if not facts.reads_prompts] == ["tiny"]
+    assert captions.build_prompt_rows(settings, clip) == []
+    assert build_prompt("source", settings, clip.captions) == "p3rs0n"
+    assert [facts.name for facts in KNOWN_MODELS if not facts.reads_prompts] == ["tiny"]
 
 
 def test_captions_of_what_is_trained_on_are_part_of_the_training_key(place: Place) -> None:
@@ -209,6 +209,6 @@ def test_captions_of_what_is_trained_on_are_part_of_the_training_key(place: Plac
     settings = place.settings()
     said = {"source": "a green coat", "first_frame": "a red coat", "reference_3": "a blue coat"}
     clip = replace(pipeline.check(settings), captions=said)
-    facts = training_facts(settings, clip)
+    facts = list_training_key_parts(settings, clip)
     for name, same in (("source", False), ("reference_3", False), ("first_frame", True)):
-        assert (training_facts(settings, replace(clip, captions={**said, name: "something else"})) == facts) == same, name
+        assert (list_training_key_parts(settings, replace(clip, captions={**said, name: "something else"})) == facts) == same, name

@@ -21,14 +21,14 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from lora_edit import first_frame
-from lora_edit.cli.framing import EDITOR_NAMES
+from lora_edit.cli.frame_commands import EDITOR_NAMES
 from lora_edit.cli.main import app
 from lora_edit.errors import ModelError
-from lora_edit.first_frame import bring_back
-from lora_edit.models import editors
-from lora_edit.models.beside import beside
-from lora_edit.models.editors import EDITORS, Editor, find_editor
-from lora_edit.models.picture_editor import arguments, canvas, kontext_canvas
+from lora_edit.first_frame import composite_edited_frame
+from lora_edit.models.image_editors import registry
+from lora_edit.models.image_editors.pipeline import build_edit_arguments, choose_kontext_size, fit_size_to_area
+from lora_edit.models.image_editors.reference_layout import build_reference_layout
+from lora_edit.models.image_editors.registry import EDITORS, ImageEditor, find_editor
 from lora_edit.types import Video
 from lora_edit.video.read import read_image, read_video
 from lora_edit.video.sheet import save_image
@@ -57,13 +57,13 @@ def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     quick = [
         replace(
             each,
-            call={**each.call, "num_inference_steps": 2},
-            area=each.area and (64 * 64, 96 * 96),
-            beside=each.beside and {**each.beside, "num_inference_steps": 2},
+            call_arguments={**each.call_arguments, "num_inference_steps": 2},
+            area_range=each.area_range and (64 * 64, 96 * 96),
+            reference_arguments=each.reference_arguments and {**each.reference_arguments, "num_inference_steps": 2},
         )
         for each in EDITORS
     ]
-    monkeypatch.setattr(editors, "EDITORS", tuple(quick))
+    monkeypatch.setattr(registry, "EDITORS", tuple(quick))
     monkeypatch.setattr(
         import_module("diffusers.pipelines.flux.pipeline_flux_kontext"), "PREFERRED_KONTEXT_RESOLUTIONS", [(64, 96), (96, 64)]
     )
@@ -91,7 +91,7 @@ def test_the_frame_is_edited_inside_the_box_alone(name: str, folders: dict[str, 
     outcome = run(name, folders[name], *box)
     assert (outcome.exit_code, outcome.stdout) == (0, "first.png\n"), outcome.stderr
     editor = next(each for each in EDITORS if each.name == name)
-    assert outcome.stderr.index(editor.terms) < outcome.stderr.index("edit-frame 2/2")
+    assert outcome.stderr.index(editor.license) < outcome.stderr.index("edit-frame 2/2")
     source, edited = read_video(clip).frames[0], read()
     assert edited.shape == (HEIGHT, WIDTH, 3) and torch.equal(edited[OUTSIDE], source[OUTSIDE])
     assert (edited[16:28, 24:46].int() - source[16:28, 24:46].int()).abs().float().mean() > 20
@@ -131,13 +131,13 @@ def test_what_changed_outside_is_told_with_the_box_that_holds_it() -> None:
     hole[30:60, 40:80] = True
     made = source.clone()
     made[30:75, 40:80] = torch.tensor([250, 10, 10], dtype=torch.uint8)
-    edited, notes = bring_back(source, made, hole)
+    edited, notes = composite_edited_frame(source, made, hole)
     assert torch.equal(edited[~hole], source[~hole]) and len(notes) == 1 and "use --box 40,30,40,45" in notes[0]
     assert torch.equal(edited[40:50, 50:70], made[40:50, 50:70])
     shifted = (made.int() + torch.tensor([10, 0, -10])).clamp(0, 255).to(torch.uint8)
     shifted[60:] = source[60:] + torch.tensor([10, 0, 0], dtype=torch.uint8)
     shifted[60:, :, 2] -= 10
-    edited, notes = bring_back(source, shifted, hole)
+    edited, notes = composite_edited_frame(source, shifted, hole)
     assert torch.equal(edited[~hole], source[~hole]) and not notes
     assert (edited[40:50, 50:70, :2].int() - made[40:50, 50:70, :2].int()).abs().max() <= 6
 
@@ -195,7 +195,7 @@ def test_a_downloaded_repository_is_found(folders: dict[str, Path], tmp_path: Pa
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     snapshot = tmp_path / "models--black-forest-labs--FLUX.1-Fill-dev" / "snapshots" / "abc"
     shutil.copytree(folders["flux-fill"], snapshot)
-    assert find_editor("flux-fill") == (next(each for each in EDITORS if each.paints), snapshot)
+    assert find_editor("flux-fill") == (next(each for each in EDITORS if each.inpaints), snapshot)
 
 
 def lora(path: Path, width: int, strength: float = 1.0) -> Path:
@@ -257,13 +257,13 @@ def test_a_reference_and_its_frame_share_a_million_pixels() -> None:
     """ACE++'s numbers: at the frame's height, never enlarged, 4096 tokens at most, 4:1 at most."""
 
     def sizes(reference: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int, int]:
-        pair = beside(Image.new("RGB", reference), Image.new("RGB", frame), Image.new("L", frame, 255))
-        assert pair.picture.size == pair.mask.size and pair.frame_of(pair.picture).size == (
-            pair.picture.width - pair.seam,
-            pair.picture.height,
+        pair = build_reference_layout(Image.new("RGB", reference), Image.new("RGB", frame), Image.new("L", frame, 255))
+        assert pair.image.size == pair.mask.size and pair.crop_frame(pair.image).size == (
+            pair.image.width - pair.frame_left,
+            pair.image.height,
         )
-        assert np.asarray(pair.mask).mean(0).tolist() == [0] * pair.seam + [255] * (pair.picture.width - pair.seam)
-        return pair.seam, pair.picture.width - pair.seam, pair.picture.height
+        assert np.asarray(pair.mask).mean(0).tolist() == [0] * pair.frame_left + [255] * (pair.image.width - pair.frame_left)
+        return pair.frame_left, pair.image.width - pair.frame_left, pair.image.height
 
     assert sizes((600, 900), (832, 480)) == (320, 832, 480)
     assert sizes((6000, 9000), (832, 480)) == (320, 832, 480) and sizes((60, 90), (832, 480)) == (320, 832, 480)
@@ -273,21 +273,21 @@ def test_a_reference_and_its_frame_share_a_million_pixels() -> None:
 
 
 @pytest.mark.parametrize("editor", EDITORS, ids=NAMES)
-def test_the_pipelines_take_what_they_are_given(editor: Editor) -> None:
+def test_the_pipelines_take_what_they_are_given(editor: ImageEditor) -> None:
     """Diffusers' own signatures, at full size; and what comes out has the size of what goes in."""
-    given = arguments(editor, Image.new("RGB", (832, 480)), "a red coat", Image.new("L", (832, 480)))
+    given = build_edit_arguments(editor, Image.new("RGB", (832, 480)), "a red coat", Image.new("L", (832, 480)))
     call = inspect.signature(getattr(diffusers, editor.pipeline).__call__)
     call.bind(None, **given, generator=None, callback_on_step_end=None)
-    assert ("mask_image" in given) == editor.paints
-    assert editor.terms == "Apache-2.0" or "not for commercial use" in editor.terms
+    assert ("mask_image" in given) == editor.inpaints
+    assert editor.license == "Apache-2.0" or "not for commercial use" in editor.license
 
 
 def test_editors_work_on_whole_tokens_of_the_pictures_shape() -> None:
     """Fill within one and two million pixels; Kontext at the sizes it was trained at, as the pipeline itself would choose."""
     fill = (1024 * 1024, 2 * 1024 * 1024)
-    assert canvas((832, 480), fill) == (1344, 784) and canvas((3840, 2160), fill) == (1936, 1088)
-    assert canvas((1280, 720), fill) == (1360, 768) and canvas((4000, 100), fill) == (6480, 160)
-    assert kontext_canvas((832, 480)) == (1328, 800) and kontext_canvas((500, 500)) == (1024, 1024)
+    assert fit_size_to_area((832, 480), fill) == (1344, 784) and fit_size_to_area((3840, 2160), fill) == (1936, 1088)
+    assert fit_size_to_area((1280, 720), fill) == (1360, 768) and fit_size_to_area((4000, 100), fill) == (6480, 160)
+    assert choose_kontext_size((832, 480)) == (1328, 800) and choose_kontext_size((500, 500)) == (1024, 1024)
 
 
 def test_the_names_in_the_help_are_the_editors() -> None:
@@ -299,4 +299,7 @@ def test_the_page_tells_of_every_editor() -> None:
     page = (Path(__file__).parents[1] / "docs" / "first-frame.md").read_text("utf-8")
     for editor in EDITORS:
         row = next(line for line in page.splitlines() if line.startswith(f"| `{editor.name}`"))
-        assert all(text in row for text in (editor.command(), editor.terms.split(":")[0], f"{editor.download_gb:g} GB", editor.memory))
+        assert all(
+            text in row
+            for text in (editor.build_download_command(), editor.license.split(":")[0], f"{editor.download_gb:g} GB", editor.memory)
+        )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lora_edit.models.catalog.locate import locate
+from lora_edit.models.checkpoints.locate import locate_model
 from source_tree import ROOT
 
 
@@ -52,8 +52,8 @@ def test_its_relatives_run_too(full_size: Any, name: str, capsys: pytest.Capture
 def test_the_count_is_that_of_pencil_and_paper(full_size: Any, tmp_path: Path) -> None:
     """Two blocks as wide as Wan 2.1's: linear layers once forward, once more for checkpointing and once for the way back; attention
     two and a half times as much on the way back, as fused kernels compute it again. Weights in two bytes; nothing of them exists."""
-    facts = locate("wan2.1-i2v-480p")[0]
-    config = facts.transformer_config() | {"num_layers": 2}
+    facts = locate_model("wan2.1-i2v-480p")[0]
+    config = facts.read_transformer_config() | {"num_layers": 2}
     (tmp_path / "config.json").write_text(json.dumps(config))
     counted = full_size.need(full_size.Task(replace(facts, config=str(tmp_path / "config.json")), 49, 480, 832, 16))
     tokens, width, feed, blocks = 13 * 30 * 52, config["num_attention_heads"] * config["attention_head_dim"], config["ffn_dim"], 2

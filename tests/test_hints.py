@@ -7,11 +7,11 @@ from fractions import Fraction
 import pytest
 import torch
 
-from lora_edit.canvas import make_canvas
+from lora_edit.canvas import build_canvas
 from lora_edit.compositing.settings import CompositingSettings
 from lora_edit.hints import ASSUMED_ERROR, Hints
 from lora_edit.inputs import Clip
-from lora_edit.models.catalog.known import TINY
+from lora_edit.models.families.registry import TINY
 from lora_edit.types import EditMask, Video
 
 COUNT, SIDE = 5, 64
@@ -32,22 +32,22 @@ def clip() -> Clip:
 
 
 def hints(kind: str, confidence: bool = True) -> Hints:
-    canvas = make_canvas(clip(), TINY.geometry, CompositingSettings(crop=False), snapped=True)
+    canvas = build_canvas(clip(), TINY.geometry, CompositingSettings(crop=False), align_to_tokens=True)
     return Hints(clip(), canvas, kind, confidence)
 
 
 def test_without_a_hint_there_is_none() -> None:
     none = hints("none")
-    assert none.edited is None
-    assert none.source is None
-    assert none.reference(3) is None
+    assert none.generation_hint is None
+    assert none.training_hint is None
+    assert none.build_reference_hint(3) is None
 
 
 @pytest.mark.parametrize("kind", ["box", "flow", "explained"])
 def test_every_kind_has_the_canvas_s_shape(kind: str) -> None:
     made = hints(kind)
     height, width = made.canvas.size.height, made.canvas.size.width
-    for hint, count in ((made.edited, COUNT), (made.source, COUNT), (made.reference(3), 2)):
+    for hint, count in ((made.generation_hint, COUNT), (made.training_hint, COUNT), (made.build_reference_hint(3), 2)):
         assert hint is not None
         assert hint.pixels.shape == (3, count, height, width)
         assert hint.error.shape == (1, count, height, width)
@@ -56,7 +56,7 @@ def test_every_kind_has_the_canvas_s_shape(kind: str) -> None:
 
 
 def test_the_edit_and_not_the_source_is_predicted_for_generation() -> None:
-    edited = hints("explained").edited
+    edited = hints("explained").generation_hint
     assert edited is not None
     red, green, _ = edited.pixels[:, 2, edited.pixels.shape[2] // 2 - 4, edited.pixels.shape[3] * 28 // 64]
     assert green > red + 0.5
@@ -64,20 +64,20 @@ def test_the_edit_and_not_the_source_is_predicted_for_generation() -> None:
 
 def test_the_source_is_predicted_for_training() -> None:
     made = hints("explained")
-    source = made.source
+    source = made.training_hint
     assert source is not None
     assert float((source.pixels - made.canvas.source).abs().mean()) < 0.05
 
 
 def test_without_confidence_every_pixel_is_doubted_alike() -> None:
-    hint = hints("explained", confidence=False).edited
+    hint = hints("explained", confidence=False).generation_hint
     assert hint is not None
     assert torch.equal(hint.error, torch.full_like(hint.error, ASSUMED_ERROR))
 
 
 def test_frames_of_a_hint_are_taken_together() -> None:
-    hint = hints("box").edited
+    hint = hints("box").generation_hint
     assert hint is not None
-    part = hint.at(torch.tensor([0, 3, 3]))
+    part = hint.select_frames(torch.tensor([0, 3, 3]))
     assert torch.equal(part.pixels[:, 1], hint.pixels[:, 3])
     assert part.error.shape[1] == 3

@@ -10,21 +10,21 @@ import pytest
 import torch
 
 from lora_edit import pipeline
-from lora_edit.config import resolve
-from lora_edit.reporting import Silent
+from lora_edit.config import resolve_settings
+from lora_edit.reporting import SilentReporter
 from lora_edit.run import Run
 from lora_edit.types import Video
 from lora_edit.video.sheet import save_image
 from lora_edit.video.write import write_video
 
 
-class Looking(Silent):
+class Looking(SilentReporter):
     """Looks after every other step."""
 
     def __init__(self) -> None:
         self.asked, self.looks = 0, []
 
-    def look(self, draw: Callable[[], torch.Tensor]) -> None:
+    def show_preview(self, draw: Callable[[], torch.Tensor]) -> None:
         """Keep a look."""
         self.asked += 1
         if self.asked % 2 == 0:
@@ -47,9 +47,9 @@ def test_a_watched_training_gives_the_same_lora(tmp_path: Path) -> None:
             "boxes": boxes,
         }
     }
-    settings = resolve(tables, ("training.motion_steps=4",))
+    settings = resolve_settings(tables, ("training.motion_steps=4",))
     watcher = Looking()
-    for name, reporter in (("watched", watcher), ("alone", Silent())):
+    for name, reporter in (("watched", watcher), ("alone", SilentReporter())):
         pipeline.create_run(settings, tmp_path / name)
         pipeline.train(tmp_path / name, reporter)
     assert Run(tmp_path / "watched").lora_file().read_bytes() == Run(tmp_path / "alone").lora_file().read_bytes()

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from lora_edit import pipeline
-from lora_edit.config import EditSettings, resolve
+from lora_edit.config import EditSettings, resolve_settings
 from lora_edit.errors import ModelError
-from lora_edit.models.room import NOTCHES
-from lora_edit.models.streaming import blocks_of, parks, stream_of
-from lora_edit.models.wan import WanFamily
+from lora_edit.models.families.wan.family import WanFamily
+from lora_edit.models.runtime.block_swap import get_block_swapper, get_blocks, offloads_activations
+from lora_edit.models.runtime.offload_plan import NUM_REDUCTION_STEPS
 from lora_edit.run import Run
 from lora_edit.types import Video
 from lora_edit.video.read import read_video
@@ -51,7 +51,7 @@ def settings(tmp_path: Path) -> EditSettings:
     Image.fromarray(edited.numpy()).save(tmp_path / "first.png")
     given: dict[str, Any] = {"source": str(tmp_path / "source.mkv"), "first_frame": str(tmp_path / "first.png")}
     given["boxes"] = [{"x": 10, "y": 10, "width": 30, "height": 20}]
-    return resolve(
+    return resolve_settings(
         {"input": given, "model": "tiny"},
         ["training.motion_steps=6", "training.checkpoint_every=2", "training.recolour=0", "video.codec=ffv1"],
     )
@@ -90,8 +90,8 @@ def test_a_run_goes_on_from_its_checkpoint_with_more_blocks_swapped(
     run(settings, tmp_path / "whole")
     asked = failing(4, 8, 11)  # the fourth step, the sixth, and the first of sampling
     listener = run(settings, tmp_path / "cut")
-    total = len(blocks_of(asked[0].transformer))
-    quarter = -(-total // NOTCHES)
+    total = len(get_blocks(asked[0].transformer))
+    quarter = -(-total // NUM_REDUCTION_STEPS)
     assert [int(re.findall(r"(\d+) of", note)[0]) for note in listener.notes if "ran out" in note] == [quarter, 2 * quarter, 3 * quarter]
     # Each time the step after the last checkpoint comes next.
     assert [done for stage, done in listener.steps if stage == "motion"] == [1, 2, 3, 3, 4, 5, 5, 6]
@@ -102,10 +102,14 @@ def test_a_run_goes_on_from_its_checkpoint_with_more_blocks_swapped(
 
 def test_the_last_notch_is_shorter_windows(settings: EditSettings, tmp_path: Path, failing: Callable[..., list[WanFamily]]) -> None:
     """After all blocks and the hidden states; the run ends, and says what was done."""
-    asked = failing(*range(1, NOTCHES + 3))
+    asked = failing(*range(1, NUM_REDUCTION_STEPS + 3))
     listener = run(settings, tmp_path / "cut")
-    stream = stream_of(asked[0].transformer)
-    assert stream is not None and len(stream.pieces) == len(blocks_of(asked[0].transformer)) and parks(asked[0].transformer)
+    stream = get_block_swapper(asked[0].transformer)
+    assert (
+        stream is not None
+        and len(stream.host_blocks) == len(get_blocks(asked[0].transformer))
+        and offloads_activations(asked[0].transformer)
+    )
     assert [note.split("; ", 1)[1] for note in listener.notes if "ran out" in note][-2:] == [
         "going on with less there: hidden states wait in main memory",
         "going on with windows of 13 frames",

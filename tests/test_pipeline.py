@@ -12,22 +12,22 @@ import torch
 
 from lora_edit import pipeline
 from lora_edit.canvas import composite_clip
-from lora_edit.config import EditSettings, resolve
+from lora_edit.config import EditSettings, resolve_settings
 from lora_edit.errors import MaskError, ModelError, RunError, SettingsError, VideoError
 from lora_edit.inputs import load_inputs
-from lora_edit.loras.files import Change, write_lora
-from lora_edit.loras.header import file_hash, read_header
-from lora_edit.loras.match import linear_sizes
+from lora_edit.loras.files import LayerDelta, write_lora
+from lora_edit.loras.header import hash_file, read_header
+from lora_edit.loras.match import collect_linear_sizes
 from lora_edit.masks.shapes import feather
+from lora_edit.models.families.wan.family import WanFamily
 from lora_edit.models.family import load_family
-from lora_edit.models.wan import WanFamily
-from lora_edit.reporting import Silent
+from lora_edit.reporting import SilentReporter
 from lora_edit.run import Run
-from lora_edit.samples import preview_frames
-from lora_edit.takes import takes_of
+from lora_edit.samples import predict_preview_frames
+from lora_edit.takes import list_takes
 from lora_edit.training.noise import draw_time
 from lora_edit.types import Video
-from lora_edit.video.lossless import load_frames
+from lora_edit.video.png_frames import load_frames
 from lora_edit.video.read import read_image, read_video
 from lora_edit.video.sheet import save_image
 from lora_edit.video.write import write_video
@@ -57,7 +57,7 @@ def settings_for(folder: Path, source: Path, *assignments: str, **given: object)
     frame[10:30, 20:45] = torch.tensor([200, 30, 30], dtype=torch.uint8)
     save_image(folder / "first.png", frame)
     boxes = [{"x": 18, "y": 8, "width": 30, "height": 24, "frame": 0}, {"x": 24, "y": 12, "width": 30, "height": 24, "frame": 6}]
-    return resolve(
+    return resolve_settings(
         {"input": {"source": str(source), "first_frame": str(folder / "first.png"), "boxes": boxes, **given}}, (*QUICK, *assignments)
     )
 
@@ -67,7 +67,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[EditSettings, pipeli
     """One finished edit, written without loss."""
     folder = tmp_path_factory.mktemp("edit")
     settings = settings_for(folder, make_source(folder, odd_times=True), "video.codec=ffv1")
-    return settings, pipeline.edit(settings, folder / "out.mkv", folder / "run", Silent()), folder
+    return settings, pipeline.edit(settings, folder / "out.mkv", folder / "run", SilentReporter()), folder
 
 
 def test_frames_size_rate_and_times_are_the_sources(done: tuple[EditSettings, pipeline.Result, Path]) -> None:
@@ -94,7 +94,7 @@ def test_the_run_folder_holds_everything(done: tuple[EditSettings, pipeline.Resu
     """Settings that resolve to themselves, a manifest, and things to look at."""
     settings, _, folder = done
     run = Run(folder / "run")
-    assert run.settings() == settings
+    assert run.read_settings() == settings
     manifest = json.loads((folder / "run" / "manifest.json").read_text())
     assert {"versions", "seed", "losses", "metrics", "seconds", "training_key"} <= manifest.keys()
     assert len(manifest["losses"]) == 3 and manifest["metrics"]["background_exact"]
@@ -120,8 +120,8 @@ def test_another_seed_and_first_frame_need_no_training(done: tuple[EditSettings,
     picture = read_video(settings.input.source).frames[0].clone()
     picture[10:30, 20:45] = 20
     save_image(folder / "other.png", picture)
-    first = pipeline.generate(folder / "run", Silent(), seed=5)
-    second = pipeline.generate(folder / "run", Silent(), first_frame=folder / "other.png")
+    first = pipeline.generate(folder / "run", SilentReporter(), seed=5)
+    second = pipeline.generate(folder / "run", SilentReporter(), first_frame=folder / "other.png")
     assert (first.output.name, second.output.name) == ("seed-5.mkv", "seed-0-first-other.mkv")
     assert first.output.exists() and second.output.exists()
     assert (folder / "run/lora/edit.safetensors").read_bytes() == before
@@ -130,11 +130,11 @@ def test_another_seed_and_first_frame_need_no_training(done: tuple[EditSettings,
 def test_no_result_is_overwritten(tmp_path: Path) -> None:
     """Generated ones stand beside the edit's, under names of their own; another edit moves the earlier one there, frames and all."""
     source, run = make_source(tmp_path), tmp_path / "run"
-    pipeline.edit(settings_for(tmp_path, source), tmp_path / "out.mp4", run, Silent())
+    pipeline.edit(settings_for(tmp_path, source), tmp_path / "out.mp4", run, SilentReporter())
     kept = {name: (run / name).read_bytes() for name in ("result.mp4", "compare.mp4", "result/00003.png")}
     for _ in range(2):
-        pipeline.generate(run, Silent(), seed=7)
-    pipeline.generate(run, Silent(), tmp_path / "mine.mp4", seed=7, first_frame=tmp_path / "first.png")
+        pipeline.generate(run, SilentReporter(), seed=7)
+    pipeline.generate(run, SilentReporter(), tmp_path / "mine.mp4", seed=7, first_frame=tmp_path / "first.png")
     assert {name: (run / name).read_bytes() for name in kept} == kept
     assert {file.stem for file in (run / "samples").glob("*.mp4")} == {"seed-7", "seed-7-2", "seed-7-first-first"}
     assert (run / "samples/seed-7-first-first.mp4").read_bytes() == (tmp_path / "mine.mp4").read_bytes()
@@ -142,10 +142,10 @@ def test_no_result_is_overwritten(tmp_path: Path) -> None:
     assert page.count("Another result: ") == 3 and "seed 7, first frame first.png" in page and "Result: seed 0" in page
     assert "Another result: seed 7 (seed-7-2)" in page
     other = settings_for(tmp_path, source, boxes=[{"x": 10, "y": 4, "width": 44, "height": 34}])
-    pipeline.edit(other, tmp_path / "other.mp4", run, Silent())
+    pipeline.edit(other, tmp_path / "other.mp4", run, SilentReporter())
     assert (run / "samples/seed-0.mp4").read_bytes() == kept["result.mp4"] != (run / "result.mp4").read_bytes()
     assert (run / "samples/seed-0/00003.png").read_bytes() == kept["result/00003.png"]
-    assert [(take.name, take.file) for take in takes_of(Run(run))] == [
+    assert [(take.name, take.file) for take in list_takes(Run(run))] == [
         ("seed-7", "samples/seed-7.mp4"),
         ("seed-7-2", "samples/seed-7-2.mp4"),
         ("seed-7-first-first", "samples/seed-7-first-first.mp4"),
@@ -153,29 +153,29 @@ def test_no_result_is_overwritten(tmp_path: Path) -> None:
         ("seed-0-2", "result.mp4"),
     ]
     assert read_image(run / "sheet.png").shape[0] > sheet.shape[0]
-    pipeline.edit(other, tmp_path / "other.mp4", run, Silent(), overwrite=True)
-    assert len(takes_of(Run(run))) == 5  # the same again is the same
+    pipeline.edit(other, tmp_path / "other.mp4", run, SilentReporter(), overwrite=True)
+    assert len(list_takes(Run(run))) == 5  # the same again is the same
 
 
 def test_an_edit_says_which_frame_to_edit_next(tmp_path: Path) -> None:
     """And hands it over as a picture; once that is edited it is another one, or none."""
     source = make_source(tmp_path)
-    result = pipeline.edit(settings_for(tmp_path, source), tmp_path / "out.mp4", tmp_path / "run", Silent())
+    result = pipeline.edit(settings_for(tmp_path, source), tmp_path / "out.mp4", tmp_path / "run", SilentReporter())
     (note,) = [each for each in result.notes if "drawn without proof" in each]
     number = int(note.split()[1])
     picture = tmp_path / "run" / "edit-next" / f"frame-{number}.png"
     assert str(picture) in note and f"--reference {number}=IMAGE" in note
     assert torch.equal(read_image(picture), read_video(source).frames[number])
-    assert len(Run(tmp_path / "run").manifest()["unproven"]) == 7
+    assert len(Run(tmp_path / "run").read_manifest()["unproven"]) == 7
     assert "Drawn without proof" in (tmp_path / "run" / "report.html").read_text("utf-8")
 
 
 def style_for(model: str, path: Path) -> Path:
     """A LoRA of someone else's making for a model, strong enough to see."""
-    sizes = linear_sizes(load_family(model, torch.device("cpu"), torch.float32).transformer)
+    sizes = collect_linear_sizes(load_family(model, torch.device("cpu"), torch.float32).transformer)
     draw = torch.Generator().manual_seed(1)
     pairs = {
-        name: Change(torch.randn(2, inputs, generator=draw), torch.randn(outputs, 2, generator=draw))
+        name: LayerDelta(torch.randn(2, inputs, generator=draw), torch.randn(outputs, 2, generator=draw))
         for name, (inputs, outputs) in sizes.items()
         if "attn1" in name
     }
@@ -188,21 +188,23 @@ def test_others_loras_act_in_generation_alone(done: tuple[EditSettings, pipeline
     settings, result, folder = done
     path = style_for("tiny", folder / "style.safetensors")
     chosen = {"loras": [{"file": str(path), "strength": 0.5}]}
-    stacked = resolve({**settings.model_dump(mode="json", exclude_none=True), "generation": {**settings.generation.model_dump(), **chosen}})
-    other = pipeline.edit(stacked, folder / "stacked.mkv", folder / "stacked", Silent())
+    stacked = resolve_settings(
+        {**settings.model_dump(mode="json", exclude_none=True), "generation": {**settings.generation.model_dump(), **chosen}}
+    )
+    other = pipeline.edit(stacked, folder / "stacked.mkv", folder / "stacked", SilentReporter())
     lora = "lora/edit.safetensors"
     assert (folder / "stacked" / lora).read_bytes() == (folder / "run" / lora).read_bytes()
-    record = Run(folder / "stacked").manifest()["loras"]
-    assert [(each["file"], each["strength"], each["sha256"]) for each in record] == [(str(path), 0.5, file_hash(path))]
+    record = Run(folder / "stacked").read_manifest()["loras"]
+    assert [(each["file"], each["strength"], each["sha256"]) for each in record] == [(str(path), 0.5, hash_file(path))]
     frames = read_video(other.output).frames
     assert not torch.equal(frames, read_video(result.output).frames)
-    again = pipeline.generate(folder / "run", Silent(), loras=[(path, 0.5)])
+    again = pipeline.generate(folder / "run", SilentReporter(), loras=[(path, 0.5)])
     assert torch.equal(read_video(again.output).frames, frames)
     assert again.notes == tuple(note for note in other.notes if "drawn without proof" not in note)
-    plain = pipeline.generate(folder / "run", Silent())
+    plain = pipeline.generate(folder / "run", SilentReporter())
     assert torch.equal(read_video(plain.output).frames, read_video(result.output).frames)
     assert torch.equal(load_frames(folder / "run" / "result"), read_video(result.output).frames)
-    assert Run(folder / "run").manifest()["loras"] == []
+    assert Run(folder / "run").read_manifest()["loras"] == []
 
 
 def test_generate_refuses_a_lora_before_the_model_loads(
@@ -210,11 +212,11 @@ def test_generate_refuses_a_lora_before_the_model_loads(
 ) -> None:
     """And names sizes."""
     _, _, folder = done
-    pairs = {"blocks.0.attn1.to_q": Change(torch.ones(2, 5120), torch.ones(5120, 2))}
+    pairs = {"blocks.0.attn1.to_q": LayerDelta(torch.ones(2, 5120), torch.ones(5120, 2))}
     write_lora(folder / "large.safetensors", pairs, "comfyui", {})
     monkeypatch.setattr(pipeline, "open_family", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(ModelError, match="5120x5120 in the file"):
-        pipeline.generate(folder / "run", Silent(), loras=[(folder / "large.safetensors", 1.0)])
+        pipeline.generate(folder / "run", SilentReporter(), loras=[(folder / "large.safetensors", 1.0)])
 
 
 def test_the_lora_says_how_it_was_made(done: tuple[EditSettings, pipeline.Result, Path]) -> None:
@@ -231,11 +233,11 @@ def test_nothing_is_overwritten(done: tuple[EditSettings, pipeline.Result, Path]
     """Neither a file nor another edit's run."""
     settings, result, folder = done
     with pytest.raises(VideoError, match="exists"):
-        pipeline.edit(settings, result.output, folder / "run2", Silent())
+        pipeline.edit(settings, result.output, folder / "run2", SilentReporter())
     assert not (folder / "run2").exists()
     later = settings.model_copy(update={"video": settings.video.model_copy(update={"fps": 5.0})})
     with pytest.raises(RunError, match="another clip, range or model"):
-        pipeline.edit(later, folder / "new.mkv", folder / "run", Silent())
+        pipeline.edit(later, folder / "new.mkv", folder / "run", SilentReporter())
     (folder / "mine").mkdir()
     (folder / "mine" / "notes.txt").write_text("keep")
     with pytest.raises(RunError, match="not a run folder"):
@@ -245,8 +247,8 @@ def test_nothing_is_overwritten(done: tuple[EditSettings, pipeline.Result, Path]
 def test_a_run_in_use_is_refused(done: tuple[EditSettings, pipeline.Result, Path]) -> None:
     """Two processes never write one run."""
     _, _, folder = done
-    with Run(folder / "run").locked(), pytest.raises(RunError, match="another lora-edit process"):
-        pipeline.generate(folder / "run", Silent())
+    with Run(folder / "run").lock(), pytest.raises(RunError, match="another lora-edit process"):
+        pipeline.generate(folder / "run", SilentReporter())
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5, 20])
@@ -256,7 +258,7 @@ def test_any_frame_count(tmp_path: Path, frames: int) -> None:
     settings = settings_for(tmp_path, source)
     box = settings.input.boxes[0].model_copy(update={"frame": None})
     settings = settings.model_copy(update={"input": settings.input.model_copy(update={"boxes": (box,)})})
-    result = pipeline.edit(settings, tmp_path / "out.mp4", tmp_path / "run", Silent())
+    result = pipeline.edit(settings, tmp_path / "out.mp4", tmp_path / "run", SilentReporter())
     assert read_video(result.output).num_frames == frames
 
 
@@ -278,15 +280,15 @@ def test_a_run_goes_on_with_what_another_edit_of_its_clip_shares(tmp_path: Path)
         ),
     }
     run = tmp_path / "run"
-    pipeline.edit(plain, tmp_path / "out.mp4", run, Silent())
+    pipeline.edit(plain, tmp_path / "out.mp4", run, SilentReporter())
     for name, (settings, steps) in edits.items():
         reporter = Remembering()
         pipeline.edit(settings, tmp_path / f"{name}.mp4", run, reporter)
         assert trained_steps(reporter) == steps, name
-        pipeline.edit(settings, tmp_path / f"{name}-fresh.mp4", tmp_path / f"{name}.run", Silent())
+        pipeline.edit(settings, tmp_path / f"{name}-fresh.mp4", tmp_path / f"{name}.run", SilentReporter())
         assert (run / "lora/edit.safetensors").read_bytes() == (tmp_path / f"{name}.run/lora/edit.safetensors").read_bytes()
         assert (tmp_path / f"{name}.mp4").read_bytes() == (tmp_path / f"{name}-fresh.mp4").read_bytes()
-    assert Run(run).settings() == edits["box"][0]
+    assert Run(run).read_settings() == edits["box"][0]
     assert {file.name for file in (run / "references").iterdir()} == {"first_frame.png"}
     assert [file.name for file in sorted(run.glob("edit-*.toml"))] == ["edit-1.toml", "edit-2.toml", "edit-3.toml"]
 
@@ -299,13 +301,13 @@ def test_references_and_anchors(tmp_path: Path) -> None:
     save_image(tmp_path / "four.png", picture)
     key = [{"frame": 4, "image": str(tmp_path / "four.png")}]
     settings = settings_for(tmp_path, source, "compositing.feather=0", references=key, anchors=key)
-    result = pipeline.edit(settings, tmp_path / "frames", tmp_path / "run", Silent())
+    result = pipeline.edit(settings, tmp_path / "frames", tmp_path / "run", SilentReporter())
     region = pipeline.check(settings).edit_mask.frames[4]
     assert torch.equal(load_frames(result.output)[4][region], picture[region])
-    assert [name for name, _ in Run(tmp_path / "run").manifest()["stages"]] == ["motion", "appearance"]
+    assert [name for name, _ in Run(tmp_path / "run").read_manifest()["stages"]] == ["motion", "appearance"]
 
 
-class Remembering(Silent):
+class Remembering(SilentReporter):
     """Keeps what is said."""
 
     def __init__(self) -> None:
@@ -316,16 +318,16 @@ class Remembering(Silent):
         """Keep the remark."""
         self.notes.append(text)
 
-    def step(self, stage: str, done: int, total: int, detail: str = "", left: float | None = None) -> None:
+    def step(self, stage: str, done: int, total: int, detail: str = "", seconds_left: float | None = None) -> None:
         """Keep the progress."""
         self.steps.append((stage, done, total, detail))
 
 
 def test_stages_that_end_early_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the progress, a remark, the manifest and the report; a generation from the saved LoRA repeats none of it."""
-    monkeypatch.setattr("lora_edit.training.loop.EVERY", 1)
+    monkeypatch.setattr("lora_edit.training.loop.HELD_OUT_INTERVAL", 1)
     monkeypatch.setattr("lora_edit.training.held_out.PATIENCE", 2)
-    monkeypatch.setattr("lora_edit.training.loop.held_out_loss", lambda *_: 1.0)
+    monkeypatch.setattr("lora_edit.training.loop.compute_held_out_loss", lambda *_: 1.0)
     source, reporter = make_source(tmp_path), Remembering()
     picture = [{"frame": 4, "image": str(tmp_path / "first.png")}]
     early = ("training.early_stop=true", "training.schedule=constant", "training.appearance_steps=9", "generation.steps=1")
@@ -337,7 +339,7 @@ def test_stages_that_end_early_are_told_of(tmp_path: Path, monkeypatch: pytest.M
         "motion: the held-out loss stopped falling; ended after 2 of 3 steps",
         "appearance: the held-out loss stopped falling; ended after 2 of 9 steps",
     ]
-    manifest = Run(tmp_path / "run").manifest()
+    manifest = Run(tmp_path / "run").read_manifest()
     assert manifest["stages"] == [["motion", 2], ["appearance", 2]] and len(manifest["losses"]) == 4
     assert "2 motion, 2 appearance (at most 3 motion, 9 appearance)" in (tmp_path / "run" / "report.html").read_text("utf-8")
     again = Remembering()
@@ -360,7 +362,7 @@ def test_appearance_has_times_of_its_own(
     source = make_source(tmp_path)
     picture = [{"frame": 4, "image": str(tmp_path / "first.png")}]
     pipeline.create_run(settings_for(tmp_path, source, *given, references=picture), tmp_path / "run")
-    pipeline.train(tmp_path / "run", Silent())
+    pipeline.train(tmp_path / "run", SilentReporter())
     assert shifts == [expected[0]] * 3 + [expected[1]] * 2
 
 
@@ -381,9 +383,9 @@ def test_faults_are_found_before_a_model_loads(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(ModelError, match="no such file"):
         pipeline.check(settings_for(tmp_path, source, "generation.loras=[{file='none.safetensors'}]"))
     with pytest.raises(SettingsError, match=r"training\.rate"):
-        resolve(good.model_dump(mode="json"), ["training.rate=1"])
+        resolve_settings(good.model_dump(mode="json"), ["training.rate=1"])
     with pytest.raises(SettingsError, match=r"room\.setting=value"):
-        resolve(good.model_dump(mode="json"), ["steps=1"])
+        resolve_settings(good.model_dump(mode="json"), ["steps=1"])
 
 
 def test_preview_needs_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,8 +403,8 @@ def test_a_preview_is_composited_as_the_edit_is(tmp_path: Path, monkeypatch: pyt
     settings = settings_for(tmp_path, make_source(tmp_path), "compositing.feather=0.1")
     clip = pipeline.check(settings)
     white = torch.full_like(clip.video.frames, 255)
-    monkeypatch.setattr("lora_edit.samples.predicted_clip", lambda *_: white)
-    shown = preview_frames(clip, settings, Silent())
+    monkeypatch.setattr("lora_edit.samples.paste_prediction", lambda *_: white)
+    shown = predict_preview_frames(clip, settings, SilentReporter())
     assert torch.equal(shown, torch.stack(list(composite_clip(clip, white, settings.compositing))))
     inside = clip.edit_mask.frames[1]
     assert torch.equal(shown[1][~inside], clip.video.frames[1][~inside])
@@ -417,7 +419,7 @@ def test_transparency_is_kept(tmp_path: Path) -> None:
     write_video(tmp_path / "clear.mkv", Video(frames, Fraction(10), (0.0, 0.1, 0.2), alpha), "ffv1")
     save_image(tmp_path / "first.png", frames[0])
     given = {"source": str(tmp_path / "clear.mkv"), "first_frame": str(tmp_path / "first.png")}
-    settings = resolve({"input": {**given, "boxes": [{"x": 8, "y": 8, "width": 12, "height": 12}]}}, QUICK)
+    settings = resolve_settings({"input": {**given, "boxes": [{"x": 8, "y": 8, "width": 12, "height": 12}]}}, QUICK)
     kept = load_inputs(pipeline.create_run(settings, tmp_path / "run")).video.alpha
     assert kept is not None and torch.equal(kept, alpha)
 
@@ -433,9 +435,9 @@ def test_attention_that_fails_gives_way_to_torchs_own(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(WanFamily, "predict_velocity", broken)
     source, notes = make_source(tmp_path), list[str]()
-    monkeypatch.setattr(Silent, "note", lambda self, text: notes.append(text))
+    monkeypatch.setattr(SilentReporter, "note", lambda self, text: notes.append(text))
     for number, attention in enumerate(("_native_math", "native")):
         settings = settings_for(tmp_path, source, f"generation.attention={attention}")
-        pipeline.edit(settings, tmp_path / f"{number}.mkv", tmp_path / str(number), Silent())
+        pipeline.edit(settings, tmp_path / f"{number}.mkv", tmp_path / str(number), SilentReporter())
     assert [text for text in notes if "attention '_native_math': the model's answer at step 1 of 2" in text]
     assert torch.equal(read_video(tmp_path / "0.mkv").frames, read_video(tmp_path / "1.mkv").frames)

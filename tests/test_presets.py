@@ -9,23 +9,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from lora_edit.canvas import make_canvas
+from lora_edit.canvas import build_canvas
 from lora_edit.compositing.settings import CompositingSettings
-from lora_edit.config import EditSettings, dump_toml, read_toml, resolve
+from lora_edit.config import EditSettings, dump_toml, read_toml, resolve_settings
 from lora_edit.errors import SettingsError
 from lora_edit.inputs import Clip
-from lora_edit.models.catalog.known import WAN21_I2V_480P, WAN22_I2V_A14B
+from lora_edit.models.families.registry import WAN21_I2V_480P, WAN22_I2V_A14B
 from lora_edit.types import EditMask, Video
 
 INPUT = {"input": {"source": "clip.mp4", "first_frame": "edited.png"}}
 
 
 def settings(preset: str, model: str = "wan2.1-i2v-480p", *assignments: str) -> EditSettings:
-    return resolve({**INPUT, "preset": preset, "model": model}, assignments)
+    return resolve_settings({**INPUT, "preset": preset, "model": model}, assignments)
 
 
 def test_standard_is_the_models_own() -> None:
-    assert settings("standard") == resolve({**INPUT, "model": "wan2.1-i2v-480p"})
+    assert settings("standard") == resolve_settings({**INPUT, "model": "wan2.1-i2v-480p"})
 
 
 @pytest.mark.parametrize(("model", "sampling"), [("wan2.1-i2v-480p", 20), ("wan2.2-i2v-a14b", 27), ("tiny", 1)])
@@ -45,15 +45,15 @@ def test_low_vram_trains_on_short_windows() -> None:
 
 def test_what_is_given_wins_over_the_preset() -> None:
     tables = {**INPUT, "preset": "fast", "training": {"motion_steps": 7}}
-    assert resolve(tables, ["generation.steps=9"]).training.motion_steps == 7
-    assert resolve(tables, ["generation.steps=9"]).generation.steps == 9
+    assert resolve_settings(tables, ["generation.steps=9"]).training.motion_steps == 7
+    assert resolve_settings(tables, ["generation.steps=9"]).generation.steps == 9
 
 
 def test_names_without_a_room_can_be_assigned_too() -> None:
-    made = resolve(INPUT, ["preset=fast", "trigger=sks", "seed=4"])
+    made = resolve_settings(INPUT, ["preset=fast", "trigger=sks", "seed=4"])
     assert made.training == settings("fast", "tiny").training and (made.trigger, made.seed) == ("sks", 4)
     with pytest.raises(SettingsError, match=r"--set steps=3: write room\.setting=value .* or name=value with one of model, prompt"):
-        resolve(INPUT, ["steps=3"])
+        resolve_settings(INPUT, ["steps=3"])
 
 
 def test_an_unknown_preset_is_refused() -> None:
@@ -66,7 +66,7 @@ def test_an_unknown_preset_is_refused() -> None:
 def test_a_settings_file_says_the_same_again(tmp_path: Path, preset: str, model: str) -> None:
     made = settings(preset, model, "lora.rank=3")
     (tmp_path / "edit.toml").write_text(dump_toml(made), "utf-8")
-    assert resolve(read_toml(tmp_path / "edit.toml")) == made
+    assert resolve_settings(read_toml(tmp_path / "edit.toml")) == made
 
 
 def test_without_zoom_a_region_stays_at_the_frames_own_scale() -> None:
@@ -75,9 +75,9 @@ def test_without_zoom_a_region_stays_at_the_frames_own_scale() -> None:
     region[:, 60:130, 100:190] = True
     frames = torch.zeros(5, 192, 320, 3, dtype=torch.uint8)
     clip = Clip(Video(frames, Fraction(8), tuple(i / 8 for i in range(5))), EditMask(region), frames[0], {}, {})
-    geometry = replace(WAN21_I2V_480P.geometry, area=96 * 160)
+    geometry = replace(WAN21_I2V_480P.geometry, native_area=96 * 160)
     whole, zoomed, plain = (
-        make_canvas(clip, geometry, CompositingSettings(crop=crop, zoom=zoom), snapped=True)
+        build_canvas(clip, geometry, CompositingSettings(crop=crop, zoom=zoom), align_to_tokens=True)
         for crop, zoom in ((False, True), (True, True), (True, False))
     )
     share = plain.crop.size.height * plain.crop.size.width / (192 * 320)

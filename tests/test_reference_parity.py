@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 import torch
 
-from lora_edit.conditioning.method import appearance, motion
+from lora_edit.conditioning.method import build_appearance_sample, build_motion_sample
 from lora_edit.conditioning.sample import Sample
-from lora_edit.generation.denoise import denoise, sigmas
+from lora_edit.generation.denoise import compute_sigmas, denoise
 from lora_edit.generation.settings import GenerationSettings
 from lora_edit.loras.names import to_original
 from lora_edit.masks.shapes import shape_mask
+from lora_edit.models.families.condition_packing import pack_mask
+from lora_edit.models.families.wan.family import WAN_TARGETS, WanAutoencoder, WanFamily, WanParts
 from lora_edit.models.family import Geometry
-from lora_edit.models.packing import pack_mask
-from lora_edit.models.wan import WAN_TARGETS, WanAutoencoder, WanFamily, WanParts
-from lora_edit.training.loss import velocity_loss
+from lora_edit.training.loss import compute_velocity_loss
 from lora_edit.training.settings import TrainingSettings
 from lora_edit.types import EditMask
 from official_wan import CLIP, TEXT, TOKENS, autoencoders_pair, transformers_pair, wan_module
@@ -49,7 +49,7 @@ def aligned_mask(frames: int) -> torch.Tensor:
 
 def layers_of(model: Any) -> list[Any]:
     """The reference's pipeline stages around an official transformer: what its trainer runs one after another."""
-    file = checkout("LoRAEdit") / "models/wan.py"
+    file = checkout("LoRAEdit") / "models/families/wan/family.py"
     known = {
         "AUTOCAST_DTYPE": torch.float32,
         "sinusoidal_embedding_1d": wan_module("model").sinusoidal_embedding_1d,
@@ -87,7 +87,7 @@ def packed(sample: Sample, white: torch.Tensor) -> torch.Tensor:
 
 def reference_step(parts: SimpleNamespace, clip: torch.Tensor, noise: torch.Tensor, time: float) -> SimpleNamespace:
     """One training step of the reference on its own clip, with given draws: what its transformer is fed and says, and the loss."""
-    file = checkout("LoRAEdit") / "models/wan.py"
+    file = checkout("LoRAEdit") / "models/families/wan/family.py"
     pipeline = SimpleNamespace(
         i2v=True, flf2v=False, vae=parts.vae, clip=SimpleNamespace(visual=lambda frames: parts.shown),
         model_config={"timestep_sample_method": "uniform"},
@@ -116,12 +116,12 @@ def stage(name: str) -> tuple[Sample, torch.Tensor]:
     """A sample of ours, and the mask frames that the reference writes for it: its first is black in the motion clip only."""
     if name == "appearance":
         mask = aligned_mask(1)
-        return appearance(a_clip(1)[:, 0], -a_clip(1)[:, 0], mask[0]), mask
+        return build_appearance_sample(a_clip(1)[:, 0], -a_clip(1)[:, 0], mask[0]), mask
     frames = int(name.rpartition(" ")[2])
     mask = aligned_mask(frames)
     white = mask.clone()
     white[0] = False
-    return motion(a_clip(frames), mask), white
+    return build_motion_sample(a_clip(frames), mask), white
 
 
 @pytest.mark.parametrize("name", ["motion 1", "motion 5", "motion 9", "appearance"])
@@ -143,7 +143,7 @@ def test_one_training_step_is_the_references(parts: SimpleNamespace, name: str) 
     agree(noise - encoded.target, step.target, 1e-5)
     agree(1000 * time, step.time, 1e-4)
     agree(parts.family.predict_velocity(step.x_t, step.time / 1000, encoded), step.velocity, 5e-5)
-    loss = velocity_loss(parts.family, encoded, TrainingSettings(), torch.Generator().manual_seed(SEED))
+    loss = compute_velocity_loss(parts.family, encoded, TrainingSettings(), torch.Generator().manual_seed(SEED))
     agree(loss, step.loss, 1e-5)
     loss.backward()
     step.loss.backward()
@@ -266,7 +266,7 @@ def test_the_time_grid_is_the_references(steps: int) -> None:
         shift=5, sigma_min=0.0, extra_one_step=True
     )
     scheduler.set_timesteps(steps, shift=5.0)
-    grid = sigmas(steps, 5.0)
+    grid = compute_sigmas(steps, 5.0)
     agree(grid[:-1], scheduler.sigmas, 1e-6)
     assert grid[-1] == 0
     latents = drawn(1, 16, 3, 4, 6)

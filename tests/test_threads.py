@@ -13,7 +13,14 @@ import pytest
 import torch
 
 from lora_edit import threads
-from lora_edit.threads import Threads, busy_seconds, cgroup_cores, free_cores, usable_cores, use_threads
+from lora_edit.threads import (
+    ThreadAllocation,
+    configure_threads,
+    count_free_cores,
+    count_usable_cores,
+    read_busy_seconds,
+    read_cgroup_cores,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +32,9 @@ def restored() -> Iterator[None]:
 
 
 def machine(patch: pytest.MonkeyPatch, cores: int, load: float, busy: float) -> None:
-    patch.setattr(threads, "_affinity", lambda: set(range(cores)))
-    patch.setattr(threads, "_load_average", lambda: load)
-    patch.setattr(threads, "_busy_cores", lambda: busy)
+    patch.setattr(threads, "_get_affinity", lambda: set(range(cores)))
+    patch.setattr(threads, "_get_load_average", lambda: load)
+    patch.setattr(threads, "_measure_busy_cores", lambda: busy)
 
 
 @pytest.mark.parametrize(
@@ -44,15 +51,15 @@ def machine(patch: pytest.MonkeyPatch, cores: int, load: float, busy: float) -> 
 )
 def test_cores_that_others_use_are_left_to_them(monkeypatch: pytest.MonkeyPatch, cores: int, load: float, busy: float, free: int) -> None:
     machine(monkeypatch, cores, load, busy)
-    assert free_cores(cores) == free
+    assert count_free_cores(cores) == free
 
 
 def test_a_share_of_a_large_machine_counts_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two cores' worth of time on 64 cores, of which others use 30."""
     machine(monkeypatch, 64, 30, 30)
-    monkeypatch.setattr(threads, "cgroup_cores", lambda: 2.0)
-    assert usable_cores() == 2
-    assert free_cores(2) == 2
+    monkeypatch.setattr(threads, "read_cgroup_cores", lambda: 2.0)
+    assert count_usable_cores() == 2
+    assert count_free_cores(2) == 2
 
 
 @pytest.mark.parametrize(
@@ -71,32 +78,32 @@ def test_the_control_groups_limit_is_read(tmp_path: Path, groups: str, files: di
     for name, text in {"proc/self/cgroup": groups, **{f"groups/{name}": text for name, text in files.items()}}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert cgroup_cores(tmp_path / "groups", tmp_path / "proc") == cores
+    assert read_cgroup_cores(tmp_path / "groups", tmp_path / "proc") == cores
 
 
 def test_only_cores_of_our_own_count_as_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_affinity", lambda: {1})
+    monkeypatch.setattr(threads, "_get_affinity", lambda: {1})
     tick = os.sysconf("SC_CLK_TCK")
     stat = tmp_path / "stat"
     stat.write_text(f"cpu  9 9 9 9 0 0 0 0 0 0\ncpu0 7 7 7 7 0 0 0 0 0 0\ncpu1 {tick} {tick} {tick} 5 5 {tick} {tick} {tick} 0 0\n")
-    assert busy_seconds(stat) == 6
-    assert busy_seconds(tmp_path / "none") is None
+    assert read_busy_seconds(stat) == 6
+    assert read_busy_seconds(tmp_path / "none") is None
 
 
 def test_a_person_decides_then_the_environment_then_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, 4, 1, 1)
-    monkeypatch.setattr(threads, "cgroup_cores", lambda: None)
+    monkeypatch.setattr(threads, "read_cgroup_cores", lambda: None)
     for wanted, environment, used in (
-        (2, "3", Threads(2, 4)),
-        (None, "3,2", Threads(3, 4)),
-        (None, "", Threads(3, 4, spared=True)),
-        (None, "many", Threads(3, 4, spared=True)),
+        (2, "3", ThreadAllocation(2, 4)),
+        (None, "3,2", ThreadAllocation(3, 4)),
+        (None, "", ThreadAllocation(3, 4, is_reduced=True)),
+        (None, "many", ThreadAllocation(3, 4, is_reduced=True)),
     ):
         monkeypatch.setenv("OMP_NUM_THREADS", environment)
-        assert use_threads(wanted) == used
+        assert configure_threads(wanted) == used
         count = used.count
         assert (torch.get_num_threads(), cv2.getNumThreads()) == (count, count)
-    assert str(Threads(1, 2)) == "1 thread on 2 cores"
+    assert str(ThreadAllocation(1, 2)) == "1 thread on 2 cores"
 
 
 COMMAND = """
@@ -113,7 +120,7 @@ print(os.environ["OMP_WAIT_POLICY"])
 @pytest.mark.parametrize(("given", "kept"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
 def test_the_command_lets_threads_wait_asleep_unless_told_otherwise(given: str | None, kept: str) -> None:
     """Before torch is loaded, which reads it then; the library alone sets nothing."""
-    environment = {name: value for name, value in os.environ.items() if name not in threads.PASSIVE}
+    environment = {name: value for name, value in os.environ.items() if name not in threads.PASSIVE_WAIT_ENVIRONMENT}
     if given:
         environment["OMP_WAIT_POLICY"] = given
     done = subprocess.run([sys.executable, "-c", COMMAND], env=environment, capture_output=True, text=True, check=True)

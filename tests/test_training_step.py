@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from lora_edit.training.lora import lora_parameters
+from lora_edit.training.lora import get_lora_parameters
 from source_tree import ROOT
 
 
@@ -47,7 +47,7 @@ def test_both_loops_train_the_same_layers(bench: Any) -> None:
         delete = family.transformer.delete_adapters
         family.transformer.delete_adapters = lambda *_, delete=delete: delete  # the plain loop cleans up behind itself
         loop(family, model.sample((2, 4, 4), torch.device("cpu"), torch.float32), 2)
-        parameters = lora_parameters(family)
+        parameters = get_lora_parameters(family)
         assert all(bool(each.any()) for name, each in parameters.items() if "lora_B" in name)
         held.append(sum(each.numel() for each in parameters.values()))
         counts += held

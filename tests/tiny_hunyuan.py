@@ -18,20 +18,20 @@ from tokenizers.pre_tokenizers import Split
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from lora_edit.config import EditSettings, resolve
-from lora_edit.models.catalog.facts import ModelFacts
-from lora_edit.models.catalog.known import HUNYUAN_LOADER, KNOWN
-from lora_edit.models.hunyuan_encoders import PICTURE_TOKENS, llava_text, qwen_message
-from lora_edit.models.hunyuan_loading import HunyuanComponents
+from lora_edit.config import EditSettings, resolve_settings
+from lora_edit.models.families.hunyuan.encoders import NUM_IMAGE_TOKENS, build_llava_prompt, build_qwen_system_message
+from lora_edit.models.families.hunyuan.loading import HunyuanComponents
+from lora_edit.models.families.registry import HUNYUAN_LOADER, KNOWN_MODELS
+from lora_edit.models.record import ModelFacts
 from lora_edit.types import Video
 from lora_edit.video.sheet import save_image
 from lora_edit.video.write import write_video
 
-HUNYUANS = {facts.name: facts for facts in KNOWN if facts.loader == HUNYUAN_LOADER}
+HUNYUANS = {facts.name: facts for facts in KNOWN_MODELS if facts.loader == HUNYUAN_LOADER}
 WIDTH, POOLED, GLYPHS = 16, 8, 12
 PATCH = 2
 FRAMES, HEIGHT, LONG = 7, 64, 96
-PICTURE = PATCH * int(PICTURE_TOKENS**0.5)
+PICTURE = PATCH * int(NUM_IMAGE_TOKENS**0.5)
 """Side of what LLaVA is shown: as many patches as the real one has."""
 PIECES = r"<\|?\w+\|?>|\n\n|\n|ships|ing|ful| ?(?:relation|follow|detail|help)| ?\w+| ?[^\w\s]| +(?= )|\s"
 """Splits the templates into 102 and 108 tokens, as the real tokenizers do (with the beginning's token, 103)."""
@@ -65,7 +65,7 @@ WORDS = [
 
 def tiny_config(facts: ModelFacts) -> dict[str, Any]:
     """The catalogue's configuration with every width and depth made small; what tells the models apart stays."""
-    config = facts.transformer_config()
+    config = facts.read_transformer_config()
     small = {
         "num_attention_heads": 2, "attention_head_dim": 12, "num_layers": 2, "num_refiner_layers": 1, "mlp_ratio": 2.0,
         "rope_axes_dim": [4, 4, 4], "text_embed_dim": WIDTH, "pooled_projection_dim": POOLED, "num_single_layers": 1,
@@ -113,7 +113,7 @@ def _llava(tokenizer: PreTrainedTokenizerFast) -> Any:
 
 
 def _first_version(facts: ModelFacts) -> HunyuanComponents:
-    words, clip_words = tiny_tokenizer(llava_text(""), LLAVA_PIECES, True, False), tiny_tokenizer("", LLAVA_PIECES, True, True)
+    words, clip_words = tiny_tokenizer(build_llava_prompt(""), LLAVA_PIECES, True, False), tiny_tokenizer("", LLAVA_PIECES, True, True)
     clip = transformers.CLIPTextConfig(
         vocab_size=len(clip_words), hidden_size=POOLED, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
         eos_token_id=clip_words.convert_tokens_to_ids("<end>"),
@@ -130,7 +130,7 @@ def _first_version(facts: ModelFacts) -> HunyuanComponents:
 
 
 def _version_15(facts: ModelFacts) -> HunyuanComponents:
-    words = tiny_tokenizer(f"system{qwen_message()}", PIECES, False, False)
+    words = tiny_tokenizer(f"system{build_qwen_system_message()}", PIECES, False, False)
     qwen = transformers.Qwen2_5_VLTextConfig(
         vocab_size=len(words), hidden_size=WIDTH, intermediate_size=24, num_hidden_layers=4, num_attention_heads=2, num_key_value_heads=2,
         rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}, pad_token_id=words.pad_token_id,
@@ -167,7 +167,7 @@ def save_tiny(facts: ModelFacts, folder: Path) -> ModelFacts:
     parts.processor.save_pretrained(folder / ("feature_extractor" if facts.image_encoder else "image_processor"))
     wanted = folder / "wanted.json"
     wanted.write_text(json.dumps(tiny_config(facts)), "utf-8")
-    return replace(facts, config=str(wanted), geometry=replace(facts.geometry, max_frames=9, area=64 * 96))
+    return replace(facts, config=str(wanted), geometry=replace(facts.geometry, max_frames=9, native_area=64 * 96))
 
 
 QUICK = (
@@ -197,4 +197,4 @@ def edit_settings(folder: Path, model: str, *changes: str, frames: int = FRAMES,
     given["boxes"] = [{"x": 40, "y": 24, "width": 16, "height": 12}]
     if later:
         given["anchors" if anchor else "references"] = [{"frame": later, "image": str(folder / f"{later}.png")}]
-    return resolve({"input": given, "model": model, "prompt": "a red coat"}, (*QUICK, *changes))
+    return resolve_settings({"input": given, "model": model, "prompt": "a red coat"}, (*QUICK, *changes))

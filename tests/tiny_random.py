@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from diffusers import WanTransformer3DModel
 
+from lora_edit.models.families.embedded.autoencoder import LappedCodec
+from lora_edit.models.families.wan.family import WanFamily, WanParts
 from lora_edit.models.family import Geometry
-from lora_edit.models.lapped_codec import LappedCodec
-from lora_edit.models.wan import WanFamily, WanParts
 
 
 def tiny_random_family(seed: int = 0, max_frames: int = 9, blocks: int = 2) -> WanFamily:

@@ -12,12 +12,12 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
-from lora_edit.models.catalog.facts import ModelFacts
-from lora_edit.models.catalog.known import LTX_VIDEO, WAN22_TI2V_5B
-from lora_edit.models.loading import Components
-from lora_edit.models.ltx import build_ltx
-from lora_edit.models.replace import ReplaceFamily
-from lora_edit.models.wan_ti2v import build_ti2v
+from lora_edit.models.families.ltx.loading import build_ltx
+from lora_edit.models.families.registry import LTX_VIDEO, WAN22_TI2V_5B
+from lora_edit.models.families.token_replacement import TokenReplaceFamily
+from lora_edit.models.families.wan.loading import Components
+from lora_edit.models.families.wan_ti2v.loading import build_ti2v
+from lora_edit.models.record import ModelFacts
 from tiny_wan import WIDTH, tiny_tokenizer
 
 REPLACERS = {facts.name: facts for facts in (WAN22_TI2V_5B, LTX_VIDEO)}
@@ -36,7 +36,7 @@ SMALL = {
 
 def tiny_config(facts: ModelFacts) -> dict[str, Any]:
     """The catalogue's configuration with every width and depth made small."""
-    config = facts.transformer_config()
+    config = facts.read_transformer_config()
     return config | SMALL[config["_class_name"]]
 
 
@@ -103,10 +103,10 @@ def tiny_components(facts: ModelFacts, seed: int = 0, newer: bool = True) -> Com
         return Components((transformer,), ltx_vae(newer).eval(), T5EncoderModel(T5Config(**sizes)).eval(), ending_tokenizer())
 
 
-def tiny_family(facts: ModelFacts, parts: Components) -> ReplaceFamily:
+def tiny_family(facts: ModelFacts, parts: Components) -> TokenReplaceFamily:
     """In float32 on the CPU."""
     build: Any = build_ti2v if facts is WAN22_TI2V_5B else build_ltx
-    family: ReplaceFamily = build(parts, facts, torch.device("cpu"), torch.float32)
+    family: TokenReplaceFamily = build(parts, facts, torch.device("cpu"), torch.float32)
     return family
 
 
@@ -118,4 +118,4 @@ def save_tiny(facts: ModelFacts, folder: Path) -> ModelFacts:
         getattr(parts, name).save_pretrained(folder / name)
     wanted = folder / "wanted.json"
     wanted.write_text(json.dumps(tiny_config(facts)), "utf-8")
-    return replace(facts, config=str(wanted), geometry=replace(facts.geometry, max_frames=17, area=64 * 96))
+    return replace(facts, config=str(wanted), geometry=replace(facts.geometry, max_frames=17, native_area=64 * 96))

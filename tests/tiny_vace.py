@@ -10,9 +10,9 @@ from typing import Any
 import diffusers
 import torch
 
-from lora_edit.models.catalog.facts import ModelFacts
-from lora_edit.models.catalog.vace import VACE_1_3B
-from lora_edit.models.loading import Components
+from lora_edit.models.families.vace.record import VACE_1_3B
+from lora_edit.models.families.wan.loading import Components
+from lora_edit.models.record import ModelFacts
 from tiny_wan import WANS, WIDTH, tiny_components
 
 SMALL = {
@@ -23,7 +23,7 @@ SMALL = {
 
 def tiny_vace() -> Components:
     """Every part; what starts at zero is filled, so that the control branch shows."""
-    config: dict[str, Any] = VACE_1_3B.transformer_config() | SMALL
+    config: dict[str, Any] = VACE_1_3B.read_transformer_config() | SMALL
     with torch.random.fork_rng():
         torch.manual_seed(0)
         transformer = getattr(diffusers, config.pop("_class_name"))(**config)
@@ -41,5 +41,5 @@ def save_tiny_vace(folder: Path) -> ModelFacts:
     for name in ("vae", "text_encoder", "tokenizer"):
         getattr(parts, name).save_pretrained(folder / name)
     wanted = folder / "wanted.json"
-    wanted.write_text(json.dumps(VACE_1_3B.transformer_config() | SMALL), "utf-8")
-    return replace(VACE_1_3B, config=str(wanted), geometry=replace(VACE_1_3B.geometry, max_frames=9, area=32 * 32))
+    wanted.write_text(json.dumps(VACE_1_3B.read_transformer_config() | SMALL), "utf-8")
+    return replace(VACE_1_3B, config=str(wanted), geometry=replace(VACE_1_3B.geometry, max_frames=9, native_area=32 * 32))

@@ -14,11 +14,11 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from lora_edit.models.catalog.facts import ModelFacts
-from lora_edit.models.catalog.known import KNOWN, WAN_LOADER
-from lora_edit.models.loading import Components
+from lora_edit.models.families.registry import KNOWN_MODELS, WAN_LOADER
+from lora_edit.models.families.wan.loading import Components
+from lora_edit.models.record import ModelFacts
 
-WANS = {facts.name: facts for facts in KNOWN if facts.loader == WAN_LOADER}
+WANS = {facts.name: facts for facts in KNOWN_MODELS if facts.loader == WAN_LOADER}
 PICTURE, PATCH, WIDTH = 32, 16, 16
 TOKENS = (PICTURE // PATCH) ** 2 + 1
 """Of one picture."""
@@ -26,7 +26,7 @@ TOKENS = (PICTURE // PATCH) ** 2 + 1
 
 def tiny_config(facts: ModelFacts) -> dict[str, Any]:
     """The catalogue's configuration with every width and depth made small; what tells the models apart stays."""
-    config = facts.transformer_config()
+    config = facts.read_transformer_config()
     small = {
         "num_attention_heads": 2, "attention_head_dim": 12, "text_dim": WIDTH, "freq_dim": 16, "ffn_dim": 32, "num_layers": 1,
         "rope_max_seq_len": 64,
@@ -69,7 +69,7 @@ def tiny_components(facts: ModelFacts, seed: int = 0) -> Components:
             hidden_act="gelu",
         )  # fmt: skip
         return Components(
-            transformers=tuple(tiny_transformer(facts) for _ in facts.parts),
+            transformers=tuple(tiny_transformer(facts) for _ in facts.transformer_parts),
             vae=vae.eval(),
             text_encoder=UMT5EncoderModel(text).eval(),
             tokenizer=tiny_tokenizer(),
@@ -80,11 +80,11 @@ def tiny_components(facts: ModelFacts, seed: int = 0) -> Components:
 def save_tiny(facts: ModelFacts, folder: Path) -> ModelFacts:
     """Write the parts in diffusers' layout; returns the facts that the folder answers to, for clips of at most nine small frames."""
     parts: Any = tiny_components(facts)
-    for name, transformer in zip(facts.parts, parts.transformers, strict=True):
+    for name, transformer in zip(facts.transformer_parts, parts.transformers, strict=True):
         transformer.save_pretrained(folder / name)
     for name in ("vae", "text_encoder", "tokenizer", "image_encoder"):
         if getattr(parts, name) is not None:
             getattr(parts, name).save_pretrained(folder / name)
     wanted = folder / "wanted.json"
     wanted.write_text(json.dumps(tiny_config(facts)), "utf-8")
-    return replace(facts, config=str(wanted), geometry=replace(facts.geometry, max_frames=9, area=32 * 48))
+    return replace(facts, config=str(wanted), geometry=replace(facts.geometry, max_frames=9, native_area=32 * 48))

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from lora_edit.video.read import read_video
-from lora_edit.video.sheet import contact_sheet, save_image, side_by_side
+from lora_edit.video.sheet import build_contact_sheet, join_side_by_side, save_image
 
 ROOT = Path(__file__).parents[1]
 IMAGES, SOURCE = ROOT / "docs" / "images", ROOT / "examples" / "clip" / "source.mp4"
@@ -28,7 +28,7 @@ LAST, QUALITY, GAP = 900, 82, 6
 def animation(path: Path, left: torch.Tensor, right: torch.Tensor, rate: float) -> None:
     """Two clips `[T, H, W, 3]` beside each other as a WebP that repeats."""
     gap = torch.full((*left.shape[:2], GAP, 3), 255, dtype=torch.uint8)
-    frames = [Image.fromarray(frame.numpy()) for frame in side_by_side(torch.cat([left, gap], 2), right)]
+    frames = [Image.fromarray(frame.numpy()) for frame in join_side_by_side(torch.cat([left, gap], 2), right)]
     times = [round(1000 / rate)] * (len(frames) - 1) + [LAST]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0, quality=QUALITY, method=4)
 
@@ -39,7 +39,7 @@ def main() -> None:
     if len(sys.argv) < 2:
         subprocess.run([sys.executable, str(ROOT / "examples" / "demo.py")], check=True)
     source, result = read_video(SOURCE), read_video(run / "result")
-    save_image(IMAGES / "demo.png", contact_sheet([source.frames, result.frames], ["source", "edited"], COLUMNS, ROWS))
+    save_image(IMAGES / "demo.png", build_contact_sheet([source.frames, result.frames], ["source", "edited"], COLUMNS, ROWS))
     animation(IMAGES / "demo.webp", source.frames, result.frames, float(source.fps))
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lora_edit.config import EditSettings, resolve
-from lora_edit.models.catalog.facts import ModelFacts
-from lora_edit.models.catalog.known import HUNYUAN_LOADER, KNOWN
+from lora_edit.config import EditSettings, resolve_settings
+from lora_edit.models.families.registry import HUNYUAN_LOADER, KNOWN_MODELS
+from lora_edit.models.record import ModelFacts
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "models.md"
@@ -15,7 +15,7 @@ EMBEDDED = ROOT / "src" / "lora_edit" / "models" / "weights" / "tiny" / "transfo
 HEAD = """# Models
 
 `lora-edit models` lists them, with what of them lies on this machine. This page is written by `tools/models_page.py` from
-`src/lora_edit/models/catalog/known.py`.
+`src/lora_edit/models/families/registry.py`.
 """
 GRID = """
 ## What each takes
@@ -80,7 +80,7 @@ The autoencoder stays in float32. Norms, time embedding and modulation tables st
 
 def grid_row(facts: ModelFacts) -> str:
     """One row of the first table."""
-    config, geometry = facts.transformer_config() or json.loads(EMBEDDED.read_text("utf-8")), facts.geometry
+    config, geometry = facts.read_transformer_config() or json.loads(EMBEDDED.read_text("utf-8")), facts.geometry
     latents, total = config["out_channels"], config["in_channels"]
     mask, hunyuan = total - 2 * latents, facts.loader == HUNYUAN_LOADER
     channels = str(latents) if total == latents else " + ".join(map(str, (latents, latents, mask) if hunyuan else (latents, mask, latents)))
@@ -90,10 +90,10 @@ def grid_row(facts: ModelFacts) -> str:
     cells = [
         f"`{facts.name}`",
         channels if total == latents else f"{total} = {channels}",
-        f"{geometry.cell}x{geometry.cell}, {geometry.group}",
-        f"{geometry.token}x{geometry.token}",
+        f"{geometry.spatial_compression}x{geometry.spatial_compression}, {geometry.temporal_compression}",
+        f"{geometry.token_size}x{geometry.token_size}",
         str(geometry.max_frames),
-        f"{geometry.area:,}",
+        f"{geometry.native_area:,}",
         str(facts.text_length or "none"),
         pictures,
         f"`{facts.upstream}`",
@@ -103,7 +103,7 @@ def grid_row(facts: ModelFacts) -> str:
 
 def defaults_row(facts: ModelFacts) -> str:
     """One row of the second table."""
-    settings: EditSettings = resolve({"input": {"source": "-", "first_frame": "-"}, "model": facts.name})
+    settings: EditSettings = resolve_settings({"input": {"source": "-", "first_frame": "-"}, "model": facts.name})
     generation = settings.generation
     weights = f"[{facts.repo}](https://huggingface.co/{facts.repo})" if facts.repo else "included"
     cells = [
@@ -122,7 +122,7 @@ def defaults_row(facts: ModelFacts) -> str:
 
 def page() -> str:
     """The page's text."""
-    grid, defaults = ("\n".join(row(facts) for facts in KNOWN) for row in (grid_row, defaults_row))
+    grid, defaults = ("\n".join(row(facts) for facts in KNOWN_MODELS) for row in (grid_row, defaults_row))
     return f"{HEAD}{GRID}{grid}\n{DEFAULTS}{defaults}\n{TAIL}"
 
 

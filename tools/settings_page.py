@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lora_edit.config import ROOMS, EditSettings
-from lora_edit.models.catalog.presets import tiny_preset
+from lora_edit.config import SECTIONS, EditSettings
+from lora_edit.models.presets import tiny_preset
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 HEAD = """# Settings
@@ -21,7 +21,7 @@ stands before the caption or the prompt (`p3rs0n`).
 def page() -> str:
     """The page's text."""
     preset, parts = tiny_preset(), [HEAD]
-    for room in ROOMS:
+    for room in SECTIONS:
         model = EditSettings.model_fields[room].annotation
         assert model is not None and model.__doc__ is not None
         parts.append(f"## {room}\n\n{model.__doc__.splitlines()[0]}\n\n| setting | default | meaning |\n|---|---|---|")

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 
 from lora_edit.compositing.blend import composite_frame
 from lora_edit.compositing.color import match_colour
+from lora_edit.compositing.crop import RegionCrop, compute_crop, crop_frames
 from lora_edit.compositing.detail import add_detail
-from lora_edit.compositing.region import RegionCrop, crop_frames, region_crop
 from lora_edit.compositing.settings import CompositingSettings
-from lora_edit.conditioning.first_frame_hint import region_boxes
+from lora_edit.conditioning.first_frame_hint import compute_region_boxes
 from lora_edit.inputs import Clip
-from lora_edit.masks.shapes import feather_frame, hole_union, snap
+from lora_edit.masks.shapes import feather_frame, snap_to_cells, union_latent_frames
 from lora_edit.models.family import Geometry
 from lora_edit.propagation.predict import Prediction
 from lora_edit.types import Size
@@ -43,22 +43,22 @@ class Canvas:
     first_frame: torch.Tensor
     references: dict[int, torch.Tensor]
     anchors: dict[int, torch.Tensor]
-    snapped: bool
+    is_token_aligned: bool
     captions: Mapping[str, str]
 
-    def window(self, frames: Sequence[int], group: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def select_window(self, frames: Sequence[int], temporal_compression: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Source `[3, T', h, w]` and edit mask `[T', h, w]` of some frames; holes are united within each latent frame's group."""
         index = torch.tensor(frames)
         mask = self.edit_mask[index]
-        return self.source[:, index], hole_union(mask, group) if self.snapped else mask
+        return self.source[:, index], union_latent_frames(mask, temporal_compression) if self.is_token_aligned else mask
 
 
-def make_canvas(clip: Clip, geometry: Geometry, settings: CompositingSettings, snapped: bool) -> Canvas:
+def build_canvas(clip: Clip, geometry: Geometry, settings: CompositingSettings, align_to_tokens: bool) -> Canvas:
     """Choose window and size, and bring every input to it."""
     whole = RegionCrop(0, 0, clip.video.size.width, clip.video.size.height)
-    crop = region_crop(clip.edit_mask, settings.context, multiple=2) if settings.crop else whole
+    crop = compute_crop(clip.edit_mask, settings.context, multiple=2) if settings.crop else whole
     share = 1.0 if settings.zoom else crop.size.height * crop.size.width / (whole.height * whole.width)
-    size = fit_canvas(crop.size, round(geometry.area * share), geometry.token)
+    size = fit_canvas(crop.size, round(geometry.native_area * share), geometry.token_size)
 
     def scaled(picture: torch.Tensor) -> torch.Tensor:
         return to_signed(resize_frames(crop_frames(picture[None], crop), size))[:, 0]
@@ -69,12 +69,12 @@ def make_canvas(clip: Clip, geometry: Geometry, settings: CompositingSettings, s
         crop=crop,
         size=size,
         source=to_signed(resize_frames(crop_frames(clip.video.frames, crop), size)),
-        edit_mask=snap(mask, (geometry.token, geometry.token)) if snapped else mask,
-        boxes=region_boxes(region) * torch.tensor([size.width / crop.size.width, size.height / crop.size.height] * 2),
+        edit_mask=snap_to_cells(mask, (geometry.token_size, geometry.token_size)) if align_to_tokens else mask,
+        boxes=compute_region_boxes(region) * torch.tensor([size.width / crop.size.width, size.height / crop.size.height] * 2),
         first_frame=scaled(clip.first_frame),
         references={n: scaled(p) for n, p in clip.references.items()},
         anchors={n: scaled(p) for n, p in clip.anchors.items()},
-        snapped=snapped,
+        is_token_aligned=align_to_tokens,
         captions=clip.captions,
     )
 
@@ -85,8 +85,8 @@ def shrink_mask(mask: torch.Tensor, size: Size) -> torch.Tensor:
     return torch.stack(out)
 
 
-def return_to_source(
-    clip: Clip, canvas: Canvas, generated: torch.Tensor, settings: CompositingSettings, predicted: Prediction | None = None
+def paste_into_source(
+    clip: Clip, canvas: Canvas, pixels: torch.Tensor, settings: CompositingSettings, prediction: Prediction | None = None
 ) -> Iterator[torch.Tensor]:
     """Frames `[H, W, 3]` uint8 of the result, one by one.
 
@@ -94,16 +94,16 @@ def return_to_source(
     bit; frame 0 shows the edited first frame and an anchor its own picture, at full resolution. `predicted` is the prediction of the
     crop, which is shown where it is sure or the model agrees with it.
     """
-    small = to_frames(generated)
-    if settings.match_colour and predicted is None:
+    small = to_frames(pixels)
+    if settings.match_colour and prediction is None:
         small = match_colour(small, to_frames(canvas.source), ~canvas.edit_mask)
 
     def outputs() -> Iterator[torch.Tensor]:
         for index, source in enumerate(clip.video.frames):
-            if predicted is None:
+            if prediction is None:
                 patch = resize_frames(small[index : index + 1], canvas.crop.size)[0]
             else:
-                patch = add_detail(small[index], predicted.frames[index], predicted.errors[index])
+                patch = add_detail(small[index], prediction.frames[index], prediction.errors[index])
             output = source.clone()
             crop_frames(output[None], canvas.crop)[0].copy_(patch)
             yield output

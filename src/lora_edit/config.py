@@ -15,7 +15,7 @@ from lora_edit.conditioning.settings import MethodSettings
 from lora_edit.errors import SettingsError
 from lora_edit.generation.settings import GenerationSettings
 from lora_edit.masks.settings import MaskSettings
-from lora_edit.models.catalog.locate import preset_of
+from lora_edit.models.checkpoints.locate import get_preset
 from lora_edit.models.settings import CaptionSettings, EncodingSettings
 from lora_edit.training.settings import LoraSettings, TrainingSettings
 from lora_edit.video.settings import VideoSettings
@@ -86,17 +86,17 @@ class EditSettings(BaseModel):
     encodings: EncodingSettings = EncodingSettings()
 
 
-PLAIN = ("model", "prompt", "trigger", "preset", "seed")
+TOP_LEVEL_SETTINGS = ("model", "prompt", "trigger", "preset", "seed")
 """Settings that belong to no room."""
 
-ROOMS = ("video", "masks", "method", "training", "lora", "generation", "compositing", "caption", "encodings")
+SECTIONS = ("video", "masks", "method", "training", "lora", "generation", "compositing", "caption", "encodings")
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge_tables(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """`over` laid on `base`, room by room."""
     out = dict(base)
-    for key, value in over.items():
-        out[key] = merge(out[key], value) if isinstance(value, Mapping) and isinstance(out.get(key), Mapping) else value
+    for key, value in overrides.items():
+        out[key] = merge_tables(out[key], value) if isinstance(value, Mapping) and isinstance(out.get(key), Mapping) else value
     return out
 
 
@@ -104,9 +104,9 @@ def parse_assignment(text: str) -> dict[str, Any]:
     """`room.setting=value`, or `name=value` for one of `PLAIN`, as nested tables; values are TOML, bare words are strings."""
     path, equals, value = text.partition("=")
     room, dot, name = path.strip().partition(".")
-    if not equals or room not in (ROOMS if dot else PLAIN):
-        rooms, plain = ", ".join(ROOMS), ", ".join(PLAIN)
-        wrong = nearest(path.strip()) if equals else ""
+    if not equals or room not in (SECTIONS if dot else TOP_LEVEL_SETTINGS):
+        rooms, plain = ", ".join(SECTIONS), ", ".join(TOP_LEVEL_SETTINGS)
+        wrong = suggest_setting(path.strip()) if equals else ""
         raise SettingsError(f"--set {text}: write room.setting=value with a room of {rooms}, or name=value with one of {plain}{wrong}")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
@@ -125,44 +125,44 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: not a TOML file ({error})") from error
 
 
-def resolve(tables: Mapping[str, Any], assignments: Sequence[str] = ()) -> EditSettings:
+def resolve_settings(tables: Mapping[str, Any], assignments: Sequence[str] = ()) -> EditSettings:
     """Validated settings: the model's preset as the tables' `preset` changes it, then the given tables, then the `--set` assignments.
 
     Raises `SettingsError` with the first fault, its place and the rule it breaks.
     """
     for text in assignments:
-        tables = merge(tables, parse_assignment(text))
-    preset = preset_of(str(tables.get("model", "tiny")), str(tables.get("preset", "standard")), _defaults())
+        tables = merge_tables(tables, parse_assignment(text))
+    preset = get_preset(str(tables.get("model", "tiny")), str(tables.get("preset", "standard")), _get_preset_defaults())
     try:
-        return EditSettings.model_validate(merge(preset, tables))
+        return EditSettings.model_validate(merge_tables(preset, tables))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            raise SettingsError(f"{place}: no such setting{nearest(place) or '; docs/settings.md lists them all'}") from error
+            raise SettingsError(f"{place}: no such setting{suggest_setting(place) or '; docs/settings.md lists them all'}") from error
         raise SettingsError(f"{place}: {first['msg'].lower()} (given: {first['input']!r})") from error
 
 
-def nearest(place: str) -> str:
+def suggest_setting(path: str) -> str:
     """`; did you mean X?` for a setting that is misspelt, by its room and name; nothing where none is like it."""
-    known = [f"{room}.{name}" for room in ROOMS for name in _fields_of(room)] + list(PLAIN)
-    room, _, name = place.rpartition(".")
-    matches = [each for each in known if each.rpartition(".")[2] == name] or get_close_matches(place, known, 1, 0.75)
-    matches = matches or [f"{room}.{each}" for each in get_close_matches(name, _fields_of(room), 1, 0.7)]
+    known = [f"{room}.{name}" for room in SECTIONS for name in _list_fields(room)] + list(TOP_LEVEL_SETTINGS)
+    room, _, name = path.rpartition(".")
+    matches = [each for each in known if each.rpartition(".")[2] == name] or get_close_matches(path, known, 1, 0.75)
+    matches = matches or [f"{room}.{each}" for each in get_close_matches(name, _list_fields(room), 1, 0.7)]
     return f"; did you mean {matches[0]}?" if matches else ""
 
 
-def _fields_of(room: str) -> list[str]:
-    field_info = EditSettings.model_fields.get(room)
+def _list_fields(section: str) -> list[str]:
+    field_info = EditSettings.model_fields.get(section)
     return list(getattr(field_info.annotation, "model_fields", {})) if field_info else []
 
 
-def with_preset(settings: EditSettings, preset: str) -> EditSettings:
+def apply_preset(settings: EditSettings, preset: str) -> EditSettings:
     """The same edit with another named preset's settings, and nothing else changed by hand."""
-    return resolve({"input": settings.input.model_dump(mode="json", exclude_none=True), "model": settings.model, "preset": preset})
+    return resolve_settings({"input": settings.input.model_dump(mode="json", exclude_none=True), "model": settings.model, "preset": preset})
 
 
-def _defaults() -> dict[str, Any]:
+def _get_preset_defaults() -> dict[str, Any]:
     """The paper's settings, spelled out: what a named preset reckons from."""
     return {"training": TrainingSettings().model_dump(), "generation": GenerationSettings().model_dump()}
 

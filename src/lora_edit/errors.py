@@ -39,9 +39,9 @@ class MaskError(InputError):
 class RegionError(MaskError):
     """The region misses the edit. `picture` `[H, W, 3]` uint8 shows both, for whoever reports the error."""
 
-    def __init__(self, message: str, picture: torch.Tensor) -> None:
+    def __init__(self, message: str, image: torch.Tensor) -> None:
         super().__init__(message)
-        self.picture = picture
+        self.image = image
 
 
 class SettingsError(InputError):
@@ -56,9 +56,9 @@ class RunError(InputError):
     """A run folder is missing, in use, or belongs to another edit."""
 
 
-class TrainingDiverged(LoraEditError):
+class TrainingDivergedError(LoraEditError):
     """The loss is no longer a finite number."""
 
 
-class NotFinite(LoraEditError):
+class NonFiniteError(LoraEditError):
     """The model answered with numbers that are not finite: what it would draw is black or noise."""

@@ -11,17 +11,17 @@ import torch
 from lora_edit.compositing.blend import composite_frame
 from lora_edit.compositing.color import match_colour
 from lora_edit.compositing.settings import CompositingSettings
-from lora_edit.devices import compute_dtype, pick_device
+from lora_edit.devices import pick_compute_dtype, pick_device
 from lora_edit.errors import InputError, MaskError, VideoError
 from lora_edit.loras.header import read_header
-from lora_edit.masks.boxes import KeyedBox, mask_from_boxes
-from lora_edit.masks.check import check_first_frame
+from lora_edit.masks.boxes import KeyframeBox, mask_from_boxes
+from lora_edit.masks.change_detection import check_first_frame
 from lora_edit.masks.files import read_mask
 from lora_edit.masks.shapes import feather_frame
-from lora_edit.models.editors import EDITORS, find_editor
-from lora_edit.models.picture_editor import edit_picture, load_editor
+from lora_edit.models.image_editors.pipeline import edit_image, load_editor
+from lora_edit.models.image_editors.registry import EDITORS, find_editor
 from lora_edit.reporting import Reporter
-from lora_edit.seeds import named_generator
+from lora_edit.seeds import create_generator
 from lora_edit.types import EditMask, Size, Video
 from lora_edit.video.read import read_image, read_video
 from lora_edit.video.resize import resize_frames
@@ -39,7 +39,7 @@ class FrameEdit:
     output: Path
     model: str
     mask: Path | None = None
-    boxes: Sequence[KeyedBox] = ()
+    boxes: Sequence[KeyframeBox] = ()
     start: int = 0
     loras: Sequence[tuple[Path, float]] = ()
     seed: int = 0
@@ -47,76 +47,78 @@ class FrameEdit:
     reference: Path | None = None
 
 
-def edit_first_frame(wanted: FrameEdit, reporter: Reporter) -> Path:
+def edit_first_frame(request: FrameEdit, reporter: Reporter) -> Path:
     """Write the edited frame as PNG at the clip's size; returns its path.
 
     Outside a given mask every pixel is the source's. Everything is checked before the editor is read. Raises `InputError` kin.
     """
-    _check(wanted)
-    editor, folder = find_editor(wanted.model)
-    if editor.paints and not (wanted.mask or wanted.boxes):
+    _check_request(request)
+    editor, folder = find_editor(request.model)
+    if editor.inpaints and not (request.mask or request.boxes):
         raise MaskError(f"{editor.name} paints where a mask is white; give --box X,Y,W,H or --mask IMAGE, or choose another --model")
-    if wanted.reference and editor.beside is None:
-        able = " or ".join(each.name for each in EDITORS if each.beside)
+    if request.reference and editor.reference_arguments is None:
+        able = " or ".join(each.name for each in EDITORS if each.reference_arguments)
         raise InputError(f"{editor.name} takes no reference picture; leave out --reference, or choose --model {able}")
-    for file, _ in wanted.loras:
+    for file, _ in request.loras:
         read_header(file)
-    reference = read_image(wanted.reference) if wanted.reference else None
-    video = read_video(wanted.source, VideoSettings(start=wanted.start, frames=1))
-    region = _region(wanted, video)
-    for note in (f"{editor.name} ({editor.repo}): {editor.terms}", *(region.notes if region else ())):
+    reference = read_image(request.reference) if request.reference else None
+    video = read_video(request.source, VideoSettings(start=request.start, frames=1))
+    region = _read_region(request, video)
+    for note in (f"{editor.name} ({editor.repo}): {editor.license}", *(region.notes if region else ())):
         reporter.note(note)
-    if wanted.reference and not wanted.loras:
+    if request.reference and not request.loras:
         reporter.note(f"{editor.name} alone was not taught what a reference is for; ACE++'s subject LoRA was (--lora; docs/first-frame.md)")
     source, hole = video.frames[0], None if region is None else region.frames[0]
     device = pick_device()
-    pipeline = load_editor(editor, folder, wanted.loras, device, compute_dtype(device))
-    made = edit_picture(
+    pipeline = load_editor(editor, folder, request.loras, device, pick_compute_dtype(device))
+    made = edit_image(
         pipeline,
         editor,
         source,
-        wanted.instruction,
+        request.instruction,
         hole,
-        named_generator(wanted.seed, "edit-frame"),
+        create_generator(request.seed, "edit-frame"),
         lambda done, total: reporter.step("edit-frame", done, total),
         reference,
     )
-    edited, notes = bring_back(source, made, hole)
+    edited, notes = composite_edited_frame(source, made, hole)
     for note in notes:
         reporter.note(note)
-    save_image(wanted.output, edited)
-    return wanted.output
+    save_image(request.output, edited)
+    return request.output
 
 
-def bring_back(source: torch.Tensor, made: torch.Tensor, hole: torch.Tensor | None) -> tuple[torch.Tensor, tuple[str, ...]]:
+def composite_edited_frame(
+    source: torch.Tensor, output: torch.Tensor, edit_mask: torch.Tensor | None
+) -> tuple[torch.Tensor, tuple[str, ...]]:
     """The editor's picture `[h, w, 3]` at the size of `source` `[H, W, 3]`, all uint8, and remarks on what it changed.
 
     With a `hole` `[H, W]` bool, colours are matched where the answer is known, and outside the hole the source's pixels return.
     """
-    edited = resize_frames(made[None], Size(source.shape[0], source.shape[1]))
-    if hole is None:
+    edited = resize_frames(output[None], Size(source.shape[0], source.shape[1]))
+    if edit_mask is None:
         return edited[0], ("the whole picture is the editor's; give --box or --mask to keep the source's pixels around the edit",)
-    edited = match_colour(edited, source[None], ~hole[None])
-    notes = check_first_frame(source, edited[0], hole)
+    edited = match_colour(edited, source[None], ~edit_mask[None])
+    notes = check_first_frame(source, edited[0], edit_mask)
     radius = round(CompositingSettings().feather * min(source.shape[:2]))
-    return composite_frame(source, edited[0], feather_frame(hole, radius)), notes
+    return composite_frame(source, edited[0], feather_frame(edit_mask, radius)), notes
 
 
-def _check(wanted: FrameEdit) -> None:
-    if not wanted.instruction.strip():
+def _check_request(request: FrameEdit) -> None:
+    if not request.instruction.strip():
         raise InputError('--instruction is empty; say what to change, for instance --instruction "make the coat red"')
-    if wanted.mask and wanted.boxes:
+    if request.mask and request.boxes:
         raise MaskError("both --mask and --box are given; give one of them")
-    if wanted.output.suffix.lower() != ".png":
-        raise VideoError(f"{wanted.output}: the frame is written without loss; end the name in .png")
-    if wanted.output.exists() and (not wanted.output.is_file() or not wanted.overwrite):
-        raise VideoError(f"{wanted.output}: exists; give another --output, or --overwrite to replace a picture")
-    for path in (wanted.source, wanted.mask, wanted.reference):
-        if path is not None and path.exists() and wanted.output.exists() and wanted.output.samefile(path):
-            raise VideoError(f"{wanted.output}: is part of the input; choose another --output")
+    if request.output.suffix.lower() != ".png":
+        raise VideoError(f"{request.output}: the frame is written without loss; end the name in .png")
+    if request.output.exists() and (not request.output.is_file() or not request.overwrite):
+        raise VideoError(f"{request.output}: exists; give another --output, or --overwrite to replace a picture")
+    for path in (request.source, request.mask, request.reference):
+        if path is not None and path.exists() and request.output.exists() and request.output.samefile(path):
+            raise VideoError(f"{request.output}: is part of the input; choose another --output")
 
 
-def _region(wanted: FrameEdit, video: Video) -> EditMask | None:
-    if wanted.mask is not None:
-        return read_mask(wanted.mask, 1, video.size, wanted.start)
-    return mask_from_boxes(list(wanted.boxes), 1, video.size) if wanted.boxes else None
+def _read_region(request: FrameEdit, video: Video) -> EditMask | None:
+    if request.mask is not None:
+        return read_mask(request.mask, 1, video.size, request.start)
+    return mask_from_boxes(list(request.boxes), 1, video.size) if request.boxes else None

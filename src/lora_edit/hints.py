@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 
 from lora_edit.canvas import Canvas
-from lora_edit.compositing.region import crop_frames
+from lora_edit.compositing.crop import crop_frames
 from lora_edit.conditioning.first_frame_hint import move_with_box
 from lora_edit.conditioning.sample import Hint
 from lora_edit.inputs import Clip
 from lora_edit.propagation.predict import PredictedFrame, Prediction, Propagation
 from lora_edit.reporting import Reporter
-from lora_edit.video.flow import places_in_first, sample
+from lora_edit.video.flow import chain_flow_to_first, sample_image
 from lora_edit.video.ranges import to_frames, to_signed
 from lora_edit.video.resize import resize_frames
 
@@ -34,7 +34,7 @@ class Hints:
         self.clip, self.canvas, self.kind, self.confidence, self.reporter = clip, canvas, kind, confidence, reporter
 
     @property
-    def pictures(self) -> dict[int, torch.Tensor]:
+    def edited_frames(self) -> dict[int, torch.Tensor]:
         """The edited frames by number, within the canvas's crop, `[H, W, 3]`."""
         known = {0: self.clip.first_frame, **self.clip.references, **self.clip.anchors}
         return {n: crop_frames(p[None], self.canvas.crop)[0] for n, p in known.items()}
@@ -50,56 +50,60 @@ class Hints:
         frames, region = (crop_frames(each, self.canvas.crop) for each in (self.clip.video.frames, self.clip.edit_mask.frames))
         if self.reporter:
             self.reporter.step("motions", 0, 1)
-        return Propagation(frames, self.pictures, region, on_frame)
+        return Propagation(frames, self.edited_frames, region, on_frame)
 
     @cached_property
-    def predicted(self) -> Prediction:
+    def prediction(self) -> Prediction:
         """The explained edit at the source's size within the crop."""
-        return Prediction.of(self.propagation.frames())
+        return Prediction.from_frames(self.propagation.predict_frames())
 
     @cached_property
-    def edited(self) -> Hint | None:
+    def generation_hint(self) -> Hint | None:
         """Of the edited clip, for generation."""
         if self.kind == "explained":
-            return self._hint(self.predicted)
-        return self._moved(self.canvas.first_frame)
+            return self._build_hint(self.prediction)
+        return self._move_first_frame(self.canvas.first_frame)
 
     @cached_property
-    def source(self) -> Hint | None:
+    def training_hint(self) -> Hint | None:
         """Of the source from its frame 0 alone, for training: nothing of its hidden pixels but their motion."""
         if self.kind != "explained":
-            return self._moved(self.canvas.source[:, 0])
-        return self._hint(Prediction.of(self._counted(self.propagation.source_frames())))
+            return self._move_first_frame(self.canvas.source[:, 0])
+        return self._build_hint(Prediction.from_frames(self._report_frames(self.propagation.predict_source_frames())))
 
-    def _counted(self, frames: Iterable[PredictedFrame]) -> Iterator[PredictedFrame]:
+    def _report_frames(self, frames: Iterable[PredictedFrame]) -> Iterator[PredictedFrame]:
         """The frames that training learns to correct, each told as it comes."""
         for number, frame in enumerate(frames):
             if self.reporter:
                 self.reporter.step("prepare", number + 1, self.clip.video.num_frames)
             yield frame
 
-    def reference(self, number: int) -> Hint | None:
+    def build_reference_hint(self, number: int) -> Hint | None:
         """Of the edited frame `number` from the other edited frames, `[3, 2, h, w]`: frame 0 and it."""
         if self.kind != "explained":
-            edited = self.edited
-            return edited and edited.at(torch.tensor([0, number]))
-        return self._hint(Prediction.of([self.propagation.frame(0), self.propagation.frame(number, without=number)]))
+            edited = self.generation_hint
+            return edited and edited.select_frames(torch.tensor([0, number]))
+        return self._build_hint(
+            Prediction.from_frames([self.propagation.predict_frame(0), self.propagation.predict_frame(number, excluded_key=number)])
+        )
 
-    def _hint(self, predicted: Prediction) -> Hint:
+    def _build_hint(self, prediction: Prediction) -> Hint:
         size = self.canvas.size
-        pixels = to_signed(resize_frames(predicted.frames, size))
-        errors = F.interpolate(predicted.errors[:, None], (size.height, size.width), mode="bilinear", align_corners=False)
+        pixels = to_signed(resize_frames(prediction.frames, size))
+        errors = F.interpolate(prediction.errors[:, None], (size.height, size.width), mode="bilinear", align_corners=False)
         small = errors.transpose(0, 1) / 127.5
         return Hint(pixels, small if self.confidence else torch.full_like(small, ASSUMED_ERROR))
 
-    def _moved(self, first: torch.Tensor) -> Hint | None:
+    def _move_first_frame(self, first_frame: torch.Tensor) -> Hint | None:
         """Frame 0 `[3, h, w]` moved with the box or along the flow."""
         if self.kind == "none":
             return None
         if self.kind == "box":
-            pixels = move_with_box(first, self.canvas.boxes)
+            pixels = move_with_box(first_frame, self.canvas.boxes)
         else:
-            picture = to_frames(first[:, None])[0].numpy()
-            moved: Iterable[torch.Tensor] = (torch.from_numpy(sample(picture, p)) for p in places_in_first(to_frames(self.canvas.source)))
+            picture = to_frames(first_frame[:, None])[0].numpy()
+            moved: Iterable[torch.Tensor] = (
+                torch.from_numpy(sample_image(picture, p)) for p in chain_flow_to_first(to_frames(self.canvas.source))
+            )
             pixels = to_signed(torch.stack([m.round().clamp(0, 255).to(torch.uint8) for m in moved]))
         return Hint(pixels, torch.full_like(pixels[:1], ASSUMED_ERROR))

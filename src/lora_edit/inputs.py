@@ -13,25 +13,25 @@ import torch
 
 from lora_edit.config import EditSettings, KeyBox, Keyframe, KeyPoint
 from lora_edit.errors import InputError, MaskError, RunError, SettingsError
-from lora_edit.masks.auto_shape import auto_shape
-from lora_edit.masks.boxes import KeyedBox
-from lora_edit.masks.check import check_first_frame, fit_first_frame
-from lora_edit.masks.embedded import EmbeddedSegmenter
+from lora_edit.masks.auto_shape import auto_shape_mask
+from lora_edit.masks.boxes import KeyframeBox
+from lora_edit.masks.change_detection import check_first_frame, fit_first_frame
+from lora_edit.masks.edit_region import check_region_track, region_track_from_mask, track_edit_region
+from lora_edit.masks.embedded_segmenter import EmbeddedSegmenter
 from lora_edit.masks.files import load_mask, read_mask, save_mask
-from lora_edit.masks.follow import check_followed, follow, found_along
-from lora_edit.masks.moving_boxes import follow_boxes
+from lora_edit.masks.moving_boxes import track_boxes
 from lora_edit.masks.region_check import check_region
-from lora_edit.masks.salient import load_salient_net
-from lora_edit.masks.segment import Click, check_prompts
-from lora_edit.masks.shapes import bridge, shape_mask, union, with_soft_edge
-from lora_edit.models.catalog.checks import refuse_training
-from lora_edit.models.catalog.locate import geometry_of, needs_last_frame, takes_first_frame_only
-from lora_edit.reporting import Reporter, Silent
+from lora_edit.masks.saliency import load_saliency_network
+from lora_edit.masks.segmenter import Click, check_prompts
+from lora_edit.masks.shapes import grow_by_soft_edge, interpolate_missing_frames, shape_mask, union
+from lora_edit.models.checkpoints.checks import check_trainable
+from lora_edit.models.checkpoints.locate import get_first_frame_only_max_frames, get_geometry, get_last_frame_max_frames
+from lora_edit.reporting import Reporter, SilentReporter
 from lora_edit.run import Run, write_atomically
-from lora_edit.types import Box, EditMask, Video, content_hash
-from lora_edit.video.lossless import load_frames, save_frames
-from lora_edit.video.read import probe, read_image, read_video
-from lora_edit.video.record import video_of_record, video_record
+from lora_edit.types import Box, EditMask, Video, hash_content
+from lora_edit.video.png_frames import load_frames, save_frames
+from lora_edit.video.read import probe_video, read_image, read_video
+from lora_edit.video.record import video_from_record, video_to_record
 from lora_edit.video.sheet import save_image
 
 
@@ -51,30 +51,30 @@ class Clip:
     notes: tuple[str, ...] = ()
     captions: Mapping[str, str] = field(default_factory=dict)
 
-    def hash(self) -> str:
+    def compute_hash(self) -> str:
         """Hash of all pixels and masks."""
         later = [t for frames in (self.references, self.anchors) for n in sorted(frames) for t in (str(n), frames[n])]
-        return content_hash(self.video.frames, self.edit_mask.frames, self.first_frame, *later)
+        return hash_content(self.video.frames, self.edit_mask.frames, self.first_frame, *later)
 
-    def hashes(self) -> dict[str, str]:
+    def compute_input_hashes(self) -> dict[str, str]:
         """Hashes of the single inputs, by name."""
         later = {f"{kind}_{n}": t for kind, of in (("reference", self.references), ("anchor", self.anchors)) for n, t in of.items()}
         named = {"source": self.video.frames, "edit_mask": self.edit_mask.frames, "first_frame": self.first_frame, **later}
-        return {name: content_hash(pixels) for name, pixels in named.items()}
+        return {name: hash_content(pixels) for name, pixels in named.items()}
 
 
 def read_inputs(settings: EditSettings, reporter: Reporter | None = None) -> Clip:
     """Read and check everything. Raises `InputError` kin; loads no model."""
     given = settings.input
-    refuse_training(settings.model)
+    check_trainable(settings.model)
     video = read_video(given.source, settings.video)
     first, note = fit_first_frame(read_image(given.first_frame), video.size)
-    region = _read_region(settings, video, first, reporter or Silent())
+    region = _read_region(settings, video, first, reporter or SilentReporter())
     notes = [*video.notes, *region.notes, *([note] if note else []), *check_first_frame(video.frames[0], first, region.frames[0])]
     if bool(region.frames.all()) and not any("whole-frame" in text for text in notes):
         notes.append("whole-frame edit: the region covers every frame, so nothing but the first frame is given")
-    references = {k.frame: _keyframe(k, video, "reference", notes) for k in given.references}
-    anchors = {k.frame: _keyframe(k, video, "anchor", notes) for k in given.anchors}
+    references = {k.frame: _read_keyframe(k, video, "reference", notes) for k in given.references}
+    anchors = {k.frame: _read_keyframe(k, video, "anchor", notes) for k in given.anchors}
     _check_windows(settings, video)
     _check_last_frame(settings, video, anchors)
     notes += _check_first_frame_only(settings, video)
@@ -83,10 +83,14 @@ def read_inputs(settings: EditSettings, reporter: Reporter | None = None) -> Cli
 
 def _check_windows(settings: EditSettings, video: Video) -> None:
     """A window that is shorter than the clip has to be whole latent frames, the first of them one frame long."""
-    geometry = geometry_of(settings.model)
+    geometry = get_geometry(settings.model)
     for room, window in (("training", settings.training.window), ("generation", settings.generation.window)):
-        if geometry and 0 < window < video.num_frames and (window % geometry.group != 1 or window <= geometry.group):
-            group = geometry.group
+        if (
+            geometry
+            and 0 < window < video.num_frames
+            and (window % geometry.temporal_compression != 1 or window <= geometry.temporal_compression)
+        ):
+            group = geometry.temporal_compression
             raise SettingsError(
                 f"{room}.window is {window}, but {settings.model} takes {group} k + 1 frames at once; "
                 f"set it to {max(1, window // group) * group + 1}, or to 0 for all that the model takes"
@@ -95,7 +99,7 @@ def _check_windows(settings: EditSettings, video: Video) -> None:
 
 def _check_last_frame(settings: EditSettings, video: Video, anchors: dict[int, torch.Tensor]) -> None:
     """Models that are shown both ends need the edited last frame, and the whole clip in one window."""
-    longest = needs_last_frame(settings.model)
+    longest = get_last_frame_max_frames(settings.model)
     if longest is None:
         return
     if not 1 < video.num_frames <= longest:
@@ -108,18 +112,18 @@ def _check_last_frame(settings: EditSettings, video: Video, anchors: dict[int, t
         raise InputError(f"{settings.model} needs the edited last frame too; give it as --anchor {last}=IMAGE, or choose another --model")
 
 
-WITHOUT_REGION = ("first-frame", "feature-level")
+FIRST_FRAME_CONDITIONINGS = ("first-frame", "feature-level")
 """Conditionings that give a model the first frame alone."""
 
 
 def _check_first_frame_only(settings: EditSettings, video: Video) -> list[str]:
     """Models that cannot be told of a region do the naive LoRA alone; returns the remark that says so."""
-    longest = takes_first_frame_only(settings.model)
+    longest = get_first_frame_only_max_frames(settings.model)
     if longest is None:
         return []
     method = settings.method
     for name, value, fitting in (
-        ("conditioning", method.conditioning, WITHOUT_REGION),
+        ("conditioning", method.conditioning, FIRST_FRAME_CONDITIONINGS),
         ("appearance_mask", method.appearance_mask, ("after-first",)),
     ):
         if value not in fitting:
@@ -146,60 +150,63 @@ def _read_region(settings: EditSettings, video: Video, first_frame: torch.Tensor
     if more:
         raise MaskError(f"both {kind} and {more[0]} are given; give one of them")
     if not kind:
-        followed = follow(video.frames, first_frame, partial(reporter.step, "following the edit"))
+        followed = track_edit_region(video.frames, first_frame, partial(reporter.step, "following the edit"))
         if masks.check:
-            check_followed(first_frame, followed, video.frames)
-        return _shaped(followed.region, settings)
+            check_region_track(first_frame, followed, video.frames)
+        return _shape_region(followed.region, settings)
     if given.mask is not None:
-        drawn = read_mask(given.mask, video.num_frames, video.size, settings.video.start, _source_frames(settings, video))
+        drawn = read_mask(given.mask, video.num_frames, video.size, settings.video.start, _count_source_frames(settings, video))
     elif given.points:
-        drawn = _segmented(given.points, video, reporter)
+        drawn = _segment_points(given.points, video, reporter)
         if masks.check:
-            check_followed(first_frame, found_along(drawn), video.frames, "--point")
+            check_region_track(first_frame, region_track_from_mask(drawn), video.frames, "--point")
     else:
-        things = follow_boxes(video.frames, first_frame, [_keyed(box) for box in given.boxes], partial(reporter.step, "following the box"))
+        things = track_boxes(
+            video.frames, first_frame, [_build_keyed_box(box) for box in given.boxes], partial(reporter.step, "following the box")
+        )
         drawn = union([each.region for each in things])
     if not given.boxes and masks.shape == "auto":
-        region = auto_shape(drawn, video.frames[0], first_frame, masks.expand, masks.smooth)
+        region = auto_shape_mask(drawn, video.frames[0], first_frame, masks.expand, masks.smooth)
     else:
-        region = _shaped(drawn, settings)
+        region = _shape_region(drawn, settings)
     if masks.check:
         check_region(video.frames[0], first_frame, drawn, region, kind)
     return region
 
 
-def _shaped(drawn: EditMask, settings: EditSettings) -> EditMask:
+def _shape_region(edit_mask: EditMask, settings: EditSettings) -> EditMask:
     masks, compositing = settings.masks, settings.compositing
-    shaped = shape_mask(drawn, masks.shape, masks.expand, masks.smooth)
-    return with_soft_edge(shaped, masks.shape, compositing.feather if compositing.enabled else 0.0)
+    shaped = shape_mask(edit_mask, masks.shape, masks.expand, masks.smooth)
+    return grow_by_soft_edge(shaped, masks.shape, compositing.feather if compositing.enabled else 0.0)
 
 
-def _source_frames(settings: EditSettings, video: Video) -> int | None:
+def _count_source_frames(settings: EditSettings, video: Video) -> int | None:
     """How many frames the whole source has; None where only decoding would tell."""
     whole = settings.video.start == 0 and settings.video.frames is None
-    return video.num_frames if whole else probe(settings.input.source).num_frames
+    return video.num_frames if whole else probe_video(settings.input.source).num_frames
 
 
-def _segmented(points: Sequence[KeyPoint], video: Video, reporter: Reporter) -> EditMask:
+def _segment_points(points: Sequence[KeyPoint], video: Video, reporter: Reporter) -> EditMask:
     """What the points are on, through the clip, bridged where it was hidden between two sights."""
     clicks = [Click(each.x, each.y, each.on, each.frame, each.object) for each in points]
     check_prompts(clicks, video.num_frames, video.size)
-    things = EmbeddedSegmenter(load_salient_net()).segment(video.frames, clicks, partial(reporter.step, "segmenting"))
-    return union([bridge(each) for each in things.values()])
+    things = EmbeddedSegmenter(load_saliency_network()).segment(video.frames, clicks, partial(reporter.step, "segmenting"))
+    return union([interpolate_missing_frames(each) for each in things.values()])
 
 
-def _keyed(box: KeyBox) -> KeyedBox:
-    return KeyedBox(Box(box.x, box.y, box.width, box.height), box.frame, box.object)
+def _build_keyed_box(box: KeyBox) -> KeyframeBox:
+    return KeyframeBox(Box(box.x, box.y, box.width, box.height), box.frame, box.object)
 
 
-def _keyframe(key: Keyframe, video: Video, kind: str, notes: list[str]) -> torch.Tensor:
-    if not 0 < key.frame < video.num_frames:
+def _read_keyframe(keyframe: Keyframe, video: Video, kind: str, notes: list[str]) -> torch.Tensor:
+    if not 0 < keyframe.frame < video.num_frames:
         raise MaskError(
-            f"--{kind} {key.frame}={key.image}: the range has frames 1 to {video.num_frames - 1} after the first; give one of these"
+            f"--{kind} {keyframe.frame}={keyframe.image}: the range has frames 1 to {video.num_frames - 1} after the first; give "
+            f"one of these"
         )
-    picture, note = fit_first_frame(read_image(key.image), video.size)
+    picture, note = fit_first_frame(read_image(keyframe.image), video.size)
     if note:
-        notes.append(note.replace("first frame", f"frame {key.frame}"))
+        notes.append(note.replace("first frame", f"frame {keyframe.frame}"))
     return picture
 
 
@@ -208,14 +215,14 @@ def store_inputs(clip: Clip, run: Run, settings: EditSettings) -> None:
 
     A run with other settings takes these ones, and what of the input is another now.
     """
-    if run.settings() != settings:
+    if run.read_settings() != settings:
         # Without this file the input counts as incomplete, should this be cut off.
         (run.folder / "clip.json").unlink(missing_ok=True)
-        run.take_settings(settings)
+        run.replace_settings(settings)
     if (run.folder / "clip.json").is_file():
         return
-    source_hash = content_hash(clip.video.frames, clip.video.alpha)
-    if run.manifest().get("source_hash") != source_hash:
+    source_hash = hash_content(clip.video.frames, clip.video.alpha)
+    if run.read_manifest().get("source_hash") != source_hash:
         save_frames(run.folder / "frames", clip.video.frames, clip.video.alpha)
         run.update_manifest(source_hash=source_hash)
     save_mask(run.folder / "masks", clip.edit_mask)
@@ -226,7 +233,7 @@ def store_inputs(clip: Clip, run: Run, settings: EditSettings) -> None:
     for kind, frames in (("reference", clip.references), ("anchor", clip.anchors)):
         for number, picture in frames.items():
             save_image(run.folder / "references" / f"{kind}_{number:05d}.png", picture)
-    write_atomically(run.folder / "clip.json", json.dumps(video_record(clip.video) | {"notes": list(clip.notes)}))
+    write_atomically(run.folder / "clip.json", json.dumps(video_to_record(clip.video) | {"notes": list(clip.notes)}))
 
 
 def load_inputs(run: Run) -> Clip:
@@ -236,7 +243,7 @@ def load_inputs(run: Run) -> Clip:
         raise RunError(f"{run.folder}: the run's input is incomplete (clip.json is missing); remove the folder and start again")
     facts = json.loads(facts_file.read_text("utf-8"))
     alpha = read_video(run.folder / "frames").alpha if facts.get("alpha") else None
-    video = video_of_record(facts, load_frames(run.folder / "frames"), alpha)
+    video = video_from_record(facts, load_frames(run.folder / "frames"), alpha)
     kept = run.folder / "references"
     later = {
         kind: {int(p.stem.split("_")[1]): read_image(p) for p in sorted(kept.glob(f"{kind}_*.png"))} for kind in ("reference", "anchor")
@@ -245,13 +252,13 @@ def load_inputs(run: Run) -> Clip:
     return Clip(video, mask, read_image(kept / "first_frame.png"), later["reference"], later["anchor"], tuple(facts["notes"]))
 
 
-def kept_rate(folder: Path) -> Fraction | None:
+def read_run_frame_rate(folder: Path) -> Fraction | None:
     """The frame rate of the run that a folder of frames lies in; None where there is none."""
     facts_file = folder.parent / "clip.json"
     return Fraction(json.loads(facts_file.read_text("utf-8"))["fps"]) if facts_file.is_file() else None
 
 
-def with_first_frame(clip: Clip, path: Path) -> Clip:
+def replace_first_frame(clip: Clip, path: Path) -> Clip:
     """The same clip with another edited first frame, checked like the first."""
     picture, note = fit_first_frame(read_image(path), clip.video.size)
     notes = [*([note] if note else []), *check_first_frame(clip.video.frames[0], picture, clip.edit_mask.frames[0])]

@@ -16,26 +16,26 @@ class Reporter(Protocol):
         """A remark for the person."""
         ...
 
-    def step(self, stage: str, done: int, total: int, detail: str = "", left: float | None = None) -> None:
+    def step(self, stage: str, done: int, total: int, detail: str = "", seconds_left: float | None = None) -> None:
         """Progress of a named stage; `left` are the seconds left, where the caller knows more than the pace so far tells."""
         ...
 
 
-class Silent:
+class SilentReporter:
     """A reporter that says nothing."""
 
     def note(self, text: str) -> None:
         """Drop the remark."""
 
-    def step(self, stage: str, done: int, total: int, detail: str = "", left: float | None = None) -> None:
+    def step(self, stage: str, done: int, total: int, detail: str = "", seconds_left: float | None = None) -> None:
         """Drop the progress."""
 
 
 @runtime_checkable
-class Watcher(Reporter, Protocol):
+class PreviewReporter(Reporter, Protocol):
     """A reporter that also wants to see what training has come to."""
 
-    def look(self, draw: Callable[[], torch.Tensor]) -> None:
+    def show_preview(self, draw: Callable[[], torch.Tensor]) -> None:
         """Called after every step; `draw` samples a few frames `[n, H, W, 3]` uint8 with the LoRA as it is by now, which costs time."""
         ...
 

@@ -12,30 +12,37 @@ from typing import Any
 
 import torch
 
-from lora_edit.captions import prompt_rows
+from lora_edit.captions import build_prompt_rows
 from lora_edit.config import EditSettings
 from lora_edit.errors import VideoError
 from lora_edit.evaluation.flicker import flicker
 from lora_edit.evaluation.leak import leak
-from lora_edit.evaluation.plots import loss_plot
+from lora_edit.evaluation.plots import draw_loss_plot
 from lora_edit.evaluation.psnr import psnr
 from lora_edit.evaluation.report import Report, write_report
 from lora_edit.inputs import Clip
 from lora_edit.reporting import Reporter
 from lora_edit.run import Run
-from lora_edit.takes import RESULT, SAMPLES, Request, Take, add_take, clear_result, free_name, takes_of
-from lora_edit.types import Video, content_hash
-from lora_edit.video.lossless import save_frames
+from lora_edit.takes import RESULT_FILE, SAMPLES_FOLDER, GenerationRequest, Take, add_take, archive_result, find_free_name, list_takes
+from lora_edit.types import Video, hash_content
+from lora_edit.video.disocclusion import compute_unseen_shares, suggest_next_frame
+from lora_edit.video.png_frames import save_frames
 from lora_edit.video.read import read_image
 from lora_edit.video.settings import Codec
-from lora_edit.video.sheet import contact_sheet, crops_along, save_image, side_by_side, spread, stack_sheets
-from lora_edit.video.unseen import next_to_edit, unseen_shares
-from lora_edit.video.write import LARGEST, output_notes, prove_output, write_video
+from lora_edit.video.sheet import (
+    build_contact_sheet,
+    extract_around_region,
+    join_side_by_side,
+    save_image,
+    select_evenly_spaced,
+    stack_sheets,
+)
+from lora_edit.video.write import MAX_SIDE, describe_output_losses, verify_output_writable, write_video
 
-COLUMNS, CELL = 6, 160
+SHEET_COLUMNS, CELL_HEIGHT = 6, 160
 """Frames in a row of the contact sheet, and their height."""
 
-CROPS, CROP_HEIGHT = 4, 240
+CROP_COLUMNS, CROP_HEIGHT = 4, 240
 """The same of the region's crops."""
 
 FLICKER_FRAMES = 32
@@ -48,8 +55,8 @@ def write_results(
     video: Video,
     output: Path,
     seconds: dict[str, float],
-    request: Request,
-    main: bool,
+    request: GenerationRequest,
+    is_main_result: bool,
     reporter: Reporter,
 ) -> tuple[str, ...]:
     """Put a result into the run folder. The `main` one, or the first, becomes `result.mp4` with its lossless frames, comparison and
@@ -57,74 +64,76 @@ def write_results(
 
     Returns the remarks that a person should read.
     """
-    folder, result_hash, notes = run.folder, content_hash(video.frames), clip.notes
-    if main or not (folder / RESULT).is_file():
-        name, file = clear_result(run, result_hash) or free_name(run, request), RESULT
-        notes = (*notes, *_write_main(run, settings, clip, video, output, seconds, reporter))
-    elif output.parent.resolve() == (folder / SAMPLES).resolve():
-        name, file = output.stem, f"{SAMPLES}/{output.name}"
+    folder, result_hash, notes = run.folder, hash_content(video.frames), clip.notes
+    if is_main_result or not (folder / RESULT_FILE).is_file():
+        name, file = archive_result(run, result_hash) or find_free_name(run, request), RESULT_FILE
+        notes = (*notes, *_write_main_result(run, settings, clip, video, output, seconds, reporter))
+    elif output.parent.resolve() == (folder / SAMPLES_FOLDER).resolve():
+        name, file = output.stem, f"{SAMPLES_FOLDER}/{output.name}"
     else:
-        name = free_name(run, request)
-        file = f"{SAMPLES}/{name}.mp4"
+        name = find_free_name(run, request)
+        file = f"{SAMPLES_FOLDER}/{name}.mp4"
         _copy_or_write(output, folder / file, video)
-    picture, title = f"{SAMPLES}/{name}.png", request.title if name == request.name else f"{request.title} ({name})"
-    save_image(folder / picture, contact_sheet([video.frames], [f"edited: {title}"], COLUMNS, CELL))
+    picture, title = f"{SAMPLES_FOLDER}/{name}.png", request.title if name == request.name else f"{request.title} ({name})"
+    save_image(folder / picture, build_contact_sheet([video.frames], [f"edited: {title}"], SHEET_COLUMNS, CELL_HEIGHT))
     add_take(run, Take(name, file, picture, title, result_hash))
-    rows = [clip.video.frames, outline(clip.video.frames, clip.edit_mask.frames)]
-    takes = [read_image(folder / take.picture) for take in takes_of(run) if (folder / take.picture).is_file()]
-    save_image(folder / "sheet.png", stack_sheets([contact_sheet(rows, ["source", "edit region"], COLUMNS, CELL), *takes]))
-    write_report(folder / "report.html", _report(run, settings, clip))
+    rows = [clip.video.frames, dim_outside_region(clip.video.frames, clip.edit_mask.frames)]
+    takes = [read_image(folder / take.picture) for take in list_takes(run) if (folder / take.picture).is_file()]
+    save_image(
+        folder / "sheet.png", stack_sheets([build_contact_sheet(rows, ["source", "edit region"], SHEET_COLUMNS, CELL_HEIGHT), *takes])
+    )
+    write_report(folder / "report.html", _build_report(run, settings, clip))
     run.log(f"wrote {output}")
     return notes
 
 
-def is_own_place(folder: Path, output: Path) -> bool:
+def is_reserved_path(folder: Path, output: Path) -> bool:
     """Whether an output would lie among the files that a run writes itself; its `samples/` are open to results of any name."""
     place = output.resolve()
     home = folder.resolve()
-    return home in place.parents and (home / SAMPLES) not in place.parents
+    return home in place.parents and (home / SAMPLES_FOLDER) not in place.parents
 
 
-def checked_for_output(run: Run, clip: Clip, output: Path, codec: Codec) -> Clip:
+def check_output_for_clip(run: Run, clip: Clip, output: Path, codec: Codec) -> Clip:
     """The clip with remarks on what of it `output` will not hold.
 
     Raises `VideoError` where a result could not be written there or into the run folder, or would replace a file of the run: before
     any work, not after it.
     """
-    if is_own_place(run.folder, output):
+    if is_reserved_path(run.folder, output):
         raise VideoError(f"{output}: is where the run folder keeps its own files; choose a name outside of {run.folder}")
-    prove_output(output, clip.video, codec)
+    verify_output_writable(output, clip.video, codec)
     if output.suffix.lower() != ".mp4":
-        prove_output(run.folder / RESULT, clip.video)
-    return replace(clip, notes=tuple(dict.fromkeys((*clip.notes, *output_notes(output, clip.video, codec)))))
+        verify_output_writable(run.folder / RESULT_FILE, clip.video)
+    return replace(clip, notes=tuple(dict.fromkeys((*clip.notes, *describe_output_losses(output, clip.video, codec)))))
 
 
-def _write_main(
+def _write_main_result(
     run: Run, settings: EditSettings, clip: Clip, video: Video, output: Path, seconds: dict[str, float], reporter: Reporter
 ) -> list[str]:
     """The run's own result and what explains it; returns the remark on which frame to edit next, where there is one."""
     folder, source = run.folder, clip.video
     shutil.rmtree(folder / "result", ignore_errors=True)
     save_frames(folder / "result", video.frames, video.alpha)
-    _copy_or_write(output, folder / RESULT, video)
-    beside = side_by_side(source.frames, video.frames, LARGEST)
+    _copy_or_write(output, folder / RESULT_FILE, video)
+    beside = join_side_by_side(source.frames, video.frames, MAX_SIDE)
     told = partial(reporter.step, "compare")
     write_video(folder / "compare.mp4", replace(source, frames=beside, alpha=None), overwrite=True, on_frame=told)
     middle = video.num_frames // 2
     save_image(folder / "poster.png", video.frames[middle])
     save_image(folder / "poster-compare.png", beside[middle])
     _write_crops(folder / "crops.png", clip, video)
-    manifest = run.manifest()
+    manifest = run.read_manifest()
     if manifest.get("losses"):
-        loss_plot(manifest["losses"], [(name, steps) for name, steps in manifest["stages"]], folder / "loss.png")
-    shares = unseen_shares(source.frames, clip.edit_mask.frames, (0, *clip.references, *clip.anchors))
+        draw_loss_plot(manifest["losses"], [(name, steps) for name, steps in manifest["stages"]], folder / "loss.png")
+    shares = compute_unseen_shares(source.frames, clip.edit_mask.frames, (0, *clip.references, *clip.anchors))
     hint = _suggest_frame(run, clip, shares)
     run.update_manifest(
         seconds=seconds,
-        metrics=quick_metrics(clip, video, partial(reporter.step, "measure")),
+        metrics=compute_quick_metrics(clip, video, partial(reporter.step, "measure")),
         notes=[*clip.notes, *hint],
         unproven=[round(share, 4) for share in shares],
-        result_hash=content_hash(video.frames),
+        result_hash=hash_content(video.frames),
         result_loras=manifest.get("loras", []),
         output=str(output),
         model=settings.model,
@@ -137,15 +146,15 @@ def _write_crops(path: Path, clip: Clip, video: Video) -> None:
     if clip.edit_mask.frames.all() or not clip.edit_mask.frames.any():
         path.unlink(missing_ok=True)
         return
-    numbers = spread(video.num_frames, CROPS)
-    rows = [crops_along(frames, clip.edit_mask.frames, numbers) for frames in (clip.video.frames, video.frames)]
+    numbers = select_evenly_spaced(video.num_frames, CROP_COLUMNS)
+    rows = [extract_around_region(frames, clip.edit_mask.frames, numbers) for frames in (clip.video.frames, video.frames)]
     place = f"frame{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
-    save_image(path, contact_sheet(rows, [f"source, {place}", f"edited, {place}"], CROPS, CROP_HEIGHT))
+    save_image(path, build_contact_sheet(rows, [f"source, {place}", f"edited, {place}"], CROP_COLUMNS, CROP_HEIGHT))
 
 
 def _suggest_frame(run: Run, clip: Clip, shares: list[float]) -> list[str]:
     """Write the frame that is best edited next as a picture, and say so; nothing where the edited frames show nearly all."""
-    number = next_to_edit(shares, clip.edit_mask.frames)
+    number = suggest_next_frame(shares, clip.edit_mask.frames)
     if number is None:
         return []
     picture = run.folder / "edit-next" / f"frame-{number}.png"
@@ -156,10 +165,10 @@ def _suggest_frame(run: Run, clip: Clip, shares: list[float]) -> list[str]:
     ]
 
 
-def _report(run: Run, settings: EditSettings, clip: Clip) -> Report:
+def _build_report(run: Run, settings: EditSettings, clip: Clip) -> Report:
     """The page of all that the run made so far."""
-    manifest, takes = run.manifest(), takes_of(run)
-    main = next((take for take in takes if take.file == RESULT), None)
+    manifest, takes = run.read_manifest(), list_takes(run)
+    main = next((take for take in takes if take.file == RESULT_FILE), None)
 
     def there(name: str) -> Path | None:
         return Path(name) if (run.folder / name).is_file() else None
@@ -169,27 +178,27 @@ def _report(run: Run, settings: EditSettings, clip: Clip) -> Report:
         pictures += [(f"Edited frame {number} ({kind})", Path(f"references/{kind}_{number:05d}.png")) for number in sorted(frames)]
     return Report(
         title=f"{Path(settings.input.source).name}, edited",
-        result=Path(RESULT),
+        result=Path(RESULT_FILE),
         result_title=f"Result: {main.title}" if main else "Result",
-        compare=Path("compare.mp4"),
+        comparison=Path("compare.mp4"),
         posters=(there("poster-compare.png"), there("poster.png")),
-        sheet=Path("sheet.png"),
-        crops=there("crops.png"),
+        contact_sheet=Path("sheet.png"),
+        region_sheet=there("crops.png"),
         pictures=pictures,
-        takes=[(take.title, Path(take.file), Path(take.picture)) for take in takes if take.file != RESULT and take.picture],
-        unproven=manifest.get("unproven", []),
+        takes=[(take.title, Path(take.file), Path(take.picture)) for take in takes if take.file != RESULT_FILE and take.picture],
+        disoccluded_shares=manifest.get("unproven", []),
         loss_plot=there("loss.png") if manifest.get("losses") else None,
         facts=[
-            *_facts(settings, clip.video, manifest.get("seconds", {}), manifest.get("stages", [])),
-            *prompt_rows(settings, clip),
-            *_other_loras(manifest.get("result_loras", [])),
+            *_build_fact_rows(settings, clip.video, manifest.get("seconds", {}), manifest.get("stages", [])),
+            *build_prompt_rows(settings, clip),
+            *_build_lora_rows(manifest.get("result_loras", [])),
         ],
         notes=manifest.get("notes", []),
         metrics=manifest.get("metrics", {}),
     )
 
 
-def quick_metrics(clip: Clip, video: Video, on_frame: Callable[[int, int], None]) -> dict[str, object]:
+def compute_quick_metrics(clip: Clip, video: Video, on_frame: Callable[[int, int], None]) -> dict[str, object]:
     """What can be told in seconds: whether the background is the source's bit for bit (every frame), the region's difference and
     leak over at most sixteen frames, and its flicker over the first thirty-two. `lora-edit evaluate` measures the rest."""
     source, mask = clip.video.frames, clip.edit_mask.frames
@@ -213,7 +222,7 @@ def quick_metrics(clip: Clip, video: Video, on_frame: Callable[[int, int], None]
     }
 
 
-def outline(frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def dim_outside_region(frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Frames `[T, H, W, 3]` with all but the edit region dimmed."""
     out = frames.clone()
     for frame, region in zip(out, mask, strict=True):
@@ -228,11 +237,13 @@ def _copy_or_write(output: Path, target: Path, video: Video) -> None:
         write_video(target, video, overwrite=True)
 
 
-def _other_loras(used: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    return [("other LoRA", f"{Path(each['file']).name} at {each['strength']:g}, {each['layers']} layers") for each in used]
+def _build_lora_rows(loras: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [("other LoRA", f"{Path(each['file']).name} at {each['strength']:g}, {each['layers']} layers") for each in loras]
 
 
-def _facts(settings: EditSettings, video: Video, seconds: dict[str, float], stages: list[tuple[str, int]]) -> list[tuple[str, str]]:
+def _build_fact_rows(
+    settings: EditSettings, video: Video, seconds: dict[str, float], stages: list[tuple[str, int]]
+) -> list[tuple[str, str]]:
     training, generation = settings.training, settings.generation
     steps = f"{training.motion_steps} motion, {training.appearance_steps if settings.input.references else 0} appearance"
     if training.early_stop and stages:

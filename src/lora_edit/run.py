@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lora_edit.config import EditSettings, dump_toml, read_toml, resolve
+from lora_edit.config import EditSettings, dump_toml, read_toml, resolve_settings
 from lora_edit.errors import RunError
 
 _LIBRARIES = ("lora-edit", "torch", "diffusers", "peft", "av")
@@ -40,7 +40,7 @@ class Run:
         """The trained LoRA; one for each expert, by name, where the model has several."""
         return self.folder / "lora" / ("-".join(filter(None, ("edit", part))) + ".safetensors")
 
-    def lora_files(self) -> list[Path]:
+    def list_lora_files(self) -> list[Path]:
         """Those that are trained, in the order of their names."""
         return sorted((self.folder / "lora").glob("edit*.safetensors"))
 
@@ -53,13 +53,13 @@ class Run:
         """What happened, with times."""
         return self.folder / "log.txt"
 
-    def settings(self) -> EditSettings:
+    def read_settings(self) -> EditSettings:
         """The settings the run was made with. Raises `RunError` when this is no run folder."""
         if not self.settings_file.is_file():
             raise RunError(f"{self.folder}: not a run folder (edit.toml is missing); make one with `lora-edit new`")
-        return resolve(read_toml(self.settings_file))
+        return resolve_settings(read_toml(self.settings_file))
 
-    def take_settings(self, settings: EditSettings) -> None:
+    def replace_settings(self, settings: EditSettings) -> None:
         """Go on with other settings; the earlier ones are kept beside them, numbered."""
         number = 1
         while (kept := self.folder / f"edit-{number}.toml").exists():
@@ -69,13 +69,13 @@ class Run:
         self.update_manifest(seed=settings.seed)
         self.log(f"other settings; the earlier ones are in {kept.name}")
 
-    def manifest(self) -> dict[str, Any]:
+    def read_manifest(self) -> dict[str, Any]:
         """The manifest so far; empty when none was written."""
         return json.loads(self.manifest_file.read_text("utf-8")) if self.manifest_file.is_file() else {}
 
     def update_manifest(self, **entries: Any) -> None:
         """Add or replace top-level entries, atomically."""
-        write_atomically(self.manifest_file, json.dumps({**self.manifest(), **entries}, indent=2, sort_keys=True) + "\n")
+        write_atomically(self.manifest_file, json.dumps({**self.read_manifest(), **entries}, indent=2, sort_keys=True) + "\n")
 
     def log(self, text: str) -> None:
         """Append one line with the time."""
@@ -83,7 +83,7 @@ class Run:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Hold the folder for one process; the lock ends with the process, however it ends. Raises `RunError` when another holds it."""
         with (self.folder / ".lock").open("w") as file:
             if not try_lock(file.fileno()):
@@ -98,7 +98,7 @@ def make_run(folder: Path, settings: EditSettings) -> Run:
     """
     run = Run(folder)
     if run.settings_file.is_file():
-        if _belongs(run.settings()) != _belongs(settings):
+        if _get_run_identity(run.read_settings()) != _get_run_identity(settings):
             raise RunError(f"{folder}: holds a run of another clip, range or model; give another --run or remove it")
         return run
     if folder.exists() and (not folder.is_dir() or any(p.name != "edit.toml.part" for p in folder.iterdir())):
@@ -115,7 +115,7 @@ def make_run(folder: Path, settings: EditSettings) -> Run:
     return run
 
 
-def _belongs(settings: EditSettings) -> tuple[object, ...]:
+def _get_run_identity(settings: EditSettings) -> tuple[object, ...]:
     """What of an edit's settings a run folder belongs to."""
     video = settings.video
     return (settings.input.source, video.start, video.frames, video.fps, settings.model)

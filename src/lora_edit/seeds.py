@@ -13,6 +13,6 @@ def derive_seed(seed: int, *names: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def named_generator(seed: int, *names: str | int) -> torch.Generator:
+def create_generator(seed: int, *names: str | int) -> torch.Generator:
     """A CPU generator for one named purpose; numbers are drawn on the CPU, then moved."""
     return torch.Generator().manual_seed(derive_seed(seed, *names))

@@ -13,14 +13,14 @@ from pathlib import Path
 from lora_edit.run import Run
 from lora_edit.video.settings import Codec
 
-RESULT = "result.mp4"
+RESULT_FILE = "result.mp4"
 """The run's own result; its lossless frames lie in `result/`."""
 
-SAMPLES = "samples"
+SAMPLES_FOLDER = "samples"
 
 
 @dataclass(frozen=True)
-class Request:
+class GenerationRequest:
     """What a generation was asked for: the seed, and what differs from the run's own edit, by the names of files."""
 
     seed: int
@@ -56,21 +56,21 @@ class Take:
     result_hash: str
 
 
-def takes_of(run: Run) -> list[Take]:
+def list_takes(run: Run) -> list[Take]:
     """In the order in which they were made."""
-    return [Take(**each) for each in run.manifest().get("takes", [])]
+    return [Take(**each) for each in run.read_manifest().get("takes", [])]
 
 
-def next_sample(run: Run, codec: Codec, request: Request) -> Path:
+def find_sample_path(run: Run, codec: Codec, request: GenerationRequest) -> Path:
     """A free name in the run's `samples/`, with an ending that holds the codec."""
     ending = {"ffv1": ".mkv", "prores": ".mov"}.get(codec, ".mp4")
-    (run.folder / SAMPLES).mkdir(exist_ok=True)
-    return run.folder / SAMPLES / f"{free_name(run, request)}{ending}"
+    (run.folder / SAMPLES_FOLDER).mkdir(exist_ok=True)
+    return run.folder / SAMPLES_FOLDER / f"{find_free_name(run, request)}{ending}"
 
 
-def free_name(run: Run, request: Request) -> str:
+def find_free_name(run: Run, request: GenerationRequest) -> str:
     """The request's name, numbered from 2 where there is a take or a file of that name."""
-    used = {take.name for take in takes_of(run)} | {file.stem for file in (run.folder / SAMPLES).glob("*")}
+    used = {take.name for take in list_takes(run)} | {file.stem for file in (run.folder / SAMPLES_FOLDER).glob("*")}
     name, number = request.name, 1
     while name in used:
         number += 1
@@ -80,25 +80,27 @@ def free_name(run: Run, request: Request) -> str:
 
 def add_take(run: Run, take: Take) -> None:
     """List a take; one of the same name is replaced."""
-    others = [each for each in takes_of(run) if each.name != take.name]
+    others = [each for each in list_takes(run) if each.name != take.name]
     run.update_manifest(takes=[asdict(each) for each in (*others, take)])
 
 
-def clear_result(run: Run, result_hash: str) -> str | None:
+def archive_result(run: Run, result_hash: str) -> str | None:
     """Make way for a new result of the run: an earlier one goes to the samples, with its lossless frames.
 
     Returns the name of the take that the new one repeats pixel by pixel, which is then kept as it is; else None.
     """
-    earlier = next((take for take in takes_of(run) if take.file == RESULT), None)
+    earlier = next((take for take in list_takes(run) if take.file == RESULT_FILE), None)
     if earlier is not None and earlier.result_hash == result_hash:
         return earlier.name
-    if not (run.folder / RESULT).is_file():
+    if not (run.folder / RESULT_FILE).is_file():
         return None
     if earlier is None:  # a run of an earlier version, which kept no list
-        earlier = Take(free_name(run, Request(int(run.manifest().get("seed", 0)))), RESULT, "", "earlier result", "")
-    kept = run.folder / SAMPLES / f"{earlier.name}.mp4"
+        earlier = Take(
+            find_free_name(run, GenerationRequest(int(run.read_manifest().get("seed", 0)))), RESULT_FILE, "", "earlier result", ""
+        )
+    kept = run.folder / SAMPLES_FOLDER / f"{earlier.name}.mp4"
     kept.parent.mkdir(exist_ok=True)
-    (run.folder / RESULT).replace(kept)
+    (run.folder / RESULT_FILE).replace(kept)
     if (run.folder / "result").is_dir():
         shutil.rmtree(kept.with_suffix(""), ignore_errors=True)
         (run.folder / "result").replace(kept.with_suffix(""))

@@ -97,13 +97,13 @@ class Video:
     source: Path | None = None
     start_time: float = 0.0
     has_sound: bool = False
-    first: int = 0
+    start_frame: int = 0
     last_duration: float | None = None
     shifts: tuple[float, ...] = (0.0,)
     pixel_aspect: Fraction = Fraction(1)
     tags: ColourTags | None = None
     field_order: FieldOrder = "progressive"
-    kept_format: str | None = None
+    matching_pix_fmt: str | None = None
     chapters: tuple[Chapter, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -147,7 +147,7 @@ class EditMask:
         return Size(self.frames.shape[1], self.frames.shape[2])
 
 
-def content_hash(*parts: torch.Tensor | str | None) -> str:
+def hash_content(*parts: torch.Tensor | str | None) -> str:
     """Hash of tensors' and texts' contents: caches keyed by it cannot go stale."""
     digest = hashlib.sha256()
     for part in parts:

@@ -19,10 +19,10 @@ from click.testing import Result as Outcome
 from typer.testing import CliRunner
 
 from lora_edit import pipeline
-from lora_edit.cli.known_models import find_models
 from lora_edit.cli.main import app
-from lora_edit.config import EditSettings, resolve
-from lora_edit.errors import TrainingDiverged, VideoError
+from lora_edit.cli.model_cards import find_models
+from lora_edit.config import EditSettings, resolve_settings
+from lora_edit.errors import TrainingDivergedError, VideoError
 from lora_edit.reporting import Reporter
 from lora_edit.run import Run, make_run
 from lora_edit.types import EditMask, Size, Video
@@ -226,7 +226,7 @@ def test_every_edit_option_reaches_the_settings(monkeypatch: pytest.MonkeyPatch,
     assert (settings.video.start, settings.video.frames, settings.video.fps, settings.video.codec) == (2, 9, 12.5, "h264-444")
     assert (settings.prompt, settings.seed, settings.compositing.enabled) == ("a red cup", 7, False)
     assert settings.training.motion_steps == 3
-    assert settings.generation.stack() == ((elsewhere / "style.safetensors", 0.5), (elsewhere / "few.safetensors", 1.0))
+    assert settings.generation.list_lora_paths() == ((elsewhere / "style.safetensors", 0.5), (elsewhere / "few.safetensors", 1.0))
 
 
 def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> None:
@@ -247,7 +247,7 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
     assert settings.input.source == elsewhere / "kept" / "a.mp4"  # relative to the file
     assert settings.input.mask == elsewhere / "kept" / "m.png"
     assert settings.input.first_frame == elsewhere / "c.png"  # relative to the person
-    assert settings.generation.stack() == ((elsewhere / "kept" / "style.safetensors", 1.0),)
+    assert settings.generation.list_lora_paths() == ((elsewhere / "kept" / "style.safetensors", 1.0),)
     assert (settings.seed, settings.prompt, settings.generation.steps) == (2, "from the file", 5)
     assert (settings.masks.expand, settings.masks.smooth) == (0.5, 9)
     run("edit", "--config", str(config), "--box", "1,1,5,5", "--output", "o.mp4")
@@ -367,7 +367,7 @@ def test_a_full_disk_is_not_our_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "out.mp4" in fails(run(*EDIT), 2)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a\nbug"), TrainingDiverged("loss is not finite at step 3")])
+@pytest.mark.parametrize("error", [RuntimeError("a\nbug"), TrainingDivergedError("loss is not finite at step 3")])
 def test_our_fault_is_one_line_and_a_traceback_in_the_log(monkeypatch: pytest.MonkeyPatch, elsewhere: Path, error: Exception) -> None:
     def work(folder: Path, reporter: Reporter) -> None:
         (folder / "log.txt").write_text("earlier\n")
@@ -449,7 +449,7 @@ def test_new_checks_estimates_and_stores(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_train_and_generate_work_on_the_run(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> None:
     seen: list[Any] = []
-    make_run(Path("kept"), resolve({"input": {"source": "clip.mp4", "first_frame": "first.png"}}))
+    make_run(Path("kept"), resolve_settings({"input": {"source": "clip.mp4", "first_frame": "first.png"}}))
     for name in ("f.png", "a.safetensors"):
         (elsewhere / name).touch()
 
@@ -472,25 +472,25 @@ def test_train_and_generate_work_on_the_run(monkeypatch: pytest.MonkeyPatch, els
 
 
 def test_models_agree_with_the_registry() -> None:
-    from lora_edit.models.catalog.known import KNOWN
+    from lora_edit.models.families.registry import KNOWN_MODELS
 
     cards = {card.name: card for card in find_models(None)}
-    assert {facts.name for facts in KNOWN} <= set(cards)
-    for facts in KNOWN:
+    assert {facts.name for facts in KNOWN_MODELS} <= set(cards)
+    for facts in KNOWN_MODELS:
         width, height = map(int, cards[facts.name].size.split("x"))
-        assert (cards[facts.name].frames, width * height) == (facts.geometry.max_frames, facts.geometry.area)
+        assert (cards[facts.name].frames, width * height) == (facts.geometry.max_frames, facts.geometry.native_area)
     assert (cards["tiny"].size, cards["wan2.1-i2v-480p"].size, cards["wan2.2-i2v-a14b"].size) == ("128x128", "832x480", "1280x720")
 
 
 def test_models_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lora_edit.models.catalog.known import KNOWN
+    from lora_edit.models.families.registry import KNOWN_MODELS
 
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     listed = run("models").stdout
-    assert all(facts.name in listed for facts in KNOWN)
+    assert all(facts.name in listed for facts in KNOWN_MODELS)
     assert "Apache-2.0" in run("models", "tiny").stdout
     cards = {card["name"]: card for card in json.loads(run("models", "--json").stdout)["models"]}
-    assert list(cards) == [facts.name for facts in KNOWN]
+    assert list(cards) == [facts.name for facts in KNOWN_MODELS]
     assert (cards["tiny"]["weights"], cards["tiny"]["needs"]) == ("included", "edited first frame")
     assert cards["wan2.1-i2v-480p"]["weights"] == "not here, about 90 GB"
     assert cards["wan2.1-fun-1.3b"]["weights"] == "not here, about 30 GB"

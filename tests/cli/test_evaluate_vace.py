@@ -14,15 +14,15 @@ import torch
 from click.testing import Result as Outcome
 from typer.testing import CliRunner
 
-from lora_edit import comparison
+from lora_edit import vace_baseline
 from lora_edit.cli.main import app
 from lora_edit.masks.files import save_mask
-from lora_edit.models.catalog import vace as catalog
-from lora_edit.models.vace import VaceFamily
-from lora_edit.studies.cases import draw_scenes
-from lora_edit.studies.scenes import TrueEdit, true_edit
+from lora_edit.models.families.vace import record as catalog
+from lora_edit.models.families.vace.family import VaceFamily
+from lora_edit.studies.scene_kinds import draw_scenes
+from lora_edit.studies.scenes import TrueEdit, render_true_edit
 from lora_edit.types import Size, Video
-from lora_edit.video.lossless import load_frames, save_frames
+from lora_edit.video.png_frames import load_frames, save_frames
 from lora_edit.video.read import read_video
 from lora_edit.video.sheet import save_image
 from lora_edit.video.write import write_video
@@ -48,9 +48,9 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     facts = save_tiny_vace(tmp_path / "vace")
-    monkeypatch.setattr(catalog, "VACES", (facts,))
+    monkeypatch.setattr(catalog, "VACE_MODELS", (facts,))
     monkeypatch.setattr(catalog, "vace_preset", lambda: {"generation": {"steps": 2, "shift": 16.0, "guidance_scale": 1.0}})
-    edit = true_edit(draw_scenes(1, 0, ["recolour"])[0], Size(32, 48), COUNT)
+    edit = render_true_edit(draw_scenes(1, 0, ["recolour"])[0], Size(32, 48), COUNT)
     write_video(tmp_path / "source.mkv", Video(edit.source, Fraction(8), tuple(i / 8 for i in range(COUNT))), "ffv1")
     save_image(tmp_path / "first.png", edit.truth[0])
     save_mask(tmp_path / "mask", edit.mask)
@@ -114,13 +114,13 @@ def test_without_a_prompt_the_captioner_writes_it(place: Place, captioner: Path,
     assert outcome.exit_code == 0 and place.prompts == [""], outcome.stderr
     assert "asked without a prompt" in outcome.stderr and "--prompt TEXT" in outcome.stderr
     shutil.rmtree("result-vace")
-    settings = comparison._settings
+    settings = vace_baseline._build_settings
 
     def told(*given: Any) -> Any:
         found = settings(*given)
         return found.model_copy(update={"caption": found.caption.model_copy(update={"model": str(captioner)})})
 
-    monkeypatch.setattr(comparison, "_settings", told)
+    monkeypatch.setattr(vace_baseline, "_build_settings", told)
     outcome = place.run("--metrics", "flicker")
     assert place.prompts[1:] == ["a red coat"] and "is asked for: a red coat" in outcome.stderr, outcome.stderr
 
@@ -134,7 +134,7 @@ def test_what_is_there_is_never_replaced(place: Place) -> None:
 
 def test_faults_end_before_a_weight_is_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line each; nothing is written."""
-    monkeypatch.setattr(comparison, "load_vace", lambda *_: pytest.fail("VACE was read"))
+    monkeypatch.setattr(vace_baseline, "load_vace", lambda *_: pytest.fail("VACE was read"))
     monkeypatch.setenv("HF_HUB_CACHE", str(place.folder / "hub"))
     plain = ["evaluate", "result", "--source", "source.mkv"]
     assert "--mask M" in refused(CliRunner().invoke(app, [*plain, "--vace", "vace", "--first-frame", "first.png"]))
@@ -166,14 +166,14 @@ def test_a_device_that_is_too_small_gets_less_and_then_one_line(place: Place, mo
     """Blocks in main memory give the same figures; where even that does not help, nothing is left behind."""
     whole = place.run("--prompt", "x", json_wanted=True)
     shutil.rmtree("result-vace")
-    draw, failures = comparison.draw_clip, [torch.OutOfMemoryError()]
+    draw, failures = vace_baseline.generate_clip, [torch.OutOfMemoryError()]
 
     def short(*given: Any) -> torch.Tensor:
         if failures:
             raise failures.pop()
         return draw(*given)
 
-    monkeypatch.setattr(comparison, "draw_clip", short)
+    monkeypatch.setattr(vace_baseline, "generate_clip", short)
     less = place.run("--prompt", "x", json_wanted=True)
     assert less.stdout == whole.stdout and "the device's memory ran out; going on with less there" in less.stderr
     shutil.rmtree("result-vace")

@@ -17,9 +17,9 @@ from lora_edit.cli.main import app
 from lora_edit.errors import VideoError
 from lora_edit.training import checkpoint
 from lora_edit.types import Video
-from lora_edit.video.read import exact_rate, read_video
-from lora_edit.video.sheet import side_by_side
-from lora_edit.video.write import prove_output, write_video
+from lora_edit.video.read import read_video, to_exact_rate
+from lora_edit.video.sheet import join_side_by_side
+from lora_edit.video.write import verify_output_writable, write_video
 from video.clips import make_clip
 from video.sources import pictures, plain, write_source
 
@@ -58,7 +58,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("trained before the output was proven")
 
-    monkeypatch.setattr(pipeline, "learn", never)
+    monkeypatch.setattr(pipeline, "train_or_load_lora", never)
 
 
 @pytest.mark.usefixtures("untrained")
@@ -86,7 +86,7 @@ def test_rates_of_television(here: Path, rate: str, exact: str) -> None:
     code, _, err = run("preview", "clip.mp4", "--first-frame", "first.png", *BOX, "--output", "a.mp4", "--fps", rate)
     assert code == 0, err
     assert str(read_video(here / "a.mp4").fps) == exact
-    assert exact_rate(30.0) == 30 and exact_rate(59.94) == exact_rate(60000 / 1001)
+    assert to_exact_rate(30.0) == 30 and to_exact_rate(59.94) == to_exact_rate(60000 / 1001)
 
 
 def test_pipes_are_refused_and_never_waited_for(here: Path) -> None:
@@ -134,23 +134,23 @@ def test_what_a_result_leaves_out_is_a_note(here: Path) -> None:
 
 def test_wide_frames_are_compared_one_above_the_other() -> None:
     left = torch.zeros(1, 4, 60, 3, dtype=torch.uint8)
-    assert side_by_side(left, left).shape == (1, 4, 120, 3)
-    assert side_by_side(left, left, 100).shape == (1, 8, 60, 3)
+    assert join_side_by_side(left, left).shape == (1, 4, 120, 3)
+    assert join_side_by_side(left, left, 100).shape == (1, 8, 60, 3)
     large = torch.zeros(1, 60, 60, 3, dtype=torch.uint8)
-    assert side_by_side(large, large, 100).shape == (1, 60, 30, 3)
+    assert join_side_by_side(large, large, 100).shape == (1, 60, 30, 3)
 
 
 def test_frames_that_no_h264_holds(tmp_path: Path) -> None:
     wide = make_clip(1, 2, 16400)
     with pytest.raises(VideoError, match="larger than"):
-        prove_output(tmp_path / "a.mp4", wide)
+        verify_output_writable(tmp_path / "a.mp4", wide)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_own_places_of_a_run(tmp_path: Path) -> None:
-    assert results.is_own_place(tmp_path / "R", tmp_path / "R" / "result.mp4")
-    assert not results.is_own_place(tmp_path / "R", tmp_path / "R" / "samples" / "a.mp4")
-    assert not results.is_own_place(tmp_path / "R", tmp_path / "a.mp4")
+    assert results.is_reserved_path(tmp_path / "R", tmp_path / "R" / "result.mp4")
+    assert not results.is_reserved_path(tmp_path / "R", tmp_path / "R" / "samples" / "a.mp4")
+    assert not results.is_reserved_path(tmp_path / "R", tmp_path / "a.mp4")
 
 
 def test_a_full_disc_at_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,10 +164,10 @@ def test_a_full_disc_at_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyP
             self.fault = OSError(errno.ENOSPC, "No space left on device")
             raise self.fault
 
-    monkeypatch.setattr(checkpoint, "_Watched", Full)
+    monkeypatch.setattr(checkpoint, "_ErrorRecordingFile", Full)
     weight = torch.nn.Parameter(torch.zeros(4))
     with pytest.raises(OSError, match="No space") as caught:
-        checkpoint.save(tmp_path / "a.pt", {"w": weight}, torch.optim.SGD([weight]), checkpoint.Progress(), ["k"])
+        checkpoint.save_checkpoint(tmp_path / "a.pt", {"w": weight}, torch.optim.SGD([weight]), checkpoint.Progress(), ["k"])
     assert caught.value.errno == errno.ENOSPC and list(tmp_path.iterdir()) == []
 
 

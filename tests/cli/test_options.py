@@ -6,9 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from lora_edit.cli.inspecting import LEARNED, METRIC_LIST, METRICS, parse_metrics
-from lora_edit.cli.options import CodecName, RegionShape, Shape, parse_box, parse_boxes, parse_keyframe, parse_keyframes, parse_loras
-from lora_edit.cli.resolve import run_folder
+from lora_edit.cli.inspect_commands import LEARNED_METRICS, METRIC_LIST, METRICS, parse_metrics
+from lora_edit.cli.options import (
+    CodecName,
+    MaskShapeName,
+    RegionShape,
+    parse_box,
+    parse_boxes,
+    parse_keyframe,
+    parse_keyframes,
+    parse_loras,
+)
+from lora_edit.cli.resolve import choose_run_folder
 from lora_edit.config import KeyBox
 from lora_edit.errors import MaskError, SettingsError
 from lora_edit.masks.settings import MaskShape
@@ -65,7 +74,7 @@ def test_loras() -> None:
 
 def test_metrics() -> None:
     assert parse_metrics(None) == METRICS
-    assert parse_metrics(METRIC_LIST) == (*METRICS, *LEARNED)
+    assert parse_metrics(METRIC_LIST) == (*METRICS, *LEARNED_METRICS)
     assert parse_metrics("flicker, leak") == ("flicker", "leak")
     for text in ("", "fvd"):
         with pytest.raises(SettingsError, match="--metrics"):
@@ -73,12 +82,12 @@ def test_metrics() -> None:
 
 
 def test_the_run_folder_is_beside_the_output() -> None:
-    assert run_folder(None, Path("out/cat.mp4")) == Path("out/cat.run")
-    assert run_folder(None, Path("frames")) == Path("frames.run")
-    assert run_folder(Path("kept"), Path("out/cat.mp4")) == Path("kept")
+    assert choose_run_folder(None, Path("out/cat.mp4")) == Path("out/cat.run")
+    assert choose_run_folder(None, Path("frames")) == Path("frames.run")
+    assert choose_run_folder(Path("kept"), Path("out/cat.mp4")) == Path("kept")
 
 
 def test_choices_are_the_rooms_own() -> None:
-    assert {each.value for each in Shape} == set(MaskShape.__args__)  # type: ignore[attr-defined]
+    assert {each.value for each in MaskShapeName} == set(MaskShape.__args__)  # type: ignore[attr-defined]
     assert {each.value for each in RegionShape} == set(RegionShapes.__args__)  # type: ignore[attr-defined]
     assert {each.value for each in CodecName} == set(Codec.__args__)  # type: ignore[attr-defined]

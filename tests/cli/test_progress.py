@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from lora_edit.cli.output import plain, printable
+from lora_edit.cli.output import convert_to_json, replace_control_characters
 from lora_edit.cli.progress import BarReporter, PlainReporter, format_bytes, format_seconds
 
 
@@ -63,8 +63,8 @@ def test_units() -> None:
 
 
 def test_json_has_no_infinity() -> None:
-    assert plain({"psnr": float("inf"), "pair": (1, float("nan"))}) == {"psnr": None, "pair": [1, None]}
+    assert convert_to_json({"psnr": float("inf"), "pair": (1, float("nan"))}) == {"psnr": None, "pair": [1, None]}
 
 
 def test_a_file_cannot_steer_the_terminal() -> None:
-    assert "\x1b" not in printable("\x1b[31mred")
+    assert "\x1b" not in replace_control_characters("\x1b[31mred")

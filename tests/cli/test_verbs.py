@@ -16,18 +16,18 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from lora_edit import estimate
-from lora_edit.cli import inspecting
+from lora_edit.cli import inspect_commands
 from lora_edit.cli.main import app
-from lora_edit.config import resolve
+from lora_edit.config import resolve_settings
 from lora_edit.devices import Machine
-from lora_edit.evaluation import learned
+from lora_edit.evaluation import learned_metrics
 from lora_edit.evaluation.lpips import Lpips
-from lora_edit.masks import salient
+from lora_edit.masks import saliency
 from lora_edit.masks.files import load_mask, read_mask
-from lora_edit.masks.salient import SalientNet
+from lora_edit.masks.saliency import SaliencyNetwork
 from lora_edit.run import make_run
 from lora_edit.types import Size, Video
-from lora_edit.video.lossless import save_frames
+from lora_edit.video.png_frames import save_frames
 from lora_edit.video.read import read_image, read_video
 from lora_edit.video.settings import VideoSettings
 from lora_edit.video.write import write_video
@@ -93,12 +93,12 @@ def test_mask_outlines_what_a_point_is_on(disc: tuple[Path, torch.Tensor], tmp_p
 
 def test_mask_outlines_what_stands_out(disc: tuple[Path, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip, truth = disc
-    monkeypatch.setattr(salient, "load_salient_net", lambda: None)
+    monkeypatch.setattr(saliency, "load_saliency_network", lambda: None)
     code, _, err = run("mask", clip, "--auto", "-o", tmp_path / "mask")
     assert (code, err.count("\n")) == (2, 1)
     assert "U2-Net-p" in err
     monkeypatch.setattr(
-        salient, "load_salient_net", lambda: SalientNet(lambda pixels: (pixels[0, 2] > pixels[0, 0] + 0.5).astype("float32"))
+        saliency, "load_saliency_network", lambda: SaliencyNetwork(lambda pixels: (pixels[0, 2] > pixels[0, 0] + 0.5).astype("float32"))
     )
     code, _, err = run("mask", clip, "--auto", "-o", tmp_path / "mask")
     assert code == 0, err
@@ -163,7 +163,7 @@ def test_evaluate_measures_with_networks_when_asked_by_name(
     code, out, err = run(*arguments)
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert "alexnet-owt-7be5be79.pth" in err
-    monkeypatch.setattr(learned, "load_lpips", lambda device: Lpips().eval())
+    monkeypatch.setattr(learned_metrics, "load_lpips", lambda device: Lpips().eval())
     code, out, err = run(*arguments, "--json")
     assert code == 0, err
     assert list(json.loads(out)) == ["num_frames", "size", "fps", "flicker", "lpips"]
@@ -171,8 +171,8 @@ def test_evaluate_measures_with_networks_when_asked_by_name(
 
 
 def test_the_command_knows_every_metric() -> None:
-    assert inspecting.LEARNED == learned.LEARNED
-    assert ", ".join((*inspecting.METRICS, *inspecting.LEARNED)) == inspecting.METRIC_LIST
+    assert inspect_commands.LEARNED_METRICS == learned_metrics.LEARNED_METRICS
+    assert ", ".join((*inspect_commands.METRICS, *inspect_commands.LEARNED_METRICS)) == inspect_commands.METRIC_LIST
 
 
 def test_evaluate_refuses_another_length(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_import_refuses_what_is_no_lora(tmp_path: Path) -> None:
 
 
 def test_export_writes_the_runs_lora(tmp_path: Path) -> None:
-    kept = make_run(tmp_path / "kept", resolve({"input": {"source": "a.mp4", "first_frame": "b.png"}}))
+    kept = make_run(tmp_path / "kept", resolve_settings({"input": {"source": "a.mp4", "first_frame": "b.png"}}))
     output = tmp_path / "out.safetensors"
     arguments = ("export", kept.folder, "--output", output)
     code, out, err = run(*arguments)
@@ -259,7 +259,7 @@ def test_studies_run_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert run("study", "--list")[:2] == (0, "methods\nusers\n")
     code, out, err = run("study", "methods", "--scenes", "2", "--seeds", "3", "--set", "lora.rank=4", "--output", tmp_path)
     assert (code, out.strip()) == (0, str(tmp_path / "table.csv")), err
-    assert seen == [("methods", "rows", tmp_path, 2, 3, {"model": "tiny", "workers": 1, "base": ["lora.rank=4"], "vace": ""})]
+    assert seen == [("methods", "rows", tmp_path, 2, 3, {"model": "tiny", "workers": 1, "base_assignments": ["lora.rank=4"], "vace": ""})]
     registry.SCENE_FOLDER, room.Folder = "a_study:Folder", lambda *given: given  # type: ignore[attr-defined]
     seen.clear()
     assert run("study", "methods", "--scenes-from", tmp_path, "--half", "all", "--output", tmp_path)[0] == 0
@@ -430,8 +430,8 @@ def bounds(mask: torch.Tensor) -> tuple[int, int, int, int]:
 
 def test_new_plans_with_a_model_that_is_not_here(clip: Path, frames: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Time, memory and disk are reckoned from the catalogue alone; the edit itself asks for the model."""
-    large = Machine(device_bytes=int(80e9), host_bytes=int(256e9), rate=4e14, dtype=torch.bfloat16)
-    monkeypatch.setattr(estimate, "this_machine", lambda: large)
+    large = Machine(device_bytes=int(80e9), host_bytes=int(256e9), flops_per_second=4e14, dtype=torch.bfloat16)
+    monkeypatch.setattr(estimate, "measure_machine", lambda: large)
     edited = frames[0].clone()
     edited[4:20, 4:24] = 255 - edited[4:20, 4:24]
     Image.fromarray(edited.numpy()).save(tmp_path / "first.png")

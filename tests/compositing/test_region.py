@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_edit.compositing.region import RegionCrop, crop_frames, paste, region_crop
+from lora_edit.compositing.crop import RegionCrop, compute_crop, crop_frames, paste_crop
 from lora_edit.types import EditMask
 
 
@@ -18,21 +18,21 @@ def box_mask(left: int, top: int, width: int, height: int, frame: tuple[int, int
 
 
 def test_window_has_context_on_each_side() -> None:
-    assert region_crop(box_mask(100, 60, 80, 60), 0.25) == RegionCrop(80, 45, 120, 90)
+    assert compute_crop(box_mask(100, 60, 80, 60), 0.25) == RegionCrop(80, 45, 120, 90)
 
 
 def test_small_regions_get_the_least_side() -> None:
-    crop = region_crop(box_mask(0, 0, 4, 4), 0.1)
+    crop = compute_crop(box_mask(0, 0, 4, 4), 0.1)
     assert (crop.left, crop.top, crop.width, crop.height) == (0, 0, 50, 50)
 
 
 def test_large_regions_and_empty_masks_get_the_whole_frame() -> None:
-    assert region_crop(box_mask(10, 10, 380, 180), 0.1) == RegionCrop(0, 0, 400, 200)
-    assert region_crop(box_mask(0, 0, 0, 0), 0.1) == RegionCrop(0, 0, 400, 200)
+    assert compute_crop(box_mask(10, 10, 380, 180), 0.1) == RegionCrop(0, 0, 400, 200)
+    assert compute_crop(box_mask(0, 0, 0, 0), 0.1) == RegionCrop(0, 0, 400, 200)
 
 
 def test_aspect_widens_the_shorter_dimension() -> None:
-    crop = region_crop(box_mask(150, 50, 60, 60), 0.0, aspect=2.0, multiple=8)
+    crop = compute_crop(box_mask(150, 50, 60, 60), 0.0, aspect=2.0, multiple=8)
     assert crop.width == 120
     assert crop.height == 64
 
@@ -46,7 +46,7 @@ def test_window_lies_in_the_frame_and_holds_the_region(
     left: int, top: int, width: int, height: int, context: float, aspect: float | None, multiple: int
 ) -> None:
     mask = box_mask(left, top, width, height, (30, 40))
-    crop = region_crop(mask, context, aspect, multiple)
+    crop = compute_crop(mask, context, aspect, multiple)
     assert crop.left >= 0
     assert crop.top >= 0
     assert crop.left + crop.width <= 40
@@ -59,7 +59,7 @@ def test_window_lies_in_the_frame_and_holds_the_region(
 def test_paste_puts_a_crop_back(channels: tuple[int, ...]) -> None:
     frames = torch.randint(0, 255, (2, 20, 30, *channels), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     crop = RegionCrop(3, 4, 10, 8)
-    assert torch.equal(paste(frames, crop_frames(frames, crop), crop), frames)
-    pasted = paste(frames, torch.zeros_like(crop_frames(frames, crop)), crop)
+    assert torch.equal(paste_crop(frames, crop_frames(frames, crop), crop), frames)
+    pasted = paste_crop(frames, torch.zeros_like(crop_frames(frames, crop)), crop)
     assert crop_frames(pasted, crop).sum() == 0
     assert torch.equal(pasted[:, :4], frames[:, :4])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lora_edit.conditioning.first_frame_hint import move_with_box, region_boxes
+from lora_edit.conditioning.first_frame_hint import compute_region_boxes, move_with_box
 
 SIZE = 32
 
@@ -28,14 +28,14 @@ def scene(*masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_boxes_bound_the_region_and_are_missing_where_it_is() -> None:
-    boxes = region_boxes(torch.stack([square(4, 6), torch.zeros(SIZE, SIZE, dtype=torch.bool)]))
+    boxes = compute_region_boxes(torch.stack([square(4, 6), torch.zeros(SIZE, SIZE, dtype=torch.bool)]))
     assert boxes[0].tolist() == [4, 6, 12, 14]
     assert boxes[1].isnan().all()
 
 
 def test_a_box_that_moves_by_whole_pixels_carries_its_content_exactly() -> None:
     clip, masks = scene(square(4, 6), square(9, 11), square(15, 2))
-    moved = move_with_box(clip[:, 0], region_boxes(masks))
+    moved = move_with_box(clip[:, 0], compute_region_boxes(masks))
     for index in range(3):
         torch.testing.assert_close(moved[:, index][:, masks[index]], clip[:, index][:, masks[index]], atol=1e-5, rtol=0)
 
@@ -43,7 +43,7 @@ def test_a_box_that_moves_by_whole_pixels_carries_its_content_exactly() -> None:
 def test_a_box_twice_as_large_shows_the_content_twice_as_large() -> None:
     ramp = torch.arange(SIZE).float().expand(3, SIZE, SIZE) / SIZE
     masks = torch.stack([square(4, 4), square(8, 8, 16)])
-    row = move_with_box(ramp, region_boxes(masks))[0, 1, 16, 9:23] * SIZE
+    row = move_with_box(ramp, compute_region_boxes(masks))[0, 1, 16, 9:23] * SIZE
     torch.testing.assert_close(row.diff(), torch.full((13,), 0.5), atol=1e-4, rtol=0)
 
 
@@ -51,11 +51,11 @@ def test_a_box_cut_off_by_the_border_is_not_squeezed() -> None:
     clip, _ = scene(square(20, 8), square(20, 8))
     masks = torch.stack([square(20, 8), square(26, 8)])
     masks[1, :, :26] = False
-    moved = move_with_box(clip[:, 0], region_boxes(masks))
+    moved = move_with_box(clip[:, 0], compute_region_boxes(masks))
     torch.testing.assert_close(moved[:, 1, 8:16, 26:32], clip[:, 0, 8:16, 20:26], atol=1e-5, rtol=0)
 
 
 def test_where_there_is_no_box_the_first_frame_stands_still() -> None:
     clip, masks = scene(square(4, 6), torch.zeros(SIZE, SIZE, dtype=torch.bool))
-    moved = move_with_box(clip[:, 0], region_boxes(masks))
+    moved = move_with_box(clip[:, 0], compute_region_boxes(masks))
     assert torch.equal(moved[:, 1], clip[:, 0])

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lora_edit.conditioning import baselines, method
-from lora_edit.conditioning.fill import EMPTY
-from lora_edit.conditioning.recolour import changed_region, draw_colour_map, draw_texture, recolour
+from lora_edit.conditioning.fill import FILL_VALUE
+from lora_edit.conditioning.recolour import draw_colour_map, draw_texture, estimate_changed_region, recolour_sample
 
 
 @pytest.fixture
@@ -27,10 +27,10 @@ def mask() -> torch.Tensor:
 
 def test_motion(clip: torch.Tensor, mask: torch.Tensor) -> None:
     """Frame 0 given; later frames given outside the region; the source is the target."""
-    sample = method.motion(clip, mask)
+    sample = method.build_motion_sample(clip, mask)
     assert torch.equal(sample.m_cond[0, 0], torch.ones(16, 16))
     assert torch.equal(sample.m_cond[0, 1:], (~mask[1:]).float())
-    assert torch.equal(sample.v_cond[:, 0], clip[:, 0]) and sample.v_cond[:, 1:][:, mask[1:]].eq(EMPTY).all()
+    assert torch.equal(sample.v_cond[:, 0], clip[:, 0]) and sample.v_cond[:, 1:][:, mask[1:]].eq(FILL_VALUE).all()
     assert torch.equal(sample.v_cond[:, 1:][:, ~mask[1:]], clip[:, 1:][:, ~mask[1:]])
     assert sample.v_target is not None and torch.equal(sample.v_target, clip) and torch.equal(sample.image, clip[:, 0])
 
@@ -38,17 +38,17 @@ def test_motion(clip: torch.Tensor, mask: torch.Tensor) -> None:
 def test_appearance(clip: torch.Tensor, mask: torch.Tensor) -> None:
     """One frame; the region is withheld even though it is the first; the edited frame is the target."""
     edited = clip[:, 3] * 0.5
-    sample = method.appearance(clip[:, 3], edited, mask[3])
+    sample = method.build_appearance_sample(clip[:, 3], edited, mask[3])
     assert sample.num_frames == 1 and sample.v_target is not None
     assert torch.equal(sample.m_cond[0, 0], (~mask[3]).float())
-    assert sample.v_cond[:, 0][:, mask[3]].eq(EMPTY).all()
+    assert sample.v_cond[:, 0][:, mask[3]].eq(FILL_VALUE).all()
     assert torch.equal(sample.v_target[:, 0], edited) and torch.equal(sample.image, clip[:, 3])
 
 
 def test_inference(clip: torch.Tensor, mask: torch.Tensor) -> None:
     """The same mask as in training; only frame 0 is replaced, by the edited one."""
     edited = -clip[:, 0]
-    sample, trained = method.inference(clip, edited, mask), method.motion(clip, mask)
+    sample, trained = method.build_inference_sample(clip, edited, mask), method.build_motion_sample(clip, mask)
     assert torch.equal(sample.m_cond, trained.m_cond) and sample.v_target is None
     assert torch.equal(sample.v_cond[:, 0], edited) and torch.equal(sample.v_cond[:, 1:], trained.v_cond[:, 1:])
 
@@ -56,36 +56,36 @@ def test_inference(clip: torch.Tensor, mask: torch.Tensor) -> None:
 def test_anchor_is_given_whole(clip: torch.Tensor, mask: torch.Tensor) -> None:
     """A frame that a person insists on."""
     anchor = clip[:, 2] * 0.1
-    sample = method.inference(clip, clip[:, 0], mask, anchors={2: anchor})
+    sample = method.build_inference_sample(clip, clip[:, 0], mask, anchors={2: anchor})
     assert sample.m_cond[0, 2].eq(1).all() and torch.equal(sample.v_cond[:, 2], anchor)
 
 
-@pytest.mark.parametrize("name", sorted(baselines.INFERENCE))
+@pytest.mark.parametrize("name", sorted(baselines.INFERENCE_BUILDERS))
 def test_nothing_inside_the_hole_reaches_the_condition(clip: torch.Tensor, mask: torch.Tensor, name: str) -> None:
     """Other source pixels where M_cond is 0: the condition stays the same bit for bit."""
-    first = baselines.INFERENCE[name](clip, clip[:, 0], mask)
+    first = baselines.INFERENCE_BUILDERS[name](clip, clip[:, 0], mask)
     other = torch.where(first.m_cond > 0.5, clip, -clip + 0.1)
-    second = baselines.INFERENCE[name](other, clip[:, 0], mask)
+    second = baselines.INFERENCE_BUILDERS[name](other, clip[:, 0], mask)
     assert torch.equal(first.v_cond, second.v_cond) and torch.equal(first.m_cond, second.m_cond)
 
 
 def test_baselines_change_one_thing(clip: torch.Tensor, mask: torch.Tensor) -> None:
     """What each baseline gives: only frame 0, everything, nothing; and B.3 hands over the answer."""
-    assert baselines.naive_motion(clip, mask).m_cond.sum() == 16 * 16
-    assert baselines.all_ones_motion(clip, mask).m_cond.mean() == 1
-    assert baselines.all_zeros_motion(clip, mask).m_cond.sum() == 0
-    unscheduled = baselines.unscheduled_appearance(clip[:, 1], clip[:, 2], mask[1])
+    assert baselines.build_naive_motion_sample(clip, mask).m_cond.sum() == 16 * 16
+    assert baselines.build_all_ones_motion_sample(clip, mask).m_cond.mean() == 1
+    assert baselines.build_all_zeros_motion_sample(clip, mask).m_cond.sum() == 0
+    unscheduled = baselines.build_unscheduled_appearance_sample(clip[:, 1], clip[:, 2], mask[1])
     assert unscheduled.v_target is not None and torch.equal(unscheduled.v_cond, unscheduled.v_target)
-    blended = baselines.feature_level_inference(clip, clip[:, 0], mask)
+    blended = baselines.build_feature_level_sample(clip, clip[:, 0], mask)
     assert blended.m_cond.sum() == 16 * 16 and blended.v_blend is not None and blended.m_blend is not None
-    assert torch.equal(blended.m_blend, method.m_cond_for(mask))
+    assert torch.equal(blended.m_blend, method.build_m_cond(mask))
 
 
 def test_a_later_look_is_asked_for_as_generation_will(clip: torch.Tensor, mask: torch.Tensor) -> None:
     """The edited first frame is given, the later frame's region is not, and the target stands still."""
     frames = [0, 2, 2, 2, 2]
     edited = torch.flip(clip, (0,))
-    sample = method.appearance_after_first(clip[:, frames], edited[:, 0], edited[:, 2], mask[frames])
+    sample = method.build_appearance_after_first_sample(clip[:, frames], edited[:, 0], edited[:, 2], mask[frames])
     assert sample.v_target is not None and torch.equal(sample.v_cond[:, 0], edited[:, 0])
     assert torch.equal(sample.v_target[:, 0], edited[:, 0]) and all(torch.equal(sample.v_target[:, n], edited[:, 2]) for n in range(1, 5))
     assert torch.equal(sample.v_cond[:, 1][:, ~mask[2]], clip[:, 2][:, ~mask[2]]) and sample.v_cond[:, 1][:, mask[2]].eq(0).all()
@@ -93,8 +93,8 @@ def test_a_later_look_is_asked_for_as_generation_will(clip: torch.Tensor, mask: 
 
 def test_recolouring_touches_the_region_only(clip: torch.Tensor, mask: torch.Tensor) -> None:
     """The same map in frame 0, target and image; the kept background and the hole stay."""
-    plain = method.motion(clip, mask)
-    changed = recolour(plain, mask, draw_colour_map(torch.Generator().manual_seed(1)))
+    plain = method.build_motion_sample(clip, mask)
+    changed = recolour_sample(plain, mask, draw_colour_map(torch.Generator().manual_seed(1)))
     assert changed.v_target is not None and plain.v_target is not None
     assert torch.equal(changed.v_target[:, ~mask], plain.v_target[:, ~mask])
     assert not torch.equal(changed.v_target[:, mask], plain.v_target[:, mask])
@@ -108,7 +108,7 @@ def test_what_the_edit_changes_is_followed() -> None:
     edited = source.clone()
     edited[:, 8:16, 8:16] = 1.0
     y, x = torch.meshgrid(torch.arange(24).float(), torch.arange(32).float(), indexing="ij")
-    region = changed_region(source, edited, torch.stack([torch.stack([x - 3 * t, y], -1) for t in range(3)]))
+    region = estimate_changed_region(source, edited, torch.stack([torch.stack([x - 3 * t, y], -1) for t in range(3)]))
     assert region.shape == (3, 24, 32) and region.min() == 0 and region.max() == 1
     assert (region[0, 8:16, 8:16] == 1).all() and (region[2, 8:16, 14:22] == 1).all() and region[2, 8:16, 8:10].max() == 0
 
@@ -120,8 +120,8 @@ def test_a_texture_moves_with_the_clip(clip: torch.Tensor, mask: torch.Tensor) -
     places = torch.stack([torch.stack([x - t, y], -1) for t in range(frames)])
     texture = draw_texture(torch.Generator().manual_seed(2), places)
     assert torch.allclose(texture.pixels[:, 2, :, 2:], texture.pixels[:, 0, :, :-2], atol=1e-4)
-    plain = method.motion(clip, mask)
-    changed = recolour(plain, mask, draw_colour_map(torch.Generator().manual_seed(1)), texture)
+    plain = method.build_motion_sample(clip, mask)
+    changed = recolour_sample(plain, mask, draw_colour_map(torch.Generator().manual_seed(1)), texture)
     assert plain.v_target is not None and changed.v_target is not None
     assert torch.equal(changed.v_target[:, ~mask], plain.v_target[:, ~mask])
     assert torch.equal(changed.v_cond[:, 0], changed.v_target[:, 0])

@@ -13,7 +13,14 @@ from PIL import Image
 
 from evaluation.pictures import still
 from lora_edit.errors import SettingsError
-from lora_edit.evaluation.benchmarks import BENCHMARKS, davis_edit_cases, five_cases, genprop_cases, i2vedit_cases, vpbench_cases
+from lora_edit.evaluation.benchmarks import (
+    BENCHMARKS,
+    read_davis_edit_cases,
+    read_five_cases,
+    read_genprop_cases,
+    read_i2vedit_cases,
+    read_vpbench_cases,
+)
 from lora_edit.evaluation.manifest import Case, read_cases, write_cases
 from lora_edit.masks.files import read_mask
 from lora_edit.types import Size, Video
@@ -40,13 +47,13 @@ def test_i2vedit(tmp_path: Path) -> None:
     config = "data_params:\n  video_path: /datasets/svdedit/item2/source.mp4\n  start_t: {}\n  end_t: {}\n"
     (tmp_path / "item2/config_single_chunk.yaml").write_text(config.format(0, 1))
     (tmp_path / "item2/config_multi_chunks.yaml").write_text(config.format(0.5, 2.5))
-    cases = list(i2vedit_cases(tmp_path))
+    cases = list(read_i2vedit_cases(tmp_path))
     assert [case.id for case in cases] == ["item2-necklace", "item2-red_hair", "item10-necklace", "item10-red_hair"]
     assert [(case.start, case.frames) for case in cases] == [(2, 8), (2, 8), (0, None), (0, None)]
     assert cases[1].first_frame == tmp_path / "item2/source_and_edits/red hair.png"
     for end in (-1, 99):
         (tmp_path / "item10/source_and_edits/config_multi_chunks.yaml").write_text(config.format(1, end))
-        assert [(case.start, case.frames) for case in i2vedit_cases(tmp_path)][-1] == (4, None if end == -1 else 8)
+        assert [(case.start, case.frames) for case in read_i2vedit_cases(tmp_path)][-1] == (4, None if end == -1 else 8)
     write_cases(tmp_path / "cases.jsonl", cases)
     assert len(read_cases(tmp_path / "cases.jsonl")) == 4
 
@@ -54,7 +61,7 @@ def test_i2vedit(tmp_path: Path) -> None:
 def test_genprop(tmp_path: Path) -> None:
     folder = tmp_path / "test-samples"
     touch(folder / "014.mp4", folder / "014.png", folder / "002.mp4", folder / "002.png", folder / "alone.mp4")
-    cases = list(genprop_cases(tmp_path))
+    cases = list(read_genprop_cases(tmp_path))
     assert cases == [Case(id=n, source=folder / f"{n}.mp4", first_frame=folder / f"{n}.png") for n in ("002", "014")]
 
 
@@ -67,7 +74,7 @@ def test_davis_edit(tmp_path: Path) -> None:
         picture(tmp_path / f"JPEGImages/bear/{index:05d}.jpg", labels)
         picture(tmp_path / f"Annotations/bear/{index:05d}.png", labels)
     touch(tmp_path / "Annotations/bear/Thumbs.db", tmp_path / "ReferenceImages/similar/bear.png")
-    (case,) = davis_edit_cases(tmp_path, tmp_path / "edited", tmp_path / "masks", "changing")
+    (case,) = read_davis_edit_cases(tmp_path, tmp_path / "edited", tmp_path / "masks", "changing")
     assert (case.id, case.prompt, case.source) == ("bear-changing", "a rabbit", tmp_path / "JPEGImages/bear")
     assert case.first_frame == tmp_path / "edited/bear-changing.png"
     assert case.mask is not None
@@ -91,7 +98,7 @@ def test_vpbench(tmp_path: Path) -> None:
         '000005000123.0.mp4,2,2,6,25,"a cat, sitting",a cat,make it a cat\n'
         "000000000007_852038.mp4,1,0,9,30,a dog,a dog,make it a dog\n"
     )
-    first, second = vpbench_cases(tmp_path, tmp_path / "edited", tmp_path / "masks")
+    first, second = read_vpbench_cases(tmp_path, tmp_path / "edited", tmp_path / "masks")
     assert first.source == tmp_path / "videovo/raw_video/000005000/000005000123.0.mp4"
     assert second.source == tmp_path / "pexels/pexels/raw_video/000000000/000000000007_852038.mp4"
     assert (first.id, first.prompt, first.start, first.frames) == ("000005000123-2", "a cat, sitting", 2, 4)
@@ -99,7 +106,7 @@ def test_vpbench(tmp_path: Path) -> None:
     assert read_mask(first.mask, 4, Size(8, 10)).frames.flatten(1).sum(1).tolist() == [4] * 4
     (tmp_path / "video_inpainting/pexels/000000000007_852038/all_masks.npz").unlink()
     with pytest.raises(SettingsError, match=r"video_inpainting\.zip"):
-        list(vpbench_cases(tmp_path, tmp_path, tmp_path / "masks"))
+        list(read_vpbench_cases(tmp_path, tmp_path, tmp_path / "masks"))
 
 
 def test_five(tmp_path: Path) -> None:
@@ -117,7 +124,7 @@ def test_five(tmp_path: Path) -> None:
     region = np.zeros((16, 16), np.uint8)
     region[:8] = 255
     picture(tmp_path / "bmasks/0001_bus/00001.jpg", region)
-    one, two, three = five_cases(tmp_path, tmp_path / "edited")
+    one, two, three = read_five_cases(tmp_path, tmp_path / "edited")
     assert [case.id for case in (one, two, three)] == [
         "edit1_FiVE-000-0001_bus",
         "edit1_FiVE-001-0002_girl-dog",
@@ -139,4 +146,4 @@ def test_another_version_of_a_benchmark_is_told(tmp_path: Path) -> None:
     (tmp_path / "edit_prompt").mkdir()
     (tmp_path / "edit_prompt/edit1_FiVE.json").write_text('[{"video": "0001_bus"}]')
     with pytest.raises(SettingsError, match="without video_name"):
-        list(five_cases(tmp_path, tmp_path))
+        list(read_five_cases(tmp_path, tmp_path))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from evaluation.pictures import still
 from lora_edit.errors import ModelError
-from lora_edit.evaluation.deqa import BATCH, deqa, load_deqa
+from lora_edit.evaluation.deqa import BATCH_SIZE, deqa, load_deqa
 
 
 def test_the_mean_of_every_frame_in_small_batches() -> None:
@@ -21,10 +21,10 @@ def test_the_mean_of_every_frame_in_small_batches() -> None:
         batches.append(len(pictures))
         return torch.tensor([picture.getpixel((0, 0))[0] / 10 for picture in pictures])
 
-    frames = still(BATCH + 2)
+    frames = still(BATCH_SIZE + 2)
     frames[:, 0, 0, 0] = torch.tensor([10, 20, 30, 40, 50, 40], dtype=torch.uint8)
     assert deqa(frames, score) == pytest.approx(19 / 6)
-    assert batches == [BATCH, 2]
+    assert batches == [BATCH_SIZE, 2]
 
 
 def test_a_missing_checkpoint_is_named_with_its_command() -> None:

@@ -10,7 +10,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from evaluation.pictures import box, still
 from lora_edit.errors import ModelError, SettingsError, VideoError
-from lora_edit.evaluation.learned import LEARNED, Networks, load_networks, measure_learned
+from lora_edit.evaluation.learned_metrics import LEARNED_METRICS, Networks, load_networks, measure_learned_metrics
 from lora_edit.evaluation.lpips import Lpips
 from lora_edit.types import EditMask, Video
 
@@ -36,18 +36,18 @@ def test_all_four_and_the_background(networks: Networks) -> None:
     frames = source.frames.clone()
     frames[mask.frames] = 255 - frames[mask.frames]
     result = video(frames)
-    found = measure_learned(networks, LEARNED, result, source, result, mask, frames[0])
+    found = measure_learned_metrics(networks, LEARNED_METRICS, result, source, result, mask, frames[0])
     assert list(found) == ["clip_score", "input_similarity", "deqa", "lpips", "background_lpips"]
     assert (found["clip_score"], found["deqa"], found["lpips"]) == (1, 3, 0)
     assert found["input_similarity"] < 1
     assert found["background_lpips"] > 0  # places at the region's edge see the edit
-    against_source = measure_learned(networks, ["lpips"], result, source, None, mask)
+    against_source = measure_learned_metrics(networks, ["lpips"], result, source, None, mask)
     assert against_source["lpips"] > against_source["background_lpips"]
 
 
 def test_nothing_is_loaded_that_was_not_asked_for() -> None:
     assert load_networks(["region_psnr", "flicker"]) == Networks()
-    assert measure_learned(Networks(), [], video(still()), video(still())) == {}
+    assert measure_learned_metrics(Networks(), [], video(still()), video(still())) == {}
 
 
 def test_a_missing_network_is_told(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,6 +58,6 @@ def test_a_missing_network_is_told(tmp_path: object, monkeypatch: pytest.MonkeyP
 
 def test_what_is_missing_or_does_not_fit_is_refused(networks: Networks) -> None:
     with pytest.raises(SettingsError, match="--first-frame"):
-        measure_learned(networks, ["clip_score"], video(still()), video(still()))
+        measure_learned_metrics(networks, ["clip_score"], video(still()), video(still()))
     with pytest.raises(VideoError, match="source"):
-        measure_learned(networks, ["input_similarity"], video(still(3)), video(still(2)))
+        measure_learned_metrics(networks, ["input_similarity"], video(still(3)), video(still(2)))

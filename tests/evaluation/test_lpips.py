@@ -13,7 +13,7 @@ from torch.nn import functional
 from evaluation.pictures import box, still, texture
 from lora_edit.errors import MaskError, ModelError, VideoError
 from lora_edit.evaluation import lpips as module
-from lora_edit.evaluation.lpips import CHANNELS, CONVOLUTIONS, Lpips, load_lpips, lpips, weighted_mean
+from lora_edit.evaluation.lpips import CHANNELS, CONVOLUTION_INDICES, Lpips, load_lpips, lpips, weighted_mean
 
 
 @pytest.fixture(scope="module")
@@ -101,18 +101,18 @@ def test_what_does_not_fit_is_refused(model: Lpips) -> None:
 
 def test_weights_are_read_from_the_published_files(model: Lpips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = model.state_dict()
-    trunk = {f"features.{n}.{kind}": state[f"features.{n}.{kind}"] for n in CONVOLUTIONS for kind in ("weight", "bias")}
+    trunk = {f"features.{n}.{kind}": state[f"features.{n}.{kind}"] for n in CONVOLUTION_INDICES for kind in ("weight", "bias")}
     heads = {f"lin{n}.model.1.weight": torch.full((1, count, 1, 1), 0.5) for n, count in enumerate(CHANNELS)}
     with pytest.raises(ModelError, match=r"alexnet-owt-7be5be79\.pth: no such file, .* `curl "):
         load_lpips(torch.device("cpu"), tmp_path)
-    torch.save(trunk | {"classifier.1.weight": torch.zeros(1)}, tmp_path / module.TRUNK.name)
+    torch.save(trunk | {"classifier.1.weight": torch.zeros(1)}, tmp_path / module.BACKBONE_FILE.name)
     with pytest.raises(ModelError, match="damaged"):
         load_lpips(torch.device("cpu"), tmp_path)
-    monkeypatch.setattr(module, "TRUNK", with_hash(tmp_path, module.TRUNK))
+    monkeypatch.setattr(module, "BACKBONE_FILE", with_hash(tmp_path, module.BACKBONE_FILE))
     with pytest.raises(ModelError, match=r"LPIPS_v0\.1_alex-df73285e\.pth: no such file, .* `hf download "):
         load_lpips(torch.device("cpu"), tmp_path)
-    torch.save(heads, tmp_path / module.HEADS.name)
-    monkeypatch.setattr(module, "HEADS", with_hash(tmp_path, module.HEADS))
+    torch.save(heads, tmp_path / module.HEADS_FILE.name)
+    monkeypatch.setattr(module, "HEADS_FILE", with_hash(tmp_path, module.HEADS_FILE))
     loaded = load_lpips(torch.device("cpu"), tmp_path)
     assert torch.equal(loaded.features[10].weight, model.features[10].weight)
     assert [head.tolist() for head in loaded.heads] == [[0.5] * count for count in CHANNELS]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lora_edit.errors import SettingsError
-from lora_edit.evaluation.manifest import Case, Later, read_cases, write_cases
+from lora_edit.evaluation.manifest import Case, LaterFrame, read_cases, write_cases
 
 GOOD = {"id": "swan", "source": "swan.mp4", "first_frame": "swan.png"}
 
@@ -27,7 +27,7 @@ def test_paths_are_relative_to_the_manifest(tmp_path: Path) -> None:
     later = [{"frame": 4, "image": str(elsewhere)}]
     (case,) = read_cases(manifest(tmp_path, "", GOOD | {"later": later, "prompt": "a\u2028b"}, " "))
     assert (case.source, case.first_frame) == (tmp_path / "swan.mp4", tmp_path / "swan.png")
-    assert case.later == (Later(frame=4, image=elsewhere),)
+    assert case.later == (LaterFrame(frame=4, image=elsewhere),)
     assert (case.start, case.frames, case.fps, case.mask, case.truth, case.prompt) == (0, None, None, None, None, "a\u2028b")
 
 
@@ -38,7 +38,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
             source=tmp_path / "data/a.mp4",
             first_frame=tmp_path / "edits/a.png",
             mask=tmp_path / "masks/a",
-            later=(Later(frame=2, image=tmp_path / "edits/a2.png"),),
+            later=(LaterFrame(frame=2, image=tmp_path / "edits/a2.png"),),
             prompt="ä",
             truth=tmp_path / "truth.mp4",
             fps=12.5,
@@ -51,7 +51,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert write_cases(path, cases) == 2
     assert json.loads(path.read_text("utf-8").splitlines()[1]) == {"id": "two", "source": "../b.mp4", "first_frame": "../b.png"}
     again = read_cases(path, check_files=False)
-    assert [[file.resolve() for file in case.files().values()] for case in again] == [list(case.files().values()) for case in cases]
+    assert [[file.resolve() for file in case.get_paths().values()] for case in again] == [list(case.get_paths().values()) for case in cases]
     assert again[0].model_dump(include={"prompt", "fps", "start", "frames"}) == {"prompt": "ä", "fps": 12.5, "start": 3, "frames": 9}
 
 

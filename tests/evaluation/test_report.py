@@ -40,13 +40,13 @@ class Outline(HTMLParser):
 FULL = Report(
     title="Edit of <clip> & more",
     result=Path("result.mp4"),
-    compare=Path("compare #1.mp4"),
-    sheet=Path("samples/sheet.png"),
-    crops=Path("crops.png"),
+    comparison=Path("compare #1.mp4"),
+    contact_sheet=Path("samples/sheet.png"),
+    region_sheet=Path("crops.png"),
     posters=(Path("poster compare.png"), None),
     pictures=[("Edited frame 4 (reference)", Path("references/reference_00004.png"))],
     takes=[("seed 7, first frame <b>.png", Path("samples/seed-7.mp4"), Path("samples/seed-7.png"))],
-    unproven=[0.0, 0.25, 0.5],
+    disoccluded_shares=[0.0, 0.25, 0.5],
     loss_plot=Path("loss.png"),
     facts=[("prompt", '<script>alert("x")</script>'), ("seed", "0")],
     notes=["the mask is <empty>"],
@@ -106,7 +106,7 @@ def test_the_share_drawn_without_proof_is_a_bar_for_each_frame() -> None:
     assert [bar["height"] for bar in bars] == ["0.0000", "0.5000", "1.0000"]
     assert "frame 1: 25.0 %" in page and "most in frame 2, 50.0 % of it" in page
     assert "<span>frame 0</span><span>frame 2</span>" in page
-    assert render_report(Report(title="t", unproven=[0.0, 0.0])).count("<rect") == 2
+    assert render_report(Report(title="t", disoccluded_shares=[0.0, 0.0])).count("<rect") == 2
 
 
 def test_further_results_are_shown_with_seed_and_picture() -> None:
@@ -121,7 +121,7 @@ def test_what_is_left_out_is_not_shown() -> None:
 
 
 def test_what_browsers_cannot_play_is_linked() -> None:
-    outline = Outline(render_report(Report(title="t", result=Path("result.mkv"), compare=Path("compare.gif"))))
+    outline = Outline(render_report(Report(title="t", result=Path("result.mkv"), comparison=Path("compare.gif"))))
     assert not outline.all("video")
     assert [link["href"] for link in outline.all("a")] == ["compare.gif", "result.mkv"]
     assert [image["src"] for image in outline.all("img")] == ["compare.gif"]

@@ -11,7 +11,7 @@ from evaluation.pictures import still, texture
 from lora_edit.errors import VideoError
 from lora_edit.evaluation.flicker import flicker
 from lora_edit.evaluation.psnr import psnr
-from lora_edit.evaluation.trivial import trivial_results
+from lora_edit.evaluation.trivial_baselines import build_trivial_baselines
 from lora_edit.types import Video
 
 
@@ -19,7 +19,7 @@ def test_both_keep_the_clock_and_score_as_said() -> None:
     frames = still(4) + torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1)
     source = Video(frames, Fraction(25), (0.0, 0.04, 0.09, 0.12), alpha=torch.zeros(frames.shape[:3], dtype=torch.uint8), has_sound=True)
     first = texture(48, 64, seed=5)
-    results = trivial_results(source, first)
+    results = build_trivial_baselines(source, first)
     assert list(results) == ["unedited copy", "frozen first frame"]
     assert all((video.times, video.fps, video.has_sound, video.alpha) == (source.times, 25, False, None) for video in results.values())
     copy, frozen = results.values()
@@ -33,4 +33,4 @@ def test_both_keep_the_clock_and_score_as_said() -> None:
 def test_another_size_is_refused() -> None:
     source = Video(still(2), Fraction(25), (0.0, 0.04))
     with pytest.raises(VideoError, match="edited first frame"):
-        trivial_results(source, texture(32, 32))
+        build_trivial_baselines(source, texture(32, 32))

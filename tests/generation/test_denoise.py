@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from lora_edit.conditioning.baselines import feature_level_inference
-from lora_edit.conditioning.method import inference
+from lora_edit.conditioning.baselines import build_feature_level_sample
+from lora_edit.conditioning.method import build_inference_sample
 from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
 from tiny_random import tiny_random_family
@@ -28,7 +28,7 @@ def test_the_same_seed_gives_the_same_latents() -> None:
     """And another seed others."""
     family = tiny_random_family()
     clip, mask = clip_and_mask()
-    sample = family.encode_sample(inference(clip, clip[:, 0], mask))
+    sample = family.encode_sample(build_inference_sample(clip, clip[:, 0], mask))
     first, second, third = (denoise(family, sample, SETTINGS, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, second) and not torch.equal(first, third)
 
@@ -38,10 +38,10 @@ def test_feature_level_ends_on_the_sources_latents_outside_the_region(sampler: A
     """Eq. 3 at the last step, where no noise is left; whatever takes the steps."""
     family = tiny_random_family()
     clip, mask = clip_and_mask()
-    sample = family.encode_sample(feature_level_inference(clip, clip[:, 0], mask))
-    assert sample.blend is not None and sample.blend_keep is not None
+    sample = family.encode_sample(build_feature_level_sample(clip, clip[:, 0], mask))
+    assert sample.blend_latents is not None and sample.blend_mask is not None
     settings = SETTINGS.model_copy(update={"sampler": sampler})
     latents = denoise(family, sample, settings, torch.Generator().manual_seed(1))
-    kept = sample.blend_keep.expand_as(latents) > 0.5
-    torch.testing.assert_close(latents[kept], sample.blend.expand_as(latents)[kept], atol=1e-5, rtol=0)
-    assert not torch.allclose(latents[~kept], sample.blend.expand_as(latents)[~kept])
+    kept = sample.blend_mask.expand_as(latents) > 0.5
+    torch.testing.assert_close(latents[kept], sample.blend_latents.expand_as(latents)[kept], atol=1e-5, rtol=0)
+    assert not torch.allclose(latents[~kept], sample.blend_latents.expand_as(latents)[~kept])

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from lora_edit.cli.main import app
 from lora_edit.errors import ModelError
-from lora_edit.loras.files import LoraFile, read_lora, sketch_lora
+from lora_edit.loras.extra_loras import check_extra_loras
+from lora_edit.loras.files import LoraFile, read_lora, read_lora_shapes
 from lora_edit.loras.header import read_header
-from lora_edit.loras.match import linear_sizes, match, parameter_shapes
-from lora_edit.loras.stack import check_files
-from lora_edit.models.family import load_family, load_outline
+from lora_edit.loras.match import collect_linear_sizes, collect_parameter_shapes, match_layers
+from lora_edit.models.family import load_family, load_meta_transformer
 from lora_maker import image_to_video_transformer, random_changes, spelled, write
 
 
@@ -121,14 +121,14 @@ def test_differences_are_measured_too(tmp_path: Path, key: str, shape: tuple[int
     layer = "diffusion_model.blocks.0.self_attn.q"
     path = write(tmp_path / "a.safetensors", pair(layer) | {f"{layer}.{key}": torch.ones(shape)})
     with pytest.raises(ModelError, match=words):
-        match(read_lora(path), image_to_video_transformer(), "wan")
+        match_layers(read_lora(path), image_to_video_transformer(), "wan")
 
 
-@pytest.mark.parametrize("read", [read_lora, sketch_lora])
+@pytest.mark.parametrize("read", [read_lora, read_lora_shapes])
 def test_another_base_is_told_with_sizes(tmp_path: Path, read: Callable[[Path], LoraFile]) -> None:
     path = write(tmp_path / "a.safetensors", pair("diffusion_model.blocks.0.self_attn.q", inputs=1536, outputs=1536))
     with pytest.raises(ModelError, match=r"another base than wan: .* is 1536x1536 in the file and 24x24 in the model; 1 of 1 .*Wan 1\.3B"):
-        match(read(path), image_to_video_transformer(), "wan")
+        match_layers(read(path), image_to_video_transformer(), "wan")
 
 
 def test_another_base_is_refused_before_the_model_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,30 +137,30 @@ def test_another_base_is_refused_before_the_model_loads(tmp_path: Path, monkeypa
         monkeypatch.setattr(WanTransformer3DModel, name, lambda *_, **__: pytest.fail("weights were read"))
     path = write(tmp_path / "a.safetensors", pair("diffusion_model.blocks.0.self_attn.q", inputs=1536, outputs=1536))
     with pytest.raises(ModelError, match="another base than tiny"):
-        check_files([(path, 1.0)], "tiny")
+        check_extra_loras([(path, 1.0)], "tiny")
     other = write(tmp_path / "b.safetensors", pair("lora_unet_down_blocks_0_attentions_0_proj_in"))
     with pytest.raises(ModelError, match="none of its 1 layers is in tiny"):
-        check_files([(other, 1.0)], "tiny")
+        check_extra_loras([(other, 1.0)], "tiny")
     with pytest.raises(ModelError, match=r"is 1536x1536 in the file and 5120x5120 in the model"):
-        check_files([(path, 1.0)], "wan2.1-i2v-480p")
-    check_files([(path, 1.0)], "wan2.1-fun-1.3b")
-    assert check_files([], "tiny") == []
+        check_extra_loras([(path, 1.0)], "wan2.1-i2v-480p")
+    check_extra_loras([(path, 1.0)], "wan2.1-fun-1.3b")
+    assert check_extra_loras([], "tiny") == []
 
 
 def test_the_outline_is_the_embedded_model() -> None:
-    outline, family = load_outline("tiny"), load_family("tiny", torch.device("cpu"), torch.float32)
+    outline, family = load_meta_transformer("tiny"), load_family("tiny", torch.device("cpu"), torch.float32)
     assert outline is not None
-    assert linear_sizes(outline) == linear_sizes(family.transformer)
-    assert parameter_shapes(outline) == parameter_shapes(family.transformer)
+    assert collect_linear_sizes(outline) == collect_linear_sizes(family.transformer)
+    assert collect_parameter_shapes(outline) == collect_parameter_shapes(family.transformer)
 
 
 def test_one_layer_under_two_names_is_refused(tmp_path: Path) -> None:
     tensors = pair("diffusion_model.blocks.0.self_attn.q") | pair("transformer.blocks.0.attn1.to_q")
     with pytest.raises(ModelError, match=r"two LoRAs for blocks\.0\.attn1\.to_q"):
-        match(read_lora(write(tmp_path / "a.safetensors", tensors)), image_to_video_transformer(), "wan")
+        match_layers(read_lora(write(tmp_path / "a.safetensors", tensors)), image_to_video_transformer(), "wan")
 
 
 def test_another_model_is_told_by_name(tmp_path: Path) -> None:
     path = write(tmp_path / "a.safetensors", pair("lora_unet_down_blocks_0_attentions_0_proj_in"))
     with pytest.raises(ModelError, match="none of its 1 layers is in wan; it seems to be for Stable Diffusion or SDXL"):
-        match(read_lora(path), image_to_video_transformer(), "wan")
+        match_layers(read_lora(path), image_to_video_transformer(), "wan")

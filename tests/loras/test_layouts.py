@@ -12,16 +12,16 @@ from diffusers.loaders import lora_conversion_utils as theirs
 from safetensors.torch import load_file
 
 from lora_edit.errors import ModelError
-from lora_edit.loras.files import Change, by_diffusers_names, export_lora, read_lora, write_lora
+from lora_edit.loras.files import LayerDelta, export_lora, read_lora, rename_to_diffusers, write_lora
 from lora_edit.loras.header import read_header
 from lora_edit.loras.layouts import LAYOUTS as READ
-from lora_edit.loras.layouts import layer_pattern, layout_of, parse_key
-from lora_edit.loras.match import linear_sizes, match, parameter_shapes, split
-from lora_edit.loras.names import spellings, to_diffusers, to_original
+from lora_edit.loras.layouts import detect_layout, format_layer_pattern, parse_key
+from lora_edit.loras.match import collect_linear_sizes, collect_parameter_shapes, match_layers, split_delta
+from lora_edit.loras.names import index_flat_names, to_diffusers, to_original
 from lora_maker import LAYERS, LAYOUTS, image_to_video_transformer, random_changes, spelled, write
 
 
-def assert_same(found: dict[str, Change], expected: dict[str, Change]) -> None:
+def assert_same(found: dict[str, LayerDelta], expected: dict[str, LayerDelta]) -> None:
     """The same layers, and tensors, precision and scale equal without tolerance."""
     assert found.keys() == expected.keys()
     for name, change in expected.items():
@@ -45,7 +45,7 @@ def test_every_layout_gives_the_same_pairs(tmp_path: Path, layout: str, dtype: t
         (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
     file = read_lora(path)
     assert file.layout == layout
-    assert_same(match(file, image_to_video_transformer(), "wan").changes, changes)
+    assert_same(match_layers(file, image_to_video_transformer(), "wan").deltas, changes)
 
 
 def test_the_maker_knows_every_layout() -> None:
@@ -58,8 +58,8 @@ def test_what_is_written_is_read_back(tmp_path: Path, layout: str, alpha: float 
     changes = random_changes(rank=4, alpha=alpha)
     write_lora(tmp_path / "a.safetensors", changes, layout, {"base_model": "wan", "seed": "1"})  # type: ignore[arg-type]
     file = read_lora(tmp_path / "a.safetensors")
-    assert (file.layout, file.metadata["base_model"], file.ignored) == (layout, "wan", ())
-    assert_same(by_diffusers_names(file), changes)
+    assert (file.layout, file.metadata["base_model"], file.ignored_keys) == (layout, "wan", ())
+    assert_same(rename_to_diffusers(file), changes)
     write_lora(tmp_path / "b.safetensors", changes, layout, {"seed": "1", "base_model": "wan"})  # type: ignore[arg-type]
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     keys = load_file(tmp_path / "a.safetensors")
@@ -94,7 +94,7 @@ def test_export_goes_round(tmp_path: Path) -> None:
 def test_diffusers_converters_agree(tmp_path: Path, layout: str, convert: object) -> None:
     """They fold the scale into the first matrix."""
     tensors = spelled(layout, random_changes(rank=4, alpha=8.0))
-    found = match(read_lora(write(tmp_path / "a.safetensors", tensors)), image_to_video_transformer(), "wan").changes
+    found = match_layers(read_lora(write(tmp_path / "a.safetensors", tensors)), image_to_video_transformer(), "wan").deltas
     converted = convert({key: tensor.clone() for key, tensor in tensors.items()})  # type: ignore[operator]
     assert len(converted) == 2 * len(found)
     for name, change in found.items():
@@ -105,11 +105,13 @@ def test_diffusers_converters_agree(tmp_path: Path, layout: str, convert: object
 
 def test_every_named_layer_has_one_original_name_and_back() -> None:
     transformer = image_to_video_transformer()
-    names = set(linear_sizes(transformer)) | {name.removesuffix(".weight").removesuffix(".bias") for name in parameter_shapes(transformer)}
+    names = set(collect_linear_sizes(transformer)) | {
+        name.removesuffix(".weight").removesuffix(".bias") for name in collect_parameter_shapes(transformer)
+    }
     named = {name: found for name in names if (found := to_original(name))}
     assert set(names) - set(named) == {"patch_embedding"}  # the same in both
     assert all(to_diffusers(original) == (name,) for name, (original, _) in named.items())
-    index = spellings(names)
+    index = index_flat_names(names)
     assert index["blocks_1_cross_attn_k_img"] == ("blocks.1.attn2.add_k_proj",)
     assert index["blocks_0_norm3"] == ("blocks.0.norm2",)
     assert index["head_modulation"] == ("scale_shift_table",)
@@ -130,8 +132,8 @@ def test_keys_of_other_programs() -> None:
     }
     assert {key: (parsed.layer, parsed.part) for key in keys if (parsed := parse_key(key))} == keys
     assert parse_key("blocks.0.attn1.to_q.weight") is None
-    assert layout_of(["lycoris_blocks_3_attn1_to_q.lora_down.weight"]) == "kohya"
-    assert layer_pattern("blocks_12_self_attn_q") == "blocks_*_self_attn_q"
+    assert detect_layout(["lycoris_blocks_3_attn1_to_q.lora_down.weight"]) == "kohya"
+    assert format_layer_pattern("blocks_12_self_attn_q") == "blocks_*_self_attn_q"
 
 
 HUNYUAN = {
@@ -154,11 +156,13 @@ def hunyuan() -> HunyuanVideoTransformer3DModel:
 def test_hunyuan_keeps_several_layers_in_one_matrix(tmp_path: Path) -> None:
     """Written in the original's names they are one pair; read back, each layer's product is what it was, as in diffusers' converter."""
     draw = torch.Generator().manual_seed(0)
-    pairs = {name: Change(*(torch.randn(shape, generator=draw) for shape in ((2, 12), (rows, 2))), 4.0) for name, rows in HUNYUAN.items()}  # type: ignore[misc, arg-type]
+    pairs = {
+        name: LayerDelta(*(torch.randn(shape, generator=draw) for shape in ((2, 12), (rows, 2))), 4.0) for name, rows in HUNYUAN.items()
+    }  # type: ignore[misc, arg-type]
     write_lora(tmp_path / "a.safetensors", pairs, "comfyui", {})
     file = read_lora(tmp_path / "a.safetensors")
     assert {"double_blocks.0.img_attn_qkv", "single_blocks.0.linear1"} <= file.layers.keys()
-    found = match(file, hunyuan(), "hunyuan").changes
+    found = match_layers(file, hunyuan(), "hunyuan").deltas
     double = {key: tensor for key, tensor in load_file(tmp_path / "a.safetensors").items() if "double" in key and not key.endswith("alpha")}
     converted = theirs._convert_hunyuan_video_lora_to_diffusers(double)
     assert found.keys() == pairs.keys()
@@ -173,8 +177,8 @@ def test_hunyuan_keeps_several_layers_in_one_matrix(tmp_path: Path) -> None:
 
 
 def test_a_matrix_of_several_layers_splits_by_rows() -> None:
-    whole = Change(torch.ones(2, 3), torch.arange(10.0).view(5, 2), diff_bias=torch.arange(5.0))
-    first, second = split(whole, (2, 3))
+    whole = LayerDelta(torch.ones(2, 3), torch.arange(10.0).view(5, 2), diff_bias=torch.arange(5.0))
+    first, second = split_delta(whole, (2, 3))
     assert first.up is not None and second.diff_bias is not None
     assert first.up.tolist() == [[0, 1], [2, 3]]
     assert second.diff_bias.tolist() == [2, 3, 4]
@@ -185,15 +189,15 @@ def test_layers_that_the_model_lacks_are_counted(tmp_path: Path) -> None:
     from tiny_random import tiny_random_family
 
     path = write(tmp_path / "a.safetensors", spelled("comfyui", random_changes()))
-    found = match(read_lora(path), tiny_random_family().transformer, "wan")
-    assert (found.matched, found.total) == (20, len(LAYERS))
-    assert found.unused == ("blocks.*.cross_attn.k_img", "blocks.*.cross_attn.v_img")
+    found = match_layers(read_lora(path), tiny_random_family().transformer, "wan")
+    assert (found.num_matched, found.num_layers) == (20, len(LAYERS))
+    assert found.unused_layers == ("blocks.*.cross_attn.k_img", "blocks.*.cross_attn.v_img")
 
 
 def test_the_header_says_what_a_file_is_for(tmp_path: Path) -> None:
     def guess(key: str, width: int, **metadata: str) -> str:
         tensors = {f"{key}.lora_down.weight": torch.zeros(2, width), f"{key}.lora_up.weight": torch.zeros(4, 2)}
-        return read_header(write(tmp_path / "a.safetensors", tensors, **metadata)).made_for
+        return read_header(write(tmp_path / "a.safetensors", tensors, **metadata)).base_model
 
     assert guess("lora_unet_blocks_0_self_attn_q", 5120) == "Wan 14B"
     assert guess("diffusion_model.blocks.0.cross_attn.k_img", 1536) == "Wan 1.3B, image-to-video"

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lora_edit.loras.match import linear_sizes
-from lora_edit.loras.stack import acting, read_stack
-from lora_edit.models.loading import build_wan
-from lora_edit.models.wan import WanFamily
-from lora_edit.training.lora import add_lora, lora_parameters
+from lora_edit.loras.extra_loras import activate_loras, load_extra_loras
+from lora_edit.loras.match import collect_linear_sizes
+from lora_edit.models.families.wan.family import WanFamily
+from lora_edit.models.families.wan.loading import build_wan
+from lora_edit.training.lora import add_lora, get_lora_parameters
 from lora_edit.training.settings import LoraSettings
 from lora_maker import image_to_video_family, image_to_video_transformer, random_changes, spelled, velocity, write
 from tiny_wan import WANS, tiny_components
@@ -41,24 +41,24 @@ def merged(strength: float, alpha: float = 8.0) -> torch.Tensor:
 def test_a_lora_acts_like_merged_weights_and_then_is_gone(family: WanFamily, tmp_path: Path, layout: str) -> None:
     path = write(tmp_path / "style.safetensors", spelled(layout, random_changes(alpha=8.0)))
     before, state = velocity(family.transformer), set(family.transformer.state_dict())
-    stack = read_stack(family, [(path, 0.7)], silent)
+    stack = load_extra_loras(family, [(path, 0.7)], silent)
     assert torch.equal(velocity(family.transformer), before)
-    with acting(family, stack):
+    with activate_loras(family, stack):
         acted = velocity(family.transformer)
     torch.testing.assert_close(acted, merged(0.7))
     assert not torch.allclose(acted, before, atol=1e-3)
     assert torch.equal(velocity(family.transformer), before)
     assert set(family.transformer.state_dict()) == state
-    assert not lora_parameters(family)
+    assert not get_lora_parameters(family)
 
 
 def test_loras_add_up(family: WanFamily, tmp_path: Path) -> None:
     """Twice at half strength is once at full; strength 0 is none."""
     path = write(tmp_path / "style.safetensors", spelled("kohya", random_changes()))
-    with acting(family, read_stack(family, [(path, 0.5), (path, 0.5)], silent)):
+    with activate_loras(family, load_extra_loras(family, [(path, 0.5), (path, 0.5)], silent)):
         torch.testing.assert_close(velocity(family.transformer), merged(1.0))
     before = velocity(family.transformer)
-    with acting(family, read_stack(family, [(path, 0.0)], silent)):
+    with activate_loras(family, load_extra_loras(family, [(path, 0.0)], silent)):
         assert torch.equal(velocity(family.transformer), before)
 
 
@@ -83,11 +83,11 @@ def test_full_differences_act_too(family: WanFamily, tmp_path: Path) -> None:
     for name, diff in zip(places, list(tensors.values())[2:], strict=False):
         other.get_parameter(name).data += 0.5 * diff
     before = velocity(family.transformer)
-    stack = read_stack(family, [(write(tmp_path / "few.safetensors", tensors), 0.5)], notes.append)
+    stack = load_extra_loras(family, [(write(tmp_path / "few.safetensors", tensors), 0.5)], notes.append)
     assert notes == ["few.safetensors: 5 of its 6 layers are in this model; not used: patch_embedding"]
 
     def interrupted() -> None:
-        with acting(family, stack):
+        with activate_loras(family, stack):
             torch.testing.assert_close(velocity(family.transformer), velocity(other))
             raise KeyboardInterrupt
 
@@ -99,15 +99,15 @@ def test_full_differences_act_too(family: WanFamily, tmp_path: Path) -> None:
 def test_it_acts_beside_the_edits_own_lora(family: WanFamily, tmp_path: Path) -> None:
     """Read before or after that LoRA is put in."""
     path = write(tmp_path / "style.safetensors", spelled("diffusers", random_changes(alpha=None)))
-    early = read_stack(family, [(path, 1.0)], silent)
+    early = load_extra_loras(family, [(path, 1.0)], silent)
     add_lora(family, LoraSettings(rank=2), seed=0)
     with torch.no_grad():
-        for parameter in lora_parameters(family).values():
+        for parameter in get_lora_parameters(family).values():
             parameter.fill_(0.01)
     before = velocity(family.transformer)
-    with acting(family, early):
+    with activate_loras(family, early):
         acted = velocity(family.transformer)
-    with acting(family, read_stack(family, [(path, 1.0)], silent)):
+    with activate_loras(family, load_extra_loras(family, [(path, 1.0)], silent)):
         assert torch.equal(velocity(family.transformer), acted)
     assert not torch.equal(acted, before)
     assert torch.equal(velocity(family.transformer), before)
@@ -116,9 +116,9 @@ def test_it_acts_beside_the_edits_own_lora(family: WanFamily, tmp_path: Path) ->
 def test_a_lora_keeps_its_precision(family: WanFamily, tmp_path: Path) -> None:
     """Half precision pairs act on a float32 model, and the output stays float32."""
     path = write(tmp_path / "half.safetensors", spelled("comfyui", random_changes(dtype=torch.bfloat16)))
-    stack = read_stack(family, [(path, 1.0)], silent)
-    assert {tensor.dtype for change in stack[0].changes.values() for tensor in change.tensors()} == {torch.bfloat16}
-    with acting(family, stack):
+    stack = load_extra_loras(family, [(path, 1.0)], silent)
+    assert {tensor.dtype for change in stack[0].deltas.values() for tensor in change.list_tensors()} == {torch.bfloat16}
+    with activate_loras(family, stack):
         acted = velocity(family.transformer)
     assert acted.dtype == torch.float32
     torch.testing.assert_close(acted, merged(1.0), atol=0.05, rtol=0.05)
@@ -126,13 +126,13 @@ def test_a_lora_keeps_its_precision(family: WanFamily, tmp_path: Path) -> None:
 
 def test_the_record_names_the_file_by_its_contents(family: WanFamily, tmp_path: Path) -> None:
     path = write(tmp_path / "style.safetensors", spelled("comfyui", random_changes()))
-    first = read_stack(family, [(path, 0.5)], silent)[0]
+    first = load_extra_loras(family, [(path, 0.5)], silent)[0]
     record = first.to_json()
     assert (record["file"], record["strength"], record["layers"]) == (str(path), 0.5, "24 of 24")
     write(path, spelled("comfyui", random_changes(scale=0.2)))
-    assert read_stack(family, [(path, 0.5)], silent)[0].sha256 != record["sha256"]
+    assert load_extra_loras(family, [(path, 0.5)], silent)[0].sha256 != record["sha256"]
     assert (
-        replace(first, unused=tuple("abcdef")).note()
+        replace(first, unused_layers=tuple("abcdef")).describe_unused_layers()
         == "style.safetensors: 24 of its 24 layers are in this model; not used: a, b, c, d, ..."
     )
 
@@ -153,14 +153,14 @@ def test_a_lora_for_one_of_two_experts_is_told_by_header_or_name(tmp_path: Path,
     pair = build_wan(tiny_components(facts), facts, torch.device("cpu"), torch.float32)
     path, notes = tmp_path / name, list[str]()
     layer = "diffusion_model.blocks.0.self_attn.q"
-    size = dict(linear_sizes(pair.experts()[0].transformer))["blocks.0.attn1.to_q"][0]
+    size = dict(collect_linear_sizes(pair.experts()[0].transformer))["blocks.0.attn1.to_q"][0]
     save_file({f"{layer}.lora_A.weight": torch.ones(2, size), f"{layer}.lora_B.weight": torch.ones(size, 2)}, path, metadata or None)
-    stack = read_stack(pair, [(path, 1.0)], notes.append)
-    assert stack[0].part == part and stack[0].to_json().get("expert", "") == part
+    stack = load_extra_loras(pair, [(path, 1.0)], notes.append)
+    assert stack[0].expert == part and stack[0].to_json().get("expert", "") == part
     assert ("acts on both" in "".join(notes)) == (not part)
     x = torch.ones(1, 3, size)
     layers = {expert.part: expert.transformer.get_submodule("blocks.0.attn1.to_q") for expert in pair.experts()}
     before = {each: layer(x) for each, layer in layers.items()}
-    with acting(pair, stack):
+    with activate_loras(pair, stack):
         changed = {each for each, layer in layers.items() if not torch.equal(layer(x), before[each])}
     assert changed == ({part} if part else set(layers))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lora_edit.compositing.settings import CompositingSettings
-from lora_edit.masks.auto_shape import auto_shape
+from lora_edit.masks.auto_shape import auto_shape_mask
 from lora_edit.masks.shapes import dilate, feather_frame, shape_mask
 from lora_edit.types import EditMask
 
@@ -24,17 +24,17 @@ def painted(mask: torch.Tensor) -> torch.Tensor:
 
 
 def test_an_edit_within_the_outline_keeps_it() -> None:
-    region = auto_shape(disc(), GROUND, painted(disc().frames[0]), 0.1, 5)
+    region = auto_shape_mask(disc(), GROUND, painted(disc().frames[0]), 0.1, 5)
     assert torch.equal(region.frames, dilate(shape_mask(disc(), "tight", 0.1, 5), 3).frames)
     assert region.frames.sum() < 1.3 * disc().frames.sum()
     assert len(region.notes) == 1 and "the region is the mask, 3 px wider" in region.notes[0]
-    unchanged = auto_shape(disc(), GROUND, GROUND, 0.1, 5)
+    unchanged = auto_shape_mask(disc(), GROUND, GROUND, 0.1, 5)
     assert torch.equal(unchanged.frames, region.frames)
 
 
 def test_the_source_is_not_blended_into_the_rim_of_the_thing() -> None:
     """A black thing made red has no dark outline: compositing shows the edit in full wherever the mask is."""
-    region = auto_shape(disc(), GROUND, painted(disc().frames[0]), 0.1, 5)
+    region = auto_shape_mask(disc(), GROUND, painted(disc().frames[0]), 0.1, 5)
     weight = feather_frame(region.frames[0], round(CompositingSettings().feather * 100))
     assert (weight[disc().frames[0]] == 1).all()
 
@@ -42,11 +42,11 @@ def test_the_source_is_not_blended_into_the_rim_of_the_thing() -> None:
 def test_an_edit_that_leaves_the_outline_gets_a_box() -> None:
     mask = disc().frames[0].clone()
     mask[15:30, 50:70] = True
-    region = auto_shape(disc(), GROUND, painted(mask), 0.1, 5)
+    region = auto_shape_mask(disc(), GROUND, painted(mask), 0.1, 5)
     assert torch.equal(region.frames, shape_mask(disc(), "box", 0.1, 5).frames)
     assert len(region.notes) == 1 and "reaches beyond the mask" in region.notes[0]
 
 
 def test_a_whole_frame_stays_whole_without_a_word() -> None:
     whole = EditMask(torch.ones(3, 100, 120, dtype=torch.bool))
-    assert auto_shape(whole, GROUND, painted(disc().frames[0]), 0.1, 5) == whole
+    assert auto_shape_mask(whole, GROUND, painted(disc().frames[0]), 0.1, 5) == whole

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lora_edit.errors import MaskError
-from lora_edit.masks.boxes import KeyedBox, boxes_of, mask_from_boxes, smooth_edges
+from lora_edit.masks.boxes import KeyframeBox, mask_from_boxes, smooth_edges, track_objects
 from lora_edit.types import Box, EditMask, Size
 
 SIZE = Size(60, 80)
@@ -28,7 +28,7 @@ def blob_mask(*places: list[tuple[int, int, int, int] | None]) -> EditMask:
 
 
 def test_one_box_without_a_frame_stands_in_every_frame() -> None:
-    mask = mask_from_boxes([KeyedBox(Box(10, 20, 30, 5))], 3, SIZE)
+    mask = mask_from_boxes([KeyframeBox(Box(10, 20, 30, 5))], 3, SIZE)
     expected = torch.zeros(60, 80, dtype=torch.bool)
     expected[20:25, 10:40] = True
     assert all(torch.equal(frame, expected) for frame in mask.frames)
@@ -36,52 +36,52 @@ def test_one_box_without_a_frame_stands_in_every_frame() -> None:
 
 
 def test_key_boxes_are_interpolated_and_held() -> None:
-    mask = mask_from_boxes([KeyedBox(Box(0, 0, 10, 10), 1), KeyedBox(Box(40, 20, 20, 10), 5)], 8, SIZE)
-    tracks = boxes_of(mask)
+    mask = mask_from_boxes([KeyframeBox(Box(0, 0, 10, 10), 1), KeyframeBox(Box(40, 20, 20, 10), 5)], 8, SIZE)
+    tracks = track_objects(mask)
     assert len(tracks) == 1
-    assert tracks[0].at(0) == tracks[0].at(1) == Box(0, 0, 10, 10)
-    assert tracks[0].at(3) == Box(20, 10, 15, 10)
-    assert tracks[0].at(5) == tracks[0].at(7) == Box(40, 20, 20, 10)
-    assert tracks[0].at(8) is None
+    assert tracks[0].get_box(0) == tracks[0].get_box(1) == Box(0, 0, 10, 10)
+    assert tracks[0].get_box(3) == Box(20, 10, 15, 10)
+    assert tracks[0].get_box(5) == tracks[0].get_box(7) == Box(40, 20, 20, 10)
+    assert tracks[0].get_box(8) is None
 
 
 def test_objects_are_united() -> None:
-    mask = mask_from_boxes([KeyedBox(Box(0, 0, 5, 5), name="a"), KeyedBox(Box(50, 40, 5, 5), name="b")], 2, SIZE)
+    mask = mask_from_boxes([KeyframeBox(Box(0, 0, 5, 5), name="a"), KeyframeBox(Box(50, 40, 5, 5), name="b")], 2, SIZE)
     assert int(mask.frames[0].sum()) == 50
 
 
 @pytest.mark.parametrize(
     ("boxes", "words"),
     [
-        ([KeyedBox(Box(80, 0, 5, 5))], "outside the frame, which is 80x60"),
-        ([KeyedBox(Box(0, 0, 0, 5))], "width and height"),
-        ([KeyedBox(Box(float("nan"), 0, 3, 5))], "width and height"),
-        ([KeyedBox(Box(0, 0, 5, 5), 4)], "frames 0 to 3"),
-        ([KeyedBox(Box(0, 0, 5, 5), 1), KeyedBox(Box(9, 0, 5, 5), 1)], "two boxes at the same frame"),
+        ([KeyframeBox(Box(80, 0, 5, 5))], "outside the frame, which is 80x60"),
+        ([KeyframeBox(Box(0, 0, 0, 5))], "width and height"),
+        ([KeyframeBox(Box(float("nan"), 0, 3, 5))], "width and height"),
+        ([KeyframeBox(Box(0, 0, 5, 5), 4)], "frames 0 to 3"),
+        ([KeyframeBox(Box(0, 0, 5, 5), 1), KeyframeBox(Box(9, 0, 5, 5), 1)], "two boxes at the same frame"),
         ([], "no box"),
     ],
 )
-def test_unusable_boxes_say_why(boxes: list[KeyedBox], words: str) -> None:
+def test_unusable_boxes_say_why(boxes: list[KeyframeBox], words: str) -> None:
     with pytest.raises(MaskError, match=words):
         mask_from_boxes(boxes, 4, SIZE)
 
 
 def test_box_partly_outside_is_cut_with_a_note() -> None:
-    mask = mask_from_boxes([KeyedBox(Box(70, -5, 20, 10))], 1, SIZE)
+    mask = mask_from_boxes([KeyframeBox(Box(70, -5, 20, 10))], 1, SIZE)
     assert int(mask.frames.sum()) == 10 * 5
     assert "reaches beyond the frame (80x60)" in mask.notes[0]
 
 
 def test_split_segmentation_gives_one_box_and_far_objects_two() -> None:
     near = blob_mask([(10, 10, 10, 10)] * 3, [(23, 10, 10, 10)] * 3)
-    assert [track.boxes[0] for track in boxes_of(near)] == [Box(10, 10, 23, 10)]
+    assert [track.boxes[0] for track in track_objects(near)] == [Box(10, 10, 23, 10)]
     far = blob_mask([(10, 10, 10, 10)] * 3, [(60, 60, 10, 10)] * 3)
-    assert {track.boxes[0] for track in boxes_of(far)} == {Box(10, 10, 10, 10), Box(60, 60, 10, 10)}
+    assert {track.boxes[0] for track in track_objects(far)} == {Box(10, 10, 10, 10), Box(60, 60, 10, 10)}
 
 
 def test_lost_frames_are_bridged() -> None:
     mask = blob_mask([(10, 10, 10, 10), None, None, None, (30, 10, 10, 10), None])
-    (track,) = boxes_of(mask)
+    (track,) = track_objects(mask)
     assert track.first_frame == 0
     assert [box.left for box in track.boxes] == [10, 15, 20, 25, 30]
 
@@ -89,7 +89,7 @@ def test_lost_frames_are_bridged() -> None:
 def test_crossing_objects_stay_two() -> None:
     right = [(5 * t, 40, 10, 10) for t in range(18)]
     left = [(85 - 5 * t, 40, 10, 10) for t in range(18)]
-    tracks = boxes_of(blob_mask(right, left))
+    tracks = track_objects(blob_mask(right, left))
     assert len(tracks) == 2
     assert sorted(track.boxes[0].left for track in tracks) == [0, 85]
     assert all(track.boxes[0].width == 10 for track in tracks)
@@ -98,13 +98,13 @@ def test_crossing_objects_stay_two() -> None:
 def test_part_that_is_mostly_attached_stays_one_object() -> None:
     body = [(10, 10, 10, 40)] * 10
     arm = [(20, 10, 8, 8)] * 8 + [(30, 10, 8, 8)] * 2
-    (track,) = boxes_of(blob_mask(body, arm))
+    (track,) = track_objects(blob_mask(body, arm))
     assert track.boxes[9] == Box(10, 10, 28, 40)
 
 
 def test_object_that_appears_late_has_no_box_before() -> None:
-    (track,) = boxes_of(blob_mask([None, None, (5, 5, 9, 9)]))
-    assert (track.first_frame, track.at(1)) == (2, None)
+    (track,) = track_objects(blob_mask([None, None, (5, 5, 9, 9)]))
+    assert (track.first_frame, track.get_box(1)) == (2, None)
 
 
 def test_smoothing_keeps_a_steady_motion_and_calms_jitter() -> None:
@@ -128,8 +128,8 @@ def test_boxes_contain_their_object(places: np.ndarray, smooth: int) -> None:
     mask = blob_mask([(int(x), int(y), 4, 6) for x, y in places])
     for index, frame in enumerate(mask.frames):
         covered = torch.zeros_like(frame)
-        for track in boxes_of(mask, smooth):
-            box = track.at(index)
+        for track in track_objects(mask, smooth):
+            box = track.get_box(index)
             if box is not None:
                 left, top = int(np.floor(box.left)), int(np.floor(box.top))
                 covered[top : int(np.ceil(box.top + box.height)), left : int(np.ceil(box.left + box.width))] = True

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from lora_edit.errors import MaskError, RegionError
-from lora_edit.masks.check import CHECK_SIDE, changed_area, check_first_frame, fit_first_frame, outside_change, without_shift
+from lora_edit.masks.change_detection import (
+    CHECK_SIDE,
+    check_first_frame,
+    detect_changed_area,
+    detect_outside_change,
+    fit_first_frame,
+    subtract_colour_shift,
+)
 from lora_edit.masks.region_check import check_region
 from lora_edit.types import Box, EditMask, Size
 from lora_edit.video.colors import array_to_frame, frame_to_array
@@ -26,7 +33,7 @@ def scene() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_an_edit_inside_the_mask_is_silent() -> None:
     source, edited, mask = scene()
     edited[2, 2] = 255
-    assert outside_change(source, edited, mask) is None
+    assert detect_outside_change(source, edited, mask) is None
     assert check_first_frame(source, edited, mask) == ()
 
 
@@ -34,10 +41,10 @@ def test_an_edit_beyond_the_mask_suggests_a_box() -> None:
     source, edited, mask = scene()
     edited[20:30, 50:70] = 255
     edited[70:75, 5:15] = 0
-    change = outside_change(source, edited, mask)
+    change = detect_outside_change(source, edited, mask)
     assert change is not None
     assert change.share == pytest.approx((200 + 50) / (80 * 120 - 1200))
-    assert change.suggested == Box(40, 20, 40, 40)
+    assert change.suggested_box == Box(40, 20, 40, 40)
     (note,) = check_first_frame(source, edited, mask)
     assert "--box 40,20,40,40" in note
     assert "3.0%" in note
@@ -46,10 +53,10 @@ def test_an_edit_beyond_the_mask_suggests_a_box() -> None:
 def test_a_colour_shift_is_named_and_suggests_no_larger_box() -> None:
     source, edited, mask = scene()
     edited[~mask] += torch.tensor([20, 0, 0], dtype=torch.uint8)
-    change = outside_change(source, edited, mask)
+    change = detect_outside_change(source, edited, mask)
     assert change is not None
     assert change.mean_shift == pytest.approx((20, 0, 0))
-    assert change.suggested == Box(40, 30, 40, 30)
+    assert change.suggested_box == Box(40, 30, 40, 30)
     notes = check_first_frame(source, edited, mask)
     assert "+20.0" in notes[0]
     assert "--box" not in notes[1]
@@ -62,7 +69,7 @@ def test_an_unedited_frame_is_remarked_on() -> None:
 
 def test_whole_frame_masks_have_no_outside() -> None:
     source, edited, mask = scene()
-    assert outside_change(source, edited, torch.ones_like(mask)) is None
+    assert detect_outside_change(source, edited, torch.ones_like(mask)) is None
 
 
 def test_first_frame_of_the_same_shape_is_resized() -> None:
@@ -87,12 +94,12 @@ def test_a_redrawn_texture_does_not_widen_the_suggestion() -> None:
     noise = torch.randint(-30, 31, source.shape, generator=torch.Generator().manual_seed(1))
     edited = (edited.int() + noise * ~mask[..., None]).clamp(0, 255).to(torch.uint8)
     edited[18:30, 50:70] = 255
-    change = outside_change(source, edited, mask)
+    change = detect_outside_change(source, edited, mask)
     assert change is not None
     assert change.share > 0.5
-    assert change.suggested.height < 50
-    assert change.suggested.width < 55
-    assert change.suggested.top <= 20
+    assert change.suggested_box.height < 50
+    assert change.suggested_box.width < 55
+    assert change.suggested_box.top <= 20
 
 
 def test_another_programs_colours_are_no_change() -> None:
@@ -116,13 +123,13 @@ def test_large_frames_are_checked_at_a_smaller_size() -> None:
     mask[301:777, 403:1001] = True
     edited = source.clone()
     edited[mask] = torch.tensor([200, 30, 30], dtype=torch.uint8)
-    assert min(without_shift(source, edited).shape[:2]) == CHECK_SIDE
+    assert min(subtract_colour_shift(source, edited).shape[:2]) == CHECK_SIDE
     assert check_first_frame(source, edited, mask) == ()
     check_region(source, edited, EditMask(mask[None]), EditMask(mask[None]), "--mask")
     with pytest.raises(RegionError, match="covers what was not edited"):
         check_region(source, edited, EditMask(~mask[None]), EditMask(~mask[None]), "--mask")
     edited[777:1000, 500:900] = 255
-    box = outside_change(source, edited, mask).suggested
+    box = detect_outside_change(source, edited, mask).suggested_box
     assert (box.left, box.top, box.width) == (403, 301, 598) and abs(box.top + box.height - 1000) <= 3
-    changed = changed_area(source, edited)
+    changed = detect_changed_area(source, edited)
     assert changed.shape == (height, width) and changed[310:770, 410:990].mean() > 0.99 and changed[:290].mean() < 0.01

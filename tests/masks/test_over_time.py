@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lora_edit.masks.over_time import steadied
-from lora_edit.masks.shapes import bridge
+from lora_edit.masks.shapes import interpolate_missing_frames
+from lora_edit.masks.temporal_smoothing import smooth_mask_over_time
 from lora_edit.types import EditMask
 
 
@@ -23,7 +23,7 @@ def differs(one: EditMask, other: EditMask) -> list[int]:
 
 
 def test_a_frame_that_flickers_is_outvoted_and_motion_is_kept() -> None:
-    steady = steadied(discs([8, 8, 8, 3, 8, 8, 8]), 5)
+    steady = smooth_mask_over_time(discs([8, 8, 8, 3, 8, 8, 8]), 5)
     assert max(differs(steady, discs([8] * 7))) == 0
     assert steady.notes == ("a remark",)
 
@@ -31,17 +31,17 @@ def test_a_frame_that_flickers_is_outvoted_and_motion_is_kept() -> None:
 @pytest.mark.parametrize("window", [1, 3, 9])
 def test_what_is_steady_stays(window: int) -> None:
     mask = discs([7] * 6, pace=11)
-    assert torch.equal(steadied(mask, window).frames, mask.frames)
+    assert torch.equal(smooth_mask_over_time(mask, window).frames, mask.frames)
 
 
 def test_empty_frames_stay_empty_when_flicker_is_taken_out() -> None:
-    steady = steadied(discs([8, 8, 0, 8, 8]), 3)
+    steady = smooth_mask_over_time(discs([8, 8, 0, 8, 8]), 3)
     assert steady.frames.flatten(1).any(1).tolist() == [True, True, False, True, True]
 
 
 def test_a_gap_is_bridged_on_the_way_and_the_ends_stay_open() -> None:
     whole, gaps = discs([0, 8, 8, 8, 8, 8, 0]), discs([0, 8, 0, 0, 0, 8, 0])
-    filled = bridge(gaps)
+    filled = interpolate_missing_frames(gaps)
     area = int(whole.frames[1].sum())
     assert max(differs(filled, whole)) < 0.06 * area
     assert not filled.frames[0].any()
@@ -50,11 +50,11 @@ def test_a_gap_is_bridged_on_the_way_and_the_ends_stay_open() -> None:
 
 
 def test_one_outline_turns_into_the_other() -> None:
-    areas = bridge(discs([4, 0, 0, 0, 10])).frames.flatten(1).sum(1)
+    areas = interpolate_missing_frames(discs([4, 0, 0, 0, 10])).frames.flatten(1).sum(1)
     assert (areas.diff() > 0).all()
 
 
 def test_an_empty_mask_stays_empty() -> None:
     empty = discs([0, 0, 0])
-    assert not bridge(empty).frames.any()
-    assert not steadied(empty, 3).frames.any()
+    assert not interpolate_missing_frames(empty).frames.any()
+    assert not smooth_mask_over_time(empty, 3).frames.any()

@@ -1,6 +1,6 @@
 import numpy as np
 
-from lora_edit.masks.parts import MOST, parts_apart
+from lora_edit.masks.parts import MAX_PARTS, split_into_parts
 
 
 def blocks(*boxes: tuple[int, int, int, int]) -> np.ndarray:
@@ -12,11 +12,11 @@ def blocks(*boxes: tuple[int, int, int, int]) -> np.ndarray:
 
 def test_what_lies_apart_is_apart_and_what_lies_close_is_one() -> None:
     hat, brim, sign = (40, 5, 20, 20), (38, 27, 24, 4), (100, 50, 12, 20)
-    first, second = parts_apart(blocks(hat, brim, sign))
+    first, second = split_into_parts(blocks(hat, brim, sign))
     assert np.array_equal(first, blocks(hat, brim)) and np.array_equal(second, blocks(sign))
 
 
 def test_of_many_parts_the_nearest_are_joined() -> None:
     corners = [(2, 2, 6, 6), (110, 4, 6, 6), (4, 70, 6, 6), (108, 70, 6, 6), (60, 38, 6, 6), (75, 38, 6, 6)]
-    parts = parts_apart(blocks(*corners))
-    assert len(parts) == MOST and np.array_equal(np.any(parts, axis=0), blocks(*corners))
+    parts = split_into_parts(blocks(*corners))
+    assert len(parts) == MAX_PARTS and np.array_equal(np.any(parts, axis=0), blocks(*corners))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lora_edit.masks.pointed import corrected, mask_at_points
+from lora_edit.masks.interactive import correct_mask, segment_points
 
 HEIGHT, WIDTH = 256, 360
 
@@ -22,7 +22,7 @@ def test_a_checked_shirt_comes_whole() -> None:
     rng = np.random.default_rng(0)
     ground = np.dstack([rng.integers(30, 90, (HEIGHT, WIDTH)) * share for share in (0.5, 1.0, 0.4)])
     picture = np.where(true[..., None], np.where(checks, 210, 60)[..., None] * np.array([0.9, 0.8, 1.0]), ground).astype(np.uint8)
-    found = mask_at_points(picture, [(150.0, 120.0)])
+    found = segment_points(picture, [(150.0, 120.0)])
     assert (found & true).sum() > 0.8 * (found | true).sum()
 
 
@@ -33,6 +33,6 @@ def test_a_click_off_one_of_two_things_takes_it_away_whole() -> None:
     picture = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
     for thing, x in zip(things, (90, 270), strict=True):
         picture[thing] = np.dstack([250 - 4 * abs(columns - x), 30 + 0 * rows, 40 + 0 * rows]).clip(0, 255).astype(np.uint8)[thing]
-    found = corrected(picture, things[0] | things[1], [], [(90.0, 130.0)])
+    found = correct_mask(picture, things[0] | things[1], [], [(90.0, 130.0)])
     assert not found[things[0]].any()
     assert found[things[1]].mean() > 0.98

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lora_edit.errors import RegionError
-from lora_edit.masks.follow import Followed, check_followed, follow
-from lora_edit.masks.region_check import changes_most, check_region
+from lora_edit.masks.edit_region import RegionTrack, check_region_track, track_edit_region
+from lora_edit.masks.region_check import check_region, is_whole_frame_edit
 from lora_edit.masks.shapes import invert, shape_mask
 from lora_edit.types import EditMask
 
@@ -85,7 +85,7 @@ def test_a_region_off_the_edit_is_refused(places: list[tuple[int, int, int, int]
             check_region(textured(), picture, mask, shape_mask(mask, "box" if mask.frames.any() else "as-is", 0, 1), given)
         assert words.split(";")[0].partition(" of what")[0] in str(fault.value)
         assert "masks.check=false" in str(fault.value)
-        assert fault.value.picture.shape == (HEIGHT, WIDTH, 3)
+        assert fault.value.image.shape == (HEIGHT, WIDTH, 3)
     with pytest.raises(RegionError, match=words.replace("%", ".")):
         check_region(textured(), recoloured(*places), mask, mask, given)
 
@@ -103,21 +103,21 @@ def test_a_region_off_the_edit_is_refused(places: list[tuple[int, int, int, int]
     ],
 )
 def test_most_of_the_picture(picture: torch.Tensor, most: bool) -> None:
-    assert changes_most(textured(), picture) == most
+    assert is_whole_frame_edit(textured(), picture) == most
 
 
 def test_a_style_is_an_edit_of_the_whole_frame_and_says_so() -> None:
     frames = textured().repeat(3, 1, 1, 1)
-    found = follow(frames, (frames[0].float() * 0.4).to(torch.uint8))
-    assert found.region.frames.all() and not found.lost
+    found = track_edit_region(frames, (frames[0].float() * 0.4).to(torch.uint8))
+    assert found.region.frames.all() and not found.lost_frames
     assert len(found.region.notes) == 1 and "most of the picture" in found.region.notes[0]
 
 
 def test_a_region_that_was_lost_for_long_is_refused() -> None:
     frames, mask = textured().repeat(8, 1, 1, 1), EditMask(torch.zeros(8, HEIGHT, WIDTH, dtype=torch.bool))
     mask.frames[:, 30:60, 40:70] = True
-    check_followed(frames[0], Followed(mask, (6, 7)), frames)
-    check_followed(frames[0], Followed(mask, (4, 5, 6, 7), left_picture=True), frames)
+    check_region_track(frames[0], RegionTrack(mask, (6, 7)), frames)
+    check_region_track(frames[0], RegionTrack(mask, (4, 5, 6, 7), left_picture=True), frames)
     with pytest.raises(RegionError, match=r"lost from frame 4 on .4 of 8 frames.; give --box X,Y,W,H:FRAME") as fault:
-        check_followed(frames[0], Followed(mask, (4, 5, 6, 7)), frames)
-    assert fault.value.picture.shape == (HEIGHT, 2 * WIDTH, 3)
+        check_region_track(frames[0], RegionTrack(mask, (4, 5, 6, 7)), frames)
+    assert fault.value.image.shape == (HEIGHT, 2 * WIDTH, 3)

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from lora_edit.errors import ModelError
-from lora_edit.masks.boxes import KeyedBox
-from lora_edit.masks.sam2 import IMAGENET, MODELS, Sam2Segmenter, add_prompt, prepared
-from lora_edit.masks.segment import Click, Prompt, by_object
+from lora_edit.masks.boxes import KeyframeBox
+from lora_edit.masks.sam2 import IMAGENET_STATISTICS, MODEL_CLASSES, Sam2Segmenter, add_prompt, preprocess_frame
+from lora_edit.masks.segmenter import Click, Prompt, group_by_object
 from lora_edit.types import Box
 from masks.things import HEIGHT, WIDTH, disc_clip
 
 SQUARE = 64
-PROMPTS: list[Prompt] = [KeyedBox(Box(30, 28, 40, 40), 1), Click(52, 50, frame=1), Click(5, 5, on=False, frame=1)]
+PROMPTS: list[Prompt] = [KeyframeBox(Box(30, 28, 40, 40), 1), Click(52, 50, frame=1), Click(5, 5, is_positive=False, frame=1)]
 
 
 def tiny() -> Any:
@@ -74,7 +74,7 @@ def test_every_object_gets_a_mask_of_the_whole_clip(folder: Path) -> None:
 def test_the_outline_at_the_prompt_is_what_the_clip_gets_there(folder: Path) -> None:
     clip, _ = disc_clip(frames=4)
     segmenter = Sam2Segmenter(str(folder))
-    assert torch.equal(segmenter.outline(clip, PROMPTS, 1), segmenter.segment(clip, PROMPTS)["1"].frames[1])
+    assert torch.equal(segmenter.segment_frame(clip, PROMPTS, 1), segmenter.segment(clip, PROMPTS)["1"].frames[1])
 
 
 def test_it_is_what_transformers_own_loop_gives(folder: Path) -> None:
@@ -83,9 +83,9 @@ def test_it_is_what_transformers_own_loop_gives(folder: Path) -> None:
 
     clip, _ = disc_clip(frames=4)
     model = Sam2VideoModel.from_pretrained(folder).eval()
-    video = torch.stack([prepared(frame, SQUARE, *IMAGENET) for frame in clip])
+    video = torch.stack([preprocess_frame(frame, SQUARE, *IMAGENET_STATISTICS) for frame in clip])
     session = Sam2VideoInferenceSession(video=video, video_height=HEIGHT, video_width=WIDTH, dtype=torch.float32)
-    add_prompt(session, by_object(PROMPTS)["1"][0], SQUARE)
+    add_prompt(session, group_by_object(PROMPTS)["1"][0], SQUARE)
     logits = {}
     with torch.inference_mode():
         model(session, frame_idx=1)
@@ -103,12 +103,12 @@ def test_a_correction_counts_from_its_frame_on(folder: Path) -> None:
     clip, _ = disc_clip(frames=5)
     segmenter = Sam2Segmenter(str(folder), "cpu")
     before = segmenter.segment(clip, PROMPTS)["1"].frames
-    after = segmenter.segment(clip, [*PROMPTS, Click(60, 48, frame=3), Click(150, 90, on=False, frame=3)])["1"].frames
+    after = segmenter.segment(clip, [*PROMPTS, Click(60, 48, frame=3), Click(150, 90, is_positive=False, frame=3)])["1"].frames
     assert not torch.equal(after[3], before[3])
-    assert torch.equal(segmenter.outline(clip, PROMPTS, 3), before[3])
+    assert torch.equal(segmenter.segment_frame(clip, PROMPTS, 3), before[3])
 
 
-@pytest.mark.parametrize("name", sorted(set(MODELS.values())))
+@pytest.mark.parametrize("name", sorted(set(MODEL_CLASSES.values())))
 def test_transformers_has_every_class(name: str) -> None:
     import transformers
 
@@ -121,7 +121,7 @@ def test_prompts_reach_the_model_as_transformers_own_processor_gives_them() -> N
     from transformers.models.sam2_video.processing_sam2_video import Sam2VideoProcessor
 
     ours, theirs = (Sam2VideoInferenceSession(video_height=HEIGHT, video_width=WIDTH) for _ in range(2))
-    add_prompt(ours, by_object(PROMPTS)["1"][0], SQUARE)
+    add_prompt(ours, group_by_object(PROMPTS)["1"][0], SQUARE)
     processor = Sam2VideoProcessor.__new__(Sam2VideoProcessor)  # its pictures' part wants torchvision; its prompts' part does not
     processor.target_size, processor.point_pad_value = SQUARE, -10
     points, labels = [[[[52.0, 50.0], [5.0, 5.0]]]], [[[1, 0]]]
@@ -137,7 +137,7 @@ def test_frames_reach_the_model_as_transformers_own_processor_gives_them() -> No
 
     clip, _ = disc_clip(frames=2)
     theirs = Sam2VideoVideoProcessor(size={"height": SQUARE, "width": SQUARE})(videos=clip.permute(0, 3, 1, 2), return_tensors="pt")
-    ours = torch.stack([prepared(frame, SQUARE, *IMAGENET) for frame in clip])
+    ours = torch.stack([preprocess_frame(frame, SQUARE, *IMAGENET_STATISTICS) for frame in clip])
     torch.testing.assert_close(ours, theirs.pixel_values_videos[0], atol=1 / 255 / 0.22, rtol=0)
 
 

@@ -11,18 +11,18 @@ from hypothesis.extra import numpy as hnp
 
 from lora_edit.masks.settings import MaskShape
 from lora_edit.masks.shapes import (
-    bridge,
-    cell_keep,
     dilate,
     feather,
-    hole_union,
+    find_given_cells,
+    grow_by_soft_edge,
+    interpolate_missing_frames,
     invert,
     shape_mask,
     smooth_outline,
-    snap,
+    snap_to_cells,
     subtract,
     union,
-    with_soft_edge,
+    union_latent_frames,
 )
 from lora_edit.types import EditMask
 
@@ -110,16 +110,16 @@ def test_all_of_a_tight_outline_shows_the_edit(share: float) -> None:
     frames[0, 30:70, 40:80] = True
     frames[0, 20, 20:120] = True  # thinner than the soft edge
     radius = round(share * 96)
-    alpha = feather(with_soft_edge(EditMask(frames), "tight", share).frames, radius)
+    alpha = feather(grow_by_soft_edge(EditMask(frames), "tight", share).frames, radius)
     assert (alpha[frames] == 1).all()
     assert 0 < alpha[0, 50, 81] < 1
-    assert all(with_soft_edge(EditMask(frames), shape, share).frames is frames for shape in ("box", "noisy", "as-is"))
+    assert all(grow_by_soft_edge(EditMask(frames), shape, share).frames is frames for shape in ("box", "noisy", "as-is"))
 
 
 @quick
 @given(bool_masks, cells)
 def test_snap_is_the_smallest_aligned_superset(frames: torch.Tensor, cell: tuple[int, int]) -> None:
-    snapped = snap(frames, cell)
+    snapped = snap_to_cells(frames, cell)
     assert (snapped | ~frames).all()
     for top in range(0, frames.shape[1], cell[0]):
         for left in range(0, frames.shape[2], cell[1]):
@@ -131,7 +131,7 @@ def test_snap_is_the_smallest_aligned_superset(frames: torch.Tensor, cell: tuple
 @quick
 @given(bool_masks)
 def test_hole_union_unites_each_latent_frame(frames: torch.Tensor) -> None:
-    united = hole_union(frames)
+    united = union_latent_frames(frames)
     assert torch.equal(united[0], frames[0])
     for index in range(1, len(frames)):
         start = 1 + 4 * ((index - 1) // 4)
@@ -141,7 +141,7 @@ def test_hole_union_unites_each_latent_frame(frames: torch.Tensor) -> None:
 @quick
 @given(bool_masks, cells, st.sampled_from([1, 4]))
 def test_a_cell_is_kept_only_if_all_its_pixels_are(frames: torch.Tensor, cell: tuple[int, int], stride: int) -> None:
-    keep = cell_keep(frames, cell, stride)
+    keep = find_given_cells(frames, cell, stride)
     for f, h, w in np.ndindex(*keep.shape):
         start, stop = (0, 1) if f == 0 else (1 + stride * (f - 1), 1 + stride * f)
         window = frames[start:stop, h * cell[0] : (h + 1) * cell[0], w * cell[1] : (w + 1) * cell[1]]
@@ -152,8 +152,8 @@ def test_a_cell_is_kept_only_if_all_its_pixels_are(frames: torch.Tensor, cell: t
 @pytest.mark.parametrize("stride", [1, 4])
 def test_snapping_and_uniting_do_not_change_what_is_kept(stride: int) -> None:
     mask = disc(9).frames
-    whole = hole_union(snap(mask, (8, 8)), stride)
-    assert torch.equal(cell_keep(whole, (8, 8), stride), cell_keep(mask, (8, 8), stride))
+    whole = union_latent_frames(snap_to_cells(mask, (8, 8)), stride)
+    assert torch.equal(find_given_cells(whole, (8, 8), stride), find_given_cells(mask, (8, 8), stride))
 
 
 def test_masks_add_up_and_take_away() -> None:
@@ -180,7 +180,7 @@ def test_lost_frames_are_bridged_by_the_outline_on_its_way() -> None:
     whole = disc(7)
     lost = EditMask(whole.frames.clone(), ("lost",))
     lost.frames[[0, 2, 3, 4]] = False
-    found = bridge(lost)
+    found = interpolate_missing_frames(lost)
     assert found.notes == ("lost",)
     assert not found.frames[0].any()
     for number in (2, 3, 4):

@@ -13,13 +13,13 @@ import diffusers
 import pytest
 import torch
 
-from lora_edit.config import resolve
+from lora_edit.config import resolve_settings
 from lora_edit.errors import InputError, ModelError
-from lora_edit.models.catalog import locate as catalog
-from lora_edit.models.catalog.facts import ModelFacts, differences
-from lora_edit.models.catalog.known import KNOWN, TINY
-from lora_edit.models.catalog.locate import all_models, locate, preset_of
+from lora_edit.models.checkpoints import locate as catalog
+from lora_edit.models.checkpoints.locate import get_preset, list_models, locate_model
+from lora_edit.models.families.registry import KNOWN_MODELS, TINY
 from lora_edit.models.family import load_family
+from lora_edit.models.record import ModelFacts, find_differences
 from tiny_replace import REPLACERS
 from tiny_wan import WANS, save_tiny
 
@@ -45,7 +45,7 @@ def refused(model: str) -> str:
 
 def test_names_are_the_documented_ones() -> None:
     """Scripts rely on them."""
-    assert [facts.name for facts in KNOWN] == [
+    assert [facts.name for facts in KNOWN_MODELS] == [
         "tiny", "wan2.1-i2v-480p", "wan2.1-i2v-720p", "wan2.1-flf2v", "wan2.1-fun-1.3b", "wan2.1-fun-14b", "skyreels-v2-i2v",
         "wan2.2-i2v-a14b", "wan2.2-ti2v-5b", "ltx-video", "hunyuan-i2v", "hunyuan-i2v-16", "hunyuan-1.5-i2v",
     ]  # fmt: skip
@@ -54,13 +54,15 @@ def test_names_are_the_documented_ones() -> None:
 @pytest.mark.parametrize("facts", WANS.values(), ids=list(WANS))
 def test_facts_agree_with_the_configuration(facts: ModelFacts) -> None:
     """Noise, mask and latents make the input; the image encoder, both ends and the experts show in it; the class takes every key."""
-    config = facts.transformer_config()
-    assert config["in_channels"] == 2 * config["out_channels"] + facts.geometry.group == 36
-    assert facts.geometry.token == facts.geometry.cell * config["patch_size"][1] == 16
-    assert (facts.geometry.max_frames - 1) % facts.geometry.group == 0 and facts.geometry.area % facts.geometry.token**2 == 0
+    config = facts.read_transformer_config()
+    assert config["in_channels"] == 2 * config["out_channels"] + facts.geometry.temporal_compression == 36
+    assert facts.geometry.token_size == facts.geometry.spatial_compression * config["patch_size"][1] == 16
+    assert (
+        facts.geometry.max_frames - 1
+    ) % facts.geometry.temporal_compression == 0 and facts.geometry.native_area % facts.geometry.token_size**2 == 0
     assert facts.image_encoder == (config["image_dim"] == 1280) == (config["added_kv_proj_dim"] is not None)
     assert config["pos_embed_seq_len"] == (2 * 257 if facts.last_frame else None)
-    assert (len(facts.parts) == 2) == (facts.boundary is not None)
+    assert (len(facts.transformer_parts) == 2) == (facts.boundary_ratio is not None)
     assert facts.text_length == 512, "the cross-attention counts 512 text tokens from the end"
     kind = getattr(diffusers, config.pop("_class_name"))
     assert set(config) <= set(inspect.signature(kind.__init__).parameters)
@@ -69,12 +71,12 @@ def test_facts_agree_with_the_configuration(facts: ModelFacts) -> None:
 @pytest.mark.parametrize("facts", REPLACERS.values(), ids=list(REPLACERS))
 def test_models_without_a_mask_channel_take_latents_alone(facts: ModelFacts) -> None:
     """Tokens are the transformer's patches of latent cells; whole ones fill the frame; one transformer, no image encoder."""
-    config, grid = facts.transformer_config(), facts.geometry
+    config, grid = facts.read_transformer_config(), facts.geometry
     patch = config["patch_size"]
     assert config["in_channels"] == config["out_channels"]
-    assert grid.token == grid.cell * (patch if isinstance(patch, int) else patch[1]) == 32
-    assert (grid.max_frames - 1) % grid.group == 0 and grid.area % grid.token**2 == 0
-    assert facts.parts == ("transformer",) and not facts.image_encoder
+    assert grid.token_size == grid.spatial_compression * (patch if isinstance(patch, int) else patch[1]) == 32
+    assert (grid.max_frames - 1) % grid.temporal_compression == 0 and grid.native_area % grid.token_size**2 == 0
+    assert facts.transformer_parts == ("transformer",) and not facts.image_encoder
     kind = getattr(diffusers, config.pop("_class_name"))
     assert set(config) <= set(inspect.signature(kind.__init__).parameters)
 
@@ -89,54 +91,54 @@ def test_models_without_a_mask_channel_take_latents_alone(facts: ModelFacts) -> 
 def test_presets_are_the_publishers(name: str, shift: float, guidance: float, steps: int) -> None:
     """Laid under what a person gives."""
     tables = {"input": {"source": "a", "first_frame": "b"}, "model": name}
-    generation = resolve(tables).generation
+    generation = resolve_settings(tables).generation
     assert (generation.shift, generation.guidance_scale, generation.steps) == (shift, guidance, steps)
-    assert resolve(tables, ["generation.shift=7"]).generation.shift == 7
+    assert resolve_settings(tables, ["generation.shift=7"]).generation.shift == 7
 
 
 def test_every_preset_is_a_valid_setting() -> None:
     """And no two models share a name or, unless they have none, a repository."""
-    for facts in KNOWN:
-        resolve({"input": {"source": "a", "first_frame": "b"}, "model": facts.name})
-    names, repos = [f.name for f in KNOWN], [f.repo for f in KNOWN if f.repo]
+    for facts in KNOWN_MODELS:
+        resolve_settings({"input": {"source": "a", "first_frame": "b"}, "model": facts.name})
+    names, repos = [f.name for f in KNOWN_MODELS], [f.repo for f in KNOWN_MODELS if f.repo]
     assert len(set(names)) == len(names) and len(set(repos)) == len(repos)
-    assert preset_of("nothing/known") == {}
+    assert get_preset("nothing/known") == {}
 
 
 def test_a_left_out_key_is_the_classs_default() -> None:
     """None for image parts, so a checkpoint that has no image encoder is no image model."""
-    wanted = I2V.transformer_config()
+    wanted = I2V.read_transformer_config()
     without = {k: v for k, v in wanted.items() if k not in ("image_dim", "added_kv_proj_dim", "eps", "patch_size")}
-    assert differences(without, wanted) == ["added_kv_proj_dim None instead of 5120", "image_dim None instead of 1280"]
-    assert differences({**wanted, "patch_size": (1, 2, 2), "_diffusers_version": "0.42"}, wanted) == []
+    assert find_differences(without, wanted) == ["added_kv_proj_dim None instead of 5120", "image_dim None instead of 1280"]
+    assert find_differences({**wanted, "patch_size": (1, 2, 2), "_diffusers_version": "0.42"}, wanted) == []
 
 
 def test_a_model_is_called_by_name_repository_or_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Repositories whatever their case; folders become absolute."""
-    assert locate("tiny") == (TINY, "")
-    assert locate(I2V.name) == (I2V, I2V.repo)
-    assert locate(I2V.repo.upper()) == (I2V, I2V.repo)
-    assert locate(f"{I2V.name}@someone/a-copy") == (I2V, "someone/a-copy")
+    assert locate_model("tiny") == (TINY, "")
+    assert locate_model(I2V.name) == (I2V, I2V.repo)
+    assert locate_model(I2V.repo.upper()) == (I2V, I2V.repo)
+    assert locate_model(f"{I2V.name}@someone/a-copy") == (I2V, "someone/a-copy")
     (tmp_path / "wan").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert locate(f"{I2V.name}@wan") == (I2V, str(tmp_path / "wan"))
+    assert locate_model(f"{I2V.name}@wan") == (I2V, str(tmp_path / "wan"))
 
 
 @pytest.mark.parametrize("name", ["wan2.1-flf2v", "wan2.1-fun-1.3b", "skyreels-v2-i2v", "wan2.2-i2v-a14b", *REPLACERS])
 def test_a_folder_is_known_by_its_configuration(tmp_path: Path, name: str) -> None:
     """None of these is taken for another, as single-file loaders do that look at widths alone."""
     facts = (WANS | REPLACERS)[name]
-    folder = checkpoint(tmp_path / "x", facts.transformer_config(), *facts.parts)
-    assert locate(str(folder)) == (facts, str(folder))
+    folder = checkpoint(tmp_path / "x", facts.read_transformer_config(), *facts.transformer_parts)
+    assert locate_model(str(folder)) == (facts, str(folder))
 
 
 def test_a_folder_that_fits_several_asks_which(tmp_path: Path) -> None:
     """480P, 720P and Fun 14B have one shape; a folder called after a repository says which it is."""
     assert "wan2.1-i2v-480p, wan2.1-i2v-720p, wan2.1-fun-14b; say which as NAME@" in refused(
-        str(checkpoint(tmp_path / "x", I2V.transformer_config()))
+        str(checkpoint(tmp_path / "x", I2V.read_transformer_config()))
     )
-    named = checkpoint(tmp_path / "Wan2.1-I2V-14B-720P-Diffusers", I2V.transformer_config())
-    assert locate(str(named))[0].name == "wan2.1-i2v-720p"
+    named = checkpoint(tmp_path / "Wan2.1-I2V-14B-720P-Diffusers", I2V.read_transformer_config())
+    assert locate_model(str(named))[0].name == "wan2.1-i2v-720p"
 
 
 OTHERS = {
@@ -150,23 +152,23 @@ OTHERS = {
 @pytest.mark.parametrize("other", OTHERS)
 def test_other_checkpoints_are_refused_with_what_was_found_and_expected(tmp_path: Path, other: str) -> None:
     """By their configuration: there is no weight to read here."""
-    folder = checkpoint(tmp_path / "x", I2V.transformer_config() | OTHERS[other])
+    folder = checkpoint(tmp_path / "x", I2V.read_transformer_config() | OTHERS[other])
     key, value = next(iter(OTHERS[other].items()))
     for model in (str(folder), f"{I2V.name}@{folder}"):
         line = refused(model)
         assert str(folder) in line and "; choose " in line
-        assert f"{key} {value} instead of {I2V.transformer_config()[key]}" in line or "holds no known model; nearest is" in line
+        assert f"{key} {value} instead of {I2V.read_transformer_config()[key]}" in line or "holds no known model; nearest is" in line
     assert f"{key} {value} instead of" in refused(f"{I2V.name}@{folder}")
 
 
 def test_one_wan_is_not_taken_for_another(tmp_path: Path) -> None:
     """Wan2.2 has no image encoder; FLF2V has places for two pictures; half of a pair is none."""
     two = WANS["wan2.2-i2v-a14b"]
-    folder = checkpoint(tmp_path / "x", two.transformer_config(), *two.parts)
+    folder = checkpoint(tmp_path / "x", two.read_transformer_config(), *two.transformer_parts)
     assert "transformer is not that of wan2.1-i2v-480p (added_kv_proj_dim None instead of 5120" in refused(f"wan2.1-i2v-480p@{folder}")
-    small = checkpoint(tmp_path / "z", REPLACERS["wan2.2-ti2v-5b"].transformer_config())
+    small = checkpoint(tmp_path / "z", REPLACERS["wan2.2-ti2v-5b"].read_transformer_config())
     assert "in_channels 48 instead of 36" in refused(f"{two.name}@{small}")
-    ends = checkpoint(tmp_path / "y", WANS["wan2.1-flf2v"].transformer_config())
+    ends = checkpoint(tmp_path / "y", WANS["wan2.1-flf2v"].read_transformer_config())
     assert "pos_embed_seq_len 514 instead of None" in refused(f"wan2.1-i2v-480p@{ends}")
     shutil.rmtree(folder / "transformer_2")
     assert "nearest is wan2.2-i2v-a14b (no transformer and transformer_2)" in refused(str(folder))
@@ -176,7 +178,7 @@ def test_one_wan_is_not_taken_for_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("part", "key"), [("vae", "z_dim"), ("text_encoder", "d_model"), ("image_encoder", "hidden_size")])
 def test_parts_of_another_width_are_refused(tmp_path: Path, part: str, key: str) -> None:
     """Before any weights: there are none."""
-    checkpoint(tmp_path, I2V.transformer_config())
+    checkpoint(tmp_path, I2V.read_transformer_config())
     for name, own, wide in (("vae", "z_dim", 16), ("text_encoder", "d_model", 4096), ("image_encoder", "hidden_size", 1280)):
         checkpoint(tmp_path, {own: wide + 8 * (name == part)}, name)
     assert f"{part} is not that of {I2V.name} ({key} " in refused(f"{I2V.name}@{tmp_path}")
@@ -190,7 +192,7 @@ def test_what_is_missing_or_damaged_is_said(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "none"))
     assert "not downloaded (about 90 GB, Apache-2.0); get it with `lora-edit models --download wan2.1-i2v-480p`" in refused(I2V.name)
     facts = save_tiny(I2V, tmp_path / "tiny")
-    monkeypatch.setattr(catalog, "KNOWN", (facts,))
+    monkeypatch.setattr(catalog, "KNOWN_MODELS", (facts,))
     weights = next((tmp_path / "tiny" / "vae").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:200])
     assert f"{weights}: ends after 200 of " in refused(f"{I2V.name}@{tmp_path / 'tiny'}")
@@ -210,35 +212,35 @@ def test_a_downloaded_repository_is_found_and_loaded(tmp_path: Path, monkeypatch
     (home / "refs").mkdir()
     (home / "refs" / "main").write_text(commit, "utf-8")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(catalog, "KNOWN", (TINY, facts))
-    assert locate("someone/a-copy") == (facts, "someone/a-copy")
-    assert catalog.weights_at(facts, "someone/a-copy") == home / "snapshots" / commit
-    assert catalog.weights_at(facts, str(tmp_path / "nowhere")) is None
+    monkeypatch.setattr(catalog, "KNOWN_MODELS", (TINY, facts))
+    assert locate_model("someone/a-copy") == (facts, "someone/a-copy")
+    assert catalog.find_weights(facts, "someone/a-copy") == home / "snapshots" / commit
+    assert catalog.find_weights(facts, str(tmp_path / "nowhere")) is None
     assert load_family("someone/a-copy", CPU, torch.float32).name == "wan2.1-fun-1.3b"
 
 
 def test_packages_add_models_and_a_broken_one_troubles_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """By entry points; a known name stays what it is."""
     points = [
-        EntryPoint("theirs", "lora_edit.models.catalog.known:TINY", catalog.GROUP),
-        EntryPoint("tiny", "lora_edit.models.catalog.known:WAN21_FLF2V", catalog.GROUP),
-        EntryPoint("broken", "no_such_module:FACTS", catalog.GROUP),
+        EntryPoint("theirs", "lora_edit.models.families.registry:TINY", catalog.ENTRY_POINT_GROUP),
+        EntryPoint("tiny", "lora_edit.models.families.registry:WAN21_FLF2V", catalog.ENTRY_POINT_GROUP),
+        EntryPoint("broken", "no_such_module:FACTS", catalog.ENTRY_POINT_GROUP),
     ]
     monkeypatch.setattr(catalog, "entry_points", lambda group, name=None: [p for p in points if name in (None, p.name)])
-    assert locate("theirs")[0] is TINY and locate("tiny")[0] is TINY
+    assert locate_model("theirs")[0] is TINY and locate_model("tiny")[0] is TINY
     with pytest.raises(ModelError, match=r"no_such_module.*install the package"):
-        locate("broken")
+        locate_model("broken")
     with pytest.raises(ModelError, match="no_such_module"):
-        all_models()
+        list_models()
     with pytest.raises(ModelError, match="is a Geometry; name a ModelFacts"):
-        locate("lora_edit.models.tiny:GEOMETRY")
+        locate_model("lora_edit.models.families.embedded.loading:GEOMETRY")
 
 
 @pytest.mark.parametrize(("frames", "anchor", "fault"), [(7, None, "--anchor 6=IMAGE"), (90, 89, "2 to 81 frames"), (7, 6, None)])
 def test_a_model_of_both_ends_asks_for_the_last_frame(tmp_path: Path, frames: int, anchor: int | None, fault: str | None) -> None:
     """Before anything is loaded or written."""
     from lora_edit import pipeline
-    from lora_edit.video.lossless import save_frames
+    from lora_edit.video.png_frames import save_frames
     from lora_edit.video.sheet import save_image
 
     clip = torch.zeros(frames, 16, 24, 3, dtype=torch.uint8)
@@ -248,7 +250,7 @@ def test_a_model_of_both_ends_asks_for_the_last_frame(tmp_path: Path, frames: in
     given["boxes"] = [{"x": 4, "y": 4, "width": 8, "height": 8}]
     if anchor:
         given["anchors"] = [{"frame": anchor, "image": str(tmp_path / "edited.png")}]
-    settings = resolve({"input": given, "model": "wan2.1-flf2v"})
+    settings = resolve_settings({"input": given, "model": "wan2.1-flf2v"})
     if fault is None:
         assert pipeline.check(settings).anchors
     else:

@@ -12,12 +12,11 @@ import pytest
 import torch
 
 from lora_edit.errors import ModelError
-from lora_edit.models import single_file
-from lora_edit.models.catalog import checks, locate
-from lora_edit.models.catalog.checks import check_memory, free_memory, refuse_training, survey
-from lora_edit.models.catalog.known import KNOWN
-from lora_edit.models.catalog.locate import check_stand_in
-from lora_edit.models.loading import load_components
+from lora_edit.models.checkpoints import checks, locate, single_file
+from lora_edit.models.checkpoints.checks import check_memory, check_trainable, get_free_memory, verify_parts
+from lora_edit.models.checkpoints.locate import check_substitute_model
+from lora_edit.models.families.registry import KNOWN_MODELS
+from lora_edit.models.families.wan.loading import load_components
 from single_files import original_transformer, save, save_comfyui, save_original, save_sharded, weights
 from tiny_wan import WANS, save_tiny, tiny_components
 
@@ -28,7 +27,7 @@ I2V = WANS["wan2.1-i2v-480p"]
 def refused(facts: Any, source: Path | str) -> str:
     """The line that loading ends with."""
     with pytest.raises(ModelError) as error:
-        survey(facts, str(source))
+        verify_parts(facts, str(source))
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -73,7 +72,7 @@ def test_pickles_are_never_opened(comfyui: tuple[Any, Path, Path], monkeypatch: 
     shutil.copy(folder / "model.pth", folder / "renamed.safetensors")
     assert "is a pickle" in refused(facts, folder / "renamed.safetensors")
     with pytest.raises(ModelError, match="is a pickle"):
-        locate.locate(str(folder / "model.pth"))
+        locate.locate_model(str(folder / "model.pth"))
     (folder / "renamed.safetensors").unlink()
     (folder / "text_encoders" / "umt5_xxl_fp16.safetensors").unlink()
     (folder / "models_t5_umt5-xxl-enc-bf16.pth").write_bytes(b"PK\x03\x04")
@@ -93,7 +92,7 @@ def test_another_wan_is_refused_by_its_header(comfyui: tuple[Any, Path, Path], m
     facts, folder, file = comfyui
     name, fault = OTHERS[other]
     save(original_transformer(tiny_components(WANS[name]).transformers[0]), file)
-    monkeypatch.setattr(single_file, "_opened", lambda header: pytest.fail("a tensor was read"))
+    monkeypatch.setattr(single_file, "_open_file", lambda header: pytest.fail("a tensor was read"))
     assert f"{file}: is not {facts.name} ({fault}" in refused(facts, file)
     assert f"lacks transformer ({file.name}: {fault}" in refused(facts, folder)
 
@@ -114,12 +113,12 @@ def test_a_bare_file_is_named_by_its_header(tmp_path: Path, monkeypatch: pytest.
     """Where one model fits it is that; where several do, the person says which."""
     facts, _, (file,) = save_comfyui(WANS["wan2.1-flf2v"], tmp_path / "a")
     other, _, (plain,) = save_comfyui(I2V, tmp_path / "b")
-    monkeypatch.setattr(locate, "KNOWN", (facts, other, replace(other, name="wan2.1-i2v-720p", repo="")))
-    assert locate.locate(str(file)) == (facts, str(file))
+    monkeypatch.setattr(locate, "KNOWN_MODELS", (facts, other, replace(other, name="wan2.1-i2v-720p", repo="")))
+    assert locate.locate_model(str(file)) == (facts, str(file))
     with pytest.raises(ModelError, match=r"fits wan2.1-i2v-480p, wan2.1-i2v-720p; say which as NAME@"):
-        locate.locate(str(plain))
+        locate.locate_model(str(plain))
     with pytest.raises(ModelError, match=r"does not say which model it is; give it as NAME@/x/y.gguf"):
-        locate.locate("/x/y.gguf")
+        locate.locate_model("/x/y.gguf")
 
 
 def test_several_files_that_fit_are_the_persons_choice(comfyui: tuple[Any, Path, Path]) -> None:
@@ -132,7 +131,7 @@ def test_several_files_that_fit_are_the_persons_choice(comfyui: tuple[Any, Path,
     text = tiny_components(I2V).text_encoder
     exact = folder / "text_encoders" / "umt5_xxl_fp16.safetensors"
     save({name: value.half() for name, value in weights(text).items()}, exact.with_name("a_smaller_one.safetensors"))
-    assert survey(facts, str(file))["text_encoder"].files == (exact,)
+    assert verify_parts(facts, str(file))["text_encoder"].files == (exact,)
 
 
 def test_missing_shards_are_missing(tmp_path: Path) -> None:
@@ -141,7 +140,7 @@ def test_missing_shards_are_missing(tmp_path: Path) -> None:
     folder = tmp_path / "d" / "transformer"
     index = save_sharded(weights(tiny_components(I2V).transformers[0]), folder, "diffusion_pytorch_model")
     (folder / "diffusion_pytorch_model.safetensors").unlink()
-    assert survey(facts, str(tmp_path / "d"))["transformer"].files == tuple(sorted(folder.glob("*.safetensors")))
+    assert verify_parts(facts, str(tmp_path / "d"))["transformer"].files == tuple(sorted(folder.glob("*.safetensors")))
     first = next(iter(sorted(folder.glob("*-00001-*"))))
     first.rename(first.with_name(first.name + ".incomplete"))
     assert "lacks transformer (1 of 3 files missing)" in refused(facts, tmp_path / "d")
@@ -174,7 +173,7 @@ def test_the_rest_may_come_from_a_downloaded_repository(comfyui: tuple[Any, Path
     alone = tmp_path / "elsewhere" / "deep" / "er" / "x.safetensors"
     alone.parent.mkdir(parents=True)
     shutil.copy(file, alone)
-    places = survey(facts, str(alone))
+    places = verify_parts(facts, str(alone))
     assert places["transformer"].files == (alone,) and places["vae"].folder == snapshot / "vae"
     assert load_components(facts, str(alone), CPU, torch.float32).tokenizer("a")["input_ids"]
 
@@ -182,12 +181,12 @@ def test_the_rest_may_come_from_a_downloaded_repository(comfyui: tuple[Any, Path
 def test_too_little_memory_is_known_before_reading(comfyui: tuple[Any, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """What is converted, two bytes a number in bfloat16; what is stored as it is used is mapped, and so are here the float32 parts."""
     facts, folder, _ = comfyui
-    places = survey(facts, str(folder))
+    places = verify_parts(facts, str(folder))
     parts: Any = tiny_components(I2V)
     numbers = sum(value.numel() for part in (*parts.transformers, parts.text_encoder) for value in weights(part).values())
     held = 2 * numbers
     for free, fits in ((held, True), (held - 1, False), (None, True)):
-        monkeypatch.setattr(checks, "free_memory", lambda free=free: free)
+        monkeypatch.setattr(checks, "get_free_memory", lambda free=free: free)
         if fits:
             check_memory(facts, places, "BF16")
         else:
@@ -211,19 +210,19 @@ def test_a_container_s_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return text
 
     monkeypatch.setattr(Path, "read_text", read)
-    assert free_memory() == 5000
+    assert get_free_memory() == 5000
     texts["memory.max"] = "max"
-    assert free_memory() == 7 * 1024
+    assert get_free_memory() == 7 * 1024
     del texts["/proc/meminfo"]
-    assert free_memory() is None
+    assert get_free_memory() is None
 
 
 def test_gguf_files_generate_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused where training would follow, with what to do; the package that reads them is named when it is not there."""
     model = f"{I2V.name}@/x/wan.gguf"
     with pytest.raises(ModelError, match=r"only generates; train with --model wan2.1-i2v-480p or wan2.1-i2v-480p@FILE.safetensors"):
-        refuse_training(model)
-    refuse_training(f"{I2V.name}@/x/wan.safetensors")
+        check_trainable(model)
+    check_trainable(f"{I2V.name}@/x/wan.safetensors")
     facts, _, (file,) = save_comfyui(I2V, tmp_path)
     fake = file.with_suffix(".gguf")
     fake.write_bytes(b"no such thing")
@@ -232,18 +231,18 @@ def test_gguf_files_generate_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "gguf", None)
     assert "needs the package gguf; install it with `pip install 'lora-edit[gguf]'`" in refused(facts, fake)
     with pytest.raises(ModelError, match=r"is wan2\.1-flf2v and the run's LoRA was trained on wan2\.1-i2v-480p"):
-        check_stand_in("wan2.1-flf2v", I2V.name, trained=True)
+        check_substitute_model("wan2.1-flf2v", I2V.name, has_lora=True)
     with pytest.raises(ModelError, match="train the run first"):
-        check_stand_in(model, I2V.name, trained=False)
-    check_stand_in(model, I2V.name, trained=True)
-    check_stand_in(None, I2V.name, trained=False)
+        check_substitute_model(model, I2V.name, has_lora=False)
+    check_substitute_model(model, I2V.name, has_lora=True)
+    check_substitute_model(None, I2V.name, has_lora=False)
 
 
 def test_companions_of_every_model_are_described() -> None:
     """Their widths are what the transformers take."""
-    for facts in KNOWN:
-        if facts.companions:
-            parts, config = facts.companion_configs(), facts.transformer_config()
+    for facts in KNOWN_MODELS:
+        if facts.companions_config:
+            parts, config = facts.read_companion_configs(), facts.read_transformer_config()
             assert parts["vae"]["z_dim"] == config["out_channels"] == len(parts["vae"]["latents_mean"]) == len(parts["vae"]["latents_std"])
             assert parts["text_encoder"]["d_model"] == config["text_dim"]
             assert config["image_dim"] in (None, parts["image_encoder"]["hidden_size"])

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from lora_edit.cli.main import app
-from lora_edit.models.catalog import locate
+from lora_edit.models.checkpoints import locate
 from lora_edit.types import Video
 from lora_edit.video.read import read_video
 from lora_edit.video.sheet import save_image
@@ -45,7 +45,7 @@ def test_an_edit_from_comfyui_s_folder(tmp_path: Path, monkeypatch: pytest.Monke
     """The transformer's file given by a relative path, with 8-bit weights; then once more from the run, with the whole folder instead."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     facts, _, files = save_comfyui(WANS[name], tmp_path / "models")
-    monkeypatch.setattr(locate, "KNOWN", (facts,))
+    monkeypatch.setattr(locate, "KNOWN_MODELS", (facts,))
     for file in files:
         stored = load_file(file)
         linears = {key for key in stored if key.endswith(("attn.q.weight", "attn.k.weight", "attn.v.weight", "attn.o.weight"))}
@@ -57,7 +57,7 @@ def test_an_edit_from_comfyui_s_folder(tmp_path: Path, monkeypatch: pytest.Monke
     run = tmp_path / "out.run"
     assert f'model = "{name}@{files[0]}"' in (run / "edit.toml").read_text("utf-8")
     loras = sorted((run / "lora").iterdir())
-    assert len(loras) == len(facts.parts) and all(tensor.any() for file in loras for tensor in load_file(file).values())
+    assert len(loras) == len(facts.transformer_parts) and all(tensor.any() for file in loras for tensor in load_file(file).values())
     before = [file.read_bytes() for file in loras]
     again = CliRunner().invoke(app, ["generate", str(run), "--model", f"{name}@models", "--output", "again.mkv"])
     assert again.exit_code == 0, again.stderr
@@ -70,7 +70,7 @@ def test_an_edit_from_comfyui_s_folder(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_model_to_train_on_is_no_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the clip is opened, and in one line."""
     facts, _, (file,) = save_comfyui(WANS["wan2.1-i2v-480p"], tmp_path / "models")
-    monkeypatch.setattr(locate, "KNOWN", (facts,))
+    monkeypatch.setattr(locate, "KNOWN_MODELS", (facts,))
     file.with_suffix(".gguf").write_bytes(b"GGUF")
     clip, picture = tmp_path / "no.mp4", tmp_path / "no.png"
     for path in (clip, picture):

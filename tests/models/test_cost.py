@@ -8,7 +8,7 @@ from diffusers import WanTransformer3DModel
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from lora_edit.models.cost import LiveBytes, StepCost, count_step
+from lora_edit.models.runtime.step_cost import LiveMemoryTracker, StepCost, count_step_cost
 
 WIDTH, FFN, LAYERS, TEXT = 48, 160, 3, 6
 SHAPE = (1, 12, 2, 16, 16)
@@ -38,7 +38,7 @@ def forward(model: WanTransformer3DModel, device: str) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def cost() -> StepCost:
     model = transformer("meta")
-    return count_step(model, lambda: forward(model, "meta"))
+    return count_step_cost(model, lambda: forward(model, "meta"))
 
 
 def test_operations_are_those_of_the_formula(cost: StepCost) -> None:
@@ -47,17 +47,17 @@ def test_operations_are_those_of_the_formula(cost: StepCost) -> None:
     attention = 2 * 2 * TOKENS * (TOKENS + TEXT) * WIDTH
     feed = 2 * 2 * TOKENS * WIDTH * FFN
     blocks = LAYERS * (projections + attention + feed)
-    assert blocks < cost.forward < 1.1 * blocks
+    assert blocks < cost.forward_flops < 1.1 * blocks
     # Forward twice; backward once through the frozen matrices, and two and a half times through attention.
-    assert 3 * blocks < cost.step < 1.1 * LAYERS * (3 * (projections + feed) + 4.5 * attention + 2 * TOKENS * WIDTH**2)
+    assert 3 * blocks < cost.step_flops < 1.1 * LAYERS * (3 * (projections + feed) + 4.5 * attention + 2 * TOKENS * WIDTH**2)
 
 
 def test_weights_are_counted_by_block(cost: StepCost) -> None:
     model = transformer("meta")
-    assert cost.trained == LAYERS * WIDTH**2 and len(cost.block_bytes) == LAYERS
+    assert cost.num_trainable == LAYERS * WIDTH**2 and len(cost.block_bytes) == LAYERS
     frozen = sum(each.nbytes for each in model.parameters() if not each.requires_grad)
     assert sum(cost.block_bytes) + cost.rest_bytes == frozen and cost.rest_bytes > 0
-    assert cost.border_bytes == 4 * TOKENS * WIDTH
+    assert cost.hidden_state_bytes == 4 * TOKENS * WIDTH
 
 
 def test_a_real_step_holds_as_much(cost: StepCost) -> None:
@@ -65,13 +65,13 @@ def test_a_real_step_holds_as_much(cost: StepCost) -> None:
     model = transformer("cpu")
     model.enable_gradient_checkpointing(gradient_checkpointing_func=lambda block, *args: checkpoint(block, *args, use_reentrant=False))
     model.train()
-    with LiveBytes() as live:
+    with LiveMemoryTracker() as live:
         forward(model, "cpu").float().sum().backward()  # type: ignore[no-untyped-call]
-    assert live.most == pytest.approx(cost.step_bytes, rel=0.02)
-    with LiveBytes() as live, torch.no_grad():
+    assert live.peak_bytes == pytest.approx(cost.step_peak_bytes, rel=0.02)
+    with LiveMemoryTracker() as live, torch.no_grad():
         forward(model, "cpu")
-    assert live.most == pytest.approx(cost.forward_bytes, rel=0.02)
-    assert cost.forward_bytes < cost.step_bytes
+    assert live.peak_bytes == pytest.approx(cost.forward_peak_bytes, rel=0.02)
+    assert cost.forward_peak_bytes < cost.step_peak_bytes
 
 
 def test_live_bytes_of_a_chain() -> None:
@@ -84,10 +84,10 @@ def test_live_bytes_of_a_chain() -> None:
 
     def held(*, checkpointed: bool) -> int:
         state = start
-        with LiveBytes() as live:
+        with LiveMemoryTracker() as live:
             for layer in chain:
                 state = checkpoint(layer, state, use_reentrant=False) if checkpointed else layer(state)
-        return live.now // size
+        return live.current_bytes // size
 
     # Of each layer: the activation's input; its output is the next layer's border. Nothing frozen keeps its own input.
     assert held(checkpointed=False) in range(count * width, count * (width + 1) + 2)

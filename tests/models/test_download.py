@@ -16,15 +16,15 @@ import pytest
 from huggingface_hub.errors import DryRunError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 from typer.testing import CliRunner
 
-from lora_edit.cli import known_models
+from lora_edit.cli import model_cards
 from lora_edit.cli.main import app
 from lora_edit.errors import ModelError
-from lora_edit.models.catalog import download, locate
-from lora_edit.models.catalog.download import fetch, plan, state
-from lora_edit.models.catalog.facts import ModelFacts
-from lora_edit.models.catalog.hub import cache_folder, repository_folder
-from lora_edit.models.catalog.locate import weights_at
-from lora_edit.models.catalog.places import needed_parts
+from lora_edit.models.checkpoints import download, locate
+from lora_edit.models.checkpoints.download import download_missing_parts, get_download_state, plan_downloads
+from lora_edit.models.checkpoints.hub import get_hub_cache_folder, get_repository_folder
+from lora_edit.models.checkpoints.layout import list_required_parts
+from lora_edit.models.checkpoints.locate import find_weights
+from lora_edit.models.record import ModelFacts
 from single_files import save_comfyui, save_original
 from tiny_wan import WANS, save_tiny
 
@@ -84,18 +84,18 @@ def i2v(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> ModelFacts:
     (hub.folder / SHARED / "examples").mkdir()
     (hub.folder / SHARED / "examples" / "large.mp4").write_bytes(b"x" * 1000)
     (hub.folder / SHARED / "vae" / "diffusion_pytorch_model.bin").write_bytes(b"x")
-    monkeypatch.setattr(locate, "KNOWN", (facts,))
+    monkeypatch.setattr(locate, "KNOWN_MODELS", (facts,))
     return facts
 
 
 def test_a_download_brings_what_is_needed_and_nothing_else(i2v: ModelFacts, hub: Hub) -> None:
     """Looked over first; then whole, and there for loading without another call."""
-    assert state(i2v, SHARED) == "missing"
-    fetch(i2v, SHARED)
+    assert get_download_state(i2v, SHARED) == "missing"
+    download_missing_parts(i2v, SHARED)
     assert hub.asked == [(SHARED, True), (SHARED, False)]
-    assert state(i2v, SHARED) == "downloaded" and plan(i2v, SHARED) == []
-    there = repository_folder(SHARED) / "snapshots" / "abc"
-    assert weights_at(i2v, SHARED) == there
+    assert get_download_state(i2v, SHARED) == "downloaded" and plan_downloads(i2v, SHARED) == []
+    there = get_repository_folder(SHARED) / "snapshots" / "abc"
+    assert find_weights(i2v, SHARED) == there
     assert not (there / "examples").exists() and not list(there.rglob("*.bin"))
     assert {path.name for path in there.iterdir()} == {"transformer", "vae", "text_encoder", "tokenizer", "image_encoder"}
 
@@ -105,46 +105,46 @@ def test_a_broken_off_download_is_partial_and_goes_on(i2v: ModelFacts, hub: Hub,
     """Wherever it breaks off; it is never loaded."""
     hub.breaks_after = after
     with pytest.raises(ModelError, match=r"broke off \(the line is down\); run the command again, it goes on where it stopped"):
-        fetch(i2v, SHARED)
-    assert state(i2v, SHARED) == "partial" and weights_at(i2v, SHARED) is None
+        download_missing_parts(i2v, SHARED)
+    assert get_download_state(i2v, SHARED) == "partial" and find_weights(i2v, SHARED) is None
     with pytest.raises(ModelError, match=r"is downloaded in part and lacks .*; `lora-edit models --download wan2\.1-i2v-480p` goes on"):
-        known_models.require_model(i2v.name)
+        model_cards.require_model(i2v.name)
     hub.breaks_after = None
-    fetch(i2v, SHARED)
-    assert state(i2v, SHARED) == "downloaded"
+    download_missing_parts(i2v, SHARED)
+    assert get_download_state(i2v, SHARED) == "downloaded"
 
 
 def test_a_download_without_an_end_is_not_believed(i2v: ModelFacts, hub: Hub) -> None:
     """The library may answer with half a folder when the network goes; the parts are counted again."""
     (hub.folder / SHARED / "text_encoder" / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"text_encoder is still missing after the download \(no \*\.safetensors"):
-        fetch(i2v, SHARED)
+        download_missing_parts(i2v, SHARED)
 
 
 def test_original_layouts_take_their_companions_elsewhere(i2v: ModelFacts, hub: Hub) -> None:
     """Fun's own repository has them as pickles, which stay where they are; so do a second repository's transformers."""
     facts, _ = save_original(FUN, hub.folder / FUN.repo)
     (hub.folder / FUN.repo / "Wan2.1_VAE.pth").write_bytes(b"x")
-    fetch(facts, FUN.repo)
-    assert state(facts, FUN.repo) == "downloaded"
-    own, shared = (repository_folder(repo) / "snapshots" / "abc" for repo in (FUN.repo, SHARED))
+    download_missing_parts(facts, FUN.repo)
+    assert get_download_state(facts, FUN.repo) == "downloaded"
+    own, shared = (get_repository_folder(repo) / "snapshots" / "abc" for repo in (FUN.repo, SHARED))
     assert not list(own.rglob("*.pth")) and (own / "diffusion_pytorch_model-00001-of-00003.safetensors").is_file()
     assert not (shared / "transformer").exists() and (shared / "vae").is_dir()
-    assert state(i2v, SHARED) == "partial", "the other model's transformer is not here"
+    assert get_download_state(i2v, SHARED) == "partial", "the other model's transformer is not here"
 
 
 def test_a_persons_own_file_may_take_its_companions_from_the_hub(i2v: ModelFacts, hub: Hub, tmp_path: Path) -> None:
     """Only what is not beside it."""
     facts, _, (file,) = save_comfyui(FUN, tmp_path / "models")
     shutil.rmtree(tmp_path / "models" / "clip_vision")
-    assert [(wanted.repo, wanted.patterns) for wanted in plan(facts, str(file))] == [
+    assert [(wanted.repo, wanted.patterns) for wanted in plan_downloads(facts, str(file))] == [
         (SHARED, ("image_encoder/*.json", "image_encoder/*.safetensors"))
     ]
-    fetch(facts, str(file))
-    assert state(facts, str(file)) == "downloaded"
+    download_missing_parts(facts, str(file))
+    assert get_download_state(facts, str(file)) == "downloaded"
     file.unlink()
     with pytest.raises(ModelError, match="no such file or folder"):
-        plan(facts, str(file))
+        plan_downloads(facts, str(file))
 
 
 Usage = namedtuple("Usage", "total used free")
@@ -165,11 +165,11 @@ def test_room_is_looked_for_where_the_files_would_go(i2v: ModelFacts, hub: Hub, 
     monkeypatch.setattr(shutil, "disk_usage", disk_usage)
     if short:
         with pytest.raises(ModelError, match=r"GB are to be downloaded and .*cache has room for .* GB; make room, or set HF_HOME"):
-            fetch(i2v, SHARED)
+            download_missing_parts(i2v, SHARED)
         assert hub.asked == [(SHARED, True)], "nothing was fetched"
     else:
-        fetch(i2v, SHARED)
-    assert asked == [cache_folder().parent]
+        download_missing_parts(i2v, SHARED)
+    assert asked == [get_hub_cache_folder().parent]
 
 
 def http(kind: type[HfHubHTTPError]) -> HfHubHTTPError:
@@ -200,7 +200,7 @@ def test_a_switched_off_network_is_said(i2v: ModelFacts, hub: Hub, monkeypatch: 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     hub.fault = ConnectionError("off")
     with pytest.raises(ModelError, match="the network is switched off; unset HF_HUB_OFFLINE"):
-        fetch(i2v, SHARED)
+        download_missing_parts(i2v, SHARED)
 
 
 def test_the_command_downloads_and_lists(i2v: ModelFacts, hub: Hub) -> None:
@@ -227,13 +227,13 @@ def test_a_person_is_asked_and_may_say_no(
     i2v: ModelFacts, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str, fetched: bool
 ) -> None:
     """At a terminal only; with size, licence and place before the question."""
-    monkeypatch.setattr(known_models, "interactive", lambda: True)
+    monkeypatch.setattr(model_cards, "is_interactive", lambda: True)
     clip, picture = empty_files(tmp_path)
     edit = ["edit", clip, "--first-frame", picture, "--box", "1,2,3,4", "--model", I2V.name, "--output", str(tmp_path / "o.mp4")]
     outcome = CliRunner().invoke(app, edit, input=answer)
     assert outcome.exit_code == 2
     assert "about 90 GB" in outcome.stderr and "Apache-2.0" in outcome.stderr and "Download now? [y/N]" in outcome.stderr
-    assert state(i2v, SHARED) == ("downloaded" if fetched else "missing")
+    assert get_download_state(i2v, SHARED) == ("downloaded" if fetched else "missing")
     assert ("is not downloaded" in outcome.stderr) is not fetched
     assert ("no-clip.mp4" in outcome.stderr) is fetched, "with the model here, the clip is looked at next"
 
@@ -253,23 +253,23 @@ def test_further_parts_are_part_of_a_model(i2v: ModelFacts, hub: Hub) -> None:
     more = replace(i2v, other_parts=("text_encoder_2", "tokenizer_2"))
     for part in ("text_encoder", "tokenizer"):
         shutil.copytree(hub.folder / SHARED / part, hub.folder / SHARED / f"{part}_2")
-    fetch(more, SHARED)
-    assert state(more, SHARED) == "downloaded" and weights_at(more, SHARED) is not None
-    assert (repository_folder(SHARED) / "snapshots" / "abc" / "tokenizer_2" / "tokenizer.json").is_file()
-    assert not {"text_encoder", "tokenizer"} & set(needed_parts(replace(i2v, text_length=0)))
+    download_missing_parts(more, SHARED)
+    assert get_download_state(more, SHARED) == "downloaded" and find_weights(more, SHARED) is not None
+    assert (get_repository_folder(SHARED) / "snapshots" / "abc" / "tokenizer_2" / "tokenizer.json").is_file()
+    assert not {"text_encoder", "tokenizer"} & set(list_required_parts(replace(i2v, text_length=0)))
 
 
 def test_a_whole_snapshot_is_taken_before_a_newer_half(i2v: ModelFacts, hub: Hub) -> None:
     """When a repository has moved on and its new version is not here yet; of whole ones the one that `main` was last."""
-    fetch(i2v, SHARED)
-    home = repository_folder(SHARED)
+    download_missing_parts(i2v, SHARED)
+    home = get_repository_folder(SHARED)
     (home / "refs").mkdir()
     (home / "refs" / "main").write_text("def", "utf-8")
     (home / "snapshots" / "def" / "transformer").mkdir(parents=True)
     shutil.copy(home / "snapshots" / "abc" / "transformer" / "config.json", home / "snapshots" / "def" / "transformer")
-    assert weights_at(i2v, SHARED) == home / "snapshots" / "abc"
+    assert find_weights(i2v, SHARED) == home / "snapshots" / "abc"
     shutil.copytree(home / "snapshots" / "abc", home / "snapshots" / "def", dirs_exist_ok=True)
-    assert weights_at(i2v, SHARED) == home / "snapshots" / "def"
+    assert find_weights(i2v, SHARED) == home / "snapshots" / "def"
 
 
 def test_a_repository_without_the_files_is_refused(i2v: ModelFacts, hub: Hub) -> None:
@@ -277,5 +277,5 @@ def test_a_repository_without_the_files_is_refused(i2v: ModelFacts, hub: Hub) ->
     (hub.folder / "someone" / "else").mkdir(parents=True)
     (hub.folder / "someone" / "else" / "README.md").write_text("", "utf-8")
     with pytest.raises(ModelError, match=r"someone/else: has none of transformer/\*\.json"):
-        fetch(i2v, "someone/else")
-    assert download.state(i2v, "someone/else") == "missing"
+        download_missing_parts(i2v, "someone/else")
+    assert download.get_download_state(i2v, "someone/else") == "missing"

@@ -24,12 +24,12 @@ import tiny_replace
 import tiny_wan
 from lora_edit import estimate, pipeline
 from lora_edit.config import EditSettings
-from lora_edit.models import encodings
-from lora_edit.models.catalog import locate
-from lora_edit.models.catalog.headers import read_header
-from lora_edit.models.encodings import Known, Store, cache_folder
-from lora_edit.models.later import Later
-from lora_edit.reporting import Silent
+from lora_edit.models.checkpoints import locate
+from lora_edit.models.checkpoints.headers import read_header
+from lora_edit.models.runtime import encoding_cache
+from lora_edit.models.runtime.encoding_cache import DiskCache, EncodingCache, get_encoding_cache_folder
+from lora_edit.models.runtime.lazy_module import LazyModule
+from lora_edit.reporting import SilentReporter
 from lora_edit.run import Run
 from lora_edit.video.read import read_video
 from lora_edit.video.sheet import save_image
@@ -70,12 +70,12 @@ class Bench:
         self.asked.clear()
         (self.folder / name).mkdir()
         settings = edit_settings(self.folder, self.model, *changes)
-        pipeline.edit(settings, self.folder / f"{name}.mkv", self.folder / name / "run", Silent())
+        pipeline.edit(settings, self.folder / f"{name}.mkv", self.folder / name / "run", SilentReporter())
         return settings
 
     def made(self, name: str) -> tuple[list[bytes], torch.Tensor]:
         """LoRAs and clip."""
-        loras = [file.read_bytes() for file in Run(self.folder / name / "run").lora_files()]
+        loras = [file.read_bytes() for file in Run(self.folder / name / "run").list_lora_files()]
         return loras, read_video(self.folder / f"{name}.mkv").frames
 
     def log(self, name: str) -> str:
@@ -98,8 +98,8 @@ def make_bench(name: str, folder: Path, patch: pytest.MonkeyPatch) -> Bench:
     module = MODELS[name]
     known: dict[str, Any] = {**tiny_wan.WANS, **tiny_replace.REPLACERS, **tiny_hunyuan.HUNYUANS}
     facts = module.save_tiny(known[name], folder / "model")
-    patch.setattr(locate, "KNOWN", (facts,))
-    patch.setattr(estimate, "reckon", lambda *_: None)
+    patch.setattr(locate, "KNOWN_MODELS", (facts,))
+    patch.setattr(estimate, "estimate_large_model", lambda *_: None)
     patch.setenv("LORA_EDIT_CACHE", str(folder / "cache"))
     bench = Bench(folder, f"{facts.name}@{folder / 'model'}", folder / "cache" / "encodings")
     for kind, what in ENCODERS.items():
@@ -147,11 +147,11 @@ def test_a_run_that_goes_on_after_a_stop_asks_none(bench: Bench) -> None:
     """Its LoRA was not saved yet, its checkpoint was."""
     bench.run("first")
     loras, run = bench.made("first")[0], Run(bench.folder / "first" / "run")
-    for file in run.lora_files():
+    for file in run.list_lora_files():
         file.unlink()
     bench.asked.clear()
-    pipeline.train(run.folder, Silent())
-    assert not bench.asked and [file.read_bytes() for file in run.lora_files()] == loras
+    pipeline.train(run.folder, SilentReporter())
+    assert not bench.asked and [file.read_bytes() for file in run.list_lora_files()] == loras
 
 
 def test_a_new_first_frame_asks_only_for_what_is_new(bench: Bench) -> None:
@@ -161,9 +161,9 @@ def test_a_new_first_frame_asks_only_for_what_is_new(bench: Bench) -> None:
     picture[24:36, 40:56] = torch.tensor([30, 200, 30], dtype=torch.uint8)
     save_image(bench.folder / "green.png", picture)
     bench.asked.clear()
-    pipeline.generate(bench.folder / "first" / "run", Silent(), first_frame=bench.folder / "green.png")
+    pipeline.generate(bench.folder / "first" / "run", SilentReporter(), first_frame=bench.folder / "green.png")
     assert bench.asked == {"picture": 1, "codec": 1}
-    assert settings.training.motion_steps == len(Run(bench.folder / "first" / "run").manifest()["losses"]) - 1
+    assert settings.training.motion_steps == len(Run(bench.folder / "first" / "run").read_manifest()["losses"]) - 1
 
 
 @pytest.mark.parametrize("seen", ["weights", "time"])
@@ -172,7 +172,7 @@ def test_another_encoder_is_asked_anew(bench: Bench, seen: str) -> None:
     bench.run("first")
     file = next((bench.folder / "model" / "text_encoder").glob("*.safetensors"))
     facts, content = file.stat(), bytearray(file.read_bytes())
-    start, end = max(read_header(file).spans.values())
+    start, end = max(read_header(file).byte_ranges.values())
     content[(start + end) // 2 if seen == "weights" else -1] ^= 1
     file.write_bytes(content)
     if seen == "weights":
@@ -200,7 +200,7 @@ def test_the_embedded_model_keeps_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     """Its encoders take no longer than reading a file does."""
     monkeypatch.setenv("LORA_EDIT_CACHE", str(tmp_path / "cache"))
     settings = edit_settings(tmp_path, "tiny")
-    pipeline.edit(settings, tmp_path / "out.mkv", tmp_path / "run", Silent())
+    pipeline.edit(settings, tmp_path / "out.mkv", tmp_path / "run", SilentReporter())
     assert not (tmp_path / "cache").exists()
 
 
@@ -209,10 +209,10 @@ class Told(list[str]):
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path) -> Iterator[DiskCache]:
     """With room for four encodings of a thousand numbers."""
     told = Told()
-    yield Store(tmp_path / "kept", 4 * 4400, told.append)
+    yield DiskCache(tmp_path / "kept", 4 * 4400, told.append)
     assert not told
 
 
@@ -221,7 +221,7 @@ def value(number: int) -> torch.Tensor:
     return torch.full((10, 100), float(number))
 
 
-def test_what_was_used_last_stays(store: Store) -> None:
+def test_what_was_used_last_stays(store: DiskCache) -> None:
     """Reading counts as use; the least recently used one goes when there is one too many."""
     for number in range(4):
         store.put(str(number), value(number))
@@ -229,10 +229,10 @@ def test_what_was_used_last_stays(store: Store) -> None:
     assert store.get("0") is not None
     store.put("4", value(4))
     assert {file.stem for file in store.folder.iterdir()} == {"0", "2", "3", "4"}
-    assert sum(file.stat().st_size for file in store.folder.iterdir()) <= store.limit
+    assert sum(file.stat().st_size for file in store.folder.iterdir()) <= store.max_bytes
 
 
-def test_what_is_too_large_or_not_finite_is_not_kept(store: Store) -> None:
+def test_what_is_too_large_or_not_finite_is_not_kept(store: DiskCache) -> None:
     """An encoding above the limit would push out all others; one of a fault would stay for ever."""
     store.put("large", torch.zeros(10000))
     store.put("nan", torch.full((3,), float("nan")))
@@ -240,14 +240,14 @@ def test_what_is_too_large_or_not_finite_is_not_kept(store: Store) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="other rights there")
-def test_files_are_this_persons_alone(store: Store) -> None:
+def test_files_are_this_persons_alone(store: DiskCache) -> None:
     """An autoencoder turns latents back into the clip."""
     store.put("a", value(1))
     assert store.folder.stat().st_mode & 0o777 == 0o700
     assert [file.stat().st_mode & 0o777 for file in store.folder.iterdir()] == [0o600]
 
 
-def test_what_killed_processes_left_goes(store: Store) -> None:
+def test_what_killed_processes_left_goes(store: DiskCache) -> None:
     """A file that is hours older than the newest is nobody's; one that is being written stays."""
     store.put("a", value(1))
     for name, age in (("old", 7200), ("new", 0)):
@@ -266,18 +266,18 @@ def test_a_full_disk_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def replace(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(encodings.os, "replace", replace)
-    known = Known(torch.device("cpu"), Later(torch.nn.Identity, None, lambda: "encoder"), remember=False)
-    known.store = Store(tmp_path / "kept", 1e6, told.append)
+    monkeypatch.setattr(encoding_cache.os, "replace", replace)
+    known = EncodingCache(torch.device("cpu"), LazyModule(torch.nn.Identity, None, lambda: "encoder"), in_memory=False)
+    known.disk_cache = DiskCache(tmp_path / "kept", 1e6, told.append)
     assert torch.equal(known(lambda: value(1), "asked"), value(1))
     assert told == [f"{tmp_path / 'kept'}: an encoding cannot be kept (No space left on device); going on without"]
     assert not list((tmp_path / "kept").iterdir())
 
 
-def test_an_encoder_that_nobody_knows_keeps_nothing(store: Store) -> None:
+def test_an_encoder_that_nobody_knows_keeps_nothing(store: DiskCache) -> None:
     """Such as one that was built in memory: another of its kind would be given its answers."""
-    known = Known(torch.device("cpu"), Later(torch.nn.Identity, None, str))
-    known.store = store
+    known = EncodingCache(torch.device("cpu"), LazyModule(torch.nn.Identity, None, str))
+    known.disk_cache = store
     calls: list[int] = []
     for _ in range(2):
         known(lambda: calls.append(1) or value(1), "asked")  # type: ignore[func-returns-value]
@@ -290,7 +290,7 @@ def test_two_processes_share_a_folder(tmp_path: Path) -> None:
         import sys, time
         from pathlib import Path
         import torch
-        from lora_edit.models.encodings import Store
+        from lora_edit.models.runtime.encoding_cache import Store
         Path(sys.argv[2], sys.argv[3]).touch()
         while len(list(Path(sys.argv[2]).iterdir())) < 2:
             time.sleep(0.001)
@@ -322,13 +322,13 @@ def test_two_processes_share_a_folder(tmp_path: Path) -> None:
 def test_where_the_folder_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The variable of its own before the platform's."""
     monkeypatch.setenv("LORA_EDIT_CACHE", str(tmp_path))
-    assert cache_folder() == tmp_path / "encodings"
+    assert get_encoding_cache_folder() == tmp_path / "encodings"
     monkeypatch.delenv("LORA_EDIT_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     for platform, folder in (("linux", "xdg"), ("darwin", "Library/Caches")):
-        monkeypatch.setattr(encodings.sys, "platform", platform)
-        assert cache_folder() == tmp_path / folder / "lora-edit" / "encodings"
-    monkeypatch.setattr(encodings.sys, "platform", "win32")
+        monkeypatch.setattr(encoding_cache.sys, "platform", platform)
+        assert get_encoding_cache_folder() == tmp_path / folder / "lora-edit" / "encodings"
+    monkeypatch.setattr(encoding_cache.sys, "platform", "win32")
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
-    assert cache_folder() == tmp_path / "local" / "lora-edit" / "encodings"
+    assert get_encoding_cache_folder() == tmp_path / "local" / "lora-edit" / "encodings"

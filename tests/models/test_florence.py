@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Florence2ForConditionalGeneration
 
 from lora_edit.errors import ModelError
-from lora_edit.models.florence import describe_frames, has_captioner
+from lora_edit.models.florence import caption_frames, has_captioner
 from tiny_florence import COLOURS, plain_frame
 
 CPU = torch.device("cpu")
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 def describe(frames: list[torch.Tensor], source: Path | str) -> list[str]:
     """On the CPU in float32."""
-    return describe_frames(frames, str(source), CPU, torch.float32)
+    return caption_frames(frames, str(source), CPU, torch.float32)
 
 
 def test_frames_are_described_without_the_opening(captioner: Path) -> None:

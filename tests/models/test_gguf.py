@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from lora_edit import pipeline
-from lora_edit.config import resolve
+from lora_edit.config import resolve_settings
 from lora_edit.errors import ModelError
-from lora_edit.models.catalog import locate
-from lora_edit.models.loading import build_wan, load_components
-from lora_edit.models.precision import is_packed
-from lora_edit.reporting import Silent
+from lora_edit.models.checkpoints import locate
+from lora_edit.models.families.wan.loading import build_wan, load_components
+from lora_edit.models.runtime.precision import is_gguf_parameter
+from lora_edit.reporting import SilentReporter
 from lora_edit.training.lora import add_lora
 from lora_edit.training.settings import LoraSettings
-from lora_edit.video.lossless import save_frames
+from lora_edit.video.png_frames import save_frames
 from lora_edit.video.read import read_video
 from lora_edit.video.sheet import save_image
 from single_files import original_transformer, save_comfyui
@@ -86,9 +86,9 @@ def test_a_gguf_file_answers_as_its_weights_are_worth(tmp_path: Path) -> None:
     loaded = load_components(facts, str(packed), CPU, torch.float32)
     family = build_wan(loaded, facts, CPU, torch.float32)
     own = loaded.transformers[0]
-    assert sum(is_packed(parameter) for parameter in own.parameters()) >= 10
-    assert not is_packed(own.patch_embedding.weight) and own.patch_embedding.weight.shape == exact.patch_embedding.weight.shape
-    assert not is_packed(own.blocks[0].scale_shift_table)
+    assert sum(is_gguf_parameter(parameter) for parameter in own.parameters()) >= 10
+    assert not is_gguf_parameter(own.patch_embedding.weight) and own.patch_embedding.weight.shape == exact.patch_embedding.weight.shape
+    assert not is_gguf_parameter(own.blocks[0].scale_shift_table)
     assert own.condition_embedder.time_embedder.linear_1.weight.dtype == torch.float32, "belongs in float32"
     given = answer(exact)
     with torch.no_grad():
@@ -110,7 +110,7 @@ def test_a_gguf_file_answers_as_its_weights_are_worth(tmp_path: Path) -> None:
 def test_a_run_trained_on_exact_weights_generates_from_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its LoRA as it is; both results in the run."""
     facts, parts, (file,) = save_comfyui(WANS["wan2.1-i2v-480p"], tmp_path / "models")
-    monkeypatch.setattr(locate, "KNOWN", (facts,))
+    monkeypatch.setattr(locate, "KNOWN_MODELS", (facts,))
     packed = file.with_suffix(".gguf")
     write_gguf(original_transformer(parts.transformers[0]), packed)
     frames = torch.randint(0, 256, (5, 32, 48, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -123,9 +123,9 @@ def test_a_run_trained_on_exact_weights_generates_from_a_gguf_file(tmp_path: Pat
     }
     quick = ("training.motion_steps=2", "lora.rank=2", "generation.steps=2", "video.codec=ffv1", "compositing.enabled=false")
     quick += ("masks.check=false",)  # The edit inverts the whole frame.
-    settings = resolve({"input": given, "model": f"{facts.name}@{file}"}, quick)
-    exact = pipeline.edit(settings, tmp_path / "out.mkv", tmp_path / "run", Silent())
-    other = pipeline.generate(tmp_path / "run", Silent(), tmp_path / "other.mkv", model=f"{facts.name}@{packed}")
+    settings = resolve_settings({"input": given, "model": f"{facts.name}@{file}"}, quick)
+    exact = pipeline.edit(settings, tmp_path / "out.mkv", tmp_path / "run", SilentReporter())
+    other = pipeline.generate(tmp_path / "run", SilentReporter(), tmp_path / "other.mkv", model=f"{facts.name}@{packed}")
     assert other.seconds["train"] == exact.seconds["train"], "nothing is trained again"
     a, b = (read_video(result.output).frames.float() for result in (exact, other))
     assert not torch.equal(a, b) and (a - b).abs().mean() < 2

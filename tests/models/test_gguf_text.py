@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from lora_edit.errors import ModelError
-from lora_edit.models.catalog import checks
-from lora_edit.models.catalog.checks import survey
-from lora_edit.models.catalog.gguf_header import gguf_shapes
-from lora_edit.models.later import later
-from lora_edit.models.loading import build_wan, load_components
-from lora_edit.models.wan_keys import text_names
+from lora_edit.models.checkpoints import checks
+from lora_edit.models.checkpoints.checks import verify_parts
+from lora_edit.models.checkpoints.gguf_header import read_gguf_shapes
+from lora_edit.models.families.wan.key_names import rename_text_encoder_key
+from lora_edit.models.families.wan.loading import build_wan, load_components
+from lora_edit.models.runtime.lazy_module import to_lazy_module
 from single_files import save_comfyui
 from tiny_wan import WANS
 
@@ -88,7 +88,7 @@ def test_its_header_tells_its_shapes(place: tuple[Any, Any, Path, Path]) -> None
     """As the module has them, by the module's names; without the package that reads the rest."""
     _, parts, _, packed = place
     wanted = {name: tuple(tensor.shape) for name, tensor in parts.text_encoder.state_dict().items() if "embed_tokens" not in name}
-    assert {text_names(key)[0]: shape for key, shape in gguf_shapes(packed).items()} == wanted
+    assert {rename_text_encoder_key(key)[0]: shape for key, shape in read_gguf_shapes(packed).items()} == wanted
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -96,7 +96,7 @@ def test_it_answers_as_the_encoder_it_was_made_from(place: tuple[Any, Any, Path,
     pytest.importorskip("gguf", reason="an optional package")
     facts, parts, folder, _ = place
     loaded = load_components(facts, str(folder), CPU, dtype)
-    own: Any = later(loaded.text_encoder).module()
+    own: Any = to_lazy_module(loaded.text_encoder).load_module()
     assert {each.dtype for each in own.parameters()} == {dtype}
     for name, tensor in parts.text_encoder.state_dict().items():
         assert torch.equal(own.state_dict()[name], tensor.to(dtype)), name
@@ -114,7 +114,7 @@ def test_what_does_not_fit_is_one_line_before_anything_is_read(place: tuple[Any,
 
     def fault() -> str:
         with pytest.raises(ModelError) as caught:
-            survey(facts, str(folder))
+            verify_parts(facts, str(folder))
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -128,14 +128,14 @@ def test_what_does_not_fit_is_one_line_before_anything_is_read(place: tuple[Any,
         assert words in fault(), length
     packed.write_bytes(whole)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    survey(facts, str(folder))
+    verify_parts(facts, str(folder))
     for file in (folder / "tokenizer").iterdir():
         file.unlink()
     assert "lacks tokenizer" in (line := fault()) and "tokenizer.json" in line
     parts.tokenizer.save_pretrained(folder / "tokenizer")
-    monkeypatch.setattr(checks, "free_memory", lambda: 1)
+    monkeypatch.setattr(checks, "get_free_memory", lambda: 1)
     count = sum(tensor.numel() for tensor in state.values())
-    assert checks._bytes_held(survey(facts, str(folder))["text_encoder"], "BF16") == 2 * count
+    assert checks._count_converted_bytes(verify_parts(facts, str(folder))["text_encoder"], "BF16") == 2 * count
 
 
 def test_a_file_that_lacks_tensors_is_refused(place: tuple[Any, Any, Path, Path]) -> None:
@@ -145,4 +145,4 @@ def test_a_file_that_lacks_tensors_is_refused(place: tuple[Any, Any, Path, Path]
     state = gguf_names(parts.text_encoder)
     write_plain({name: tensor for name, tensor in state.items() if "attn_v" not in name}, packed, parts.text_encoder.config)
     with pytest.raises(ModelError, match=r"text encoder's tensors are missing, such as .*SelfAttention\.v"):
-        later(load_components(facts, str(folder), CPU, torch.float32).text_encoder).module()
+        to_lazy_module(load_components(facts, str(folder), CPU, torch.float32).text_encoder).load_module()

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from lora_edit import pipeline
-from lora_edit.conditioning.method import motion
-from lora_edit.config import resolve
+from lora_edit.conditioning.method import build_motion_sample
+from lora_edit.config import resolve_settings
 from lora_edit.errors import InputError, ModelError
-from lora_edit.models.catalog import locate
-from lora_edit.models.catalog.facts import ModelFacts
+from lora_edit.models.checkpoints import locate
+from lora_edit.models.families.hunyuan.family import HUNYUAN_TARGETS
+from lora_edit.models.families.hunyuan.loading import build_hunyuan
 from lora_edit.models.family import load_family
-from lora_edit.models.hunyuan import HUNYUAN_TARGETS
-from lora_edit.models.hunyuan_loading import build_hunyuan
+from lora_edit.models.record import ModelFacts
 from tiny_hunyuan import FRAMES, HUNYUANS, edit_settings, tiny_components
 
 CPU = torch.device("cpu")
@@ -54,11 +54,13 @@ def test_what_needs_a_mask_is_refused_without_one(tmp_path: Path, change: str, f
 @pytest.mark.parametrize("facts", HUNYUANS.values(), ids=list(HUNYUANS))
 def test_facts_agree_with_the_configuration(facts: ModelFacts) -> None:
     """Noise, latents and one mask channel make the input, or noise alone; the class takes every key; parts are as wide as published."""
-    config = facts.transformer_config()
+    config = facts.read_transformer_config()
     latents = config["out_channels"]
     assert config["in_channels"] == (2 * latents + 1 if facts.spatial_mask else latents)
-    assert facts.geometry.token == facts.geometry.cell * config["patch_size"] == 16
-    assert (facts.geometry.max_frames - 1) % facts.geometry.group == 0 and facts.geometry.area % facts.geometry.token**2 == 0
+    assert facts.geometry.token_size == facts.geometry.spatial_compression * config["patch_size"] == 16
+    assert (
+        facts.geometry.max_frames - 1
+    ) % facts.geometry.temporal_compression == 0 and facts.geometry.native_area % facts.geometry.token_size**2 == 0
     assert sum(config["rope_axes_dim"]) == config["attention_head_dim"]
     kind = getattr(diffusers, config.pop("_class_name"))
     assert set(config) <= set(inspect.signature(kind.__init__).parameters)
@@ -66,13 +68,13 @@ def test_facts_agree_with_the_configuration(facts: ModelFacts) -> None:
         (diffusers.AutoencoderKLHunyuanVideo15 if facts.image_encoder else diffusers.AutoencoderKLHunyuanVideo).__init__
     )
     assert vae.parameters["latent_channels"].default == latents
-    assert vae.parameters["spatial_compression_ratio"].default == facts.geometry.cell
-    assert vae.parameters["temporal_compression_ratio"].default == facts.geometry.group
+    assert vae.parameters["spatial_compression_ratio"].default == facts.geometry.spatial_compression
+    assert vae.parameters["temporal_compression_ratio"].default == facts.geometry.temporal_compression
 
 
 def test_the_configuration_of_15_is_the_classs_own() -> None:
     """It is not from the Hub: the converter gives the class's defaults but for size and task, so a change there would be seen here."""
-    config = HUNYUANS["hunyuan-1.5-i2v"].transformer_config()
+    config = HUNYUANS["hunyuan-1.5-i2v"].read_transformer_config()
     defaults = inspect.signature(diffusers.HunyuanVideo15Transformer3DModel.__init__).parameters
     assert {key: tuple(v) if isinstance(v, list) else v for key, v in config.items() if key != "_class_name"} == {
         key: defaults[key].default for key in config if key != "_class_name"
@@ -85,7 +87,7 @@ def test_the_configuration_of_15_is_the_classs_own() -> None:
 )
 def test_presets_are_the_publishers(name: str, shift: float, guidance: float, conditioning: str) -> None:
     """And the method's variant is what the model allows."""
-    settings = resolve({"input": {"source": "a", "first_frame": "b"}, "model": name})
+    settings = resolve_settings({"input": {"source": "a", "first_frame": "b"}, "model": name})
     assert (settings.generation.shift, settings.generation.guidance_scale, settings.generation.steps) == (shift, guidance, 50)
     assert settings.method.conditioning == conditioning
 
@@ -95,13 +97,13 @@ def test_folders_are_known_by_their_configuration(tmp_path: Path) -> None:
     for name, facts in HUNYUANS.items():
         folder = tmp_path / name / "transformer"
         folder.mkdir(parents=True)
-        (folder / "config.json").write_text(json.dumps(facts.transformer_config()), "utf-8")
-        assert locate.locate(str(folder.parent))[0] is facts
-    config = HUNYUANS[NAIVE].transformer_config()
+        (folder / "config.json").write_text(json.dumps(facts.read_transformer_config()), "utf-8")
+        assert locate.locate_model(str(folder.parent))[0] is facts
+    config = HUNYUANS[NAIVE].read_transformer_config()
     del config["image_condition_type"]
     (tmp_path / NAIVE / "transformer" / "config.json").write_text(json.dumps(config), "utf-8")
     with pytest.raises(ModelError, match=r"nearest is hunyuan-i2v-16 \(image_condition_type None instead of token_replace"):
-        locate.locate(str(tmp_path / NAIVE))
+        locate.locate_model(str(tmp_path / NAIVE))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +119,7 @@ def test_folders_are_known_by_their_configuration(tmp_path: Path) -> None:
 def test_parts_of_another_width_are_refused(tmp_path: Path, name: str, part: str, config: dict[str, Any], fault: str) -> None:
     """Before any weights: there are none."""
     parts = {key: {} for key in ("vae", "text_encoder", "text_encoder_2", "image_encoder")}
-    for key, own in {**parts, part: config, "transformer": HUNYUANS[name].transformer_config()}.items():
+    for key, own in {**parts, part: config, "transformer": HUNYUANS[name].read_transformer_config()}.items():
         (tmp_path / key).mkdir()
         (tmp_path / key / "config.json").write_text(json.dumps(own), "utf-8")
     with pytest.raises(ModelError, match=fault):
@@ -159,7 +161,7 @@ def test_bfloat16_runs_and_learns_with_recomputed_blocks(facts: ModelFacts) -> N
     """As on a GPU: weights in bfloat16, velocity in float32, blocks computed again in the backward pass, times of any kind."""
     family = build_hunyuan(tiny_components(facts), facts, CPU, torch.bfloat16)
     clip = torch.rand(3, 5, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    encoded = family.encode_sample(motion(clip, torch.ones(5, 32, 48, dtype=torch.bool), 'a red coat says "HI"'))
+    encoded = family.encode_sample(build_motion_sample(clip, torch.ones(5, 32, 48, dtype=torch.bool), 'a red coat says "HI"'))
     assert encoded.target is not None and encoded.prompt_embeds.dtype == torch.bfloat16
     weights = [p for n, p in family.transformer.named_parameters() if n.endswith("attn.to_q.weight") and "refiner" not in n]
     for weight in weights:

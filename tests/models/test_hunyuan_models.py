@@ -14,15 +14,15 @@ from safetensors import safe_open
 
 from lora_edit import estimate, pipeline
 from lora_edit.config import EditSettings
-from lora_edit.loras.layouts import layout_of
-from lora_edit.models.catalog import locate
-from lora_edit.models.catalog.facts import ModelFacts
+from lora_edit.loras.layouts import detect_layout
+from lora_edit.models.checkpoints import locate
+from lora_edit.models.families.hunyuan.family import HunyuanFamily
 from lora_edit.models.family import load_family
-from lora_edit.models.hunyuan import HunyuanFamily
-from lora_edit.models.workbench import Workbench
-from lora_edit.reporting import Silent
+from lora_edit.models.record import ModelFacts
+from lora_edit.models.runtime.device_manager import DeviceManager
+from lora_edit.reporting import SilentReporter
 from lora_edit.run import Run
-from lora_edit.video.lossless import load_frames
+from lora_edit.video.png_frames import load_frames
 from lora_edit.video.read import read_video
 from tiny_hunyuan import FRAMES, HEIGHT, HUNYUANS, LONG, edit_settings, save_tiny
 
@@ -49,10 +49,10 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """Train three steps and one, generate two, composite."""
     folder = tmp_path_factory.mktemp("hunyuan")
     facts = save_tiny(HUNYUANS[request.param], folder / "model")
-    predict, take = HunyuanFamily._ask, Workbench.take
+    predict, take = HunyuanFamily._predict, DeviceManager.load
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(locate, "KNOWN", (facts,))
-        patch.setattr(estimate, "reckon", lambda *_: None)  # it asks the model too
+        patch.setattr(locate, "KNOWN_MODELS", (facts,))
+        patch.setattr(estimate, "estimate_large_model", lambda *_: None)  # it asks the model too
         settings = edit_settings(folder, f"{facts.name}@{folder / 'model'}")
         out = Done(facts, settings, folder)
 
@@ -61,17 +61,17 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             out.conditions.setdefault(torch.is_grad_enabled(), encoded.condition)
             return original(family, shown, time, encoded)
 
-        def taken(bench: Workbench, module: Any) -> Any:
-            before, found = bench._held, take(bench, module)
+        def taken(bench: DeviceManager, module: Any) -> Any:
+            before, found = bench._active_module, take(bench, module)
             if found is not before:
                 out.taken.append(type(found).__name__)
             return found
 
         kind = type(load_family(settings.model, CPU, torch.float32))
-        original = kind.__dict__.get("_ask", predict)
-        patch.setattr(kind, "_ask", asked)
-        patch.setattr(Workbench, "take", taken)
-        pipeline.edit(settings, folder / "out.mkv", folder / "run", Silent())
+        original = kind.__dict__.get("_predict", predict)
+        patch.setattr(kind, "_predict", asked)
+        patch.setattr(DeviceManager, "load", taken)
+        pipeline.edit(settings, folder / "out.mkv", folder / "run", SilentReporter())
         yield out
 
 
@@ -93,7 +93,7 @@ def test_the_lora_learned_and_is_in_diffusers_layout(done: Done) -> None:
     with safe_open(str(run.lora_file()), "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         metadata = file.metadata()
-    assert layout_of(tensors) == "diffusers" and not [key for key in tensors if "context_embedder" in key]
+    assert detect_layout(tensors) == "diffusers" and not [key for key in tensors if "context_embedder" in key]
     joint, single = 12, 5
     assert len(tensors) == 2 * (2 * joint + (0 if done.facts.image_encoder else single))
     unread = r"transformer_blocks\.1\.(attn\.(add_q_proj|to_add_out)|ff_context)" if done.facts.image_encoder else "none"
@@ -101,7 +101,7 @@ def test_the_lora_learned_and_is_in_diffusers_layout(done: Done) -> None:
     assert still == {key for key in tensors if re.search(unread, key) and "lora_B" in key}
     assert metadata["base_model"] == done.facts.name and metadata["time_range"] == "0-1"
     assert metadata["method"] == ("mask-aware" if done.facts.spatial_mask else "first-frame")
-    manifest = run.manifest()
+    manifest = run.read_manifest()
     assert [name for name, _ in manifest["stages"]] == ["motion", "appearance"] and len(manifest["losses"]) == 4
 
 
@@ -119,7 +119,7 @@ def test_training_and_generation_show_the_same_mask(done: Done) -> None:
 
 def test_encoders_leave_the_device_to_the_transformer(done: Done) -> None:
     """Never back to an encoder within training or a window: one turn each, however many steps and pictures."""
-    kind = done.facts.transformer_config()["_class_name"]
+    kind = done.facts.read_transformer_config()["_class_name"]
     if done.facts.image_encoder:
         codec, picture = "AutoencoderKLHunyuanVideo15", "SiglipVisionModel"
         training, generation = ["Qwen2_5_VLTextModel", picture, codec, picture, codec], [picture, codec, "Qwen2_5_VLTextModel"]
@@ -137,7 +137,7 @@ def test_encoders_leave_the_device_to_the_transformer(done: Done) -> None:
 def test_generating_again_needs_no_training(done: Done) -> None:
     """The run opens with the model and its LoRA, and another seed makes another clip."""
     before = Run(done.folder / "run").lora_file().read_bytes()
-    result = pipeline.generate(done.folder / "run", Silent(), seed=5)
+    result = pipeline.generate(done.folder / "run", SilentReporter(), seed=5)
     assert not any(learning for _, learning in done.asked[-2:])
     assert Run(done.folder / "run").lora_file().read_bytes() == before
     assert not torch.equal(read_video(result.output).frames, read_video(done.folder / "out.mkv").frames)

@@ -21,15 +21,15 @@ from diffusers import (
 from PIL import Image
 from torch import nn
 
-from lora_edit.conditioning.method import inference, motion
+from lora_edit.conditioning.method import build_inference_sample, build_motion_sample
 from lora_edit.conditioning.sample import Sample
 from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
-from lora_edit.models.catalog.facts import ModelFacts
+from lora_edit.models.families.hunyuan.encoders import GLYPH_MAX_LENGTH, pack_text, to_pil_image, unpack_text
+from lora_edit.models.families.hunyuan.family import encode_condition
+from lora_edit.models.families.hunyuan.loading import HunyuanComponents, build_hunyuan
 from lora_edit.models.family import EncodedSample
-from lora_edit.models.hunyuan import encode_condition
-from lora_edit.models.hunyuan_encoders import GLYPH_LENGTH, pack_text, picture, unpack_text
-from lora_edit.models.hunyuan_loading import HunyuanComponents, build_hunyuan
+from lora_edit.models.record import ModelFacts
 from lora_edit.training.noise import add_noise, draw_time
 from lora_edit.video.ranges import to_signed
 from tiny_hunyuan import GLYPHS, HUNYUANS, POOLED, WIDTH, tiny_components
@@ -89,19 +89,22 @@ def clip(frames: int = FRAMES, rows: int = ROWS, columns: int = COLUMNS, seed: i
 
 def whole_edit(source: torch.Tensor, prompt: str = "a red coat") -> Sample:
     """Everything behind the first frame is to be generated: what the stock pipelines are for."""
-    return inference(source, source[:, 0], torch.ones(source.shape[1:], dtype=torch.bool), prompt)
+    return build_inference_sample(source, source[:, 0], torch.ones(source.shape[1:], dtype=torch.bool), prompt)
 
 
 def image_of(source: torch.Tensor) -> Image.Image:
     """The first frame as a pipeline takes it."""
-    return picture(source[:, 0])
+    return to_pil_image(source[:, 0])
 
 
 def test_the_condition_equals_the_stock_pipelines(pair: Pair) -> None:
     """Latents of the first frame alone, zeros behind, and the mask last; the 16-channel model has no mask."""
     source = clip()
     ours = pair.ours.encode_sample(whole_edit(source)).condition
-    z, shape = pair.ours.z_dim, (1, pair.ours.z_dim, 3, ROWS // pair.facts.geometry.cell, COLUMNS // pair.facts.geometry.cell)
+    z, shape = (
+        pair.ours.z_dim,
+        (1, pair.ours.z_dim, 3, ROWS // pair.facts.geometry.spatial_compression, COLUMNS // pair.facts.geometry.spatial_compression),
+    )
     if pair.facts.image_encoder:
         latents, mask = pair.stock.prepare_cond_latents_and_mask(torch.zeros(shape), image_of(source), 1, ROWS, COLUMNS, torch.float32, CPU)
     else:
@@ -168,7 +171,7 @@ def test_prompts_are_encoded_as_by_the_stock_pipelines(pairs: dict[str, Pair], p
     ours = unpack_text(pair.ours.encode_prompt(prompt), WIDTH, GLYPHS)
     torch.testing.assert_close(ours[0], rows[mask > 0.5][None], atol=2e-6, rtol=0)
     torch.testing.assert_close(ours[1], glyphs[glyph_mask > 0.5][None], atol=2e-6, rtol=0)
-    assert (ours[1].shape[1] > 0) == ('"' in prompt) and ours[1].shape[1] <= GLYPH_LENGTH
+    assert (ours[1].shape[1] > 0) == ('"' in prompt) and ours[1].shape[1] <= GLYPH_MAX_LENGTH
 
 
 def test_a_negative_prompt_stands_beside_a_black_picture(pairs: dict[str, Pair]) -> None:
@@ -183,7 +186,9 @@ def test_the_current_first_frame_is_what_the_encoders_see(pair: Pair) -> None:
     """The edited one at inference: other tokens than with the source's; a clip that differs elsewhere changes nothing."""
 
     def seen(source: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
-        encoded = pair.ours.encode_sample(inference(source, first, torch.ones(source.shape[1:], dtype=torch.bool), "a red coat"))
+        encoded = pair.ours.encode_sample(
+            build_inference_sample(source, first, torch.ones(source.shape[1:], dtype=torch.bool), "a red coat")
+        )
         return encoded.prompt_embeds if encoded.image_embeds is None else encoded.image_embeds
 
     source, other = clip(), clip(seed=1)
@@ -214,7 +219,7 @@ def test_nothing_hidden_reaches_the_condition(pair: Pair) -> None:
     inside, outside = source.clone(), source.clone()
     inside[:, mask] = -inside[:, mask]
     outside[:, 8, ~mask[8]] = -outside[:, 8, ~mask[8]]
-    encoded, same, other = (pair.ours.encode_sample(motion(each, mask, "a red coat")) for each in (source, inside, outside))
+    encoded, same, other = (pair.ours.encode_sample(build_motion_sample(each, mask, "a red coat")) for each in (source, inside, outside))
     for name in ("condition", "generate", "prompt_embeds", "image_embeds"):
         before, after = getattr(encoded, name), getattr(same, name)
         assert before is after is None or torch.equal(before, after), name
@@ -226,11 +231,11 @@ def test_a_cell_is_given_only_whole(pairs: dict[str, Pair]) -> None:
     """Frames 3 and 4 share a latent frame, so frame 3's region counts there; cells that the region touches are withheld: exactly zero."""
     for name, rows, columns in (("hunyuan-i2v", (1, 5), (2, 7)), ("hunyuan-1.5-i2v", (0, 3), (1, 4))):
         ours: Any = pairs[name].ours
-        encoded = ours.encode_sample(motion(clip(), hole()))
-        expected = torch.ones(3, ROWS // ours.geometry.cell, COLUMNS // ours.geometry.cell)
+        encoded = ours.encode_sample(build_motion_sample(clip(), hole()))
+        expected = torch.ones(3, ROWS // ours.geometry.spatial_compression, COLUMNS // ours.geometry.spatial_compression)
         expected[1:, rows[0] : rows[1], columns[0] : columns[1]] = 0
         given = encoded.condition[0, -1]
-        assert torch.equal(given, expected) and torch.equal(encoded.generate[0, 0], 1 - expected)
+        assert torch.equal(given, expected) and torch.equal(encoded.hole[0, 0], 1 - expected)
         latents = encoded.condition[0, :-1]
         assert not latents[:, expected == 0].any() and bool(latents[:, expected == 1].all())
 
@@ -260,11 +265,11 @@ def test_time_tiling_is_the_same_in_training_and_inference(pairs: dict[str, Pair
     codec: Any = pairs["hunyuan-i2v"].ours.parts.autoencoder
     source = clip(33, 16, 16)[None]
     tiled = codec.encode(source)
-    codec.module.module().use_framewise_encoding = False
+    codec.module.load_module().use_framewise_encoding = False
     try:
         whole = codec.encode(source)
     finally:
-        codec.module.module().use_framewise_encoding = True
+        codec.module.load_module().use_framewise_encoding = True
     assert torch.equal(tiled, codec.encode(source)) and (tiled - whole).abs().max() > 1e-3
     short = source[:, :, :13]
     assert (codec.encode(short)[:, :, :1] - codec.encode(short[:, :, :1])).abs().max() > 1e-3

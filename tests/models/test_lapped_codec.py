@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lora_edit.models.lapped_codec import LappedCodec, cosine_basis, lap, lapping_matrix
+from lora_edit.models.families.embedded.autoencoder import LappedCodec, apply_lapping, build_cosine_basis, build_lapping_matrix
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def codec() -> LappedCodec:
 
 def test_basis_is_orthonormal() -> None:
     """Rows over time."""
-    basis = cosine_basis()
+    basis = build_cosine_basis()
     torch.testing.assert_close(basis @ basis.T, torch.eye(4), atol=1e-6, rtol=0)
 
 
@@ -35,9 +35,9 @@ def test_smooth_clips_come_back(codec: LappedCodec) -> None:
 
 def test_the_lapping_is_undone_exactly() -> None:
     """The pre-filter is orthogonal, and a flat picture stays flat."""
-    matrix, picture = lapping_matrix(), torch.rand(2, 3, 24, 40, generator=torch.Generator().manual_seed(3))
-    torch.testing.assert_close(lap(lap(picture, matrix), matrix.T), picture, atol=1e-5, rtol=0)
-    torch.testing.assert_close(lap(torch.ones(1, 24, 40), matrix), torch.ones(1, 24, 40), atol=1e-5, rtol=0)
+    matrix, picture = build_lapping_matrix(), torch.rand(2, 3, 24, 40, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(apply_lapping(apply_lapping(picture, matrix), matrix.T), picture, atol=1e-5, rtol=0)
+    torch.testing.assert_close(apply_lapping(torch.ones(1, 24, 40), matrix), torch.ones(1, 24, 40), atol=1e-5, rtol=0)
 
 
 def test_a_cell_depends_on_its_own_pixels_and_four_around(codec: LappedCodec) -> None:
@@ -66,7 +66,7 @@ def test_coarse_latents_show_hardly_any_squares() -> None:
     codec = LappedCodec.fit(clips, z_dim=6)
     plain = LappedCodec(z_dim=6, pairs=codec.config.pairs)
     plain.load_state_dict(codec.state_dict())
-    plain.lapping.copy_(torch.eye(8))
+    plain.lapping_matrix.copy_(torch.eye(8))
     assert step_ratio(clips, codec) < 2 < 0.5 * step_ratio(clips, plain)
 
 

@@ -17,24 +17,24 @@ import tiny_hunyuan
 import tiny_replace
 import tiny_vace
 import tiny_wan
-from lora_edit.conditioning.method import motion
+from lora_edit.conditioning.method import build_motion_sample
 from lora_edit.errors import ModelError
-from lora_edit.models import single_file
-from lora_edit.models.catalog.facts import ModelFacts
-from lora_edit.models.catalog.identity import identity
-from lora_edit.models.catalog.locate import KNOWN
-from lora_edit.models.catalog.places import Place
-from lora_edit.models.hunyuan_loading import build_hunyuan, load_hunyuan
-from lora_edit.models.later import Later, later
-from lora_edit.models.loading import build_wan, load_components, load_wan
-from lora_edit.models.ltx import load_ltx
-from lora_edit.models.vace import load_vace
-from lora_edit.models.wan_ti2v import load_ti2v
-from lora_edit.models.workbench import Workbench
+from lora_edit.models.checkpoints import single_file
+from lora_edit.models.checkpoints.file_identity import compute_file_identity
+from lora_edit.models.checkpoints.layout import PartFiles
+from lora_edit.models.checkpoints.locate import KNOWN_MODELS
+from lora_edit.models.families.hunyuan.loading import build_hunyuan, load_hunyuan
+from lora_edit.models.families.ltx.loading import load_ltx
+from lora_edit.models.families.vace.family import load_vace
+from lora_edit.models.families.wan.loading import build_wan, load_components, load_wan
+from lora_edit.models.families.wan_ti2v.loading import load_ti2v
+from lora_edit.models.record import ModelFacts
+from lora_edit.models.runtime.device_manager import DeviceManager
+from lora_edit.models.runtime.lazy_module import LazyModule, to_lazy_module
 from single_files import save, save_comfyui, weights
 
 CPU = torch.device("cpu")
-KNOWN_BY_NAME = {facts.name: facts for facts in KNOWN}
+KNOWN_BY_NAME = {facts.name: facts for facts in KNOWN_MODELS}
 LOADERS: dict[str, tuple[Callable[..., Any], Callable[..., ModelFacts]]] = {
     "wan2.1-i2v-480p": (load_wan, tiny_wan.save_tiny),
     "wan2.2-ti2v-5b": (load_ti2v, tiny_replace.save_tiny),
@@ -44,10 +44,10 @@ LOADERS: dict[str, tuple[Callable[..., Any], Callable[..., ModelFacts]]] = {
 }
 
 
-def laters(family: Any) -> dict[str, Later]:
+def laters(family: Any) -> dict[str, LazyModule]:
     """Every encoder of a family, by its class."""
-    parts = [getattr(part, "padded", part) for part in vars(family.experts()[0].parts).values()]
-    found = [each for part in parts if hasattr(part, "bench") for each in vars(part).values() if isinstance(each, Later)]
+    parts = [getattr(part, "prompt_encoder", part) for part in vars(family.experts()[0].parts).values()]
+    found = [each for part in parts if hasattr(part, "device_manager") for each in vars(part).values() if isinstance(each, LazyModule)]
     return {f"{number} {type(each.config).__name__}": each for number, each in enumerate(found)}
 
 
@@ -55,7 +55,7 @@ def sample_of(frames: int = 9) -> Any:
     clip = torch.rand(3, frames, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     mask = torch.zeros(frames, 64, 64, dtype=torch.bool)
     mask[:, 32:, 32:] = True
-    return motion(clip, mask, "a red coat")
+    return build_motion_sample(clip, mask, "a red coat")
 
 
 @pytest.fixture(params=sorted(LOADERS))
@@ -97,7 +97,7 @@ def test_a_folder_with_an_older_configuration_gets_the_class_s_defaults(tmp_path
         del config[key]
     file.write_text(json.dumps(config))
     vae: Any = load_components(facts, str(tmp_path), CPU, torch.float32).vae
-    assert vae.config.z_dim == 16 == vae.module().config.z_dim and vae.config.latents_mean == vae.module().config.latents_mean
+    assert vae.config.z_dim == 16 == vae.load_module().config.z_dim and vae.config.latents_mean == vae.load_module().config.latents_mean
 
 
 def test_vace_s_encoders_wait_too(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_modules_that_somebody_has_already_stay() -> None:
     encoded = family.encode_sample(sample_of())
     family.to_device()
     for each in laters(family).values():
-        assert each.module() is each.module() and not each.identity
+        assert each.load_module() is each.load_module() and not each.identity
     assert torch.equal(family.encode_sample(sample_of()).condition, encoded.condition)
 
 
@@ -127,11 +127,11 @@ def test_given_modules_come_back_from_the_device() -> None:
             log.append(str(device))
             return self
 
-    for waiting, wanted in ((later(Traveller()), ["meta", "cpu"]), (Later(Traveller, None, str), ["meta"])):
+    for waiting, wanted in ((to_lazy_module(Traveller()), ["meta", "cpu"]), (LazyModule(Traveller, None, str), ["meta"])):
         log.clear()
-        bench = Workbench(torch.device("meta"))
-        bench.take(waiting)
-        bench.take(nn.Linear(2, 2, device="meta"))
+        bench = DeviceManager(torch.device("meta"))
+        bench.load(waiting)
+        bench.load(nn.Linear(2, 2, device="meta"))
         assert log == wanted
 
 
@@ -167,7 +167,7 @@ def loaders_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for kind in (diffusers.ModelMixin, transformers.PreTrainedModel):
         monkeypatch.setattr(kind, "from_pretrained", lambda *_, **__: pytest.fail("weights were read"))
-    monkeypatch.setattr(single_file, "_opened", lambda header: pytest.fail("a tensor was read"))
+    monkeypatch.setattr(single_file, "_open_file", lambda header: pytest.fail("a tensor was read"))
 
 
 @pytest.mark.parametrize("part", ["vae", "text_encoders", "clip_vision"])
@@ -177,7 +177,8 @@ def test_a_single_file_with_a_stray_tensor_is_refused_before_anything_is_read(
     """Every tensor is accounted for at loading, not first when the encoder is asked."""
     from safetensors.torch import load_file
 
-    monkeypatch.setattr("lora_edit.models.loading._tokenizer", lambda *_: None)  # it reads a tensor of ComfyUI's text encoder
+    # It reads a tensor of ComfyUI's text encoder.
+    monkeypatch.setattr("lora_edit.models.families.wan.loading._load_tokenizer", lambda *_: None)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     facts, _, (given,) = save_comfyui(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path / "models")
     file = next((tmp_path / "models" / part).glob("*.safetensors"))
@@ -209,7 +210,7 @@ def test_an_identity_does_not_read_the_weights(tmp_path: Path) -> None:
         opened.write(len(header).to_bytes(8, "little") + header)
         opened.truncate(8 + len(header) + 4 * 10**9)
     tracemalloc.start()
-    assert identity(Place("text_encoder", (file,))) == identity(Place("text_encoder", (file,)))
+    assert compute_file_identity(PartFiles("text_encoder", (file,))) == compute_file_identity(PartFiles("text_encoder", (file,)))
     assert tracemalloc.get_traced_memory()[1] < 1e6
     tracemalloc.stop()
 
@@ -222,9 +223,9 @@ def test_the_same_file_elsewhere_is_the_same(tmp_path: Path) -> None:
     one = save(state, tmp_path / "a" / "text.safetensors")
     (tmp_path / "b").mkdir()
     other = Path(shutil.copy2(one, tmp_path / "b" / "another_name.safetensors"))
-    assert identity(Place("text_encoder", (one,))) == identity(Place("text_encoder", (other,)))
+    assert compute_file_identity(PartFiles("text_encoder", (one,))) == compute_file_identity(PartFiles("text_encoder", (other,)))
     save({name: tensor + 1 for name, tensor in state.items()}, other)
-    assert identity(Place("text_encoder", (one,))) != identity(Place("text_encoder", (other,)))
+    assert compute_file_identity(PartFiles("text_encoder", (one,))) != compute_file_identity(PartFiles("text_encoder", (other,)))
 
 
 def test_built_in_memory_hunyuan_keeps_no_encodings() -> None:

@@ -15,20 +15,21 @@ from torch import nn
 import tiny_hunyuan
 import tiny_replace
 import tiny_wan
-from lora_edit.models import hunyuan_loading, loading
-from lora_edit.models.catalog.known import KNOWN
-from lora_edit.models.editors import EDITORS, Editor
+from lora_edit.models.families.hunyuan import loading as hunyuan_loading
+from lora_edit.models.families.registry import KNOWN_MODELS
+from lora_edit.models.families.vace.family import load_vace
+from lora_edit.models.families.wan import loading
 from lora_edit.models.family import load_family
-from lora_edit.models.later import later
-from lora_edit.models.picture_editor import load_editor
-from lora_edit.models.precision import kept_in_fp32
-from lora_edit.models.vace import load_vace
+from lora_edit.models.image_editors.pipeline import load_editor
+from lora_edit.models.image_editors.registry import EDITORS, ImageEditor
+from lora_edit.models.runtime.lazy_module import to_lazy_module
+from lora_edit.models.runtime.precision import is_kept_in_fp32
 from source_tree import PACKAGE
 from tiny_editors import save_tiny_editor
 from tiny_vace import save_tiny_vace
 
 CPU = torch.device("cpu")
-FACTS = {facts.name: facts for facts in KNOWN}
+FACTS = {facts.name: facts for facts in KNOWN_MODELS}
 FORMATS = [torch.bfloat16, torch.float16, torch.float32]
 
 
@@ -42,9 +43,9 @@ def strict() -> Iterator[None]:
 
 def formats(part: Any, *, narrow: bool = False) -> set[torch.dtype]:
     """Of all floating parameters, read now if they were not; with `narrow`, of those that the class does not keep in float32."""
-    module = later(part).module()
+    module = to_lazy_module(part).load_module()
     named = [(name, each) for name, each in module.named_parameters() if each.is_floating_point()]
-    return {each.dtype for name, each in named if not (narrow and kept_in_fp32(module, name))}
+    return {each.dtype for name, each in named if not (narrow and is_kept_in_fp32(module, name))}
 
 
 @pytest.mark.parametrize("dtype", FORMATS, ids=str)
@@ -53,11 +54,11 @@ def test_a_folders_parts(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     """Transformers and text encoder as asked, but for what the class keeps in float32; autoencoder and image encoder in float32."""
     maker: Any = tiny_wan if name in tiny_wan.WANS else tiny_replace
     facts = maker.save_tiny(FACTS[name], tmp_path)
-    kinds = {} if name != "ltx-video" else {"kinds": loading.Kinds("AutoencoderKLLTXVideo", "T5EncoderModel")}
+    kinds = {} if name != "ltx-video" else {"classes": loading.ComponentClasses("AutoencoderKLLTXVideo", "T5EncoderModel")}
     parts = loading.load_components(facts, str(tmp_path), CPU, dtype, **kinds)
     for transformer in parts.transformers:
         assert formats(transformer, narrow=True) == {dtype}
-        kept = {each.dtype for key, each in transformer.named_parameters() if kept_in_fp32(transformer, key)}
+        kept = {each.dtype for key, each in transformer.named_parameters() if is_kept_in_fp32(transformer, key)}
         assert kept <= {torch.float32}
     # transformers keeps a part of T5 in float32 beside float16.
     assert formats(parts.text_encoder) <= ({dtype, torch.float32} if dtype == torch.float16 else {dtype})
@@ -76,7 +77,7 @@ def test_the_other_familys_parts(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("editor", EDITORS, ids=lambda each: each.name)
-def test_an_editors_parts(editor: Editor, tmp_path: Path) -> None:
+def test_an_editors_parts(editor: ImageEditor, tmp_path: Path) -> None:
     pipeline = load_editor(editor, save_tiny_editor(editor.name, tmp_path), [], CPU, torch.bfloat16)
     modules = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
     assert {"transformer", "vae", "text_encoder"} <= set(modules)

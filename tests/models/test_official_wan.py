@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from transformers import UMT5Config, UMT5EncoderModel
 
-from lora_edit.conditioning.method import inference
+from lora_edit.conditioning.method import build_inference_sample
 from lora_edit.conditioning.sample import Sample
-from lora_edit.models.catalog.facts import ModelFacts
-from lora_edit.models.loading import Components, build_wan
-from lora_edit.models.wan import WanAutoencoder
-from lora_edit.models.wan_encoders import PromptEncoder, stretch
-from lora_edit.models.workbench import Workbench
+from lora_edit.models.families.wan.encoders import PromptEncoder, resize_for_clip
+from lora_edit.models.families.wan.family import WanAutoencoder
+from lora_edit.models.families.wan.loading import Components, build_wan
+from lora_edit.models.record import ModelFacts
+from lora_edit.models.runtime.device_manager import DeviceManager
 from official_wan import CLIP, TEXT, TOKENS, autoencoders_pair, picture_towers, randomised, transformers_pair, wan_module
 from tiny_wan import WANS, tiny_tokenizer
 from upstream import agree, checkout, load, take
@@ -88,8 +88,8 @@ def test_pictures_become_the_official_tokens() -> None:
     tower = theirs.model.visual
     tower.patch_embedding.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     tokens = theirs.visual([shown[:, None].clone()])
-    agree(stretch(shown[None], 224), seen[0], 1e-6)
-    agree(ours(stretch(shown[None], 224), output_hidden_states=True).hidden_states[-2], tokens, 1e-5)
+    agree(resize_for_clip(shown[None], 224), seen[0], 1e-6)
+    agree(ours(resize_for_clip(shown[None], 224), output_hidden_states=True).hidden_states[-2], tokens, 1e-5)
 
 
 @pytest.mark.parametrize("prompt", ["a red coat", "", "red " * 600])
@@ -111,7 +111,7 @@ def test_prompts_become_the_official_embeddings(prompt: str, monkeypatch: pytest
     whole.model, whole.tokenizer = theirs.eval(), tokens
     with torch.no_grad():
         expected = whole([prompt], torch.device("cpu"))[0]
-    ours = PromptEncoder(encoder, words, 512, Workbench(torch.device("cpu")))(prompt)
+    ours = PromptEncoder(encoder, words, 512, DeviceManager(torch.device("cpu")))(prompt)
     assert ours.shape == (1, 512, TEXT) and not ours[0, len(expected) :].any()
     if len(expected):
         agree(ours[0, : len(expected)], expected, 1e-4)
@@ -203,4 +203,4 @@ def everything_to_generate(first: torch.Tensor, last: torch.Tensor, frames: int,
     """What the official pipeline is for: all but the pictures that it is shown."""
     clip = first[:, None].expand(-1, frames, -1, -1).clone()
     anchors = {frames - 1: last} if kind == "flf2v" else {}
-    return inference(clip, first, torch.ones(frames, ROWS, COLUMNS, dtype=torch.bool), "", anchors)
+    return build_inference_sample(clip, first, torch.ones(frames, ROWS, COLUMNS, dtype=torch.bool), "", anchors)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_edit.models.packing import pack_mask
+from lora_edit.models.families.condition_packing import pack_mask
 
 
 def upstream_recipe(small: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lora_edit.models.precondition import cell_std, precondition
+from lora_edit.models.families.embedded.precondition import compute_cell_std, precondition
 
 
 def draw(time: float, std: float, count: int = 20_000) -> tuple[torch.Tensor, ...]:
@@ -43,5 +43,5 @@ def test_each_channel_has_its_own_spread() -> None:
 def test_a_cell_s_spread_grows_with_the_error_to_expect() -> None:
     error = torch.full((1, 4, 1, 1, 2), 0.1)
     error[..., 1] = 0.3
-    std = cell_std(error, torch.tensor([1.0, 2.0]))
+    std = compute_cell_std(error, torch.tensor([1.0, 2.0]))
     torch.testing.assert_close(std[0, :, 0, 0], torch.tensor([[0.1, 0.3], [0.2, 0.6]]))

@@ -14,13 +14,13 @@ from diffusers.pipelines.wan import pipeline_wan_i2v
 from PIL import Image
 from transformers import CLIPImageProcessor
 
-from lora_edit.conditioning.method import inference, motion
+from lora_edit.conditioning.method import build_inference_sample, build_motion_sample
 from lora_edit.conditioning.sample import Sample
 from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
-from lora_edit.models.catalog.facts import ModelFacts
-from lora_edit.models.loading import Components, build_wan
-from lora_edit.models.wan_encoders import clean_prompt, last_image, stretch
+from lora_edit.models.families.wan.encoders import clean_prompt, get_last_image, resize_for_clip
+from lora_edit.models.families.wan.loading import Components, build_wan
+from lora_edit.models.record import ModelFacts
 from tiny_wan import TOKENS, WANS, WIDTH, tiny_components
 
 FRAMES, ROWS, COLUMNS, STEPS = 9, 32, 48, 4
@@ -47,7 +47,7 @@ def stock_pipeline(facts: ModelFacts, parts: Components) -> Any:
         pipeline: Any = SkyReelsV2ImageToVideoPipeline(**shared)
     else:
         low = parts.transformers[1] if len(parts.transformers) == 2 else None
-        pipeline = WanImageToVideoPipeline(**shared, transformer_2=low, boundary_ratio=facts.boundary)
+        pipeline = WanImageToVideoPipeline(**shared, transformer_2=low, boundary_ratio=facts.boundary_ratio)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.check_inputs = lambda *args, **kwargs: None  # it refuses a picture beside its embeddings
     timesteps = pipeline.scheduler.set_timesteps
@@ -76,7 +76,7 @@ def whole_edit(facts: ModelFacts, clip: torch.Tensor) -> Sample:
     """Everything is to be generated but the pictures that the model is shown: what the stock pipelines are for."""
     mask = torch.ones(FRAMES, ROWS, COLUMNS, dtype=torch.bool)
     anchors = {FRAMES - 1: clip[:, -1]} if facts.last_frame else {}
-    return inference(clip, clip[:, 0], mask, "a red coat", anchors)
+    return build_inference_sample(clip, clip[:, 0], mask, "a red coat", anchors)
 
 
 def test_the_condition_equals_the_stock_pipelines(pair: Pair) -> None:
@@ -113,7 +113,7 @@ def test_a_whole_run_equals_the_stock_pipelines(pair: Pair, monkeypatch: pytest.
     negative = type(encoded)(**{**vars(encoded), "prompt_embeds": pair.ours.encode_prompt("green")})
     ours = denoise(pair.ours, encoded, settings, torch.Generator().manual_seed(7), negative=negative)
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-5)
-    if pair.facts.boundary is not None:
+    if pair.facts.boundary_ratio is not None:
         assert [n for n, _ in asked] == [0] * 4 + [1] * 4, "two steps by each expert, two passes a step"
         for n, time in asked:
             assert pair.ours.at(torch.tensor([time / 1000])) is pair.ours.experts()[n]
@@ -144,7 +144,7 @@ def test_pictures_are_stretched_not_cropped() -> None:
     processor = CLIPImageProcessor()
     stretched = processor(image, size={"height": 224, "width": 224}, do_center_crop=False, return_tensors="pt")["pixel_values"]
     cropped = processor(image, return_tensors="pt")["pixel_values"]
-    ours = stretch(picture[None], 224)
+    ours = resize_for_clip(picture[None], 224)
     assert (ours - stretched).abs().mean() < 0.02 < 0.2 < (ours - cropped).abs().mean()
 
 
@@ -153,7 +153,7 @@ def test_the_image_encoder_gives_its_last_but_one_layer(both_ends: Pair) -> None
     clip = pixels(3, FRAMES, ROWS, COLUMNS)
     embeds = both_ends.ours.encode_sample(whole_edit(both_ends.facts, clip)).image_embeds
     encoder: Any = both_ends.parts.image_encoder
-    shown = stretch(torch.stack([clip[:, 0], clip[:, -1]]), encoder.config.image_size)
+    shown = resize_for_clip(torch.stack([clip[:, 0], clip[:, -1]]), encoder.config.image_size)
     with torch.no_grad():
         torch.testing.assert_close(embeds, encoder(shown, output_hidden_states=True).hidden_states[-2])
     assert embeds is not None and embeds.shape == (2, TOKENS, WIDTH)
@@ -162,10 +162,10 @@ def test_the_image_encoder_gives_its_last_but_one_layer(both_ends: Pair) -> None
 def test_a_last_frame_that_is_not_given_is_not_shown() -> None:
     """A single edited frame, or a baseline that withholds it: the first picture stands in."""
     clip, mask = pixels(3, 5, 16, 16), torch.ones(5, 16, 16, dtype=torch.bool)
-    assert torch.equal(last_image(motion(clip, mask)), clip[:, 0])
-    assert torch.equal(last_image(motion(clip[:, :1], mask[:1])), clip[:, 0])
+    assert torch.equal(get_last_image(build_motion_sample(clip, mask)), clip[:, 0])
+    assert torch.equal(get_last_image(build_motion_sample(clip[:, :1], mask[:1])), clip[:, 0])
     mask[-1] = False
-    assert torch.equal(last_image(motion(clip, mask)), clip[:, -1])
+    assert torch.equal(get_last_image(build_motion_sample(clip, mask)), clip[:, -1])
 
 
 def test_the_same_layers_are_adapted_in_every_relative(pair: Pair) -> None:
@@ -182,6 +182,8 @@ def test_the_last_frame_of_padded_clips_is_the_one_shown(both_ends: Pair) -> Non
     clip = pixels(3, FRAMES, ROWS, COLUMNS)
     vae = both_ends.ours.parts.autoencoder
     assert vae.encode(clip[None, :, :8]).shape[2] == 2, "three frames dropped without a word"
-    sample = inference(clip, clip[:, 0], torch.ones(FRAMES, ROWS, COLUMNS, dtype=torch.bool), "", {7: clip[:, 7], 8: clip[:, 7]})
+    sample = build_inference_sample(
+        clip, clip[:, 0], torch.ones(FRAMES, ROWS, COLUMNS, dtype=torch.bool), "", {7: clip[:, 7], 8: clip[:, 7]}
+    )
     mask = both_ends.ours.encode_sample(sample).condition[0, :4]
     assert mask[:, 0].all() and mask[:, 2].mean((1, 2)).tolist() == [0, 0, 1, 1] and not mask[:, 1].any()

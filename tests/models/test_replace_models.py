@@ -15,17 +15,17 @@ import torch
 from safetensors import safe_open
 
 from lora_edit import estimate, pipeline
-from lora_edit.config import EditSettings, resolve
+from lora_edit.config import EditSettings, resolve_settings
 from lora_edit.errors import ModelError, SettingsError
-from lora_edit.models.catalog import locate
-from lora_edit.models.catalog.facts import ModelFacts
+from lora_edit.models.checkpoints import locate
+from lora_edit.models.families.token_replacement import TokenReplaceFamily
 from lora_edit.models.family import EncodedSample, load_family
-from lora_edit.models.replace import ReplaceFamily
-from lora_edit.models.workbench import Workbench
-from lora_edit.reporting import Silent
+from lora_edit.models.record import ModelFacts
+from lora_edit.models.runtime.device_manager import DeviceManager
+from lora_edit.reporting import SilentReporter
 from lora_edit.run import Run
 from lora_edit.types import Video
-from lora_edit.video.lossless import load_frames
+from lora_edit.video.png_frames import load_frames
 from lora_edit.video.read import read_video
 from lora_edit.video.sheet import save_image
 from lora_edit.video.write import write_video
@@ -63,7 +63,7 @@ def edit_settings(folder: Path, model: str) -> EditSettings:
         save_image(folder / f"{number}.png", picture)
     given: dict[str, Any] = {"source": str(folder / "source.mkv"), "first_frame": str(folder / "0.png"), "boxes": [BOX]}
     given["references"] = [{"frame": 3, "image": str(folder / "3.png")}]
-    return resolve({"input": given, "model": model, "prompt": "a red coat"}, QUICK)
+    return resolve_settings({"input": given, "model": model, "prompt": "a red coat"}, QUICK)
 
 
 @pytest.fixture(scope="module", params=sorted(REPLACERS))
@@ -71,25 +71,25 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """Train three steps and one, generate two, composite."""
     folder = tmp_path_factory.mktemp("replace")
     facts = save_tiny(REPLACERS[request.param], folder / "model")
-    predict, take = ReplaceFamily.predict_velocity, Workbench.take
+    predict, take = TokenReplaceFamily.predict_velocity, DeviceManager.load
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(locate, "KNOWN", (facts,))
-        patch.setattr(estimate, "reckon", lambda *_: None)  # it asks the model too
+        patch.setattr(locate, "KNOWN_MODELS", (facts,))
+        patch.setattr(estimate, "estimate_large_model", lambda *_: None)  # it asks the model too
         out = Done(facts, edit_settings(folder, f"{facts.name}@{folder / 'model'}"), folder)
 
-        def asked(family: ReplaceFamily, latents: torch.Tensor, time: torch.Tensor, encoded: EncodedSample) -> torch.Tensor:
+        def asked(family: TokenReplaceFamily, latents: torch.Tensor, time: torch.Tensor, encoded: EncodedSample) -> torch.Tensor:
             out.asked.append((encoded, torch.is_grad_enabled()))
             return predict(family, latents, time, encoded)
 
-        def taken(bench: Workbench, module: Any) -> Any:
-            before, found = bench._held, take(bench, module)
+        def taken(bench: DeviceManager, module: Any) -> Any:
+            before, found = bench._active_module, take(bench, module)
             if found is not before:
                 out.taken.append(type(found).__name__)
             return found
 
-        patch.setattr(ReplaceFamily, "predict_velocity", asked)
-        patch.setattr(Workbench, "take", taken)
-        pipeline.edit(out.settings, folder / "out.mkv", folder / "run", Silent())
+        patch.setattr(TokenReplaceFamily, "predict_velocity", asked)
+        patch.setattr(DeviceManager, "load", taken)
+        pipeline.edit(out.settings, folder / "out.mkv", folder / "run", SilentReporter())
         yield out
 
 
@@ -106,11 +106,11 @@ def test_the_clip_comes_back_with_its_region_made(done: Done) -> None:
 def test_training_and_generation_generate_the_same_tokens(done: Done) -> None:
     """The box's token in every latent frame but the first; eleven frames fill whole groups by repeating the last."""
     trained, generated = (next(encoded for encoded, learning in done.asked if learning == which) for which in (True, False))
-    side = done.facts.geometry.token // done.facts.geometry.cell
-    frames = {4: 4, 8: 3}[done.facts.geometry.group]
+    side = done.facts.geometry.token_size // done.facts.geometry.spatial_compression
+    frames = {4: 4, 8: 3}[done.facts.geometry.temporal_compression]
     wanted = torch.zeros(1, 1, frames, 2 * side, 3 * side)
     wanted[:, :, 1:, side:, side : 2 * side] = 1
-    assert torch.equal(trained.generate, wanted) and torch.equal(generated.generate, wanted)
+    assert torch.equal(trained.hole, wanted) and torch.equal(generated.hole, wanted)
     assert trained.target is not None and trained.condition.shape == trained.target.shape
     given = wanted.expand_as(trained.target) == 0
     assert torch.equal(trained.target[given], trained.condition[given])
@@ -125,28 +125,28 @@ def test_the_lora_learned(done: Done) -> None:
     assert len(tensors) == 2 * 10 and all(key.startswith(prefix) for key in tensors)
     assert all(tensor.any() for tensor in tensors.values())
     assert metadata["base_model"] == done.facts.name
-    assert len(Run(done.folder / "run").manifest()["losses"]) == 4
+    assert len(Run(done.folder / "run").read_manifest()["losses"]) == 4
 
 
 def test_the_encoder_leaves_the_device_to_the_transformer(done: Done) -> None:
     """One turn each in training and in generation."""
     text = "UMT5EncoderModel" if done.facts.name.startswith("wan") else "T5EncoderModel"
     codec = "AutoencoderKLWan" if done.facts.name.startswith("wan") else "AutoencoderKLLTXVideo"
-    transformer = done.facts.transformer_config()["_class_name"]
+    transformer = done.facts.read_transformer_config()["_class_name"]
     assert done.taken == [text, codec, transformer, codec, text, transformer, codec]
 
 
 def test_generating_again_needs_no_training(done: Done) -> None:
     """The run opens with the model and its LoRA, and another seed makes another clip."""
     before = len(done.asked)
-    result = pipeline.generate(done.folder / "run", Silent(), seed=5)
+    result = pipeline.generate(done.folder / "run", SilentReporter(), seed=5)
     assert not any(learning for _, learning in done.asked[before:]) and len(done.asked) == before + 4
     assert not torch.equal(read_video(result.output).frames, read_video(done.folder / "out.mkv").frames)
 
 
 def test_windows_of_other_lengths_are_refused_before_anything_is_loaded(done: Done) -> None:
     """The autoencoders drop what is over, without a word."""
-    group = done.facts.geometry.group
+    group = done.facts.geometry.temporal_compression
     for room, window, instead in (("training", group, group + 1), ("generation", group + 2, group + 1), ("training", 1, group + 1)):
         tables = done.settings.model_dump(mode="json")
         tables[room]["window"] = window
@@ -160,10 +160,10 @@ def test_long_clips_are_made_in_windows(done: Done, tmp_path: Path) -> None:
     """Of the shortest length that there is."""
     tables = done.settings.model_dump(mode="json")
     for room in ("training", "generation"):
-        tables[room]["window"] = done.facts.geometry.group + 1
+        tables[room]["window"] = done.facts.geometry.temporal_compression + 1
     before = len(done.asked)
-    pipeline.edit(EditSettings.model_validate(tables), tmp_path / "out.mkv", tmp_path / "run", Silent())
-    assert {encoded.generate.shape[2] for encoded, _ in done.asked[before:]} <= {1, 2}
+    pipeline.edit(EditSettings.model_validate(tables), tmp_path / "out.mkv", tmp_path / "run", SilentReporter())
+    assert {encoded.hole.shape[2] for encoded, _ in done.asked[before:]} <= {1, 2}
     assert read_video(tmp_path / "out.mkv").frames.shape == (FRAMES, HEIGHT, WIDTH, 3)
 
 

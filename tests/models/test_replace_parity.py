@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from diffusers import FlowMatchEulerDiscreteScheduler, LTXConditionPipeline, LTXImageToVideoPipeline, WanImageToVideoPipeline
 from diffusers.pipelines.ltx import pipeline_ltx_condition, pipeline_ltx_image2video
 
-from lora_edit.conditioning.method import inference
+from lora_edit.conditioning.method import build_inference_sample
+from lora_edit.generation.denoise import compute_sigmas as our_sigmas
 from lora_edit.generation.denoise import denoise
-from lora_edit.generation.denoise import sigmas as our_sigmas
 from lora_edit.generation.settings import GenerationSettings
-from lora_edit.models.catalog.known import LTX_VIDEO, WAN22_TI2V_5B
+from lora_edit.models.families.registry import LTX_VIDEO, WAN22_TI2V_5B
+from lora_edit.models.families.token_replacement import TokenReplaceFamily
 from lora_edit.models.family import EncodedSample
-from lora_edit.models.replace import ReplaceFamily
 from tiny_replace import LATENTS, tiny_components, tiny_family
 from tiny_wan import WIDTH
 
@@ -45,10 +45,10 @@ def euler() -> Any:
     return scheduler
 
 
-def first_given(family: ReplaceFamily) -> tuple[EncodedSample, EncodedSample]:
+def first_given(family: TokenReplaceFamily) -> tuple[EncodedSample, EncodedSample]:
     """With a prompt and with another one."""
     mask = torch.ones(FRAMES, ROWS, COLUMNS, dtype=torch.bool)
-    encoded = family.encode_sample(inference(PICTURE, PICTURE[:, 0], mask, "a red coat"))
+    encoded = family.encode_sample(build_inference_sample(PICTURE, PICTURE[:, 0], mask, "a red coat"))
     return encoded, replace(encoded, prompt_embeds=family.encode_prompt("green"))
 
 
@@ -56,7 +56,7 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(SEED)
 
 
-def ours(family: ReplaceFamily) -> torch.Tensor:
+def ours(family: TokenReplaceFamily) -> torch.Tensor:
     """Latents of a whole run."""
     encoded, negative = first_given(family)
     return denoise(family, encoded, SETTINGS, seeded(), negative=negative)
@@ -77,7 +77,7 @@ def test_wan_ti2v_runs_as_the_stock_pipeline() -> None:
     def prepared(*args: Any) -> Any:
         latents, condition, mask = prepare(*args)
         torch.testing.assert_close(encoded.condition[:, :, :1], condition, atol=1e-5, rtol=0)
-        assert torch.equal(encoded.generate, mask)
+        assert torch.equal(encoded.hole, mask)
         return latents, encoded.condition[:, :, :1], mask
 
     stock.prepare_latents = prepared

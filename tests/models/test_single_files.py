@@ -13,13 +13,18 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 from torch import nn
 
 from lora_edit.errors import ModelError
-from lora_edit.models.catalog.facts import ModelFacts
-from lora_edit.models.later import later
-from lora_edit.models.loading import build_wan, load_components
-from lora_edit.models.precision import kept_in_fp32
-from lora_edit.models.single_file import dequantise, empty, fill
-from lora_edit.models.spiece import tokenizer_from
-from lora_edit.models.wan_keys import picture_names, text_names, transformer_names, vae_names
+from lora_edit.models.checkpoints.sentencepiece_tokenizer import build_tokenizer
+from lora_edit.models.checkpoints.single_file import build_empty_module, dequantize_scaled_weight, load_weights
+from lora_edit.models.families.wan.key_names import (
+    build_vae_key_renamer,
+    rename_image_encoder_key,
+    rename_text_encoder_key,
+    rename_transformer_key,
+)
+from lora_edit.models.families.wan.loading import build_wan, load_components
+from lora_edit.models.record import ModelFacts
+from lora_edit.models.runtime.lazy_module import to_lazy_module
+from lora_edit.models.runtime.precision import is_kept_in_fp32
 from single_files import (
     State,
     original_picture,
@@ -55,7 +60,7 @@ def all_the_same(found: Any, wanted: Any) -> None:
         same(one, other)
     for part in PARTS:
         if getattr(wanted, part) is not None:
-            same(later(getattr(found, part)).module(), getattr(wanted, part))
+            same(to_lazy_module(getattr(found, part)).load_module(), getattr(wanted, part))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +83,7 @@ def test_the_original_layout_in_shards(tmp_path: Path, name: str) -> None:
     """Names of Wan's own modules, query, key and value in one matrix, and an index for three files; also by the index itself."""
     facts, parts = save_original(WANS[name], tmp_path)
     all_the_same(load_components(facts, str(tmp_path), CPU, torch.float32), parts)
-    if len(facts.parts) == 1:
+    if len(facts.transformer_parts) == 1:
         index = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
         all_the_same(load_components(facts, str(index), CPU, torch.float32), parts)
 
@@ -103,15 +108,15 @@ class Loader:
         self.module = tiny_components(facts).transformers[0]
         self.state = original_transformer(self.module)
         linear = {f"{name}.weight" for name, part in self.module.named_modules() if isinstance(part, nn.Linear)}
-        self.linears = {original for original in self.state if transformer_names(original)[0] in linear}
+        self.linears = {original for original in self.state if rename_transformer_key(original)[0] in linear}
 
     def load(self, state: State, dtype: torch.dtype = torch.float32) -> State:
         """The parameters after a turn through a file, by original names."""
         config = tiny_config(self.facts)
         kind = getattr(diffusers, config["_class_name"])
-        module = empty(lambda: kind.from_config(config))
-        number_format = lambda name: torch.float32 if kept_in_fp32(module, name) else dtype  # noqa: E731
-        return original_transformer(fill(module, [save(state, self.file)], transformer_names, number_format))
+        module = build_empty_module(lambda: kind.from_config(config))
+        number_format = lambda name: torch.float32 if is_kept_in_fp32(module, name) else dtype  # noqa: E731
+        return original_transformer(load_weights(module, [save(state, self.file)], rename_transformer_key, number_format))
 
     def refused(self, state: State) -> str:
         """The line that it ends with."""
@@ -156,11 +161,13 @@ def test_scales_by_row_and_by_block() -> None:
     weight = torch.randn(6, 8, generator=torch.Generator().manual_seed(0)).to(torch.float8_e4m3fn)
     rows = torch.rand(6, generator=torch.Generator().manual_seed(1))
     by_hand = torch.stack([row * scale for row, scale in zip(weight.float(), rows, strict=True)])
-    assert torch.equal(dequantise(weight, rows), by_hand) and torch.equal(dequantise(weight, rows[:, None]), by_hand)
+    assert torch.equal(dequantize_scaled_weight(weight, rows), by_hand) and torch.equal(
+        dequantize_scaled_weight(weight, rows[:, None]), by_hand
+    )
     blocks = torch.rand(6, 2, 1, generator=torch.Generator().manual_seed(2))
     by_hand = torch.cat([weight[:, :4].float() * blocks[:, 0], weight[:, 4:].float() * blocks[:, 1]], 1)
-    assert torch.equal(dequantise(weight, blocks), by_hand)
-    assert torch.equal(dequantise(weight, torch.tensor([0.5])), weight.float() * 0.5)
+    assert torch.equal(dequantize_scaled_weight(weight, blocks), by_hand)
+    assert torch.equal(dequantize_scaled_weight(weight, torch.tensor([0.5])), weight.float() * 0.5)
 
 
 def test_what_would_be_silently_wrong_is_refused(loader: Loader) -> None:
@@ -190,7 +197,7 @@ def test_what_belongs_in_float32_is_never_rounded(tmp_path: Path, name: str) -> 
     """From a float32 file into a bfloat16 model: norms, times and tables keep every bit."""
     loader = Loader(WANS[name], tmp_path)
     found = loader.load(loader.state, torch.bfloat16)
-    kept = {original for original in loader.state if kept_in_fp32(loader.module, transformer_names(original)[0])}
+    kept = {original for original in loader.state if is_kept_in_fp32(loader.module, rename_transformer_key(original)[0])}
     assert {"head.modulation", "blocks.0.norm3.weight", "time_embedding.0.weight"} <= kept
     for original, tensor in found.items():
         assert tensor.dtype == (torch.float32 if original in kept else torch.bfloat16)
@@ -202,9 +209,9 @@ def test_names_of_the_transformer_agree_with_diffusers(name: str) -> None:
     """Whose converter is another's work; it lacks the positions of FLF2V."""
     state = original_transformer(tiny_components(WANS[name]).transformers[0])
     theirs = convert_wan_transformer_to_diffusers(dict(state))
-    ours = {transformer_names(key)[0]: tensor for key, tensor in state.items()}
+    ours = {rename_transformer_key(key)[0]: tensor for key, tensor in state.items()}
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
-    assert transformer_names("img_emb.emb_pos") == ("condition_embedder.image_embedder.pos_embed",)
+    assert rename_transformer_key("img_emb.emb_pos") == ("condition_embedder.image_embedder.pos_embed",)
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
@@ -212,7 +219,7 @@ def test_names_of_the_autoencoder_agree_with_diffusers(blocks: int) -> None:
     """Whose converter knows two residual blocks per level only."""
     module = diffusers.AutoencoderKLWan(base_dim=4, num_res_blocks=blocks)
     state = original_vae(module)
-    ours = {vae_names(blocks)(key)[0]: tensor for key, tensor in state.items()}
+    ours = {build_vae_key_renamer(blocks)(key)[0]: tensor for key, tensor in state.items()}
     assert ours.keys() == weights(module).keys() and all(torch.equal(ours[key], own) for key, own in weights(module).items())
     if blocks == 2:
         theirs = convert_wan_vae_to_diffusers(dict(state))
@@ -228,14 +235,14 @@ def test_names_of_the_encoders_are_upstream_s() -> None:
         "blocks.N.attn.k.weight", "blocks.N.attn.v.weight", "blocks.N.attn.o.weight", "blocks.N.ffn.gate.0.weight",
         "blocks.N.ffn.fc1.weight", "blocks.N.ffn.fc2.weight", "blocks.N.pos_embedding.embedding.weight",
     }  # fmt: skip
-    assert {name for key in text for name in text_names(key)} == weights(parts.text_encoder).keys()
-    assert {name for key in picture for name in picture_names(key)} == weights(parts.image_encoder).keys()
+    assert {name for key in text for name in rename_text_encoder_key(key)} == weights(parts.text_encoder).keys()
+    assert {name for key in picture for name in rename_image_encoder_key(key)} == weights(parts.image_encoder).keys()
     assert "visual.transformer.0.attn.to_qkv.weight" in picture and "visual.pre_norm.bias" in picture
 
 
 def test_a_tokenizer_out_of_a_sentencepiece_model() -> None:
     """Longest pieces, letters where there is no word, one unknown for what is in neither, an end, zeros behind it."""
-    tokenizer = tokenizer_from(spiece_model(), "here")
+    tokenizer = build_tokenizer(spiece_model(), "here")
     found = tokenizer(["a red  coat", "redcoat", "a z"], padding="max_length", max_length=9, return_tensors="pt")
     assert found["input_ids"].tolist() == [
         [5, 6, 8, 1, 0, 0, 0, 0, 0],
@@ -244,7 +251,7 @@ def test_a_tokenizer_out_of_a_sentencepiece_model() -> None:
     ]
     assert found["attention_mask"][0].tolist() == [1, 1, 1, 1, 0, 0, 0, 0, 0]
     with pytest.raises(ModelError, match="here: its tokenizer cannot be read"):
-        tokenizer_from(b"\x07nonsense", "here")
+        build_tokenizer(b"\x07nonsense", "here")
 
 
 def test_an_index_of_shards_fills_one_module(tmp_path: Path, loader: Loader) -> None:
@@ -252,6 +259,6 @@ def test_an_index_of_shards_fills_one_module(tmp_path: Path, loader: Loader) -> 
     stored, worth = scaled(loader.state, loader.linears)
     index = save_sharded(stored, tmp_path, "model")
     config = tiny_config(I2V)
-    module = empty(lambda: diffusers.WanTransformer3DModel.from_config(config))
+    module = build_empty_module(lambda: diffusers.WanTransformer3DModel.from_config(config))
     files = sorted(index.parent.glob("model-*.safetensors"))
-    assert equal(original_transformer(fill(module, files, transformer_names, lambda name: torch.float32)), worth)
+    assert equal(original_transformer(load_weights(module, files, rename_transformer_key, lambda name: torch.float32)), worth)

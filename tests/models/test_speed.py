@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lora_edit.conditioning.method import inference
-from lora_edit.errors import ModelError, NotFinite
+from lora_edit.conditioning.method import build_inference_sample
+from lora_edit.errors import ModelError, NonFiniteError
 from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
+from lora_edit.models.families.wan.family import WanFamily
 from lora_edit.models.family import EncodedSample
-from lora_edit.models.speed import NATIVE, faster
-from lora_edit.models.wan import WanFamily
+from lora_edit.models.runtime.acceleration import NATIVE_ATTENTION, accelerate_sampling
 from tiny_random import tiny_random_family
 
 SETTINGS = GenerationSettings(steps=6, shift=1.0, guidance_scale=2.0)
@@ -29,12 +29,12 @@ def family() -> WanFamily:
 @pytest.fixture
 def sample(family: WanFamily) -> EncodedSample:
     clip = torch.rand(3, 5, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    return family.encode_sample(inference(clip, clip[:, 0], torch.ones(5, 16, 16, dtype=torch.bool)))
+    return family.encode_sample(build_inference_sample(clip, clip[:, 0], torch.ones(5, 16, 16, dtype=torch.bool)))
 
 
 def test_nothing_asked_is_nothing_changed(family: WanFamily, sample: EncodedSample) -> None:
     before = drawn(family, sample)
-    with faster(family, attention=NATIVE, cache=0.0, compiled=False):
+    with accelerate_sampling(family, attention_backend=NATIVE_ATTENTION, cache_threshold=0.0, compile_blocks=False):
         assert torch.equal(drawn(family, sample), before)
 
 
@@ -43,7 +43,7 @@ def test_the_cache_skips_what_it_finds_unchanged(family: WanFamily, sample: Enco
     """Below every change all blocks run and the result is the same; above all changes only the first pass of each kind runs whole."""
     before, ran = drawn(family, sample), []
     handle = family.transformer.get_submodule("blocks.1.ffn").register_forward_hook(lambda *_: ran.append(1))
-    with faster(family, attention=NATIVE, cache=threshold, compiled=False):
+    with accelerate_sampling(family, attention_backend=NATIVE_ATTENTION, cache_threshold=threshold, compile_blocks=False):
         during, first = drawn(family, sample), len(ran)
         assert torch.equal(drawn(family, sample), during), "the memory of one generation reaches into the next"
     handle.remove()
@@ -54,7 +54,7 @@ def test_the_cache_skips_what_it_finds_unchanged(family: WanFamily, sample: Enco
 
 def test_another_attention_backend_and_back(family: WanFamily, sample: EncodedSample) -> None:
     before = drawn(family, sample)
-    with faster(family, attention="_native_math", cache=0.0, compiled=False):
+    with accelerate_sampling(family, attention_backend="_native_math", cache_threshold=0.0, compile_blocks=False):
         assert str(family.transformer.get_submodule("blocks.0.attn1").processor._attention_backend.value) == "_native_math"  # type: ignore[union-attr]
         torch.testing.assert_close(drawn(family, sample), before, atol=1e-4, rtol=1e-4)
     assert torch.equal(drawn(family, sample), before)
@@ -64,7 +64,7 @@ def test_another_attention_backend_and_back(family: WanFamily, sample: EncodedSa
 def test_what_is_not_here_is_said(family: WanFamily, attention: str) -> None:
     with (
         pytest.raises(ModelError, match=r"random cannot sample so here .*; leave generation\.attention"),
-        faster(family, attention=attention, cache=0.0, compiled=False),
+        accelerate_sampling(family, attention_backend=attention, cache_threshold=0.0, compile_blocks=False),
     ):
         pytest.fail("it went on")
 
@@ -72,5 +72,5 @@ def test_what_is_not_here_is_said(family: WanFamily, attention: str) -> None:
 def test_answers_that_are_no_numbers_stop_the_loop(family: WanFamily, sample: EncodedSample, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = WanFamily.predict_velocity
     monkeypatch.setattr(WanFamily, "predict_velocity", lambda *args: answer(*args) * float("nan"))
-    with pytest.raises(NotFinite, match="step 1 of 6"):
+    with pytest.raises(NonFiniteError, match="step 1 of 6"):
         drawn(family, sample)

@@ -12,12 +12,29 @@ from torch import nn
 
 from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
-from lora_edit.models import streaming
+from lora_edit.models.families.wan.family import WanFamily
 from lora_edit.models.family import EncodedSample
-from lora_edit.models.speed import faster
-from lora_edit.models.storage import Storage, StoredLinear, multiplied_out, rounded, store_blocks, store_linears
-from lora_edit.models.streaming import BEFORE, HELD, BlockStream, blocks_of, bring, park_hidden_states, spread, stream_blocks, stream_of
-from lora_edit.models.wan import WanFamily
+from lora_edit.models.runtime import block_swap
+from lora_edit.models.runtime.acceleration import accelerate_sampling
+from lora_edit.models.runtime.block_swap import (
+    HOST_MEMORY_FLAG,
+    NO_BLOCK,
+    BlockSwapper,
+    choose_evenly_spaced,
+    enable_block_swap,
+    get_block_swapper,
+    get_blocks,
+    move_to_device,
+    offload_activations,
+)
+from lora_edit.models.runtime.quantization import (
+    QuantizedLinear,
+    WeightFormat,
+    dequantize_weight,
+    quantize_blocks,
+    quantize_linears,
+    quantize_weight,
+)
 from lora_edit.training.loop import Stage, fit
 from lora_edit.training.lora import add_lora, save_lora
 from lora_edit.training.settings import LoraSettings, TrainingSettings
@@ -57,7 +74,7 @@ def test_streaming_changes_no_byte_of_the_lora(tmp_path: Path, swapped: int, sin
     """Weights that were ever taken from the wrong block would."""
     plain = trained(deep_family(), tmp_path)
     family = deep_family()
-    stream_blocks(family.transformer, CPU, swapped)
+    enable_block_swap(family.transformer, CPU, swapped)
     assert trained(family, tmp_path) == plain
 
 
@@ -68,7 +85,7 @@ def test_sampling_streams_too(swapped: int) -> None:
     family, sample = deep_family(), sample_of(deep_family())
     noise, time = torch.randn(sample.target.shape, generator=torch.Generator().manual_seed(1)), torch.tensor([0.5])  # type: ignore[union-attr]
     plain = family.predict_velocity(noise, time, sample)
-    stream_blocks(family.transformer, CPU, swapped)
+    enable_block_swap(family.transformer, CPU, swapped)
     for _ in range(3):
         assert torch.equal(family.predict_velocity(noise, time, sample), plain)
 
@@ -79,8 +96,8 @@ def test_the_cache_works_on_streamed_blocks(single_thread: None) -> None:
     answers = []
     for swapped in (0, 3):
         family, sample = deep_family(), sample_of(deep_family())
-        stream_blocks(family.transformer, CPU, swapped)
-        with faster(family, attention="native", cache=0.9, compiled=False):
+        enable_block_swap(family.transformer, CPU, swapped)
+        with accelerate_sampling(family, attention_backend="native", cache_threshold=0.9, compile_blocks=False):
             answers.append(denoise(family, sample, GenerationSettings(steps=4), torch.Generator().manual_seed(1), negative=sample))
     plain = denoise(deep_family(), sample, GenerationSettings(steps=4), torch.Generator().manual_seed(1), negative=sample)
     assert torch.equal(*answers) and not torch.equal(answers[0], plain)
@@ -89,16 +106,16 @@ def test_the_cache_works_on_streamed_blocks(single_thread: None) -> None:
 def test_blocks_are_fetched_once_and_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each way every block is copied once, those at the turns not again: 5 up, 3 down; in the next step 3 up, 3 down."""
     family = deep_family()
-    stream_blocks(family.transformer, CPU, BLOCKS)
-    stream: BlockStream = family.transformer._stream  # type: ignore[assignment]
+    enable_block_swap(family.transformer, CPU, BLOCKS)
+    stream: BlockSwapper = family.transformer._stream  # type: ignore[assignment]
     begun: list[int] = []
-    start = stream.copies.start
+    start = stream.copies.start_copy
 
     def noted(target: torch.Tensor, source: torch.Tensor) -> Any:
-        begun.append(next(number for number, piece in enumerate(stream.pieces) if piece.bytes is source))
+        begun.append(next(number for number, piece in enumerate(stream.host_blocks) if piece.buffer is source))
         return start(target, source)
 
-    monkeypatch.setattr(stream.copies, "start", noted)
+    monkeypatch.setattr(stream.copies, "start_copy", noted)
     parameters = add_lora(family, LoraSettings(rank=4), seed=0)
     fit(family, parameters, [Stage("motion", [sample_of(family)], [1.0], 2)], SETTINGS, 0, None, "", lambda *_: None)
     assert begun == [0, 1, 2, 3, 4, 2, 1, 0, 2, 3, 4, 2, 1, 0]
@@ -108,10 +125,10 @@ def test_what_computes_is_the_copy_alone() -> None:
     """What the blocks own lies in main memory and may be anything: with NaN in it, copies made before still give the answer."""
     family, sample = deep_family(), sample_of(deep_family())
     noise, time = torch.randn(1, family.z_dim, *sample.latent_shape, generator=torch.Generator().manual_seed(1)), torch.tensor([0.5])
-    stream_blocks(family.transformer, CPU, 1)
+    enable_block_swap(family.transformer, CPU, 1)
     answer = family.predict_velocity(noise, time, sample)
-    stream: BlockStream = family.transformer._stream  # type: ignore[assignment]
-    stream.pieces[0].bytes.fill_(255)  # NaN, read as any floating-point number
+    stream: BlockSwapper = family.transformer._stream  # type: ignore[assignment]
+    stream.host_blocks[0].buffer.fill_(255)  # NaN, read as any floating-point number
     assert torch.equal(family.predict_velocity(noise, time, sample), answer)
     stream.release()
     assert family.predict_velocity(noise, time, sample).isnan().any()
@@ -120,15 +137,15 @@ def test_what_computes_is_the_copy_alone() -> None:
 def test_what_is_held_never_moves() -> None:
     """The rest does; a slot on the device takes the largest block, and its room is given back with `release`."""
     family = deep_family()
-    stream_blocks(family.transformer, torch.device("meta"), 2)
-    stream: BlockStream = family.transformer._stream  # type: ignore[assignment]
-    bring(family.transformer, torch.device("meta"))
-    held = {id(each) for number in spread(BLOCKS, 2) for each in blocks_of(family.transformer)[number].parameters()}
+    enable_block_swap(family.transformer, torch.device("meta"), 2)
+    stream: BlockSwapper = family.transformer._stream  # type: ignore[assignment]
+    move_to_device(family.transformer, torch.device("meta"))
+    held = {id(each) for number in choose_evenly_spaced(BLOCKS, 2) for each in get_blocks(family.transformer)[number].parameters()}
     assert all((each.device.type == "cpu") == (id(each) in held) for each in family.transformer.parameters())
-    stream._slot(0, other_than=None)
-    assert [slot.bytes.device.type for slot in stream.slots] == ["meta", "meta"]
+    stream._prepare_slot(0, exclude=None)
+    assert [slot.buffer.device.type for slot in stream.slots] == ["meta", "meta"]
     stream.release()
-    assert not stream.slots and stream.last == BEFORE
+    assert not stream.slots and stream.last_index == NO_BLOCK
 
 
 def test_the_number_of_streamed_blocks_can_change(tmp_path: Path, single_thread: None) -> None:
@@ -136,12 +153,12 @@ def test_the_number_of_streamed_blocks_can_change(tmp_path: Path, single_thread:
     plain = trained(deep_family(), tmp_path)
     family = deep_family()
     for swapped in (2, BLOCKS, 3, 1):
-        stream_blocks(family.transformer, CPU, swapped)
-        assert len(stream_of(family.transformer).pieces) == swapped  # type: ignore[union-attr]
+        enable_block_swap(family.transformer, CPU, swapped)
+        assert len(get_block_swapper(family.transformer).host_blocks) == swapped  # type: ignore[union-attr]
         assert trained(family, tmp_path) == plain
-    stream_blocks(family.transformer, CPU, 0)
-    assert trained(family, tmp_path) == plain and stream_of(family.transformer) is None
-    assert not any(hasattr(each, HELD) for each in family.transformer.parameters())
+    enable_block_swap(family.transformer, CPU, 0)
+    assert trained(family, tmp_path) == plain and get_block_swapper(family.transformer) is None
+    assert not any(hasattr(each, HOST_MEMORY_FLAG) for each in family.transformer.parameters())
 
 
 @pytest.mark.parametrize("swapped", [0, 3])
@@ -149,10 +166,12 @@ def test_parked_hidden_states_change_no_byte(tmp_path: Path, swapped: int, singl
     """One state for each block is kept in main memory, and no other tensor."""
     plain = trained(deep_family(), tmp_path)
     family, kept = deep_family(), []
-    park_hidden_states(family.transformer)
-    stream_blocks(family.transformer, CPU, swapped)
+    offload_activations(family.transformer)
+    enable_block_swap(family.transformer, CPU, swapped)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streaming, "transfer_memory", lambda count, device: kept.append(count) or torch.empty(count, dtype=torch.uint8))
+        patch.setattr(
+            block_swap, "allocate_transfer_buffer", lambda count, device: kept.append(count) or torch.empty(count, dtype=torch.uint8)
+        )
         assert trained(family, tmp_path) == plain
     tokens = 2 * 2 * 2
     assert kept == [tokens * 24 * 4] * BLOCKS * 4
@@ -160,21 +179,21 @@ def test_parked_hidden_states_change_no_byte(tmp_path: Path, swapped: int, singl
 
 def test_swapped_blocks_lie_evenly() -> None:
     """Their copies hide behind those between."""
-    assert spread(40, 0) == [] and spread(40, 40) == list(range(40)) == spread(40, 99)
+    assert choose_evenly_spaced(40, 0) == [] and choose_evenly_spaced(40, 40) == list(range(40)) == choose_evenly_spaced(40, 99)
     for chosen in range(1, 40):
-        found = spread(40, chosen)
+        found = choose_evenly_spaced(40, chosen)
         gaps = [later - now for now, later in pairwise(found)]
         assert len(found) == chosen and (not gaps or max(gaps) - min(gaps) <= 1)
 
 
 @pytest.mark.parametrize("storage", ["int8", "fp8", "nf4"])
-def test_stored_layers_answer_and_teach_as_their_rounded_weights(storage: Storage) -> None:
+def test_stored_layers_answer_and_teach_as_their_rounded_weights(storage: WeightFormat) -> None:
     """Outputs, and gradients by the input, equal those of a plain layer with the weights multiplied out; and these are near the first."""
     torch.manual_seed(0)
     plain = nn.Linear(48, 32).requires_grad_(False)
     exact = plain.weight.clone()
-    stored = StoredLinear.of(plain, storage)
-    plain.weight.data = multiplied_out(stored.weight, stored.scale, torch.float32)
+    stored = QuantizedLinear.from_linear(plain, storage)
+    plain.weight.data = dequantize_weight(stored.weight, stored.scale, torch.float32)
     lost = {"int8": 0.005, "fp8": 0.04, "nf4": 0.16}[storage]
     assert stored.weight.nbytes == exact.numel() // (2 if storage == "nf4" else 1)
     assert (plain.weight - exact).abs().max() < lost * exact.abs().max()
@@ -194,21 +213,21 @@ def test_rows_keep_their_own_scale() -> None:
     weight = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
     weight[1] *= 1e-3
     weight[2] = 0
-    storages: tuple[Storage, ...] = ("int8", "fp8", "nf4")
+    storages: tuple[WeightFormat, ...] = ("int8", "fp8", "nf4")
     for storage in storages:
-        values, scale = rounded(weight, storage)
-        error = (multiplied_out(values, scale, torch.float32) - weight).abs().amax(1)
+        values, scale = quantize_weight(weight, storage)
+        error = (dequantize_weight(values, scale, torch.float32) - weight).abs().amax(1)
         assert error[1] < 0.16 * weight[1].abs().max() and error[2] == 0
 
 
 @pytest.mark.parametrize("storage", ["int8", "fp8", "nf4"])
-def test_eight_bits_stream_as_they_lie(tmp_path: Path, storage: Storage, single_thread: None) -> None:
+def test_eight_bits_stream_as_they_lie(tmp_path: Path, storage: WeightFormat, single_thread: None) -> None:
     """Training on a stored base gives the same bytes with and without streaming, and the LoRA is trained in full precision."""
     files = []
     for swapped in (0, 3):
         family = deep_family()
-        store_blocks(family.transformer, storage)
-        stream_blocks(family.transformer, CPU, swapped)
+        quantize_blocks(family.transformer, storage)
+        enable_block_swap(family.transformer, CPU, swapped)
         files.append(trained(family, tmp_path))
     assert files[0] == files[1] != trained(deep_family(), tmp_path)
     assert all(each.dtype == torch.float32 for name, each in family.transformer.named_parameters() if "lora_" in name)
@@ -219,14 +238,14 @@ def test_four_bits_take_the_published_levels() -> None:
     published = [-1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.09105004, 0.0]
     published += [0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0]
     weight = 3 * torch.tensor(published).repeat(2, 4)
-    assert torch.allclose(multiplied_out(*rounded(weight, "nf4"), torch.float32), weight, atol=1e-5)
-    values, scale = rounded(torch.randn(8, 128, generator=torch.Generator().manual_seed(0)), "nf4")
+    assert torch.allclose(dequantize_weight(*quantize_weight(weight, "nf4"), torch.float32), weight, atol=1e-5)
+    values, scale = quantize_weight(torch.randn(8, 128, generator=torch.Generator().manual_seed(0)), "nf4")
     assert values.shape == (8, 64) and values.dtype == torch.uint8 and scale.shape == (8, 2)
 
 
 def test_a_stored_block_takes_half_the_room() -> None:
     """Of bfloat16."""
-    plain, stored = (blocks_of(deep_family().transformer)[0].to(torch.bfloat16) for _ in range(2))
-    store_linears(stored, "int8")
+    plain, stored = (get_blocks(deep_family().transformer)[0].to(torch.bfloat16) for _ in range(2))
+    quantize_linears(stored, "int8")
     size = [sum(each.nbytes for each in (*b.parameters(), *b.buffers())) for b in (plain, stored)]
     assert size[1] < 0.75 * size[0]

@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from lora_edit.cli.main import app
-from lora_edit.config import resolve
+from lora_edit.config import resolve_settings
 from lora_edit.types import Video
 from lora_edit.video.read import read_video
 from lora_edit.video.sheet import save_image
@@ -43,7 +43,7 @@ def test_an_edit_with_a_family_from_outside(tmp_path: Path, monkeypatch: pytest.
 def test_its_preset_and_its_card_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings start from its preset, and `lora-edit models NAME` describes it."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    assert resolve({"input": {"source": "a", "first_frame": "b"}, "model": MODEL}).generation.steps == 10
+    assert resolve_settings({"input": {"source": "a", "first_frame": "b"}, "model": MODEL}).generation.steps == 10
     card = json.loads(CliRunner().invoke(app, ["models", MODEL, "--json"]).stdout)["models"][0]
     assert (card["name"], card["frames"], card["size"], card["needs"]) == ("mask-last", 17, "64x64", "edited first frame")
 

@@ -19,9 +19,14 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
-from lora_edit.models.catalog.known import WAN21_FLF2V, WAN21_I2V_480P
-from lora_edit.models.single_file import empty, fill
-from lora_edit.models.wan_keys import picture_names, text_names, transformer_names, vae_names
+from lora_edit.models.checkpoints.single_file import build_empty_module, load_weights
+from lora_edit.models.families.registry import WAN21_FLF2V, WAN21_I2V_480P
+from lora_edit.models.families.wan.key_names import (
+    build_vae_key_renamer,
+    rename_image_encoder_key,
+    rename_text_encoder_key,
+    rename_transformer_key,
+)
 from single_files import save
 
 UPSTREAM = Path(os.environ.get("LORA_EDIT_UPSTREAM", "/nowhere")) / "Wan2.1" / "wan" / "modules"
@@ -63,7 +68,7 @@ def filled(theirs: Any, ours: Any, rename: Any, folder: Path) -> Any:
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.05)
-    return fill(empty(ours), [save(theirs.state_dict(), folder / "x.safetensors")], rename, lambda name: WIDE).eval()
+    return load_weights(build_empty_module(ours), [save(theirs.state_dict(), folder / "x.safetensors")], rename, lambda name: WIDE).eval()
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -84,7 +89,7 @@ def test_transformers(upstream: Any, tmp_path: Path, facts: Any) -> None:
         "num_attention_heads": 2, "attention_head_dim": 24, "ffn_dim": 64, "freq_dim": 32, "text_dim": 24, "num_layers": 2,
         "added_kv_proj_dim": 48,
     }  # fmt: skip
-    ours = filled(theirs, lambda: diffusers.WanTransformer3DModel.from_config(config), transformer_names, tmp_path)
+    ours = filled(theirs, lambda: diffusers.WanTransformer3DModel.from_config(config), rename_transformer_key, tmp_path)
     noisy, condition, text = random(16, 3, 4, 6), random(20, 3, 4, 6, seed=1), random(512, 24, seed=2)
     pictures = random(2 if facts.last_frame else 1, 257, 1280, seed=3)
     time = torch.tensor([637.0])
@@ -97,7 +102,7 @@ def test_transformers(upstream: Any, tmp_path: Path, facts: Any) -> None:
 def test_autoencoders(upstream: Any, tmp_path: Path) -> None:
     """Encoding of nine frames, and back."""
     theirs = upstream("vae").WanVAE_(dim=8, z_dim=16, temperal_downsample=[False, True, True]).eval()
-    ours = filled(theirs, lambda: diffusers.AutoencoderKLWan(base_dim=8), vae_names(2), tmp_path)
+    ours = filled(theirs, lambda: diffusers.AutoencoderKLWan(base_dim=8), build_vae_key_renamer(2), tmp_path)
     pixels, plain = random(1, 3, 9, 32, 32), [torch.zeros(16), torch.ones(16)]
     latents = theirs.encode(pixels, plain)
     torch.testing.assert_close(ours.encode(pixels).latent_dist.mode(), latents, atol=1e-5, rtol=1e-5)
@@ -111,7 +116,7 @@ def test_text_encoders(upstream: Any, tmp_path: Path) -> None:
     config = UMT5Config(
         vocab_size=50, d_model=16, d_kv=8, d_ff=24, num_layers=3, num_heads=2, feed_forward_proj="gated-gelu", dropout_rate=0.0
     )
-    ours = filled(theirs, lambda: UMT5EncoderModel(config), text_names, tmp_path)
+    ours = filled(theirs, lambda: UMT5EncoderModel(config), rename_text_encoder_key, tmp_path)
     ids = torch.randint(3, 50, (1, 40), generator=torch.Generator().manual_seed(0))
     mask = torch.ones(1, 40, dtype=torch.long)
     mask[:, 30:] = 0
@@ -129,7 +134,7 @@ def test_image_encoders(upstream: Any, tmp_path: Path) -> None:
     )
     holder = torch.nn.Module()
     holder.visual = theirs
-    ours = filled(holder, lambda: CLIPVisionModel(config), picture_names, tmp_path)
+    ours = filled(holder, lambda: CLIPVisionModel(config), rename_image_encoder_key, tmp_path)
     picture = random(2, 3, 28, 28)
     own = ours(picture, output_hidden_states=True).hidden_states[-2]
     torch.testing.assert_close(own, theirs(picture, use_31_block=True), atol=1e-5, rtol=1e-5)

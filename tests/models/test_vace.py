@@ -16,13 +16,13 @@ from diffusers import FlowMatchEulerDiscreteScheduler, WanVACEPipeline
 from diffusers.pipelines.wan import pipeline_wan_vace
 from PIL import Image
 
-from lora_edit.conditioning.method import inference
+from lora_edit.conditioning.method import build_inference_sample
 from lora_edit.errors import ModelError
 from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
-from lora_edit.models.catalog.vace import VACE_1_3B, VACE_14B, VACES, locate_vace
-from lora_edit.models.loading import Components
-from lora_edit.models.vace import VaceFamily, build_vace, load_vace, vace_mask
+from lora_edit.models.families.vace.family import VaceFamily, build_vace, load_vace, pack_vace_mask
+from lora_edit.models.families.vace.record import VACE_1_3B, VACE_14B, VACE_MODELS, locate_vace
+from lora_edit.models.families.wan.loading import Components
 from official_wan import autoencoders_pair
 from tiny_vace import save_tiny_vace, tiny_vace
 from upstream import agree, checkout, take
@@ -82,7 +82,7 @@ def test_a_whole_run_equals_the_stock_pipelines(
     """With the hole grey, the edited first frame as first frame and as reference picture: latents and decoded clip."""
     monkeypatch.setattr(pipeline_wan_vace, "prompt_clean", lambda text: text)  # it needs ftfy
     source, edited, mask = a_clip()
-    sample = inference(source, edited, mask, "a red coat")
+    sample = build_inference_sample(source, edited, mask, "a red coat")
     encoded = family.encode_sample(sample)
     negative = replace(encoded, prompt_embeds=family.encode_prompt("green"))
     settings = GenerationSettings(steps=STEPS, shift=16.0, guidance_scale=guidance)
@@ -102,7 +102,7 @@ def test_a_whole_run_equals_the_stock_pipelines(
 def test_the_condition_equals_the_stock_pipelines(family: VaceFamily, parts: Components) -> None:
     """All 96 channels, the reference's frame in front."""
     source, edited, mask = a_clip()
-    sample, pipeline = inference(source, edited, mask), stock(parts, 1)
+    sample, pipeline = build_inference_sample(source, edited, mask), stock(parts, 1)
     video, white = sample.v_cond[None], 1 - sample.m_cond[None].expand(-1, 3, -1, -1, -1)
     pictures = [[edited]]
     theirs = torch.cat([pipeline.prepare_video_latents(video, white, pictures, None, CPU), pipeline.prepare_masks(white, pictures)], 1)
@@ -115,7 +115,7 @@ def test_the_condition_equals_the_official_one(parts: Components) -> None:
     vae, official = autoencoders_pair()
     ours = build_vace(replace(parts, vae=vae), VACE_1_3B, CPU, torch.float32)
     source, edited, mask = a_clip()
-    sample = inference(source, edited, mask)
+    sample = build_inference_sample(source, edited, mask)
     itself = SimpleNamespace(vae=official, vae_stride=(4, 8, 8))
     frames, white, pictures = [sample.v_cond], [1 - sample.m_cond], [[edited[:, None]]]
     latents, masks, joined = (take(checkout("Wan2.1") / "wan/vace.py", f"WanVace.{name}") for name in METHODS)
@@ -128,7 +128,7 @@ def test_what_the_edit_hides_is_not_told(family: VaceFamily, parts: Components) 
     source, edited, mask = a_clip()
     mask[0] = False
     other = torch.where(mask, -source, source)
-    first, second = (family.encode_sample(inference(each, edited, mask)).condition for each in (source, other))
+    first, second = (family.encode_sample(build_inference_sample(each, edited, mask)).condition for each in (source, other))
     assert torch.equal(first, second)
     grey = family.parts.autoencoder.encode(torch.zeros(1, 3, FRAMES, ROWS, COLUMNS))
     assert torch.equal(first[:, 16:32, 1:], grey) and not first[:, 16:32, :1].any(), "nothing to work from, in any cell"
@@ -143,7 +143,7 @@ def test_masks_keep_every_pixel_and_look_at_one_frame_in_four() -> None:
     for frame in range(49):
         mask = torch.zeros(1, 1, 49, 16, 16)
         mask[:, :, frame, 9, 3] = 1
-        packed = vace_mask(mask)
+        packed = pack_vace_mask(mask)
         assert packed.shape == (1, 64, 13, 2, 2)
         assert packed.sum() == (frame in looked_at)
         if frame in looked_at:
@@ -156,7 +156,7 @@ def test_it_loads_from_a_folder(tmp_path: Path) -> None:
     loaded = load_vace(facts, str(tmp_path), CPU, torch.float32)
     source, edited, mask = a_clip()
     direct = build_vace(tiny_vace(), VACE_1_3B, CPU, torch.float32)
-    sample = inference(source, edited, mask, "a red coat")
+    sample = build_inference_sample(source, edited, mask, "a red coat")
     assert torch.equal(loaded.encode_sample(sample).condition, direct.encode_sample(sample).condition)
     assert loaded.fingerprint() == direct.fingerprint()
 
@@ -166,20 +166,20 @@ def test_it_is_called_by_name_repository_or_folder(tmp_path: Path) -> None:
     assert locate_vace("wan2.1-vace-1.3b") == locate_vace(VACE_1_3B.repo) == (VACE_1_3B, VACE_1_3B.repo)
     (tmp_path / "transformer").mkdir()
     config = tmp_path / "transformer" / "config.json"
-    for facts in VACES:
-        config.write_text(json.dumps(facts.transformer_config()))
+    for facts in VACE_MODELS:
+        config.write_text(json.dumps(facts.read_transformer_config()))
         assert locate_vace(str(tmp_path)) == (facts, str(tmp_path))
-    config.write_text(json.dumps(VACE_14B.transformer_config() | {"num_layers": 3}))
+    config.write_text(json.dumps(VACE_14B.read_transformer_config() | {"num_layers": 3}))
     for wrong, words in ((str(tmp_path), "is not that of"), (str(tmp_path / "none"), "no such folder"), ("a/b", "no such folder")):
         with pytest.raises(ModelError, match=words):
             locate_vace(wrong)
 
 
-@pytest.mark.parametrize("facts", VACES, ids=lambda facts: facts.name)
+@pytest.mark.parametrize("facts", VACE_MODELS, ids=lambda facts: facts.name)
 def test_its_configuration_is_one_that_the_class_takes(facts: Any) -> None:
     """Every key; two times the latents and a channel for every pixel of a cell."""
     config = facts.transformer_config()
-    assert config["vace_in_channels"] == 2 * config["out_channels"] + facts.geometry.cell**2 == 96
+    assert config["vace_in_channels"] == 2 * config["out_channels"] + facts.geometry.spatial_compression**2 == 96
     kind = getattr(diffusers, config.pop("_class_name"))
     with torch.device("meta"):
         assert kind.from_config(config).config.num_layers == config["num_layers"]

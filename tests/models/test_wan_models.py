@@ -14,17 +14,17 @@ import torch
 from safetensors import safe_open
 
 from lora_edit import estimate, pipeline
-from lora_edit.config import EditSettings, resolve
-from lora_edit.estimate import measure, open_family
-from lora_edit.models.catalog import locate
-from lora_edit.models.catalog.facts import ModelFacts
-from lora_edit.models.wan import WanFamily
-from lora_edit.models.workbench import Workbench
-from lora_edit.reporting import Silent
+from lora_edit.config import EditSettings, resolve_settings
+from lora_edit.estimate import measure_steps, open_family
+from lora_edit.models.checkpoints import locate
+from lora_edit.models.families.wan.family import WanFamily
+from lora_edit.models.record import ModelFacts
+from lora_edit.models.runtime.device_manager import DeviceManager
+from lora_edit.reporting import SilentReporter
 from lora_edit.run import Run
-from lora_edit.samples import prepare
+from lora_edit.samples import prepare_clip
 from lora_edit.types import Video
-from lora_edit.video.lossless import load_frames
+from lora_edit.video.png_frames import load_frames
 from lora_edit.video.read import read_video
 from lora_edit.video.sheet import save_image
 from lora_edit.video.write import write_video
@@ -65,7 +65,7 @@ def edit_settings(folder: Path, model: str, last_frame: bool) -> EditSettings:
     given["references"] = [{"frame": 3, "image": str(folder / "3.png")}]
     if last_frame:
         given["anchors"] = [{"frame": FRAMES - 1, "image": str(folder / f"{FRAMES - 1}.png")}]
-    return resolve({"input": given, "model": model, "prompt": "a red coat"}, QUICK)
+    return resolve_settings({"input": given, "model": model, "prompt": "a red coat"}, QUICK)
 
 
 @pytest.fixture(scope="module", params=sorted(WANS))
@@ -73,10 +73,10 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """Train three steps and one, generate two, composite."""
     folder = tmp_path_factory.mktemp("wan")
     facts = save_tiny(WANS[request.param], folder / "model")
-    predict, take = WanFamily.predict_velocity, Workbench.take
+    predict, take = WanFamily.predict_velocity, DeviceManager.load
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(locate, "KNOWN", (facts,))
-        patch.setattr(estimate, "reckon", lambda *_: None)  # it asks the model too
+        patch.setattr(locate, "KNOWN_MODELS", (facts,))
+        patch.setattr(estimate, "estimate_large_model", lambda *_: None)  # it asks the model too
         settings = edit_settings(folder, f"{facts.name}@{folder / 'model'}", facts.last_frame)
         out = Done(facts, settings, folder)
 
@@ -86,15 +86,15 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             assert encoded.image_embeds is None or len(encoded.image_embeds) == 1 + facts.last_frame
             return predict(family, latents, time, encoded)
 
-        def taken(bench: Workbench, module: Any) -> Any:
-            before, found = bench._held, take(bench, module)
+        def taken(bench: DeviceManager, module: Any) -> Any:
+            before, found = bench._active_module, take(bench, module)
             if found is not before:
                 out.taken.append(type(found).__name__)
             return found
 
         patch.setattr(WanFamily, "predict_velocity", asked)
-        patch.setattr(Workbench, "take", taken)
-        pipeline.edit(settings, folder / "out.mkv", folder / "run", Silent())
+        patch.setattr(DeviceManager, "load", taken)
+        pipeline.edit(settings, folder / "out.mkv", folder / "run", SilentReporter())
         yield out
 
 
@@ -113,7 +113,7 @@ def test_the_clip_comes_back_with_its_region_made(done: Done) -> None:
 
 def test_each_expert_has_a_lora_that_learned(done: Done) -> None:
     """Files by expert, with the times they are for; ten layers a block, none of them image keys or values; no B is zero."""
-    parts = [""] if len(done.facts.parts) == 1 else ["high-noise", "low-noise"]
+    parts = [""] if len(done.facts.transformer_parts) == 1 else ["high-noise", "low-noise"]
     run = Run(done.folder / "run")
     assert sorted((run.folder / "lora").iterdir()) == sorted(run.lora_file(part) for part in parts)
     times = {"high-noise": "0.9-1", "low-noise": "0-0.9", "": "0-1"}
@@ -125,7 +125,7 @@ def test_each_expert_has_a_lora_that_learned(done: Done) -> None:
         assert all(tensor.any() for tensor in tensors.values())
         assert metadata["base_model"] == done.facts.name
         assert (metadata.get("expert"), metadata["time_range"]) == (part or None, times[part])
-    manifest = run.manifest()
+    manifest = run.read_manifest()
     names = [f"{stage}, {part}" if part else stage for part in parts for stage in ("motion", "appearance")]
     assert [name for name, _ in manifest["stages"]] == names and len(manifest["losses"]) == 4 * len(parts)
 
@@ -133,13 +133,13 @@ def test_each_expert_has_a_lora_that_learned(done: Done) -> None:
 def test_each_expert_is_asked_at_its_own_times(done: Done) -> None:
     """In training and generation; trained one after the other; four training steps each."""
     trained = [(part, time) for part, time, learning in done.asked if learning]
-    if done.facts.boundary is None:
+    if done.facts.boundary_ratio is None:
         assert {part for part, _, _ in done.asked} == {""} and len(trained) == 4
         return
     assert [part for part, _ in trained] == ["high-noise"] * 4 + ["low-noise"] * 4
     assert {part for part, _, learning in done.asked if not learning} == {"high-noise", "low-noise"}
     for part, time, _ in done.asked:
-        assert (time >= done.facts.boundary) == (part == "high-noise"), (part, time)
+        assert (time >= done.facts.boundary_ratio) == (part == "high-noise"), (part, time)
 
 
 def test_training_and_generation_show_the_same_mask(done: Done) -> None:
@@ -151,18 +151,18 @@ def test_training_and_generation_show_the_same_mask(done: Done) -> None:
 
 def test_encoders_leave_the_device_to_the_transformer(done: Done) -> None:
     """Never back to an encoder within training or a window: one turn each, however many steps."""
-    kind = done.facts.transformer_config()["_class_name"]
+    kind = done.facts.read_transformer_config()["_class_name"]
     pair = ["CLIPVisionModel", "AutoencoderKLWan"] if done.facts.image_encoder else ["AutoencoderKLWan"]
     samples = 2 if done.facts.image_encoder else 1  # each of them is looked at, then encoded
-    training = ["UMT5EncoderModel", *pair * samples, *[kind] * len(done.facts.parts)]
-    generation = [*pair, "UMT5EncoderModel", *[kind] * len(done.facts.parts), "AutoencoderKLWan"]
+    training = ["UMT5EncoderModel", *pair * samples, *[kind] * len(done.facts.transformer_parts)]
+    generation = [*pair, "UMT5EncoderModel", *[kind] * len(done.facts.transformer_parts), "AutoencoderKLWan"]
     assert done.taken == [*training, *generation]
 
 
 def test_generating_again_needs_no_training(done: Done) -> None:
     """The run opens with the model and its LoRAs, and another seed makes another clip."""
     loras = [(path, path.read_bytes()) for path in sorted((done.folder / "run" / "lora").iterdir())]
-    result = pipeline.generate(done.folder / "run", Silent(), seed=5)
+    result = pipeline.generate(done.folder / "run", SilentReporter(), seed=5)
     assert not any(learning for *_, learning in done.asked[-2:])
     assert all(path.read_bytes() == before for path, before in loras)
     assert not torch.equal(read_video(result.output).frames, read_video(done.folder / "out.mkv").frames)
@@ -175,6 +175,6 @@ def test_an_estimate_counts_every_experts_steps(done: Done, monkeypatch: pytest.
     family = open_family(done.settings, clip)
     ticks = iter(range(100))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
-    found = measure(family, prepare(family, clip, done.settings), done.settings)
-    assert found.seconds_train == pytest.approx(4 * len(done.facts.parts) + 0.1)
+    found = measure_steps(family, prepare_clip(family, clip, done.settings), done.settings)
+    assert found.seconds_train == pytest.approx(4 * len(done.facts.transformer_parts) + 0.1)
     assert found.seconds_generate == 2 * 2 * found.windows == 4

@@ -17,12 +17,12 @@ from diffusers import (
     WanTransformer3DModel,
 )
 
-from lora_edit.conditioning.method import inference, motion
+from lora_edit.conditioning.method import build_inference_sample, build_motion_sample
 from lora_edit.conditioning.sample import Sample
-from lora_edit.generation.denoise import denoise, sigmas
+from lora_edit.generation.denoise import compute_sigmas, denoise
 from lora_edit.generation.settings import GenerationSettings
+from lora_edit.models.families.wan.family import WanAutoencoder, WanFamily, WanParts
 from lora_edit.models.family import Geometry
-from lora_edit.models.wan import WanAutoencoder, WanFamily, WanParts
 from upstream import agree
 
 FRAMES, HEIGHT, WIDTH, TEXT = 9, 32, 48, 12
@@ -72,7 +72,7 @@ def pixels(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_default_condition_equals_the_stock_pipelines(family: WanFamily, stock: WanImageToVideoPipeline) -> None:
     """With everything after frame 0 to generate, our condition is what `prepare_latents` builds."""
     clip = pixels(3, FRAMES, HEIGHT, WIDTH)
-    ours = family.encode_sample(motion(clip, torch.ones(FRAMES, HEIGHT, WIDTH, dtype=torch.bool))).condition
+    ours = family.encode_sample(build_motion_sample(clip, torch.ones(FRAMES, HEIGHT, WIDTH, dtype=torch.bool))).condition
     _, theirs = stock.prepare_latents(clip[None, :, 0], 1, 16, HEIGHT, WIDTH, FRAMES, torch.float32, torch.device("cpu"), torch.Generator())
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
@@ -85,7 +85,7 @@ def test_sampler_equals_the_stock_pipeline_with_its_condition_channels_overwritt
     clip, edited = pixels(3, FRAMES, HEIGHT, WIDTH), pixels(3, HEIGHT, WIDTH, seed=3)
     mask = torch.zeros(FRAMES, HEIGHT, WIDTH, dtype=torch.bool)
     mask[:, 8:24, 16:32] = True
-    encoded = family.encode_sample(inference(clip, edited, mask))
+    encoded = family.encode_sample(build_inference_sample(clip, edited, mask))
     settings = GenerationSettings(steps=4, shift=5.0, guidance_scale=guidance)
     negative = replace(encoded, prompt_embeds=encoded.prompt_embeds * 0.5)
     ours = denoise(family, encoded, settings, torch.Generator().manual_seed(7), negative=negative)
@@ -118,7 +118,7 @@ def test_sampler_equals_a_subclass_of_the_stock_pipeline(family: WanFamily, stoc
     clip, edited = pixels(3, FRAMES, HEIGHT, WIDTH), pixels(3, HEIGHT, WIDTH, seed=3)
     mask = torch.zeros(FRAMES, HEIGHT, WIDTH, dtype=torch.bool)
     mask[:, 8:24, 16:32] = True
-    encoded = family.encode_sample(inference(clip, edited, mask))
+    encoded = family.encode_sample(build_inference_sample(clip, edited, mask))
 
     class Edit(WanImageToVideoPipeline):  # type: ignore[misc]
         """A user's masks and frames."""
@@ -150,7 +150,7 @@ def test_unipc_equals_the_stock_pipeline(
     """A whole run with the scheduler that Wan's checkpoints carry, the first frame given, as that pipeline gives it."""
     edited = pixels(3, HEIGHT, WIDTH, seed=3)
     clip = torch.zeros(3, FRAMES, HEIGHT, WIDTH)
-    encoded = family.encode_sample(inference(clip, edited, torch.ones(FRAMES, HEIGHT, WIDTH, dtype=torch.bool)))
+    encoded = family.encode_sample(build_inference_sample(clip, edited, torch.ones(FRAMES, HEIGHT, WIDTH, dtype=torch.bool)))
     negative = replace(encoded, prompt_embeds=encoded.prompt_embeds + 0.5)
     settings = GenerationSettings(steps=steps, shift=shift, guidance_scale=guidance, sampler="unipc")
     ours = denoise(family, encoded, settings, torch.Generator().manual_seed(7), negative=negative)
@@ -172,7 +172,7 @@ def test_time_grid_equals_the_scheduler_given_explicit_sigmas(shift: float) -> N
     """Euler's grid, last zero included."""
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(sigmas=np.linspace(1, 0, 31)[:-1])
-    torch.testing.assert_close(sigmas(30, shift), scheduler.sigmas, atol=1e-6, rtol=0)
+    torch.testing.assert_close(compute_sigmas(30, shift), scheduler.sigmas, atol=1e-6, rtol=0)
 
 
 def test_changing_the_first_frame_reencodes_everything(family: WanFamily) -> None:
@@ -180,14 +180,14 @@ def test_changing_the_first_frame_reencodes_everything(family: WanFamily) -> Non
     clip, edited = pixels(3, FRAMES, HEIGHT, WIDTH), pixels(3, HEIGHT, WIDTH, seed=9)
     mask = torch.zeros(FRAMES, HEIGHT, WIDTH, dtype=torch.bool)
     mask[:, 8:24, 16:32] = True
-    before, sample = family.encode_sample(motion(clip, mask)).condition, inference(clip, edited, mask)
+    before, sample = family.encode_sample(build_motion_sample(clip, mask)).condition, build_inference_sample(clip, edited, mask)
     after = family.encode_sample(sample).condition
     assert torch.equal(before[:, :4], after[:, :4])
     assert torch.equal(after[:, 4:], family.parts.autoencoder.encode(sample.v_cond[None]))
     assert not torch.equal(before[:, 4:], after[:, 4:])
 
 
-@pytest.mark.parametrize("build", [motion, inference])
+@pytest.mark.parametrize("build", [build_motion_sample, build_inference_sample])
 def test_nothing_hidden_reaches_the_latents(family: WanFamily, build: Callable[..., Sample]) -> None:
     """Other source pixels inside the hole: condition, mask and picture tokens stay the same bit for bit; one pixel outside changes them."""
     clip, edited = pixels(3, FRAMES, HEIGHT, WIDTH), pixels(3, HEIGHT, WIDTH, seed=3)
@@ -197,7 +197,7 @@ def test_nothing_hidden_reaches_the_latents(family: WanFamily, build: Callable[.
     hidden, seen = clip.clone(), clip.clone()
     hidden[:, mask] = -clip[:, mask]
     seen[:, 5, 0, 0] = -clip[:, 5, 0, 0]
-    more = (edited, mask) if build is inference else (mask,)
+    more = (edited, mask) if build is build_inference_sample else (mask,)
     first, same, other = (family.encode_sample(build(each, *more)).condition for each in (clip, hidden, seen))
     assert torch.equal(first, same) and not torch.equal(first, other)
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from lora_edit.conditioning.method import motion
-from lora_edit.models.experts import ExpertPair
-from lora_edit.models.loading import build_wan
-from lora_edit.models.precision import kept_in_fp32, settle
-from lora_edit.models.workbench import Workbench
+from lora_edit.conditioning.method import build_motion_sample
+from lora_edit.models.families.wan.experts import ExpertPair
+from lora_edit.models.families.wan.loading import build_wan
+from lora_edit.models.runtime.device_manager import DeviceManager
+from lora_edit.models.runtime.precision import cast_and_freeze, is_kept_in_fp32
 from lora_edit.training.lora import add_lora
-from lora_edit.training.loss import velocity_loss
+from lora_edit.training.loss import compute_velocity_loss
 from lora_edit.training.settings import LoraSettings, TrainingSettings
 from tiny_wan import WANS, tiny_components, tiny_transformer
 
@@ -36,9 +36,9 @@ def test_the_next_module_sends_the_last_one_away_first() -> None:
     """So that the two are never there together; one that is there stays."""
     log: list[str] = []
     encoder, transformer = Traveller("encoder", log), Traveller("transformer", log)
-    bench = Workbench(torch.device("meta"))
+    bench = DeviceManager(torch.device("meta"))
     for module in (encoder, encoder, transformer, transformer, encoder):
-        bench.take(module)
+        bench.load(module)
     assert log == ["encoder meta", "encoder cpu", "transformer meta", "transformer cpu", "encoder meta"]
 
 
@@ -46,13 +46,13 @@ def test_what_is_too_large_computes_layer_by_layer() -> None:
     """With the same result; the bench stays free for another."""
     torch.manual_seed(0)
     module, other = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 4)), nn.Linear(2, 2)
-    given, bench = torch.randn(3, 4), Workbench(torch.device("cpu"), room=100)
+    given, bench = torch.randn(3, 4), DeviceManager(torch.device("cpu"), capacity_bytes=100)
     wanted = module(given)
     for _ in range(2):
-        bench.take(module)
-        assert bench._held is None and torch.equal(module(given), wanted)
-        bench.take(other)
-        assert bench._held is other
+        bench.load(module)
+        assert bench._active_module is None and torch.equal(module(given), wanted)
+        bench.load(other)
+        assert bench._active_module is other
     assert "group_offloading" in str(list(module[0]._diffusers_hook.hooks))  # type: ignore[union-attr, operator]
 
 
@@ -60,9 +60,9 @@ def test_an_optimiser_keeps_its_hold_when_modules_move() -> None:
     """`to` changes a parameter's data, not the parameter."""
     module = nn.Linear(2, 2)
     before = list(module.parameters())
-    bench = Workbench(torch.device("cpu"))
-    bench.take(module)
-    bench.take(nn.Linear(2, 2))
+    bench = DeviceManager(torch.device("cpu"))
+    bench.load(module)
+    bench.load(nn.Linear(2, 2))
     assert all(a is b for a, b in zip(before, module.parameters(), strict=True))
 
 
@@ -71,9 +71,9 @@ def test_norms_times_and_the_rotary_table_stay_in_float32(name: str) -> None:
     """Also after somebody's `.to(bfloat16)`, which rounds them all; the rest is in the wanted format, and it computes."""
     exact = tiny_transformer(WANS[name])
     tables = [table.clone() for table in exact.rope.buffers()]
-    rounded: Any = settle(exact.to(torch.bfloat16), torch.bfloat16)
+    rounded: Any = cast_and_freeze(exact.to(torch.bfloat16), torch.bfloat16)
     kept = {key for key, value in rounded.named_parameters() if value.dtype == torch.float32}
-    assert kept == {key for key, _ in rounded.named_parameters() if kept_in_fp32(rounded, key)}
+    assert kept == {key for key, _ in rounded.named_parameters() if is_kept_in_fp32(rounded, key)}
     assert kept >= {"condition_embedder.time_embedder.linear_1.weight", "scale_shift_table", "blocks.0.scale_shift_table"}
     assert "blocks.0.norm2.weight" in kept
     assert "blocks.0.attn1.to_q.weight" not in kept and "patch_embedding.weight" not in kept
@@ -92,11 +92,11 @@ def test_the_pair_changes_experts_at_the_boundary() -> None:
     pair = build_wan(tiny_components(facts), facts, torch.device("cpu"), torch.float32)
     assert isinstance(pair, ExpertPair)
     high, low = pair.experts()
-    assert (high.times, low.times) == ((0.9, 1.0), (0.0, 0.9))
+    assert (high.time_range, low.time_range) == ((0.9, 1.0), (0.0, 0.9))
     for time, expert in ((1.0, high), (0.9, high), (0.8999, low), (0.0, low)):
-        assert pair.at(torch.tensor([time])) is expert
+        assert pair.select_expert(torch.tensor([time])) is expert
     with pytest.raises(AssertionError, match="cross the boundary"):
-        pair.at(torch.tensor([0.95, 0.5]))
+        pair.select_expert(torch.tensor([0.95, 0.5]))
     with torch.no_grad():
         next(low.transformer.parameters()).add_(1)
     again = build_wan(tiny_components(facts), facts, torch.device("cpu"), torch.float32)
@@ -115,7 +115,7 @@ def test_checkpointing_changes_no_gradient(name: str) -> None:
         for parameter in parameters.values():
             parameter.add_(0.01)
     clip = torch.rand(3, 5, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    sample = family.encode_sample(motion(clip, torch.ones(5, 32, 32, dtype=torch.bool)))
+    sample = family.encode_sample(build_motion_sample(clip, torch.ones(5, 32, 32, dtype=torch.bool)))
     calls: list[int] = []
     transformer: Any = expert.transformer
     transformer.blocks[0].attn1.to_q.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -123,7 +123,7 @@ def test_checkpointing_changes_no_gradient(name: str) -> None:
     for checkpointed in (True, False):
         if not checkpointed:
             transformer.disable_gradient_checkpointing()
-        velocity_loss(expert, sample, TrainingSettings(), torch.Generator().manual_seed(3)).backward()  # type: ignore[no-untyped-call]
+        compute_velocity_loss(expert, sample, TrainingSettings(), torch.Generator().manual_seed(3)).backward()  # type: ignore[no-untyped-call]
         grads.append([parameter.grad for parameter in parameters.values()])
         for parameter in parameters.values():
             parameter.grad = None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lora_edit.propagation.colour_map import colour_map, fit_affine
+from lora_edit.propagation.colour_map import apply_colour_map, fit_affine
 from lora_edit.types import EditMask
 
 SHIFT = torch.tensor([-90, 40, 110])
@@ -31,7 +31,7 @@ def test_a_recoloured_thing_stays_recoloured_and_its_surroundings_stay() -> None
     source, truth, where = moving_ball()
     box = torch.zeros(where.shape, dtype=torch.bool)
     box[:, 6:42, :] = True
-    out = colour_map(source, truth[0], EditMask(box))
+    out = apply_colour_map(source, truth[0], EditMask(box))
     assert torch.equal(out[0], truth[0]) and torch.equal(out[~box], source[~box])
     error = (out.int() - truth.int()).abs().float()
     assert error[where].mean() < 4 and error[box & ~where].mean() < 1
@@ -39,8 +39,8 @@ def test_a_recoloured_thing_stays_recoloured_and_its_surroundings_stay() -> None
 
 def test_an_edit_that_changes_nothing_changes_nothing() -> None:
     source, _, where = moving_ball(2)
-    assert torch.equal(colour_map(source, source[0], EditMask(where)), source)
-    assert torch.equal(colour_map(source, 255 - source[0], EditMask(torch.zeros_like(where))), source)
+    assert torch.equal(apply_colour_map(source, source[0], EditMask(where)), source)
+    assert torch.equal(apply_colour_map(source, 255 - source[0], EditMask(torch.zeros_like(where))), source)
 
 
 @pytest.mark.parametrize("flat", [False, True])

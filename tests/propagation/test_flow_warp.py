@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lora_edit.propagation.flow_warp import flow_warp
+from lora_edit.propagation.flow_warp import warp_with_flow
 from lora_edit.types import EditMask
 
 
@@ -23,7 +23,7 @@ def test_a_painted_patch_follows_its_object() -> None:
         mask[t, 20:52, 20 + 4 * t : 52 + 4 * t] = True
     edited = source[0].clone()
     edited[30:42, 30:42] = torch.tensor([255, 0, 0], dtype=torch.uint8)
-    out = flow_warp(source, edited, EditMask(mask))
+    out = warp_with_flow(source, edited, EditMask(mask))
     truth = source.clone()
     for t in range(5):
         truth[t, 30:42, 30 + 4 * t : 42 + 4 * t] = edited[35, 35]
@@ -40,5 +40,5 @@ def test_a_still_scene_keeps_the_edit() -> None:
     edited = 255 - source[0]
     mask = torch.zeros(3, 48, 64, dtype=torch.bool)
     mask[:, 10:30, 10:40] = True
-    out = flow_warp(source, edited, EditMask(mask))
+    out = warp_with_flow(source, edited, EditMask(mask))
     assert (out[2][mask[2]].float() - edited[mask[2]].float()).abs().max() <= 2

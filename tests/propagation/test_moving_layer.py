@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lora_edit.propagation.baselines import BASELINES
-from lora_edit.propagation.moving_layer import moving_layer, track_region
+from lora_edit.propagation.moving_layer import composite_moving_layer, track_region
 from lora_edit.types import EditMask
 
 SIZE = (80, 120)
@@ -36,7 +36,7 @@ def sliding(frames: int = 5) -> tuple[torch.Tensor, torch.Tensor, EditMask]:
 
 def test_a_patch_moves_with_its_thing() -> None:
     source, truth, mask = sliding()
-    out = moving_layer(source, truth[0], mask)
+    out = composite_moving_layer(source, truth[0], mask)
     assert torch.equal(out[0], truth[0]) and torch.equal(out[~mask.frames], source[~mask.frames])
     error, before = ((clip[4].int() - truth[4].int()).abs().float().mean() for clip in (out, source))
     assert error < before / 8
@@ -63,9 +63,9 @@ def test_without_anything_to_track_the_layer_stays() -> None:
     edited = source[0].clone()
     edited[30:50, 40:70] = 200
     mask = EditMask(torch.ones(3, *SIZE, dtype=torch.bool))
-    out = moving_layer(source, edited, mask)
+    out = composite_moving_layer(source, edited, mask)
     assert (out[2, 33:47, 43:67].int() - 200).abs().max() <= 1
-    assert torch.equal(moving_layer(source, source[0], mask), source)
+    assert torch.equal(composite_moving_layer(source, source[0], mask), source)
 
 
 @pytest.mark.parametrize("name", sorted(BASELINES))

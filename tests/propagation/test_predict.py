@@ -10,15 +10,21 @@ import pytest
 import torch
 
 from lora_edit.propagation import predict as module
-from lora_edit.propagation.explanations import NAMES, READERS, KeyFrame, explain, region_motion
-from lora_edit.propagation.images import affine_positions
-from lora_edit.propagation.mixture import mix
+from lora_edit.propagation.background_plate import BackgroundPlate
+from lora_edit.propagation.candidates import (
+    CANDIDATE_NAMES,
+    SOURCE_READING_CANDIDATES,
+    KeyFrame,
+    build_candidates,
+    estimate_region_motion,
+)
+from lora_edit.propagation.images import compute_affine_positions
+from lora_edit.propagation.mixture import predict_shares
 from lora_edit.propagation.motion import IDENTITY, Motion, estimate_motion
-from lora_edit.propagation.parts import region_parts
-from lora_edit.propagation.plate import Plate
 from lora_edit.propagation.predict import Propagation, scale_affine
-from lora_edit.video.flow import grid, resize_positions
-from lora_edit.video.support import support_mask
+from lora_edit.propagation.region_parts import split_region
+from lora_edit.video.flow import build_pixel_grid, resize_positions
+from lora_edit.video.supporting_object import find_supporting_object
 
 HEIGHT, WIDTH, COUNT = 72, 96, 6
 
@@ -52,7 +58,7 @@ def true_motion(t: int) -> Motion:
     matrix[0, 2] = -4.0 * t
     inside = np.zeros((HEIGHT, WIDTH, 1), bool)
     inside[24:48, 20 + 4 * t : 44 + 4 * t] = True
-    positions = np.where(inside, affine_positions(matrix, HEIGHT, WIDTH), affine_positions(IDENTITY, HEIGHT, WIDTH))
+    positions = np.where(inside, compute_affine_positions(matrix, HEIGHT, WIDTH), compute_affine_positions(IDENTITY, HEIGHT, WIDTH))
     sure = np.ones((HEIGHT, WIDTH), np.float32)
     return Motion(positions, sure, positions, sure, matrix, 1.0, IDENTITY, IDENTITY, 0.0)
 
@@ -75,7 +81,7 @@ def away(frame: np.ndarray, truth: np.ndarray, t: int) -> float:
 @pytest.mark.usefixtures("known_motion")
 def test_a_recoloured_thing_keeps_its_colours_and_the_source_stands_outside() -> None:
     source, truth = scene(False), scene(True)
-    frames = list(propagation(source, {0: truth[0]}).frames())
+    frames = list(propagation(source, {0: truth[0]}).predict_frames())
     assert np.array_equal(frames[0].frame[region()[0]], truth[0][region()[0]])
     for t, predicted in enumerate(frames):
         assert np.array_equal(predicted.frame[~region()[t]], source[t][~region()[t]])
@@ -92,20 +98,20 @@ def test_what_was_left_alone_is_not_recoloured_however_alike_it_is() -> None:
     motion = replace(true_motion(2), confidence=np.ones((HEIGHT, WIDTH), np.float32))
     key = KeyFrame(truth[0].astype(np.float32), source[0].astype(np.float32), where[0])
     unknown = np.zeros((HEIGHT, WIDTH, 3), np.float32), np.zeros((HEIGHT, WIDTH), np.float32)
-    out = explain(key, source[2].astype(np.float32), 1 - where[2].astype(np.float32), motion, unknown, 0.5, 0.1)
+    out = build_candidates(key, source[2].astype(np.float32), 1 - where[2].astype(np.float32), motion, unknown, 0.5, 0.1)
     patch, thing = np.s_[28:44, 64:80], np.s_[28:44, 32:48]
-    assert out.left_alone[patch].min() > 0.8 and out.left_alone[thing].max() < 0.1
-    shares, _ = mix(out)
-    assert shares[NAMES.index("colours")][patch].max() < 0.2
+    assert out.unedited_share[patch].min() > 0.8 and out.unedited_share[thing].max() < 0.1
+    shares, _ = predict_shares(out)
+    assert shares[CANDIDATE_NAMES.index("colours")][patch].max() < 0.2
 
 
 @pytest.mark.usefixtures("known_motion")
 def test_a_later_edited_frame_shows_its_picture_and_can_be_left_out() -> None:
     source, truth = scene(False), scene(True)
     both = propagation(source, {0: truth[0], 4: truth[4]})
-    assert np.array_equal(both.frame(4).frame[region()[4]], truth[4][region()[4]])
-    assert both.frame(4).error.max() <= both.frame(4, without=4).error.max()
-    assert away(both.frame(4, without=4).frame, truth[4], 4) > 0
+    assert np.array_equal(both.predict_frame(4).frame[region()[4]], truth[4][region()[4]])
+    assert both.predict_frame(4).error.max() <= both.predict_frame(4, excluded_key=4).error.max()
+    assert away(both.predict_frame(4, excluded_key=4).frame, truth[4], 4) > 0
 
 
 @pytest.mark.usefixtures("known_motion")
@@ -117,18 +123,18 @@ def test_training_shows_nothing_of_the_hidden_source() -> None:
     shown = []
     for clip in (source, other):
         key = KeyFrame(clip[0].astype(np.float32), clip[0].astype(np.float32), region()[0])
-        plate = Plate(clip, region(), [IDENTITY] * COUNT)
+        plate = BackgroundPlate(clip, region(), [IDENTITY] * COUNT)
         now, given = clip[3].astype(np.float32), 1 - region()[3].astype(np.float32)
-        out = explain(key, now, given, true_motion(3), plate.at(IDENTITY, HEIGHT, WIDTH), 0.5, 0.1, may_read=False)
-        assert not out.allowed[list(READERS)].any()
-        shown.append(out.pictures[out.allowed][:, region()[3]])
+        out = build_candidates(key, now, given, true_motion(3), plate.render(IDENTITY, HEIGHT, WIDTH), 0.5, 0.1, allow_source=False)
+        assert not out.allowed_mask[list(SOURCE_READING_CANDIDATES)].any()
+        shown.append(out.pictures[out.allowed_mask][:, region()[3]])
     assert np.array_equal(shown[0], shown[1])
 
 
 @pytest.mark.usefixtures("known_motion")
 def test_the_source_is_predicted_from_its_first_frame() -> None:
     source, truth = scene(False), scene(True)
-    frames = list(propagation(source, {0: truth[0]}).source_frames())
+    frames = list(propagation(source, {0: truth[0]}).predict_source_frames())
     assert len(frames) == COUNT
     assert away(frames[4].frame, source[4], 4) < 0.4 * away(source[0], source[4], 4)
 
@@ -139,7 +145,7 @@ def test_motion_is_found_where_things_move() -> None:
     assert len(motions) == COUNT
     middle = motions[4].positions[30:42, 44:52].reshape(-1, 2).mean(0)
     assert middle == pytest.approx([47.5 - 16, 35.5], abs=1.5)
-    assert motions[4].camera == pytest.approx(IDENTITY, abs=0.2)
+    assert motions[4].camera_matrix == pytest.approx(IDENTITY, abs=0.2)
 
 
 def test_a_hat_moves_with_what_it_sits_on() -> None:
@@ -152,32 +158,34 @@ def test_a_hat_moves_with_what_it_sits_on() -> None:
         where[t, 10:26, 22 + 4 * t : 42 + 4 * t] = True
     motions = list(estimate_motion(source, edited, where))
     assert motions[-1].support_confidence > 0.5
-    assert motions[-1].support == pytest.approx(np.array([[1, 0, -20], [0, 1, 0]]), abs=0.6)
+    assert motions[-1].support_matrix == pytest.approx(np.array([[1, 0, -20], [0, 1, 0]]), abs=0.6)
     key, last = KeyFrame(edited.astype(np.float32), source[0].astype(np.float32), where[0]), source[-1].astype(np.float32)
     unknown = np.zeros((HEIGHT, WIDTH, 3), np.float32), np.zeros((HEIGHT, WIDTH), np.float32)
-    shown = explain(key, last, 1 - where[-1].astype(np.float32), motions[-1], unknown, 0.5, 1.0).pictures[NAMES.index("pasted support")]
+    shown = build_candidates(key, last, 1 - where[-1].astype(np.float32), motions[-1], unknown, 0.5, 1.0).pictures[
+        CANDIDATE_NAMES.index("pasted support")
+    ]
     assert np.abs(shown[18:22, 49:55] - (250, 20, 20)).max() < 12
     assert np.abs(shown - last)[30:].max() < 1
 
 
 def test_where_nothing_moves_an_edit_sits_on_nothing() -> None:
-    still = [(grid(HEIGHT, WIDTH), np.ones((HEIGHT, WIDTH), np.float32))] * 4
+    still = [(build_pixel_grid(HEIGHT, WIDTH), np.ones((HEIGHT, WIDTH), np.float32))] * 4
     changed = np.zeros((HEIGHT, WIDTH), bool)
     changed[20:40, 20:40] = True
-    assert support_mask(still, [IDENTITY] * 4, changed) is None
-    assert support_mask(still, [IDENTITY] * 4, np.zeros_like(changed)) is None
+    assert find_supporting_object(still, [IDENTITY] * 4, changed) is None
+    assert find_supporting_object(still, [IDENTITY] * 4, np.zeros_like(changed)) is None
 
 
 def test_an_edit_sits_on_what_moves_most_not_on_ground_that_drifts() -> None:
     """Ground at another depth drifts by a pixel, the thing below the edit by eight, another nearby that it does not touch too."""
-    positions = grid(HEIGHT, WIDTH)
+    positions = build_pixel_grid(HEIGHT, WIDTH)
     positions[:, :48, 0] += 1
     for columns in (slice(20, 36), slice(50, 60)):
         positions[36:60, columns, 0] += 8
     changed = np.zeros((HEIGHT, WIDTH), bool)
     changed[20:38, 20:40] = True
     found = [(positions, np.ones((HEIGHT, WIDTH), np.float32))] * 3
-    mask = support_mask(found, [IDENTITY] * 3, changed)
+    mask = find_supporting_object(found, [IDENTITY] * 3, changed)
     assert mask is not None and mask[40:50, 30:42].all()  # in the key frame, eight pixels to the right
     assert not mask[:34].any() and not mask[:, 56:].any()
 
@@ -187,10 +195,10 @@ def test_things_apart_are_parts_of_their_own_until_the_end() -> None:
     for t in range(4):  # two that touch in the last frame, and a speck
         where[t, 5:15, 5 + 6 * t : 15 + 6 * t], where[t, 5:15, 33:43], where[t, 30:32, 30:32] = True, True, True
     changed[5:15, 5:15] = changed[6:14, 34:42] = True
-    first, second = region_parts(where, changed)
+    first, second = split_region(where, changed)
     assert np.array_equal(first | second, where) and not (first & second).any()
     assert first[3, 5:15, 23:29].all() and second[3, 5:15, 34:43].all()
-    assert region_parts(where[:, :, :20], changed[:, :20])[0].sum() == where[:, :, :20].sum()
+    assert split_region(where[:, :, :20], changed[:, :20])[0].sum() == where[:, :, :20].sum()
 
 
 def test_a_region_moves_as_known_motion_says_or_with_its_box() -> None:
@@ -198,40 +206,40 @@ def test_a_region_moves_as_known_motion_says_or_with_its_box() -> None:
     key, now = np.zeros((20, 30), bool), np.zeros((20, 30), bool)
     key[4:10, 5:15], now[7:13, 25:30] = True, True
     still = true_motion(0)
-    assert region_motion(key, now, still)[:, 2].tolist() == [-20, -3]
-    assert region_motion(key, np.zeros_like(now), still)[:, 2].tolist() == [0, 0]
+    assert estimate_region_motion(key, now, still)[:, 2].tolist() == [-20, -3]
+    assert estimate_region_motion(key, np.zeros_like(now), still)[:, 2].tolist() == [0, 0]
     zoom = np.array([[1.1, 0, -22.5], [0, 1, -3]], np.float32)
-    assert region_motion(key, now, replace(still, camera=zoom)) == pytest.approx(zoom)
-    assert region_motion(key, now, replace(still, matrix=zoom)) == pytest.approx(zoom)
-    assert region_motion(key, now, replace(still, matrix=zoom, object_confidence=0.0))[:, 2].tolist() == [-20, -3]
+    assert estimate_region_motion(key, now, replace(still, camera_matrix=zoom)) == pytest.approx(zoom)
+    assert estimate_region_motion(key, now, replace(still, object_matrix=zoom)) == pytest.approx(zoom)
+    assert estimate_region_motion(key, now, replace(still, object_matrix=zoom, object_confidence=0.0))[:, 2].tolist() == [-20, -3]
     close = zoom + np.array([[0, 0, 0.5], [0, 0, 0]], np.float32)
-    both = replace(still, matrix=close, support=zoom, support_confidence=np.float32(0.9))
-    assert region_motion(key, now, both) == pytest.approx(zoom)
+    both = replace(still, object_matrix=close, support_matrix=zoom, support_confidence=np.float32(0.9))
+    assert estimate_region_motion(key, now, both) == pytest.approx(zoom)
 
 
 def test_what_a_thing_hid_is_taken_from_frames_that_show_it() -> None:
     source = scene(False)
-    plate = Plate(source, region(), [IDENTITY] * COUNT)
-    picture, valid = plate.at(IDENTITY, HEIGHT, WIDTH)
+    plate = BackgroundPlate(source, region(), [IDENTITY] * COUNT)
+    picture, valid = plate.render(IDENTITY, HEIGHT, WIDTH)
     revealed = valid > 0.9
     assert revealed[30:40, 20:28].all()
     assert np.abs(picture - smooth(1, HEIGHT, WIDTH))[revealed].mean() < 1
     changed = np.zeros((HEIGHT, WIDTH), np.float32)
     changed[24:48, 20:28] = 1
-    assert plate.behind(smooth(1, HEIGHT, WIDTH), changed) > 0.9
-    assert plate.behind(smooth(5, HEIGHT, WIDTH), changed) < 0.4
+    assert plate.measure_removal(smooth(1, HEIGHT, WIDTH), changed) > 0.9
+    assert plate.measure_removal(smooth(5, HEIGHT, WIDTH), changed) < 0.4
 
 
 def test_positions_and_affine_maps_mean_the_same_at_another_size() -> None:
     matrix = np.array([[1.1, 0.2, 3.0], [-0.1, 0.9, -5.0]], np.float32)
-    small = affine_positions(matrix, 40, 60)
-    large = affine_positions(scale_affine(matrix, np.array([4, 3], np.float32)), 120, 240)
+    small = compute_affine_positions(matrix, 40, 60)
+    large = compute_affine_positions(scale_affine(matrix, np.array([4, 3], np.float32)), 120, 240)
     resized = resize_positions(small, 120, 240)
     np.testing.assert_allclose(resized[6:-6, 8:-8], large[6:-6, 8:-8], atol=1e-2)
 
 
 def test_explanations_have_names() -> None:
-    assert len(set(NAMES)) == len(NAMES)
-    assert {NAMES[n] for n in READERS} == {
+    assert len(set(CANDIDATE_NAMES)) == len(CANDIDATE_NAMES)
+    assert {CANDIDATE_NAMES[n] for n in SOURCE_READING_CANDIDATES} == {
         "lit flow", "lit chain", "lit layer", "colours", "source", "pasted flow", "pasted layer", "pasted support", "pasted region",
     }  # fmt: skip

@@ -7,5 +7,5 @@ from dataclasses import replace
 from lora_edit.studies.experiments import SNAPPING
 from lora_edit.types import Size
 
-SMALL = replace(SNAPPING, size=Size(32, 32), frames=(5,))
+SMALL = replace(SNAPPING, size=Size(32, 32), frame_counts=(5,))
 TARGET = "studies.small:SMALL"

@@ -13,14 +13,14 @@ import torch
 from lora_edit import captions
 from lora_edit.errors import ModelError
 from lora_edit.evaluation.manifest import read_cases
-from lora_edit.models.catalog import locate
-from lora_edit.models.catalog.known import KNOWN
+from lora_edit.models.checkpoints import locate
+from lora_edit.models.families.registry import KNOWN_MODELS
+from lora_edit.models.families.vace.family import load_vace
+from lora_edit.models.families.wan.encoders import PromptEncoder
 from lora_edit.models.family import load_family
-from lora_edit.models.vace import load_vace
-from lora_edit.models.wan_encoders import PromptEncoder
-from lora_edit.reporting import Silent
+from lora_edit.reporting import SilentReporter
 from lora_edit.studies import case_study, study
-from lora_edit.studies.case_study import CaseJob, do_case, run_on_cases
+from lora_edit.studies.case_study import CaseJob, run_case_job, run_on_cases
 from lora_edit.studies.case_trial import caption_cases
 from lora_edit.studies.trial import Trial
 from lora_edit.types import Video
@@ -38,8 +38,8 @@ ASKED = "p3rs0n, a green coat", "p3rs0n, a blue coat", "p3rs0n, a red coat"
 
 def rows(trial: Trial) -> Any:
     """One that trains on a later frame, then VACE."""
-    yield trial.edited("edited", references=1)
-    yield from trial.reference_guided()
+    yield trial.train_and_generate("edited", num_references=1)
+    yield from trial.generate_with_vace()
 
 
 STUDY = study.Study("one row", rows)
@@ -67,14 +67,16 @@ class Place:
         """The study in this process; its records."""
         self.prompts.clear()
         target = f"{__name__}:STUDY"
-        run_on_cases("one", target, self.output, self.manifest(**more), seeds, Silent(), model or self.model, 1, (*self.base, *base), vace)
+        run_on_cases(
+            "one", target, self.output, self.manifest(**more), seeds, SilentReporter(), model or self.model, 1, (*self.base, *base), vace
+        )
         return [json.loads(file.read_text()) for file in sorted((self.output / "cases").glob("*.json"))]
 
 
 @pytest.fixture
 def place(tmp_path: Path, captioner: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     out = Place(tmp_path, captioner)
-    monkeypatch.setattr(locate, "KNOWN", (*KNOWN[:1], out.facts))
+    monkeypatch.setattr(locate, "KNOWN_MODELS", (*KNOWN_MODELS[:1], out.facts))
     vace_facts = save_tiny_vace(tmp_path / "vace")
     cpu = torch.device("cpu")
     families: dict[str, Any] = {}
@@ -85,9 +87,9 @@ def place(tmp_path: Path, captioner: Path, monkeypatch: pytest.MonkeyPatch) -> P
     def loaded_vace(source: str) -> Any:
         return families.setdefault(source, load_vace(vace_facts, source, cpu, torch.float32)) if source else None
 
-    monkeypatch.setattr(case_study, "loaded", loaded)
-    monkeypatch.setattr(case_study, "loaded_vace", loaded_vace)
-    monkeypatch.setattr(case_study, "likeness_networks", lambda: None)
+    monkeypatch.setattr(case_study, "get_family", loaded)
+    monkeypatch.setattr(case_study, "get_vace", loaded_vace)
+    monkeypatch.setattr(case_study, "load_similarity_networks", lambda: None)
     monkeypatch.setattr(case_study, "run_jobs", lambda name, work, jobs, workers, reporter: [work(job) for job in jobs])
     encode = PromptEncoder.__call__
 
@@ -102,13 +104,13 @@ def place(tmp_path: Path, captioner: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def spied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pictures were described at a time."""
     described: list[int] = []
-    describe = captions.describe_frames
+    describe = captions.caption_frames
 
     def spy(frames: Any, *given: Any) -> Any:
         described.append(len(frames))
         return describe(frames, *given)
 
-    monkeypatch.setattr(captions, "describe_frames", spy)
+    monkeypatch.setattr(captions, "caption_frames", spy)
     return described
 
 
@@ -138,32 +140,32 @@ def test_where_nobody_asks_nobody_describes(how: str, place: Place, monkeypatch:
         assert place.run(base=("caption.enabled=false",))[0]["captions"] == {} and set(place.prompts) == {"p3rs0n"}
     else:
         place.output.mkdir()
-        caption_cases(read_cases(place.manifest()), place.output, "tiny", place.base, False, Silent())
+        caption_cases(read_cases(place.manifest()), place.output, "tiny", place.base, False, SilentReporter())
     assert described == [] and not list(place.output.glob("captions*"))
 
 
 def test_vace_reads_them_beside_a_model_that_does_not(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """The edited first frame's, without p*."""
     described = spied(monkeypatch)
-    monkeypatch.setattr(STUDY.rows, "__code__", rows_of_vace.__code__)
+    monkeypatch.setattr(STUDY.run_rows, "__code__", rows_of_vace.__code__)
     place.run("tiny", vace=str(place.folder / "vace"))
     assert described == [3] and place.prompts == ["a red coat"]
 
 
 def rows_of_vace(trial: Trial) -> Any:
     """VACE alone."""
-    yield from trial.reference_guided()
+    yield from trial.generate_with_vace()
 
 
 def test_a_study_without_the_captioner_says_so_and_stays_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """p* alone, until the file is deleted; a captioner of one's own has to be there before anything is written."""
     notes: list[str] = []
-    monkeypatch.setattr(Silent, "note", lambda self, text: notes.append(text))
+    monkeypatch.setattr(SilentReporter, "note", lambda self, text: notes.append(text))
     place.base = QUICK
     place.run()
     assert set(place.prompts) == {"p3rs0n"}
     assert [text for text in notes if "p* alone" in text and "hf download florence-community/Florence-2-large" in text]
-    monkeypatch.setattr(captions, "describe_frames", lambda frames, *_: ["here now"] * len(frames))
+    monkeypatch.setattr(captions, "caption_frames", lambda frames, *_: ["here now"] * len(frames))
     place.run()
     assert place.prompts == []
     next(place.output.glob("captions*")).unlink()
@@ -181,4 +183,4 @@ def test_a_job_of_another_process_finds_them(place: Place) -> None:
     case = read_cases(place.manifest())[0]
     again = CaseJob("two", f"{__name__}:STUDY", case, 5, place.model, place.output, place.base, 1)
     (place.output / "cases").mkdir(exist_ok=True)
-    assert do_case(again)["captions"]["first_frame"] == "a red coat"
+    assert run_case_job(again)["captions"]["first_frame"] == "a red coat"

@@ -15,18 +15,18 @@ from typer.testing import CliRunner
 
 from lora_edit.cli.main import app
 from lora_edit.errors import SettingsError
-from lora_edit.evaluation.learned import Networks
+from lora_edit.evaluation.learned_metrics import Networks
 from lora_edit.evaluation.manifest import read_cases
 from lora_edit.masks.files import save_mask
-from lora_edit.reporting import Silent
+from lora_edit.reporting import SilentReporter
 from lora_edit.studies import case_study, jobs
-from lora_edit.studies.case_study import CaseJob, do_case, judge, run_on_cases
-from lora_edit.studies.case_table import READING, Facts, page_of, per_case
+from lora_edit.studies.case_study import CaseJob, run_case_job, run_on_cases, score_case_outcome
+from lora_edit.studies.case_table import READING_NOTES, Facts, average_seeds, render_page
 from lora_edit.studies.case_trial import CaseTrial, check_cases, open_case
-from lora_edit.studies.cases import draw_scenes
 from lora_edit.studies.registry import STUDIES
-from lora_edit.studies.scenes import true_edit
-from lora_edit.studies.study import find_study, gather
+from lora_edit.studies.scene_kinds import draw_scenes
+from lora_edit.studies.scenes import render_true_edit
+from lora_edit.studies.study import find_study, gather_scores
 from lora_edit.studies.trial import Outcome
 from lora_edit.types import Size, Video
 from lora_edit.video.sheet import save_image
@@ -41,7 +41,7 @@ def manifest(tmp_path: Path) -> Path:
     """`one` has a mask and two later frames, `two` has neither; there is an empty line between them."""
     lines = []
     for name, kind in (("one", "recolour"), ("two", "retexture")):
-        edit = true_edit(draw_scenes(1, 0, [kind])[0], Size(32, 48), 5)
+        edit = render_true_edit(draw_scenes(1, 0, [kind])[0], Size(32, 48), 5)
         video = Video(edit.source, Fraction(8), tuple(i / 8 for i in range(5)))
         write_video(tmp_path / f"{name}.mkv", video, "ffv1")
         for number in (0, 2, 4):
@@ -65,27 +65,27 @@ def lines_of(manifest: Path) -> list[dict[str, Any]]:
 
 def test_a_case_is_tried_as_a_person_would_hand_it_over(manifest: Path) -> None:
     one, two = (open_case(tiny_random_family(), case, 3, QUICK) for case in read_cases(manifest))
-    settings = one.settings("lora.rank=2")
+    settings = one.resolve_settings("lora.rank=2")
     assert (settings.prompt, settings.seed, settings.lora.rank, settings.compositing.crop) == ("a thing", 3, 2, True)
-    assert (one.later, two.later) == (2, 0)
-    assert [list(one.clip(settings, count).references) for count in range(3)] == [[], [4], [2, 4]]
-    box = one.clip(settings).edit_mask.frames
-    assert (box & one.drawn.edit_mask.frames).sum() == one.drawn.edit_mask.frames.sum() < box.sum()
-    assert two.clip(settings).edit_mask.frames.all() and one.through_codec() == ()
+    assert (one.max_references, two.max_references) == (2, 0)
+    assert [list(one.build_clip(settings, count).references) for count in range(3)] == [[], [4], [2, 4]]
+    box = one.build_clip(settings).edit_mask.frames
+    assert (box & one.full_clip.edit_mask.frames).sum() == one.full_clip.edit_mask.frames.sum() < box.sum()
+    assert two.build_clip(settings).edit_mask.frames.all() and one.reconstruct_true_edit() == ()
     with pytest.raises(SettingsError, match=r"lora\.rank"):
-        one.settings("lora.rank=0")
+        one.resolve_settings("lora.rank=0")
 
 
 def test_what_a_model_makes_is_measured(manifest: Path) -> None:
     trial = open_case(tiny_random_family(), read_cases(manifest)[0], 0, QUICK)
-    made, clip = trial.generate("made"), trial.clip(trial.settings())
-    assert made.raw is not None
+    made, clip = trial.generate("made"), trial.build_clip(trial.resolve_settings())
+    assert made.raw_frames is not None
     box = clip.edit_mask.frames
     assert torch.equal(made.frames[1:][~box[1:]], clip.video.frames[1:][~box[1:]])
-    values = judge(made, clip, trial.drawn.edit_mask.frames, None)
+    values = score_case_outcome(made, clip, trial.full_clip.edit_mask.frames, None)
     assert set(values) == {"background_psnr", "background_ssim", "flicker", "leak", "first_psnr"}
     assert 0 < values["first_psnr"] < 60 and 0 < values["background_psnr"] < 60
-    warped = judge(trial.flow_warp(), clip, trial.drawn.edit_mask.frames, None)
+    warped = score_case_outcome(trial.run_flow_warp(), clip, trial.full_clip.edit_mask.frames, None)
     assert (warped["first_psnr"], warped["background_psnr"]) == (math.inf, math.inf)
 
 
@@ -98,13 +98,13 @@ def test_trivial_results_have_their_known_figures(manifest: Path) -> None:
         torch.manual_seed(0)
         networks = Networks(CLIPVisionModelWithProjection(config).eval())
     trial = open_case(tiny_random_family(), read_cases(manifest)[0], 0, QUICK)
-    clip, drawn = trial.clip(trial.settings()), trial.drawn.edit_mask.frames
-    no_edit, frozen = (judge(each, clip, drawn, networks) for each in (trial.no_edit(), trial.frozen()))
+    clip, drawn = trial.build_clip(trial.resolve_settings()), trial.full_clip.edit_mask.frames
+    no_edit, frozen = (score_case_outcome(each, clip, drawn, networks) for each in (trial.copy_source(), trial.repeat_first_frame()))
     assert (no_edit["background_psnr"], no_edit["leak"], no_edit["input_similarity"]) == (math.inf, pytest.approx(1), pytest.approx(1))
     assert (frozen["flicker"], frozen["clip_score"]) == (pytest.approx(0), pytest.approx(1))
     assert frozen["first_psnr"] > no_edit["first_psnr"]
     whole = open_case(tiny_random_family(), read_cases(manifest)[1], 0, QUICK)
-    values = judge(whole.no_edit(), whole.clip(whole.settings()), whole.drawn.edit_mask.frames, None)
+    values = score_case_outcome(whole.copy_source(), whole.build_clip(whole.resolve_settings()), whole.full_clip.edit_mask.frames, None)
     assert math.isnan(values["background_psnr"]) and not math.isnan(values["flicker"])
 
 
@@ -116,22 +116,22 @@ def test_every_study_gives_rows_without_truth(name: str, manifest: Path, monkeyp
         trial = open_case(tiny_random_family(), case, 0, QUICK)
         asked: list[int] = []
 
-        def ask(self: CaseTrial, *_: object, references: int = 0, asked: list[int] = asked) -> Outcome:
-            asked.append(references)
-            return self.no_edit()
+        def ask(self: CaseTrial, *_: object, num_references: int = 0, asked: list[int] = asked) -> Outcome:
+            asked.append(num_references)
+            return self.copy_source()
 
-        def learn(self: CaseTrial, *_: object, references: int = 0, asked: list[int] = asked) -> int:
-            asked.append(references)
+        def learn(self: CaseTrial, *_: object, num_references: int = 0, asked: list[int] = asked) -> int:
+            asked.append(num_references)
             return 1
 
         monkeypatch.setattr(CaseTrial, "train", learn)
         monkeypatch.setattr(CaseTrial, "generate", ask)
-        monkeypatch.setattr(CaseTrial, "learn_appearance", lambda self, count, *_, learn=learn: learn(self, references=count))
-        if len(case.later) >= study.later:
-            assert "truth through the codec" not in {outcome.label for outcome in study.rows(trial)}
-            assert max(asked, default=0) <= trial.later
+        monkeypatch.setattr(CaseTrial, "learn_appearance", lambda self, count, *_, learn=learn: learn(self, num_references=count))
+        if len(case.later) >= study.min_references:
+            assert "truth through the codec" not in {outcome.label for outcome in study.run_rows(trial)}
+            assert max(asked, default=0) <= trial.max_references
             assert (max(asked, default=0) == 2) == (
-                trial.later == 2 and name in ("baselines", "methods", "references", "mask-schedule", "fewer-steps")
+                trial.max_references == 2 and name in ("baselines", "methods", "references", "mask-schedule", "fewer-steps")
             )
 
 
@@ -165,45 +165,45 @@ def test_a_bad_manifest_is_one_line_before_any_model(change: dict[str, Any], wor
 
 
 def test_cases_without_later_frames_are_left_out_of_what_needs_them(manifest: Path) -> None:
-    assert [case.id for case in check_cases(manifest, 2, "tiny", (), Silent())] == ["one"]
-    assert [case.id for case in check_cases(manifest, 0, "tiny", (), Silent())] == ["one", "two"]
+    assert [case.id for case in check_cases(manifest, 2, "tiny", (), SilentReporter())] == ["one"]
+    assert [case.id for case in check_cases(manifest, 0, "tiny", (), SilentReporter())] == ["one", "two"]
     with pytest.raises(SettingsError, match=r"cases\.jsonl: none of its 2 cases has 3 edited later frames.*`later`"):
-        check_cases(manifest, 3, "tiny", (), Silent())
+        check_cases(manifest, 3, "tiny", (), SilentReporter())
     with pytest.raises(SettingsError, match="draws clips of several lengths"):
-        run_on_cases("frames", STUDIES["frames"], manifest.parent / "out", manifest, 1, Silent(), "tiny", 1, ())
+        run_on_cases("frames", STUDIES["frames"], manifest.parent / "out", manifest, 1, SilentReporter(), "tiny", 1, ())
 
 
 def test_a_case_measured_without_clip_is_tried_again_with_it(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(case_study, "loaded", lambda model: tiny_random_family())
-    monkeypatch.setattr(case_study, "likeness_networks", lambda: None)
+    monkeypatch.setattr(case_study, "get_family", lambda model: tiny_random_family())
+    monkeypatch.setattr(case_study, "load_similarity_networks", lambda: None)
     measured = {"clip_score": 0.5, "input_similarity": 0.25}
-    monkeypatch.setattr(case_study, "measure_learned", lambda *a, **k: measured)
+    monkeypatch.setattr(case_study, "measure_learned_metrics", lambda *a, **k: measured)
     job = CaseJob("mask-configurations", STUDIES["mask-configurations"], read_cases(manifest)[0], 0, "random", tmp_path, QUICK, 1)
-    first = do_case(job)
+    first = run_case_job(job)
     assert list(first["rows"])[:3] == ["no edit", "first frame, frozen", "first frame given (default)"]
     assert (first["likeness"], first["kind"], first["facts"]["later"]) == (False, "one", 2)
     assert job.file.with_suffix(".png").is_file()
-    assert do_case(job)["seconds"] == first["seconds"]
-    monkeypatch.setattr(case_study, "likeness_networks", Networks)
-    again = do_case(job)
+    assert run_case_job(job)["seconds"] == first["seconds"]
+    monkeypatch.setattr(case_study, "load_similarity_networks", Networks)
+    again = run_case_job(job)
     assert again["rows"]["no edit"]["clip_score"] == 0.5
-    monkeypatch.setattr(case_study, "likeness_networks", lambda: None)
-    assert do_case(job) == again
+    monkeypatch.setattr(case_study, "load_similarity_networks", lambda: None)
+    assert run_case_job(job) == again
 
 
 def test_the_page_says_what_was_not_measured_and_claims_nothing() -> None:
-    assert per_case([1.0, 3.0, math.inf, math.nan, math.nan, math.nan], 2) == [2.0, math.inf, pytest.approx(math.nan, nan_ok=True)]
+    assert average_seeds([1.0, 3.0, math.inf, math.nan, math.nan, math.nan], 2) == [2.0, math.inf, pytest.approx(math.nan, nan_ok=True)]
     few = {"rows": {"base": {"flicker": 1.0, "first_psnr": math.inf}}}
     full = {"rows": {"base": {"flicker": 3.0, "first_psnr": 20.0}, "2 references": {"flicker": 2.0, "first_psnr": 30.0}}}
-    scores = gather([few, full])
+    scores = gather_scores([few, full])
     assert list(scores) == ["base", "2 references"] and math.isnan(scores["2 references"]["flicker"][0])
     facts = {"swan": Facts(5, "48x32", 0.25, 0), "duck": Facts(5, "48x32", 1.0, 2)}
-    page = page_of("Title", scores, 1, facts, {}, "lora-edit study x", {"swan": "x.png"})
+    page = render_page("Title", scores, 1, facts, {}, "lora-edit study x", {"swan": "x.png"})
     assert "|  | cases | CLIP score | input similarity | flicker | second frame, dB |" in page
     assert "| base | 2 | not measured | not measured | 2.00 ± 12.71 | 20.00 (1 more exact) |" in page
     assert "| 2 references | 1 | not measured | not measured | 2.00 | 30.00 |" in page
     assert "hf download openai/clip-vit-large-patch14" in page and "whole frame in every case" in page
-    assert "| duck | 5 | 48x32 | 100% | 2 |" in page and "![swan](x.png)" in page and READING[0] in page
+    assert "| duck | 5 | 48x32 | 100% | 2 |" in page and "![swan](x.png)" in page and READING_NOTES[0] in page
     assert "reproduced" not in page and "truth, dB" not in page
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lora_edit.errors import VideoError
-from lora_edit.studies.jobs import Record, run_jobs, seconds_left
+from lora_edit.studies.jobs import JobRecord, estimate_seconds_left, run_jobs
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from lora_edit.studies.jobs import Record, run_jobs, seconds_left
     ],
 )
 def test_the_time_left_counts_the_workers(spent: list[float], waiting: int, workers: int, left: float) -> None:
-    assert seconds_left(10.0, spent, waiting, workers) == left
+    assert estimate_seconds_left(10.0, spent, waiting, workers) == left
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Sum:
         return self.folder / f"{self.number}.json"
 
 
-def add_one(job: Sum) -> Record:
+def add_one(job: Sum) -> JobRecord:
     if job.number == 13:
         raise VideoError("thirteen: no such number")
     if job.file.is_file():
@@ -63,8 +63,8 @@ class Steps:
     def note(self, text: str) -> None:
         raise AssertionError(text)
 
-    def step(self, stage: str, done: int, total: int, detail: str = "", left: float | None = None) -> None:
-        self.seen.append((done, total, detail, left))
+    def step(self, stage: str, done: int, total: int, detail: str = "", seconds_left: float | None = None) -> None:
+        self.seen.append((done, total, detail, seconds_left))
 
 
 class _Here:
@@ -85,7 +85,7 @@ class _Here:
     def submit(self, work: object, job: Sum) -> object:
         from concurrent.futures import Future
 
-        future: Future[Record] = Future()
+        future: Future[JobRecord] = Future()
         try:
             future.set_result(work(job))  # type: ignore[operator]
         except VideoError as error:

@@ -10,14 +10,14 @@ import torch
 
 from lora_edit.errors import SettingsError
 from lora_edit.masks.files import save_mask
-from lora_edit.reporting import Silent
-from lora_edit.studies.cases import draw_scenes
+from lora_edit.reporting import SilentReporter
 from lora_edit.studies.scene_folder import SceneFolder, read_scenes
-from lora_edit.studies.scenes import TrueEdit, true_edit
-from lora_edit.studies.study import Job, Study, edits_of, run_study, score
-from lora_edit.studies.trial import BEST, SceneTrial
+from lora_edit.studies.scene_kinds import draw_scenes
+from lora_edit.studies.scenes import TrueEdit, render_true_edit
+from lora_edit.studies.study import SceneJob, Study, build_true_edits, run_study, score_scene_outcome
+from lora_edit.studies.trial import BEST_BASELINE, SceneTrial
 from lora_edit.types import EditMask, Size
-from lora_edit.video.lossless import save_frames
+from lora_edit.video.png_frames import save_frames
 from studies.small import TARGET
 from tiny_random import tiny_random_family
 
@@ -32,7 +32,7 @@ LINES = [
 
 def drawn(name: str) -> TrueEdit:
     """A scene of few pixels; another for another name."""
-    return true_edit(draw_scenes(1, sum(map(ord, name)))[0], Size(32, 40), 5)
+    return render_true_edit(draw_scenes(1, sum(map(ord, name)))[0], Size(32, 40), 5)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_scenes_are_read_as_they_are(folder: Path) -> None:
 
 
 def test_halves_counts_and_kinds(folder: Path) -> None:
-    names = lambda *given, kinds=(): [line.name for line in SceneFolder(folder, *given).lines(kinds)]  # noqa: E731
+    names = lambda *given, kinds=(): [line.name for line in SceneFolder(folder, *given).select_lines(kinds)]  # noqa: E731
     assert names() == ["a-seen-0", "b-seen-0", "a-seen-1"]
     assert names("unseen") == ["b-unseen-0"]
     assert names("all", 3) == ["a-seen-0", "b-unseen-0", "a-seen-1"]
@@ -72,7 +72,7 @@ def test_halves_counts_and_kinds(folder: Path) -> None:
 def test_a_damaged_list_says_where(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "scenes.jsonl").write_text(text)
     with pytest.raises(SettingsError, match=words):
-        SceneFolder(tmp_path).lines()
+        SceneFolder(tmp_path).select_lines()
 
 
 def test_a_damaged_scene_says_which(folder: Path) -> None:
@@ -84,8 +84,12 @@ def test_a_damaged_scene_says_which(folder: Path) -> None:
 
 
 def test_a_study_of_several_lengths_takes_those_that_a_scene_has(folder: Path) -> None:
-    job = Job("s", "", 1, 0, "tiny", folder, (), 1, given=SceneFolder(folder))
-    lengths = lambda *frames: [len(edit.mask.frames) for edit in edits_of(job, Study("", lambda trial: iter(()), frames=frames))]  # noqa: E731
+    job = SceneJob("s", "", 1, 0, "tiny", folder, (), 1, scene_folder=SceneFolder(folder))
+
+    def lengths(*frames: int) -> list[int]:
+        study = Study("", lambda trial: iter(()), frame_counts=frames)
+        return [len(edit.mask.frames) for edit in build_true_edits(job, study)]
+
     assert (lengths(17), lengths(3, 5, 9), lengths(9, 13)) == ([5], [3, 5], [5])
 
 
@@ -93,22 +97,22 @@ def test_a_scene_that_is_edited_everywhere_is_scored() -> None:
     """A change of style has no background."""
     edit = drawn("x")
     whole = TrueEdit("style", edit.source, 255 - edit.source, EditMask(torch.ones_like(edit.mask.frames)))
-    trial = SceneTrial(tiny_random_family(), 0, whole, base=QUICK)
-    figures = score(trial.generate("base"), trial, range(1, 5))
+    trial = SceneTrial(tiny_random_family(), 0, whole, base_assignments=QUICK)
+    figures = score_scene_outcome(trial.generate("base"), trial, range(1, 5))
     assert "background_psnr" not in figures and figures["region_psnr"] > 0
 
 
 def test_the_best_of_several_is_nearest_to_the_truth() -> None:
-    trial = SceneTrial(tiny_random_family(), 0, drawn("y"), base=QUICK)
-    outcomes = (trial.no_edit(), trial.colour_map(), trial.moving_layer(), trial.flow_warp())
-    (best,) = trial.best_of(outcomes)
-    figures = [score(outcome, trial, range(1, 5))["region_psnr"] for outcome in (*outcomes, best)]
-    assert best.label == BEST and figures[-1] == max(figures)
+    trial = SceneTrial(tiny_random_family(), 0, drawn("y"), base_assignments=QUICK)
+    outcomes = (trial.copy_source(), trial.run_colour_map(), trial.run_moving_layer(), trial.run_flow_warp())
+    (best,) = trial.select_best(outcomes)
+    figures = [score_scene_outcome(outcome, trial, range(1, 5))["region_psnr"] for outcome in (*outcomes, best)]
+    assert best.label == BEST_BASELINE and figures[-1] == max(figures)
 
 
 @pytest.mark.slow
 def test_a_study_runs_on_a_folder(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "study"
     scenes = SceneFolder(folder, "seen", 2)
-    page = run_study("snapping", TARGET, output, scenes, 1, Silent(), model="tiny", workers=1, base=QUICK).read_text()
+    page = run_study("snapping", TARGET, output, scenes, 1, SilentReporter(), model="tiny", workers=1, base_assignments=QUICK).read_text()
     assert f"lora-edit study snapping --scenes-from {folder.name} --seeds 1" in page and "|  | a | b |" in page

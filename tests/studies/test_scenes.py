@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from lora_edit.studies.cases import CASES, draw_scenes
-from lora_edit.studies.scenes import true_edit
+from lora_edit.studies.scene_kinds import SCENE_KINDS, draw_scenes
+from lora_edit.studies.scenes import render_true_edit
 from lora_edit.types import Size
 
 SIZE = Size(32, 40)
 
 
-@pytest.mark.parametrize("kind", sorted(CASES))
+@pytest.mark.parametrize("kind", sorted(SCENE_KINDS))
 def test_source_and_truth_differ_inside_the_mask_only(kind: str) -> None:
     """Every pixel that the edit changes is in the mask, and the edit changes something."""
-    edit = true_edit(CASES[kind](np.random.default_rng(1)), SIZE, 5)
+    edit = render_true_edit(SCENE_KINDS[kind](np.random.default_rng(1)), SIZE, 5)
     outside = ~edit.mask.frames
     assert edit.source.shape == edit.truth.shape == (5, 32, 40, 3)
     difference = (edit.source.int() - edit.truth.int()).abs().amax(-1)
@@ -26,5 +26,5 @@ def test_source_and_truth_differ_inside_the_mask_only(kind: str) -> None:
 
 def test_scenes_are_seeded() -> None:
     """The same seed draws the same scenes; another seed others."""
-    first, second, third = (true_edit(draw_scenes(2, seed)[1], SIZE, 2).source for seed in (0, 0, 1))
+    first, second, third = (render_true_edit(draw_scenes(2, seed)[1], SIZE, 2).source for seed in (0, 0, 1))
     assert torch.equal(first, second) and not torch.equal(first, third)

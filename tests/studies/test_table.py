@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_edit.studies.table import Claim, draw_bars, interval, markdown, verdict, write_csv
+from lora_edit.studies.table import Claim, compute_interval, draw_bars, judge_claim, render_markdown, write_csv
 
 KINDS = ["recolour", "rotation", "recolour", "rotation"]
 SCORES = {
@@ -18,10 +18,10 @@ SCORES = {
 
 def test_the_interval_is_students() -> None:
     """Four values: 3.18 standard errors; one value has none; what is not finite is left out."""
-    mean, half = interval([1.0, 2.0, 3.0, 4.0, math.inf])
+    mean, half = compute_interval([1.0, 2.0, 3.0, 4.0, math.inf])
     assert mean == 2.5 and half == pytest.approx(3.18 * (5 / 3) ** 0.5 / 2)
-    assert interval([7.0])[0] == 7.0 and math.isnan(interval([7.0])[1])
-    assert math.isnan(interval([])[0])
+    assert compute_interval([7.0])[0] == 7.0 and math.isnan(compute_interval([7.0])[1])
+    assert math.isnan(compute_interval([])[0])
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,12 @@ def test_the_interval_is_students() -> None:
 )
 def test_claims_are_judged_by_the_paired_difference(claim: Claim, words: str) -> None:
     """The rows' own intervals overlap; the difference is clear all the same."""
-    assert words in verdict(claim, SCORES, KINDS)
+    assert words in judge_claim(claim, SCORES, KINDS)
 
 
 def test_the_page_shows_rows_claims_and_kinds(tmp_path: Path) -> None:
     """With the paper's figures beside ours."""
-    page = markdown(
+    page = render_markdown(
         "Title", SCORES, KINDS, [Claim("good", "poor", "table 9")], {"good": "CLIP 0.9"}, "lora-edit study x", {"Bars": "x.png"}
     )
     assert "![Bars](x.png)" in page

@@ -20,15 +20,15 @@ from typer.testing import CliRunner
 
 from lora_edit.cli.main import app
 from lora_edit.errors import InputError, RunError, SettingsError
-from lora_edit.reporting import Silent
+from lora_edit.reporting import SilentReporter
+from lora_edit.studies.users.answer_key import AnswerKey, Group, make_key, read_key, write_key
 from lora_edit.studies.users.answers import FORMAT, Answers, read_answers
 from lora_edit.studies.users.clips import find_clips
-from lora_edit.studies.users.key import Group, Key, make_key, read_key, write_key
 from lora_edit.studies.users.page import build_page, render_page
 from lora_edit.studies.users.questions import QUESTIONS
-from lora_edit.studies.users.tally import RESAMPLES, score, tally
+from lora_edit.studies.users.tally import RESAMPLES, score_question, tally_answers
 from lora_edit.types import Video
-from lora_edit.video.read import probe, read_video
+from lora_edit.video.read import probe_video, read_video
 from lora_edit.video.sheet import save_image
 from lora_edit.video.write import write_video
 
@@ -69,11 +69,11 @@ def cases(kept_cases: Path, tmp_path: Path) -> Path:
 def built(kept_cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that `build_page` made of them; for looking only."""
     folder = tmp_path_factory.mktemp("built") / "out"
-    assert build_page(kept_cases, folder, Silent()) == folder / "page" / "index.html"
+    assert build_page(kept_cases, folder, SilentReporter()) == folder / "page" / "index.html"
     return folder
 
 
-class Notes(Silent):
+class Notes(SilentReporter):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
@@ -116,14 +116,14 @@ def test_a_repeated_call_makes_the_same_page(cases: Path, tmp_path: Path) -> Non
     def contents() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
 
-    build_page(cases, tmp_path / "out", Silent())
+    build_page(cases, tmp_path / "out", SilentReporter())
     before = contents()
     (tmp_path / "out" / "page" / "index.html").unlink()  # as if it had been stopped
-    build_page(cases, tmp_path / "out", Silent())
+    build_page(cases, tmp_path / "out", SilentReporter())
     assert contents() == before
     write_video(cases / "dog" / "kling.mp4", small_video(1), overwrite=True)
     with pytest.raises(RunError, match="choose another folder"):
-        build_page(cases, tmp_path / "out", Silent())
+        build_page(cases, tmp_path / "out", SilentReporter())
     assert contents() == before
 
 
@@ -135,8 +135,8 @@ def test_odd_sides_and_other_lengths(cases: Path, tmp_path: Path) -> None:
     assert len(reporter.notes) == 1
     assert "0.60 s long, the source 0.30 s" in reporter.notes[0]
     option = read_key(tmp_path / "out").groups[2].options.index("kling") + 1
-    info = probe(page.parent / "media" / f"3_{option}.mp4")
-    assert (info.num_frames, str(info.size), info.has_sound) == (6, "18x16", False)
+    info = probe_video(page.parent / "media" / f"3_{option}.mp4")
+    assert (info.num_frames, str(info.size), info.has_audio) == (6, "18x16", False)
 
 
 def remove(path: str) -> object:
@@ -180,17 +180,17 @@ def test_faults_of_the_cases_are_one_line_and_write_nothing(cases: Path, tmp_pat
 
 def test_the_output_is_never_among_the_cases_or_other_files(cases: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="outside"):
-        build_page(cases, cases / "out", Silent())
+        build_page(cases, cases / "out", SilentReporter())
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
     with pytest.raises(RunError, match="choose another folder"):
-        build_page(cases, tmp_path / "full", Silent())
+        build_page(cases, tmp_path / "full", SilentReporter())
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["letter.txt"]
 
 
 # ---- the page
 
-KEY = Key(
+KEY = AnswerKey(
     study="0123456789abcdef",
     seed=0,
     methods=("kling", "ours", "vace"),
@@ -303,7 +303,7 @@ def save(folder: Path, *everyone: dict[str, object]) -> Path:
 def test_known_averages_come_out(study: Path, tmp_path: Path) -> None:
     three = [participant(f"p{i}", ("ours", "kling", "vace")) for i in range(3)]
     one = participant("p3", ("vace", "ours", "kling"))
-    table = tally([save(tmp_path / "answers", *three, one)], study, Silent())
+    table = tally_answers([save(tmp_path / "answers", *three, one)], study, SilentReporter())
     assert table == study / "users.md"
     with (study / "users.csv").open() as file:
         rows = {(row["question"], row["method"]): row for row in csv.DictReader(file)}
@@ -324,24 +324,24 @@ def test_known_averages_come_out(study: Path, tmp_path: Path) -> None:
 def test_participants_count_by_their_groups_and_are_what_is_resampled() -> None:
     many = record_of(participant("a", ("ours", "kling", "vace")))
     few = record_of(participant("b", ("vace", "kling", "ours"), (1,)))
-    scores = {each.method: each for each in score(QUESTIONS[0], [many, few], KEY)}
+    scores = {each.method: each for each in score_question(QUESTIONS[0], [many, few], KEY)}
     assert scores["ours"].mean == pytest.approx((3 * 1 + 1 * 3) / 4)
     assert (scores["ours"].low, scores["ours"].high) == (1.0, 3.0)  # half of the resamples hold one person only
     assert scores["kling"].low == scores["kling"].high == 2.0
-    assert scores == {each.method: each for each in score(QUESTIONS[0], [many, few], KEY)}
+    assert scores == {each.method: each for each in score_question(QUESTIONS[0], [many, few], KEY)}
 
 
 def test_the_interval_is_that_of_a_known_distribution() -> None:
     orders = [("ours", "kling", "vace")] * 60 + [("vace", "ours", "kling")] * 40
     answers = [record_of(participant(f"p{i}", order)) for i, order in enumerate(orders)]
-    ours = next(each for each in score(QUESTIONS[2], answers, KEY) if each.method == "ours")
+    ours = next(each for each in score_question(QUESTIONS[2], answers, KEY) if each.method == "ours")
     half = 1.96 * (0.6 * 0.4 / 100) ** 0.5  # ten answers of one person are no more evidence than one
     assert (ours.mean, ours.low, ours.high) == pytest.approx((0.6, 0.6 - half, 0.6 + half), abs=0.012)
     assert RESAMPLES >= 2000
 
 
 def test_one_participant_has_no_interval(study: Path, tmp_path: Path) -> None:
-    text = tally([save(tmp_path / "answers", participant("p", METHODS_OF_KEY))], study, Silent()).read_text("utf-8")
+    text = tally_answers([save(tmp_path / "answers", participant("p", METHODS_OF_KEY))], study, SilentReporter()).read_text("utf-8")
     assert "One participant gives no interval" in text
     assert "nan" not in text
     assert "nan" not in (study / "users.csv").read_text("utf-8")
@@ -355,7 +355,7 @@ def test_a_participant_counts_once_and_that_is_said(study: Path, tmp_path: Path)
     full = participant("twice", ("ours", "kling", "vace"), saved="2026-01-01")
     folder = save(tmp_path / "answers", early, full, participant("once", ("ours", "kling", "vace")))
     reporter = Notes()
-    text = tally([folder, folder / "0.json"], study, reporter).read_text("utf-8")
+    text = tally_answers([folder, folder / "0.json"], study, reporter).read_text("utf-8")
     assert len(reporter.notes) == 1
     assert "participant twice is in 2 files" in reporter.notes[0]
     assert "counts once, with 1.json" in reporter.notes[0]
@@ -402,11 +402,11 @@ def test_missing_answers_and_damaged_keys(study: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", tmp_path / "nowhere"):
         with pytest.raises(InputError, match="give the JSON files"):
-            tally([path], study, Silent())
+            tally_answers([path], study, SilentReporter())
     for content in ("{}", json.dumps(KEY.model_dump() | {"methods": ["a", "b", "c"]})):
         (study / "key.json").write_text(content)
         with pytest.raises(RunError, match=r"key\.json"):
-            tally([tmp_path / "empty"], study, Silent())
+            tally_answers([tmp_path / "empty"], study, SilentReporter())
 
 
 def test_from_cases_to_table_by_the_command(cases: Path, tmp_path: Path) -> None:

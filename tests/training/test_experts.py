@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lora_edit.conditioning.method import motion
+from lora_edit.conditioning.method import build_motion_sample
 from lora_edit.errors import ModelError
-from lora_edit.models.experts import HIGH, LOW, ExpertPair
-from lora_edit.models.wan import WanFamily
+from lora_edit.models.families.wan.experts import HIGH_NOISE, LOW_NOISE, ExpertPair
+from lora_edit.models.families.wan.family import WanFamily
 from lora_edit.run import Run
 from lora_edit.training.experts import load_experts, set_strengths, train_experts
 from lora_edit.training.loop import Stage
@@ -26,8 +26,8 @@ LORA = LoraSettings(rank=2)
 def pair() -> ExpertPair:
     """Two random experts that meet at 0.9."""
     high, low = (
-        WanFamily(replace(tiny_random_family(seed).parts, part=part, times=times))
-        for seed, part, times in ((0, HIGH, (0.9, 1.0)), (1, LOW, (0.0, 0.9)))
+        WanFamily(replace(tiny_random_family(seed).parts, part=part, time_range=times))
+        for seed, part, times in ((0, HIGH_NOISE, (0.9, 1.0)), (1, LOW_NOISE, (0.0, 0.9)))
     )
     return ExpertPair(high, low)
 
@@ -39,7 +39,7 @@ def train(
     clip = torch.rand(3, 5, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     mask = torch.zeros(5, 16, 16, dtype=torch.bool)
     mask[:, :8, :8] = True
-    stage = Stage("motion", [family.encode_sample(motion(clip, mask))], [1.0], steps)
+    stage = Stage("motion", [family.encode_sample(build_motion_sample(clip, mask))], [1.0], steps)
 
     def on_step(name: str, done: int, total: int, loss: float) -> None:
         if (name, done) == stop:
@@ -55,7 +55,7 @@ def test_a_run_that_was_stopped_in_either_expert_goes_on_where_it_was(tmp_path: 
     with pytest.raises(KeyboardInterrupt):
         train(pair(), tmp_path / "cut", stop)
     assert train(pair(), tmp_path / "cut") == whole and len(whole[0]) == 6
-    for part in (HIGH, LOW):
+    for part in (HIGH_NOISE, LOW_NOISE):
         assert Run(tmp_path / "cut").lora_file(part).read_bytes() == Run(tmp_path / "whole").lora_file(part).read_bytes()
 
 
@@ -64,7 +64,7 @@ def test_loras_come_back_to_their_own_experts(tmp_path: Path) -> None:
     trained, opened, base = pair(), pair(), pair()
     train(trained, tmp_path)
     load_experts(opened, LORA, 9, Run(tmp_path).lora_file)
-    sample = opened.encode_sample(motion(torch.zeros(3, 5, 16, 16), torch.ones(5, 16, 16, dtype=torch.bool)))
+    sample = opened.encode_sample(build_motion_sample(torch.zeros(3, 5, 16, 16), torch.ones(5, 16, 16, dtype=torch.bool)))
     noise = torch.randn((1, 8, *sample.latent_shape), generator=torch.Generator().manual_seed(0))
     for value in (0.95, 0.5):
         time = torch.tensor([value])

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lora_edit.config import resolve
+from lora_edit.config import resolve_settings
 from lora_edit.errors import SettingsError
-from lora_edit.models.wan import WanFamily
+from lora_edit.models.families.wan.family import WanFamily
 from lora_edit.run import Run
 from lora_edit.training import held_out, loop
-from lora_edit.training.held_out import has_stalled, held_out_loss, passes
+from lora_edit.training.held_out import compute_held_out_loss, count_held_out_passes, has_stalled
 from lora_edit.training.loop import fit
 from lora_edit.training.lora import add_lora, save_lora
 from lora_edit.training.settings import LoraSettings, TrainingSettings
@@ -27,7 +27,7 @@ SETTINGS = TrainingSettings(learning_rate=3e-3, checkpoint_every=3, early_stop=T
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look after every second step, and little patience: a random model at this rate learns in jumps, and its stages soon end."""
-    monkeypatch.setattr(loop, "EVERY", 2)
+    monkeypatch.setattr(loop, "HELD_OUT_INTERVAL", 2)
     monkeypatch.setattr(held_out, "PATIENCE", 1)
 
 
@@ -75,7 +75,7 @@ def test_every_look_sees_the_same_draws() -> None:
     parameters = add_lora(family, LoraSettings(rank=4), seed=0)
     stage = stages(family)[1]
     state = torch.random.get_rng_state()
-    first, again, other = (held_out_loss(family, stage.samples, stage.weights, SETTINGS, seed) for seed in (0, 0, 1))
+    first, again, other = (compute_held_out_loss(family, stage.samples, stage.weights, SETTINGS, seed) for seed in (0, 0, 1))
     assert first == again != other and torch.equal(state, torch.random.get_rng_state())
     assert all(parameter.grad is None for parameter in parameters.values())
 
@@ -88,12 +88,12 @@ def test_looks_see_all_of_a_stages_samples_and_times(monkeypatch: pytest.MonkeyP
         seen.append((sample, time.item(), torch.randn(1, generator=generator).item()))
         return torch.zeros(())
 
-    monkeypatch.setattr(held_out, "velocity_loss", noticed)
+    monkeypatch.setattr(held_out, "compute_velocity_loss", noticed)
     motion, appearance = stages(family)
-    held_out_loss(family, [appearance.samples[0], motion.samples[0]], [0.5, 0.5], SETTINGS, 0)
+    compute_held_out_loss(family, [appearance.samples[0], motion.samples[0]], [0.5, 0.5], SETTINGS, 0)
     assert [sum(sample is each for sample, _, _ in seen) for each in (appearance.samples[0], motion.samples[0])] == [2, 2]
     assert [int(4 * time) for _, time, _ in seen] == [0, 1, 2, 3] and len({noise for _, _, noise in seen}) == 4
-    held_out_loss(family, motion.samples, [1.0], SETTINGS.model_copy(update={"shift": 8.0}), 0)
+    compute_held_out_loss(family, motion.samples, [1.0], SETTINGS.model_copy(update={"shift": 8.0}), 0)
     assert all(later > time for (_, time, _), (_, later, _) in zip(seen[:4], seen[4:], strict=True))
 
 
@@ -122,11 +122,11 @@ def test_a_killed_run_ends_at_the_same_step_with_the_same_bytes(often: None, tmp
 
 def test_looking_changes_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that looks and never ends early gives the bytes of one that does not look."""
-    monkeypatch.setattr(loop, "EVERY", 2)
+    monkeypatch.setattr(loop, "HELD_OUT_INTERVAL", 2)
     monkeypatch.setattr(held_out, "PATIENCE", 99)
     (tmp_path / "off").mkdir()
     watched, _ = run(tiny_random_family(), tmp_path, steps=4)
-    monkeypatch.setattr(loop, "held_out_loss", lambda *_: pytest.fail("it was looked"))
+    monkeypatch.setattr(loop, "compute_held_out_loss", lambda *_: pytest.fail("it was looked"))
     off = SETTINGS.model_copy(update={"early_stop": False})
     assert run(tiny_random_family(), tmp_path / "off", steps=4, settings=off)[0] == watched
     assert (tmp_path / "edit.safetensors").read_bytes() == (tmp_path / "off/edit.safetensors").read_bytes()
@@ -150,11 +150,11 @@ def test_a_falling_rate_is_refused() -> None:
     """In one line; the embedded model's preset has one."""
     tables = {"input": {"source": "a", "first_frame": "b"}}
     with pytest.raises(SettingsError, match=r"training.early_stop: .*set training.schedule to constant") as caught:
-        resolve(tables, ("training.early_stop=true",))
+        resolve_settings(tables, ("training.early_stop=true",))
     assert "\n" not in str(caught.value)
-    assert resolve(tables, ("training.early_stop=true", "training.schedule=constant")).training.early_stop
+    assert resolve_settings(tables, ("training.early_stop=true", "training.schedule=constant")).training.early_stop
 
 
 def test_looks_are_counted() -> None:
     """Four passes before the first step and after every tenth; none when off."""
-    assert passes(SETTINGS, 100) == 44 and passes(TrainingSettings(), 100) == 0
+    assert count_held_out_passes(SETTINGS, 100) == 44 and count_held_out_passes(TrainingSettings(), 100) == 0

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lora_edit.conditioning.method import appearance, motion
-from lora_edit.errors import ModelError, TrainingDiverged
-from lora_edit.models.wan import WanFamily
-from lora_edit.training.loop import Stage, fit, rate_at
+from lora_edit.conditioning.method import build_appearance_sample, build_motion_sample
+from lora_edit.errors import ModelError, TrainingDivergedError
+from lora_edit.models.families.wan.family import WanFamily
+from lora_edit.training.loop import Stage, compute_learning_rate, fit
 from lora_edit.training.lora import add_lora, load_lora, remove_lora, save_lora
 from lora_edit.training.settings import LoraSettings, TrainingSettings
 from tiny_random import tiny_random_family
@@ -32,8 +32,8 @@ def stages(family: WanFamily, motion_steps: int = 6, appearance_steps: int = 4) 
     clip = torch.rand(3, 5, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     mask = torch.zeros(5, 16, 16, dtype=torch.bool)
     mask[:, :8, :8] = True
-    first = family.encode_sample(motion(clip, mask))
-    second = family.encode_sample(appearance(clip[:, 3], clip[:, 3] * 0.5, mask[3]))
+    first = family.encode_sample(build_motion_sample(clip, mask))
+    second = family.encode_sample(build_appearance_sample(clip[:, 3], clip[:, 3] * 0.5, mask[3]))
     return [Stage("motion", [first], [1.0], motion_steps), Stage("appearance", [second, first], [0.7, 0.3], appearance_steps)]
 
 
@@ -169,7 +169,7 @@ def test_a_broken_loss_stops_the_run(family: WanFamily, tmp_path: Path) -> None:
     parameters = add_lora(family, LoraSettings(rank=4), seed=0)
     with torch.no_grad():
         next(iter(parameters.values())).fill_(float("nan"))
-    with pytest.raises(TrainingDiverged, match="learning_rate"):
+    with pytest.raises(TrainingDivergedError, match="learning_rate"):
         fit(family, parameters, stages(family), SETTINGS, 0, tmp_path / "training.pt", "key", lambda *_: None)
     assert not (tmp_path / "training.pt").exists()
 
@@ -177,8 +177,8 @@ def test_a_broken_loss_stops_the_run(family: WanFamily, tmp_path: Path) -> None:
 def test_the_rate_falls_to_zero_over_a_stage() -> None:
     """Linear; constant unless asked for."""
     falling = SETTINGS.model_copy(update={"schedule": "linear"})
-    assert [rate_at(falling, step, 4) for step in range(4)] == pytest.approx([3e-3, 2.25e-3, 1.5e-3, 0.75e-3])
-    assert rate_at(SETTINGS, 3, 4) == 3e-3
+    assert [compute_learning_rate(falling, step, 4) for step in range(4)] == pytest.approx([3e-3, 2.25e-3, 1.5e-3, 0.75e-3])
+    assert compute_learning_rate(SETTINGS, 3, 4) == 3e-3
 
 
 def test_a_half_precision_base_keeps_its_inputs_once() -> None:

@@ -10,8 +10,8 @@ from diffusers import WanImageToVideoPipeline, WanTransformer3DModel
 from safetensors import safe_open
 
 from lora_edit.errors import ModelError
-from lora_edit.models.wan import WanFamily
-from lora_edit.training.lora import add_lora, load_lora, lora_parameters, save_lora
+from lora_edit.models.families.wan.family import WanFamily
+from lora_edit.training.lora import add_lora, get_lora_parameters, load_lora, save_lora
 from lora_edit.training.settings import LoraSettings
 from lora_maker import image_to_video_family, image_to_video_transformer, velocity
 
@@ -40,13 +40,13 @@ def opened_by_a_pipeline(path: Path) -> WanTransformer3DModel:
 def test_diffusers_pipeline_opens_the_file(tmp_path: Path, name: str, alpha: float | None, targets: str) -> None:
     """In both layouts, with alpha at, above and below the rank."""
     family = trained(4, alpha, name, targets)
-    live = {key: parameter.clone() for key, parameter in lora_parameters(family).items()}
+    live = {key: parameter.clone() for key, parameter in get_lora_parameters(family).items()}
     save_lora(family, tmp_path / "edit.safetensors", {"base_model": name})
     with safe_open(tmp_path / "edit.safetensors", "pt") as file:
         keys = list(file.keys())
     assert all(key.startswith("transformer." if name == "tiny" else "diffusion_model.blocks.") for key in keys)
     assert torch.equal(velocity(opened_by_a_pipeline(tmp_path / "edit.safetensors")), velocity(family.transformer))
-    assert all(torch.equal(parameter, live[key]) for key, parameter in lora_parameters(family).items())
+    assert all(torch.equal(parameter, live[key]) for key, parameter in get_lora_parameters(family).items())
 
 
 def test_diffusion_pipe_knows_every_key_of_a_default_file(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lora_edit.conditioning.method import motion
-from lora_edit.training.loss import offset_noise, velocity_loss, without_anchor
+from lora_edit.conditioning.method import build_motion_sample
+from lora_edit.training.loss import compute_velocity_loss, draw_offset_noise, subtract_anchor
 from lora_edit.training.noise import draw_time
 from lora_edit.training.settings import TrainingSettings
 from tiny_random import tiny_random_family
@@ -23,14 +23,14 @@ def test_a_shift_moves_time_toward_noise(sampling: str) -> None:
 
 def test_offset_noise_is_one_value_per_channel() -> None:
     """The same in every frame and place."""
-    offset = offset_noise(torch.Size([1, 8, 3, 4, 5]), torch.Generator().manual_seed(0))
+    offset = draw_offset_noise(torch.Size([1, 8, 3, 4, 5]), torch.Generator().manual_seed(0))
     assert offset.shape == (1, 8, 1, 1, 1) and 0.02 < offset.std() < 0.3
 
 
 def test_what_all_frames_share_weighs_less_without_the_anchor() -> None:
     """A still clip shrinks to sqrt(2) - 1 of itself; the anchor frame is among them."""
     still = torch.ones(1, 2, 3, 4, 4)
-    assert torch.allclose(without_anchor(still, 1), torch.full_like(still, 2**0.5 - 1))
+    assert torch.allclose(subtract_anchor(still, 1), torch.full_like(still, 2**0.5 - 1))
 
 
 @pytest.mark.parametrize("debias", ["none", "anchor", "offset-noise"])
@@ -38,11 +38,11 @@ def test_every_loss_is_seeded_and_differs(debias: str) -> None:
     """The same generator, the same loss; each way another one."""
     family = tiny_random_family()
     clip = torch.rand(3, 5, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    sample = family.encode_sample(motion(clip, torch.ones(5, 16, 16, dtype=torch.bool)))
+    sample = family.encode_sample(build_motion_sample(clip, torch.ones(5, 16, 16, dtype=torch.bool)))
 
     def loss(way: str) -> float:
         settings = TrainingSettings(debias=way)  # type: ignore[arg-type]
-        return velocity_loss(family, sample, settings, torch.Generator().manual_seed(3)).item()
+        return compute_velocity_loss(family, sample, settings, torch.Generator().manual_seed(3)).item()
 
     assert loss(debias) == loss(debias)
     assert debias == "none" or loss(debias) != loss("none")

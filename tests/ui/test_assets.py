@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lora_edit.ui.serve import KeptAssets
+from lora_edit.ui.serve import AssetCacheMiddleware
 
 
 class Disk:
@@ -24,7 +24,7 @@ class Disk:
         await send({"type": "http.response.body", "body": b"x", "more_body": False})
 
 
-def ask(app: KeptAssets, path: str, method: str = "GET") -> list[dict[str, Any]]:
+def ask(app: AssetCacheMiddleware, path: str, method: str = "GET") -> list[dict[str, Any]]:
     """All messages of one answer."""
     answer: list[dict[str, Any]] = []
 
@@ -37,7 +37,7 @@ def ask(app: KeptAssets, path: str, method: str = "GET") -> list[dict[str, Any]]
 
 def test_a_script_is_read_once_and_answered_alike() -> None:
     disk = Disk()
-    app = KeptAssets(disk)
+    app = AssetCacheMiddleware(disk)
     first, second = (ask(app, "/assets/page-1a2b.js") for _ in range(2))
     assert disk.asked == ["/assets/page-1a2b.js"]
     assert first == second
@@ -49,8 +49,8 @@ def test_a_script_is_read_once_and_answered_alike() -> None:
 )
 def test_what_is_missing_or_no_script_is_not_kept(path: str, method: str) -> None:
     disk = Disk()
-    app = KeptAssets(disk)
+    app = AssetCacheMiddleware(disk)
     ask(app, path, method)
     ask(app, path, method)
     assert disk.asked == [path, path]
-    assert app.kept == {}
+    assert app.responses == {}

@@ -17,27 +17,27 @@ pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora
 import gradio as gr
 
 from lora_edit.errors import InputError
-from lora_edit.ui.parts import Office
-from lora_edit.ui.projects import Folder, Mark, Shelf
+from lora_edit.ui.components import AppState
+from lora_edit.ui.projects import Mark, Project, ProjectStore
 from lora_edit.ui.step_frames import FramesStep
 from lora_edit.ui.step_region import RegionStep
 from ui.rendered import write
 
 
 @pytest.fixture
-def office(tmp_path: Path) -> Office:
-    return Office(Shelf(tmp_path / "runs"))
+def office(tmp_path: Path) -> AppState:
+    return AppState(ProjectStore(tmp_path / "runs"))
 
 
-def with_clip(office: Office, folder: Path) -> tuple[Folder, Path]:
+def with_clip(office: AppState, folder: Path) -> tuple[Project, Path]:
     """A project with a clip, and the edited first frame that belongs to it."""
     source, edited = write(folder)
-    project = office.shelf.new()
-    project.change(clip=project.keep(source))
+    project = office.store.create_project()
+    project.update_state(clip=project.import_file(source))
     return project, edited
 
 
-def made(step: Callable[[Office], Any], office: Office) -> Any:
+def made(step: Callable[[AppState], Any], office: AppState) -> Any:
     with gr.Blocks():
         return step(office)
 
@@ -80,22 +80,22 @@ def as_it_is(picture: Image.Image) -> dict[str, Any]:
         (as_it_is, ""),
     ],
 )
-def test_a_first_frame_of_another_kind_is_converted_and_said_so(office: Office, tmp_path: Path, saved: Any, words: str) -> None:
+def test_a_first_frame_of_another_kind_is_converted_and_said_so(office: AppState, tmp_path: Path, saved: Any, words: str) -> None:
     project, edited = with_clip(office, tmp_path)
-    project.change(marks=(Mark(kind="box", frame=0, x=0, y=0, width=128, height=96),))
+    project.update_state(marks=(Mark(kind="box", frame=0, x=0, y=0, width=128, height=96),))
     options = saved(Image.open(edited).convert("RGB"))
     given = tmp_path / f"given{options.pop('suffix')}"
     options.pop("image").save(given, **options)
     step = made(FramesStep, office)
-    told = step.dropped(project.id, str(given))[step.notes]
+    told = step.import_first_frame(project.id, str(given))[step.notes]
     assert told.count("The picture was converted") == bool(words)
     assert words in told
 
 
-def test_the_automatic_region_is_shown_before_training(office: Office, tmp_path: Path) -> None:
+def test_the_automatic_region_is_shown_before_training(office: AppState, tmp_path: Path) -> None:
     """With nothing marked: on the region's own step, and on the frames that are not edited. What stays is darker."""
     project, edited = with_clip(office, tmp_path)
-    project.change(first_frame=project.keep(edited))
+    project.update_state(first_frame=project.import_file(edited))
     source = cv2.VideoCapture(str(tmp_path / "clip-0.mp4"))
     frames = [source.read()[1].astype(int) for _ in range(5)]
     region, later = made(RegionStep, office), made(FramesStep, office)
@@ -121,18 +121,18 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("data", MALFORMED)
-def test_marks_that_are_none_are_refused_in_plain_words(office: Office, tmp_path: Path, data: Any) -> None:
+def test_marks_that_are_none_are_refused_in_plain_words(office: AppState, tmp_path: Path, data: Any) -> None:
     project, _ = with_clip(office, tmp_path)
     step = made(RegionStep, office)
     with pytest.raises(InputError, match=r"^this mark cannot be (read; draw it again|kept; draw it again, on one of the frames 0 to 4)$"):
-        step.marked(project.id, "1", gr.EventData(None, data))
-    assert project.now().marks == ()
+        step.add_mark(project.id, "1", gr.EventData(None, data))
+    assert project.read_state().marks == ()
 
 
 @pytest.mark.parametrize("frame", [None, "3", -1, 1.5, float("nan"), [1]])
-def test_frames_that_are_none_are_refused_in_plain_words(office: Office, tmp_path: Path, frame: Any) -> None:
+def test_frames_that_are_none_are_refused_in_plain_words(office: AppState, tmp_path: Path, frame: Any) -> None:
     project, _ = with_clip(office, tmp_path)
     step = made(RegionStep, office)
-    for act in (step.frame, step.film):
+    for act in (step.show_frame, step.play_frames):
         with pytest.raises(InputError, match=r"^this is no frame of the clip"):
             act(project.id, gr.EventData(None, {"frame": frame}))

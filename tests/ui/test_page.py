@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora-edit[ui]'")
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'lora-edit[dev]'")
 
-from lora_edit.ui.projects import Mark, Shelf
+from lora_edit.ui.projects import Mark, ProjectStore
 from lora_edit.video.read import read_video
 from ui.person import Person
 from ui.rendered import write
@@ -120,10 +120,10 @@ def goes_to(person: Person, step: str, then: str) -> None:
 def before_training(visit: Visit, projects: Path, folder: Path, seed: int, steps: int = 4) -> Person:
     """Somebody who comes back to a project of their own that is ready to be trained."""
     source, edited = write(folder, seed=seed)
-    project = Shelf(projects).new()
+    project = ProjectStore(projects).create_project()
     box = Mark(kind="box", frame=0, x=12, y=19, width=52, height=58)
     cheap = (f"training.motion_steps={steps}", "generation.steps=2")
-    project.change(clip=project.keep(source), marks=(box,), first_frame=project.keep(edited), assignments=cheap)
+    project.update_state(clip=project.import_file(source), marks=(box,), first_frame=project.import_file(edited), assignments=cheap)
     person = Person(visit(f"?project={project.id}"))
     person.goes_on("settings-next", "run-start")
     return person

@@ -13,7 +13,7 @@ import torch
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora-edit[ui]'")
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'lora-edit[dev]'")
 
-from lora_edit.ui.projects import Shelf
+from lora_edit.ui.projects import ProjectStore
 from lora_edit.video.sheet import save_image
 from ui.person import Person
 from ui.rendered import write
@@ -76,12 +76,15 @@ def test_an_upload_can_be_cancelled(visit: Visit, folder: Path) -> None:
 def test_fields_show_the_names_of_the_files_that_are_kept(visit: Visit, projects: Path, folder: Path) -> None:
     """After a reload, too; nothing there can be crossed out that would stay."""
     source, edited = write(folder, seed=50)
-    project = Shelf(projects).new()
+    project = ProjectStore(projects).create_project()
     mask = torch.zeros(96, 128, 3, dtype=torch.uint8)
     mask[10:90, 10:80] = 255
     save_image(folder / "mask.png", mask)
-    project.change(
-        clip=project.keep(source), clip_name="clip-50.mp4", first_frame=project.keep(edited), imported=project.keep(folder / "mask.png")
+    project.update_state(
+        clip=project.import_file(source),
+        clip_name="clip-50.mp4",
+        first_frame=project.import_file(edited),
+        imported=project.import_file(folder / "mask.png"),
     )
     person = Person(visit(f"?project={project.id}"))
     page = person.page

@@ -61,7 +61,7 @@ def test_a_region_is_clicked_played_painted_and_typed(visit: Visit, folder: Path
 def test_clicks_come_faster_than_answers(visit: Visit, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No click is lost, and a late answer to something else is not taken for the click's."""
     source, _ = write(folder, seed=9)
-    drawn, marked = RegionStep.revisited, RegionStep._mark
+    drawn, marked = RegionStep.refresh, RegionStep._add_mark
 
     def late(step: RegionStep, *args: Any) -> Any:
         answer = drawn(step, *args)
@@ -72,8 +72,8 @@ def test_clicks_come_faster_than_answers(visit: Visit, folder: Path, monkeypatch
         time.sleep(1.0)
         return marked(step, *args)
 
-    monkeypatch.setattr(RegionStep, "revisited", late)
-    monkeypatch.setattr(RegionStep, "_mark", slow)
+    monkeypatch.setattr(RegionStep, "refresh", late)
+    monkeypatch.setattr(RegionStep, "_add_mark", slow)
     person = Person(visit())
     person.brings_a_clip(source)
     marks = person.page.locator("#region-view .marks .point")

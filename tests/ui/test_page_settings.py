@@ -11,11 +11,11 @@ import pytest
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora-edit[ui]'")
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'lora-edit[dev]'")
 
-from lora_edit.config import resolve
-from lora_edit.models.catalog.locate import all_models
-from lora_edit.ui import work
-from lora_edit.ui.projects import Mark, Shelf
-from lora_edit.ui.step_settings import PRESETS
+from lora_edit.config import resolve_settings
+from lora_edit.models.checkpoints.locate import list_models
+from lora_edit.ui import actions
+from lora_edit.ui.projects import Mark, ProjectStore
+from lora_edit.ui.step_settings import PRESET_CHOICES
 from ui.person import Person
 from ui.rendered import write
 
@@ -26,19 +26,19 @@ Visit = Callable[..., Any]
 @pytest.mark.parametrize("model_first", [True, False], ids=["model-first", "preset-first"])
 def test_a_chosen_model_brings_its_own_numbers(visit: Visit, projects: Path, folder: Path, model_first: bool) -> None:
     source, edited = write(folder, seed=20)
-    project = Shelf(projects).new()
+    project = ProjectStore(projects).create_project()
     box = Mark(kind="box", frame=0, x=12, y=19, width=52, height=58)
-    project.change(clip=project.keep(source), marks=(box,), first_frame=project.keep(edited))
+    project.update_state(clip=project.import_file(source), marks=(box,), first_frame=project.import_file(edited))
     person = Person(visit(f"?project={project.id}"))
-    for number, model in enumerate([each.name for each in all_models()][::-3]):
-        label, preset = PRESETS[number % len(PRESETS)]
+    for number, model in enumerate([each.name for each in list_models()][::-3]):
+        label, preset = PRESET_CHOICES[number % len(PRESET_CHOICES)]
         choices = [lambda model=model: chooses_model(person, model), lambda label=label: person.page.get_by_label(label).click()]
         for choose in choices if model_first else choices[::-1]:
             choose()
         person.goes_on("settings-next", "run-start")
-        held = work.settings_of(project, project.now())
-        assert (held.model, held.preset, project.now().assignments) == (model, preset, ())
-        own = resolve({"input": {"source": "", "first_frame": ""}, "model": model, "preset": preset})
+        held = actions.build_settings(project, project.read_state())
+        assert (held.model, held.preset, project.read_state().assignments) == (model, preset, ())
+        own = resolve_settings({"input": {"source": "", "first_frame": ""}, "model": model, "preset": preset})
         assert (held.training, held.lora, held.generation) == (own.training, own.lora, own.generation)
         person.page.get_by_role("tab", name="Settings").click()
         person.page.wait_for_selector("#settings-model", state="visible")

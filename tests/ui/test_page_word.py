@@ -14,7 +14,7 @@ pytest.importorskip("playwright", reason="playwright is not installed: pip insta
 
 from lora_edit import pipeline
 from lora_edit.errors import ModelError
-from lora_edit.ui.projects import Folder, Mark, Shelf, Unfinished
+from lora_edit.ui.projects import Mark, Project, ProjectStore, UnfinishedEdit
 from lora_edit.ui.step_region import RegionStep
 from lora_edit.video.read import read_video
 from lora_edit.video.sheet import save_image
@@ -25,13 +25,13 @@ pytestmark = pytest.mark.browser
 Visit = Callable[..., Any]
 
 
-def edited_project(projects: Path, folder: Path, seed: int, **more: Any) -> Folder:
+def edited_project(projects: Path, folder: Path, seed: int, **more: Any) -> Project:
     """A project that is ready to be trained."""
     source, edited = write(folder, seed=seed)
-    project = Shelf(projects).new()
+    project = ProjectStore(projects).create_project()
     box = Mark(kind="box", frame=2, x=12, y=19, width=52, height=58)
-    files = {"clip": project.keep(source), "first_frame": project.keep(edited)}
-    project.change(**files, clip_name="clip.mp4", marks=(box,), **more)
+    files = {"clip": project.import_file(source), "first_frame": project.import_file(edited)}
+    project.update_state(**files, clip_name="clip.mp4", marks=(box,), **more)
     return project
 
 
@@ -56,26 +56,26 @@ def test_another_clip_or_first_frame_asks_for_another_edit(visit: Visit, project
     page.get_by_role("tab", name="Clip").click()
     person.drops("clip-file", write(folder, seed=31)[0])
     person.says("the marks and edited frames of the one before are gone")
-    assert (project.now().marks, project.now().first_frame) == ((), "")
+    assert (project.read_state().marks, project.read_state().first_frame) == ((), "")
     page.get_by_role("button", name="Undo: clip").click()
     page.get_by_text("the marks and edited frames of the one before are gone").wait_for(state="hidden")
-    assert [mark.frame for mark in project.now().marks] == [0]
+    assert [mark.frame for mark in project.read_state().marks] == [0]
 
 
 def test_undo_says_what_it_undoes_and_goes_there(visit: Visit, projects: Path, folder: Path) -> None:
     project = edited_project(projects, folder, seed=32)
-    kept = project.now().first_frame
-    project.change(first_frame="")
-    project.change(first_frame=kept)
+    kept = project.read_state().first_frame
+    project.update_state(first_frame="")
+    project.update_state(first_frame=kept)
     person = Person(visit(f"?project={project.id}"))
     page = person.page
     page.wait_for_selector("#settings-preset", state="visible")
     page.get_by_role("button", name="Undo: edited first frame").click()
     page.wait_for_selector("#frames-file", state="visible")
-    assert project.now().first_frame == ""
+    assert project.read_state().first_frame == ""
     page.get_by_role("button", name="Redo: edited first frame").click()
     page.get_by_role("button", name="Undo: edited first frame").wait_for()
-    assert project.now().first_frame == kept
+    assert project.read_state().first_frame == kept
 
 
 def test_a_second_tab_sees_what_the_first_one_starts(visit: Visit, projects: Path, folder: Path) -> None:
@@ -91,16 +91,16 @@ def test_a_second_tab_sees_what_the_first_one_starts(visit: Visit, projects: Pat
 
 def test_clear_cancels_the_marks_that_wait(visit: Visit, projects: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many were made while the first one is still looked at."""
-    kept, at_work = RegionStep._outlined, []
+    kept, at_work = RegionStep._segment_mark, []
 
     def slow(*args: Any) -> Any:
         at_work.append(args)
         time.sleep(1.5)
         return kept(*args)
 
-    monkeypatch.setattr(RegionStep, "_outlined", slow)
+    monkeypatch.setattr(RegionStep, "_segment_mark", slow)
     project = edited_project(projects, folder, seed=34)
-    project.change(marks=(), first_frame="")
+    project.update_state(marks=(), first_frame="")
     person = Person(visit(f"?project={project.id}"))
     person.sees("region-view")
     box = person.page.locator("#region-view .picture").bounding_box()
@@ -110,18 +110,18 @@ def test_clear_cancels_the_marks_that_wait(visit: Visit, projects: Path, folder:
     person.page.wait_for_function("() => !document.querySelector('#region-view .view.busy')")
     person.page.wait_for_timeout(2500)
     assert len(at_work) <= 2
-    assert project.now().marks == ()
+    assert project.read_state().marks == ()
     assert person.page.locator("#region-view .marks .point").count() == 0
 
 
 def test_an_edit_that_was_cut_off_says_so_and_is_resumed(visit: Visit, projects: Path, folder: Path) -> None:
     """As when the server was killed: no job is known, and the project says how far it was."""
     project = edited_project(projects, folder, seed=35)
-    project.note_unfinished(Unfinished(state=project.now(), stage="motion", done=21, total=160))
+    project.record_unfinished_edit(UnfinishedEdit(state=project.read_state(), stage="motion", done=21, total=160))
     person = Person(visit(f"?project={project.id}"))
     person.says("interrupted at step 21 of 160 (learning the motion)")
     person.page.get_by_role("button", name="Resume").wait_for()
-    project.change(seed=4)
+    project.update_state(seed=4)
     person.page.reload()
     person.page.wait_for_selector("#settings-preset", state="visible")
 
@@ -167,7 +167,7 @@ def test_faults_are_told_at_once_where_the_button_is(visit: Visit, projects: Pat
 def test_the_frame_in_sight_is_the_frame_to_edit(visit: Visit, projects: Path, folder: Path) -> None:
     """And where nothing is marked, the region that the edited frame tells is shown on it."""
     project = edited_project(projects, folder, seed=39)
-    project.change(marks=())
+    project.update_state(marks=())
     person = Person(visit(f"?project={project.id}"))
     page = person.page
     page.wait_for_selector("#settings-preset", state="visible")

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from lora_edit.ui.projects import Folder, Shelf
-from lora_edit.ui.serve import OwnPages
+from lora_edit.ui.projects import Project, ProjectStore
+from lora_edit.ui.serve import OriginMiddleware
 
 
 @pytest.fixture
-def theirs(projects: Path) -> Folder:
+def theirs(projects: Path) -> Project:
     """Somebody else's project."""
-    folder = Shelf(projects).new()
-    folder.change(prompt="a secret")
+    folder = ProjectStore(projects).create_project()
+    folder.update_state(prompt="a secret")
     (projects / "page.log").write_text(f"failed in {folder.id}")
     return folder
 
@@ -33,7 +33,7 @@ def status(address: str | urllib.request.Request) -> int:
         return error.code
 
 
-def paths(theirs: Folder) -> list[str]:
+def paths(theirs: Project) -> list[str]:
     runs = theirs.path.parent
     return [
         "/etc/passwd",
@@ -51,7 +51,7 @@ def paths(theirs: Folder) -> list[str]:
 
 
 @pytest.mark.parametrize("quote", [lambda path: path, lambda path: urllib.parse.quote(path, safe="")])
-def test_no_file_is_served_that_was_not_made_for_a_page(server: str, theirs: Folder, quote: Any) -> None:
+def test_no_file_is_served_that_was_not_made_for_a_page(server: str, theirs: Project, quote: Any) -> None:
     answers = {path: status(f"{server}gradio_api/file={quote(path)}") for path in paths(theirs)}
     assert set(answers.values()) <= {403, 404}, answers
 
@@ -78,7 +78,7 @@ def send(server: str, elem_id: str, event: str, *given: Any) -> str:
     raise AssertionError("no answer")
 
 
-def test_a_page_cannot_name_files_of_the_server_as_its_own(server: str, projects: Path, theirs: Folder) -> None:
+def test_a_page_cannot_name_files_of_the_server_as_its_own(server: str, projects: Path, theirs: Project) -> None:
     before = set(projects.iterdir())
     for path in ("/etc/passwd", str(theirs.path / "states.json")):
         answer = send(server, "clip-file", "upload", "", {"path": path, "meta": {"_type": "gradio.FileData"}})
@@ -87,7 +87,7 @@ def test_a_page_cannot_name_files_of_the_server_as_its_own(server: str, projects
 
 
 @pytest.mark.parametrize("name", ["../" + "0" * 32, "..", "", "0" * 32])
-def test_a_project_is_opened_by_its_whole_name_only(server: str, theirs: Folder, name: str) -> None:
+def test_a_project_is_opened_by_its_whole_name_only(server: str, theirs: Project, name: str) -> None:
     answer = send(server, "undo", "click", name, 0)
     assert "this project is not here" in answer
     assert "a secret" not in answer
@@ -124,5 +124,5 @@ def test_browsers_are_told_to_guess_nothing_and_to_pass_nothing_on(server: str) 
 
 
 def test_a_page_for_others_answers_to_any_name() -> None:
-    assert not OwnPages(None, local=False).foreign("edit.example", "https://edit.example")
-    assert not OwnPages(None, local=True).foreign("[::1]:7860", "http://[::1]:7860")
+    assert not OriginMiddleware(None, local=False).is_foreign("edit.example", "https://edit.example")
+    assert not OriginMiddleware(None, local=True).is_foreign("[::1]:7860", "http://[::1]:7860")

@@ -12,17 +12,17 @@ pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora
 
 import gradio as gr
 
-from lora_edit.config import EditSettings, resolve
+from lora_edit.config import EditSettings, resolve_settings
 from lora_edit.errors import InputError
-from lora_edit.models.catalog.locate import all_models, locate
+from lora_edit.models.checkpoints.locate import list_models, locate_model
 from lora_edit.run import make_run
-from lora_edit.ui import work
-from lora_edit.ui.parts import Office, plain
-from lora_edit.ui.projects import Folder, Mark, Shelf
-from lora_edit.ui.step_settings import PRESETS, SettingsStep, about_model, model_cards
+from lora_edit.ui import actions
+from lora_edit.ui.components import AppState, simplify_message
+from lora_edit.ui.projects import Mark, Project, ProjectStore
+from lora_edit.ui.step_settings import PRESET_CHOICES, SettingsStep, describe_model, list_model_choices
 from ui.rendered import write
 
-NAMES = [each.name for each in all_models()]
+NAMES = [each.name for each in list_models()]
 NUMBERS = ("method", "training", "lora", "generation", "caption", "encodings")
 """What no other step of the page decides."""
 
@@ -32,36 +32,36 @@ class Browser:
 
     def __init__(self, folder: Path) -> None:
         source, edited = write(folder)
-        self.office = Office(Shelf(folder / "runs"))
-        self.project = self.office.shelf.new()
+        self.office = AppState(ProjectStore(folder / "runs"))
+        self.project = self.office.store.create_project()
         box = Mark(kind="box", frame=0, x=12, y=19, width=52, height=58)
-        self.project.change(clip=self.project.keep(source), marks=(box,), first_frame=self.project.keep(edited))
+        self.project.update_state(clip=self.project.import_file(source), marks=(box,), first_frame=self.project.import_file(edited))
         with gr.Blocks():
             self.step = SettingsStep(self.office)
         self.fields: dict[Any, Any] = {}
         self.takes(self.step.show(self.project))
 
     def takes(self, answer: dict[Any, Any]) -> None:
-        self.fields |= {field: value for field, value in answer.items() if field in self.step.inputs()}
+        self.fields |= {field: value for field, value in answer.items() if field in self.step.list_inputs()}
 
     def sends(self) -> list[Any]:
-        return [self.fields[field] for field in self.step.inputs()]
+        return [self.fields[field] for field in self.step.list_inputs()]
 
     def chooses(self, field: Any, value: str) -> None:
         """Choose; the event comes twice before an answer does, and once more after it, and the fields are left."""
         self.fields[field] = value
         sent = self.sends()
-        answers = [self.step.chosen(self.project.id, *sent) for _ in range(2)]
-        self.step.changed(self.project.id, *sent)
+        answers = [self.step.apply_preset(self.project.id, *sent) for _ in range(2)]
+        self.step.save_settings(self.project.id, *sent)
         for answer in answers:
             self.takes(answer)
-        self.takes(self.step.chosen(self.project.id, *self.sends()))
-        self.step.changed(self.project.id, *self.sends())
+        self.takes(self.step.apply_preset(self.project.id, *self.sends()))
+        self.step.save_settings(self.project.id, *self.sends())
 
 
-def run_settings(folder: Folder, place: Path) -> EditSettings:
+def run_settings(folder: Project, place: Path) -> EditSettings:
     """The settings that a run folder of the project holds."""
-    return make_run(place, work.settings_of(folder, folder.now())).settings()
+    return make_run(place, actions.build_settings(folder, folder.read_state())).read_settings()
 
 
 @pytest.mark.parametrize("model_first", [True, False], ids=["model-first", "preset-first"])
@@ -69,21 +69,21 @@ def test_a_run_holds_what_the_chosen_model_and_preset_say(tmp_path: Path, model_
     browser = Browser(tmp_path)
     steps = [(browser.step.model, 0), (browser.step.preset, 1)]
     for model in NAMES:
-        for _, preset in PRESETS:
+        for _, preset in PRESET_CHOICES:
             for field, place in steps if model_first else steps[::-1]:
                 browser.chooses(field, (model, preset)[place])
             held = run_settings(browser.project, tmp_path / f"{model}-{preset}")
-            own = resolve({"input": {"source": "", "first_frame": ""}, "model": model, "preset": preset})
+            own = resolve_settings({"input": {"source": "", "first_frame": ""}, "model": model, "preset": preset})
             assert (held.model, held.preset) == (model, preset)
             assert {room: getattr(held, room) for room in NUMBERS} == {room: getattr(own, room) for room in NUMBERS}
-            assert browser.project.now().assignments == ()
+            assert browser.project.read_state().assignments == ()
 
 
 def test_a_number_that_was_typed_is_kept_and_goes_with_its_preset(tmp_path: Path) -> None:
     browser = Browser(tmp_path)
-    steps = browser.step.knobs[0]
+    steps = browser.step.setting_fields[0]
     browser.fields[steps] = 7
-    browser.step.changed(browser.project.id, *browser.sends())
+    browser.step.save_settings(browser.project.id, *browser.sends())
     assert run_settings(browser.project, tmp_path / "typed").training.motion_steps == 7
     browser.chooses(browser.step.preset, "fast")
     assert run_settings(browser.project, tmp_path / "fast").training.motion_steps == 25
@@ -100,10 +100,10 @@ def test_a_number_that_was_typed_is_kept_and_goes_with_its_preset(tmp_path: Path
 )
 def test_numbers_that_make_no_sense_are_told_by_their_fields_name(tmp_path: Path, place: int, value: float, words: str) -> None:
     browser = Browser(tmp_path)
-    browser.fields[browser.step.knobs[place]] = value
+    browser.fields[browser.step.setting_fields[place]] = value
     with pytest.raises(InputError, match=words):
-        browser.step.changed(browser.project.id, *browser.sends())
-    assert browser.project.now().assignments == ()
+        browser.step.save_settings(browser.project.id, *browser.sends())
+    assert browser.project.read_state().assignments == ()
 
 
 def test_a_model_that_is_unknown_and_text_without_end_are_refused(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_model_that_is_unknown_and_text_without_end_are_refused(tmp_path: Path
     ):
         before, browser.fields[field] = browser.fields[field], value
         with pytest.raises(InputError, match=words):
-            browser.step.changed(browser.project.id, *browser.sends())
+            browser.step.save_settings(browser.project.id, *browser.sends())
         browser.fields[field] = before
 
 
@@ -134,26 +134,26 @@ def test_a_model_that_is_unknown_and_text_without_end_are_refused(tmp_path: Path
 )
 def test_a_wrong_other_setting_is_told_in_one_sentence_by_its_fields_name(tmp_path: Path, typed: str, words: str) -> None:
     browser = Browser(tmp_path)
-    browser.fields[browser.step.others] = typed
+    browser.fields[browser.step.other_settings] = typed
     with pytest.raises(InputError) as fault:
-        browser.step.changed(browser.project.id, *browser.sends())
-    assert plain(str(fault.value)) == words
-    assert browser.project.now().assignments == ()
+        browser.step.save_settings(browser.project.id, *browser.sends())
+    assert simplify_message(str(fault.value)) == words
+    assert browser.project.read_state().assignments == ()
 
 
 def test_models_are_chosen_by_what_they_need_and_may_be_used_for() -> None:
-    cards = dict(model_cards())
+    cards = dict(list_model_choices())
     assert list(cards.values()) == NAMES
     for card, name in cards.items():
-        facts, _ = locate(name)
+        facts, _ = locate_model(name)
         assert all(words in card for words in (name, facts.memory, facts.license))
 
 
 @pytest.mark.parametrize("model", NAMES)
 def test_a_model_says_what_it_is_and_what_is_missing(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    facts, _ = locate(model)
-    said = about_model(model)
+    facts, _ = locate_model(model)
+    said = describe_model(model)
     assert html.escape(facts.summary) in said and html.escape(facts.license) in said
     assert ("not on this computer" in said) == (facts.download_gb > 0)
-    assert about_model("nonsense") == ""
+    assert describe_model("nonsense") == ""

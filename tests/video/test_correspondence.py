@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lora_edit.video.correspondence import correspond
-from lora_edit.video.object_motion import object_motion
+from lora_edit.video.correspondence import compute_correspondences
+from lora_edit.video.object_motion import track_object
 
 
 def textured(seed: int, height: int, width: int, grain: int = 4) -> torch.Tensor:
@@ -30,7 +30,7 @@ def crossing(count: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_quick_object_is_followed() -> None:
     """It moves half its size a frame."""
     frames, masks = crossing(5, 20)
-    for number, motion in enumerate(object_motion(frames, 0, masks[0])):
+    for number, motion in enumerate(track_object(frames, 0, masks[0])):
         assert motion.matrix == pytest.approx(np.array([[1, 0, -20 * number], [0, 1, 0]]), abs=0.3)
         assert motion.confidence > 0.8
 
@@ -38,7 +38,7 @@ def test_a_quick_object_is_followed() -> None:
 def test_a_hidden_object_is_lost_and_found_again() -> None:
     frames, masks = crossing(9, 4)
     frames[3:6] = textured(2, 96, 160)
-    found = list(object_motion(frames, 0, masks[0]))
+    found = list(track_object(frames, 0, masks[0]))
     assert max(motion.confidence for motion in found[3:6]) < 0.5
     assert found[8].confidence > 0.8
     assert found[8].matrix[:, 2] == pytest.approx([-32, 0], abs=1)
@@ -47,7 +47,7 @@ def test_a_hidden_object_is_lost_and_found_again() -> None:
 def test_pixels_of_object_and_ground_are_told_apart() -> None:
     frames, masks = crossing(4, 12)
     y, x = np.mgrid[:96, :160]
-    for number, found in enumerate(correspond(frames, 0, masks)):
+    for number, found in enumerate(compute_correspondences(frames, 0, masks)):
         inside = masks[number].numpy()
         wanted = np.where(inside, x - 12 * number, x)
         hidden = masks[0].numpy() & ~inside
@@ -59,7 +59,7 @@ def test_pixels_of_object_and_ground_are_told_apart() -> None:
 
 def test_frames_come_in_the_order_that_is_asked_for() -> None:
     frames, masks = crossing(4, 6)
-    found = list(correspond(frames, 3, masks, range(3, -1, -1)))
+    found = list(compute_correspondences(frames, 3, masks, range(3, -1, -1)))
     assert len(found) == 4
     x = np.arange(160)
     assert np.abs(found[3].positions[40:50, 20:40, 0] - (x + 18)[20:40]).mean() < 0.3
@@ -69,6 +69,6 @@ def test_frames_come_in_the_order_that_is_asked_for() -> None:
 def test_without_a_region_the_whole_frame_is_followed() -> None:
     wide = textured(3, 96, 240)
     frames = torch.stack([wide[:, 40 - 5 * number : 200 - 5 * number] for number in range(4)])
-    found = list(correspond(frames, 0))
+    found = list(compute_correspondences(frames, 0))
     x = np.arange(160)
     assert np.abs(found[3].positions[20:80, 30:140, 0] - (x - 15)[30:140]).mean() < 0.3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lora_edit.video.flow import OpticalFlow, places_in_first
+from lora_edit.video.flow import OpticalFlow, chain_flow_to_first
 
 
 def sliding(count: int, step: int) -> torch.Tensor:
@@ -17,7 +17,7 @@ def sliding(count: int, step: int) -> torch.Tensor:
 
 def test_places_follow_a_slide() -> None:
     """Three pixels a frame, chained over four frames."""
-    places = list(places_in_first(sliding(5, 3)))
+    places = list(chain_flow_to_first(sliding(5, 3)))
     x = np.arange(96)
     assert np.abs(places[4][20:50, 30:80, 0] - (x - 12)[30:80]).mean() < 0.5
     assert np.abs(places[4][20:50, 30:80, 1] - np.arange(20, 50)[:, None]).mean() < 0.5
@@ -28,7 +28,7 @@ def test_what_left_the_frame_is_out_of_sight() -> None:
     """The strip that a slide brings in was not to be seen before."""
     frames = sliding(2, 12)
     flow = OpticalFlow(72, 96, (256, 480))
-    _, seen = flow.back(flow.grey(frames[1]), flow.grey(frames[0]))
+    _, seen = flow.compute_backward_flow(flow.to_grey(frames[1]), flow.to_grey(frames[0]))
     scale = flow.size[0] / 96
     assert seen[:, int(40 * scale) : int(80 * scale)].mean() > 0.9
     assert seen[:, : int(6 * scale)].mean() < 0.5

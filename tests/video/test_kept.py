@@ -13,9 +13,9 @@ import torch
 from lora_edit.evaluation.psnr import psnr
 from lora_edit.types import Video
 from lora_edit.video.colors import array_to_frame
-from lora_edit.video.kept import source_samples
 from lora_edit.video.read import read_video
 from lora_edit.video.settings import VideoSettings
+from lora_edit.video.source_samples import open_source_samples
 from lora_edit.video.write import write_video
 from video.clips import make_clip
 
@@ -53,10 +53,10 @@ def test_equal_pixels_get_the_files_samples(source: Video) -> None:
     assert source.source is not None
     result, _ = edited(source)
     planes = stored(source.source, 2)
-    with source_samples(source) as kept:
+    with open_source_samples(source) as kept:
         assert kept is not None and source.tags.matrix == 2
         for index, picture in enumerate(result.frames.numpy()):
-            out = kept.keep(array_to_frame(picture, "yuv420p", source.tags), picture, index).to_ndarray()
+            out = kept.merge_source_samples(array_to_frame(picture, "yuv420p", source.tags), picture, index).to_ndarray()
             assert np.array_equal(out[:48, 32:], planes[index][:48, 32:])
             assert np.array_equal(out[48:].reshape(-1, 32)[:, 16:], planes[index][48:].reshape(-1, 32)[:, 16:])
             assert not np.array_equal(out[:48, :32], planes[index][:48, :32])
@@ -66,7 +66,7 @@ def test_a_written_file_is_nearer_to_its_source(source: Video, tmp_path: Path) -
     """Same colours as the source's file, and at least a decibel nearer than through RGB."""
     result, outside = edited(source)
     write_video(tmp_path / "plain.mp4", result)
-    write_video(tmp_path / "kept.mp4", result, like=source)
+    write_video(tmp_path / "kept.mp4", result, source_clip=source)
     far, near = (psnr(read_video(tmp_path / name).frames, source.frames, outside) for name in ("plain.mp4", "kept.mp4"))
     assert near > far + 1
     with av.open(str(tmp_path / "kept.mp4")) as container:
@@ -78,8 +78,8 @@ def test_another_file_at_the_same_place_is_not_trusted(source: Video, tmp_path: 
     assert source.source is not None
     result, outside = edited(source)
     write_video(source.source, make_clip(6), overwrite=True)
-    write_video(tmp_path / "a.mp4", result, like=source)
+    write_video(tmp_path / "a.mp4", result, source_clip=source)
     assert psnr(read_video(tmp_path / "a.mp4").frames, source.frames, outside) > 30
     source.source.unlink()
-    write_video(tmp_path / "b.mp4", result, like=source)
+    write_video(tmp_path / "b.mp4", result, source_clip=source)
     assert read_video(tmp_path / "b.mp4").num_frames == 4

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lora_edit.errors import VideoError
 from lora_edit.types import Size
-from lora_edit.video.read import probe, read_image, read_video
+from lora_edit.video.read import probe_video, read_image, read_video
 from lora_edit.video.settings import VideoSettings
 from lora_edit.video.write import write_video
 from video.clips import SAMPLES, make_clip, mean_error, write_with_sound
@@ -87,15 +87,15 @@ def test_rotation_is_applied(tmp_path, clip, matrix, degrees, turned):
     upright = read_video(path).frames
     turn_in_header(path, matrix)
     assert torch.equal(read_video(path).frames, turned(upright))
-    info = probe(path)
+    info = probe_video(path)
     assert info.rotation == degrees and info.size == read_video(path).size
 
 
 def test_probe(coded, tmp_path):
-    info = probe(coded)
-    assert (info.num_frames, info.size, info.fps, info.has_sound, info.rotation) == (20, Size(48, 64), Fraction(25), True, 0)
+    info = probe_video(coded)
+    assert (info.num_frames, info.size, info.fps, info.has_audio, info.rotation) == (20, Size(48, 64), Fraction(25), True, 0)
     save_pictures(tmp_path / "stills", ["1.png", "2.png"])
-    assert probe(tmp_path / "stills").num_frames == 2
+    assert probe_video(tmp_path / "stills").num_frames == 2
 
 
 @pytest.mark.parametrize("full_range", [False, True])
@@ -169,7 +169,7 @@ def test_what_is_no_video(tmp_path, kind):
             frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
             frame.sample_rate = 8000
             output.mux(stream.encode(frame))
-    for call in (read_video, probe):
+    for call in (read_video, probe_video):
         with pytest.raises(VideoError, match=r".*x\.(mp4|wav): .*; "):
             call(path)
 

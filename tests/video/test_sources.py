@@ -15,12 +15,12 @@ from PIL import Image
 from lora_edit.errors import VideoError
 from lora_edit.evaluation.psnr import psnr
 from lora_edit.types import Chapter, FieldOrder, Video
-from lora_edit.video.endings import is_cut_off
-from lora_edit.video.libav import first_field, with_fields
-from lora_edit.video.read import probe, read_video
-from lora_edit.video.record import video_of_record, video_record
+from lora_edit.video.libav import detect_field_order, set_field_order
+from lora_edit.video.read import probe_video, read_video
+from lora_edit.video.record import video_from_record, video_to_record
 from lora_edit.video.settings import VideoSettings
-from lora_edit.video.write import output_notes, write_video
+from lora_edit.video.truncation import is_file_truncated
+from lora_edit.video.write import describe_output_losses, write_video
 from video.clips import mean_error
 from video.sources import Turn, click_times, clicks, pictures, plain, remux, repaint, shorten_edit, turn_in_header, write_source
 
@@ -30,7 +30,7 @@ FEW = 6
 def edited(source: Path, output: Path) -> tuple[Video, Video]:
     """The source, and its edit as written and read back."""
     video = read_video(source)
-    write_video(output, repaint(video), like=video, overwrite=True)
+    write_video(output, repaint(video), source_clip=video, overwrite=True)
     return video, read_video(output)
 
 
@@ -50,7 +50,7 @@ class TestFacts:
         source = write_source(tmp_path / f"source{name[1:]}", pictures(FEW), prepare=anamorphic)
         video, result = edited(source, tmp_path / name)
         assert video.pixel_aspect == result.pixel_aspect == Fraction(64, 45)
-        assert "pixel aspect" in output_notes(tmp_path / "a.webm", video)[0]
+        assert "pixel aspect" in describe_output_losses(tmp_path / "a.webm", video)[0]
         if name == "a.mp4":
             video, result = edited(turn_in_header(source, (0, 1, -1, 0)), tmp_path / "turned.mp4")
             assert video.pixel_aspect == result.pixel_aspect == Fraction(45, 64)
@@ -63,7 +63,7 @@ class TestFacts:
         """By each frame's own mark, in source and result, which is what players go by."""
 
         def woven(picture: np.ndarray) -> av.VideoFrame:
-            return with_fields(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pix_fmt), order)
+            return set_field_order(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pix_fmt), order)
 
         source = write_source(
             tmp_path / f"fields.{container}", pictures(FEW), codec, pix_fmt, options={"flags": "+ildct+ilme"}, shape=woven
@@ -72,7 +72,7 @@ class TestFacts:
         assert (video.field_order, result.field_order, result.tags) == (order, order, video.tags)
         assert any("interlaced" in note for note in video.notes)
         with av.open(str(tmp_path / "a.mp4")) as container_:
-            assert {first_field(frame) for frame in container_.decode(video=0)} == {order}
+            assert {detect_field_order(frame) for frame in container_.decode(video=0)} == {order}
 
     def test_fields_of_dv(self, tmp_path: Path) -> None:
         """European DV too shows the bottom field first, though its header leaves that to each frame."""
@@ -144,16 +144,16 @@ class TestFacts:
         for name in ("a.mp4", "a.mov", "a.mkv", "a.webm"):
             write_video(tmp_path / name, part)
             assert read_video(tmp_path / name).chapters == part.chapters
-        assert output_notes(tmp_path / "a.gif", part) == ("the chapters are left out: .gif holds none",)
+        assert describe_output_losses(tmp_path / "a.gif", part) == ("the chapters are left out: .gif holds none",)
         assert read_video(source, VideoSettings(fps=12)).chapters == ()
-        assert video_of_record(video_record(part), part.frames, None).chapters == part.chapters
+        assert video_from_record(video_to_record(part), part.frames, None).chapters == part.chapters
 
     def test_a_run_folder_keeps_all(self, tmp_path: Path) -> None:
         def marked(stream: av.VideoStream) -> None:
             stream.codec_context.sample_aspect_ratio = Fraction(16, 15)
 
         video = read_video(write_source(tmp_path / "a.mp4", pictures(FEW), "libx264", "yuv422p", prepare=marked))
-        assert video_of_record(video_record(video), video.frames, None) == replace(video, source=(tmp_path / "a.mp4").resolve())
+        assert video_from_record(video_to_record(video), video.frames, None) == replace(video, source=(tmp_path / "a.mp4").resolve())
 
 
 class TestEndings:
@@ -178,9 +178,9 @@ class TestEndings:
         kind = ("mjpeg", "yuvj420p") if name == "a.avi" else ("libx264", "yuv420p")
         options = {"movflags": "faststart"} if name == "a.mp4" else {}
         path = write_source(tmp_path / name, pictures(25), *kind, container_options=options)
-        assert not is_cut_off(path)
+        assert not is_file_truncated(path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-        assert is_cut_off(path)
+        assert is_file_truncated(path)
         with pytest.raises(VideoError, match=r"end of the file is missing; only \d+ frames|only \d+ frames"):
             read_video(path)
 
@@ -290,8 +290,8 @@ def test_pixels_outside_an_edit(tmp_path: Path, codec: str, pix_fmt: str, contai
         turn_in_header(source, turn)
     video, result = edited(source, tmp_path / "b.mp4")
     assert background_psnr(video, result) >= bound
-    assert bool(output_notes(tmp_path / "b.mp4", video)) == (video.kept_format != "yuv420p")
-    write_video(tmp_path / "c.mp4", repaint(video), "h264-420", like=video)
+    assert bool(describe_output_losses(tmp_path / "b.mp4", video)) == (video.matching_pix_fmt != "yuv420p")
+    write_video(tmp_path / "c.mp4", repaint(video), "h264-420", source_clip=video)
     with av.open(str(tmp_path / "c.mp4")) as written:
         assert written.streams.video[0].pix_fmt in ("yuv420p", "yuvj420p")
 
@@ -312,7 +312,7 @@ class TestPictures:
                 packet = av.Packet((tmp_path / "still.jpg").read_bytes())
                 packet.stream, packet.time_base, packet.pts, packet.dts, packet.is_keyframe = stream, Fraction(1, 25), number, number, True
                 output.mux(packet)
-        assert read_video(tmp_path / "lapse.mov").num_frames == 3 and probe(tmp_path / "lapse.mov").rotation == 0
+        assert read_video(tmp_path / "lapse.mov").num_frames == 3 and probe_video(tmp_path / "lapse.mov").rotation == 0
 
     @pytest.mark.parametrize("ending", [".jpg", ".tif", ".bmp", ".png"])
     def test_a_still_is_a_clip_of_one_frame(self, tmp_path: Path, ending: str) -> None:
@@ -321,7 +321,7 @@ class TestPictures:
         exif[0x112] = 6
         image.save(tmp_path / f"a{ending}", **({} if ending == ".bmp" else {"exif": exif}))
         video = read_video(tmp_path / f"a{ending}")
-        assert video.num_frames == 1 and probe(tmp_path / f"a{ending}").size == video.size
+        assert video.num_frames == 1 and probe_video(tmp_path / f"a{ending}").size == video.size
         assert video.frames.shape[1:3] == ((96, 160) if ending == ".bmp" else (160, 96))
 
     def test_colours_of_a_folder(self, tmp_path: Path) -> None:
@@ -330,9 +330,9 @@ class TestPictures:
         for number, picture in enumerate(pictures(3)):
             Image.fromarray(picture).save(tmp_path / "frames" / f"{number}.png")
         video = read_video(tmp_path / "frames")
-        assert "averages the colours of 2x2 pixels" in output_notes(tmp_path / "a.mp4", video)[0]
-        assert output_notes(tmp_path / "a.mp4", video, "h264-444") == output_notes(tmp_path / "a", video) == ()
-        write_video(tmp_path / "a.mp4", video, "h264-444", like=video)
+        assert "averages the colours of 2x2 pixels" in describe_output_losses(tmp_path / "a.mp4", video)[0]
+        assert describe_output_losses(tmp_path / "a.mp4", video, "h264-444") == describe_output_losses(tmp_path / "a", video) == ()
+        write_video(tmp_path / "a.mp4", video, "h264-444", source_clip=video)
         assert (read_video(tmp_path / "a.mp4").frames.int() - video.frames.int()).abs().max() <= 2
         write_video(tmp_path / "a", video)
         assert torch.equal(read_video(tmp_path / "a").frames, video.frames)
@@ -352,7 +352,7 @@ class TestPictures:
         write_source(source, pictures(FEW), codec, "yuva420p", options=options, shape=see_through, prepare=marked)
         video = read_video(source)
         assert video.alpha is not None and video.alpha[:, :, :70].max() < 10 and video.alpha[:, :, 90:].min() > 245
-        assert "transparency is left out" in output_notes(tmp_path / "b.mp4", video)[0]
+        assert "transparency is left out" in describe_output_losses(tmp_path / "b.mp4", video)[0]
         write_video(tmp_path / "b.mkv", video, "ffv1")
         back = read_video(tmp_path / "b.mkv")
         assert back.alpha is not None and mean_error(back.alpha, video.alpha) < 1

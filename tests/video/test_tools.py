@@ -5,34 +5,34 @@ import torch
 
 from lora_edit.errors import VideoError
 from lora_edit.types import Size
-from lora_edit.video import lossless, resize, sheet
+from lora_edit.video import png_frames, resize, sheet
 from lora_edit.video.read import read_image
 from video.clips import make_clip, mean_error
 
 
 def test_saved_frames_come_back(tmp_path, clip):
-    lossless.save_frames(tmp_path / "frames", make_clip(12).frames)
-    lossless.save_frames(tmp_path / "frames", clip.frames)
-    assert torch.equal(lossless.load_frames(tmp_path / "frames"), clip.frames)
+    png_frames.save_frames(tmp_path / "frames", make_clip(12).frames)
+    png_frames.save_frames(tmp_path / "frames", clip.frames)
+    assert torch.equal(png_frames.load_frames(tmp_path / "frames"), clip.frames)
 
 
 def test_gaps_and_damage_are_named(tmp_path, clip):
     folder = tmp_path / "frames"
-    lossless.save_frames(folder, clip.frames)
+    png_frames.save_frames(folder, clip.frames)
     (folder / "00003.png").write_bytes(b"")
     with pytest.raises(VideoError, match=r"00003\.png: damaged"):
-        lossless.load_frames(folder)
+        png_frames.load_frames(folder)
     (folder / "00003.png").unlink()
     with pytest.raises(VideoError, match=r"00003\.png is missing"):
-        lossless.load_frames(folder)
+        png_frames.load_frames(folder)
     with pytest.raises(VideoError, match="no frames"):
-        lossless.load_frames(tmp_path)
+        png_frames.load_frames(tmp_path)
 
 
 def test_foreign_files_are_not_replaced(tmp_path, clip):
     (tmp_path / "notes.txt").write_text("precious")
     with pytest.raises(VideoError, match="choose an empty or new folder"):
-        lossless.save_frames(tmp_path, clip.frames)
+        png_frames.save_frames(tmp_path, clip.frames)
 
 
 def test_shrinking_averages_and_growing_returns():
@@ -76,10 +76,10 @@ def test_frame_counts():
 
 def test_sheet_and_side_by_side(tmp_path):
     long, short = make_clip(20).frames, make_clip(3).frames
-    picture = sheet.contact_sheet([long, short], ["source", "edited é"], columns=8, cell_height=40)
+    picture = sheet.build_contact_sheet([long, short], ["source", "edited é"], columns=8, cell_height=40)
     assert picture.dtype == torch.uint8 and picture.shape[2] == 3
     sheet.save_image(tmp_path / "new" / "sheet.png", picture)
     assert torch.equal(read_image(tmp_path / "new" / "sheet.png"), picture)
-    assert sheet.side_by_side(long, make_clip(20, 24, 32).frames).shape == (20, 48, 128, 3)
+    assert sheet.join_side_by_side(long, make_clip(20, 24, 32).frames).shape == (20, 48, 128, 3)
     with pytest.raises(VideoError, match="20 and 3"):
-        sheet.side_by_side(long, short)
+        sheet.join_side_by_side(long, short)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lora_edit.video.unseen import next_to_edit, unseen_shares
+from lora_edit.video.disocclusion import compute_unseen_shares, suggest_next_frame
 
 
 def revealing(frames: int = 9) -> torch.Tensor:
@@ -23,23 +23,23 @@ def test_the_frame_with_most_that_was_never_shown_is_the_next_to_edit() -> None:
     clip = revealing()
     region = torch.zeros(clip.shape[:3], dtype=torch.bool)
     region[:, 16:80, 16:112] = True
-    shares = unseen_shares(clip, region)
+    shares = compute_unseen_shares(clip, region)
     assert max(shares[:5]) < 0.01
     assert shares[7] > shares[6] > shares[5] > 0.01
-    assert next_to_edit(shares, region) == 7
+    assert suggest_next_frame(shares, region) == 7
 
 
 def test_what_another_edited_frame_shows_is_known() -> None:
     clip = revealing()
     region = torch.zeros(clip.shape[:3], dtype=torch.bool)
     region[:, 16:80, 16:112] = True
-    shares = unseen_shares(clip, region, (0, 7))
+    shares = compute_unseen_shares(clip, region, (0, 7))
     assert max(shares) < 0.02
-    assert next_to_edit(shares, region) is None
+    assert suggest_next_frame(shares, region) is None
 
 
 def test_outside_of_the_region_nothing_counts() -> None:
     clip = revealing()
     region = torch.zeros(clip.shape[:3], dtype=torch.bool)
     region[:, :12, :12] = True
-    assert next_to_edit(unseen_shares(clip, region), region) is None
+    assert suggest_next_frame(compute_unseen_shares(clip, region), region) is None

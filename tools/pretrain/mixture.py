@@ -21,7 +21,7 @@ from pool import Entry, drifted, explainer, mark_otherwise, read_entry
 from safetensors.torch import load_file, save_file
 from training_kit import Average, Clock
 
-from lora_edit.propagation.mixture import Mixture
+from lora_edit.propagation.mixture import MixtureNetwork
 
 FRAMES = 4
 """Frames of a clip that are learned from."""
@@ -52,7 +52,7 @@ def explain_entry(path: Path) -> list[Rows]:
             (
                 entry.kind if number else "moved only",
                 out.evidence.astype(np.float16),
-                out.allowed,
+                out.allowed_mask,
                 pictures,
                 entry.truth[t],
                 entry.region[t],
@@ -67,7 +67,7 @@ def explain_all(paths: list[Path], workers: int) -> Iterator[list[Rows]]:
         yield from pool.map(explain_entry, paths, chunksize=4)
 
 
-def losses(network: Mixture, rows: list[Rows]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def losses(network: MixtureNetwork, rows: list[Rows]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Of a batch, per row: mean squared error in the region (levels squared), the negative log likelihood of what is left, and how far the
     shares are from those that the explanations' own errors call for.
 
@@ -93,7 +93,7 @@ def losses(network: Mixture, rows: list[Rows]) -> tuple[torch.Tensor, torch.Tens
 
 
 @torch.no_grad()
-def judge(network: Mixture, rows: list[Rows]) -> dict[str, float]:
+def judge(network: MixtureNetwork, rows: list[Rows]) -> dict[str, float]:
     """Region PSNR by kind, and its mean over rows."""
     found: dict[str, list[float]] = defaultdict(list)
     for start in range(0, len(rows), 16):
@@ -134,7 +134,7 @@ def main() -> None:
     counts = np.array([OFTEN.get(row[0], 1.0) for row in train])
     chances = counts / counts.sum()
     torch.manual_seed(0)
-    network = Mixture().to(memory_format=torch.channels_last)
+    network = MixtureNetwork().to(memory_format=torch.channels_last)
     if args.start:
         earlier, own = load_file(args.start), network.state_dict()
         network.load_state_dict({name: value for name, value in earlier.items() if value.shape == own[name].shape}, strict=False)
@@ -156,7 +156,7 @@ def main() -> None:
         step += 1
         if time.monotonic() - shown > 90 or clock.share >= 1:
             shown = time.monotonic()
-            judged = Mixture()
+            judged = MixtureNetwork()
             judged.load_state_dict(average.values)
             print(json.dumps({"step": step, "minutes": round(clock.spent / 60, 1), **judge(judged, kept)}), flush=True)
             save_file({name: value.contiguous() for name, value in average.values.items()}, args.output)

@@ -26,11 +26,11 @@ def draw_entry(seed: int, data: Path) -> dict[str, np.ndarray]:
         "kind": np.array(pair.kind), "source": pair.source, "truth": pair.truth, "region": np.packbits(pair.region, axis=-1),
         "positions": np.stack([m.positions for m in motions]).astype(np.float16),
         "confidence": np.round(np.stack([m.confidence for m in motions]) * 255).astype(np.uint8),
-        "chained": np.stack([m.chained for m in motions]).astype(np.float16),
+        "chained": np.stack([m.chained_positions for m in motions]).astype(np.float16),
         "chained_confidence": np.round(np.stack([m.chained_confidence for m in motions]) * 255).astype(np.uint8),
-        "matrix": np.stack([m.matrix for m in motions]), "camera": np.stack([m.camera for m in motions]),
+        "matrix": np.stack([m.object_matrix for m in motions]), "camera": np.stack([m.camera_matrix for m in motions]),
         "object_confidence": np.array([m.object_confidence for m in motions], np.float32),
-        "support": np.stack([m.support for m in motions]),
+        "support": np.stack([m.support_matrix for m in motions]),
         "support_confidence": np.array([m.support_confidence for m in motions], np.float32),
     }  # fmt: skip
 

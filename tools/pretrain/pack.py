@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from diffusers import WanTransformer3DModel
 
-from lora_edit.models.lapped_codec import LappedCodec
-from lora_edit.models.tiny import PREDICTION_STD, WEIGHTS
+from lora_edit.models.families.embedded.autoencoder import LappedCodec
+from lora_edit.models.families.embedded.loading import PREDICTION_STD_FILE, WEIGHTS_FOLDER
 
 
 def main() -> None:
@@ -22,10 +22,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--input", type=Path, required=True)
     args = parser.parse_args()
-    WanTransformer3DModel.from_pretrained(args.input / "transformer").to(torch.float16).save_pretrained(WEIGHTS / "transformer")
-    LappedCodec.from_pretrained(args.input / "vae").save_pretrained(WEIGHTS / "vae")
-    shutil.copyfile(args.input / PREDICTION_STD, WEIGHTS / PREDICTION_STD)
-    for config in WEIGHTS.glob("*/config.json"):
+    WanTransformer3DModel.from_pretrained(args.input / "transformer").to(torch.float16).save_pretrained(WEIGHTS_FOLDER / "transformer")
+    LappedCodec.from_pretrained(args.input / "vae").save_pretrained(WEIGHTS_FOLDER / "vae")
+    shutil.copyfile(args.input / PREDICTION_STD_FILE, WEIGHTS_FOLDER / PREDICTION_STD_FILE)
+    for config in WEIGHTS_FOLDER.glob("*/config.json"):
         facts = {key: value for key, value in json.loads(config.read_text("utf-8")).items() if key != "_name_or_path"}
         config.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
 

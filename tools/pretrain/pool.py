@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lora_edit.propagation.explanations import Explained, KeyFrame, explain
+from lora_edit.propagation.background_plate import BackgroundPlate
+from lora_edit.propagation.candidates import CandidateSet, KeyFrame, build_candidates
 from lora_edit.propagation.motion import Motion
-from lora_edit.propagation.plate import Plate
 
 Array = np.ndarray
 
@@ -72,15 +72,15 @@ def drifted(rng: np.random.Generator, picture: Array) -> Array:
     return np.asarray(np.clip(out * rng.normal(1, 0.015, 3) + rng.normal(0, 2, 3), 0, 255), np.float32)
 
 
-def explainer(entry: Entry, edited: Array | None = None) -> Callable[[int, bool], Explained]:
+def explainer(entry: Entry, edited: Array | None = None) -> Callable[[int, bool], CandidateSet]:
     """What explains a frame of the entry, by its number and whether the hidden source may be read; from its true frame 0 or `edited`."""
     source = entry.source.astype(np.float32)
     key = KeyFrame(entry.truth[0].astype(np.float32) if edited is None else edited, source[0], entry.region[0])
-    plate = Plate(entry.source, entry.region, [m.camera for m in entry.motions])
-    removed = plate.behind(key.edited, key.edited_share)
+    plate = BackgroundPlate(entry.source, entry.region, [m.camera_matrix for m in entry.motions])
+    removed = plate.measure_removal(key.edited, key.edited_share)
 
-    def explain_frame(t: int, may_read: bool) -> Explained:
+    def explain_frame(t: int, may_read: bool) -> CandidateSet:
         motion, given = entry.motions[t], 1 - entry.region[t].astype(np.float32)
-        return explain(key, source[t], given, motion, plate.at(motion.camera, *given.shape), removed, t / 24, may_read)
+        return build_candidates(key, source[t], given, motion, plate.render(motion.camera_matrix, *given.shape), removed, t / 24, may_read)
 
     return explain_frame

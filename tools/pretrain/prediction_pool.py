@@ -15,19 +15,19 @@ import numpy as np
 import torch
 from pool import Array, Entry, explainer, read_entry
 
-from lora_edit.conditioning.first_frame_hint import move_with_box, region_boxes
-from lora_edit.propagation.mixture import LEAST_ERROR, mix
-from lora_edit.video.flow import sample
+from lora_edit.conditioning.first_frame_hint import compute_region_boxes, move_with_box
+from lora_edit.propagation.mixture import MIN_ERROR, predict_shares
+from lora_edit.video.flow import sample_image
 from lora_edit.video.ranges import to_frames, to_signed
 
 
 def predict_entry(entry: Entry, may_read: bool) -> tuple[Array, Array]:
     """Predicted frames `[T, H, W, 3]` uint8 and expected errors `[T, H, W]` (uint8, half levels)."""
     explain_frame = explainer(entry)
-    frames, errors = [entry.truth[0].astype(np.float32)], [np.full(entry.region.shape[1:], LEAST_ERROR, np.float32)]
+    frames, errors = [entry.truth[0].astype(np.float32)], [np.full(entry.region.shape[1:], MIN_ERROR, np.float32)]
     for t in range(1, len(entry.source)):
         out = explain_frame(t, may_read)
-        shares, error = mix(out)
+        shares, error = predict_shares(out)
         frames.append(np.einsum("khw,khwc->hwc", shares, out.pictures))
         errors.append(error)
     return np.round(np.clip(frames, 0, 255)).astype(np.uint8), np.round(np.clip(np.stack(errors) * 2, 0, 255)).astype(np.uint8)
@@ -36,8 +36,8 @@ def predict_entry(entry: Entry, may_read: bool) -> tuple[Array, Array]:
 def plain_hints(entry: Entry) -> tuple[Array, Array]:
     """The edited frame 0 moved along chained flow, and with the region's box, `[T, H, W, 3]` uint8 each."""
     first = entry.truth[0].astype(np.float32)
-    along = np.stack([sample(first, motion.chained) for motion in entry.motions])
-    boxes = region_boxes(torch.from_numpy(entry.region))
+    along = np.stack([sample_image(first, motion.chained_positions) for motion in entry.motions])
+    boxes = compute_region_boxes(torch.from_numpy(entry.region))
     boxed = to_frames(move_with_box(to_signed(torch.from_numpy(entry.truth[:1]))[:, 0], boxes))
     return np.round(np.clip(along, 0, 255)).astype(np.uint8), boxed.numpy()
 

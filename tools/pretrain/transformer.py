@@ -21,12 +21,12 @@ from safetensors.torch import load_file, save_file
 from training_kit import Average, Clock, save_checkpoint
 
 from lora_edit.hints import ASSUMED_ERROR
-from lora_edit.masks.shapes import hole_union, snap
-from lora_edit.models.lapped_codec import LappedCodec
-from lora_edit.models.packing import pack_error, pack_mask
-from lora_edit.models.precondition import cell_std, precondition
-from lora_edit.models.tiny import PREDICTION_STD, skip_text_queries
-from lora_edit.propagation.mixture import LEAST_ERROR, MOST_ERROR
+from lora_edit.masks.shapes import snap_to_cells, union_latent_frames
+from lora_edit.models.families.condition_packing import pack_error, pack_mask
+from lora_edit.models.families.embedded.autoencoder import LappedCodec
+from lora_edit.models.families.embedded.loading import PREDICTION_STD_FILE, set_single_token_attention
+from lora_edit.models.families.embedded.precondition import compute_cell_std, precondition
+from lora_edit.propagation.mixture import MAX_ERROR, MIN_ERROR
 
 LENGTH, SIDE = 17, 128
 """Of the pooled clips."""
@@ -142,14 +142,14 @@ def make_sample(rng: np.random.Generator, clip: Clip) -> tuple[torch.Tensor, ...
     given = draw_given(rng, torch.from_numpy(np.ascontiguousarray(clip.region)))
     error = torch.from_numpy(np.ascontiguousarray(clip.error)).float()[None] / 255
     if rng.random() < NO_PREDICTION:
-        predicted, error = torch.zeros_like(predicted), torch.full_like(error, MOST_ERROR / 127.5)
+        predicted, error = torch.zeros_like(predicted), torch.full_like(error, MAX_ERROR / 127.5)
     known = given > 0.5
-    return pixels, given, torch.where(known, pixels, predicted), torch.where(known, LEAST_ERROR / 127.5, error)
+    return pixels, given, torch.where(known, pixels, predicted), torch.where(known, MIN_ERROR / 127.5, error)
 
 
 def draw_given(rng: np.random.Generator, region: torch.Tensor) -> torch.Tensor:
     """M_cond [1, T, H, W]: frame 0, all outside the region (mostly snapped to cells as in use), at times later frames too."""
-    mask = hole_union(snap(region, (8, 8))) if rng.random() < 0.8 else region
+    mask = union_latent_frames(snap_to_cells(region, (8, 8))) if rng.random() < 0.8 else region
     given = ~mask
     if len(given) > 1:
         given[0] = True
@@ -228,7 +228,7 @@ def loss_of(model: torch.nn.Module, codec: LappedCodec, std: torch.Tensor, batch
     noise = torch.randn(target.shape, generator=generator)
     blend = t.view(-1, 1, 1, 1, 1)
     noisy = (1 - blend) * target + blend * noise
-    expected, factor, shown = precondition(noisy, start, t, cell_std(doubt, std))
+    expected, factor, shown = precondition(noisy, start, t, compute_cell_std(doubt, std))
     text = pixels.new_zeros(len(t), 1, CONFIG["text_dim"])
     with torch.autocast("cpu", torch.bfloat16):
         out = model(torch.cat([shown, mask, start, doubt], 1), t * 1000, text, return_dict=False)[0]
@@ -251,12 +251,12 @@ def judge(model: torch.nn.Module, codec: LappedCodec, std: torch.Tensor, folder:
             continue
         clip = read_clip(path)
         pixels, m_cond, v_cond, error = (each[None] for each in make_sample(np.random.default_rng(int(path.stem)), clip))
-        if error.max() >= MOST_ERROR / 127.5 or not (m_cond < 0.5).any():
+        if error.max() >= MAX_ERROR / 127.5 or not (m_cond < 0.5).any():
             continue
         mask, start, doubt = pack_mask(m_cond), codec.encode(v_cond), pack_error(error)
         noise = torch.from_numpy(rng.standard_normal(start.shape)).float()
         one = torch.ones(1)
-        expected, factor, shown = precondition(noise, start, one, cell_std(doubt, std))
+        expected, factor, shown = precondition(noise, start, one, compute_cell_std(doubt, std))
         with torch.autocast("cpu", torch.bfloat16):
             out = model(torch.cat([shown, mask, start, doubt], 1), one * 1000, torch.zeros(1, 1, CONFIG["text_dim"]), return_dict=False)[0]
         drawn = codec.decode(noise - expected - factor * out.float())
@@ -295,11 +295,11 @@ def main() -> None:
         pixels = torch.cat([pool.batch(rng, (8, 9, 80, 80))[0] for _ in range(100)])
         codec = LappedCodec.fit(pixels, z_dim=Z_DIM, power=0.7)
         codec.save_pretrained(args.output / "vae")
-    if not (args.output / PREDICTION_STD).exists():
-        save_file({"std": measure_std(codec, pool)}, args.output / PREDICTION_STD)
-    std = load_file(args.output / PREDICTION_STD)["std"]
+    if not (args.output / PREDICTION_STD_FILE).exists():
+        save_file({"std": measure_std(codec, pool)}, args.output / PREDICTION_STD_FILE)
+    std = load_file(args.output / PREDICTION_STD_FILE)["std"]
     torch.manual_seed(0)
-    model = skip_text_queries(WanTransformer3DModel(**CONFIG))
+    model = set_single_token_attention(WanTransformer3DModel(**CONFIG))
     torch.nn.init.zeros_(model.proj_out.weight)
     if args.blocks:
         earlier = WanTransformer3DModel.from_pretrained(args.blocks, dtype=torch.float32).state_dict()
@@ -351,7 +351,7 @@ def main() -> None:
             final = WanTransformer3DModel(**CONFIG)
             final.load_state_dict(average.values)
             final.save_pretrained(args.output / "transformer")
-            print(json.dumps({"step": step, **judge(skip_text_queries(final).eval(), codec, std, args.pool)}), flush=True)
+            print(json.dumps({"step": step, **judge(set_single_token_attention(final).eval(), codec, std, args.pool)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lora_edit.loras.header import read_header
-from lora_edit.loras.layouts import LAYOUTS, layer_pattern, parse_key
+from lora_edit.loras.layouts import LAYOUTS, format_layer_pattern, parse_key
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ def describe_lora(path: Path) -> LoraFacts:
     return LoraFacts(
         file=str(path),
         layout=LAYOUTS[header.layout],
-        made_for=header.made_for,
+        made_for=header.base_model,
         tensors=len(header.shapes),
         parameters=sum(math.prod(shape) for shape in header.shapes.values()),
         layers=len(down),
         ranks=sorted({shape[0] for shape in down.values() if shape}),
         dtypes=list(header.dtypes),
-        targets=sorted({layer_pattern(layer) for layer in down}),
+        targets=sorted({format_layer_pattern(layer) for layer in down}),
         metadata=header.metadata,
     )

@@ -9,22 +9,22 @@ from typing import Annotated
 
 import typer
 
-from lora_edit.cli import editing, framing, inspecting, masking, serving, studying
-from lora_edit.cli.failures import Verbs
-from lora_edit.threads import wait_passively
+from lora_edit.cli import edit_commands, frame_commands, inspect_commands, mask_command, study_command, ui_command
+from lora_edit.cli.error_handling import CommandGroup
+from lora_edit.threads import set_passive_wait_policy
 
 app = typer.Typer(
     name="lora-edit",
-    cls=Verbs,
+    cls=CommandGroup,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-def show_version(wanted: bool) -> None:
+def show_version(value: bool) -> None:
     """Print the version and end."""
-    if wanted:
+    if value:
         from importlib.metadata import version
 
         typer.echo(f"lora-edit {version('lora-edit')}")
@@ -41,20 +41,20 @@ def lora_edit(
     """
 
 
-app.command("edit")(editing.edit)
-app.command("mask")(masking.mask)
-app.command("frame")(framing.frame)
-app.command("edit-frame")(framing.edit_frame)
-app.command("new")(editing.new)
-app.command("train")(editing.train)
-app.command("generate")(editing.generate)
-app.command("preview")(editing.preview)
-app.command("evaluate")(inspecting.evaluate)
-app.command("study")(studying.study)
-app.command("models")(inspecting.models)
-app.command("import")(inspecting.import_lora)
-app.command("export")(inspecting.export)
-app.command("ui")(serving.ui)
+app.command("edit")(edit_commands.edit)
+app.command("mask")(mask_command.mask)
+app.command("frame")(frame_commands.frame)
+app.command("edit-frame")(frame_commands.edit_frame)
+app.command("new")(edit_commands.new)
+app.command("train")(edit_commands.train)
+app.command("generate")(edit_commands.generate)
+app.command("preview")(edit_commands.preview)
+app.command("evaluate")(inspect_commands.evaluate)
+app.command("study")(study_command.study)
+app.command("models")(inspect_commands.models)
+app.command("import")(inspect_commands.import_lora)
+app.command("export")(inspect_commands.export)
+app.command("ui")(ui_command.ui)
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def main() -> None:
     # Libraries' warnings are for programmers; a person sees our notes and errors only, unless Python was told otherwise.
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    wait_passively()  # before a verb loads what computes
+    set_passive_wait_policy()  # before a verb loads what computes
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     app(prog_name="lora-edit")

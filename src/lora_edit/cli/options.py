@@ -11,17 +11,17 @@ from typing import Annotated, Any, ClassVar, Protocol, TypeVar, get_type_hints
 
 import typer
 
-from lora_edit.cli.failures import Session
-from lora_edit.cli.prompts import BOX, POINT, parse_place
+from lora_edit.cli.error_handling import CommandState
+from lora_edit.cli.prompts import BOX_SYNTAX, POINT_SYNTAX, parse_coordinates
 from lora_edit.errors import MaskError, SettingsError
 
-WHERE = "Where to edit: one of these, else what the first frame changes"
-EDITED = "Edited frames"
-CLIP = "Range of the source"
-RESULT = "Result"
-SETTINGS = "Settings (preset, then --config, then these, then --set)"
+REGION_PANEL = "Where to edit: one of these, else what the first frame changes"
+EDITED_FRAMES_PANEL = "Edited frames"
+RANGE_PANEL = "Range of the source"
+RESULT_PANEL = "Result"
+SETTINGS_PANEL = "Settings (preset, then --config, then these, then --set)"
 
-LORA = "FILE[:STRENGTH]"
+LORA_METAVAR = "FILE[:STRENGTH]"
 LORA_HELP = "Another LoRA at generation (style, few steps), never in training; repeatable; strength 1 by default."
 
 
@@ -33,7 +33,7 @@ class Preset(StrEnum):
     LOW_VRAM = "low-vram"
 
 
-class Shape(StrEnum):
+class MaskShapeName(StrEnum):
     """How a drawn mask becomes the edit region."""
 
     BOX = "box"
@@ -62,12 +62,12 @@ class CodecName(StrEnum):
     FFV1 = "ffv1"
 
 
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.", rich_help_panel=RESULT)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.", rich_help_panel=RESULT_PANEL)]
 Threads = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", min=1, help="Threads that compute; by default as many as there are free cores."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the bare result.", rich_help_panel=RESULT)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the bare result.", rich_help_panel=RESULT_PANEL)]
 
 
 def parse_rate(text: str) -> float:
@@ -87,28 +87,38 @@ class RegionOptions:
         Path | None, typer.Argument(metavar="SOURCE", help="The clip: a video, a folder of images or a GIF.", show_default=False)
     ] = None
     first_frame: Annotated[
-        Path | None, typer.Option("--first-frame", metavar="IMAGE", help="The first frame as it should look.", rich_help_panel=EDITED)
+        Path | None,
+        typer.Option("--first-frame", metavar="IMAGE", help="The first frame as it should look.", rich_help_panel=EDITED_FRAMES_PANEL),
     ] = None
     mask: Annotated[
         Path | None,
-        typer.Option("--mask", metavar="PATH", help="White = edit: a video, a folder of images, or one image.", rich_help_panel=WHERE),
+        typer.Option(
+            "--mask", metavar="PATH", help="White = edit: a video, a folder of images, or one image.", rich_help_panel=REGION_PANEL
+        ),
     ] = None
     box: Annotated[
         list[str],
         typer.Option(
             "--box",
-            metavar=BOX,
+            metavar=BOX_SYNTAX,
             help="Rectangle in source pixels, in the first frame; it goes with the edited thing. Several frames are interpolated.",
-            rich_help_panel=WHERE,
+            rich_help_panel=REGION_PANEL,
         ),
     ] = field(default_factory=list)
     point: Annotated[
         list[str],
-        typer.Option("--point", metavar=POINT, help="On the object: outlined and followed, as `mask --point` does.", rich_help_panel=WHERE),
+        typer.Option(
+            "--point",
+            metavar=POINT_SYNTAX,
+            help="On the object: outlined and followed, as `mask --point` does.",
+            rich_help_panel=REGION_PANEL,
+        ),
     ] = field(default_factory=list)
     not_point: Annotated[
         list[str],
-        typer.Option("--not-point", metavar=POINT, help="Off the object: corrects what --point outlined.", rich_help_panel=WHERE),
+        typer.Option(
+            "--not-point", metavar=POINT_SYNTAX, help="Off the object: corrects what --point outlined.", rich_help_panel=REGION_PANEL
+        ),
     ] = field(default_factory=list)
     mask_shape: Annotated[
         RegionShape | None,
@@ -116,17 +126,19 @@ class RegionOptions:
             "--mask-shape",
             metavar="SHAPE",
             help="Shape of the region: box (default), tight, noisy, as-is, or auto (default of tiny), by what was given.",
-            rich_help_panel=WHERE,
+            rich_help_panel=REGION_PANEL,
         ),
     ] = None
     expand: Annotated[
         float | None,
-        typer.Option("--expand", metavar="SHARE", help="Growth of the region; 0.1 by default.", rich_help_panel=WHERE),
+        typer.Option("--expand", metavar="SHARE", help="Growth of the region; 0.1 by default.", rich_help_panel=REGION_PANEL),
     ] = None
-    start: Annotated[int | None, typer.Option("--start", metavar="S", help="First source frame, from 0.", rich_help_panel=CLIP)] = None
-    frames: Annotated[int | None, typer.Option("--frames", metavar="N", help="Number of frames; all by default.", rich_help_panel=CLIP)] = (
+    start: Annotated[int | None, typer.Option("--start", metavar="S", help="First source frame, from 0.", rich_help_panel=RANGE_PANEL)] = (
         None
     )
+    frames: Annotated[
+        int | None, typer.Option("--frames", metavar="N", help="Number of frames; all by default.", rich_help_panel=RANGE_PANEL)
+    ] = None
     fps: Annotated[
         float | None,
         typer.Option(
@@ -134,7 +146,7 @@ class RegionOptions:
             metavar="RATE",
             help="Another rate, such as 25 or 24000/1001; drops the sound.",
             parser=parse_rate,
-            rich_help_panel=CLIP,
+            rich_help_panel=RANGE_PANEL,
         ),
     ] = None
     threads: Threads = None
@@ -146,11 +158,11 @@ class RunOptions(RegionOptions):
 
     reference: Annotated[
         list[str],
-        typer.Option("--reference", metavar="N=IMAGE", help="Frame N (from 0), edited: learned from.", rich_help_panel=EDITED),
+        typer.Option("--reference", metavar="N=IMAGE", help="Frame N (from 0), edited: learned from.", rich_help_panel=EDITED_FRAMES_PANEL),
     ] = field(default_factory=list)
     anchor: Annotated[
         list[str],
-        typer.Option("--anchor", metavar="N=IMAGE", help="Frame N (from 0), edited: shown as it is.", rich_help_panel=EDITED),
+        typer.Option("--anchor", metavar="N=IMAGE", help="Frame N (from 0), edited: shown as it is.", rich_help_panel=EDITED_FRAMES_PANEL),
     ] = field(default_factory=list)
     model: Annotated[
         str | None,
@@ -158,22 +170,25 @@ class RunOptions(RegionOptions):
             "--model",
             metavar="NAME",
             help="See `lora-edit models`; tiny by default. Or a folder or file, or NAME@PLACE.",
-            rich_help_panel=SETTINGS,
+            rich_help_panel=SETTINGS_PANEL,
         ),
     ] = None
     preset: Annotated[
         Preset | None,
         typer.Option(
-            "--preset", help="A named set of settings: the paper's (standard), fewer steps, or less memory.", rich_help_panel=SETTINGS
+            "--preset", help="A named set of settings: the paper's (standard), fewer steps, or less memory.", rich_help_panel=SETTINGS_PANEL
         ),
     ] = None
     prompt: Annotated[
-        str | None, typer.Option("--prompt", metavar="TEXT", help="What the edited clip shows.", rich_help_panel=SETTINGS)
+        str | None, typer.Option("--prompt", metavar="TEXT", help="What the edited clip shows.", rich_help_panel=SETTINGS_PANEL)
     ] = None
     seed: Annotated[
         int | None,
         typer.Option(
-            "--seed", metavar="N", help="Same seed, same result; 0 by default. Hardly changes what tiny draws.", rich_help_panel=SETTINGS
+            "--seed",
+            metavar="N",
+            help="Same seed, same result; 0 by default. Hardly changes what tiny draws.",
+            rich_help_panel=SETTINGS_PANEL,
         ),
     ] = None
     config: Annotated[
@@ -182,12 +197,14 @@ class RunOptions(RegionOptions):
             "--config",
             metavar="FILE.toml",
             help="Settings as a run's edit.toml holds them; may also name the input.",
-            rich_help_panel=SETTINGS,
+            rich_help_panel=SETTINGS_PANEL,
         ),
     ] = None
-    lora: Annotated[list[str], typer.Option("--lora", metavar=LORA, help=LORA_HELP, rich_help_panel=SETTINGS)] = field(default_factory=list)
+    lora: Annotated[list[str], typer.Option("--lora", metavar=LORA_METAVAR, help=LORA_HELP, rich_help_panel=SETTINGS_PANEL)] = field(
+        default_factory=list
+    )
     assignments: Annotated[
-        list[str], typer.Option("--set", metavar="ROOM.SETTING=VALUE", help="Any other setting.", rich_help_panel=SETTINGS)
+        list[str], typer.Option("--set", metavar="ROOM.SETTING=VALUE", help="Any other setting.", rich_help_panel=SETTINGS_PANEL)
     ] = field(default_factory=list)
     codec: Annotated[
         CodecName | None,
@@ -195,15 +212,15 @@ class RunOptions(RegionOptions):
             "--codec",
             metavar="CODEC",
             help="h264 (default: with the source's colour layout), h264-420 (plays everywhere), h264-444, prores or ffv1.",
-            rich_help_panel=RESULT,
+            rich_help_panel=RESULT_PANEL,
         ),
     ] = None
     no_composite: Annotated[
-        bool, typer.Option("--no-composite", help="Keep the model's pixels outside the region too.", rich_help_panel=RESULT)
+        bool, typer.Option("--no-composite", help="Keep the model's pixels outside the region too.", rich_help_panel=RESULT_PANEL)
     ] = False
     run: Annotated[
         Path | None,
-        typer.Option("--run", metavar="FOLDER", help="Run folder; beside the output by default.", rich_help_panel=RESULT),
+        typer.Option("--run", metavar="FOLDER", help="Run folder; beside the output by default.", rich_help_panel=RESULT_PANEL),
     ] = None
     overwrite: Overwrite = False
     json: Json = False
@@ -215,7 +232,9 @@ class EditOptions(RunOptions):
 
     output: Annotated[
         Path,
-        typer.Option("--output", metavar="OUT.mp4", help=".mp4, .mov, .mkv, .webm, .gif, or a folder for PNG.", rich_help_panel=RESULT),
+        typer.Option(
+            "--output", metavar="OUT.mp4", help=".mp4, .mov, .mkv, .webm, .gif, or a folder for PNG.", rich_help_panel=RESULT_PANEL
+        ),
     ]
 
 
@@ -225,7 +244,7 @@ class NewOptions(RunOptions):
 
     output: Annotated[
         Path | None,
-        typer.Option("--output", metavar="OUT.mp4", help="Names the run folder where --run does not.", rich_help_panel=RESULT),
+        typer.Option("--output", metavar="OUT.mp4", help="Names the run folder where --run does not.", rich_help_panel=RESULT_PANEL),
     ] = None
 
 
@@ -235,7 +254,9 @@ class PreviewOptions(RegionOptions):
 
     output: Annotated[
         Path,
-        typer.Option("--output", metavar="OUT.mp4", help=".mp4, .mov, .mkv, .webm, .gif, or a folder for PNG.", rich_help_panel=RESULT),
+        typer.Option(
+            "--output", metavar="OUT.mp4", help=".mp4, .mov, .mkv, .webm, .gif, or a folder for PNG.", rich_help_panel=RESULT_PANEL
+        ),
     ]
     overwrite: Overwrite = False
 
@@ -249,17 +270,17 @@ class Options(Protocol):
 T = TypeVar("T", bound=Options)
 
 
-def takes(kind: type[T]) -> Callable[[Callable[[Session, T], None]], Callable[..., None]]:
+def make_typer_command(options_class: type[T]) -> Callable[[Callable[[CommandState, T], None]], Callable[..., None]]:
     """Make a verb on one record of options a function that Typer can read: one keyword for every field of `kind`."""
 
-    def wrap(verb: Callable[[Session, T], None]) -> Callable[..., None]:
+    def wrap(verb: Callable[[CommandState, T], None]) -> Callable[..., None]:
         def command(ctx: typer.Context, **given: Any) -> None:
-            verb(ctx.obj, kind(**given))
+            verb(ctx.obj, options_class(**given))
 
-        hints = get_type_hints(kind, include_extras=True)
+        hints = get_type_hints(options_class, include_extras=True)
         keywords = [
-            inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=_default(each), annotation=hints[each.name])
-            for each in fields(kind)
+            inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=_get_default(each), annotation=hints[each.name])
+            for each in fields(options_class)
         ]
         context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
         command.__signature__ = inspect.Signature([context, *keywords])  # type: ignore[attr-defined]
@@ -270,7 +291,7 @@ def takes(kind: type[T]) -> Callable[[Callable[[Session, T], None]], Callable[..
     return wrap
 
 
-def _default(option: Field[Any]) -> Any:
+def _get_default(option: Field[Any]) -> Any:
     if option.default_factory is not MISSING:
         return option.default_factory()
     return inspect.Parameter.empty if option.default is MISSING else option.default
@@ -278,7 +299,7 @@ def _default(option: Field[Any]) -> Any:
 
 def parse_box(text: str) -> dict[str, Any]:
     """`X,Y,W,H[:FRAME][#NAME]` as a table of `config.KeyBox`. Raises `MaskError`."""
-    (x, y, width, height), frame, name = parse_place("--box", text, BOX, "")
+    (x, y, width, height), frame, name = parse_coordinates("--box", text, BOX_SYNTAX, "")
     table = {"x": x, "y": y, "width": width, "height": height, "frame": frame, "object": name or None}
     return {key: value for key, value in table.items() if value is not None}
 

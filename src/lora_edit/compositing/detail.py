@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from lora_edit.types import Size
 from lora_edit.video.resize import resize_frames
 
-APART = 20.0
+DISAGREEMENT_SCALE = 20.0
 """Levels of 255 between the model's output and the prediction at which each is shown by half, where the prediction is unsure."""
-UNSURE = 40.0
+ERROR_SCALE = 40.0
 """Expected error, levels of 255, from which the embedded model's output is nearer to the truth than the prediction."""
 
 
@@ -24,13 +24,15 @@ def add_detail(generated: torch.Tensor, predicted: torch.Tensor, error: torch.Te
     `error` `[h', w']` is to be expected in the prediction, in levels of 255.
     """
     small, large = Size(*generated.shape[:2]), Size(*predicted.shape[:2])
-    drawn = _resized(generated, large)
-    coarse = _resized(resize_frames(predicted[None], small)[0], large)
+    drawn = _resize_frame(generated, large)
+    coarse = _resize_frame(resize_frames(predicted[None], small)[0], large)
     apart = (drawn - coarse).abs().amax(-1, keepdim=True)
-    doubt = F.interpolate(error[None, None], (large.height, large.width), mode="bilinear", align_corners=False)[0, 0, ..., None] / UNSURE
-    differs, unsure = (x / (1 + x) for x in ((apart / APART) ** 2, doubt**4))
+    doubt = (
+        F.interpolate(error[None, None], (large.height, large.width), mode="bilinear", align_corners=False)[0, 0, ..., None] / ERROR_SCALE
+    )
+    differs, unsure = (x / (1 + x) for x in ((apart / DISAGREEMENT_SCALE) ** 2, doubt**4))
     return torch.lerp(predicted.float(), drawn, differs * unsure).round().clamp(0, 255).to(torch.uint8)
 
 
-def _resized(frame: torch.Tensor, size: Size) -> torch.Tensor:
+def _resize_frame(frame: torch.Tensor, size: Size) -> torch.Tensor:
     return resize_frames(frame[None], size)[0].float()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-EMPTY = 0.0
+FILL_VALUE = 0.0
 """Mid grey in [-1, 1]: Wan pads its I2V condition with zeros there (Wan2.1 `wan/image2video.py`), so this is "nothing" to the model.
 The reference writes 128 of 255 instead, which is +0.0039 and passes through two lossy codecs."""
 
 
-def withhold(video: torch.Tensor, m_cond: torch.Tensor) -> torch.Tensor:
+def mask_video(video: torch.Tensor, m_cond: torch.Tensor) -> torch.Tensor:
     """`video` `[3, T, H, W]` with every pixel that is not given replaced by `EMPTY`; the hidden values cannot be recovered."""
-    return torch.where(m_cond > 0.5, video, torch.full_like(video, EMPTY))
+    return torch.where(m_cond > 0.5, video, torch.full_like(video, FILL_VALUE))

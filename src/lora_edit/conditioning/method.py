@@ -17,39 +17,39 @@ from dataclasses import replace
 
 import torch
 
-from lora_edit.conditioning.fill import withhold
+from lora_edit.conditioning.fill import mask_video
 from lora_edit.conditioning.sample import Hint, Sample
 
 Pixels = torch.Tensor
 Anchors = Mapping[int, torch.Tensor]
 
 
-def m_cond_for(edit_mask: torch.Tensor) -> torch.Tensor:
+def build_m_cond(edit_mask: torch.Tensor) -> torch.Tensor:
     """`M_cond` `[1, T, H, W]`: frame 0 given as the reference, later frames given outside the edit region."""
     given = (~edit_mask).float()
     given[0] = 1.0
     return given[None]
 
 
-def motion(source: Pixels, edit_mask: torch.Tensor, prompt: str = "", hint: Hint | None = None) -> Sample:
+def build_motion_sample(source: Pixels, edit_mask: torch.Tensor, prompt: str = "", hint: Hint | None = None) -> Sample:
     """Learn the clip's motion inside the edit region, and to keep what the mask marks as given (3.3.1).
 
     `hint` is what the source's own frame 0 predicts there.
     """
-    m_cond = m_cond_for(edit_mask)
-    return Sample(withhold(source, m_cond), m_cond, source, source[:, 0], prompt, hint=hint)
+    m_cond = build_m_cond(edit_mask)
+    return Sample(mask_video(source, m_cond), m_cond, source, source[:, 0], prompt, hint=hint)
 
 
-def appearance(source_frame: Pixels, edited_frame: Pixels, edit_mask: torch.Tensor, prompt: str = "") -> Sample:
+def build_appearance_sample(source_frame: Pixels, edited_frame: Pixels, edit_mask: torch.Tensor, prompt: str = "") -> Sample:
     """Learn how one later frame should look, as a clip of one frame so that no motion is learned (3.3.2).
 
     `edit_mask` is `[H, W]`. Frame 0 is not forced to be given: the region itself has to be generated.
     """
     m_cond = (~edit_mask).float()[None, None]
-    return Sample(withhold(source_frame[:, None], m_cond), m_cond, edited_frame[:, None], source_frame, prompt)
+    return Sample(mask_video(source_frame[:, None], m_cond), m_cond, edited_frame[:, None], source_frame, prompt)
 
 
-def inference(
+def build_inference_sample(
     source: Pixels,
     edited_first: Pixels,
     edit_mask: torch.Tensor,
@@ -61,14 +61,14 @@ def inference(
 
     `anchors` are further frames, by position, that are given whole: frames a person insists on, or those that an earlier window made.
     """
-    content, m_cond = source.clone(), m_cond_for(edit_mask)
+    content, m_cond = source.clone(), build_m_cond(edit_mask)
     for position, frame in {**(anchors or {}), 0: edited_first}.items():
         content[:, position] = frame
         m_cond[:, position] = 1.0
-    return Sample(withhold(content, m_cond), m_cond, None, edited_first, prompt, hint=hint)
+    return Sample(mask_video(content, m_cond), m_cond, None, edited_first, prompt, hint=hint)
 
 
-def appearance_after_first(
+def build_appearance_after_first_sample(
     source: Pixels, edited_first: Pixels, edited_frame: Pixels, edit_mask: torch.Tensor, prompt: str = "", hint: Hint | None = None
 ) -> Sample:
     """Ours: the edited later frame, standing still, behind the edited first frame, asked for as `inference` will.
@@ -78,4 +78,4 @@ def appearance_after_first(
     """
     target = edited_frame[:, None].expand_as(source).clone()
     target[:, 0] = edited_first
-    return replace(inference(source, edited_first, edit_mask, prompt, hint=hint), v_target=target)
+    return replace(build_inference_sample(source, edited_first, edit_mask, prompt, hint=hint), v_target=target)

@@ -17,7 +17,7 @@ class Hint:
     pixels: torch.Tensor
     error: torch.Tensor
 
-    def at(self, frames: torch.Tensor) -> Hint:
+    def select_frames(self, frames: torch.Tensor) -> Hint:
         """The hint of some frames, by number."""
         return Hint(self.pixels[:, frames], self.error[:, frames])
 

@@ -14,36 +14,36 @@ class Window:
     """`frames`: source frame numbers, padded by repeating the last; `known` of them after the first are given from an earlier window."""
 
     frames: tuple[int, ...]
-    known: int = 0
+    num_overlap_frames: int = 0
 
 
-def whole_groups(count: int, group: int = 4) -> int:
+def round_up_frame_count(count: int, group: int = 4) -> int:
     """The next legal frame count, `group * k + 1`."""
     return -(-(count - 1) // group) * group + 1
 
 
-def _padded(frames: list[int], group: int) -> tuple[int, ...]:
-    return tuple(frames + [frames[-1]] * (whole_groups(len(frames), group) - len(frames)))
+def _pad_frames(frames: list[int], group: int) -> tuple[int, ...]:
+    return tuple(frames + [frames[-1]] * (round_up_frame_count(len(frames), group) - len(frames)))
 
 
-def inference_windows(num_frames: int, longest: int, overlap: int, group: int = 4) -> list[Window]:
+def plan_inference_windows(num_frames: int, max_frames: int, overlap: int, group: int = 4) -> list[Window]:
     """Windows that cover the clip in order; each after the first repeats `overlap` frames that are already made."""
-    if num_frames <= longest:
-        return [Window(_padded(list(range(num_frames)), group))]
-    windows, done = [Window(tuple(range(longest)))], longest
-    overlap = min(overlap, longest - 1 - group)
+    if num_frames <= max_frames:
+        return [Window(_pad_frames(list(range(num_frames)), group))]
+    windows, done = [Window(tuple(range(max_frames)))], max_frames
+    overlap = min(overlap, max_frames - 1 - group)
     while done < num_frames:
         start = done - overlap
-        frames = [0, *range(start, min(num_frames, start + longest - 1))]
-        windows.append(Window(_padded(frames, group), overlap))
+        frames = [0, *range(start, min(num_frames, start + max_frames - 1))]
+        windows.append(Window(_pad_frames(frames, group), overlap))
         done = frames[-1] + 1
     return windows
 
 
-def training_windows(num_frames: int, longest: int, group: int = 4) -> list[Window]:
+def plan_training_windows(num_frames: int, max_frames: int, group: int = 4) -> list[Window]:
     """Overlapping windows over the clip (appendix C), half a window apart, the last one flush with the end."""
-    if num_frames <= longest:
-        return [Window(_padded(list(range(num_frames)), group))]
-    step = max(1, (longest - 1) // 2)
-    starts = [*range(1, num_frames - longest + 1, step), num_frames - longest + 1]
-    return [Window((0, *range(start, start + longest - 1))) for start in sorted(set(starts))]
+    if num_frames <= max_frames:
+        return [Window(_pad_frames(list(range(num_frames)), group))]
+    step = max(1, (max_frames - 1) // 2)
+    starts = [*range(1, num_frames - max_frames + 1, step), num_frames - max_frames + 1]
+    return [Window((0, *range(start, start + max_frames - 1))) for start in sorted(set(starts))]

@@ -27,10 +27,10 @@ from lora_edit.evaluation.manifest import Case
 from lora_edit.masks.files import save_mask
 from lora_edit.types import EditMask
 from lora_edit.video.images import IMAGE_SUFFIXES, list_images, load_folder
-from lora_edit.video.read import probe
+from lora_edit.video.read import probe_video
 
 
-def i2vedit_cases(root: Path) -> Iterator[Case]:
+def read_i2vedit_cases(root: Path) -> Iterator[Case]:
     """The test set of I2VEdit, on which the paper's table 1 was measured: a case for every edited picture of every item.
 
     `itemN/source_and_edits/` holds `source.mp4` and the edits as pictures; a `config_*.yaml`, there or one folder up, has the range as
@@ -39,25 +39,27 @@ def i2vedit_cases(root: Path) -> Iterator[Case]:
     two, the one for several chunks counts, which is for the longer range. Raises `SettingsError` when there is no item, `VideoError`
     when a source is unreadable.
     """
-    items = sorted(root.glob("item*/source_and_edits"), key=lambda folder: _number(folder.parent.name))
-    for folder in _some(items, root, "item*/source_and_edits/source.mp4"):
+    items = sorted(root.glob("item*/source_and_edits"), key=lambda folder: _parse_number(folder.parent.name))
+    for folder in _require_files(items, root, "item*/source_and_edits/source.mp4"):
         source = folder / "source.mp4"
-        start, frames = _i2vedit_range(folder, source)
+        start, frames = _read_i2vedit_range(folder, source)
         for edit in sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES):
-            yield Case(id=_as_id(f"{folder.parent.name}-{edit.stem}"), source=source, first_frame=edit, start=start, frames=frames)
+            yield Case(id=_sanitize_id(f"{folder.parent.name}-{edit.stem}"), source=source, first_frame=edit, start=start, frames=frames)
 
 
-def genprop_cases(root: Path) -> Iterator[Case]:
+def read_genprop_cases(root: Path) -> Iterator[Case]:
     """GenProp-Data: pairs of a clip `xxx.mp4` and its edited first frame `xxx.png`, in `test-samples/`.
 
     From huggingface.co/datasets/Shaldon/GenProp-Data (`README.md` and file listing; CC-BY-NC 4.0). Raises `SettingsError` without a pair.
     """
     pairs = [clip for clip in sorted(root.rglob("*.mp4")) if clip.with_suffix(".png").is_file()]
-    for clip in _some(pairs, root, "test-samples/xxx.mp4 beside xxx.png"):
-        yield Case(id=_as_id(clip.stem), source=clip, first_frame=clip.with_suffix(".png"))
+    for clip in _require_files(pairs, root, "test-samples/xxx.mp4 beside xxx.png"):
+        yield Case(id=_sanitize_id(clip.stem), source=clip, first_frame=clip.with_suffix(".png"))
 
 
-def davis_edit_cases(root: Path, first_frames: Path, masks: Path, subset: Literal["similar", "changing"] = "similar") -> Iterator[Case]:
+def read_davis_edit_cases(
+    root: Path, first_frames: Path, masks: Path, subset: Literal["similar", "changing"] = "similar"
+) -> Iterator[Case]:
     """DAVIS-Edit: clips and masks of DAVIS with a prompt each, for edits of `similar` or of `changing` shape.
 
     `JPEGImages/VIDEO/` and `Annotations/VIDEO/` hold the frames, `edited_video_caption_dict_text.json` for each video the prompts
@@ -66,8 +68,8 @@ def davis_edit_cases(root: Path, first_frames: Path, masks: Path, subset: Litera
     all are written to `masks`.
     """
     table = root / "edited_video_caption_dict_text.json"
-    for video, prompts in _json(table, root).items():
-        prompt = _value(prompts, subset, table)
+    for video, prompts in _read_json(table, root).items():
+        prompt = _get_value(prompts, subset, table)
         mask = masks / video
         labels = np.stack(list(load_folder(list_images(root / "Annotations" / video))))
         save_mask(mask, EditMask(torch.from_numpy(labels[..., :3].any(-1))))
@@ -76,7 +78,7 @@ def davis_edit_cases(root: Path, first_frames: Path, masks: Path, subset: Litera
         yield Case(id=name, source=source, first_frame=first_frames / f"{name}.png", mask=mask, prompt=prompt)
 
 
-def vpbench_cases(root: Path, first_frames: Path, masks: Path, table: str = "our_video_edit.csv") -> Iterator[Case]:
+def read_vpbench_cases(root: Path, first_frames: Path, masks: Path, table: str = "our_video_edit.csv") -> Iterator[Case]:
     """VPBench's editing part (or `our_video_edit_long.csv`): clips from VideoVo and Pexels with an object's mask and a prompt.
 
     The table has the columns `path`, `mask_id`, `start_frame`, `end_frame` and `Edited_video_caption`. Clips lie in
@@ -85,14 +87,14 @@ def vpbench_cases(root: Path, first_frames: Path, masks: Path, table: str = "our
     `evaluate/eval_edit.py`, read in a fork). The object's masks are written to `masks` as pictures; its first frames were inpainted
     with FLUX.1 Fill from `Edited_image_caption`.
     """
-    for row in _rows(root / table, root):
+    for row in _read_rows(root / table, root):
         path, number, begin, end, prompt = (
-            _value(row, key, root / table) for key in ("path", "mask_id", "start_frame", "end_frame", "Edited_video_caption")
+            _get_value(row, key, root / table) for key in ("path", "mask_id", "start_frame", "end_frame", "Edited_video_caption")
         )
         name, videovo = path.split(".")[0], ".0.mp4" in path
         folder = root / "videovo/raw_video" / name[:-3] if videovo else root / "pexels/pexels/raw_video" / name[:9]
         case, start = f"{name}-{number}", int(begin)
-        labels = _labels(root / "video_inpainting" / ("videovo" if videovo else "pexels") / name / "all_masks.npz")[start : int(end)]
+        labels = _read_labels(root / "video_inpainting" / ("videovo" if videovo else "pexels") / name / "all_masks.npz")[start : int(end)]
         save_mask(masks / case, EditMask(torch.from_numpy(labels == int(number))))
         yield Case(
             id=case,
@@ -105,7 +107,7 @@ def vpbench_cases(root: Path, first_frames: Path, masks: Path, table: str = "our
         )
 
 
-def five_cases(root: Path, first_frames: Path) -> Iterator[Case]:
+def read_five_cases(root: Path, first_frames: Path) -> Iterator[Case]:
     """FiVE-Bench: six kinds of edit, each a list of clips with prompts before and after.
 
     `edit_prompt/editN_FiVE.json` lists objects with `video_name` and `target_prompt` (words that change in brackets); `images/VIDEO/`
@@ -113,9 +115,9 @@ def five_cases(root: Path, first_frames: Path) -> Iterator[Case]:
     `README.md` and `evaluation/evaluate.py`). That script takes every mask value above 0 for the object; here it is from half
     brightness, which JPEG leaves alone.
     """
-    for table in _some(sorted(root.glob("edit_prompt/edit*_FiVE.json")), root, "edit_prompt/edit1_FiVE.json"):
-        for index, edit in enumerate(_json(table, root)):
-            video, prompt = _value(edit, "video_name", table), _value(edit, "target_prompt", table)
+    for table in _require_files(sorted(root.glob("edit_prompt/edit*_FiVE.json")), root, "edit_prompt/edit1_FiVE.json"):
+        for index, edit in enumerate(_read_json(table, root)):
+            video, prompt = _get_value(edit, "video_name", table), _get_value(edit, "target_prompt", table)
             name = f"{table.stem}-{index:03d}-{video}"
             mask = root / "bmasks" / video
             yield Case(
@@ -128,15 +130,15 @@ def five_cases(root: Path, first_frames: Path) -> Iterator[Case]:
 
 
 BENCHMARKS: dict[str, Callable[..., Iterator[Case]]] = {
-    "i2vedit": i2vedit_cases,
-    "genprop": genprop_cases,
-    "davis-edit": davis_edit_cases,
-    "vpbench": vpbench_cases,
-    "five": five_cases,
+    "i2vedit": read_i2vedit_cases,
+    "genprop": read_genprop_cases,
+    "davis-edit": read_davis_edit_cases,
+    "vpbench": read_vpbench_cases,
+    "five": read_five_cases,
 }
 
 
-def _i2vedit_range(folder: Path, source: Path) -> tuple[int, int | None]:
+def _read_i2vedit_range(folder: Path, source: Path) -> tuple[int, int | None]:
     """First frame and number of frames; None for all that follow."""
     configs = sorted([*folder.glob("config_*.yaml"), *folder.parent.glob("config_*.yaml")], key=lambda path: path.name)
     if not configs:
@@ -144,7 +146,7 @@ def _i2vedit_range(folder: Path, source: Path) -> tuple[int, int | None]:
     # Two numbers of a configuration are no reason to depend on a YAML library.
     text = configs[0].read_text("utf-8")
     begin, end = (re.search(rf"^\s*{key}:\s*(-?[\d.]+)", text, re.MULTILINE) for key in ("start_t", "end_t"))
-    info = probe(source)
+    info = probe_video(source)
     start = int(float(begin[1]) * info.fps) if begin else 0
     if end is None or float(end[1]) < 0:
         return start, None
@@ -152,42 +154,42 @@ def _i2vedit_range(folder: Path, source: Path) -> tuple[int, int | None]:
     return start, int(stop) - start
 
 
-def _as_id(name: str) -> str:
+def _sanitize_id(name: str) -> str:
     return re.sub(r"[^\w.+-]", "_", name)
 
 
-def _number(name: str) -> int:
+def _parse_number(name: str) -> int:
     digits = re.search(r"\d+", name)
     return int(digits[0]) if digits else 0
 
 
-def _some(found: list[Path], root: Path, wanted: str) -> list[Path]:
-    if not found:
-        raise SettingsError(f"{root}: no {wanted} there; give the folder into which the benchmark was downloaded and unpacked")
-    return found
+def _require_files(files: list[Path], root: Path, expected: str) -> list[Path]:
+    if not files:
+        raise SettingsError(f"{root}: no {expected} there; give the folder into which the benchmark was downloaded and unpacked")
+    return files
 
 
-def _json(path: Path, root: Path) -> Any:
-    _some([path] if path.is_file() else [], root, path.name)
+def _read_json(path: Path, root: Path) -> Any:
+    _require_files([path] if path.is_file() else [], root, path.name)
     try:
         return json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise SettingsError(f"{path}: not JSON ({error}); download it again") from error
 
 
-def _value(entry: Mapping[str, str], key: str, table: Path) -> str:
+def _get_value(entry: Mapping[str, str], key: str, table: Path) -> str:
     if key not in entry:
         raise SettingsError(f"{table}: an entry without {key}; this is another version of the benchmark than the one that is known here")
     return entry[key]
 
 
-def _rows(path: Path, root: Path) -> list[dict[str, str]]:
-    _some([path] if path.is_file() else [], root, path.name)
+def _read_rows(path: Path, root: Path) -> list[dict[str, str]]:
+    _require_files([path] if path.is_file() else [], root, path.name)
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def _labels(path: Path) -> np.ndarray:
+def _read_labels(path: Path) -> np.ndarray:
     """Numbers of objects, `[T, H, W]`."""
     try:
         with np.load(path) as archive:

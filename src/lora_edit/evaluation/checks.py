@@ -11,11 +11,11 @@ from lora_edit.errors import MaskError, VideoError
 from lora_edit.types import BoolArray, UInt8Array
 
 
-def require_alike(result: torch.Tensor, other: torch.Tensor, name: str) -> None:
+def require_same_shape(result: torch.Tensor, other: torch.Tensor, name: str) -> None:
     """Raises `VideoError` unless both clips `[T, H, W, 3]` have one length and size; `name` says what the other one is."""
     if result.shape != other.shape:
         raise VideoError(
-            f"the result has {_dimensions(result)} but the {name} has {_dimensions(other)}; "
+            f"the result has {_format_dimensions(result)} but the {name} has {_format_dimensions(other)}; "
             f"give the {name} of the same range of frames, at the result's size"
         )
 
@@ -24,25 +24,28 @@ def require_pixels(where: torch.Tensor, frames: torch.Tensor) -> None:
     """Raises `MaskError` unless the bool mask `[T, H, W]` fits `frames` and marks at least one pixel."""
     if where.shape != frames.shape[:3]:
         raise MaskError(
-            f"the mask has {_dimensions(where)} but the clip has {_dimensions(frames)}; give one mask frame per frame, at the clip's size"
+            f"the mask has {_format_dimensions(where)} but the clip has {_format_dimensions(frames)}; give one mask frame per "
+            f"frame, at the clip's size"
         )
     if not where.any():
         raise MaskError("the mask marks no pixel of the frames to measure; white marks what is measured, so invert it if black does here")
 
 
-def walk(result: torch.Tensor, truth: torch.Tensor, where: torch.Tensor | None) -> Iterator[tuple[UInt8Array, UInt8Array, BoolArray]]:
+def iterate_frames(
+    result: torch.Tensor, truth: torch.Tensor, where: torch.Tensor | None
+) -> Iterator[tuple[UInt8Array, UInt8Array, BoolArray]]:
     """Each frame of both clips `[H, W, 3]` and where to measure it `[H, W]`; all of it when `where` is None.
 
     Raises `VideoError` or `MaskError` when the three do not fit together.
     """
-    require_alike(result, truth, "clip to compare with")
+    require_same_shape(result, truth, "clip to compare with")
     if where is not None:
         require_pixels(where, result)
     for index in range(len(result)):
-        yield as_array(result[index]), as_array(truth[index]), inside(where, result, index)
+        yield as_array(result[index]), as_array(truth[index]), get_frame_mask(where, result, index)
 
 
-def inside(where: torch.Tensor | None, frames: torch.Tensor, index: int) -> BoolArray:
+def get_frame_mask(where: torch.Tensor | None, frames: torch.Tensor, index: int) -> BoolArray:
     """Where frame `index` is measured, `[H, W]`."""
     return np.ones(tuple(frames.shape[1:3]), bool) if where is None else np.asarray(where[index].cpu().numpy(), bool)
 
@@ -52,5 +55,5 @@ def as_array(frame: torch.Tensor) -> UInt8Array:
     return np.ascontiguousarray(frame.cpu().numpy())
 
 
-def _dimensions(frames: torch.Tensor) -> str:
+def _format_dimensions(frames: torch.Tensor) -> str:
     return f"{len(frames)} frames of {frames.shape[2]}x{frames.shape[1]}"

@@ -23,10 +23,10 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 """Of red, green and blue in [0, 1] over CLIP's training pictures (openai/CLIP `clip/clip.py: _transform`)."""
 
-BATCH = 16
+BATCH_SIZE = 16
 
 
-def load_clip(device: torch.device, checkpoint: str = CHECKPOINT) -> Any:
+def load_clip_model(device: torch.device, checkpoint: str = CHECKPOINT) -> Any:
     """transformers' `CLIPModel` of the checkpoint (a hub name or a folder), in float32, from this machine only.
 
     Raises `ModelError` when it was not downloaded.
@@ -45,27 +45,27 @@ def load_clip(device: torch.device, checkpoint: str = CHECKPOINT) -> Any:
 
 
 @torch.no_grad()
-def embed(model: Any, frames: torch.Tensor) -> torch.Tensor:
+def embed_frames(model: Any, frames: torch.Tensor) -> torch.Tensor:
     """CLIP's image embeddings of uint8 `[T, H, W, 3]`: `[T, D]` on the CPU, each of length 1.
 
     `model` is a `CLIPModel` or its image half, `CLIPVisionModelWithProjection`.
     """
     side = int(model.vision_model.config.image_size)
     parts = []
-    for begin in range(0, len(frames), BATCH):
-        pixels = prepare(frames[begin : begin + BATCH], side).to(model.device)
+    for begin in range(0, len(frames), BATCH_SIZE):
+        pixels = preprocess_frames(frames[begin : begin + BATCH_SIZE], side).to(model.device)
         parts.append(model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output).float().cpu())
     return torch.nn.functional.normalize(torch.cat(parts), dim=-1)
 
 
-def prepare(frames: torch.Tensor, side: int) -> torch.Tensor:
+def preprocess_frames(frames: torch.Tensor, side: int) -> torch.Tensor:
     """uint8 `[T, H, W, 3]` as CLIP takes pictures, `[T, 3, side, side]`: shorter side resized (bicubic), middle square, normalised.
 
     What lies outside the middle square is not seen; of a 832x480 clip that is two fifths.
     """
-    squares = np.stack([_middle_square(frame.cpu().numpy(), side) for frame in frames])
+    squares = np.stack([_crop_center(frame.cpu().numpy(), side) for frame in frames])
     pixels = to_unit(torch.from_numpy(squares)).transpose(0, 1)
-    return (pixels - _column(MEAN)) / _column(STD)
+    return (pixels - _reshape_channels(MEAN)) / _reshape_channels(STD)
 
 
 def clip_score(result: torch.Tensor, edited_first: torch.Tensor) -> float:
@@ -80,7 +80,7 @@ def input_similarity(result: torch.Tensor, source: torch.Tensor) -> float:
     return float((result * source).sum(-1).mean())
 
 
-def _middle_square(frame: np.ndarray, side: int) -> np.ndarray:
+def _crop_center(frame: np.ndarray, side: int) -> np.ndarray:
     height, width = frame.shape[:2]
     short = min(height, width)
     size = (side * width // short, side * height // short)
@@ -89,5 +89,5 @@ def _middle_square(frame: np.ndarray, side: int) -> np.ndarray:
     return resized[top : top + side, left : left + side]
 
 
-def _column(values: Sequence[float]) -> torch.Tensor:
+def _reshape_channels(values: Sequence[float]) -> torch.Tensor:
     return torch.tensor(values).view(1, 3, 1, 1)

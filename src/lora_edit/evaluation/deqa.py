@@ -21,15 +21,15 @@ from lora_edit.errors import ModelError
 from lora_edit.evaluation.checks import as_array
 
 CHECKPOINT = "zhiyuanyou/DeQA-Score-Mix3"
-WRITTEN_FOR = "4.36.1"
+TRANSFORMERS_VERSION = "4.36.1"
 
-BATCH = 4
+BATCH_SIZE = 4
 
 Scorer = Callable[[list[Image.Image]], Any]
 """Pictures to as many scores: a tensor or a list."""
 
 # What code that was written for another version of a library raises.
-_MISFITS = (ImportError, AttributeError, NameError, KeyError, TypeError, ValueError, RuntimeError)
+_INCOMPATIBILITY_ERRORS = (ImportError, AttributeError, NameError, KeyError, TypeError, ValueError, RuntimeError)
 
 
 def load_deqa(checkpoint: str = CHECKPOINT) -> Scorer:
@@ -51,13 +51,15 @@ def load_deqa(checkpoint: str = CHECKPOINT) -> Scorer:
         score: Scorer = model.score
     except OSError as error:
         raise ModelError(
-            f"{checkpoint}: not on this machine, which deqa needs; its code is for transformers {WRITTEN_FOR}, so score the frames "
+            f"{checkpoint}: not on this machine, which deqa needs; its code is for transformers {TRANSFORMERS_VERSION}, so score "
+            f"the frames "
             f"with tools/deqa_scores.py in an environment of its own (or try here after `hf download {checkpoint}`, about 16 GB); "
             "the other metrics do without"
         ) from error
-    except _MISFITS as error:
+    except _INCOMPATIBILITY_ERRORS as error:
         raise ModelError(
-            f"{checkpoint}: its own code is written for transformers {WRITTEN_FOR} and does not run with {transformers.__version__} "
+            f"{checkpoint}: its own code is written for transformers {TRANSFORMERS_VERSION} and does not run with "
+            f"{transformers.__version__} "
             f"({type(error).__name__}: {str(error)[:120]}); score the frames with tools/deqa_scores.py in an environment of its own"
         ) from error
     return score
@@ -67,7 +69,7 @@ def deqa(frames: torch.Tensor, score: Scorer) -> float:
     """Mean score, 1 (bad) to 5 (excellent), of the frames `[T, H, W, 3]` uint8."""
     pictures = [Image.fromarray(as_array(frame)) for frame in frames]
     scores: list[float] = []
-    for begin in range(0, len(pictures), BATCH):
-        scores.extend(float(value) for value in score(pictures[begin : begin + BATCH]))
+    for begin in range(0, len(pictures), BATCH_SIZE):
+        scores.extend(float(value) for value in score(pictures[begin : begin + BATCH_SIZE]))
     assert len(scores) == len(pictures)
     return sum(scores) / len(scores)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from lora_edit.errors import VideoError
-from lora_edit.evaluation.checks import as_array, inside, require_pixels
+from lora_edit.evaluation.checks import as_array, get_frame_mask, require_pixels
 from lora_edit.types import BoolArray, Float32Array, UInt8Array
-from lora_edit.video.flow import OpticalFlow, grid, resize_motion, sample
+from lora_edit.video.flow import OpticalFlow, build_pixel_grid, resize_motion, sample_image
 
 FLOW_ROWS = (256, 720)
 """Rows of the pictures that the flow is computed on."""
@@ -34,13 +34,13 @@ def flicker(result: torch.Tensor, where: torch.Tensor | None = None, on_frame: C
         require_pixels(where[1:], result[1:])
     flow = OpticalFlow(result.shape[1], result.shape[2], FLOW_ROWS)
     total, count = 0.0, 0
-    before, grey_before = as_array(result[0]), flow.grey(result[0])
+    before, grey_before = as_array(result[0]), flow.to_grey(result[0])
     for index in range(1, len(result)):
-        now, grey = as_array(result[index]), flow.grey(result[index])
-        wanted = inside(where, result, index)
+        now, grey = as_array(result[index]), flow.to_grey(result[index])
+        wanted = get_frame_mask(where, result, index)
         if wanted.any():
-            back, seen = flow.back(grey, grey_before)
-            judged = wanted & _as_large(seen, wanted.shape)
+            back, seen = flow.compute_backward_flow(grey, grey_before)
+            judged = wanted & _resize_mask(seen, wanted.shape)
             difference = now[judged] - _warp(before, back)[judged]
             total += float(np.abs(difference).mean(-1).sum())
             count += len(difference)
@@ -52,9 +52,9 @@ def flicker(result: torch.Tensor, where: torch.Tensor | None = None, on_frame: C
 def _warp(picture: UInt8Array, back: Float32Array) -> Float32Array:
     """`picture` `[H, W, 3]` moved along `back` `[h, w, 2]`, in floats: rounding to levels would count as flicker."""
     height, width = picture.shape[:2]
-    return np.clip(sample(picture, grid(height, width) + resize_motion(back, height, width), cv2.INTER_CUBIC), 0, 255)
+    return np.clip(sample_image(picture, build_pixel_grid(height, width) + resize_motion(back, height, width), cv2.INTER_CUBIC), 0, 255)
 
 
-def _as_large(seen: BoolArray, shape: tuple[int, ...]) -> BoolArray:
-    large = cv2.resize(seen.astype(np.uint8), (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST)
+def _resize_mask(mask: BoolArray, shape: tuple[int, ...]) -> BoolArray:
+    large = cv2.resize(mask.astype(np.uint8), (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST)
     return np.asarray(large, bool)

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 
 from lora_edit.errors import MaskError
-from lora_edit.evaluation.checks import as_array, inside, require_alike, require_pixels
+from lora_edit.evaluation.checks import as_array, get_frame_mask, require_pixels, require_same_shape
 from lora_edit.types import BoolArray, Float32Array, UInt8Array
 
 BINS = 16
 """Bins for each of L, a and b over OpenCV's 0..255; one is 6 units of L, 16 of a and of b."""
 
-ALIKE = 0.02
+MIN_COLOUR_DIFFERENCE = 0.02
 """When |s - e|^2 is below this share of |s|^2 + |e|^2, the edit keeps the source's colours and leak cannot be told."""
 
 
@@ -37,30 +37,34 @@ def leak(result: torch.Tensor, source: torch.Tensor, edited_first: torch.Tensor,
     do not count. Not a number when no frame after the first can be told, see `ALIKE`. Raises `VideoError` when the clips or the
     first frame differ in size, `MaskError` when the mask does not fit or is empty in the first frame.
     """
-    require_alike(result, source, "source")
-    require_alike(result[:1], edited_first[None], "edited first frame")
+    require_same_shape(result, source, "source")
+    require_same_shape(result[:1], edited_first[None], "edited first frame")
     require_pixels(mask, result)
     if not mask[0].any():
         raise MaskError("the mask is empty in the first frame, so the edit's look is unknown; mark the edit there too")
-    edit = _histogram(as_array(edited_first), inside(mask, result, 0))
+    edit = _compute_histogram(as_array(edited_first), get_frame_mask(mask, result, 0))
     shares = []
     for index in range(1, len(result)):
-        region = inside(mask, result, index)
+        region = get_frame_mask(mask, result, index)
         if region.any():
-            shares.append(_place(_histogram(as_array(result[index]), region), edit, _histogram(as_array(source[index]), region)))
+            shares.append(
+                _compute_leak(
+                    _compute_histogram(as_array(result[index]), region), edit, _compute_histogram(as_array(source[index]), region)
+                )
+            )
     told = [share for share in shares if share is not None]
     return sum(told) / len(told) if told else math.nan
 
 
-def _place(result: Float32Array, edit: Float32Array, source: Float32Array) -> float | None:
+def _compute_leak(result: Float32Array, edit: Float32Array, source: Float32Array) -> float | None:
     way = source - edit
     length = float((way**2).sum())
-    if length < ALIKE * float((source**2).sum() + (edit**2).sum()):
+    if length < MIN_COLOUR_DIFFERENCE * float((source**2).sum() + (edit**2).sum()):
         return None
     return min(max(float(((result - edit) * way).sum()) / length, 0.0), 1.0)
 
 
-def _histogram(frame: UInt8Array, region: BoolArray) -> Float32Array:
+def _compute_histogram(frame: UInt8Array, region: BoolArray) -> Float32Array:
     """Share of the region's pixels in each colour bin, blurred along each axis: `[BINS, BINS, BINS]`."""
     # OpenCV takes one column of pixels as a picture.
     lab = cv2.cvtColor(frame[region][:, None], cv2.COLOR_RGB2LAB)[:, 0]

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from lora_edit.errors import ModelError, VideoError
-from lora_edit.evaluation.checks import require_alike, require_pixels
+from lora_edit.evaluation.checks import require_pixels, require_same_shape
 from lora_edit.video.ranges import to_signed
 
 SHIFT = (-0.030, -0.088, -0.188)
@@ -27,10 +27,10 @@ SCALE = (0.458, 0.448, 0.450)
 """ImageNet's mean and deviation, for pictures in [-1, 1] (`lpips.py: ScalingLayer`)."""
 
 CHANNELS = (64, 192, 384, 256, 256)
-CONVOLUTIONS = (0, 3, 6, 8, 10)
+CONVOLUTION_INDICES = (0, 3, 6, 8, 10)
 """Where AlexNet's convolutions stand among its `features`; the layers that count are these after their ReLU."""
 
-SMALLEST = 32
+MIN_SIDE = 32
 """Shortest side, in pixels, that AlexNet's strides leave something of."""
 
 
@@ -40,17 +40,17 @@ class WeightFile:
 
     name: str
     sha256: str
-    fetch: str
+    fetch_command: str
 
 
-TRUNK = WeightFile(
+BACKBONE_FILE = WeightFile(
     "alexnet-owt-7be5be79.pth",
     "7be5be79",
     "curl -L --create-dirs -o {folder}/alexnet-owt-7be5be79.pth https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
 )
 """torchvision's AlexNet, in the place where torchvision itself keeps it."""
 
-HEADS = WeightFile(
+HEADS_FILE = WeightFile(
     "LPIPS_v0.1_alex-df73285e.pth",
     "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
     "hf download chaofengc/IQA-PyTorch-Weights LPIPS_v0.1_alex-df73285e.pth --local-dir {folder}",
@@ -72,7 +72,7 @@ class Lpips(nn.Module):
         )
         self.heads = nn.ParameterList(nn.Parameter(torch.full((count,), 1 / count)) for count in CHANNELS)
 
-    def layers(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+    def extract_features(self, pixels: torch.Tensor) -> list[torch.Tensor]:
         """The five layers' features of pictures `[B, 3, H, W]` in [-1, 1], each of length 1 in every place."""
         found = []
         shift, scale = (torch.tensor(values, device=pixels.device).view(1, 3, 1, 1) for values in (SHIFT, SCALE))
@@ -85,7 +85,7 @@ class Lpips(nn.Module):
 
     def forward(self, pixels: torch.Tensor, others: torch.Tensor) -> list[torch.Tensor]:
         """Maps of the difference, one per layer: `[B, h, w]`."""
-        pairs = zip(self.layers(pixels), self.layers(others), self.heads, strict=True)
+        pairs = zip(self.extract_features(pixels), self.extract_features(others), self.heads, strict=True)
         return [torch.einsum("bchw,c->bhw", (ours - theirs).square(), head) for ours, theirs, head in pairs]
 
 
@@ -95,9 +95,9 @@ def load_lpips(device: torch.device, folder: Path | None = None) -> Lpips:
     Raises `ModelError` when a file is missing or damaged.
     """
     folder = folder or Path(torch.hub.get_dir()) / "checkpoints"
-    trunk, heads = _read_weights(folder, TRUNK), _read_weights(folder, HEADS)
+    trunk, heads = _read_weights(folder, BACKBONE_FILE), _read_weights(folder, HEADS_FILE)
     model = Lpips()
-    state = {f"features.{place}.{kind}": trunk[f"features.{place}.{kind}"] for place in CONVOLUTIONS for kind in ("weight", "bias")}
+    state = {f"features.{place}.{kind}": trunk[f"features.{place}.{kind}"] for place in CONVOLUTION_INDICES for kind in ("weight", "bias")}
     state |= {f"heads.{layer}": heads[f"lin{layer}.model.1.weight"].flatten() for layer in range(len(CHANNELS))}
     model.load_state_dict(state)
     return model.to(device).eval()
@@ -109,18 +109,18 @@ def lpips(model: Lpips, result: torch.Tensor, truth: torch.Tensor, where: torch.
     Frames in which `where` is empty do not count; without `where` it is the authors' figure of whole pictures. Raises `VideoError` when the
     clips differ in size or length or are smaller than `SMALLEST`, `MaskError` when `where` does not fit or is empty.
     """
-    require_alike(result, truth, "clip to compare with")
-    if min(result.shape[1:3]) < SMALLEST:
-        raise VideoError(f"the frames are {result.shape[2]}x{result.shape[1]}; lpips needs {SMALLEST} pixels a side, so leave it out")
+    require_same_shape(result, truth, "clip to compare with")
+    if min(result.shape[1:3]) < MIN_SIDE:
+        raise VideoError(f"the frames are {result.shape[2]}x{result.shape[1]}; lpips needs {MIN_SIDE} pixels a side, so leave it out")
     if where is None:
         where = torch.ones(result.shape[:3], dtype=torch.bool)
     require_pixels(where, result)
     shown = [index for index in range(len(result)) if bool(where[index].any())]
-    return sum(_of_frame(model, result[n : n + 1], truth[n : n + 1], where[n]) for n in shown) / len(shown)
+    return sum(_measure_frame(model, result[n : n + 1], truth[n : n + 1], where[n]) for n in shown) / len(shown)
 
 
 @torch.no_grad()
-def _of_frame(model: Lpips, frame: torch.Tensor, other: torch.Tensor, where: torch.Tensor) -> float:
+def _measure_frame(model: Lpips, frame: torch.Tensor, other: torch.Tensor, where: torch.Tensor) -> float:
     device = model.heads[0].device
     pixels, others = (to_signed(each).transpose(0, 1).to(device) for each in (frame, other))
     return sum(weighted_mean(layer[0], where.to(device)) for layer in model(pixels, others))
@@ -134,7 +134,7 @@ def weighted_mean(layer: torch.Tensor, where: torch.Tensor) -> float:
 
 def _read_weights(folder: Path, file: WeightFile) -> dict[str, torch.Tensor]:
     path = folder / file.name
-    fetch = file.fetch.format(folder=folder)
+    fetch = file.fetch_command.format(folder=folder)
     if not path.is_file():
         raise ModelError(f"{path}: no such file, and lpips needs it; fetch it with `{fetch}`, or leave lpips out of --metrics")
     if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(file.sha256):

@@ -22,7 +22,7 @@ from lora_edit.errors import SettingsError
 Id = Annotated[str, Field(pattern=r"^\w[\w.+-]*$", description="names the case and its files")]
 
 
-class Later(BaseModel):
+class LaterFrame(BaseModel):
     """A further edited frame."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,7 +38,7 @@ class Case(BaseModel):
     source: Path = Field(description="a video, a folder of pictures, or a GIF")
     first_frame: Path = Field(description="the edited first frame of the range")
     mask: Path | None = Field(None, description="where the edit lives (white); the whole frame when left out")
-    later: tuple[Later, ...] = Field((), description="further edited frames")
+    later: tuple[LaterFrame, ...] = Field((), description="further edited frames")
     prompt: str | None = Field(None, description="what the edited clip shows")
     truth: Path | None = Field(None, description="how the edited clip should look")
     fps: float | None = Field(None, gt=0, description="the range is played at this rate instead of the source's")
@@ -47,12 +47,12 @@ class Case(BaseModel):
 
     @field_validator("later")
     @classmethod
-    def _each_frame_once(cls, later: tuple[Later, ...]) -> tuple[Later, ...]:
+    def _check_unique_frames(cls, later: tuple[LaterFrame, ...]) -> tuple[LaterFrame, ...]:
         if len({each.frame for each in later}) < len(later):
             raise ValueError("a frame is given twice")
         return later
 
-    def files(self) -> dict[str, Path]:
+    def get_paths(self) -> dict[str, Path]:
         """Every path that is given, by its key."""
         named = {"source": self.source, "first_frame": self.first_frame, "mask": self.mask, "truth": self.truth}
         later = {f"later frame {each.frame}": each.image for each in self.later}
@@ -65,19 +65,19 @@ def read_cases(path: Path, check_files: bool = True) -> tuple[Case, ...]:
     Raises `SettingsError` with the number of the first line that is no case, repeats an id or, with `check_files`, names a file that
     does not exist; and for a manifest that is missing or empty.
     """
-    return tuple(placed_cases(path, check_files).values())
+    return tuple(read_cases_by_line(path, check_files).values())
 
 
-def placed_cases(path: Path, check_files: bool = True) -> dict[str, Case]:
+def read_cases_by_line(path: Path, check_files: bool = True) -> dict[str, Case]:
     """`read_cases` by where each case stands, `FILE, line N (ID)`, so that a later fault can be told with it."""
     cases: dict[str, Case] = {}
     taken: set[str] = set()
-    for number, line in _lines(path):
+    for number, line in _read_lines(path):
         place = f"{path}, line {number}"
-        case = _anchored(_parse(line, place), path.parent)
+        case = _resolve_paths(_parse_case(line, place), path.parent)
         if case.id in taken:
             raise SettingsError(f"{place}: the id {case.id} is taken by an earlier line; give each case its own")
-        missing = [f"{key} {file}" for key, file in case.files().items() if not file.exists()] if check_files else []
+        missing = [f"{key} {file}" for key, file in case.get_paths().items() if not file.exists()] if check_files else []
         if missing:
             raise SettingsError(f"{place} ({case.id}): {missing[0]} does not exist; paths are relative to the manifest's folder")
         taken.add(case.id)
@@ -90,12 +90,12 @@ def placed_cases(path: Path, check_files: bool = True) -> dict[str, Case]:
 def write_cases(path: Path, cases: Iterable[Case]) -> int:
     """Write the manifest, with paths relative to its folder; returns the number of cases. The files need not exist yet."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [_relative(case, path.parent).model_dump_json(exclude_defaults=True) for case in cases]
+    lines = [_relativize_paths(case, path.parent).model_dump_json(exclude_defaults=True) for case in cases]
     path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
     return len(lines)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines from 1, the empty ones left out."""
     try:
         text = path.read_text("utf-8")
@@ -105,26 +105,26 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     return ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
 
 
-def _parse(line: str, place: str) -> Case:
+def _parse_case(line: str, location: str) -> Case:
     try:
         return Case.model_validate(json.loads(line))
     except json.JSONDecodeError as error:
-        raise SettingsError(f"{place}: not JSON ({error.msg} at character {error.colno}); write one object per line") from error
+        raise SettingsError(f"{location}: not JSON ({error.msg} at character {error.colno}); write one object per line") from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the line"
-        raise SettingsError(f"{place}: {key}: {first['msg'].lower()}; a case has the keys {', '.join(Case.model_fields)}") from error
+        raise SettingsError(f"{location}: {key}: {first['msg'].lower()}; a case has the keys {', '.join(Case.model_fields)}") from error
 
 
-def _anchored(case: Case, folder: Path) -> Case:
-    return _with_paths(case, lambda path: folder / path)
+def _resolve_paths(case: Case, folder: Path) -> Case:
+    return _map_paths(case, lambda path: folder / path)
 
 
-def _relative(case: Case, folder: Path) -> Case:
-    return _with_paths(case, lambda path: Path(os.path.relpath(path, folder)))
+def _relativize_paths(case: Case, folder: Path) -> Case:
+    return _map_paths(case, lambda path: Path(os.path.relpath(path, folder)))
 
 
-def _with_paths(case: Case, change: Callable[[Path], Path]) -> Case:
-    named = {key: change(path) for key, path in case.files().items() if key in Case.model_fields}
+def _map_paths(case: Case, change: Callable[[Path], Path]) -> Case:
+    named = {key: change(path) for key, path in case.get_paths().items() if key in Case.model_fields}
     later = tuple(each.model_copy(update={"image": change(each.image)}) for each in case.later)
     return case.model_copy(update=named | {"later": later})

@@ -12,7 +12,7 @@ SMOOTHING = 0.9
 """Share of the running mean that each step keeps."""
 
 
-def loss_plot(losses: Sequence[float], stages: Sequence[tuple[str, int]], path: Path) -> None:
+def draw_loss_plot(losses: Sequence[float], stages: Sequence[tuple[str, int]], path: Path) -> None:
     """Draw the loss of every step, and its running mean, as a PNG.
 
     `stages` are the training stages in order, each with its number of steps; the mean starts anew in each one, because they learn
@@ -24,11 +24,11 @@ def loss_plot(losses: Sequence[float], stages: Sequence[tuple[str, int]], path: 
 
     figure = Figure(figsize=(8, 3.5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    for index, (name, start, part) in enumerate(_parts(losses, stages)):
+    for index, (name, start, part) in enumerate(_split_stages(losses, stages)):
         steps = range(start + 1, start + len(part) + 1)
         # A lone step is a point, which a line would not show.
         axes.plot(steps, part, color=f"C{index}", alpha=0.3, linewidth=1, marker="." if len(part) == 1 else None)
-        axes.plot(steps, smooth(part), color=f"C{index}", linewidth=2, label=f"{name}, running mean")
+        axes.plot(steps, smooth_losses(part), color=f"C{index}", linewidth=2, label=f"{name}, running mean")
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
     axes.grid(alpha=0.3)
@@ -43,7 +43,7 @@ def loss_plot(losses: Sequence[float], stages: Sequence[tuple[str, int]], path: 
         raise RunError(f"{path}: the plot cannot be written ({error.strerror}); choose a writable folder with free space") from error
 
 
-def smooth(losses: Sequence[float]) -> list[float]:
+def smooth_losses(losses: Sequence[float]) -> list[float]:
     """The exponential running mean, free of the bias to 0 of its first steps; steps whose loss is not finite are passed over."""
     mean, weight, out = 0.0, 0.0, []
     for loss in losses:
@@ -54,7 +54,7 @@ def smooth(losses: Sequence[float]) -> list[float]:
     return out
 
 
-def _parts(losses: Sequence[float], stages: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int, Sequence[float]]]:
+def _split_stages(losses: Sequence[float], stages: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int, Sequence[float]]]:
     """Each stage's name, first step and losses; a stage that was not reached is left out."""
     start = 0
     for name, steps in stages:

@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from lora_edit.errors import RunError
 
-KINDS = {".mp4": "video", ".m4v": "video", ".mov": "video", ".webm": "video", ".gif": "image", ".png": "image"}
+MEDIA_KINDS = {".mp4": "video", ".m4v": "video", ".mov": "video", ".webm": "video", ".gif": "image", ".png": "image"}
 """What browsers show by themselves; anything else is linked."""
 
 # key of `Evaluation.to_json` -> its name on the page, its unit, and what it means
@@ -55,13 +55,13 @@ class Report:
     title: str
     result: PurePath | None = None
     result_title: str = "Result"
-    compare: PurePath | None = None
+    comparison: PurePath | None = None
     posters: tuple[PurePath | None, PurePath | None] = (None, None)
-    sheet: PurePath | None = None
-    crops: PurePath | None = None
+    contact_sheet: PurePath | None = None
+    region_sheet: PurePath | None = None
     pictures: Sequence[tuple[str, PurePath]] = ()
     takes: Sequence[tuple[str, PurePath, PurePath]] = ()
-    unproven: Sequence[float] = ()
+    disoccluded_shares: Sequence[float] = ()
     loss_plot: PurePath | None = None
     facts: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
@@ -70,7 +70,7 @@ class Report:
     def __post_init__(self) -> None:
         shown = [path for _, path in self.pictures]
         shown += [path for _, file, picture in self.takes for path in (file, picture)]
-        for path in (self.result, self.compare, self.sheet, self.crops, self.loss_plot, *self.posters, *shown):
+        for path in (self.result, self.comparison, self.contact_sheet, self.region_sheet, self.loss_plot, *self.posters, *shown):
             assert path is None or not (path.is_absolute() or ".." in path.parts), f"outside the run folder: {path}"
 
 
@@ -90,21 +90,21 @@ def render_report(report: Report) -> str:
     """The page as HTML; all text is escaped."""
     template = files("lora_edit.evaluation").joinpath("report.html.j2").read_text("utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["url"] = _url
-    environment.filters["kind"] = _kind
-    highest = max(report.unproven, default=0.0)
-    return environment.from_string(template).render(report=report, metrics=_metric_rows(report.metrics), highest=highest)
+    environment.filters["url"] = _quote_path
+    environment.filters["kind"] = _get_media_kind
+    highest = max(report.disoccluded_shares, default=0.0)
+    return environment.from_string(template).render(report=report, metrics=_format_metrics(report.metrics), highest=highest)
 
 
-def _url(path: PurePath) -> str:
+def _quote_path(path: PurePath) -> str:
     return quote(path.as_posix())
 
 
-def _kind(path: PurePath) -> str:
-    return KINDS.get(path.suffix.lower(), "file")
+def _get_media_kind(path: PurePath) -> str:
+    return MEDIA_KINDS.get(path.suffix.lower(), "file")
 
 
-def _metric_rows(metrics: Mapping[str, object]) -> list[tuple[str, str, str]]:
+def _format_metrics(metrics: Mapping[str, object]) -> list[tuple[str, str, str]]:
     rows = []
     for key, value in metrics.items():
         if key == "background_exact":

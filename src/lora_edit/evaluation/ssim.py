@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import torch
 
-from lora_edit.evaluation.checks import walk
+from lora_edit.evaluation.checks import iterate_frames
 from lora_edit.types import Float64Array, UInt8Array
 
-WINDOW = (11, 11)
+KERNEL_SIZE = (11, 11)
 SIGMA = 1.5
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -25,14 +25,14 @@ def ssim(result: torch.Tensor, truth: torch.Tensor, where: torch.Tensor | None =
     `where` does not fit or is empty.
     """
     total, count = 0.0, 0
-    for ours, right, inside in walk(result, truth, where):
+    for ours, right, inside in iterate_frames(result, truth, where):
         if inside.any():
-            total += float(_ssim_map(ours, right)[inside].sum())
+            total += float(_compute_ssim_map(ours, right)[inside].sum())
             count += int(inside.sum())
     return total / count
 
 
-def _ssim_map(result: UInt8Array, truth: UInt8Array) -> Float64Array:
+def _compute_ssim_map(result: UInt8Array, truth: UInt8Array) -> Float64Array:
     """`[H, W]` of two frames `[H, W, 3]`."""
     x, y = result @ LUMA, truth @ LUMA
     mean_x, mean_y = _blur(x), _blur(y)
@@ -44,4 +44,4 @@ def _ssim_map(result: UInt8Array, truth: UInt8Array) -> Float64Array:
 
 
 def _blur(picture: Float64Array) -> Float64Array:
-    return np.asarray(cv2.GaussianBlur(picture, WINDOW, SIGMA, borderType=cv2.BORDER_REFLECT), np.float64)
+    return np.asarray(cv2.GaussianBlur(picture, KERNEL_SIZE, SIGMA, borderType=cv2.BORDER_REFLECT), np.float64)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lora_edit.evaluation.checks import require_alike, require_pixels
+from lora_edit.evaluation.checks import require_pixels, require_same_shape
 from lora_edit.evaluation.flicker import flicker
 from lora_edit.evaluation.leak import leak
 from lora_edit.evaluation.psnr import psnr
@@ -44,15 +44,15 @@ class Evaluation:
         record: dict[str, object] = {
             "num_frames": self.num_frames,
             "size": str(self.size),
-            "fps": _rounded(self.fps),
-            "region_psnr": _rounded(self.region_psnr),
-            "region_ssim": _rounded(self.region_ssim),
-            "background_psnr": _rounded(self.background_psnr),
-            "background_ssim": _rounded(self.background_ssim),
-            "flicker": _rounded(self.flicker),
+            "fps": _round_finite(self.fps),
+            "region_psnr": _round_finite(self.region_psnr),
+            "region_ssim": _round_finite(self.region_ssim),
+            "background_psnr": _round_finite(self.background_psnr),
+            "background_ssim": _round_finite(self.background_ssim),
+            "flicker": _round_finite(self.flicker),
         }
         if self.leak is not None:
-            record["leak"] = _rounded(self.leak)
+            record["leak"] = _round_finite(self.leak)
         if self.background_psnr == math.inf:
             record["background_exact"] = True
         return record
@@ -70,9 +70,9 @@ def evaluate(
     Flicker is the region's. Leak needs the mask and the edited `first_frame` `[H, W, 3]` uint8, and a region in the first frame.
     Raises `VideoError` when clips differ in size or frame count, `MaskError` when the mask does not fit or is empty.
     """
-    require_alike(result.frames, source.frames, "source")
+    require_same_shape(result.frames, source.frames, "source")
     if truth is not None:
-        require_alike(result.frames, truth.frames, "truth")
+        require_same_shape(result.frames, truth.frames, "truth")
     region = None if mask is None else mask.frames
     if region is not None:
         require_pixels(region, result.frames)
@@ -86,26 +86,28 @@ def evaluate(
         region_ssim=ssim(result.frames, right.frames, region),
         background_psnr=None if background is None else psnr(result.frames, source.frames, background),
         background_ssim=None if background is None else ssim(result.frames, source.frames, background),
-        flicker=_flicker(result.frames, region),
-        leak=_leak(result.frames, source.frames, first_frame, region),
+        flicker=_measure_flicker(result.frames, region),
+        leak=_measure_leak(result.frames, source.frames, first_frame, region),
     )
 
 
-def _flicker(frames: torch.Tensor, region: torch.Tensor | None) -> float | None:
+def _measure_flicker(frames: torch.Tensor, region: torch.Tensor | None) -> float | None:
     if len(frames) < 2 or (region is not None and not region[1:].any()):
         return None
-    return _known(flicker(frames, region))
+    return _nan_to_none(flicker(frames, region))
 
 
-def _leak(frames: torch.Tensor, source: torch.Tensor, first_frame: torch.Tensor | None, region: torch.Tensor | None) -> float | None:
+def _measure_leak(
+    frames: torch.Tensor, source: torch.Tensor, first_frame: torch.Tensor | None, region: torch.Tensor | None
+) -> float | None:
     if first_frame is None or region is None or not region[0].any():
         return None
-    return _known(leak(frames, source, first_frame, region))
+    return _nan_to_none(leak(frames, source, first_frame, region))
 
 
-def _known(value: float) -> float | None:
+def _nan_to_none(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _rounded(value: float | None) -> float | None:
+def _round_finite(value: float | None) -> float | None:
     return round(value, DIGITS) if value is not None and math.isfinite(value) else None

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from lora_edit.errors import NotFinite
+from lora_edit.errors import NonFiniteError
 from lora_edit.generation.settings import GenerationSettings
 from lora_edit.models.family import EncodedSample, Family
 from lora_edit.models.unipc import UniPC
@@ -17,7 +17,7 @@ OnDenoise = Callable[[int, int], None]
 """Called after each step with steps done and to do."""
 
 
-def sigmas(steps: int, shift: float) -> torch.Tensor:
+def compute_sigmas(steps: int, shift: float) -> torch.Tensor:
     """Times from 1 to 0, `[steps + 1]`: even, then shifted toward noise, s t / (1 + (s - 1) t).
 
     Equals the grid of the reference's scheduler and of diffusers' `FlowMatchEulerDiscreteScheduler` given explicit sigmas.
@@ -26,7 +26,7 @@ def sigmas(steps: int, shift: float) -> torch.Tensor:
     return (shift * even / (1 + (shift - 1) * even)).float()
 
 
-class Solver(Protocol):
+class Scheduler(Protocol):
     """From each noise level of `sigmas` `[steps + 1]` to the next; `times` `[steps]` are those that the model is asked at."""
 
     sigmas: torch.Tensor
@@ -37,11 +37,11 @@ class Solver(Protocol):
         ...
 
 
-class Euler:
+class EulerScheduler:
     """Straight along the velocity."""
 
     def __init__(self, steps: int, shift: float, device: torch.device) -> None:
-        self.sigmas = sigmas(steps, shift).to(device)
+        self.sigmas = compute_sigmas(steps, shift).to(device)
         self.times = self.sigmas[:-1]
 
     def step(self, index: int, velocity: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
@@ -49,15 +49,15 @@ class Euler:
         return latents + (self.sigmas[index + 1] - self.sigmas[index]) * velocity
 
 
-SOLVERS: dict[str, Callable[[int, float, torch.device], Solver]] = {"euler": Euler, "unipc": UniPC}
+SCHEDULERS: dict[str, Callable[[int, float, torch.device], Scheduler]] = {"euler": EulerScheduler, "unipc": UniPC}
 
 
 @contextmanager
-def _pass(cached: Sequence[Any], name: str) -> Iterator[None]:
+def _enter_cache_context(transformers: Sequence[Any], context_name: str) -> Iterator[None]:
     """Tell caches of diffusers which of the passes this is: each has its own memory."""
     with ExitStack() as stack:
-        for transformer in cached:
-            stack.enter_context(transformer.cache_context(name))
+        for transformer in transformers:
+            stack.enter_context(transformer.cache_context(context_name))
         yield
 
 
@@ -81,22 +81,22 @@ def denoise(
     for transformer in cached:  # as diffusers' pipelines do after each call: another clip's memory is of no use
         transformer._reset_stateful_cache()
     noise = torch.randn((1, family.z_dim, *sample.latent_shape), generator=generator).to(device)
-    latents, solver = noise, SOLVERS[settings.sampler](settings.steps, settings.shift, device)
+    latents, solver = noise, SCHEDULERS[settings.sampler](settings.steps, settings.shift, device)
     for index in range(settings.steps):
         now = solver.times[index].float()
-        with _pass(cached, "cond"):
+        with _enter_cache_context(cached, "cond"):
             velocity = family.predict_velocity(latents, now[None], sample)
         if negative is not None and settings.guidance_scale != 1:
-            with _pass(cached, "uncond"):
+            with _enter_cache_context(cached, "uncond"):
                 other = family.predict_velocity(latents, now[None], negative)
             velocity = other + settings.guidance_scale * (velocity - other)
         if not bool(torch.isfinite(velocity).all()):
-            raise NotFinite(f"the model's answer at step {index + 1} of {settings.steps} holds numbers that are not finite")
+            raise NonFiniteError(f"the model's answer at step {index + 1} of {settings.steps} holds numbers that are not finite")
         latents = solver.step(index, velocity, latents)
-        if sample.blend is not None and sample.blend_keep is not None:
+        if sample.blend_latents is not None and sample.blend_mask is not None:
             later = solver.sigmas[index + 1]
-            known = (1 - later) * sample.blend + later * noise
-            latents = latents + sample.blend_keep * (known - latents)
+            known = (1 - later) * sample.blend_latents + later * noise
+            latents = latents + sample.blend_mask * (known - latents)
         if on_step:
             on_step(index + 1, settings.steps)
     return latents

@@ -17,7 +17,7 @@ class StackedLora(BaseModel):
 
     @field_validator("file")
     @classmethod
-    def absolute(cls, file: Path) -> Path:
+    def make_absolute(cls, file: Path) -> Path:
         """A run is used from wherever people stand later."""
         return file.absolute()
 
@@ -41,6 +41,6 @@ class GenerationSettings(BaseModel):
     loras: tuple[StackedLora, ...] = Field((), description="other LoRAs, in generation only: `[{file = '...', strength = 1.0}]`")
     negative_prompt: str = Field("", description="what the result should not show")
 
-    def stack(self) -> tuple[tuple[Path, float], ...]:
+    def list_lora_paths(self) -> tuple[tuple[Path, float], ...]:
         """Files and strengths of `loras`."""
         return tuple((each.file, each.strength) for each in self.loras)

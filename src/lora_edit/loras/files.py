@@ -16,19 +16,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from lora_edit.errors import ModelError
-from lora_edit.loras.header import Header, read_header
+from lora_edit.loras.header import LoraHeader, read_header
 from lora_edit.loras.layouts import parse_key
 from lora_edit.loras.names import to_diffusers, to_original
 
-Written = Literal["comfyui", "diffusers"]
+WritableLayout = Literal["comfyui", "diffusers"]
 """The layouts that are written."""
 
 _PEFT_HEADER = "lora_adapter_metadata"
-_FRESH = ("format", _PEFT_HEADER)
+_REWRITTEN_METADATA_KEYS = ("format", _PEFT_HEADER)
 
 
 @dataclass(frozen=True)
-class Change:
+class LayerDelta:
     """What a file adds to one layer, in the file's own precision.
 
     `up @ down * alpha / rank` to the weight, with `down` `[rank, in]` and `up` `[out, rank]`; `up_bias` `[out]`, scaled likewise, to the
@@ -52,7 +52,7 @@ class Change:
         """alpha / rank."""
         return 1.0 if self.alpha is None or not self.rank else self.alpha / self.rank
 
-    def tensors(self) -> list[torch.Tensor]:
+    def list_tensors(self) -> list[torch.Tensor]:
         """Those that there are."""
         return [each for each in (self.down, self.up, self.up_bias, self.diff, self.diff_bias) if each is not None]
 
@@ -63,38 +63,38 @@ class LoraFile:
 
     path: Path
     layout: str
-    made_for: str
-    layers: dict[str, Change]
-    ignored: tuple[str, ...]
+    base_model: str
+    layers: dict[str, LayerDelta]
+    ignored_keys: tuple[str, ...]
     metadata: dict[str, str]
 
 
 def read_lora(path: Path) -> LoraFile:
     """Read a LoRA of any layout in `layouts.LAYOUTS`. Raises `ModelError` for what `read_header` refuses and for damaged contents."""
     header = read_header(path)
-    keys, ignored = _keys_by_layer(header)
+    keys, ignored = _group_keys_by_layer(header)
     try:
         with safe_open(path, framework="pt") as file:
             found = {layer: {part: file.get_tensor(key) for part, key in parts.items()} for layer, parts in keys.items()}
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a readable safetensors file ({error}); download or export it again") from error
-    alphas = _stated_alphas(path, header.layout, header.metadata)
-    layers = {name: _with_alpha(path, name, parts, alphas) for name, parts in found.items()}
-    return LoraFile(path, header.layout, header.made_for, layers, ignored, header.metadata)
+    alphas = _read_peft_settings(path, header.layout, header.metadata)
+    layers = {name: _build_delta_with_alpha(path, name, parts, alphas) for name, parts in found.items()}
+    return LoraFile(path, header.layout, header.base_model, layers, ignored, header.metadata)
 
 
-def sketch_lora(path: Path) -> LoraFile:
+def read_lora_shapes(path: Path) -> LoraFile:
     """The file's layers and shapes, on torch's meta device: what `match` needs, from the header alone. Alphas are left out."""
     header = read_header(path)
-    keys, ignored = _keys_by_layer(header)
-    layers: dict[str, Change] = {}
+    keys, ignored = _group_keys_by_layer(header)
+    layers: dict[str, LayerDelta] = {}
     for layer, parts in keys.items():
         shapes = {part: header.shapes[key] for part, key in parts.items() if part != "alpha"}
-        layers[layer] = _paired(path, layer, {part: torch.empty(shape, device="meta") for part, shape in shapes.items()})
-    return LoraFile(path, header.layout, header.made_for, layers, ignored, header.metadata)
+        layers[layer] = _build_delta(path, layer, {part: torch.empty(shape, device="meta") for part, shape in shapes.items()})
+    return LoraFile(path, header.layout, header.base_model, layers, ignored, header.metadata)
 
 
-def _keys_by_layer(header: Header) -> tuple[dict[str, dict[str, str]], tuple[str, ...]]:
+def _group_keys_by_layer(header: LoraHeader) -> tuple[dict[str, dict[str, str]], tuple[str, ...]]:
     """Keys by layer and part, and those that are no part of a LoRA. Raises `ModelError` when two keys say the same."""
     found: dict[str, dict[str, str]] = {}
     ignored: list[str] = []
@@ -107,8 +107,8 @@ def _keys_by_layer(header: Header) -> tuple[dict[str, dict[str, str]], tuple[str
     return found, tuple(ignored)
 
 
-def _paired(path: Path, layer: str, parts: Mapping[str, torch.Tensor]) -> Change:
-    change = Change(**parts)  # type: ignore[arg-type]
+def _build_delta(path: Path, layer: str, parts: Mapping[str, torch.Tensor]) -> LayerDelta:
+    change = LayerDelta(**parts)  # type: ignore[arg-type]
     if (change.down is None) != (change.up is None):
         raise ModelError(f"{path}: damaged, {layer} has one matrix of its pair; download or export it again")
     if change.down is not None and change.up is not None:
@@ -120,13 +120,13 @@ def _paired(path: Path, layer: str, parts: Mapping[str, torch.Tensor]) -> Change
     return change
 
 
-def _with_alpha(path: Path, layer: str, parts: dict[str, torch.Tensor], alphas: Mapping[str, Any]) -> Change:
+def _build_delta_with_alpha(path: Path, layer: str, parts: dict[str, torch.Tensor], peft_settings: Mapping[str, Any]) -> LayerDelta:
     alpha = parts.pop("alpha", None)
-    change = _paired(path, layer, parts)
-    if not all(bool(torch.isfinite(tensor.float()).all()) for tensor in change.tensors()):
+    change = _build_delta(path, layer, parts)
+    if not all(bool(torch.isfinite(tensor.float()).all()) for tensor in change.list_tensors()):
         raise ModelError(f"{path}: damaged, {layer} holds numbers that are not finite; download or export it again")
     try:
-        stated = _alpha(alphas, layer, change.rank) if alpha is None else float(alpha)
+        stated = _resolve_alpha(peft_settings, layer, change.rank) if alpha is None else float(alpha)
     except (AttributeError, TypeError, ValueError, RuntimeError, re.error) as error:
         raise ModelError(f"{path}: damaged, the alpha of {layer} cannot be read ({error}); download or export it again") from error
     if stated is not None and not math.isfinite(stated):
@@ -134,7 +134,7 @@ def _with_alpha(path: Path, layer: str, parts: dict[str, torch.Tensor], alphas: 
     return replace(change, alpha=stated)
 
 
-def _stated_alphas(path: Path, layout: str, metadata: Mapping[str, str]) -> Mapping[str, Any]:
+def _read_peft_settings(path: Path, layout: str, metadata: Mapping[str, str]) -> Mapping[str, Any]:
     """PEFT's settings, from the file's header as diffusers writes them or from the `adapter_config.json` beside a PEFT file."""
     beside = path.with_name("adapter_config.json")
     try:
@@ -149,7 +149,7 @@ def _stated_alphas(path: Path, layout: str, metadata: Mapping[str, str]) -> Mapp
     return {}
 
 
-def _alpha(settings: Mapping[str, Any], layer: str, rank: int) -> float | None:
+def _resolve_alpha(settings: Mapping[str, Any], layer: str, rank: int) -> float | None:
     """PEFT's rule: the first pattern that ends the layer's name, else the common value."""
     patterns = settings.get("alpha_pattern") or {}
     fitting = (value for pattern, value in patterns.items() if re.match(rf"(?:.*\.)?(?:{pattern})$", layer))
@@ -159,7 +159,7 @@ def _alpha(settings: Mapping[str, Any], layer: str, rank: int) -> float | None:
     return float(alpha) * (math.sqrt(rank) if settings.get("use_rslora") else 1)
 
 
-def write_lora(path: Path, layers: Mapping[str, Change], layout: Written, metadata: Mapping[str, str]) -> None:
+def write_lora(path: Path, layers: Mapping[str, LayerDelta], layout: WritableLayout, metadata: Mapping[str, str]) -> None:
     """Write pairs, keyed by diffusers' layer names, and `metadata`; a kill leaves the old file or the new one, never half.
 
     `alpha` stands beside the pairs (ComfyUI) or in PEFT's settings (diffusers) as each reader expects it. In ComfyUI's layout it is left
@@ -167,21 +167,21 @@ def write_lora(path: Path, layers: Mapping[str, Change], layout: Written, metada
     Raises `ModelError` when a layer has no name in the layout.
     """
     tensors: dict[str, torch.Tensor] = {}
-    header = {"format": "pt", **{key: value for key, value in metadata.items() if key not in _FRESH}}
-    named = _named_for_comfyui(path, layers) if layout == "comfyui" else {f"transformer.{name}": layers[name] for name in layers}
+    header = {"format": "pt", **{key: value for key, value in metadata.items() if key not in _REWRITTEN_METADATA_KEYS}}
+    named = _rename_for_comfyui(path, layers) if layout == "comfyui" else {f"transformer.{name}": layers[name] for name in layers}
     for name, change in named.items():
         assert change.down is not None and change.up is not None and change.diff is None and change.diff_bias is None
         tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = change.down, change.up
         if layout == "comfyui" and change.scale != 1:
             tensors[f"{name}.alpha"] = torch.tensor(change.alpha)
     if layout == "diffusers":
-        header[_PEFT_HEADER] = json.dumps(_peft_settings(layers), sort_keys=True)
+        header[_PEFT_HEADER] = json.dumps(_build_peft_settings(layers), sort_keys=True)
     raw = save({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}, metadata=header)
-    _write(path, _in_order(raw))
+    _write_atomically(path, _sort_header_keys(raw))
 
 
-def _named_for_comfyui(path: Path, layers: Mapping[str, Change]) -> dict[str, Change]:
-    named: dict[str, Change] = {}
+def _rename_for_comfyui(path: Path, layers: Mapping[str, LayerDelta]) -> dict[str, LayerDelta]:
+    named: dict[str, LayerDelta] = {}
     for name in layers:
         original, parts = to_original(name) or ("", ())
         if not original:
@@ -189,23 +189,23 @@ def _named_for_comfyui(path: Path, layers: Mapping[str, Change]) -> dict[str, Ch
         if f"diffusion_model.{original}" not in named:
             if not all(part in layers for part in parts):
                 raise ModelError(f"{path}: the LoRA adapts {name} but not all of {', '.join(parts)}; write the diffusers layout")
-            named[f"diffusion_model.{original}"] = layers[name] if len(parts) == 1 else _fused([layers[part] for part in parts])
+            named[f"diffusion_model.{original}"] = layers[name] if len(parts) == 1 else _fuse_deltas([layers[part] for part in parts])
     return named
 
 
-def _fused(changes: list[Change]) -> Change:
+def _fuse_deltas(deltas: list[LayerDelta]) -> LayerDelta:
     """Pairs of several layers as one pair of the matrix that holds their rows: `down` stacked, `up` block-diagonal, the scale within."""
-    downs = [change.down for change in changes if change.down is not None]
-    ups = [change.up * change.scale for change in changes if change.up is not None]
+    downs = [change.down for change in deltas if change.down is not None]
+    ups = [change.up * change.scale for change in deltas if change.up is not None]
     joined: torch.Tensor = torch.block_diag(*ups)  # type: ignore[no-untyped-call]
-    return Change(torch.cat(downs), joined.to(ups[0].dtype))
+    return LayerDelta(torch.cat(downs), joined.to(ups[0].dtype))
 
 
-def _peft_settings(layers: Mapping[str, Change]) -> dict[str, Any]:
+def _build_peft_settings(layers: Mapping[str, LayerDelta]) -> dict[str, Any]:
     """What diffusers reads back as `LoraConfig` (`loaders/peft.py: load_lora_adapter`)."""
     ranks = {name: change.rank for name, change in layers.items()}
     alphas = {name: float(change.rank if change.alpha is None else change.alpha) for name, change in layers.items()}
-    rank, alpha = _most_common(ranks.values()), _most_common(alphas.values())
+    rank, alpha = _find_most_common(ranks.values()), _find_most_common(alphas.values())
     settings = {
         "peft_type": "LORA",
         "r": rank,
@@ -217,12 +217,12 @@ def _peft_settings(layers: Mapping[str, Change]) -> dict[str, Any]:
     return {f"transformer.{key}": value for key, value in settings.items()}
 
 
-def _most_common(values: Iterable[Any]) -> Any:
+def _find_most_common(values: Iterable[Any]) -> Any:
     counted = list(values)
     return max(counted, key=counted.count)
 
 
-def _in_order(raw: bytes) -> bytes:
+def _sort_header_keys(raw: bytes) -> bytes:
     """The same safetensors file with its header's keys sorted: the library writes metadata in another order each time."""
     length = int.from_bytes(raw[:8], "little")
     header = json.dumps(json.loads(raw[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
@@ -230,7 +230,7 @@ def _in_order(raw: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + raw[8 + length :]
 
 
-def _write(path: Path, raw: bytes) -> None:
+def _write_atomically(path: Path, raw: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
@@ -240,7 +240,7 @@ def _write(path: Path, raw: bytes) -> None:
     os.replace(part, path)
 
 
-def export_lora(source: Path, target: Path, layout: Written, *, overwrite: bool = False) -> None:
+def export_lora(source: Path, target: Path, layout: WritableLayout, *, overwrite: bool = False) -> None:
     """Write a LoRA of this package's own making in another layout, with the same tensors and metadata.
 
     Raises `ModelError` when the target exists and may not be replaced, is the source itself, or has another ending than `.safetensors`.
@@ -252,12 +252,12 @@ def export_lora(source: Path, target: Path, layout: Written, *, overwrite: bool 
     if target.exists() and not overwrite:
         raise ModelError(f"{target}: exists already; choose another name or give --overwrite")
     file = read_lora(source)
-    write_lora(target, by_diffusers_names(file), layout, file.metadata)
+    write_lora(target, rename_to_diffusers(file), layout, file.metadata)
 
 
-def by_diffusers_names(file: LoraFile) -> dict[str, Change]:
+def rename_to_diffusers(file: LoraFile) -> dict[str, LayerDelta]:
     """The changes of a file with dotted layer names, keyed as diffusers names them. Raises `ModelError` where that takes a model."""
-    named: dict[str, Change] = {}
+    named: dict[str, LayerDelta] = {}
     for layer, change in file.layers.items():
         names = (layer,) if file.layout == "diffusers" or to_original(layer) else to_diffusers(layer)
         if names is None or len(names) > 1 or not change.rank:

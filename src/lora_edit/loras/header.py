@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_edit.errors import ModelError
-from lora_edit.loras.layouts import layout_of, made_for, other_kind, parse_key
-from lora_edit.models.catalog.headers import is_pickle
+from lora_edit.loras.layouts import detect_layout, detect_unsupported_adapter, infer_base_model, parse_key
+from lora_edit.models.checkpoints.headers import is_pickle
 
 
 @dataclass(frozen=True)
-class Header:
+class LoraHeader:
     """`shapes` by key, the `dtypes` that occur (safetensors' names), the file's own `metadata`, and its layout's short name."""
 
     path: Path
@@ -22,18 +22,18 @@ class Header:
     layout: str
 
     @property
-    def made_for(self) -> str:
+    def base_model(self) -> str:
         """Which model the file seems to be for."""
-        return made_for(self.shapes, self.metadata)
+        return infer_base_model(self.shapes, self.metadata)
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path) -> LoraHeader:
     """Read and check a header. Raises `ModelError` when the file is missing, a pickle, damaged, no LoRA, or a kind that is not read."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise ModelError(f"{path}: no such file; give a LoRA as a .safetensors file")
-    refuse_pickle(path)
+    reject_pickle(path)
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
@@ -42,22 +42,22 @@ def read_header(path: Path) -> Header:
             dtypes = tuple(sorted({str(part.get_dtype()) for part in slices.values()}))
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a readable safetensors file ({error}); download or export it again") from error
-    kind = other_kind(shapes)
+    kind = detect_unsupported_adapter(shapes)
     if kind:
         raise ModelError(f"{path}: is a {kind} adapter, which is not a plain LoRA; convert it to lora_A/lora_B pairs and give that file")
     parts = {parsed.part for key in shapes if (parsed := parse_key(key))}
     if not {"down", "up"} <= parts:
         raise ModelError(f"{path}: holds {len(shapes)} tensors but no LoRA pairs (lora_A/lora_B or lora_down/lora_up); give a LoRA file")
-    return Header(path, shapes, dtypes, metadata, layout_of(shapes))
+    return LoraHeader(path, shapes, dtypes, metadata, detect_layout(shapes))
 
 
-def refuse_pickle(path: Path) -> None:
+def reject_pickle(path: Path) -> None:
     """Raise `ModelError` for files that run code when they are opened, by their name or first bytes."""
     if is_pickle(path):
         raise ModelError(f"{path}: is a pickle, which can run code when opened; give the LoRA as a .safetensors file")
 
 
-def file_hash(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """SHA-256 of the file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

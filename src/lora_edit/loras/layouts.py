@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-_ADAPTER = r"(?:(?:\.\w+)?\.weight)?$"
+_ADAPTER_SUFFIX = r"(?:(?:\.\w+)?\.weight)?$"
 PARTS = {
-    "down": re.compile(r"[._](?:lora_A|lora_down|lora\.down|lora_linear_layer\.down)" + _ADAPTER),
-    "up": re.compile(r"[._](?:lora_B|lora_up|lora\.up|lora_linear_layer\.up)" + _ADAPTER),
+    "down": re.compile(r"[._](?:lora_A|lora_down|lora\.down|lora_linear_layer\.down)" + _ADAPTER_SUFFIX),
+    "up": re.compile(r"[._](?:lora_B|lora_up|lora\.up|lora_linear_layer\.up)" + _ADAPTER_SUFFIX),
     "up_bias": re.compile(r"[._](?:lora_B|lora_up)(?:\.\w+)?\.bias$"),
     "alpha": re.compile(r"\.alpha$"),
     "diff": re.compile(r"\.diff$"),
@@ -19,7 +19,7 @@ PARTS = {
 }
 """Part of a change, and how the key of its tensor ends: PEFT, kohya, older diffusers, and the full differences of distillations."""
 
-OTHER_KINDS = {
+UNSUPPORTED_ADAPTERS = {
     "DoRA": re.compile(r"\.(dora_scale|lora_magnitude_vector)"),
     "LoKr": re.compile(r"\.lokr_"),
     "LoHa": re.compile(r"\.hada_"),
@@ -45,7 +45,7 @@ LAYOUTS = {
 
 
 @dataclass(frozen=True)
-class Key:
+class LoraKey:
     """A tensor's key taken apart; `layer` is as the file spells it, `part` one of `PARTS`."""
 
     prefix: str
@@ -53,15 +53,15 @@ class Key:
     part: str
 
 
-def parse_key(key: str) -> Key | None:
+def parse_key(key: str) -> LoraKey | None:
     """Take a key apart; None when it is no part of a LoRA."""
     for part, ending in PARTS.items():
         found = ending.search(key)
         if found:
             prefix, layer = split_prefix(key[: found.start()])
             if part == "diff_modulation":
-                return Key(prefix, f"{layer}.modulation", "diff")
-            return Key(prefix, layer, part)
+                return LoraKey(prefix, f"{layer}.modulation", "diff")
+            return LoraKey(prefix, layer, part)
     return None
 
 
@@ -73,13 +73,13 @@ def split_prefix(name: str) -> tuple[str, str]:
     return name[: len(name) - len(layer)], layer
 
 
-def layout_of(keys: Iterable[str]) -> str:
+def detect_layout(keys: Iterable[str]) -> str:
     """The layout, by short name, in which most of a file's pairs are written."""
     pairs = [(key, parsed) for key in keys if (parsed := parse_key(key)) and parsed.part in ("down", "up")]
-    return Counter(_layout(key, parsed) for key, parsed in pairs).most_common(1)[0][0]
+    return Counter(_detect_key_layout(key, parsed) for key, parsed in pairs).most_common(1)[0][0]
 
 
-def _layout(key: str, parsed: Key) -> str:
+def _detect_key_layout(key: str, parsed: LoraKey) -> str:
     if "." not in parsed.layer and "_" in parsed.layer:
         return "musubi" if parsed.prefix == "lora_unet_" and re.search(r"(self|cross)_attn|_ffn_\d$|_blocks_", parsed.layer) else "kohya"
     if parsed.prefix.startswith("base_model.model."):
@@ -91,22 +91,22 @@ def _layout(key: str, parsed: Key) -> str:
     return "diffusers" if parsed.prefix == "transformer." else "comfyui"
 
 
-def other_kind(keys: Iterable[str]) -> str | None:
+def detect_unsupported_adapter(keys: Iterable[str]) -> str | None:
     """The name of an adapter kind that is not a plain LoRA, if the keys show one."""
     for key in keys:
-        for kind, sign in OTHER_KINDS.items():
+        for kind, sign in UNSUPPORTED_ADAPTERS.items():
             if sign.search(key):
                 return kind
     return None
 
 
 _WAN_WIDTHS = {1536: "Wan 1.3B", 3072: "Wan 2.2 5B", 5120: "Wan 14B"}
-_STATED = ("base_model", "modelspec.architecture", "ss_base_model_version", "ss_sd_model_name")
+_BASE_MODEL_KEYS = ("base_model", "modelspec.architecture", "ss_base_model_version", "ss_sd_model_name")
 
 
-def made_for(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> str:
+def infer_base_model(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> str:
     """Which model a file seems to be for: what it states, else what its layers' names and widths tell."""
-    for name in _STATED:
+    for name in _BASE_MODEL_KEYS:
         if metadata.get(name):
             return metadata[name]
     layers = {parsed.layer.replace(".", "_"): shapes[key] for key in shapes if (parsed := parse_key(key)) and parsed.part == "down"}
@@ -124,6 +124,6 @@ def made_for(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str])
     return next((name for sign, name in signs.items() if re.search(sign, text, re.MULTILINE)), "a model that is not known here")
 
 
-def layer_pattern(layer: str) -> str:
+def format_layer_pattern(layer: str) -> str:
     """`blocks.3.attn1.to_q` as `blocks.*.attn1.to_q`: one line for all blocks."""
     return re.sub(r"(?<=[._])\d+(?=[._]|$)", "*", layer)

@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lora_edit.models.wan_keys import BLOCK_LAYERS, OUTER_LAYERS
+from lora_edit.models.families.wan.key_names import BLOCK_LAYERS, OUTER_LAYERS
 
 
 @dataclass(frozen=True)
-class Naming:
+class BlockNaming:
     """One kind of place: its prefix in diffusers and in the original (`{}` is the block's number), and its layers' names in both.
 
     Several names of diffusers for one original layer mean that the original keeps them in one matrix, rows in this order.
     """
 
-    ours: str
-    original: str
+    diffusers_prefix: str
+    original_prefix: str
     layers: dict[tuple[str, ...], str]
 
 
-NAMINGS = (
-    Naming("blocks.{}.", "blocks.{}.", {(ours,): BLOCK_LAYERS[ours] for ours in BLOCK_LAYERS}),
-    Naming("", "", {(ours,): OUTER_LAYERS[ours] for ours in OUTER_LAYERS}),
+BLOCK_NAMINGS = (
+    BlockNaming("blocks.{}.", "blocks.{}.", {(ours,): BLOCK_LAYERS[ours] for ours in BLOCK_LAYERS}),
+    BlockNaming("", "", {(ours,): OUTER_LAYERS[ours] for ours in OUTER_LAYERS}),
     # diffusers `loaders/lora_conversion_utils.py: _convert_hunyuan_video_lora_to_diffusers`
-    Naming(
+    BlockNaming(
         "transformer_blocks.{}.",
         "double_blocks.{}.",
         {
@@ -40,7 +40,7 @@ NAMINGS = (
             ("norm1_context.linear",): "txt_mod.linear",
         },
     ),
-    Naming(
+    BlockNaming(
         "single_transformer_blocks.{}.",
         "single_blocks.{}.",
         {
@@ -52,33 +52,33 @@ NAMINGS = (
 )
 
 
-def flat(name: str) -> str:
+def flatten_name(name: str) -> str:
     """The name with dots as underscores: what all spellings of one layer have in common."""
     return name.replace(".", "_")
 
 
 def to_original(name: str) -> tuple[str, tuple[str, ...]] | None:
     """Of a layer's name in diffusers: the original layer and all of diffusers' layers that it holds. None when it has no other name."""
-    for naming in NAMINGS:
-        number, rest = _split(naming.ours, name)
+    for naming in BLOCK_NAMINGS:
+        number, rest = _split_block_name(naming.diffusers_prefix, name)
         for parts, original in naming.layers.items():
             if rest in parts:
-                prefix = naming.ours.format(number)
-                return naming.original.format(number) + original, tuple(prefix + part for part in parts)
+                prefix = naming.diffusers_prefix.format(number)
+                return naming.original_prefix.format(number) + original, tuple(prefix + part for part in parts)
     return None
 
 
 def to_diffusers(original: str) -> tuple[str, ...] | None:
     """Of a layer's original name: diffusers' layers that it holds. None when it is no such name."""
-    for naming in NAMINGS:
-        number, rest = _split(naming.original, original)
+    for naming in BLOCK_NAMINGS:
+        number, rest = _split_block_name(naming.original_prefix, original)
         for parts, name in naming.layers.items():
             if rest == name:
-                return tuple(naming.ours.format(number) + part for part in parts)
+                return tuple(naming.diffusers_prefix.format(number) + part for part in parts)
     return None
 
 
-def _split(template: str, name: str) -> tuple[str, str]:
+def _split_block_name(template: str, name: str) -> tuple[str, str]:
     """Block number and the rest of a name; the rest is empty when the name does not stand in such a block."""
     head = template.partition("{}")[0]
     if not head:
@@ -87,13 +87,13 @@ def _split(template: str, name: str) -> tuple[str, str]:
     return (number, rest) if name.startswith(head) and number.isdecimal() else ("", "")
 
 
-def spellings(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+def index_flat_names(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Every flat spelling under which a file may hold these layers of a model in diffusers, with the layers that it stands for."""
     known = set(names)
-    index: dict[str, tuple[str, ...]] = {flat(name): (name,) for name in known}
+    index: dict[str, tuple[str, ...]] = {flatten_name(name): (name,) for name in known}
     for name in known:
         found = to_original(name)
         if found and known.issuperset(found[1]):
             # Where both namings use a word, diffusers' own layer keeps it.
-            index.setdefault(flat(found[0]), found[1])
+            index.setdefault(flatten_name(found[0]), found[1])
     return index

@@ -38,12 +38,12 @@ def read_mask(path: Path, num_frames: int, size: Size, start: int = 0, source_fr
             f"the mask has {len(frames)} frames, the range {num_frames} and the source {source_frames}; "
             f"the mask's frames from {start} on were used",
         )
-    frames = _in_range(path, frames, num_frames, start, whole=source_frames == num_frames)
-    luma = torch.stack([_luma(frame) for frame in frames])
+    frames = _select_frame_range(path, frames, num_frames, start, is_whole_source=source_frames == num_frames)
+    luma = torch.stack([_compute_luma(frame) for frame in frames])
     white = luma >= THRESHOLD
     if len(white) == 1 and num_frames > 1:
         white = white.expand(num_frames, -1, -1).clone()
-    return EditMask(white, (*notes, *_grey_note(luma), *_content_notes(path, white, int(luma.max()))))
+    return EditMask(white, (*notes, *_check_grey_pixels(luma), *_check_content(path, white, int(luma.max()))))
 
 
 def _read_frames(path: Path) -> tuple[torch.Tensor, tuple[str, ...]]:
@@ -57,7 +57,7 @@ def _read_frames(path: Path) -> tuple[torch.Tensor, tuple[str, ...]]:
     if video.alpha is None:
         return video.frames, ()
     opaque = video.alpha >= THRESHOLD
-    luma = torch.stack([_luma(frame) for frame in video.frames])[opaque]
+    luma = torch.stack([_compute_luma(frame) for frame in video.frames])[opaque]
     coloured = float(((luma >= MID_GREY[0]) & (luma <= MID_GREY[1])).float().mean()) if len(luma) else 0.0
     if coloured > MID_GREY_SHARE:  # a cut-out: the object itself on nothing
         note = "the mask is a picture with transparent parts; what is opaque in it is edited, whatever its colours"
@@ -65,10 +65,10 @@ def _read_frames(path: Path) -> tuple[torch.Tensor, tuple[str, ...]]:
     return (video.frames.int() * video.alpha[..., None].int() // 255).to(torch.uint8), ()
 
 
-def _in_range(path: Path, frames: torch.Tensor, num_frames: int, start: int, whole: bool) -> torch.Tensor:
+def _select_frame_range(path: Path, frames: torch.Tensor, num_frames: int, start: int, is_whole_source: bool) -> torch.Tensor:
     if len(frames) in (1, num_frames):
         return frames
-    if not whole and len(frames) >= start + num_frames:
+    if not is_whole_source and len(frames) >= start + num_frames:
         return frames[start : start + num_frames]
     begin = f" from source frame {start}" if start else ""
     raise MaskError(
@@ -77,22 +77,22 @@ def _in_range(path: Path, frames: torch.Tensor, num_frames: int, start: int, who
     )
 
 
-def _luma(frame: torch.Tensor) -> torch.Tensor:
+def _compute_luma(frame: torch.Tensor) -> torch.Tensor:
     """`[H, W]` uint8 of a uint8 frame `[H, W, 3]` (BT.601 weights in 1/256, which add up to 256)."""
     red, green, blue = frame.to(torch.int32).unbind(-1)
     return ((77 * red + 150 * green + 29 * blue) >> 8).to(torch.uint8)
 
 
-def _grey_note(luma: torch.Tensor) -> tuple[str, ...]:
+def _check_grey_pixels(luma: torch.Tensor) -> tuple[str, ...]:
     share = float(((luma >= MID_GREY[0]) & (luma <= MID_GREY[1])).float().mean())
     if share <= MID_GREY_SHARE:
         return ()
     return (f"{share:.0%} of the mask's pixels are grey; they were cut at half brightness; save the mask as black-and-white PNG",)
 
 
-def _content_notes(path: Path, white: torch.Tensor, brightest: int) -> tuple[str, ...]:
+def _check_content(path: Path, edit_mask: torch.Tensor, brightest: int) -> tuple[str, ...]:
     """Remarks on what the mask covers; `brightest` is its highest luma. Raises `MaskError` for an empty mask."""
-    covered = white.flatten(1).any(1)
+    covered = edit_mask.flatten(1).any(1)
     if not covered.any() and brightest > 0:
         raise MaskError(
             f"{path}: the mask's brightest pixel is {brightest} of 255, and white (255) marks what is edited; "
@@ -100,20 +100,20 @@ def _content_notes(path: Path, white: torch.Tensor, brightest: int) -> tuple[str
         )
     if not covered.any():
         raise MaskError(f"{path}: the mask has no white pixel; white marks what is edited, so invert it if black does here")
-    if white.all():
+    if edit_mask.all():
         return ("whole-frame edit: nothing but the first frame is preserved",)
     seen = torch.nonzero(covered).flatten().tolist()
     inner = [frame for frame in range(seen[0], seen[-1]) if not covered[frame]]
     outer = [*range(seen[0]), *range(seen[-1] + 1, len(covered))]
     notes = []
     if inner:
-        notes.append(f"the mask is empty in frames {ranges(inner)}; with --mask-shape box the region is bridged across them")
+        notes.append(f"the mask is empty in frames {format_ranges(inner)}; with --mask-shape box the region is bridged across them")
     if outer:
-        notes.append(f"the mask is empty in frames {ranges(outer)}; the source is kept there, even if the object is still in sight")
+        notes.append(f"the mask is empty in frames {format_ranges(outer)}; the source is kept there, even if the object is still in sight")
     return tuple(notes)
 
 
-def ranges(numbers: Sequence[int]) -> str:
+def format_ranges(numbers: Sequence[int]) -> str:
     """`3-5, 8` for 3, 4, 5, 8."""
     runs: list[list[int]] = []
     for number in numbers:
@@ -137,7 +137,7 @@ def save_mask(folder: Path, mask: EditMask) -> None:
         for name, frame in zip(names, mask.frames, strict=True):
             Image.fromarray(frame.numpy()).save(partial / name)
         folder.mkdir(parents=True, exist_ok=True)
-        for old in _frame_files(folder):
+        for old in _list_frame_files(folder):
             old.unlink()
         for name in names:
             os.replace(partial / name, folder / name)
@@ -147,7 +147,7 @@ def save_mask(folder: Path, mask: EditMask) -> None:
 
 def load_mask(folder: Path) -> EditMask:
     """The mask that `save_mask` wrote (its frames, not its notes). Raises `MaskError` when it is missing or damaged."""
-    files = _frame_files(folder)
+    files = _list_frame_files(folder)
     if not files or [int(file.stem) for file in files] != list(range(len(files))):
         raise MaskError(f"{folder}: no complete mask (00000.png and on); make the mask again")
     try:
@@ -159,5 +159,5 @@ def load_mask(folder: Path) -> EditMask:
     return EditMask(torch.from_numpy(np.stack(frames)))
 
 
-def _frame_files(folder: Path) -> list[Path]:
+def _list_frame_files(folder: Path) -> list[Path]:
     return sorted((file for file in folder.glob("*.png") if file.stem.isdigit()), key=lambda file: int(file.stem))

@@ -10,21 +10,21 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from lora_edit.masks.boxes import KeyedBox, edges_of, mask_from_boxes
-from lora_edit.masks.check import changed_area, main_parts
-from lora_edit.masks.follow import Followed, OnFrame, box_track, followed, part_of
+from lora_edit.masks.boxes import KeyframeBox, box_to_edges, mask_from_boxes
+from lora_edit.masks.change_detection import detect_changed_area, select_main_parts
+from lora_edit.masks.edit_region import OnFrame, RegionTrack, build_region_track, scale_progress, track_box
 from lora_edit.types import BoolArray, EditMask, Size
 
-STILL = 0.02
+MAX_STILL_MOTION = 0.02
 """Share of the frame's shorter side up to which a box's edges count as still: then it stays exactly where it was drawn."""
 
 
-def follow_boxes(
+def track_boxes(
     frames: torch.Tensor,
-    edited_first: torch.Tensor,
-    boxes: Sequence[KeyedBox],
+    edited_frame: torch.Tensor,
+    boxes: Sequence[KeyframeBox],
     on_frame: OnFrame = lambda done, total: None,
-) -> list[Followed]:
+) -> list[RegionTrack]:
     """The region of every box in `frames` `[T, H, W, 3]` uint8, whose first is `edited_first` `[H, W, 3]` after the edit.
 
     An object's only box, in the first frame, goes with what the edit changes in it; it stays where the edit changes nothing in it, where
@@ -37,31 +37,33 @@ def follow_boxes(
     paths = {box.name for box in boxes if box.frame}
     moving = [box for box in boxes if box.name not in paths]
     kept = [box for box in boxes if box.name in paths]
-    changed = changed_area(frames[0], edited_first)
-    regions = [Followed(mask_from_boxes(kept, len(frames), size))] if kept else []
+    changed = detect_changed_area(frames[0], edited_frame)
+    regions = [RegionTrack(mask_from_boxes(kept, len(frames), size))] if kept else []
     for number, box in enumerate(moving):
-        regions.append(_follow_box(frames, changed, box, part_of(on_frame, number, len(moving))))
+        regions.append(_build_box_region(frames, changed, box, scale_progress(on_frame, number, len(moving))))
     return regions
 
 
-def _follow_box(frames: torch.Tensor, changed: BoolArray, drawn: KeyedBox, on_frame: OnFrame) -> Followed:
+def _build_box_region(frames: torch.Tensor, change_mask: BoolArray, drawn_box: KeyframeBox, on_frame: OnFrame) -> RegionTrack:
     """One box with what of the changed area `[H, W]` lies in it."""
-    still = mask_from_boxes([drawn], len(frames), Size(frames.shape[1], frames.shape[2]))
-    inside = changed & still.frames[0].numpy()
+    still = mask_from_boxes([drawn_box], len(frames), Size(frames.shape[1], frames.shape[2]))
+    inside = change_mask & still.frames[0].numpy()
     if still.frames[0].all() or not inside.any():
-        return Followed(still)
-    track = box_track(frames, main_parts(inside), drawn.box, on_frame)
-    moved = float(np.abs(track.edges - edges_of(drawn.box)).max())
-    if moved <= STILL * min(frames.shape[1:3]):
-        return Followed(still)
-    mask = track.filled(frames.shape[1:3])
+        return RegionTrack(still)
+    track = track_box(frames, select_main_parts(inside), drawn_box.box, on_frame)
+    moved = float(np.abs(track.edges - box_to_edges(drawn_box.box)).max())
+    if moved <= MAX_STILL_MOTION * min(frames.shape[1:3]):
+        return RegionTrack(still)
+    mask = track.to_mask(frames.shape[1:3])
     mask[0] = still.frames[0]  # as it was drawn, to the pixel
-    box = drawn.box
+    box = drawn_box.box
     place, last = f"--box {box.left:g},{box.top:g},{box.width:g},{box.height:g}", len(frames) - 1
     note = f"{place} goes with what the edit changes in it, by up to {moved:.0f} pixels"
-    found = followed(mask, track, (*still.notes, f"{note}; for a box that stays, give {place}:0 {place}:{last}"))
-    if not found.too_often_lost:
+    found = build_region_track(mask, track, (*still.notes, f"{note}; for a box that stays, give {place}:0 {place}:{last}"))
+    if not found.exceeds_lost_share:
         return found
     # Where to edit was said; that it goes with the thing is a help, and no reason to refuse the clip.
-    note = f"what the edit changes in {place} could not be followed from frame {found.lost[0]} on, so the box stays where it was drawn"
-    return Followed(EditMask(still.frames, (*still.notes, f"{note}; where the thing leaves it, give --box at several frames")))
+    note = (
+        f"what the edit changes in {place} could not be followed from frame {found.lost_frames[0]} on, so the box stays where it was drawn"
+    )
+    return RegionTrack(EditMask(still.frames, (*still.notes, f"{note}; where the thing leaves it, give --box at several frames")))

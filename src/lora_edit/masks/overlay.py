@@ -10,10 +10,10 @@ TINT = (56, 189, 168)
 """Colour of the edit region."""
 
 
-def with_region(frame: torch.Tensor, region: torch.Tensor, drawn: torch.Tensor | None = None) -> torch.Tensor:
+def draw_region(frame: torch.Tensor, region: torch.Tensor, drawn_mask: torch.Tensor | None = None) -> torch.Tensor:
     """The frame `[H, W, 3]` uint8 with its edit region `[H, W]` bool tinted and outlined, what lies outside a little darker; `drawn` is the
     mask that the region was made of, tinted in its place."""
-    inside, shade = (mask.numpy().view(np.uint8) for mask in (region, region if drawn is None else drawn))
+    inside, shade = (mask.numpy().view(np.uint8) for mask in (region, region if drawn_mask is None else drawn_mask))
     levels = np.arange(256)[:, None, None].repeat(3, 2)
     darker, tinted = ((share * levels + (1 - share) * np.array(colour)).astype(np.uint8) for share, colour in ((0.65, 0), (0.65, TINT)))
     picture = cv2.copyTo(frame.numpy(), inside, cv2.LUT(frame.numpy(), darker))

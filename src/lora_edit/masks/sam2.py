@@ -16,10 +16,10 @@ import torch.nn.functional as F
 
 from lora_edit.devices import pick_device
 from lora_edit.errors import ModelError
-from lora_edit.masks.segment import Marked, OnFrame, Prompt, by_object, check_prompts, lost_note
+from lora_edit.masks.segmenter import FramePrompts, OnFrame, Prompt, check_prompts, describe_lost_frames, group_by_object
 from lora_edit.types import EditMask, Size
 
-MODELS = {
+MODEL_CLASSES = {
     "sam2_video": "Sam2Video",
     "edgetam_video": "EdgeTamVideo",
     "sam3_tracker_video": "Sam3TrackerVideo",
@@ -27,73 +27,76 @@ MODELS = {
 }
 """A checkpoint's `model_type` to what transformers' classes are called; SAM 3's checkpoints hold the tracker among others."""
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation that SAM 2 and EdgeTAM take frames by, where the checkpoint does not say."""
 
-HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+SAM3_STATISTICS = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """SAM 3's."""
 
-OBJECT = 1
+OBJECT_ID = 1
 """Number of the only object in a session."""
 
 
 class Sam2Segmenter:
     """`Segmenter` by a model in a folder, or of a Hub id that is on this machine already. Raises `ModelError` where it is neither."""
 
-    def __init__(self, place: str, device: str = "auto") -> None:
-        folder = _folder(place)
-        kind = _read(folder / "config.json").get("model_type")
-        if kind not in MODELS:
-            raise ModelError(f"{place}: holds no SAM 2 model but {kind or 'something else'}; give a folder with one of {', '.join(MODELS)}")
+    def __init__(self, model_id_or_path: str, device: str = "auto") -> None:
+        folder = _find_model_folder(model_id_or_path)
+        kind = _read_json(folder / "config.json").get("model_type")
+        if kind not in MODEL_CLASSES:
+            raise ModelError(
+                f"{model_id_or_path}: holds no SAM 2 model but {kind or 'something else'}; give a folder with one of "
+                f"{', '.join(MODEL_CLASSES)}"
+            )
         import transformers
 
-        self._session_class = getattr(transformers, f"{MODELS[kind]}InferenceSession")
+        self._session_class = getattr(transformers, f"{MODEL_CLASSES[kind]}InferenceSession")
         try:
-            model = getattr(transformers, f"{MODELS[kind]}Model").from_pretrained(folder, local_files_only=True)
+            model = getattr(transformers, f"{MODEL_CLASSES[kind]}Model").from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise ModelError(f"{place}: the model cannot be loaded ({reason}); download it again") from error
+            raise ModelError(f"{model_id_or_path}: the model cannot be loaded ({reason}); download it again") from error
         self._device = pick_device(device)
         self._model = model.to(self._device).eval()
         square = model.config.image_size
-        self._square = int(square if isinstance(square, int) else square[0])
-        self._mean, self._deviation = _statistics(folder, HALF if "sam3" in kind else IMAGENET)
+        self._image_size = int(square if isinstance(square, int) else square[0])
+        self._mean, self._std = _read_image_statistics(folder, SAM3_STATISTICS if "sam3" in kind else IMAGENET_STATISTICS)
 
     def segment(self, frames: torch.Tensor, prompts: Sequence[Prompt], on_frame: OnFrame | None = None) -> dict[str, EditMask]:
         """See `Segmenter.segment`."""
         check_prompts(prompts, len(frames), Size(frames.shape[1], frames.shape[2]))
-        tracks = {name: _Track(self._session(frames), marked) for name, marked in by_object(prompts).items()}
+        tracks = {name: _ObjectSession(self._create_session(frames), marked) for name, marked in group_by_object(prompts).items()}
         share_encoder([track.session for track in tracks.values()])
         masks = {name: torch.zeros(frames.shape[:3], dtype=torch.bool) for name in tracks}
         for track in tracks.values():
-            self._answer(track, len(frames))
+            self._apply_prompts(track, len(frames))
         done = 0
         for way in (1, -1):
             for track in tracks.values():
-                track.forget()
+                track.clear_tracked_frames()
             for number in range(len(frames))[::way]:
                 for name, track in tracks.items():
-                    if (number >= track.first) != (way == 1):
+                    if (number >= track.first_frame) != (way == 1):
                         continue
-                    masks[name][number] = self._enlarged(self._step(track, number, way), frames.shape[1:3])
+                    masks[name][number] = self._binarize_logits(self._predict_logits(track, number, way), frames.shape[1:3])
                     done += 1
                     if on_frame is not None:
                         on_frame(done, len(tracks) * len(frames))
-        return {name: EditMask(mask, lost_note(name, mask)) for name, mask in masks.items()}
+        return {name: EditMask(mask, describe_lost_frames(name, mask)) for name, mask in masks.items()}
 
-    def outline(self, frames: torch.Tensor, prompts: Sequence[Prompt], frame: int) -> torch.Tensor:
+    def segment_frame(self, frames: torch.Tensor, prompts: Sequence[Prompt], frame: int) -> torch.Tensor:
         """See `Segmenter.outline`."""
         check_prompts(prompts, len(frames), Size(frames.shape[1], frames.shape[2]))
-        (marked,) = by_object(prompts).values()
-        track = _Track(self._session(frames), marked)
-        self._answer(track, len(frames))
+        (marked,) = group_by_object(prompts).values()
+        track = _ObjectSession(self._create_session(frames), marked)
+        self._apply_prompts(track, len(frames))
         start = min(track.frames, key=lambda each: abs(each - frame))
         way, mask = (1 if frame >= start else -1), torch.zeros(1, 1, 1, 1)
         for number in range(start, frame + way, way):
-            mask = self._step(track, number, way)
-        return self._enlarged(mask, frames.shape[1:3])
+            mask = self._predict_logits(track, number, way)
+        return self._binarize_logits(mask, frames.shape[1:3])
 
-    def _session(self, frames: torch.Tensor) -> Any:
+    def _create_session(self, frames: torch.Tensor) -> Any:
         session = self._session_class(
             video_height=frames.shape[1],
             video_width=frames.shape[2],
@@ -102,61 +105,61 @@ class Sam2Segmenter:
             video_storage_device="cpu",
             dtype=torch.float32,
         )
-        session.processed_frames = _Frames(frames, self._square, self._mean, self._deviation)
+        session.processed_frames = _PreprocessedFrames(frames, self._image_size, self._mean, self._std)
         return session
 
-    def _answer(self, track: _Track, num_frames: int) -> None:
+    def _apply_prompts(self, track: _ObjectSession, num_frames: int) -> None:
         """Every prompt in turn, the first on its own and each later one in the light of what was followed to its frame."""
-        first, *later = track.marked
-        self._prompt(track, first)
+        first, *later = track.prompts
+        self._apply_frame_prompts(track, first)
         for way in (1, -1):
             ahead = sorted((here for here in later if (here.frame > first.frame) == (way == 1)), key=lambda here: way * here.frame)
             number = first.frame
             for here in ahead:
                 for between in range(number + way, here.frame + way, way):
-                    self._step(track, between, way)
-                self._prompt(track, here)
+                    self._predict_logits(track, between, way)
+                self._apply_frame_prompts(track, here)
                 number = here.frame
-            track.forget()
+            track.clear_tracked_frames()
 
     @torch.inference_mode()
-    def _prompt(self, track: _Track, here: Marked) -> None:
-        add_prompt(track.session, here, self._square)
-        self._model(track.session, frame_idx=here.frame)
+    def _apply_frame_prompts(self, track: _ObjectSession, prompts: FramePrompts) -> None:
+        add_prompt(track.session, prompts, self._image_size)
+        self._model(track.session, frame_idx=prompts.frame)
         # A prompt on a frame that was followed already corrects it: from now on it counts like the first one.
         outputs = track.session.output_dict_per_obj[0]
-        if here.frame in outputs["non_cond_frame_outputs"]:
-            outputs["cond_frame_outputs"][here.frame] = outputs["non_cond_frame_outputs"].pop(here.frame)
+        if prompts.frame in outputs["non_cond_frame_outputs"]:
+            outputs["cond_frame_outputs"][prompts.frame] = outputs["non_cond_frame_outputs"].pop(prompts.frame)
 
     @torch.inference_mode()
-    def _step(self, track: _Track, number: int, way: int) -> torch.Tensor:
+    def _predict_logits(self, track: _ObjectSession, frame_index: int, direction: int) -> torch.Tensor:
         """Mask logits `[1, 1, h, w]` at a frame, the frames before it in this direction being known."""
-        found = self._model(track.session, frame_idx=number, reverse=way < 0)
-        track.keep_near(number, max(self._model.config.num_maskmem, self._model.config.max_object_pointers_in_encoder) + 1)
+        found = self._model(track.session, frame_idx=frame_index, reverse=direction < 0)
+        track.drop_distant_frames(frame_index, max(self._model.config.num_maskmem, self._model.config.max_object_pointers_in_encoder) + 1)
         return torch.as_tensor(found.pred_masks).reshape(1, 1, *found.pred_masks.shape[-2:]).float().cpu()
 
-    def _enlarged(self, logits: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    def _binarize_logits(self, logits: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         """The mask `[H, W]` bool of logits `[1, 1, h, w]`, by way of the model's square as transformers does it."""
-        square = F.interpolate(logits, (self._square, self._square), mode="bilinear", align_corners=False)
+        square = F.interpolate(logits, (self._image_size, self._image_size), mode="bilinear", align_corners=False)
         return F.interpolate(square, tuple(size), mode="bilinear", align_corners=False)[0, 0] > 0
 
 
-class _Track:
+class _ObjectSession:
     """One object's session and its prompts."""
 
-    def __init__(self, session: Any, marked: Sequence[Marked]) -> None:
-        self.session, self.marked = session, marked
-        self.frames = [here.frame for here in marked]
-        self.first = min(self.frames)
+    def __init__(self, session: Any, prompts: Sequence[FramePrompts]) -> None:
+        self.session, self.prompts = session, prompts
+        self.frames = [here.frame for here in prompts]
+        self.first_frame = min(self.frames)
 
-    def forget(self) -> None:
+    def clear_tracked_frames(self) -> None:
         """What was followed, so that it is followed anew with all prompts known."""
         self.session.output_dict_per_obj[0]["non_cond_frame_outputs"].clear()
 
-    def keep_near(self, number: int, reach: int) -> None:
+    def drop_distant_frames(self, frame_index: int, max_distance: int) -> None:
         """Forget frames that the model does not look back to."""
         outputs = self.session.output_dict_per_obj[0]["non_cond_frame_outputs"]
-        for far in [each for each in outputs if abs(each - number) > reach]:
+        for far in [each for each in outputs if abs(each - frame_index) > max_distance]:
             del outputs[far]
 
 
@@ -167,65 +170,71 @@ def share_encoder(sessions: Iterable[Any]) -> None:
         session.cache = first.cache
 
 
-class _Frames:
+class _PreprocessedFrames:
     """The clip as a session reads it: frame by frame, ready for the model when asked for; none is kept."""
 
-    def __init__(self, frames: torch.Tensor, square: int, mean: Sequence[float], deviation: Sequence[float]) -> None:
-        self.frames, self.square, self.mean, self.deviation = frames, square, mean, deviation
+    def __init__(self, frames: torch.Tensor, image_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.frames, self.image_size, self.mean, self.std = frames, image_size, mean, std
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def __getitem__(self, number: int) -> torch.Tensor:
-        return prepared(self.frames[number], self.square, self.mean, self.deviation)
+        return preprocess_frame(self.frames[number], self.image_size, self.mean, self.std)
 
 
-def prepared(frame: torch.Tensor, square: int, mean: Sequence[float], deviation: Sequence[float]) -> torch.Tensor:
+def preprocess_frame(frame: torch.Tensor, image_size: int, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """A frame `[H, W, 3]` uint8 as the model takes it: `[3, square, square]` float32, stretched, rounded to levels, normalised."""
     pixels = frame.permute(2, 0, 1)[None].float()
-    pixels = F.interpolate(pixels, (square, square), mode="bilinear", align_corners=False, antialias=True).round().clamp(0, 255)[0] / 255
-    return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(deviation)[:, None, None]
+    pixels = (
+        F.interpolate(pixels, (image_size, image_size), mode="bilinear", align_corners=False, antialias=True).round().clamp(0, 255)[0] / 255
+    )
+    return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 
-def add_prompt(session: Any, here: Marked, square: int) -> None:
+def add_prompt(session: Any, prompts: FramePrompts, image_size: int) -> None:
     """Give a session what is marked on a frame: a box as its corners (labels 2 and 3), then points on (1) and off (0) the object."""
-    scale = torch.tensor([square / session.video_width, square / session.video_height])
-    corners = [] if here.box is None else [here.box[:2], here.box[2:]]
-    labels = [2, 3][: len(corners)] + [1] * len(here.on) + [0] * len(here.off)
+    scale = torch.tensor([image_size / session.video_width, image_size / session.video_height])
+    corners = [] if prompts.box is None else [prompts.box[:2], prompts.box[2:]]
+    labels = [2, 3][: len(corners)] + [1] * len(prompts.positive_points) + [0] * len(prompts.negative_points)
     inputs = {
-        "point_coords": torch.tensor([*corners, *here.on, *here.off], dtype=torch.float32).reshape(1, 1, -1, 2) * scale,
+        "point_coords": torch.tensor([*corners, *prompts.positive_points, *prompts.negative_points], dtype=torch.float32).reshape(
+            1, 1, -1, 2
+        )
+        * scale,
         "point_labels": torch.tensor(labels, dtype=torch.int32).reshape(1, 1, -1),
     }
-    session.add_point_inputs(session.obj_id_to_idx(OBJECT), here.frame, inputs)
-    session.obj_with_new_inputs = [OBJECT]
+    session.add_point_inputs(session.obj_id_to_idx(OBJECT_ID), prompts.frame, inputs)
+    session.obj_with_new_inputs = [OBJECT_ID]
 
 
-def _folder(place: str) -> Path:
+def _find_model_folder(model_id_or_path: str) -> Path:
     """The model's folder on this machine."""
-    if Path(place).is_dir():
-        return Path(place)
+    if Path(model_id_or_path).is_dir():
+        return Path(model_id_or_path)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(place, local_files_only=True))
+        return Path(snapshot_download(model_id_or_path, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError) as error:
         raise ModelError(
-            f"{place} is not on this machine; get it with `hf download {place}`, or give the folder of a downloaded SAM 2 model"
+            f"{model_id_or_path} is not on this machine; get it with `hf download {model_id_or_path}`, or give the folder of a "
+            f"downloaded SAM 2 model"
         ) from error
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read_json(file: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(file.read_text("utf-8")))
     except (OSError, ValueError) as error:
         raise ModelError(f"{file}: cannot be read; give the folder of a downloaded SAM 2 model") from error
 
 
-def _statistics(folder: Path, usual: tuple[Sequence[float], Sequence[float]]) -> tuple[Sequence[float], Sequence[float]]:
+def _read_image_statistics(folder: Path, default: tuple[Sequence[float], Sequence[float]]) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation of the frames that the model was trained on, in [0, 1]."""
     for name in ("video_preprocessor_config.json", "preprocessor_config.json"):
         if (folder / name).exists():
-            told = _read(folder / name)
-            return told.get("image_mean", usual[0]), told.get("image_std", usual[1])
-    return usual
+            told = _read_json(folder / name)
+            return told.get("image_mean", default[0]), told.get("image_std", default[1])
+    return default

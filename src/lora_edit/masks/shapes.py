@@ -14,15 +14,15 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from lora_edit.masks.boxes import box_of, boxes_of, edges_of, fill_box
-from lora_edit.masks.morph import signed_distance
+from lora_edit.masks.boxes import box_to_edges, edges_to_box, fill_box, track_objects
+from lora_edit.masks.morphology import compute_signed_distance
 from lora_edit.masks.settings import RegionShape
 from lora_edit.types import Box, EditMask
 
 NOISY_GRID = 7
 """Cells per side of the noisy mask (paper B.2)."""
 
-CLOSING = 0.005
+CLOSING_RADIUS = 0.005
 """Radius of the closing of a tight mask, share of the frame's shorter side."""
 
 
@@ -40,12 +40,12 @@ def shape_mask(mask: EditMask, shape: RegionShape, expand: float, smooth: int) -
     if shape == "as-is":
         return mask
     if shape == "tight":
-        return EditMask(_close(mask.frames, max(1, round(CLOSING * min(mask.size.height, mask.size.width)))), mask.notes)
+        return EditMask(_close_cracks(mask.frames, max(1, round(CLOSING_RADIUS * min(mask.size.height, mask.size.width)))), mask.notes)
     if shape == "noisy":
-        return EditMask(noisy_frames(mask), mask.notes)
+        return EditMask(build_noisy_frames(mask), mask.notes)
     frames = torch.zeros_like(mask.frames)
     for part in mask.parts or (mask.frames,):
-        for track in boxes_of(EditMask(part), smooth):
+        for track in track_objects(EditMask(part), smooth):
             for offset, box in enumerate(track.boxes):
                 fill_box(frames[track.first_frame + offset], grow_box(box, expand))
     return EditMask(frames, mask.notes)
@@ -54,24 +54,24 @@ def shape_mask(mask: EditMask, shape: RegionShape, expand: float, smooth: int) -
 def grow_box(box: Box, share: float) -> Box:
     """The box grown about its centre by `share` of its width and height in all."""
     margin = 0.5 * share * np.array([box.width, box.height])
-    return box_of(edges_of(box) + np.concatenate([-margin, margin]))
+    return edges_to_box(box_to_edges(box) + np.concatenate([-margin, margin]))
 
 
-def noisy_frames(mask: EditMask) -> torch.Tensor:
+def build_noisy_frames(mask: EditMask) -> torch.Tensor:
     """`[T, H, W]` bool: each object's mask averaged on a 7 x 7 grid and put back as whole cells (paper B.2).
 
     The paper does not say what the grid spans. It spans the object's box here, so that the error is about a seventh of the
     object whatever its size. A cell is white when half of it is; where no cell is that full, the fullest ones are.
     """
     out = torch.zeros_like(mask.frames)
-    for track in boxes_of(mask):
+    for track in track_objects(mask):
         for offset, box in enumerate(track.boxes):
-            _add_noisy(out[track.first_frame + offset], mask.frames[track.first_frame + offset], box)
+            _add_noisy_object(out[track.first_frame + offset], mask.frames[track.first_frame + offset], box)
     return out
 
 
-def _add_noisy(out: torch.Tensor, frame: torch.Tensor, box: Box) -> None:
-    left, top, right, bottom = edges_of(box).round().astype(int).tolist()
+def _add_noisy_object(out: torch.Tensor, frame: torch.Tensor, box: Box) -> None:
+    left, top, right, bottom = box_to_edges(box).round().astype(int).tolist()
     part = frame[top:bottom, left:right].numpy()
     if not part.any():
         return
@@ -109,7 +109,7 @@ def smooth_outline(mask: EditMask, pixels: float) -> EditMask:
     return EditMask(torch.stack([torch.from_numpy(frame > 127) for frame in soft]), mask.notes)
 
 
-def bridge(mask: EditMask) -> EditMask:
+def interpolate_missing_frames(mask: EditMask) -> EditMask:
     """One object's mask with the frames filled in which it was lost between two sights of it.
 
     The outline before turns into the one after evenly: both are moved to a place on the straight way between them, and their signed
@@ -119,11 +119,13 @@ def bridge(mask: EditMask) -> EditMask:
     seen = torch.nonzero(frames.flatten(1).any(1)).flatten().tolist()
     for first, last in pairwise(seen):
         for number in range(first + 1, last):
-            frames[number] = torch.from_numpy(_between(frames[first].numpy(), frames[last].numpy(), (number - first) / (last - first)))
+            frames[number] = torch.from_numpy(
+                _interpolate_outline(frames[first].numpy(), frames[last].numpy(), (number - first) / (last - first))
+            )
     return EditMask(frames, mask.notes)
 
 
-def _between(first: npt.NDArray[np.bool_], last: npt.NDArray[np.bool_], share: float) -> npt.NDArray[np.bool_]:
+def _interpolate_outline(first: npt.NDArray[np.bool_], last: npt.NDArray[np.bool_], share: float) -> npt.NDArray[np.bool_]:
     """The outline a `share` of the way from `first` to `last` `[H, W]`."""
     middles = [np.array([part.mean() for part in np.nonzero(mask)[::-1]]) for mask in (first, last)]
     place = (1 - share) * middles[0] + share * middles[1]
@@ -131,7 +133,7 @@ def _between(first: npt.NDArray[np.bool_], last: npt.NDArray[np.bool_], share: f
     for mask, middle, weight in ((first, middles[0], 1 - share), (last, middles[1], share)):
         move = np.array([[1, 0, place[0] - middle[0]], [0, 1, place[1] - middle[1]]], np.float32)
         moved = cv2.warpAffine(mask.view(np.uint8), move, mask.shape[::-1], flags=cv2.INTER_NEAREST)
-        total += np.float32(weight) * signed_distance(np.asarray(moved > 0))
+        total += np.float32(weight) * compute_signed_distance(np.asarray(moved > 0))
     return np.asarray(total > 0)
 
 
@@ -139,12 +141,12 @@ def dilate(mask: EditMask, pixels: int) -> EditMask:
     """The region grown by a disc of that radius."""
     if pixels <= 0:
         return mask
-    kernel = _disc(pixels)
+    kernel = _build_disc_kernel(pixels)
     grown = [torch.from_numpy(cv2.dilate(frame.numpy().view(np.uint8), kernel) > 0) for frame in mask.frames]
     return EditMask(torch.stack(grown), mask.notes)
 
 
-def with_soft_edge(mask: EditMask, shape: RegionShape, feather: float) -> EditMask:
+def grow_by_soft_edge(mask: EditMask, shape: RegionShape, feather: float) -> EditMask:
     """The region of a `tight` outline grown by the soft edge that compositing draws inside it, so that all of the outline shows the edit:
     no rim of the old colour stays, and thin parts are edited whole. Other shapes leave room around the outline already, or are meant as
     they are. `feather` is `compositing.feather`, a share of the frame's shorter side."""
@@ -163,13 +165,13 @@ def grow_sides(mask: EditMask, pixels: tuple[int, int, int, int]) -> EditMask:
     return EditMask(torch.stack(grown), mask.notes)
 
 
-def _close(frames: torch.Tensor, radius: int) -> torch.Tensor:
-    kernel = _disc(radius)
+def _close_cracks(frames: torch.Tensor, radius: int) -> torch.Tensor:
+    kernel = _build_disc_kernel(radius)
     closed = [cv2.morphologyEx(frame.numpy().view(np.uint8), cv2.MORPH_CLOSE, kernel) > 0 for frame in frames]
     return torch.stack([torch.from_numpy(frame) for frame in closed]) | frames
 
 
-def _disc(radius: int) -> cv2.typing.MatLike:
+def _build_disc_kernel(radius: int) -> cv2.typing.MatLike:
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
@@ -190,11 +192,11 @@ def feather_frame(frame: torch.Tensor, radius: int) -> torch.Tensor:
     # One pixel more on each side, so that the region's edge stays an edge; the frame's border is none.
     window = np.s_[max(0, rows[0] - 1) : rows[-1] + 2, max(0, columns[0] - 1) : columns[-1] + 2]
     weight = torch.zeros(frame.shape)
-    weight[window] = torch.from_numpy(_rise(np.ascontiguousarray(frame[window].numpy()).view(np.uint8), radius))
+    weight[window] = torch.from_numpy(_compute_blend_weights(np.ascontiguousarray(frame[window].numpy()).view(np.uint8), radius))
     return weight
 
 
-def _rise(inside: npt.NDArray[np.uint8], radius: int) -> npt.NDArray[np.float32]:
+def _compute_blend_weights(inside: npt.NDArray[np.uint8], radius: int) -> npt.NDArray[np.float32]:
     depth = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     count, found = cv2.connectedComponents(inside, connectivity=8)
     labels = np.asarray(found, dtype=np.int32)
@@ -205,13 +207,13 @@ def _rise(inside: npt.NDArray[np.uint8], radius: int) -> npt.NDArray[np.float32]
     return np.asarray(weight * weight * (3 - 2 * weight), dtype=np.float32)
 
 
-def snap(mask: torch.Tensor, cell: tuple[int, int]) -> torch.Tensor:
+def snap_to_cells(mask: torch.Tensor, cell: tuple[int, int]) -> torch.Tensor:
     """The bool mask `[T, H, W]` grown outward to whole cells of (height, width) pixels, counted from the frame's top left."""
-    grown = _cells_touched(mask, cell).repeat_interleave(cell[0], 1).repeat_interleave(cell[1], 2)
+    grown = _find_touched_cells(mask, cell).repeat_interleave(cell[0], 1).repeat_interleave(cell[1], 2)
     return grown[:, : mask.shape[1], : mask.shape[2]].contiguous()
 
 
-def hole_union(mask: torch.Tensor, stride: int = 4) -> torch.Tensor:
+def union_latent_frames(mask: torch.Tensor, stride: int = 4) -> torch.Tensor:
     """The union of the bool mask `[T, H, W]` over the frames of each latent frame: 1 + `stride` + `stride` + ...
 
     The autoencoder mixes the frames of a group, so a pixel hidden in one of them would still be seen through the others.
@@ -223,17 +225,17 @@ def hole_union(mask: torch.Tensor, stride: int = 4) -> torch.Tensor:
     return out
 
 
-def cell_keep(mask: torch.Tensor, cell: tuple[int, int], stride: int = 4) -> torch.Tensor:
+def find_given_cells(mask: torch.Tensor, cell: tuple[int, int], stride: int = 4) -> torch.Tensor:
     """`[F, h, w]` bool: True where a latent cell is given, which takes every pixel of all its frames outside the mask.
 
     `stride` frames make a latent frame after the first; 1 keeps frames apart. Cells that the frame cuts off count as whole.
     """
-    touched = _cells_touched(mask, cell)
+    touched = _find_touched_cells(mask, cell)
     groups = [touched[:1], *(touched[start : start + stride] for start in range(1, len(mask), stride))]
     return ~torch.stack([group.any(0) for group in groups])
 
 
-def _cells_touched(mask: torch.Tensor, cell: tuple[int, int]) -> torch.Tensor:
+def _find_touched_cells(mask: torch.Tensor, cell: tuple[int, int]) -> torch.Tensor:
     """`[T, h, w]` bool: True where any pixel of the cell is in the mask."""
     frames, height, width = mask.shape
     rows, columns = -(-height // cell[0]), -(-width // cell[1])

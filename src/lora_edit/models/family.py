@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from lora_edit.conditioning.sample import Sample
-from lora_edit.models.catalog.facts import Geometry as Geometry
-from lora_edit.models.catalog.facts import ModelFacts
-from lora_edit.models.catalog.locate import locate
+from lora_edit.models.checkpoints.locate import locate_model
+from lora_edit.models.record import Geometry as Geometry
+from lora_edit.models.record import ModelFacts
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class EncodedSample:
     """
 
     condition: torch.Tensor
-    generate: torch.Tensor
+    hole: torch.Tensor
     prompt_embeds: torch.Tensor
     target: torch.Tensor | None = None
     image_embeds: torch.Tensor | None = None
-    blend: torch.Tensor | None = None
-    blend_keep: torch.Tensor | None = None
+    blend_latents: torch.Tensor | None = None
+    blend_mask: torch.Tensor | None = None
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -47,7 +47,7 @@ class Expert(Protocol):
     """The family's."""
     part: str
     """Its name within the family; empty when it is the only one."""
-    times: tuple[float, float]
+    time_range: tuple[float, float]
     """It is asked at `times[0] <= t < times[1]`, and at t = 1 when that is the end."""
     lora_targets: dict[str, str]
     """Regular expressions over module names of `transformer`, by `lora.targets` setting."""
@@ -98,23 +98,23 @@ class Family(Protocol):
 
 def load_family(model: str, device: torch.device, dtype: torch.dtype) -> Family:
     """Load a model by any of the names that `locate` takes; its module is imported only now. Raises `ModelError`."""
-    facts, source = locate(model)
+    facts, source = locate_model(model)
     module, _, loader = facts.loader.partition(":")
     family: Any = getattr(import_module(module), loader)(facts, source, device, dtype)
     return family
 
 
-def load_outline(model: str) -> nn.Module | None:
+def load_meta_transformer(model: str) -> nn.Module | None:
     """The model's transformer on torch's meta device: layers and shapes, no weights read. None for a model without a configuration.
 
     Raises `ModelError` for a model that is not found.
     """
-    return outline_of(locate(model)[0])
+    return build_meta_transformer(locate_model(model)[0])
 
 
-def outline_of(facts: ModelFacts) -> nn.Module | None:
+def build_meta_transformer(facts: ModelFacts) -> nn.Module | None:
     """The same from the model's record. None for a model without a configuration."""
-    config = facts.transformer_config()
+    config = facts.read_transformer_config()
     if not config:
         return None
     import diffusers

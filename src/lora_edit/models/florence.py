@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 
 from lora_edit.errors import ModelError
 
-TASK = "<DETAILED_CAPTION>"
-OPENING = "The image shows "
-BEAMS = 3
-LONGEST = 1024
+TASK_PROMPT = "<DETAILED_CAPTION>"
+CAPTION_PREFIX = "The image shows "
+NUM_BEAMS = 3
+MAX_NEW_TOKENS = 1024
 """Tokens of a caption at most."""
 
 
@@ -35,12 +35,12 @@ def has_captioner(source: str) -> bool:
     return found.get("model_type") == Florence2Config.model_type
 
 
-def describe_frames(
+def caption_frames(
     frames: Sequence[torch.Tensor],
     source: str,
     device: torch.device,
     dtype: torch.dtype,
-    on_done: Callable[[int, int], None] = lambda done, total: None,
+    on_frame: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[str]:
     """One caption for each uint8 frame `[H, W, 3]`. The model is read from this machine only, and gone when this returns.
 
@@ -49,8 +49,8 @@ def describe_frames(
     model, processor = _load(source, device, dtype)
     captions = []
     for frame in frames:
-        captions.append(_describe(model, processor, frame))
-        on_done(len(captions), len(frames))
+        captions.append(_caption_frame(model, processor, frame))
+        on_frame(len(captions), len(frames))
     del model, processor
     gc.collect()  # modules refer to each other in rings
     return captions
@@ -60,27 +60,27 @@ def _load(source: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, A
     from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
     if not has_captioner(source):
-        raise ModelError(f"{source}: no Florence-2 of that name on this machine; {_remedy(source)}")
+        raise ModelError(f"{source}: no Florence-2 of that name on this machine; {_suggest_download(source)}")
     try:
         model, found = Florence2ForConditionalGeneration.from_pretrained(
             source, local_files_only=True, dtype=dtype, output_loading_info=True
         )
         processor = Florence2Processor.from_pretrained(source, local_files_only=True)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{source}: this Florence-2 is here in part only; {_remedy(source)}") from error
+        raise ModelError(f"{source}: this Florence-2 is here in part only; {_suggest_download(source)}") from error
     if found["missing_keys"]:
         # Microsoft's own repositories: what is not found by name would stay random, and the captions nonsense.
         raise ModelError(f"{source}: its weights are not in transformers' own layout; take one of florence-community's Florence-2 models")
     return model.to(device).eval(), processor
 
 
-def _remedy(source: str) -> str:
+def _suggest_download(source: str) -> str:
     return "download the folder again" if Path(source).is_dir() else f"get it with `hf download {source}` (up to 3.3 GB)"
 
 
 @torch.no_grad()
-def _describe(model: Any, processor: Any, frame: torch.Tensor) -> str:
-    inputs = processor(text=TASK, images=Image.fromarray(frame.cpu().numpy()), return_tensors="pt").to(model.device, model.dtype)
-    tokens = model.generate(**inputs, num_beams=BEAMS, max_new_tokens=LONGEST, do_sample=False)
+def _caption_frame(model: Any, processor: Any, frame: torch.Tensor) -> str:
+    inputs = processor(text=TASK_PROMPT, images=Image.fromarray(frame.cpu().numpy()), return_tensors="pt").to(model.device, model.dtype)
+    tokens = model.generate(**inputs, num_beams=NUM_BEAMS, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
     text = " ".join(processor.batch_decode(tokens, skip_special_tokens=True)[0].split())
-    return str(text.removeprefix(OPENING))
+    return str(text.removeprefix(CAPTION_PREFIX))

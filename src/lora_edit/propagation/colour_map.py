@@ -7,26 +7,26 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lora_edit.propagation.changed import changed_pixels
+from lora_edit.propagation.change_detection import find_changed_pixels
 from lora_edit.types import BoolArray, EditMask, Float32Array, UInt8Array
 
-ROUNDS = 10
+NUM_ITERATIONS = 10
 """Rounds of iteratively reweighted least squares."""
 
-OUTLIER = 4.685
+OUTLIER_SCALE = 4.685
 """Tukey's biweight leaves out residuals above this many robust standard deviations."""
 
 RIDGE = 4.0
 """Pulls the map towards a shift where the object has little contrast (variance in squared CIELAB units)."""
 
-BINS = 24
+NUM_BINS = 24
 """Bins per channel of the colour histograms."""
 
-SMOOTHING = 1.0
+HISTOGRAM_SIGMA = 1.0
 """Standard deviation in bins by which the histograms are blurred."""
 
 
-def colour_map(source: torch.Tensor, edited_first: torch.Tensor, mask: EditMask) -> torch.Tensor:
+def apply_colour_map(source: torch.Tensor, edited_first: torch.Tensor, mask: EditMask) -> torch.Tensor:
     """The source `[T, H, W, 3]` uint8 with one affine CIELAB map applied inside the mask; the source outside.
 
     The map is fitted to what `edited_first` `[H, W, 3]` changes within the mask of frame 0, robustly (Tukey's biweight). A colour that
@@ -35,17 +35,17 @@ def colour_map(source: torch.Tensor, edited_first: torch.Tensor, mask: EditMask)
     """
     out, region = source.clone(), mask.frames[0].numpy()
     first, edited = source[0].numpy(), edited_first.numpy()
-    changed = changed_pixels(first, edited, region)
+    changed = find_changed_pixels(first, edited, region)
     if not changed.any():
         return out
     out[0][mask.frames[0]] = edited_first[mask.frames[0]]
-    lab = _to_lab(first)
-    matrix = fit_affine(lab[changed], _to_lab(edited)[changed])
-    shares = _changed_share(first, changed, region)
+    lab = _convert_to_lab(first)
+    matrix = fit_affine(lab[changed], _convert_to_lab(edited)[changed])
+    shares = _compute_changed_shares(first, changed, region)
     for index in range(1, len(source)):
         inside = mask.frames[index]
         if inside.any():
-            out[index][inside] = torch.from_numpy(_apply(source[index].numpy()[inside.numpy()], matrix, shares))
+            out[index][inside] = torch.from_numpy(_apply_affine(source[index].numpy()[inside.numpy()], matrix, shares))
     return out
 
 
@@ -57,49 +57,49 @@ def fit_affine(before: Float32Array, after: Float32Array) -> Float32Array:
     weights = np.ones(len(before))
     penalty = np.diag([RIDGE, RIDGE, RIDGE, 0.0])
     solved = np.zeros((4, 3))
-    for _ in range(ROUNDS):
+    for _ in range(NUM_ITERATIONS):
         weighted = centred * weights[:, None]
         # The tiny term keeps the system solvable when every weight is 0.
         solved = np.linalg.solve(weighted.T @ centred + penalty * weights.sum() / 10 + 1e-6 * np.eye(4), weighted.T @ change)
         distance = np.linalg.norm(change - centred @ solved, axis=1)
         scale = max(1.4826 * float(np.median(distance)), 1.0)
-        weights = np.square(1 - np.minimum(distance / (OUTLIER * scale), 1) ** 2)
+        weights = np.square(1 - np.minimum(distance / (OUTLIER_SCALE * scale), 1) ** 2)
     matrix = solved + np.eye(4)[:, :3]
     matrix[3] = solved[3] + centre - centre @ matrix[:3]
     return matrix.astype(np.float32)
 
 
-def _apply(colours: UInt8Array, matrix: Float32Array, shares: Float32Array) -> UInt8Array:
+def _apply_affine(colours: UInt8Array, matrix: Float32Array, shares: Float32Array) -> UInt8Array:
     """Colours `[N, 3]` mapped, each in proportion to its share."""
-    mapped = _to_lab(colours[None])[0] @ matrix[:3] + matrix[3]
+    mapped = _convert_to_lab(colours[None])[0] @ matrix[:3] + matrix[3]
     rgb = cv2.cvtColor(mapped[None].astype(np.float32), cv2.COLOR_Lab2RGB)[0] * 255
-    share = shares[tuple(_bins(colours).T)][:, None]
+    share = shares[tuple(_compute_bins(colours).T)][:, None]
     return np.asarray((colours + (rgb - colours) * share).round().clip(0, 255), np.uint8)
 
 
-def _changed_share(first: UInt8Array, changed: BoolArray, region: BoolArray) -> Float32Array:
+def _compute_changed_shares(first_frame: UInt8Array, changed_mask: BoolArray, region: BoolArray) -> Float32Array:
     """For each colour bin `[BINS, BINS, BINS]` the share of its pixels in the region that the edit changes, in 0..1."""
-    counts = [_histogram(first[where]) for where in (changed, region & ~changed)]
+    counts = [_compute_histogram(first_frame[where]) for where in (changed_mask, region & ~changed_mask)]
     share = np.asarray((counts[0] + 1e-4) / (counts[0] + counts[1] + 1e-4), np.float32)
     # Colours are mixed with their neighbours' where the two sides meet; what is nearly always changed is changed.
     return np.clip((share - 0.2) / 0.6, 0, 1)
 
 
-def _histogram(colours: UInt8Array) -> Float32Array:
+def _compute_histogram(colours: UInt8Array) -> Float32Array:
     """Blurred counts of colours `[N, 3]`."""
-    counts = np.zeros((BINS,) * 3, np.float32)
-    np.add.at(counts, tuple(_bins(colours).T), 1)
-    width = 2 * int(3 * SMOOTHING) + 1
-    kernel = cv2.getGaussianKernel(width, SMOOTHING).ravel()
+    counts = np.zeros((NUM_BINS,) * 3, np.float32)
+    np.add.at(counts, tuple(_compute_bins(colours).T), 1)
+    width = 2 * int(3 * HISTOGRAM_SIGMA) + 1
+    kernel = cv2.getGaussianKernel(width, HISTOGRAM_SIGMA).ravel()
     for axis in range(3):
         counts = np.apply_along_axis(np.convolve, axis, counts, kernel, mode="same").astype(np.float32)
     return counts
 
 
-def _bins(colours: UInt8Array) -> npt.NDArray[np.intp]:
-    return (colours.astype(np.intp) * BINS) // 256
+def _compute_bins(colours: UInt8Array) -> npt.NDArray[np.intp]:
+    return (colours.astype(np.intp) * NUM_BINS) // 256
 
 
-def _to_lab(picture: UInt8Array) -> Float32Array:
+def _convert_to_lab(image: UInt8Array) -> Float32Array:
     """CIELAB (D65) of sRGB, L in 0..100."""
-    return np.asarray(cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
+    return np.asarray(cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)

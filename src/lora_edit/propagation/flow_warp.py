@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 
 from lora_edit.types import EditMask
-from lora_edit.video.flow import places_in_first, sample
+from lora_edit.video.flow import chain_flow_to_first, sample_image
 
 
-def flow_warp(
+def warp_with_flow(
     source: torch.Tensor, edited_first: torch.Tensor, mask: EditMask, on_frame: Callable[[int, int], None] = lambda done, total: None
 ) -> torch.Tensor:
     """The edited first frame `[H, W, 3]` warped along the source's motion, inside the mask; the source outside.
@@ -20,10 +20,10 @@ def flow_warp(
     how many frames are done, of how many. Returns `[T, H, W, 3]` uint8.
     """
     edited, out = edited_first.numpy(), source.clone()
-    for index, places in enumerate(places_in_first(source)):
+    for index, places in enumerate(chain_flow_to_first(source)):
         inside = mask.frames[index]
         if inside.any():
-            warped = edited_first if index == 0 else torch.from_numpy(sample(edited, places).round().clip(0, 255)).to(torch.uint8)
+            warped = edited_first if index == 0 else torch.from_numpy(sample_image(edited, places).round().clip(0, 255)).to(torch.uint8)
             out[index][inside] = warped[inside]
         on_frame(index + 1, len(source))
     return out

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lora_edit.video.flow import grid
+from lora_edit.video.flow import build_pixel_grid
 
 FloatImage = npt.NDArray[np.float32]
 """`[H, W]` or `[H, W, C]`; colours in levels of 255."""
@@ -22,18 +22,18 @@ def blur(image: FloatImage, sigma: float) -> FloatImage:
     return np.asarray(out, np.float32)
 
 
-def outside(positions: FloatImage, height: int, width: int) -> npt.NDArray[np.bool_]:
+def is_outside(positions: FloatImage, height: int, width: int) -> npt.NDArray[np.bool_]:
     """`[H', W']`: True where a position lies beyond the frame."""
     x, y = positions[..., 0], positions[..., 1]
     return np.asarray((x < -0.5) | (y < -0.5) | (x > width - 0.5) | (y > height - 0.5))
 
 
-def affine_positions(matrix: FloatImage, height: int, width: int) -> FloatImage:
+def compute_affine_positions(matrix: FloatImage, height: int, width: int) -> FloatImage:
     """Where `matrix` `[2, 3]` takes each pixel of an `[H, W]` frame, `[H, W, 2]`."""
-    return np.asarray(grid(height, width) @ matrix[:, :2].T + matrix[:, 2], np.float32)
+    return np.asarray(build_pixel_grid(height, width) @ matrix[:, :2].T + matrix[:, 2], np.float32)
 
 
-def local_gain(source: FloatImage, edited: FloatImage, sigma: float, ridge: float) -> tuple[FloatImage, FloatImage]:
+def fit_local_gain(source: FloatImage, edited: FloatImage, sigma: float, ridge: float) -> tuple[FloatImage, FloatImage]:
     """Local least squares `edited = gain * source + offset` per channel within `sigma` pixels.
 
     Returns the gain `[H, W, C]` and the root mean square `[H, W]` that it leaves unexplained. `ridge` (squared levels) pulls the gain to 0.

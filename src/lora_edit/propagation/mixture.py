@@ -15,76 +15,76 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
-from lora_edit.propagation.explanations import CHANNELS, NAMES, Explained
+from lora_edit.propagation.candidates import CANDIDATE_NAMES, EVIDENCE_CHANNELS, CandidateSet
 from lora_edit.propagation.images import FloatImage
 
 WEIGHTS = Path(__file__).parent / "weights" / "mixture.safetensors"
 WIDTH = 40
-SHARPEST = 6.0
+MAX_LOGIT = 6.0
 """Bound of the logits of shares."""
-SHARPER = 1.5
+SHARE_EXPONENT = 1.5
 """Power that shares are raised to when frames are mixed. The squared error of training favours means of pictures that do not lie on each
 other, which show double edges. On drawn scenes it gains 0.5 dB, on scenes of real material nothing, and edges are crisper on both."""
-LEAST_ERROR, MOST_ERROR = 2.0, 90.0
+MIN_ERROR, MAX_ERROR = 2.0, 90.0
 """Bounds of the expected error, levels of 255."""
 
 
-class Mixture(nn.Module):
+class MixtureNetwork(nn.Module):
     """Evidence `[B, C, H, W]` to the share of every explanation `[B, K, H, W]` and the error to expect `[B, H, W]` (levels, RMS)."""
 
     def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
-        self.enter = nn.Conv2d(CHANNELS, width, 1)
-        self.fine = _block(width, width)
-        self.middle = _block(width, width)
-        self.coarse = _block(width, width)
-        self.join_middle = _block(2 * width, width)
-        self.join_fine = _block(2 * width, width)
-        self.leave = nn.Conv2d(width, len(NAMES) + 1, 1)
+        self.enter = nn.Conv2d(EVIDENCE_CHANNELS, width, 1)
+        self.fine = _build_block(width, width)
+        self.middle = _build_block(width, width)
+        self.coarse = _build_block(width, width)
+        self.join_middle = _build_block(2 * width, width)
+        self.join_fine = _build_block(2 * width, width)
+        self.leave = nn.Conv2d(width, len(CANDIDATE_NAMES) + 1, 1)
 
-    def forward(self, evidence: torch.Tensor, allowed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, evidence: torch.Tensor, allowed_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`allowed` `[B, K]` bool: explanations that are ruled out get no share."""
         fine = self.fine(F.silu(self.enter(evidence)))
         middle = self.middle(F.avg_pool2d(fine, 2, ceil_mode=True))
         coarse = self.coarse(F.avg_pool2d(middle, 4, ceil_mode=True))
-        middle = self.join_middle(torch.cat([middle, _enlarge(coarse, middle)], 1))
-        out = self.leave(self.join_fine(torch.cat([fine, _enlarge(middle, fine)], 1)))
+        middle = self.join_middle(torch.cat([middle, _upsample(coarse, middle)], 1))
+        out = self.leave(self.join_fine(torch.cat([fine, _upsample(middle, fine)], 1)))
         out = out.float()
         # Both are bounded smoothly, so that no step of training can end all others.
-        logits = (SHARPEST * torch.tanh(out[:, :-1] / SHARPEST)).masked_fill(~allowed[:, :, None, None], -1e4)
-        error = torch.lerp(torch.tensor(math.log(LEAST_ERROR)), torch.tensor(math.log(MOST_ERROR)), out[:, -1].sigmoid()).exp()
+        logits = (MAX_LOGIT * torch.tanh(out[:, :-1] / MAX_LOGIT)).masked_fill(~allowed_mask[:, :, None, None], -1e4)
+        error = torch.lerp(torch.tensor(math.log(MIN_ERROR)), torch.tensor(math.log(MAX_ERROR)), out[:, -1].sigmoid()).exp()
         return logits.softmax(1), error
 
 
-def _block(channels: int, width: int) -> nn.Module:
+def _build_block(channels: int, width: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1), nn.SiLU())
 
 
-def _enlarge(small: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(small, like.shape[-2:], mode="bilinear", align_corners=False)
+def _upsample(small: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(small, reference.shape[-2:], mode="bilinear", align_corners=False)
 
 
 @cache
-def load_mixture() -> Mixture:
+def load_mixture() -> MixtureNetwork:
     """The trained network, on the CPU."""
-    network = Mixture()
+    network = MixtureNetwork()
     network.load_state_dict(load_file(WEIGHTS))
     return network.eval().requires_grad_(False)
 
 
 @torch.no_grad()
-def mix(out: Explained) -> tuple[FloatImage, FloatImage]:
+def predict_shares(candidates: CandidateSet) -> tuple[FloatImage, FloatImage]:
     """Shares `[K, H, W]` and expected error `[H, W]` of one explained frame.
 
     What is sure to have been left alone is not recoloured, however much it looks like what was: +0.3 dB on drawn scenes, +0.02 on scenes of
     real material, and no tint on things of the old colour beside the edited one.
     """
-    shares, error = load_mixture()(torch.from_numpy(out.evidence)[None], torch.from_numpy(out.allowed)[None])
-    shares = shares[0].pow(SHARPER)
+    shares, error = load_mixture()(torch.from_numpy(candidates.evidence)[None], torch.from_numpy(candidates.allowed_mask)[None])
+    shares = shares[0].pow(SHARE_EXPONENT)
     shares = (shares / shares.sum(0)).numpy()
-    colours, source = NAMES.index("colours"), NAMES.index("source")
-    if out.allowed[source]:
-        kept = shares[colours] * out.left_alone
+    colours, source = CANDIDATE_NAMES.index("colours"), CANDIDATE_NAMES.index("source")
+    if candidates.allowed_mask[source]:
+        kept = shares[colours] * candidates.unedited_share
         shares[colours] -= kept
         shares[source] += kept
     return shares, error[0].numpy()

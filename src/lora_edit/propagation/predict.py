@@ -16,20 +16,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lora_edit.propagation.changed import changed_pixels
-from lora_edit.propagation.explanations import Explained, KeyFrame, explain, mix_explanations
+from lora_edit.propagation.background_plate import BackgroundPlate
+from lora_edit.propagation.candidates import CandidateSet, KeyFrame, build_candidates, mix_candidates
+from lora_edit.propagation.change_detection import find_changed_pixels
 from lora_edit.propagation.images import FloatImage
-from lora_edit.propagation.mixture import LEAST_ERROR, mix
+from lora_edit.propagation.mixture import MIN_ERROR, predict_shares
 from lora_edit.propagation.motion import Motion, estimate_motion
-from lora_edit.propagation.parts import region_parts
-from lora_edit.propagation.plate import Plate
+from lora_edit.propagation.region_parts import split_region
 from lora_edit.video.flow import resize_positions
 
 WORKING_SIDE = 128
 """Pixels of the shorter side at which evidence is weighed, as in the network's training."""
 MOTION_SIDE = 224
 """Pixels of the shorter side, at most, at which motion is estimated and kept."""
-SOURCE_FRAMES = 24
+MAX_FRAME_DISTANCE = 24
 """Frames from a key frame at which the network's sense of time ends."""
 
 Frames = torch.Tensor
@@ -52,34 +52,36 @@ class Prediction:
     errors: torch.Tensor
 
     @classmethod
-    def of(cls, frames: Iterable[PredictedFrame]) -> Self:
+    def from_frames(cls, frames: Iterable[PredictedFrame]) -> Self:
         """All of the frames, stacked."""
         pictures, errors = zip(*((torch.from_numpy(f.frame), torch.from_numpy(f.error)) for f in frames), strict=True)
         return cls(torch.stack(pictures), torch.stack(errors))
 
 
-class _Scaled:
+class _ScaledClip:
     """The clip and its key frames at one size."""
 
     def __init__(self, frames: npt.NDArray[np.uint8], pictures: Mapping[int, npt.NDArray[np.uint8]], region: npt.NDArray[np.bool_]) -> None:
         self.frames, self.region = frames, region
         self.height, self.width = frames.shape[1:3]
-        self.keys = {n: KeyFrame(p.astype(np.float32), frames[n].astype(np.float32), region[n]) for n, p in pictures.items()}
-        self.plates: dict[int, Plate] = {}
-        self.behind: dict[int, float] = {}
+        self.key_frames = {n: KeyFrame(p.astype(np.float32), frames[n].astype(np.float32), region[n]) for n, p in pictures.items()}
+        self.background_plates: dict[int, BackgroundPlate] = {}
+        self.removal_shares: dict[int, float] = {}
 
-    def add_plates(self, motions: Mapping[int, list[Motion]]) -> None:
+    def add_background_plates(self, motions: Mapping[int, list[Motion]]) -> None:
         """Put the backgrounds together once motion is known."""
         for n, those in motions.items():
-            self.plates[n] = Plate(self.frames, self.region, [scale_affine(m.camera, self._ratio(m)) for m in those])
-            self.behind[n] = self.plates[n].behind(self.keys[n].edited, self.keys[n].edited_share)
+            self.background_plates[n] = BackgroundPlate(
+                self.frames, self.region, [scale_affine(m.camera_matrix, self._compute_ratio(m)) for m in those]
+            )
+            self.removal_shares[n] = self.background_plates[n].measure_removal(self.key_frames[n].edited, self.key_frames[n].edited_share)
 
-    def motion(self, motion: Motion) -> Motion:
+    def scale_motion(self, motion: Motion) -> Motion:
         """The motion, which was estimated at another size, in pixels of this one."""
         size = self.height, self.width
         if motion.positions.shape[:2] == size:
             return motion
-        ratio = self._ratio(motion)
+        ratio = self._compute_ratio(motion)
 
         def scaled(confidence: FloatImage) -> FloatImage:
             return np.asarray(cv2.resize(confidence, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
@@ -87,32 +89,36 @@ class _Scaled:
         return Motion(
             resize_positions(motion.positions, *size),
             scaled(motion.confidence),
-            resize_positions(motion.chained, *size),
+            resize_positions(motion.chained_positions, *size),
             scaled(motion.chained_confidence),
-            scale_affine(motion.matrix, ratio),
+            scale_affine(motion.object_matrix, ratio),
             motion.object_confidence,
-            scale_affine(motion.camera, ratio),
-            scale_affine(motion.support, ratio),
+            scale_affine(motion.camera_matrix, ratio),
+            scale_affine(motion.support_matrix, ratio),
             motion.support_confidence,
         )
 
-    def _ratio(self, motion: Motion) -> FloatImage:
+    def _compute_ratio(self, motion: Motion) -> FloatImage:
         """How many times this size is that of the motion, in x and y."""
         height, width = motion.positions.shape[:2]
         return np.array([self.width / width, self.height / height], np.float32)
 
-    def explain(self, number: int, key: int, motion: Motion, may_read: bool) -> Explained:
+    def build_candidates(self, number: int, key_index: int, motion: Motion, allow_source: bool) -> CandidateSet:
         """One frame from one key frame."""
-        time = min(1.0, abs(number - key) / SOURCE_FRAMES)
-        return explain(self.keys[key], *self._given(number, key, motion), self.behind[key], time, may_read)
+        time = min(1.0, abs(number - key_index) / MAX_FRAME_DISTANCE)
+        return build_candidates(
+            self.key_frames[key_index], *self._gather_inputs(number, key_index, motion), self.removal_shares[key_index], time, allow_source
+        )
 
-    def mix(self, number: int, key: int, motion: Motion, shares: FloatImage) -> FloatImage:
+    def mix_candidates(self, number: int, key_index: int, motion: Motion, shares: FloatImage) -> FloatImage:
         """One frame from one key frame, by known shares."""
-        return mix_explanations(self.keys[key], *self._given(number, key, motion), shares)
+        return mix_candidates(self.key_frames[key_index], *self._gather_inputs(number, key_index, motion), shares)
 
-    def _given(self, number: int, key: int, motion: Motion) -> tuple[FloatImage, FloatImage, Motion, tuple[FloatImage, FloatImage]]:
-        moved = self.motion(motion)
-        plate = self.plates[key].at(moved.camera, self.height, self.width)
+    def _gather_inputs(
+        self, number: int, key_index: int, motion: Motion
+    ) -> tuple[FloatImage, FloatImage, Motion, tuple[FloatImage, FloatImage]]:
+        moved = self.scale_motion(motion)
+        plate = self.background_plates[key_index].render(moved.camera_matrix, self.height, self.width)
         return self.frames[number].astype(np.float32), 1 - self.region[number].astype(np.float32), moved, plate
 
 
@@ -124,7 +130,7 @@ def scale_affine(matrix: FloatImage, ratio: FloatImage) -> FloatImage:
     return np.asarray(np.concatenate([linear, shift[:, None]], 1), np.float32)
 
 
-def working_size(height: int, width: int, side: int = WORKING_SIDE) -> tuple[int, int]:
+def compute_working_size(height: int, width: int, side: int = WORKING_SIDE) -> tuple[int, int]:
     """The size of a small copy whose shorter side has `side` pixels at most."""
     scale = min(1.0, side / min(height, width))
     return max(16, round(height * scale)), max(16, round(width * scale))
@@ -145,115 +151,123 @@ class Propagation:
         edited = {n: np.ascontiguousarray(p.numpy()) for n, p in sorted(pictures.items())}
         self._frames, self._edited, self._region, self._on_frame = frames, edited, where, on_frame
         first = min(edited)
-        changed = changed_pixels(frames[first], edited[first], where[first])
-        self._parts = [_Part(frames, edited, part) for part in region_parts(where, changed)]
+        changed = find_changed_pixels(frames[first], edited[first], where[first])
+        self._parts = [_RegionPart(frames, edited, part) for part in split_region(where, changed)]
 
     def __len__(self) -> int:
         return len(self._frames)
 
-    def frames(self) -> Iterator[PredictedFrame]:
+    def predict_frames(self) -> Iterator[PredictedFrame]:
         """The edited clip, frame by frame; a key frame shows its picture."""
         for number in range(len(self)):
             self._on_frame(number, len(self))
-            yield self.frame(number)
+            yield self.predict_frame(number)
 
-    def frame(self, number: int, without: int | None = None) -> PredictedFrame:
+    def predict_frame(self, number: int, excluded_key: int | None = None) -> PredictedFrame:
         """One frame of the edited clip; `without` a key frame, as if it had not been edited."""
-        if number in self._edited and number != without:
+        if number in self._edited and number != excluded_key:
             region = self._region[number][..., None]
-            return PredictedFrame(np.where(region, self._edited[number], self._frames[number]), self._parts[0].known_error())
-        return self._joined([part.frame(number, without) for part in self._parts], number)
+            return PredictedFrame(np.where(region, self._edited[number], self._frames[number]), self._parts[0].build_known_error())
+        return self._join_parts([part.predict_frame(number, excluded_key) for part in self._parts], number)
 
-    def source_frames(self) -> Iterator[PredictedFrame]:
+    def predict_source_frames(self) -> Iterator[PredictedFrame]:
         """The source itself, at the working size, as if its first frame were all that is known inside the region: what a LoRA learns on.
 
         Nothing is read from the source's later frames there but its motion.
         """
-        for number, found in enumerate(zip(*(part.source_frames() for part in self._parts), strict=True)):
-            yield self._joined(found, number)
+        for number, found in enumerate(zip(*(part.predict_source_frames() for part in self._parts), strict=True)):
+            yield self._join_parts(found, number)
 
-    def _joined(self, found: Sequence[PredictedFrame], number: int) -> PredictedFrame:
+    def _join_parts(self, predictions: Sequence[PredictedFrame], number: int) -> PredictedFrame:
         """One frame of what was predicted of each thing."""
-        frame, error = found[0].frame, found[0].error
-        for part, each in zip(self._parts[1:], found[1:], strict=True):
-            frame = np.where(part.region(number, frame.shape[:2])[..., None], each.frame, frame)
-            error = np.where(part.region(number, error.shape), each.error, error)
+        frame, error = predictions[0].frame, predictions[0].error
+        for part, each in zip(self._parts[1:], predictions[1:], strict=True):
+            frame = np.where(part.get_region(number, frame.shape[:2])[..., None], each.frame, frame)
+            error = np.where(part.get_region(number, error.shape), each.error, error)
         return PredictedFrame(frame, error)
 
 
-class _Part:
+class _RegionPart:
     """One thing that an edit changes, on its way from the key frames to all others; arguments as numpy arrays."""
 
-    def __init__(self, frames: npt.NDArray[np.uint8], edited: Mapping[int, npt.NDArray[np.uint8]], where: npt.NDArray[np.bool_]) -> None:
-        self._motions = _estimate(frames, edited, where)
-        height, width = working_size(*frames.shape[1:3])
-        self._large = _Scaled(frames, edited, where)
-        self._small = self._large if (height, width) == frames.shape[1:3] else _Scaled(*_shrink(frames, edited, where, height, width))
-        for scaled in {id(each): each for each in (self._large, self._small)}.values():
-            scaled.add_plates(self._motions)
+    def __init__(self, frames: npt.NDArray[np.uint8], edited: Mapping[int, npt.NDArray[np.uint8]], region: npt.NDArray[np.bool_]) -> None:
+        self._motions = _estimate_motions(frames, edited, region)
+        height, width = compute_working_size(*frames.shape[1:3])
+        self._full_size_clip = _ScaledClip(frames, edited, region)
+        self._working_size_clip = (
+            self._full_size_clip
+            if (height, width) == frames.shape[1:3]
+            else _ScaledClip(*_downscale_clip(frames, edited, region, height, width))
+        )
+        for scaled in {id(each): each for each in (self._full_size_clip, self._working_size_clip)}.values():
+            scaled.add_background_plates(self._motions)
 
-    def region(self, number: int, size: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    def get_region(self, number: int, size: tuple[int, ...]) -> npt.NDArray[np.bool_]:
         """Where it is in a frame, at full size or at that which evidence is weighed at."""
-        return (self._large if size == self._large.frames.shape[1:3] else self._small).region[number]
+        return (self._full_size_clip if size == self._full_size_clip.frames.shape[1:3] else self._working_size_clip).region[number]
 
-    def frame(self, number: int, without: int | None) -> PredictedFrame:
+    def predict_frame(self, number: int, excluded_key: int | None) -> PredictedFrame:
         """One frame with the edit of this thing, from all key frames but `without`."""
-        keys = {n: m[number] for n, m in self._motions.items() if n != without}
-        return _predict_frame(number, self._small, self._large, keys, True)
+        keys = {n: m[number] for n, m in self._motions.items() if n != excluded_key}
+        return _predict_frame(number, self._working_size_clip, self._full_size_clip, keys, True)
 
-    def source_frames(self) -> Iterator[PredictedFrame]:
+    def predict_source_frames(self) -> Iterator[PredictedFrame]:
         """The source itself, at the working size, as if its first frame were all that is known inside the region."""
-        small = self._small
-        unedited = _Scaled(small.frames, {0: small.frames[0]}, small.region)
-        unedited.add_plates({0: self._motions[0]})
-        yield PredictedFrame(small.frames[0], self.known_error())
+        small = self._working_size_clip
+        unedited = _ScaledClip(small.frames, {0: small.frames[0]}, small.region)
+        unedited.add_background_plates({0: self._motions[0]})
+        yield PredictedFrame(small.frames[0], self.build_known_error())
         for number in range(1, len(small.frames)):
             yield _predict_frame(number, unedited, unedited, {0: self._motions[0][number]}, False)
 
-    def known_error(self) -> FloatImage:
+    def build_known_error(self) -> FloatImage:
         """The error where a frame was edited by the person."""
-        return np.full((self._small.height, self._small.width), LEAST_ERROR, np.float32)
+        return np.full((self._working_size_clip.height, self._working_size_clip.width), MIN_ERROR, np.float32)
 
 
-def _estimate(
+def _estimate_motions(
     frames: npt.NDArray[np.uint8], pictures: Mapping[int, npt.NDArray[np.uint8]], region: npt.NDArray[np.bool_]
 ) -> dict[int, list[Motion]]:
     """For every key frame the motion of all frames to it, at a size that keeps it small."""
-    size = working_size(frames.shape[1], frames.shape[2], MOTION_SIDE)
+    size = compute_working_size(frames.shape[1], frames.shape[2], MOTION_SIDE)
     if size != frames.shape[1:3]:
-        frames, pictures, region = _shrink(frames, pictures, region, *size)
-    return {n: _motions(frames, region, n, picture) for n, picture in pictures.items()}
+        frames, pictures, region = _downscale_clip(frames, pictures, region, *size)
+    return {n: _estimate_key_frame_motion(frames, region, n, picture) for n, picture in pictures.items()}
 
 
-def _motions(frames: npt.NDArray[np.uint8], region: npt.NDArray[np.bool_], key: int, edited: npt.NDArray[np.uint8]) -> list[Motion]:
+def _estimate_key_frame_motion(
+    frames: npt.NDArray[np.uint8], region: npt.NDArray[np.bool_], key_index: int, edited: npt.NDArray[np.uint8]
+) -> list[Motion]:
     """From every frame to the key frame: forward from it, and backward."""
-    ahead = list(estimate_motion(frames[key:], edited, region[key:]))
-    back = list(estimate_motion(frames[: key + 1][::-1], edited, region[: key + 1][::-1])) if key else ahead[:1]
+    ahead = list(estimate_motion(frames[key_index:], edited, region[key_index:]))
+    back = list(estimate_motion(frames[: key_index + 1][::-1], edited, region[: key_index + 1][::-1])) if key_index else ahead[:1]
     return [*back[:0:-1], *ahead]
 
 
-def _predict_frame(number: int, small: _Scaled, large: _Scaled, motions: Mapping[int, Motion], may_read: bool) -> PredictedFrame:
+def _predict_frame(
+    number: int, working_size_clip: _ScaledClip, full_size_clip: _ScaledClip, motions: Mapping[int, Motion], allow_source: bool
+) -> PredictedFrame:
     """One frame by all key frames, each counting by the inverse of its expected squared error."""
-    total = np.zeros((large.height, large.width, 3), np.float32)
-    weight = np.zeros((large.height, large.width), np.float32)
-    precision = np.zeros((small.height, small.width), np.float32)
+    total = np.zeros((full_size_clip.height, full_size_clip.width, 3), np.float32)
+    weight = np.zeros((full_size_clip.height, full_size_clip.width), np.float32)
+    precision = np.zeros((working_size_clip.height, working_size_clip.width), np.float32)
     for key, motion in motions.items():
-        out = small.explain(number, key, motion, may_read)
-        shares, error = mix(out)
+        out = working_size_clip.build_candidates(number, key, motion, allow_source)
+        shares, error = predict_shares(out)
         counts, picture = error**-4, np.einsum("khw,khwc->hwc", shares, out.pictures)
-        if large is not small:
-            size = (large.width, large.height)
+        if full_size_clip is not working_size_clip:
+            size = (full_size_clip.width, full_size_clip.height)
             counts = np.asarray(cv2.resize(error, size, interpolation=cv2.INTER_LINEAR), np.float32) ** -4
             shares = np.stack([cv2.resize(s, size, interpolation=cv2.INTER_LINEAR) for s in shares])
-            picture = large.mix(number, key, motion, shares)
+            picture = full_size_clip.mix_candidates(number, key, motion, shares)
         total = total + picture * counts[..., None]
         weight, precision = weight + counts, precision + error**-4
     frame = np.clip(np.round(total / weight[..., None]), 0, 255).astype(np.uint8)
-    shown = np.where(large.region[number][..., None], frame, large.frames[number])
+    shown = np.where(full_size_clip.region[number][..., None], frame, full_size_clip.frames[number])
     return PredictedFrame(shown, np.asarray(np.maximum(precision, 1e-12) ** -0.25, np.float32))
 
 
-def _shrink(
+def _downscale_clip(
     frames: npt.NDArray[np.uint8], pictures: Mapping[int, npt.NDArray[np.uint8]], region: npt.NDArray[np.bool_], height: int, width: int
 ) -> tuple[npt.NDArray[np.uint8], dict[int, npt.NDArray[np.uint8]], npt.NDArray[np.bool_]]:
     def small(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -4,36 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lora_edit.studies.experiments import BASE, DELIVERED, DELIVERED_LATER, DETAIL_ON, FLOW, HIDDEN
+from lora_edit.studies.experiments import BASE_MODEL, DETAIL_ON, DISOCCLUSION_KINDS, FINAL_EDIT, FINAL_EDIT_WITH_REFERENCES, FLOW_WARP
 from lora_edit.studies.study import Study
 from lora_edit.studies.table import Claim
-from lora_edit.studies.trial import BEST, PREDICTED, Outcome, Trial
+from lora_edit.studies.trial import BEST_BASELINE, PROPAGATED_EDIT, Outcome, Trial
 
-ALONE = "the model alone"
+MODEL_ALONE = "the model alone"
 
 
-def _baselines(trial: Trial) -> Iterator[Outcome]:
-    classical = (trial.flow_warp(), trial.colour_map(), trial.moving_layer())
-    yield from (trial.no_edit(), *classical, *trial.best_of(classical), trial.predicted())
-    trial.forget()
-    yield trial.generate(BASE)
-    yield trial.edited(ALONE)
-    yield trial.generate(DELIVERED, DETAIL_ON)
-    if trial.later >= 2:
-        yield trial.predicted(references=2)
+def _run_baselines(trial: Trial) -> Iterator[Outcome]:
+    classical = (trial.run_flow_warp(), trial.run_colour_map(), trial.run_moving_layer())
+    yield from (trial.copy_source(), *classical, *trial.select_best(classical), trial.propagate_edit())
+    trial.unload_lora()
+    yield trial.generate(BASE_MODEL)
+    yield trial.train_and_generate(MODEL_ALONE)
+    yield trial.generate(FINAL_EDIT, DETAIL_ON)
+    if trial.max_references >= 2:
+        yield trial.propagate_edit(num_references=2)
         trial.learn_appearance(2)
-        yield trial.generate(DELIVERED_LATER, DETAIL_ON, references=2)
+        yield trial.generate(FINAL_EDIT_WITH_REFERENCES, DETAIL_ON, num_references=2)
 
 
 BASELINES = Study(
     "The edit as delivered, beside what takes seconds (ours)",
-    _baselines,
+    _run_baselines,
     claims=(
-        Claim(DELIVERED, BEST, "better than the best of the three, chosen per scene afterwards", margin=1.0),
-        Claim(PREDICTED, BEST, "so is the prediction alone", margin=1.0),
-        Claim(ALONE, FLOW, "the model alone is ahead of a flow warp", margin=1.0),
-        Claim(ALONE, FLOW, "where something comes to sight too", kinds=HIDDEN),
-        Claim(ALONE, PREDICTED, "the model improves what it is shown"),
-        Claim(ALONE, BASE, "a LoRA on the one clip helps"),
+        Claim(FINAL_EDIT, BEST_BASELINE, "better than the best of the three, chosen per scene afterwards", margin=1.0),
+        Claim(PROPAGATED_EDIT, BEST_BASELINE, "so is the prediction alone", margin=1.0),
+        Claim(MODEL_ALONE, FLOW_WARP, "the model alone is ahead of a flow warp", margin=1.0),
+        Claim(MODEL_ALONE, FLOW_WARP, "where something comes to sight too", kinds=DISOCCLUSION_KINDS),
+        Claim(MODEL_ALONE, PROPAGATED_EDIT, "the model improves what it is shown"),
+        Claim(MODEL_ALONE, BASE_MODEL, "a LoRA on the one clip helps"),
     ),
 )

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lora_edit.evaluation.clip_score import CHECKPOINT
-from lora_edit.studies.table import Scores, interval
+from lora_edit.studies.table import Scores, compute_interval
 
-LIKENESS = ("clip_score", "input_similarity")
+SIMILARITY_METRICS = ("clip_score", "input_similarity")
 
 COLUMNS = {
     "clip_score": "CLIP score",
@@ -24,7 +24,7 @@ COLUMNS = {
 
 DIGITS = {"background_psnr": 2, "first_psnr": 2, "flicker": 2}
 
-READING = (
+READING_NOTES = (
     "No true edit is known, so nothing here says which row is right, and no claim is judged.",
     "`no edit` and `first frame, frozen` take no work and win some column each; a row is worth something where it beats both at once.",
     "CLIP score: likeness of every frame to the edited first frame. Input similarity: to the source's frame of the same number.",
@@ -46,33 +46,33 @@ class Facts:
     later: int
 
 
-def page_of(
+def render_page(
     title: str, scores: Scores, seeds: int, cases: Mapping[str, Facts], paper: Mapping[str, str], command: str, pictures: Mapping[str, str]
 ) -> str:
     """The page. `scores` has `seeds` values for each case, in the order of `cases`; `paper` gives what the paper reports per row.
 
     Intervals are over cases, each with the mean of its seeds: two seeds of one clip are not two clips.
     """
-    judged = {label: {metric: per_case(values, seeds) for metric, values in row.items()} for label, row in scores.items()}
+    judged = {label: {metric: average_seeds(values, seeds) for metric, values in row.items()} for label, row in scores.items()}
     known = {metric for row in judged.values() for metric, values in row.items() if any(not math.isnan(value) for value in values)}
-    shown = [metric for metric in COLUMNS if metric in known or metric in LIKENESS]
-    counts = {label: max(_count(values) for values in row.values()) for label, row in judged.items()}
+    shown = [metric for metric in COLUMNS if metric in known or metric in SIMILARITY_METRICS]
+    counts = {label: max(_count_known(values) for values in row.values()) for label, row in judged.items()}
     some = min(counts.values()) < len(cases)
     heads = ["", *(["cases"] if some else []), *(COLUMNS[metric] for metric in shown), *(["paper"] if paper else [])]
     spread = f"{len(cases)} cases" + (f", each the mean of {seeds} seeds" if seeds > 1 else "")
-    lines = [f"# {title}: cases without truth", "", f"`{command}`", "", f"Mean and 95 % interval over {spread}.", "", *_head(heads)]
+    lines = [f"# {title}: cases without truth", "", f"`{command}`", "", f"Mean and 95 % interval over {spread}.", "", *_format_head(heads)]
     for label, row in judged.items():
-        cells = [_cell(row.get(metric, ()), DIGITS.get(metric, 3)) if metric in known else "not measured" for metric in shown]
-        lines.append(_row([label, *([str(counts[label])] if some else []), *cells, *([paper.get(label, "")] if paper else [])]))
-    lines += ["", *(f"- {text}" for text in (*READING, *_remarks(known, some)))]
-    lines += ["", "## Cases", "", *_head(["", "frames", "size", "region", "edited later frames"])]
-    lines += [_row([name, str(each.frames), each.size, f"{each.region:.0%}", str(each.later)]) for name, each in cases.items()]
+        cells = [_format_cell(row.get(metric, ()), DIGITS.get(metric, 3)) if metric in known else "not measured" for metric in shown]
+        lines.append(_format_row([label, *([str(counts[label])] if some else []), *cells, *([paper.get(label, "")] if paper else [])]))
+    lines += ["", *(f"- {text}" for text in (*READING_NOTES, *_build_remarks(known, some)))]
+    lines += ["", "## Cases", "", *_format_head(["", "frames", "size", "region", "edited later frames"])]
+    lines += [_format_row([name, str(each.frames), each.size, f"{each.region:.0%}", str(each.later)]) for name, each in cases.items()]
     for caption, file in pictures.items():
         lines += ["", f"![{caption}]({file})", "", f"*{caption}.*"]
     return "\n".join(lines) + "\n"
 
 
-def per_case(values: Sequence[float], seeds: int) -> list[float]:
+def average_seeds(values: Sequence[float], seeds: int) -> list[float]:
     """The mean of each case's `seeds` values; infinite where all that are known are, not a number where none is."""
     means = []
     for begin in range(0, len(values), seeds):
@@ -82,28 +82,28 @@ def per_case(values: Sequence[float], seeds: int) -> list[float]:
     return means
 
 
-def _remarks(known: set[str], some: bool) -> list[str]:
+def _build_remarks(known: set[str], rows_lack_cases: bool) -> list[str]:
     """What a reader of this table has to know besides."""
     found = []
-    if not known >= set(LIKENESS):
+    if not known >= set(SIMILARITY_METRICS):
         found.append(
             f"CLIP score and input similarity were not measured: `{CHECKPOINT}` is not on this machine, and studies download nothing. "
             f"After `hf download {CHECKPOINT} config.json model.safetensors` the same command measures them, and tries the cases again."
         )
     if "background_psnr" not in known:
         found.append("The region is the whole frame in every case, so that there is no background.")
-    if some:
+    if rows_lack_cases:
         found.append("Rows of fewer cases are those that need edited later frames; compare them over the same cases, in the CSV file.")
     return found
 
 
-def _count(values: Sequence[float]) -> int:
+def _count_known(values: Sequence[float]) -> int:
     return sum(not math.isnan(value) for value in values)
 
 
-def _cell(values: Sequence[float], digits: int) -> str:
+def _format_cell(values: Sequence[float], digits: int) -> str:
     """Mean and interval; `exact` where no pixel differs, which has no mean in decibels."""
-    mean, half = interval(values)
+    mean, half = compute_interval(values)
     exact = sum(value == math.inf for value in values)
     if not math.isfinite(mean):
         return "exact" if exact else ""
@@ -111,9 +111,9 @@ def _cell(values: Sequence[float], digits: int) -> str:
     return f"{text} ({exact} more exact)" if exact else text
 
 
-def _row(cells: Sequence[str]) -> str:
+def _format_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _head(cells: Sequence[str]) -> list[str]:
-    return [_row(cells), "|" + "---|" * len(cells)]
+def _format_head(cells: Sequence[str]) -> list[str]:
+    return [_format_row(cells), "|" + "---|" * len(cells)]

@@ -9,54 +9,58 @@ from lora_edit.studies.study import Study
 from lora_edit.studies.table import Claim
 from lora_edit.studies.trial import Outcome, Trial
 
-FALLING = "rate falling to zero"
-FEWER = f"{FALLING}, 100 steps"
-CONSTANT = "constant rate"
-EARLY = f"{CONSTANT}, early stop"
-RATES = {
-    CONSTANT: ("training.schedule=constant",),
-    EARLY: ("training.schedule=constant", "training.early_stop=true"),
+DECAYING_RATE = "rate falling to zero"
+DECAYING_RATE_100_STEPS = f"{DECAYING_RATE}, 100 steps"
+CONSTANT_RATE = "constant rate"
+EARLY_STOP = f"{CONSTANT_RATE}, early stop"
+RATE_SETTINGS = {
+    CONSTANT_RATE: ("training.schedule=constant",),
+    EARLY_STOP: ("training.schedule=constant", "training.early_stop=true"),
 }
-REFERENCES = 2
-SHOWN = f"{REFERENCES} references"
-AS_MOTION, HIGHER, LOWER = f"times as for motion, {SHOWN}", f"appearance_shift 3, {SHOWN}", f"appearance_shift 1, {SHOWN}"
-SHIFTS = {AS_MOTION: (), HIGHER: ("training.appearance_shift=3",), LOWER: ("training.appearance_shift=1",)}
-SAMPLED = "8 sampling steps"
+NUM_REFERENCES = 2
+REFERENCES_SUFFIX = f"{NUM_REFERENCES} references"
+MOTION_SHIFT, HIGHER_SHIFT, LOWER_SHIFT = (
+    f"times as for motion, {REFERENCES_SUFFIX}",
+    f"appearance_shift 3, {REFERENCES_SUFFIX}",
+    f"appearance_shift 1, {REFERENCES_SUFFIX}",
+)
+SHIFT_SETTINGS = {MOTION_SHIFT: (), HIGHER_SHIFT: ("training.appearance_shift=3",), LOWER_SHIFT: ("training.appearance_shift=1",)}
+EIGHT_SAMPLING_STEPS = "8 sampling steps"
 """The embedded model's single step asks it at t = 1 alone, and so nothing of what it learned at low noise."""
 
-LESS = "ours: loses less than 0.2 dB"
+SMALL_LOSS_SOURCE = "ours: loses less than 0.2 dB"
 
 
-def _rows(trial: Trial) -> Iterator[Outcome]:
+def _run_fewer_steps(trial: Trial) -> Iterator[Outcome]:
     fewer = trial.train("training.motion_steps=100")
-    yield replace(trial.generate(FEWER), steps=fewer)
+    yield replace(trial.generate(DECAYING_RATE_100_STEPS), steps=fewer)
     motion = trial.train()
-    yield replace(trial.generate(FALLING), steps=motion)
-    motion_alone = trial.keep()
-    for label, shift in SHIFTS.items():
+    yield replace(trial.generate(DECAYING_RATE), steps=motion)
+    motion_alone = trial.snapshot_lora()
+    for label, shift in SHIFT_SETTINGS.items():
         motion_alone()
-        steps = motion + trial.learn_appearance(REFERENCES, *shift)
-        for how, sampling in {"": (), f", {SAMPLED}": ("generation.steps=8",)}.items():
-            yield replace(trial.generate(label + how, *sampling, references=REFERENCES), steps=steps)
-    for label, rate in RATES.items():
+        steps = motion + trial.learn_appearance(NUM_REFERENCES, *shift)
+        for how, sampling in {"": (), f", {EIGHT_SAMPLING_STEPS}": ("generation.steps=8",)}.items():
+            yield replace(trial.generate(label + how, *sampling, num_references=NUM_REFERENCES), steps=steps)
+    for label, rate in RATE_SETTINGS.items():
         motion = trial.train(*rate)
         yield replace(trial.generate(label), steps=motion)
-        steps = motion + trial.learn_appearance(REFERENCES, *rate)
-        yield replace(trial.generate(f"{label}, {SHOWN}", references=REFERENCES), steps=steps)
+        steps = motion + trial.learn_appearance(NUM_REFERENCES, *rate)
+        yield replace(trial.generate(f"{label}, {REFERENCES_SUFFIX}", num_references=NUM_REFERENCES), steps=steps)
 
 
 FEWER_STEPS = Study(
     "Training that ends by itself, and the times of the appearance steps (ours)",
-    _rows,
+    _run_fewer_steps,
     claims=(
-        Claim(EARLY, CONSTANT, LESS, margin=-0.2),
-        Claim(EARLY, FALLING, LESS, margin=-0.2),
-        Claim(EARLY, FEWER, "ours: no worse than as many steps set by hand", margin=-0.2),
-        Claim(f"{EARLY}, {SHOWN}", f"{CONSTANT}, {SHOWN}", LESS, margin=-0.2),
-        Claim(HIGHER, AS_MOTION, LESS, margin=-0.2),
-        Claim(LOWER, AS_MOTION, LESS, margin=-0.2),
-        Claim(f"{HIGHER}, {SAMPLED}", f"{AS_MOTION}, {SAMPLED}", LESS, margin=-0.2),
-        Claim(f"{LOWER}, {SAMPLED}", f"{AS_MOTION}, {SAMPLED}", LESS, margin=-0.2),
+        Claim(EARLY_STOP, CONSTANT_RATE, SMALL_LOSS_SOURCE, margin=-0.2),
+        Claim(EARLY_STOP, DECAYING_RATE, SMALL_LOSS_SOURCE, margin=-0.2),
+        Claim(EARLY_STOP, DECAYING_RATE_100_STEPS, "ours: no worse than as many steps set by hand", margin=-0.2),
+        Claim(f"{EARLY_STOP}, {REFERENCES_SUFFIX}", f"{CONSTANT_RATE}, {REFERENCES_SUFFIX}", SMALL_LOSS_SOURCE, margin=-0.2),
+        Claim(HIGHER_SHIFT, MOTION_SHIFT, SMALL_LOSS_SOURCE, margin=-0.2),
+        Claim(LOWER_SHIFT, MOTION_SHIFT, SMALL_LOSS_SOURCE, margin=-0.2),
+        Claim(f"{HIGHER_SHIFT}, {EIGHT_SAMPLING_STEPS}", f"{MOTION_SHIFT}, {EIGHT_SAMPLING_STEPS}", SMALL_LOSS_SOURCE, margin=-0.2),
+        Claim(f"{LOWER_SHIFT}, {EIGHT_SAMPLING_STEPS}", f"{MOTION_SHIFT}, {EIGHT_SAMPLING_STEPS}", SMALL_LOSS_SOURCE, margin=-0.2),
     ),
-    later=REFERENCES,
+    min_references=NUM_REFERENCES,
 )

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from lora_edit.studies.study import Study
 from lora_edit.studies.table import Claim
-from lora_edit.studies.trial import PREDICTED, Outcome, Trial
+from lora_edit.studies.trial import PROPAGATED_EDIT, Outcome, Trial
 
 
-def _hints(trial: Trial) -> Iterator[Outcome]:
-    yield trial.flow_warp()
-    yield trial.predicted()
+def _run_hints(trial: Trial) -> Iterator[Outcome]:
+    yield trial.run_flow_warp()
+    yield trial.propagate_edit()
     for label, *settings in (
         ("no hint", "method.hint=none"),
         ("frame 0 moved with the box", "method.hint=box"),
@@ -19,17 +19,17 @@ def _hints(trial: Trial) -> Iterator[Outcome]:
         ("explained edit, one confidence for all", "method.hint_confidence=false"),
         ("explained edit with its confidence",),
     ):
-        yield trial.edited(label, *settings)
+        yield trial.train_and_generate(label, *settings)
 
 
 HINTS = Study(
     "What the model is shown where pixels are withheld (ours)",
-    _hints,
+    _run_hints,
     claims=(
         Claim("explained edit with its confidence", "no hint", "ours"),
         Claim("explained edit with its confidence", "frame 0 moved with the box", "ours"),
         Claim("explained edit with its confidence", "frame 0 moved along the flow", "ours"),
         Claim("explained edit with its confidence", "explained edit, one confidence for all", "ours: confidence decides"),
-        Claim("explained edit with its confidence", PREDICTED, "ours: the model improves what it is shown"),
+        Claim("explained edit with its confidence", PROPAGATED_EDIT, "ours: the model improves what it is shown"),
     ),
 )

@@ -20,17 +20,17 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from lora_edit.devices import compute_dtype, pick_device
-from lora_edit.models.catalog.vace import locate_vace
+from lora_edit.devices import pick_compute_dtype, pick_device
+from lora_edit.models.families.vace.family import load_vace
+from lora_edit.models.families.vace.record import locate_vace
 from lora_edit.models.family import Family, load_family
-from lora_edit.models.vace import load_vace
 from lora_edit.reporting import Reporter
 
-Record = dict[str, Any]
+JobRecord = dict[str, Any]
 """What a job leaves behind in its file: `kind` names it to a person, `seconds` are what its work took, whenever that was."""
 
 
-class KeptJob(Protocol):
+class StudyJob(Protocol):
     """Something to do whose record is kept in a file."""
 
     @property
@@ -39,36 +39,36 @@ class KeptJob(Protocol):
         ...
 
 
-AnyJob = TypeVar("AnyJob", bound=KeptJob)
+JobT = TypeVar("JobT", bound=StudyJob)
 
 
 @cache
-def loaded(model: str) -> Family:
+def get_family(model: str) -> Family:
     """The model, once per process: the embedded one in float32, which its tables were made with, any other as an edit loads it."""
     device = pick_device()
-    return load_family(model, device, torch.float32 if model == "tiny" else compute_dtype(device))
+    return load_family(model, device, torch.float32 if model == "tiny" else pick_compute_dtype(device))
 
 
 @cache
-def loaded_vace(source: str) -> Family | None:
+def get_vace(source: str) -> Family | None:
     """VACE, once per process; None where none is asked for."""
     if not source:
         return None
     device = pick_device()
-    return load_vace(*locate_vace(source), device, compute_dtype(device))
+    return load_vace(*locate_vace(source), device, pick_compute_dtype(device))
 
 
-def run_jobs(name: str, work: Callable[[AnyJob], Record], jobs: Sequence[AnyJob], workers: int, reporter: Reporter) -> list[Record]:
+def run_jobs(name: str, work: Callable[[JobT], JobRecord], jobs: Sequence[JobT], workers: int, reporter: Reporter) -> list[JobRecord]:
     """Do the jobs, `workers` at a time; returns their records in the jobs' order. The first that fails ends it, with its error.
 
     An interruption ends the workers at once: what a job has not written yet is done anew by the next call.
     """
     # A job whose file is there is most likely only read.
     long = {job.file for job in jobs if not job.file.is_file()}
-    records: dict[Path, Record] = {}
-    queue, running = deque(jobs), dict[Future[Record], tuple[Path, float]]()
+    records: dict[Path, JobRecord] = {}
+    queue, running = deque(jobs), dict[Future[JobRecord], tuple[Path, float]]()
     reporter.step(name, 0, len(jobs))
-    with _interruptible(ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _follow_parent)) as pool:
+    with _kill_workers_on_error(ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _exit_with_parent)) as pool:
         while queue or running:
             while queue and len(running) < workers:
                 job = queue.popleft()
@@ -79,13 +79,13 @@ def run_jobs(name: str, work: Callable[[AnyJob], Record], jobs: Sequence[AnyJob]
                 took = [record["seconds"] for record in records.values() if "seconds" in record]
                 spent = [time.monotonic() - began for path, began in running.values() if path in long]
                 waiting = sum(each.file in long for each in queue)
-                left = seconds_left(fmean(took), spent, waiting, workers) if took else None
+                left = estimate_seconds_left(fmean(took), spent, waiting, workers) if took else None
                 reporter.step(name, len(records), len(jobs), str(records[file]["kind"]), left)
     return [records[job.file] for job in jobs]
 
 
 @contextmanager
-def _interruptible(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
+def _kill_workers_on_error(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
     """The pool; its workers are ended, whatever they are at, when the work with it is."""
     others = set(multiprocessing.active_children())
     with pool:
@@ -98,24 +98,24 @@ def _interruptible(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
             raise
 
 
-def _follow_parent() -> None:
+def _exit_with_parent() -> None:
     """A worker ends with the process that waits for it, which ends its workers itself after a terminal's Ctrl-C; that reaches them all."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+        threading.Thread(target=_exit_after_process, args=(parent.sentinel,), daemon=True).start()
 
 
-def _end_after(sentinel: int) -> None:
+def _exit_after_process(sentinel: int) -> None:
     """End this process, whatever it is at, when another one has ended: one that was killed can't say so."""
     multiprocessing.connection.wait([sentinel])
     os._exit(1)
 
 
-def seconds_left(each: float, spent: Sequence[float], waiting: int, workers: int) -> float:
+def estimate_seconds_left(seconds_per_job: float, elapsed: Sequence[float], num_queued: int, workers: int) -> float:
     """Until the last of jobs of about `each` seconds is done: some run, for the seconds `spent` so far, and others are `waiting`."""
-    free = [max(each - seconds, 0.0) for seconds in spent] + [0.0] * (workers - len(spent))
+    free = [max(seconds_per_job - seconds, 0.0) for seconds in elapsed] + [0.0] * (workers - len(elapsed))
     heapq.heapify(free)
-    for _ in range(waiting):
-        heapq.heapreplace(free, free[0] + each)
+    for _ in range(num_queued):
+        heapq.heapreplace(free, free[0] + seconds_per_job)
     return max(free)

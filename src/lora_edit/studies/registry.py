@@ -1,24 +1,24 @@
 """The studies by name: `module:STUDY`, imported when asked for."""
 
-_HERE = "lora_edit.studies.experiments"
+_EXPERIMENTS = "lora_edit.studies.experiments"
 
 STUDIES: dict[str, str] = {
-    "mask-configurations": f"{_HERE}:MASK_CONFIGURATIONS",
-    "methods": f"{_HERE}:METHODS",
-    "input-feature": f"{_HERE}:INPUT_FEATURE",
-    "mask-shape": f"{_HERE}:MASK_SHAPE",
-    "mask-schedule": f"{_HERE}:MASK_SCHEDULE",
-    "references": f"{_HERE}:REFERENCES",
-    "frames": f"{_HERE}:FRAMES",
-    "windows": f"{_HERE}:WINDOWS",
-    "lora": f"{_HERE}:LORA",
-    "snapping": f"{_HERE}:SNAPPING",
-    "debiasing": f"{_HERE}:DEBIASING",
-    "detail": f"{_HERE}:DETAIL",
+    "mask-configurations": f"{_EXPERIMENTS}:MASK_CONFIGURATIONS",
+    "methods": f"{_EXPERIMENTS}:METHODS",
+    "input-feature": f"{_EXPERIMENTS}:INPUT_FEATURE",
+    "mask-shape": f"{_EXPERIMENTS}:MASK_SHAPE",
+    "mask-schedule": f"{_EXPERIMENTS}:MASK_SCHEDULE",
+    "references": f"{_EXPERIMENTS}:REFERENCES",
+    "frames": f"{_EXPERIMENTS}:FRAMES",
+    "windows": f"{_EXPERIMENTS}:WINDOWS",
+    "lora": f"{_EXPERIMENTS}:LORA",
+    "snapping": f"{_EXPERIMENTS}:SNAPPING",
+    "debiasing": f"{_EXPERIMENTS}:DEBIASING",
+    "detail": f"{_EXPERIMENTS}:DETAIL",
     "baselines": "lora_edit.studies.baselines:BASELINES",
     "hints": "lora_edit.studies.hint_kinds:HINTS",
-    "presets": f"{_HERE}:PRESETS",
-    "storage": f"{_HERE}:STORAGE",
+    "presets": f"{_EXPERIMENTS}:PRESETS",
+    "storage": f"{_EXPERIMENTS}:STORAGE",
     "fewer-steps": "lora_edit.studies.fewer_steps:FEWER_STEPS",
 }
 
@@ -53,5 +53,5 @@ SCENE_FOLDER = "lora_edit.studies.scene_folder:SceneFolder"
 CASES_RUNNER = "lora_edit.studies.case_study:run_on_cases"
 """What runs any of them on the cases of a manifest, which have no true edit."""
 
-USERS = ("lora_edit.studies.users.page:build_page", "lora_edit.studies.users.tally:tally")
+USER_STUDY_TARGETS = ("lora_edit.studies.users.page:build_page", "lora_edit.studies.users.tally:tally_answers")
 """The user study asks people instead: what makes its page, and what counts the answers."""

@@ -18,7 +18,7 @@ from lora_edit.masks.files import read_mask
 from lora_edit.studies.scenes import TrueEdit
 from lora_edit.video.read import read_video
 
-LIST = "scenes.jsonl"
+LIST_FILE = "scenes.jsonl"
 
 Half = Literal["seen", "unseen", "all"]
 
@@ -40,21 +40,23 @@ class SceneFolder:
     half: Half = "seen"
     count: int | None = None
 
-    def lines(self, kinds: Sequence[str] = ()) -> list[SceneLine]:
+    def select_lines(self, kinds: Sequence[str] = ()) -> list[SceneLine]:
         """The scenes of `kinds` (all when empty), a scene of every kind before the second of any.
 
         Raises `SettingsError` for a list that is missing, damaged or has no such scene.
         """
-        chosen = [line for line in _read_list(self.folder / LIST) if self.half in ("all", line.half) and (not kinds or line.kind in kinds)]
+        chosen = [
+            line for line in _read_list(self.folder / LIST_FILE) if self.half in ("all", line.half) and (not kinds or line.kind in kinds)
+        ]
         if not chosen:
             half = "" if self.half == "all" else f" of the half {self.half}"
             kind = f" of {', '.join(kinds)}" if kinds else ""
-            raise SettingsError(f"{self.folder / LIST}: has no scene{half}{kind}; give another folder or --half")
+            raise SettingsError(f"{self.folder / LIST_FILE}: has no scene{half}{kind}; give another folder or --half")
         turns = [sum(other.kind == line.kind for other in chosen[:place]) for place, line in enumerate(chosen)]
         order = sorted(range(len(chosen)), key=lambda place: turns[place])
         return [chosen[place] for place in order][: self.count]
 
-    def read(self, line: SceneLine) -> TrueEdit:
+    def read_scene(self, line: SceneLine) -> TrueEdit:
         """The scene, named after its kind. Raises `SettingsError` with the scene's folder when it cannot be read."""
         folder = self.folder / line.name
         try:
@@ -66,7 +68,7 @@ class SceneFolder:
             raise SettingsError(f"{folder}: truth and source differ in size or length; draw the scene again")
         return TrueEdit(line.kind, source.frames, truth.frames, mask)
 
-    def options(self) -> str:
+    def format_options(self) -> str:
         """Of the command that a study's page shows."""
         return f"--scenes-from {self.folder.name}" + (f" --half {self.half}" if self.half != "seen" else "")
 
@@ -74,7 +76,7 @@ class SceneFolder:
 def read_scenes(folder: Path, half: Half = "seen") -> list[TrueEdit]:
     """Every scene of the folder's half in memory, named after its kind. Raises `SettingsError`."""
     scenes = SceneFolder(folder, half)
-    return [scenes.read(line) for line in scenes.lines()]
+    return [scenes.read_scene(line) for line in scenes.select_lines()]
 
 
 def _read_list(path: Path) -> list[SceneLine]:

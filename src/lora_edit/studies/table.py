@@ -35,14 +35,14 @@ class Claim:
     `source` says who says so.
     """
 
-    better: str
-    worse: str
-    source: str
+    better_row: str
+    worse_row: str
+    origin: str
     margin: float = 0.0
     kinds: tuple[str, ...] = ()
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
+def compute_interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean and half-width of its 95 % interval (Student's t over scenes and seeds); values that are not finite are left out."""
     known = np.array([v for v in values if math.isfinite(v)])
     if len(known) < 2:
@@ -51,13 +51,13 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return float(known.mean()), float(points * known.std(ddof=1) / math.sqrt(len(known)))
 
 
-def verdict(claim: Claim, scores: Scores, kinds: Sequence[str]) -> str:
+def judge_claim(claim: Claim, scores: Scores, kinds: Sequence[str]) -> str:
     """One line: the paired difference with its interval, and whether the claim holds here."""
     chosen = [i for i, kind in enumerate(kinds) if not claim.kinds or kind in claim.kinds]
-    if not chosen or claim.better not in scores or claim.worse not in scores:
-        return f"{claim.source}: no scene of that kind was run"
-    better, worse = (np.array(scores[label]["region_psnr"])[chosen] for label in (claim.better, claim.worse))
-    mean, half = interval(list(better - worse))
+    if not chosen or claim.better_row not in scores or claim.worse_row not in scores:
+        return f"{claim.origin}: no scene of that kind was run"
+    better, worse = (np.array(scores[label]["region_psnr"])[chosen] for label in (claim.better_row, claim.worse_row))
+    mean, half = compute_interval(list(better - worse))
     if not math.isfinite(half):
         state = "one scene says too little"
     elif mean - half > claim.margin:
@@ -66,10 +66,10 @@ def verdict(claim: Claim, scores: Scores, kinds: Sequence[str]) -> str:
         state = "not reproduced" if mean + half < claim.margin else "undecided: the interval holds the margin"
     scope = f", {len(chosen)} scenes of {', '.join(claim.kinds)}" if claim.kinds else f", {len(chosen)} scenes"
     need = f" (asked for: above {claim.margin:+g})" if claim.margin else ""
-    return f"{claim.source}: *{claim.better}* against *{claim.worse}* {mean:+.2f} ± {half:.2f} dB{need}{scope}: **{state}**"
+    return f"{claim.origin}: *{claim.better_row}* against *{claim.worse_row}* {mean:+.2f} ± {half:.2f} dB{need}{scope}: **{state}**"
 
 
-def markdown(
+def render_markdown(
     title: str,
     scores: Scores,
     kinds: Sequence[str],
@@ -88,33 +88,33 @@ def markdown(
         "",
         f"Mean and 95 % interval over {len(kinds)} scenes and seeds.",
         "",
-        _row(heads),
-        _rule(len(heads)),
+        _format_row(heads),
+        _format_rule(len(heads)),
     ]
     for label, row in scores.items():
-        cells = [_cell(*interval(row[m]), 3 if m in ("leak", "region_ssim") else 2) if m in row else "" for m in shown]
-        lines.append(_row([label, *cells, *([paper.get(label, "")] if paper else [])]))
+        cells = [_format_cell(*compute_interval(row[m]), 3 if m in ("leak", "region_ssim") else 2) if m in row else "" for m in shown]
+        lines.append(_format_row([label, *cells, *([paper.get(label, "")] if paper else [])]))
     if claims:
-        lines += ["", "## What is claimed, and what was seen", "", *(f"- {verdict(claim, scores, kinds)}" for claim in claims)]
+        lines += ["", "## What is claimed, and what was seen", "", *(f"- {judge_claim(claim, scores, kinds)}" for claim in claims)]
     names = list(dict.fromkeys(kinds))
-    lines += ["", "## Region PSNR by kind of scene, dB", "", _row(["", *names]), _rule(1 + len(names))]
+    lines += ["", "## Region PSNR by kind of scene, dB", "", _format_row(["", *names]), _format_rule(1 + len(names))]
     for label, row in scores.items():
         values = np.array(row["region_psnr"])
-        lines.append(_row([label, *(f"{values[[k == name for k in kinds]].mean():.1f}" for name in names)]))
+        lines.append(_format_row([label, *(f"{values[[k == name for k in kinds]].mean():.1f}" for name in names)]))
     for caption, file in pictures.items():
         lines += ["", f"![{caption}]({file})", "", f"*{caption}.*"]
     return "\n".join(lines) + "\n"
 
 
-def _row(cells: Sequence[str]) -> str:
+def _format_row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _rule(count: int) -> str:
+def _format_rule(count: int) -> str:
     return "|" + "---|" * count
 
 
-def _cell(mean: float, half: float, digits: int) -> str:
+def _format_cell(mean: float, half: float, digits: int) -> str:
     if not math.isfinite(mean):
         return ""
     return f"{mean:.{digits}f} ± {half:.{digits}f}" if math.isfinite(half) else f"{mean:.{digits}f}"
@@ -139,7 +139,7 @@ def draw_bars(path: Path, scores: Scores) -> None:
     axes = figure.add_subplot()
     for place, row in enumerate(scores.values()):
         values = row["region_psnr"]
-        mean, half = interval(values)
+        mean, half = compute_interval(values)
         axes.barh(place, mean, xerr=half if math.isfinite(half) else None, color="#9db8d9", ecolor="#30507a", capsize=3)
         axes.plot(values, [place] * len(values), ".", color="#30507a", alpha=0.35, markersize=4)
     axes.set_yticks(range(len(scores)), list(scores))

@@ -10,26 +10,26 @@ from fractions import Fraction
 
 import torch
 
-from lora_edit.conditioning.method import motion
-from lora_edit.config import EditSettings, resolve
+from lora_edit.conditioning.method import build_motion_sample
+from lora_edit.config import EditSettings, resolve_settings
 from lora_edit.evaluation.psnr import psnr
 from lora_edit.inputs import Clip
 from lora_edit.masks.shapes import shape_mask
-from lora_edit.models.catalog.vace import published
-from lora_edit.models.experts import StagedWan
+from lora_edit.models.families.vace.record import list_published_overrides
+from lora_edit.models.families.wan.experts import ManagedWanFamily
 from lora_edit.models.family import Family
-from lora_edit.models.storage import Storage, store_blocks
+from lora_edit.models.runtime.quantization import WeightFormat, quantize_blocks
 from lora_edit.propagation.baselines import BASELINES, COLOUR_MAP, FLOW_WARP, MOVING_LAYER
-from lora_edit.samples import PreparedClip, finish, generate_windows, predicted_clip, prepare, training_stages
+from lora_edit.samples import PreparedClip, build_training_stages, composite_output, generate_windows, paste_prediction, prepare_clip
 from lora_edit.studies.scenes import TrueEdit
 from lora_edit.training.loop import Stage, fit
-from lora_edit.training.lora import add_lora, lora_parameters, remove_lora
+from lora_edit.training.lora import add_lora, get_lora_parameters, remove_lora
 from lora_edit.types import Video
 
-BEST = "best of the three (per scene)"
+BEST_BASELINE = "best of the three (per scene)"
 
 
-PREDICTED = "explained edit, no model (ours)"
+PROPAGATED_EDIT = "explained edit, no model (ours)"
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Outcome:
 
     label: str
     frames: torch.Tensor
-    raw: torch.Tensor | None = None
-    shown: tuple[int, ...] = ()
+    raw_frames: torch.Tensor | None = None
+    reference_indices: tuple[int, ...] = ()
     steps: int | None = None
 
 
@@ -49,62 +49,62 @@ class Outcome:
 class Trial(ABC):
     """An edit, a model and a seed. `base` are settings of the whole study; every method takes further `room.setting=value`.
 
-    `vace` is a model to compare with, where one was given (`models/vace.py`).
+    `vace` is a model to compare with, where one was given (`models/families/vace/family.py`).
     """
 
     family: Family
     seed: int
-    base: tuple[str, ...] = field(default=(), kw_only=True)
+    base_assignments: tuple[str, ...] = field(default=(), kw_only=True)
     vace: Family | None = field(default=None, kw_only=True)
     _cache: dict[str, PreparedClip] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
 
     @abstractmethod
-    def settings(self, *assignments: str) -> EditSettings:
+    def resolve_settings(self, *assignments: str) -> EditSettings:
         """The model's preset with the study's and the row's changes."""
 
     @abstractmethod
-    def clip(self, settings: EditSettings, references: int = 0) -> Clip:
+    def build_clip(self, settings: EditSettings, num_references: int = 0) -> Clip:
         """What a person hands over, with `references` of the edited later frames."""
 
     @property
     @abstractmethod
-    def later(self) -> int:
+    def max_references(self) -> int:
         """How many edited later frames there are."""
 
-    def through_codec(self) -> tuple[Outcome, ...]:
+    def reconstruct_true_edit(self) -> tuple[Outcome, ...]:
         """The true edit through the model's codec, where there is a true edit."""
         return ()
 
-    def kept_as(self, base: Storage) -> Trial:
+    def with_quantization(self, quantization: WeightFormat) -> Trial:
         """The same trial on a copy of the model whose blocks' frozen weights are kept as `base`."""
-        if base == "full":
+        if quantization == "full":
             return self
         family = copy.deepcopy(self.family)
         for expert in family.experts():
-            store_blocks(expert.transformer, base)
+            quantize_blocks(expert.transformer, quantization)
         return replace(self, family=family)
 
-    def train(self, *assignments: str, references: int = 0) -> int:
+    def train(self, *assignments: str, num_references: int = 0) -> int:
         """Fit a fresh LoRA: motion, then appearance if there are references. Returns the steps done."""
-        settings = self.settings(*assignments)
-        stages = training_stages(self.family, self._prepared(settings, references), settings)
+        settings = self.resolve_settings(*assignments)
+        stages = build_training_stages(self.family, self._prepare_clip(settings, num_references), settings)
         for expert in self.family.experts():
             add_lora(expert, settings.lora, settings.seed)
         return self._fit(stages, settings, settings.seed)
 
-    def learn_appearance(self, references: int, *assignments: str) -> int:
+    def learn_appearance(self, num_references: int, *assignments: str) -> int:
         """Go on with the appearance stage on the LoRA as it is. Returns the steps done."""
-        settings = self.settings(*assignments)
-        last = training_stages(self.family, self._prepared(settings, references), settings)[-1:]
+        settings = self.resolve_settings(*assignments)
+        last = build_training_stages(self.family, self._prepare_clip(settings, num_references), settings)[-1:]
         return self._fit(last, settings, settings.seed + 1)
 
     def _fit(self, stages: Sequence[Stage], settings: EditSettings, seed: int) -> int:
-        done = [fit(e, lora_parameters(e), stages, settings.training, seed, None, "", lambda *_: None) for e in self.family.experts()]
+        done = [fit(e, get_lora_parameters(e), stages, settings.training, seed, None, "", lambda *_: None) for e in self.family.experts()]
         return sum(len(losses) for stages_losses in done for losses in stages_losses)
 
-    def keep(self) -> Callable[[], None]:
+    def snapshot_lora(self) -> Callable[[], None]:
         """Remember the LoRA as it is; the function returned brings it back."""
-        parameters = {(e.part, name): each for e in self.family.experts() for name, each in lora_parameters(e).items()}
+        parameters = {(e.part, name): each for e in self.family.experts() for name, each in get_lora_parameters(e).items()}
         values = {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
         @torch.no_grad()
@@ -114,86 +114,86 @@ class Trial(ABC):
 
         return bring_back
 
-    def forget(self) -> None:
+    def unload_lora(self) -> None:
         """Back to the base model."""
         for expert in self.family.experts():
             remove_lora(expert)
 
-    def generate(self, label: str, *assignments: str, references: int = 0) -> Outcome:
+    def generate(self, label: str, *assignments: str, num_references: int = 0) -> Outcome:
         """The edited clip with the LoRA as it is. `references` later frames were shown to it."""
-        return self._generated(label, self.settings(*assignments), references)
+        return self._generate_outcome(label, self.resolve_settings(*assignments), num_references)
 
-    def reference_guided(self) -> tuple[Outcome, ...]:
+    def generate_with_vace(self) -> tuple[Outcome, ...]:
         """VACE (the paper's table 2), where it was given: the edited first frame is its reference picture and opens its clip.
 
         It is sampled as published, at its own size, without the trigger word that nothing taught it.
         """
         if self.vace is None:
             return ()
-        other = replace(self, family=self.vace, base=(*published(), *self.base), vace=None)
-        _make_room(self.family)
-        made = other._generated("VACE", other.settings().model_copy(update={"trigger": ""}))
-        _make_room(self.vace)
+        other = replace(self, family=self.vace, base_assignments=(*list_published_overrides(), *self.base_assignments), vace=None)
+        _offload_family(self.family)
+        made = other._generate_outcome("VACE", other.resolve_settings().model_copy(update={"trigger": ""}))
+        _offload_family(self.vace)
         return (made,)
 
-    def edited(self, label: str, *assignments: str, references: int = 0) -> Outcome:
+    def train_and_generate(self, label: str, *assignments: str, num_references: int = 0) -> Outcome:
         """Train, then generate, with the same settings."""
-        self.train(*assignments, references=references)
-        return self.generate(label, *assignments, references=references)
+        self.train(*assignments, num_references=num_references)
+        return self.generate(label, *assignments, num_references=num_references)
 
-    def no_edit(self) -> Outcome:
+    def copy_source(self) -> Outcome:
         """The source as it is: input similarity 1."""
-        return Outcome("no edit", self.clip(self.settings()).video.frames)
+        return Outcome("no edit", self.build_clip(self.resolve_settings()).video.frames)
 
-    def frozen(self) -> Outcome:
+    def repeat_first_frame(self) -> Outcome:
         """The edited first frame, still: CLIP score 1."""
-        clip = self.clip(self.settings())
+        clip = self.build_clip(self.resolve_settings())
         return Outcome("first frame, frozen", clip.first_frame.expand_as(clip.video.frames).contiguous())
 
-    def flow_warp(self) -> Outcome:
+    def run_flow_warp(self) -> Outcome:
         """The edited first frame carried along by optical flow."""
-        return self._baseline(FLOW_WARP)
+        return self._run_baseline(FLOW_WARP)
 
-    def colour_map(self) -> Outcome:
+    def run_colour_map(self) -> Outcome:
         """One map of colours from the first frame to all."""
-        return self._baseline(COLOUR_MAP)
+        return self._run_baseline(COLOUR_MAP)
 
-    def moving_layer(self) -> Outcome:
+    def run_moving_layer(self) -> Outcome:
         """What the first frame changes, moved as one piece."""
-        return self._baseline(MOVING_LAYER)
+        return self._run_baseline(MOVING_LAYER)
 
-    def predicted(self, references: int = 0) -> Outcome:
+    def propagate_edit(self, num_references: int = 0) -> Outcome:
         """The explained edit, which no diffusion model drew: the preview."""
-        settings = self.settings("method.hint=explained")
-        clip, prepared = self.clip(settings, references), self._prepared(settings, references)
-        label = f"{PREDICTED}, {references} references" if references else PREDICTED
-        return Outcome(label, predicted_clip(clip, prepared), None, tuple(clip.references))
+        settings = self.resolve_settings("method.hint=explained")
+        clip, prepared = self.build_clip(settings, num_references), self._prepare_clip(settings, num_references)
+        label = f"{PROPAGATED_EDIT}, {num_references} references" if num_references else PROPAGATED_EDIT
+        return Outcome(label, paste_prediction(clip, prepared), None, tuple(clip.references))
 
-    def best_of(self, outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
+    def select_best(self, outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
         """The best of these by what is true, where there is a true edit: what a person would have who could choose afterwards."""
         return ()
 
-    def _baseline(self, name: str) -> Outcome:
-        clip = self.clip(self.settings())
+    def _run_baseline(self, name: str) -> Outcome:
+        clip = self.build_clip(self.resolve_settings())
         return Outcome(name, BASELINES[name](clip.video.frames, clip.first_frame, clip.edit_mask))
 
-    def _generated(self, label: str, settings: EditSettings, references: int = 0) -> Outcome:
-        clip, prepared = self.clip(settings, references), self._prepared(settings, references)
+    def _generate_outcome(self, label: str, settings: EditSettings, num_references: int = 0) -> Outcome:
+        clip, prepared = self.build_clip(settings, num_references), self._prepare_clip(settings, num_references)
         pixels = generate_windows(self.family, prepared, settings, settings.seed, lambda *_: None)
-        return self._returned(label, clip, prepared, pixels, settings)
+        return self._composite_outcome(label, clip, prepared, pixels, settings)
 
-    def _prepared(self, settings: EditSettings, references: int = 0) -> PreparedClip:
+    def _prepare_clip(self, settings: EditSettings, num_references: int = 0) -> PreparedClip:
         """The clip at the model's size; made once for all rows that share it, as predicting takes seconds."""
-        parts = (self.family.name, references, settings.masks, settings.method.hint, settings.method.hint_confidence)
+        parts = (self.family.name, num_references, settings.masks, settings.method.hint, settings.method.hint_confidence)
         key = repr((*parts, settings.compositing.crop, settings.compositing.zoom, settings.compositing.context))
         if key not in self._cache:
-            self._cache[key] = prepare(self.family, self.clip(settings, references), settings)
+            self._cache[key] = prepare_clip(self.family, self.build_clip(settings, num_references), settings)
         return self._cache[key]
 
-    def _returned(self, label: str, clip: Clip, prepared: PreparedClip, pixels: torch.Tensor, settings: EditSettings) -> Outcome:
+    def _composite_outcome(self, label: str, clip: Clip, prepared: PreparedClip, pixels: torch.Tensor, settings: EditSettings) -> Outcome:
         bare = settings.compositing.model_copy(update={"enabled": False, "detail": False})
         each = (settings, settings.model_copy(update={"compositing": bare}))
-        frames, raw = (torch.stack(list(finish(clip, prepared, pixels, how))) for how in each)
+        frames, raw = (torch.stack(list(composite_output(clip, prepared, pixels, how))) for how in each)
         return Outcome(label, frames, raw, tuple(clip.references))
 
 
@@ -203,58 +203,60 @@ class SceneTrial(Trial):
 
     edit: TrueEdit
 
-    def settings(self, *assignments: str) -> EditSettings:
+    def resolve_settings(self, *assignments: str) -> EditSettings:
         """The model's preset with the study's and the row's changes."""
         tables = {"input": {"source": "scene", "first_frame": "scene"}, "seed": self.seed, "model": self.family.name}
         # The paper's region; the model is judged, not what compositing makes of it; `detail` is a study of its own.
-        return resolve(tables, ("masks.shape=box", "compositing.crop=false", "compositing.detail=false", *self.base, *assignments))
+        return resolve_settings(
+            tables, ("masks.shape=box", "compositing.crop=false", "compositing.detail=false", *self.base_assignments, *assignments)
+        )
 
-    def clip(self, settings: EditSettings, references: int = 0) -> Clip:
+    def build_clip(self, settings: EditSettings, num_references: int = 0) -> Clip:
         """The scene as a person would hand it over: source, edited first frame, loose box, and true edited later frames."""
         edit, masks = self.edit, settings.masks
         region = shape_mask(edit.mask, masks.shape, masks.expand, masks.smooth)
         video = Video(edit.source, Fraction(8), tuple(i / 8 for i in range(len(edit.source))))
-        return Clip(video, region, edit.truth[0], {n: edit.truth[n] for n in later_frames(len(edit.truth), references)}, {})
+        return Clip(video, region, edit.truth[0], {n: edit.truth[n] for n in select_reference_indices(len(edit.truth), num_references)}, {})
 
     @property
-    def later(self) -> int:
+    def max_references(self) -> int:
         """Every frame after the first."""
         return len(self.edit.truth) - 1
 
-    def through_codec(self) -> tuple[Outcome, ...]:
+    def reconstruct_true_edit(self) -> tuple[Outcome, ...]:
         """The true edit through the model's codec: what a perfect model would reach."""
-        settings = self.settings()
-        clip = self.clip(settings)
-        prepared = prepare(self.family, replace(clip, video=replace(clip.video, frames=self.edit.truth)), settings)
+        settings = self.resolve_settings()
+        clip = self.build_clip(settings)
+        prepared = prepare_clip(self.family, replace(clip, video=replace(clip.video, frames=self.edit.truth)), settings)
         canvas = prepared.canvas
-        encoded = self.family.encode_sample(motion(canvas.source, torch.zeros_like(canvas.edit_mask)))
+        encoded = self.family.encode_sample(build_motion_sample(canvas.source, torch.zeros_like(canvas.edit_mask)))
         assert encoded.target is not None
-        return (self._returned("truth through the codec", clip, prepared, self.family.decode(encoded.target), settings),)
+        return (self._composite_outcome("truth through the codec", clip, prepared, self.family.decode(encoded.target), settings),)
 
-    def predicted(self, references: int = 0) -> Outcome:
+    def propagate_edit(self, num_references: int = 0) -> Outcome:
         """The explained edit, which no diffusion model drew: the preview."""
-        settings = self.settings("method.hint=explained")
-        clip, prepared = self.clip(settings, references), self._prepared(settings, references)
-        label = f"{PREDICTED}, {references} references" if references else PREDICTED
-        return Outcome(label, predicted_clip(clip, prepared), None, tuple(clip.references))
+        settings = self.resolve_settings("method.hint=explained")
+        clip, prepared = self.build_clip(settings, num_references), self._prepare_clip(settings, num_references)
+        label = f"{PROPAGATED_EDIT}, {num_references} references" if num_references else PROPAGATED_EDIT
+        return Outcome(label, paste_prediction(clip, prepared), None, tuple(clip.references))
 
-    def best_of(self, outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
+    def select_best(self, outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
         """The one that is nearest to the true edit in the region, over every frame but the first."""
-        box = self.clip(self.settings()).edit_mask.frames
+        box = self.build_clip(self.resolve_settings()).edit_mask.frames
 
         def nearness(outcome: Outcome) -> float:
             return psnr(outcome.frames[1:], self.edit.truth[1:], box[1:])
 
-        return (replace(max(outcomes, key=nearness), label=BEST),)
+        return (replace(max(outcomes, key=nearness), label=BEST_BASELINE),)
 
 
-def _make_room(family: Family) -> None:
+def _offload_family(family: Family) -> None:
     """Two models of real size do not fit on a device together."""
     for expert in family.experts():
-        if isinstance(expert, StagedWan):
-            expert.leave_device()
+        if isinstance(expert, ManagedWanFamily):
+            expert.offload_to_cpu()
 
 
-def later_frames(count: int, references: int) -> Sequence[int]:
+def select_reference_indices(num_frames: int, num_references: int) -> Sequence[int]:
     """Which of `count` frames are edited too: evenly spread behind the first, the last among them."""
-    return [round(n * (count - 1) / references) for n in range(1, references + 1)]
+    return [round(n * (num_frames - 1) / num_references) for n in range(1, num_references + 1)]

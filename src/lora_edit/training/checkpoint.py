@@ -18,15 +18,15 @@ class Progress:
     """How far a run is: for every stage that it has begun, the loss of each step done, and the held-out losses where those are watched."""
 
     losses: list[list[float]] = field(default_factory=list)
-    held_out: list[list[float]] = field(default_factory=list)
+    held_out_losses: list[list[float]] = field(default_factory=list)
 
 
-def stage_file(path: Path, stage: str) -> Path:
+def get_stage_path(path: Path, stage: str) -> Path:
     """Where the state at the end of a stage is kept once another one follows it: beside the run's checkpoint."""
     return path.with_stem(f"{path.stem}-{stage}")
 
 
-def save(
+def save_checkpoint(
     path: Path, parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, progress: Progress, keys: Sequence[str]
 ) -> None:
     """Write to a neighbour, flush to disk, then rename: the file is always a whole one. `keys` are those of the stages begun."""
@@ -35,18 +35,18 @@ def save(
     state = {
         "keys": list(keys),
         "losses": progress.losses,
-        "held_out": progress.held_out,
+        "held_out": progress.held_out_losses,
         "parameters": {name: p.detach().cpu() for name, p in parameters.items()},
         "optimiser": optimiser.state_dict(),
     }
     try:
         with part.open("wb") as file:
-            watched = _Watched(file)
+            watched = _ErrorRecordingFile(file)
             try:
                 torch.save(state, cast(IO[bytes], watched))
             except RuntimeError:
-                if watched.fault:  # PyTorch says only that its position is unexpected
-                    raise watched.fault from None
+                if watched.error:  # PyTorch says only that its position is unexpected
+                    raise watched.error from None
                 raise
             file.flush()
             os.fsync(file.fileno())
@@ -55,12 +55,12 @@ def save(
         part.unlink(missing_ok=True)
 
 
-class _Watched(io.RawIOBase):
+class _ErrorRecordingFile(io.RawIOBase):
     """A file that remembers why it could not be written."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.fault: OSError | None = None
+        self.error: OSError | None = None
 
     def writable(self) -> bool:
         return True
@@ -69,11 +69,13 @@ class _Watched(io.RawIOBase):
         try:
             return self._file.write(data)
         except OSError as error:
-            self.fault = error
+            self.error = error
             raise
 
 
-def restore(paths: Sequence[Path], parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, keys: Sequence[str]) -> Progress:
+def load_checkpoint(
+    paths: Sequence[Path], parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, keys: Sequence[str]
+) -> Progress:
     """Put the first checkpoint back whose stages are the first ones of `keys`, or start anew when there is none."""
     for path in paths:
         if not path.exists():

@@ -12,7 +12,7 @@ from lora_edit.training.lora import add_lora, load_lora, save_lora, set_strength
 from lora_edit.training.settings import LoraSettings, TrainingSettings
 
 
-class Files(Protocol):
+class ExpertFiles(Protocol):
     """Where an expert's files are, by its `part`."""
 
     def lora_file(self, part: str = "") -> Path:
@@ -30,7 +30,7 @@ def train_experts(
     settings: TrainingSettings,
     lora: LoraSettings,
     seed: int,
-    files: Files,
+    files: ExpertFiles,
     key: str,
     metadata: dict[str, str],
     on_step: OnStep,
@@ -45,15 +45,15 @@ def train_experts(
     for expert in family.experts():
 
         def report(stage: str, step: int, total: int, loss: float, part: str = expert.part) -> None:
-            on_step(_named(stage, part), step, total, loss)
+            on_step(_format_stage_name(stage, part), step, total, loss)
 
         parameters = add_lora(expert, lora, seed)
         for stage, found in zip(
             stages, fit(expert, parameters, stages, settings, seed, files.checkpoint_file(expert.part), key, report), strict=True
         ):
             losses += found
-            done.append((_named(stage.name, expert.part), len(found)))
-        facts = {"time_range": "{:g}-{:g}".format(*expert.times)} | ({"expert": expert.part} if expert.part else {})
+            done.append((_format_stage_name(stage.name, expert.part), len(found)))
+        facts = {"time_range": "{:g}-{:g}".format(*expert.time_range)} | ({"expert": expert.part} if expert.part else {})
         save_lora(expert, files.lora_file(expert.part), metadata | facts)
     return losses, done
 
@@ -71,5 +71,5 @@ def set_strengths(family: Family, strength: float) -> None:
         set_strength(expert, strength)
 
 
-def _named(stage: str, part: str) -> str:
+def _format_stage_name(stage: str, part: str) -> str:
     return f"{stage}, {part}" if part else stage

@@ -14,15 +14,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from lora_edit.errors import ModelError
-from lora_edit.loras.files import Change, Written, read_lora, write_lora
-from lora_edit.loras.match import match
+from lora_edit.loras.files import LayerDelta, WritableLayout, read_lora, write_lora
+from lora_edit.loras.match import match_layers
 from lora_edit.loras.names import to_original
 from lora_edit.models.family import Expert
-from lora_edit.seeds import named_generator
+from lora_edit.seeds import create_generator
 from lora_edit.training.settings import LoraSettings
 
-ADAPTER = "edit"
-OURS_ALONE = frozenset({"tiny"})
+ADAPTER_NAME = "edit"
+DIFFUSERS_LAYOUT_MODELS = frozenset({"tiny"})
 """Models that no other program has: their LoRA stays in diffusers' layout, which `load_lora_adapter` opens without a pipeline."""
 
 
@@ -36,10 +36,10 @@ def add_lora(expert: Expert, settings: LoraSettings, seed: int) -> dict[str, nn.
 
     remove_lora(expert)
     config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha or settings.rank, target_modules=expert.lora_targets[settings.targets])
-    expert.transformer.add_adapter(config, adapter_name=ADAPTER)  # type: ignore[operator]
-    _save_inputs_as_they_are(expert.transformer)
-    parameters = lora_parameters(expert)
-    generator = named_generator(seed, "lora")
+    expert.transformer.add_adapter(config, adapter_name=ADAPTER_NAME)  # type: ignore[operator]
+    _disable_input_cast(expert.transformer)
+    parameters = get_lora_parameters(expert)
+    generator = create_generator(seed, "lora")
     # PEFT puts them beside the layer's own weights, which may wait in main memory while the model is on the device.
     device: torch.device = expert.transformer.device  # type: ignore[assignment]
     with torch.no_grad():
@@ -54,7 +54,7 @@ def add_lora(expert: Expert, settings: LoraSettings, seed: int) -> dict[str, nn.
     return parameters
 
 
-class _InputsDtype(nn.Linear):
+class _InputDtypeLinear(nn.Linear):
     """A linear layer whose weights take their input's number format for each pass, and keep their own for the optimiser."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -62,45 +62,45 @@ class _InputsDtype(nn.Linear):
         return F.linear(input, self.weight.to(input.dtype))
 
 
-def _save_inputs_as_they_are(transformer: nn.Module) -> None:
+def _disable_input_cast(transformer: nn.Module) -> None:
     """Stop PEFT from turning each layer's input into the LoRA's float32: in bfloat16 those copies, one for each layer, are most of what a
     block keeps for its backward pass, where query, key and value can share one."""
     from peft.tuners.lora import LoraLayer
 
     for layer in transformer.modules():
-        if isinstance(layer, LoraLayer) and ADAPTER in layer.lora_A:
+        if isinstance(layer, LoraLayer) and ADAPTER_NAME in layer.lora_A:
             layer.cast_input_dtype_enabled = False
             for pair in (layer.lora_A, layer.lora_B):
-                plain = pair[ADAPTER]
-                pair[ADAPTER] = mixed = _InputsDtype(plain.in_features, plain.out_features, bias=False, device="meta")
+                plain = pair[ADAPTER_NAME]
+                pair[ADAPTER_NAME] = mixed = _InputDtypeLinear(plain.in_features, plain.out_features, bias=False, device="meta")
                 mixed.weight = plain.weight
 
 
-def lora_parameters(expert: Expert) -> dict[str, nn.Parameter]:
+def get_lora_parameters(expert: Expert) -> dict[str, nn.Parameter]:
     """The adapter's parameters in the model's order."""
     return {name: parameter for name, parameter in expert.transformer.named_parameters() if "lora_" in name}
 
 
 def remove_lora(expert: Expert) -> None:
     """Take the adapter out, leaving the base model as it was loaded."""
-    if ADAPTER in getattr(expert.transformer, "peft_config", {}):
-        expert.transformer.delete_adapters(ADAPTER)  # type: ignore[operator]
+    if ADAPTER_NAME in getattr(expert.transformer, "peft_config", {}):
+        expert.transformer.delete_adapters(ADAPTER_NAME)  # type: ignore[operator]
 
 
 def set_strength(expert: Expert, strength: float) -> None:
     """How strongly the adapter acts at generation."""
-    expert.transformer.set_adapters(ADAPTER, strength)  # type: ignore[operator]
+    expert.transformer.set_adapters(ADAPTER_NAME, strength)  # type: ignore[operator]
 
 
 def save_lora(expert: Expert, path: Path, metadata: Mapping[str, str]) -> None:
     """Write one safetensors file with `metadata` in its header, in ComfyUI's layout where the model has one, else in diffusers'."""
-    write_lora(path, _own_changes(expert), layout_for(expert), metadata)
+    write_lora(path, _get_adapter_deltas(expert), choose_layout(expert), metadata)
 
 
-def layout_for(expert: Expert) -> Written:
+def choose_layout(expert: Expert) -> WritableLayout:
     """The layout that most programs open for this model."""
-    found = [to_original(name) for name in _own_changes(expert)]
-    return "comfyui" if expert.name not in OURS_ALONE and all(each and len(each[1]) == 1 for each in found) else "diffusers"
+    found = [to_original(name) for name in _get_adapter_deltas(expert)]
+    return "comfyui" if expert.name not in DIFFUSERS_LAYOUT_MODELS and all(each and len(each[1]) == 1 for each in found) else "diffusers"
 
 
 def load_lora(expert: Expert, path: Path) -> None:
@@ -110,28 +110,28 @@ def load_lora(expert: Expert, path: Path) -> None:
     """
     from peft import set_peft_model_state_dict
 
-    matched = match(read_lora(path), expert.transformer, expert.name)
-    own, found = _own_changes(expert), matched.changes
-    fitting = [name for name, change in own.items() if name in found and _kind(found[name]) == _kind(change)]
-    if matched.unused or not len(fitting) == len(own) == len(found):
-        wanted, given = (", ".join(sorted({_kind(change) for change in each.values()})) for each in (own, found))
+    matched = match_layers(read_lora(path), expert.transformer, expert.name)
+    own, found = _get_adapter_deltas(expert), matched.deltas
+    fitting = [name for name, change in own.items() if name in found and _describe_delta(found[name]) == _describe_delta(change)]
+    if matched.unused_layers or not len(fitting) == len(own) == len(found):
+        wanted, given = (", ".join(sorted({_describe_delta(change) for change in each.values()})) for each in (own, found))
         raise ModelError(
             f"{path}: {len(fitting)} of the model's {len(own)} LoRA layers fit; it was made for other layers or settings "
-            f"(found {given} on {matched.total} layers, expected {wanted}); train again or give the run its own file"
+            f"(found {given} on {matched.num_layers} layers, expected {wanted}); train again or give the run its own file"
         )
     state = {f"{name}.{key}.weight": tensor for name, each in found.items() for key, tensor in (("lora_A", each.down), ("lora_B", each.up))}
-    set_peft_model_state_dict(expert.transformer, state, adapter_name=ADAPTER)
+    set_peft_model_state_dict(expert.transformer, state, adapter_name=ADAPTER_NAME)
 
 
-def _own_changes(expert: Expert) -> dict[str, Change]:
+def _get_adapter_deltas(expert: Expert) -> dict[str, LayerDelta]:
     """The adapter's pairs by layer: the live tensors."""
     from peft import get_peft_model_state_dict
 
-    state = get_peft_model_state_dict(expert.transformer, adapter_name=ADAPTER)
-    alpha = float(expert.transformer.peft_config[ADAPTER].lora_alpha)  # type: ignore[union-attr, index]
+    state = get_peft_model_state_dict(expert.transformer, adapter_name=ADAPTER_NAME)
+    alpha = float(expert.transformer.peft_config[ADAPTER_NAME].lora_alpha)  # type: ignore[union-attr, index]
     names = [key.removesuffix(".lora_A.weight") for key in state if key.endswith(".lora_A.weight")]
-    return {name: Change(state[f"{name}.lora_A.weight"], state[f"{name}.lora_B.weight"], alpha) for name in names}
+    return {name: LayerDelta(state[f"{name}.lora_A.weight"], state[f"{name}.lora_B.weight"], alpha) for name in names}
 
 
-def _kind(change: Change) -> str:
-    return f"rank {change.rank} at scale {change.scale:g}"
+def _describe_delta(delta: LayerDelta) -> str:
+    return f"rank {delta.rank} at scale {delta.scale:g}"

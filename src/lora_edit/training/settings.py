@@ -41,27 +41,27 @@ class TrainingSettings(BaseModel):
 
     @field_validator("early_stop")
     @classmethod
-    def _keeps_its_rate(cls, value: bool, info: ValidationInfo) -> bool:
+    def _reject_linear_early_stop(cls, value: bool, info: ValidationInfo) -> bool:
         # A falling rate is spread over steps that are known before, and the loss falls for as long as the rate does.
         if value and info.data.get("schedule") == "linear":
             raise ValueError("a rate that falls to zero over a stage needs its length; set training.schedule to constant too")
         return value
 
-    def recipe(self) -> TrainingSettings:
+    def reset_runtime_fields(self) -> TrainingSettings:
         """Without what changes only where things lie and how often they are saved, and no byte of the LoRA."""
-        same = {name: field.default for name, field in type(self).model_fields.items() if name in NO_MATTER}
+        same = {name: field.default for name, field in type(self).model_fields.items() if name in RUNTIME_FIELDS}
         return self.model_copy(update=same)
 
-    def shared(self) -> TrainingSettings:
+    def reset_stage_fields(self) -> TrainingSettings:
         """The recipe without what the stages say themselves: their steps, their samples' weights and their own shift."""
-        same = {name: field.default for name, field in type(self).model_fields.items() if name in STAGES_SAY}
-        return self.recipe().model_copy(update=same)
+        same = {name: field.default for name, field in type(self).model_fields.items() if name in STAGE_FIELDS}
+        return self.reset_runtime_fields().model_copy(update=same)
 
 
-STAGES_SAY = frozenset(
+STAGE_FIELDS = frozenset(
     {"motion_steps", "appearance_steps", "motion_share", "appearance_shift", "recolour", "retexture", "recolour_variants"}
 )
-NO_MATTER = frozenset({"blocks_to_swap", "offload_activations", "checkpoint_every"})
+RUNTIME_FIELDS = frozenset({"blocks_to_swap", "offload_activations", "checkpoint_every"})
 
 
 class LoraSettings(BaseModel):

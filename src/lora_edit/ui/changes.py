@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lora_edit.ui.projects import Later, Project
+from lora_edit.ui.projects import EditedFrame, ProjectState
 
 CLIP, REGION, FRAMES, SETTINGS, RUN, RESULT = 0, 1, 2, 3, 4, 5
 """The page's steps, in order."""
 
-FIELDS: dict[str, tuple[str, int]] = {
+FIELD_LABELS: dict[str, tuple[str, int]] = {
     "clip": ("clip", CLIP),
     "clip_name": ("clip", CLIP),
     "start": ("trim", CLIP),
@@ -36,55 +36,55 @@ FIELDS: dict[str, tuple[str, int]] = {
 """Every field of a project: what a change of it is called, and the step that it is made in. Where several fields change at once, the first
 one gives the change its name."""
 
-PARTS = {CLIP: "the clip", REGION: "the region", FRAMES: "the edited frames", SETTINGS: "the settings"}
+STEP_LABELS = {CLIP: "the clip", REGION: "the region", FRAMES: "the edited frames", SETTINGS: "the settings"}
 
 
 @dataclass(frozen=True)
 class Change:
     """What a change is called, and the step that it is made in."""
 
-    words: str
+    label: str
     step: int
 
 
-def changed_fields(before: Project, after: Project) -> list[str]:
+def find_changed_fields(before: ProjectState, after: ProjectState) -> list[str]:
     """The fields that differ, in the order of `FIELDS`."""
-    return [name for name in FIELDS if getattr(before, name) != getattr(after, name)]
+    return [name for name in FIELD_LABELS if getattr(before, name) != getattr(after, name)]
 
 
-def change_between(before: Project | None, after: Project | None) -> Change | None:
+def find_change(before: ProjectState | None, after: ProjectState | None) -> Change | None:
     """The change from one state to the next, or back; None where there is no other state."""
     if before is None or after is None:
         return None
-    fields = changed_fields(before, after)
-    return Change(*FIELDS[fields[0]]) if fields else None
+    fields = find_changed_fields(before, after)
+    return Change(*FIELD_LABELS[fields[0]]) if fields else None
 
 
-def outdated(made_from: Project | None, now: Project) -> str:
+def describe_outdated(result_state: ProjectState | None, state: ProjectState) -> str:
     """What to say of a result that was made from another state than the present one; nothing where it shows what is on the page."""
-    if made_from is None:
+    if result_state is None:
         return ""
-    steps = sorted({FIELDS[name][1] for name in changed_fields(made_from, now) if name != "clip_name"})
+    steps = sorted({FIELD_LABELS[name][1] for name in find_changed_fields(result_state, state) if name != "clip_name"})
     if not steps:
         return ""
-    parts = [PARTS[step] for step in steps]
+    parts = [STEP_LABELS[step] for step in steps]
     words = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
     return f"This result is from before {words} changed; train and generate again to bring it up to date."
 
 
-def trimmed(project: Project, start: int, frames: int | None) -> Project:
+def trim_state(state: ProjectState, start: int, frames: int | None) -> ProjectState:
     """The project with another range of its clip. Marks and edited frames stay on the frames that they were made for; outside of the range
     they wait until it holds them again, with negative numbers where they lie before it."""
-    by = project.start - start
-    marks = [mark.model_copy(update={"frame": mark.frame + by}) for mark in project.marks]
-    first = [Later(frame=0, file=project.first_frame)] if project.first_frame else []
-    edited = {each.frame + by: each.model_copy(update={"frame": each.frame + by}) for each in [*project.later, *first]}
+    by = state.start - start
+    marks = [mark.model_copy(update={"frame": mark.frame + by}) for mark in state.marks]
+    first = [EditedFrame(frame=0, file=state.first_frame)] if state.first_frame else []
+    edited = {each.frame + by: each.model_copy(update={"frame": each.frame + by}) for each in [*state.later, *first]}
     shown = edited.pop(0, None)
     later = [edited[number] for number in sorted(edited)]
-    return project.having(start=start, frames=frames, marks=marks, first_frame=shown.file if shown else "", later=later)
+    return state.replace_fields(start=start, frames=frames, marks=marks, first_frame=shown.file if shown else "", later=later)
 
 
-def trim_remarks(before: Project, after: Project, num_frames: int) -> list[str]:
+def describe_trim(before: ProjectState, after: ProjectState, num_frames: int) -> list[str]:
     """What a trimmed project has to say, where the range has `num_frames` frames now."""
     remarks = []
     if away := sum(not 0 <= mark.frame < num_frames for mark in after.marks):

@@ -19,22 +19,22 @@ import torch
 
 from lora_edit.errors import InputError, RunError
 from lora_edit.reporting import Reporter
-from lora_edit.threads import use_threads
+from lora_edit.threads import configure_threads
 
-State = Literal["waiting", "running", "stopping", "done", "stopped", "failed"]
-ENDED = frozenset({"done", "stopped", "failed"})
+JobState = Literal["waiting", "running", "stopping", "done", "stopped", "failed"]
+FINAL_STATES = frozenset({"done", "stopped", "failed"})
 
-TRAINING = frozenset({"motion", "appearance"})
+TRAINING_STAGES = frozenset({"motion", "appearance"})
 """Stages that learn; drawing the result comes after them."""
 
-LOOK_SHARE = 0.1
+PREVIEW_TIME_SHARE = 0.1
 """Share of the time that looks at unfinished training may take."""
 
-LOOK_PAUSE = 2.0
+MIN_PREVIEW_INTERVAL = 2.0
 """Seconds between two looks, at least."""
 
 
-class Stopped(Exception):
+class JobStopped(Exception):
     """A person stopped the job."""
 
 
@@ -48,201 +48,203 @@ class Job:
     unfinished training, number `looks`.
     """
 
-    project: str
+    project_id: str
     kind: str
     work: Callable[[Reporter], Any]
     log: Path
-    about: Any = None
-    state: State = "waiting"
+    project_state: Any = None
+    state: JobState = "waiting"
     stage: str = ""
     done: int = 0
     total: int = 0
     detail: str = ""
-    left: float | None = None
-    planned: tuple[float, float] | None = None
-    after: float | None = None
+    seconds_left: float | None = None
+    planned_seconds: tuple[float, float] | None = None
+    seconds_after_training: float | None = None
     notes: list[str] = field(default_factory=list)
-    look: torch.Tensor | None = None
-    looks: int = 0
+    preview: torch.Tensor | None = None
+    preview_count: int = 0
     result: Any = None
-    fault: str = ""
-    started: float = 0.0
-    ended: float = 0.0
+    error: str = ""
+    start_time: float = 0.0
+    end_time: float = 0.0
 
     @property
-    def over(self) -> bool:
+    def is_finished(self) -> bool:
         """Nothing more will happen to it."""
-        return self.state in ENDED
+        return self.state in FINAL_STATES
 
-    def seconds(self) -> float:
+    def get_elapsed_seconds(self) -> float:
         """How long it has run, or ran."""
-        return 0.0 if not self.started else (self.ended or time.monotonic()) - self.started
+        return 0.0 if not self.start_time else (self.end_time or time.monotonic()) - self.start_time
 
 
-class Watch:
+class JobReporter:
     """The reporter of a job: keeps progress where pages can read it, and stops the work when it was told to."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self._stage_started, self._first = 0.0, 0
-        self._next_look = time.monotonic() + LOOK_PAUSE
+        self._stage_start_time, self._stage_first_step = 0.0, 0
+        self._next_preview_time = time.monotonic() + MIN_PREVIEW_INTERVAL
 
     def note(self, text: str) -> None:
         """Keep a remark once."""
         if text not in self.job.notes:
             self.job.notes.append(text)
 
-    def step(self, stage: str, done: int, total: int, detail: str = "", left: float | None = None) -> None:
+    def step(self, stage: str, done: int, total: int, detail: str = "", seconds_left: float | None = None) -> None:
         """Keep the progress. Raises `Stopped` when the job is to stop."""
         job, now = self.job, time.monotonic()
         if stage != job.stage or done < job.done:
-            self._stage_started, self._first = now, done
-        elif left is None and done > self._first:
-            left = (now - self._stage_started) / (done - self._first) * (total - done)
-        job.stage, job.done, job.total, job.detail, job.left = stage, done, total, detail, left
-        job.after = None
-        if job.planned and stage in TRAINING and done > self._first:
-            each = (now - self._stage_started) / (done - self._first)
-            job.after = job.planned[1] * each * total / max(job.planned[0], 1e-3)
+            self._stage_start_time, self._stage_first_step = now, done
+        elif seconds_left is None and done > self._stage_first_step:
+            seconds_left = (now - self._stage_start_time) / (done - self._stage_first_step) * (total - done)
+        job.stage, job.done, job.total, job.detail, job.seconds_left = stage, done, total, detail, seconds_left
+        job.seconds_after_training = None
+        if job.planned_seconds and stage in TRAINING_STAGES and done > self._stage_first_step:
+            each = (now - self._stage_start_time) / (done - self._stage_first_step)
+            job.seconds_after_training = job.planned_seconds[1] * each * total / max(job.planned_seconds[0], 1e-3)
         if job.state == "stopping":
-            raise Stopped
+            raise JobStopped
 
-    def look(self, draw: Callable[[], torch.Tensor]) -> None:
+    def show_preview(self, draw: Callable[[], torch.Tensor]) -> None:
         """Draw a look when the last one was long enough ago for what it cost."""
         started = time.monotonic()
-        if started < self._next_look:
+        if started < self._next_preview_time:
             return
-        self.job.look = draw()
-        self.job.looks += 1
+        self.job.preview = draw()
+        self.job.preview_count += 1
         ended = time.monotonic()
-        self._next_look = ended + max(LOOK_PAUSE, (ended - started) / LOOK_SHARE)
+        self._next_preview_time = ended + max(MIN_PREVIEW_INTERVAL, (ended - started) / PREVIEW_TIME_SHARE)
 
 
-class Desk:
+class JobQueue:
     """Takes jobs in, does them one after the other in a thread of its own, and knows each project's newest; they compute with `threads`
     threads, or as many as there are free cores."""
 
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads
-        self._waiting: deque[Job] = deque()
-        self._newest: dict[str, Job] = {}
-        self._changed = threading.Condition()
+        self._waiting_jobs: deque[Job] = deque()
+        self._latest_jobs: dict[str, Job] = {}
+        self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
 
-    def hand_in(
+    def submit(
         self,
-        project: str,
+        project_id: str,
         kind: str,
         work: Callable[[Reporter], Any],
         log: Path,
-        about: Any = None,
-        planned: tuple[float, float] | None = None,
+        project_state: Any = None,
+        planned_seconds: tuple[float, float] | None = None,
     ) -> Job:
         """Queue `work`, which was `planned` to take so many seconds, where that was estimated. Failures that are not the input's fault
         leave their traceback in `log`.
 
         Raises `RunError` when the project has a job that is not over.
         """
-        with self._changed:
-            current = self._newest.get(project)
-            if current is not None and not current.over:
+        with self._condition:
+            current = self._latest_jobs.get(project_id)
+            if current is not None and not current.is_finished:
                 raise RunError("a job of this project is still under way; stop it first, or wait for it")
-            job = Job(project, kind, work, log, about, planned=planned)
-            self._newest[project] = job
-            self._waiting.append(job)
+            job = Job(project_id, kind, work, log, project_state, planned_seconds=planned_seconds)
+            self._latest_jobs[project_id] = job
+            self._waiting_jobs.append(job)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+                self._thread = threading.Thread(target=self._run_jobs, name="device", daemon=True)
                 self._thread.start()
-            self._changed.notify_all()
+            self._condition.notify_all()
         return job
 
-    def newest(self, project: str) -> Job | None:
+    def get_latest_job(self, project_id: str) -> Job | None:
         """The project's last job, over or not."""
-        return self._newest.get(project)
+        return self._latest_jobs.get(project_id)
 
-    def ahead(self, job: Job) -> int:
+    def count_jobs_ahead(self, job: Job) -> int:
         """How many jobs come before one that waits."""
-        with self._changed:
-            if job not in self._waiting:
+        with self._condition:
+            if job not in self._waiting_jobs:
                 return 0
-            return self._waiting.index(job) + sum(not each.over and each not in self._waiting for each in self._newest.values())
+            return self._waiting_jobs.index(job) + sum(
+                not each.is_finished and each not in self._waiting_jobs for each in self._latest_jobs.values()
+            )
 
-    def stop(self, project: str) -> None:
+    def stop(self, project_id: str) -> None:
         """Take a waiting job out of the queue, or let a running one end at its next step. Nothing happens to one that is over."""
-        with self._changed:
-            job = self._newest.get(project)
-            if job is None or job.over:
+        with self._condition:
+            job = self._latest_jobs.get(project_id)
+            if job is None or job.is_finished:
                 return
-            if job in self._waiting:
-                self._waiting.remove(job)
+            if job in self._waiting_jobs:
+                self._waiting_jobs.remove(job)
                 job.state = "stopped"
             else:
                 job.state = "stopping"
-            self._changed.notify_all()
+            self._condition.notify_all()
 
     def wait(self, job: Job, seconds: float) -> bool:
         """Wait until the job is over; False when it is not within that time."""
-        with self._changed:
-            return self._changed.wait_for(lambda: job.over, seconds)
+        with self._condition:
+            return self._condition.wait_for(lambda: job.is_finished, seconds)
 
-    def _run(self) -> None:
+    def _run_jobs(self) -> None:
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: bool(self._waiting))
-                job = self._waiting.popleft()
-                job.state, job.started = "running", time.monotonic()
-            used = use_threads(self._threads)
-            if used.spared:
+            with self._condition:
+                self._condition.wait_for(lambda: bool(self._waiting_jobs))
+                job = self._waiting_jobs.popleft()
+                job.state, job.start_time = "running", time.monotonic()
+            used = configure_threads(self._threads)
+            if used.is_reduced:
                 job.notes.append(f"computes with {used}, as other programs use the rest")
-            ending, fault = _do(job)
-            with self._changed:
-                job.fault, job.ended, job.state = fault, time.monotonic(), ending
-                self._changed.notify_all()
+            ending, fault = _execute_job(job)
+            with self._condition:
+                job.error, job.end_time, job.state = fault, time.monotonic(), ending
+                self._condition.notify_all()
 
 
-class Foreground:
+class ForegroundRunner:
     """Work that a page waits for, done by its handler and not in any queue; a project's newest takes the place of the one before."""
 
     def __init__(self) -> None:
-        self._newest: dict[str, Job] = {}
+        self._latest_jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
 
-    def announce(self, project: str, kind: str, work: Callable[[Reporter], Any], log: Path, about: Any = None) -> Job:
+    def register_job(self, project_id: str, kind: str, work: Callable[[Reporter], Any], log: Path, project_state: Any = None) -> Job:
         """Show that `work` is coming, which `do` begins; what the project had under way ends at its next step."""
-        self.stop(project)
-        job = Job(project, kind, work, log, about)
-        self._newest[project] = job
+        self.stop(project_id)
+        job = Job(project_id, kind, work, log, project_state)
+        self._latest_jobs[project_id] = job
         return job
 
-    def do(self, job: Job) -> None:
+    def run_job(self, job: Job) -> None:
         """Do the work, unless it was stopped or begun before. Raises `InputError` when it fails."""
         with self._lock:
             if job.state != "waiting":
                 return
-            job.state, job.started = "running", time.monotonic()
-        ending, fault = _do(job)
+            job.state, job.start_time = "running", time.monotonic()
+        ending, fault = _execute_job(job)
         with self._lock:
-            job.fault, job.ended, job.state = fault, time.monotonic(), ending
+            job.error, job.end_time, job.state = fault, time.monotonic(), ending
         if fault:
             raise InputError(fault)
 
-    def newest(self, project: str) -> Job | None:
+    def get_latest_job(self, project_id: str) -> Job | None:
         """The project's last job, over or not."""
-        return self._newest.get(project)
+        return self._latest_jobs.get(project_id)
 
-    def stop(self, project: str) -> None:
+    def stop(self, project_id: str) -> None:
         """Let the work end at its next step. Nothing happens to work that is over."""
         with self._lock:
-            job = self._newest.get(project)
-            if job is not None and not job.over:
+            job = self._latest_jobs.get(project_id)
+            if job is not None and not job.is_finished:
                 job.state = "stopped" if job.state == "waiting" else "stopping"
 
 
-def _do(job: Job) -> tuple[State, str]:
+def _execute_job(job: Job) -> tuple[JobState, str]:
     """Do the work; how it ended, and what was wrong in one line."""
     try:
-        job.result = job.work(Watch(job))
-    except Stopped:
+        job.result = job.work(JobReporter(job))
+    except JobStopped:
         return "stopped", ""
     except InputError as error:
         return "failed", str(error)

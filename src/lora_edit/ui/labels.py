@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from lora_edit.errors import SettingsError
 
-KNOBS = {
+SETTING_FIELDS = {
     "training.motion_steps": ("Training steps", "More learn the motion better, and take longer", 0, 100_000),
     "training.appearance_steps": ("Steps on edited later frames", "Only where there are some", 0, 100_000),
     "training.learning_rate": ("Learning rate", "How large a step is", 1e-7, 1.0),
@@ -18,7 +18,7 @@ KNOBS = {
 }
 """Settings with a field of their own: what they are called, what they do, and the range that makes sense, whole numbers or not."""
 
-OTHERS = {
+OTHER_SETTING_LABELS = {
     "masks.shape": "Shape of the region",
     "masks.expand": "Room around it",
     "masks.smooth": "Steady over",
@@ -29,14 +29,14 @@ OTHERS = {
 """What the page's fields call other settings."""
 
 
-def with_labels(text: str) -> str:
+def replace_setting_names(text: str) -> str:
     """A message in the words of the page's fields."""
-    for name, label in {**{knob: words[0] for knob, words in KNOBS.items()}, **OTHERS}.items():
+    for name, label in {**{knob: words[0] for knob, words in SETTING_FIELDS.items()}, **OTHER_SETTING_LABELS}.items():
         text = re.sub(rf"\b{re.escape(name)}\b", label, text)
     return text
 
 
-def setting_fault(error: SettingsError, assignments: tuple[str, ...]) -> SettingsError:
+def explain_settings_error(error: SettingsError, assignments: tuple[str, ...]) -> SettingsError:
     """The same fault in one plain sentence, for a person who typed `assignments`."""
     for text in assignments:
         if not re.fullmatch(r"[\w-]+(\.[\w-]+)?\s*=.*", text):

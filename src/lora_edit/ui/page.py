@@ -9,37 +9,37 @@ from typing import Any
 import gradio as gr
 
 from lora_edit.errors import InputError
-from lora_edit.ui.changes import CLIP, FRAMES, REGION, RESULT, RUN, SETTINGS, Change, change_between, outdated
-from lora_edit.ui.jobs import Desk, Job
-from lora_edit.ui.parts import Office, Updates, discard, guarded, message, said
-from lora_edit.ui.projects import Folder, Project, Shelf
+from lora_edit.ui.changes import CLIP, FRAMES, REGION, RESULT, RUN, SETTINGS, Change, describe_outdated, find_change
+from lora_edit.ui.components import AppState, Updates, catch_errors, create_message, delete_upload, render_messages
+from lora_edit.ui.jobs import Job, JobQueue
+from lora_edit.ui.projects import Project, ProjectState, ProjectStore
 from lora_edit.ui.step_clip import ClipStep
 from lora_edit.ui.step_frames import FramesStep
 from lora_edit.ui.step_region import RegionStep
 from lora_edit.ui.step_result import ResultStep
-from lora_edit.ui.step_run import KINDS, STATES, RunStep, card, unfinished_of
+from lora_edit.ui.step_run import KIND_LABELS, STATE_LABELS, RunStep, find_unfinished_edit, render_job
 from lora_edit.ui.step_settings import SettingsStep
 
-NAMES = ("Clip", "Region", "Edited frames", "Settings", "Train", "Result")
+STEP_NAMES = ("Clip", "Region", "Edited frames", "Settings", "Train", "Result")
 
-BUSY_TICK, IDLE_TICK = 0.7, 3.0
+BUSY_INTERVAL, IDLE_INTERVAL = 0.7, 3.0
 """Seconds between two looks at what runs; another page of the same project may start something at any time."""
 
-REMEMBER = """(name) => {
+UPDATE_ADDRESS_SCRIPT = """(name) => {
   const address = new URL(window.location);
   if (name) address.searchParams.set("project", name); else address.searchParams.delete("project");
   if (address.href !== window.location.href) history.replaceState(history.state, "", address);
 }"""
 """Puts the project into the page's address, so that a reload, a bookmark or another device finds it again."""
 
-NOTHING, OPENING = "Nothing is running.", "Opening the project…"
+IDLE_MESSAGE, OPENING_MESSAGE = "Nothing is running.", "Opening the project…"
 
-QUICKLY_SHOWN, SLOWLY_SHOWN = (CLIP, SETTINGS, RUN), (FRAMES, REGION, RESULT)
+FAST_STEPS, SLOW_STEPS = (CLIP, SETTINGS, RUN), (FRAMES, REGION, RESULT)
 """The steps in the order in which an opened project fills them: some have to follow the marks through the clip again."""
 
-SHOW_ANSWER = """() => document.querySelector("#later-number").scrollIntoView({ block: "center" })"""
+SCROLL_SCRIPT = """() => document.querySelector("#later-number").scrollIntoView({ block: "center" })"""
 
-FORGET = """() => document.querySelector("#region-view .view")?.dispatchEvent(new Event("forget"))"""
+FORGET_MARKS_SCRIPT = """() => document.querySelector("#region-view .view")?.dispatchEvent(new Event("forget"))"""
 """The marks that wait in the viewer for their turn are not sent any more."""
 
 
@@ -53,10 +53,10 @@ class Page:
     run: RunStep
     result: ResultStep
 
-    def __init__(self, office: Office) -> None:
-        self.office = office
+    def __init__(self, app_state: AppState) -> None:
+        self.app_state = app_state
         with gr.Blocks(title="lora-edit", analytics_enabled=False, delete_cache=(86400, 604800)) as self.blocks:
-            self._layout()
+            self._build_layout()
             self._wire_clip()
             self._wire_region()
             self._wire_frames()
@@ -65,309 +65,375 @@ class Page:
             self._wire_result()
             self._wire_page()
 
-    def _layout(self) -> None:
-        self.name = gr.Textbox("", visible=False, elem_id="project")
-        self.seen = gr.State("")
-        self.timer = gr.Timer(IDLE_TICK, active=False)
+    def _build_layout(self) -> None:
+        self.project_id = gr.Textbox("", visible=False, elem_id="project")
+        self.status_key = gr.State("")
+        self.timer = gr.Timer(IDLE_INTERVAL, active=False)
         with gr.Row(elem_classes="top"):
             gr.HTML("<h1>lora-edit</h1>", elem_classes="title")
-            self.status = gr.HTML(said("Loading…"), elem_id="status")
-            self.halt = gr.Button("Stop", size="sm", variant="stop", visible=False, elem_id="halt", min_width=80, scale=0)
-            self.undo = gr.Button("Undo", size="sm", interactive=False, elem_id="undo", min_width=80, scale=0)
-            self.redo = gr.Button("Redo", size="sm", interactive=False, elem_id="redo", min_width=80, scale=0)
-        self.fault = message()
-        with gr.Tabs(selected=CLIP, elem_id="steps", overflow_behavior="wrap") as self.walk:
+            self.status = gr.HTML(render_messages("Loading…"), elem_id="status")
+            self.stop_button = gr.Button("Stop", size="sm", variant="stop", visible=False, elem_id="halt", min_width=80, scale=0)
+            self.undo_button = gr.Button("Undo", size="sm", interactive=False, elem_id="undo", min_width=80, scale=0)
+            self.redo_button = gr.Button("Redo", size="sm", interactive=False, elem_id="redo", min_width=80, scale=0)
+        self.error_message = create_message()
+        with gr.Tabs(selected=CLIP, elem_id="steps", overflow_behavior="wrap") as self.step_tabs:
             self.tabs = []
             makers: tuple[Callable[[], Any], ...] = (
-                lambda: ClipStep(self.office, self.name),
-                lambda: RegionStep(self.office),
-                lambda: FramesStep(self.office),
-                lambda: SettingsStep(self.office),
-                lambda: RunStep(self.office),
-                lambda: ResultStep(self.office),
+                lambda: ClipStep(self.app_state, self.project_id),
+                lambda: RegionStep(self.app_state),
+                lambda: FramesStep(self.app_state),
+                lambda: SettingsStep(self.app_state),
+                lambda: RunStep(self.app_state),
+                lambda: ResultStep(self.app_state),
             )
             steps: list[Any] = []
-            for number, (label, maker) in enumerate(zip(NAMES, makers, strict=True)):
+            for number, (label, maker) in enumerate(zip(STEP_NAMES, makers, strict=True)):
                 with gr.Tab(f"{number + 1}  {label}", id=number, interactive=number == CLIP) as tab:
                     steps.append(maker())
                 self.tabs.append(tab)
         self.steps = steps
         self.clip, self.region, self.frames, self.settings, self.run, self.result = steps
 
-    def _on(
+    def _connect_event(
         self,
         trigger: Any,
         handler: Callable[..., Updates],
         inputs: list[Any],
         outputs: list[Any],
-        fault: Any,
-        refused: Updates | None = None,
-        **more: Any,
+        error_field: Any,
+        updates_on_error: Updates | None = None,
+        **event_options: Any,
     ) -> Any:
         """Call the handler with the project's name and the inputs; its failures are told at `fault`, with `refused` as what else becomes
         of the page then, and the state above is renewed."""
-        every = list(dict.fromkeys([*outputs, fault, *(refused or ()), *self._state()]))
+        every = list(dict.fromkeys([*outputs, error_field, *(updates_on_error or ()), *self._list_status_outputs()]))
         view = next((step.view for step in self.steps if getattr(step, "view", None) in outputs), None)
-        call = guarded(self.office, self._renewing(handler), fault, view, refused)
-        return trigger(call, [self.name, *inputs], every, show_progress="hidden", api_visibility="private", **more)
+        call = catch_errors(self.app_state, self._add_status_update(handler), error_field, view, updates_on_error)
+        return trigger(call, [self.project_id, *inputs], every, show_progress="hidden", api_visibility="private", **event_options)
 
-    def _drop(self, step: Any, field: Any, handler: Callable[..., Updates], inputs: list[Any], outputs: list[Any], fault: Any) -> None:
+    def _connect_upload(
+        self, step: Any, field: Any, handler: Callable[..., Updates], inputs: list[Any], outputs: list[Any], error_field: Any
+    ) -> None:
         """Call the handler for a file that is dropped on the field, the last of the inputs. The field is empty again afterwards, as what is
         wanted of the file is kept; where it is good, what was wrong with others is told no longer."""
-        faults = {place: "" for name, place in vars(step).items() if "fault" in name}
+        faults = {place: "" for name, place in vars(step).items() if "error" in name}
 
         def taken(name: str, *given: Any) -> Updates:
             try:
                 return {**faults, **handler(name, *given)}
             finally:
-                discard(given[-1])
+                delete_upload(given[-1])
 
-        self._on(field.upload, taken, [*inputs, field], [*outputs, *faults], fault, {field: None})
+        self._connect_event(field.upload, taken, [*inputs, field], [*outputs, *faults], error_field, {field: None})
 
-    def _state(self) -> list[Any]:
-        return [self.status, self.halt, self.undo, self.redo, self.timer, *self.tabs]
+    def _list_status_outputs(self) -> list[Any]:
+        return [self.status, self.stop_button, self.undo_button, self.redo_button, self.timer, *self.tabs]
 
-    def _renewing(self, handler: Callable[..., Updates]) -> Callable[..., Updates]:
+    def _add_status_update(self, handler: Callable[..., Updates]) -> Callable[..., Updates]:
         """The handler, with the state above the steps renewed after it."""
         import functools
 
         @functools.wraps(handler)
         def call(name: str, *args: Any) -> Updates:
             answer = handler(name, *args)
-            name = answer.get(self.name, name)
-            return {**answer, **(self.state(self.office.open(name)) if name else {})}
+            name = answer.get(self.project_id, name)
+            return {**answer, **(self.render_status(self.app_state.open_project(name)) if name else {})}
 
         return call
 
-    def state(self, folder: Folder) -> Updates:
+    def render_status(self, folder: Project) -> Updates:
         """The state of the run, what can be undone, and how soon to look again."""
-        jobs, now = self._jobs(folder), folder.now()
-        busy = [job for job in jobs if not job.over]
-        back, forth = (change_between(now, other) for other in folder.neighbours())
+        jobs, now = self._list_jobs(folder), folder.read_state()
+        busy = [job for job in jobs if not job.is_finished]
+        back, forth = (find_change(now, other) for other in folder.read_adjacent_states())
         shown = busy or [job for job in jobs if job.kind in ("edit", "again")]
-        words = "".join(card(job, self.office.device.ahead(job), now) for job in shown[-1:]) or said(NOTHING)
+        words = "".join(render_job(job, self.app_state.device_queue.count_jobs_ahead(job), now) for job in shown[-1:]) or render_messages(
+            IDLE_MESSAGE
+        )
         # Screen readers hear of what begins and ends, not of every step.
-        heard = "; ".join(f"{KINDS[job.kind]} {STATES[job.state]}" for job in shown[-1:])
+        heard = "; ".join(f"{KIND_LABELS[job.kind]} {STATE_LABELS[job.state]}" for job in shown[-1:])
         return {
             self.status: f'{words}<span class="hidden-text" role="status">{heard}</span>',
-            self.halt: gr.Button(visible=bool(busy)),
-            self.undo: _named("Undo", back),
-            self.redo: _named("Redo", forth),
-            self.timer: gr.Timer(BUSY_TICK if busy else IDLE_TICK, active=True),
-            **{tab: gr.Tab(interactive=number <= open_steps(folder, now)) for number, tab in enumerate(self.tabs)},
+            self.stop_button: gr.Button(visible=bool(busy)),
+            self.undo_button: _build_history_button("Undo", back),
+            self.redo_button: _build_history_button("Redo", forth),
+            self.timer: gr.Timer(BUSY_INTERVAL if busy else IDLE_INTERVAL, active=True),
+            **{tab: gr.Tab(interactive=number <= find_last_open_step(folder, now)) for number, tab in enumerate(self.tabs)},
         }
 
-    def _jobs(self, folder: Folder) -> list[Job]:
-        found = (desk.newest(folder.id) for desk in (self.office.quick, self.office.device, self.office.hands))
+    def _list_jobs(self, folder: Project) -> list[Job]:
+        found = (
+            desk.get_latest_job(folder.id) for desk in (self.app_state.background, self.app_state.device_queue, self.app_state.foreground)
+        )
         return [job for job in found if job is not None]
 
-    def _views(self, step: Any) -> None:
+    def _connect_viewer(self, step: Any) -> None:
         """The viewer's events of a step."""
-        inputs = [self.result.which] if step is self.result else []
-        self._on(step.view.frame, step.frame, inputs, step.pictured, step.fault, trigger_mode="always_last")
-        self._on(step.view.film, step.film, inputs, step.pictured, step.fault)
+        inputs = [self.result.result_choice] if step is self.result else []
+        self._connect_event(step.view.frame, step.show_frame, inputs, step.frame_outputs, step.error_message, trigger_mode="always_last")
+        self._connect_event(step.view.film, step.play_frames, inputs, step.frame_outputs, step.error_message)
 
     def _wire_clip(self) -> None:
         step = self.clip
-        self._drop(step, step.file, self._dropped, [], self._outputs(), step.fault)
-        self._on(step.trim.click, step.trimmed, [step.start, step.frames], step.outputs(), step.trim_fault)
-        self._views(step)
-        self._to(step.next, REGION, step.trim_fault, step.trimmed, [step.start, step.frames])
+        self._connect_upload(step, step.file, self._import_clip, [], self._list_outputs(), step.error_message)
+        self._connect_event(step.trim_button.click, step.trim_clip, [step.start, step.frames], step.list_outputs(), step.trim_error)
+        self._connect_viewer(step)
+        self._connect_next_button(step.next_button, REGION, step.trim_error, step.trim_clip, [step.start, step.frames])
 
     def _wire_region(self) -> None:
         step = self.region
-        out = step.outputs()
+        out = step.list_outputs()
         begun = (
             # The viewer itself makes one at a time.
-            self._on(step.view.mark, step.marked, [step.object], out, step.fault, trigger_mode="multiple"),
-            self._on(step.typed.click, step.added, [step.object, *step.numbers], out, step.fault_side),
-            self._on(step.on.click, step.resumed, [step.at], out, step.fault_side),
+            self._connect_event(step.view.mark, step.add_mark, [step.object_choice], out, step.error_message, trigger_mode="multiple"),
+            self._connect_event(
+                step.add_button.click, step.add_typed_mark, [step.object_choice, *step.mark_numbers], out, step.sidebar_error
+            ),
+            self._connect_event(step.resume_button.click, step.resume_propagation, [step.current_frame], out, step.sidebar_error),
         )
         for first in begun:
-            second = self._on(first.then, step.followed, [], [step.did], step.fault_followed)
-            self._on(second.then, step.settled, [step.did, step.at], out, step.fault_settled)
-        self._on(step.last.click, step.removed, [step.at], out, step.fault)
-        self._on(step.clear.click, step.cleared, [step.at], out, step.fault)
-        step.clear.click(None, js=FORGET)
-        for knob in step.knobs:
+            second = self._connect_event(first.then, step.run_propagation, [], [step.propagation_done], step.propagation_error)
+            self._connect_event(second.then, step.show_propagation, [step.propagation_done, step.current_frame], out, step.refresh_error)
+        self._connect_event(step.remove_button.click, step.remove_last_mark, [step.current_frame], out, step.error_message)
+        self._connect_event(step.clear_button.click, step.clear_region, [step.current_frame], out, step.error_message)
+        step.clear_button.click(None, js=FORGET_MARKS_SCRIPT)
+        for knob in step.controls:
             told = knob.release if isinstance(knob, gr.Slider) else knob.input
-            place = step.mask_fault if knob is step.use else step.fault_side
-            self._on(told, step.shaped, [step.at, *step.knobs], out, place)
-        self._drop(step, step.mask, step.imported, [], out, step.mask_fault)
-        self._on(step.make.click, step.film_started, [], [step.saved], step.fault_side)
-        self._views(step)
-        self._to(step.next, FRAMES, step.fault_side)
+            place = step.mask_error if knob is step.mask_use else step.sidebar_error
+            self._connect_event(told, step.update_shape, [step.current_frame, *step.controls], out, place)
+        self._connect_upload(step, step.mask_file, step.import_mask, [], out, step.mask_error)
+        self._connect_event(step.overlay_button.click, step.start_overlay, [], [step.overlay_download], step.sidebar_error)
+        self._connect_viewer(step)
+        self._connect_next_button(step.next_button, FRAMES, step.sidebar_error)
 
     def _wire_frames(self) -> None:
         step = self.frames
-        out = step.outputs()
-        self._drop(step, step.file, step.dropped, [], out, step.fault)
-        self._on(step.cover.click, step.covered, [], out, step.fault)
-        looking = self._on(step.suggest.click, step.looking, [], [], step.later_fault)
-        suggested = self._on(looking.then, step.suggested, [], [step.number, step.take, step.view, step.at], step.later_fault)
-        suggested.then(None, js=SHOW_ANSWER)
-        self._on(step.number.submit, step.chosen, [step.number], [step.take, step.view, step.at], step.later_fault)
-        self._on(step.number.blur, step.chosen, [step.number], [step.take, step.view, step.at], step.later_fault)
-        self._drop(step, step.later_file, step.dropped_later, [step.number, step.kind], out, step.later_fault)
-        self._on(step.remove.click, step.removed, [step.list], out, step.later_fault)
-        self._views(step)
-        self._to(step.next, SETTINGS, step.fault)
+        out = step.list_outputs()
+        self._connect_upload(step, step.file, step.import_first_frame, [], out, step.error_message)
+        self._connect_event(step.cover_button.click, step.grow_region, [], out, step.error_message)
+        looking = self._connect_event(step.suggest_button.click, step.show_search_message, [], [], step.later_error)
+        suggested = self._connect_event(
+            looking.then,
+            step.suggest_frame,
+            [],
+            [step.later_number, step.later_download_button, step.view, step.current_frame],
+            step.later_error,
+        )
+        suggested.then(None, js=SCROLL_SCRIPT)
+        self._connect_event(
+            step.later_number.submit,
+            step.select_frame,
+            [step.later_number],
+            [step.later_download_button, step.view, step.current_frame],
+            step.later_error,
+        )
+        self._connect_event(
+            step.later_number.blur,
+            step.select_frame,
+            [step.later_number],
+            [step.later_download_button, step.view, step.current_frame],
+            step.later_error,
+        )
+        self._connect_upload(step, step.later_file, step.import_later_frame, [step.later_number, step.later_kind], out, step.later_error)
+        self._connect_event(step.remove_button.click, step.remove_later_frame, [step.later_frames], out, step.later_error)
+        self._connect_viewer(step)
+        self._connect_next_button(step.next_button, SETTINGS, step.error_message)
 
     def _wire_settings(self) -> None:
         step = self.settings
         for choice in (step.preset, step.model):
-            self._on(choice.input, step.chosen, step.inputs(), step.outputs(), step.fault)
-        for typed in (step.prompt, step.others, step.seed, *step.knobs):
-            self._on(typed.blur, step.changed, step.inputs(), [step.needs], step.fault)
-        self._on(step.estimate.click, step.estimate_started, [], [step.needs], step.fault)
-        self._to(step.next, RUN, step.fault, step.changed, step.inputs())
+            self._connect_event(choice.input, step.apply_preset, step.list_inputs(), step.list_outputs(), step.error_message)
+        for typed in (step.prompt, step.other_settings, step.seed, *step.setting_fields):
+            self._connect_event(typed.blur, step.save_settings, step.list_inputs(), [step.estimate_summary], step.error_message)
+        self._connect_event(step.estimate_button.click, step.start_estimate, [], [step.estimate_summary], step.error_message)
+        self._connect_next_button(step.next_button, RUN, step.error_message, step.save_settings, step.list_inputs())
 
     def _wire_run(self) -> None:
         step = self.run
-        self._on(step.start.click, step.started, [], step.outputs(), step.fault)
-        self._on(step.preview.click, step.tried, [], step.outputs(), step.fault)
-        self._on(step.stop.click, step.stopped, [], step.outputs(), step.fault)
-        self._to(step.next, RESULT, step.fault)
+        self._connect_event(step.start_button.click, step.start_edit, [], step.list_outputs(), step.error_message)
+        self._connect_event(step.preview_button.click, step.start_preview, [], step.list_outputs(), step.error_message)
+        self._connect_event(step.stop_button.click, step.stop_edit, [], step.list_outputs(), step.error_message)
+        self._connect_next_button(step.next_button, RESULT, step.error_message)
 
     def _wire_result(self) -> None:
         step = self.result
-        self._on(step.which.input, step.chosen, [step.which], step.outputs(), step.fault)
-        self._views(step)
-        self._on(step.pack.click, step.packed, [step.which], step.outputs(), step.fault)
-        self._on(step.again.click, self._again, [step.which, step.seed, step.file], [self.walk, *self.run.outputs()], step.again_fault)
-        self._on(
-            step.take.click, self._edit_hinted, [], [self.walk, self.frames.number, self.frames.take, *self.frames.outputs()], step.fault
+        self._connect_event(step.result_choice.input, step.select_result, [step.result_choice], step.list_outputs(), step.error_message)
+        self._connect_viewer(step)
+        self._connect_event(step.pack_button.click, step.pack_project, [step.result_choice], step.list_outputs(), step.error_message)
+        self._connect_event(
+            step.regenerate_button.click,
+            self._start_regeneration,
+            [step.result_choice, step.seed, step.file],
+            [self.step_tabs, *self.run.list_outputs()],
+            step.regeneration_error,
+        )
+        self._connect_event(
+            step.edit_frame_button.click,
+            self._edit_suggested_frame,
+            [],
+            [self.step_tabs, self.frames.later_number, self.frames.later_download_button, *self.frames.list_outputs()],
+            step.error_message,
         )
 
     def _wire_page(self) -> None:
-        everything = [self.walk, *self._outputs()]
-        for button, steps in ((self.undo, 1), (self.redo, -1)):
-            at = [self.region.at]
-            self._on(button.click, lambda name, frame, steps=steps: self._stepped(name, steps, frame), at, everything, self.fault)
-            button.click(None, js=FORGET)
-        self._on(self.halt.click, self._halted, [], self.run.outputs(), self.fault)
+        everything = [self.step_tabs, *self._list_outputs()]
+        for button, steps in ((self.undo_button, 1), (self.redo_button, -1)):
+            at = [self.region.current_frame]
+            self._connect_event(
+                button.click, lambda name, frame, steps=steps: self._undo(name, steps, frame), at, everything, self.error_message
+            )
+            button.click(None, js=FORGET_MARKS_SCRIPT)
+        self._connect_event(self.stop_button.click, self._stop_jobs, [], self.run.list_outputs(), self.error_message)
         for number, tab in enumerate(self.tabs):
             step = self.steps[number]
-            at = [step.at] if number in (CLIP, REGION, FRAMES) else []
-            self._on(tab.select, lambda name, *at, number=number: self._shown(name, number, *at), at, step.outputs(), self.fault)
-        tick = guarded(self.office, self.ticked, self.fault)
-        news = [self.seen, *self._state(), *self.run.outputs(), self.region.saved, self.settings.needs, self.fault]
-        self.timer.tick(tick, [self.name, self.seen], news, show_progress="hidden", api_visibility="private")
-        opened = guarded(self.office, self.opened, self.clip.fault)
-        begun = [self.walk, *self._state(), self.name, self.clip.fault]
+            at = [step.current_frame] if number in (CLIP, REGION, FRAMES) else []
+            self._connect_event(
+                tab.select,
+                lambda name, *at, number=number: self._refresh_step(name, number, *at),
+                at,
+                step.list_outputs(),
+                self.error_message,
+            )
+        tick = catch_errors(self.app_state, self.refresh_status, self.error_message)
+        news = [
+            self.status_key,
+            *self._list_status_outputs(),
+            *self.run.list_outputs(),
+            self.region.overlay_download,
+            self.settings.estimate_summary,
+            self.error_message,
+        ]
+        self.timer.tick(tick, [self.project_id, self.status_key], news, show_progress="hidden", api_visibility="private")
+        opened = catch_errors(self.app_state, self.open_project, self.clip.error_message)
+        begun = [self.step_tabs, *self._list_status_outputs(), self.project_id, self.clip.error_message]
         last = self.blocks.load(opened, None, begun, show_progress="hidden", api_visibility="private")
-        quick = guarded(self.office, lambda name: self.restored(name, QUICKLY_SHOWN), self.fault)
-        last = last.then(quick, self.name, [*self._outputs(QUICKLY_SHOWN), self.fault], show_progress="hidden", api_visibility="private")
-        self._on(last.then, lambda name: self.restored(name, SLOWLY_SHOWN), [], self._outputs(SLOWLY_SHOWN), self.fault)
-        self.name.change(None, self.name, None, js=REMEMBER)
+        quick = catch_errors(self.app_state, lambda name: self.restore_steps(name, FAST_STEPS), self.error_message)
+        last = last.then(
+            quick, self.project_id, [*self._list_outputs(FAST_STEPS), self.error_message], show_progress="hidden", api_visibility="private"
+        )
+        self._connect_event(
+            last.then, lambda name: self.restore_steps(name, SLOW_STEPS), [], self._list_outputs(SLOW_STEPS), self.error_message
+        )
+        self.project_id.change(None, self.project_id, None, js=UPDATE_ADDRESS_SCRIPT)
 
-    def _to(self, button: Any, number: int, fault: Any, keep: Callable[..., Updates] | None = None, fields: Sequence[Any] = ()) -> None:
+    def _connect_next_button(
+        self, button: Any, number: int, error_field: Any, save: Callable[..., Updates] | None = None, fields: Sequence[Any] = ()
+    ) -> None:
         """The button leads to a step; `keep` keeps what stands in the `fields` first, typed just now or not."""
 
         def gone(name: str, *values: Any) -> Updates:
-            return {**({} if keep is None else keep(name, *values)), **self._gone(name, number)}
+            return {**({} if save is None else save(name, *values)), **self._go_to_step(name, number)}
 
-        here = next(step for step in self.steps if step.next is button)
-        self._on(button.click, gone, [*fields], [self.walk, *(here.outputs() if keep else ()), *self.steps[number].outputs()], fault)
+        here = next(step for step in self.steps if step.next_button is button)
+        self._connect_event(
+            button.click,
+            gone,
+            [*fields],
+            [self.step_tabs, *(here.list_outputs() if save else ()), *self.steps[number].list_outputs()],
+            error_field,
+        )
 
-    def _gone(self, name: str, number: int) -> Updates:
+    def _go_to_step(self, project_id: str, number: int) -> Updates:
         """On to a step, when the ones before it are done."""
-        folder = self.office.open(name)
+        folder = self.app_state.open_project(project_id)
         if number > REGION:
-            self.region.check_followed(folder)
-        if number > FRAMES and not folder.now().first_frame:
+            self.region.check_propagation(folder)
+        if number > FRAMES and not folder.read_state().first_frame:
             raise InputError("the edited first frame is missing; download the first frame, edit it, and drop it here")
-        return {**self.steps[number].show(folder), self.walk: gr.Tabs(selected=number)}
+        return {**self.steps[number].show(folder), self.step_tabs: gr.Tabs(selected=number)}
 
-    def _halted(self, name: str) -> Updates:
+    def _stop_jobs(self, project_id: str) -> Updates:
         """Stop whatever this project is having done."""
-        self.office.quick.stop(name)
-        self.office.hands.stop(name)
-        return self.run.stopped(name)
+        self.app_state.background.stop(project_id)
+        self.app_state.foreground.stop(project_id)
+        return self.run.stop_edit(project_id)
 
-    def _shown(self, name: str, number: int, *at: int) -> Updates:
+    def _refresh_step(self, project_id: str, number: int, *at: int) -> Updates:
         """A step that is come to. Its fields are as they were left: what is typed in them by now is not overwritten."""
         step = self.steps[number]
-        show = getattr(step, "revisited", step.show)
-        return show(self.office.open(name), *at) if name else {}
+        show = getattr(step, "refresh", step.show)
+        return show(self.app_state.open_project(project_id), *at) if project_id else {}
 
-    def _dropped(self, name: str, file: str | None) -> Updates:
+    def _import_clip(self, project_id: str, file: str | None) -> Updates:
         """A clip: all that was there of another one is gone from every step."""
-        answer = self.clip.dropped(name, file)
-        name = answer.get(self.name, name)
-        return {**self._everything(self.office.open(name)), **answer} if answer else {}
+        answer = self.clip.import_clip(project_id, file)
+        project_id = answer.get(self.project_id, project_id)
+        return {**self._show_all_steps(self.app_state.open_project(project_id)), **answer} if answer else {}
 
-    def _stepped(self, name: str, steps: int, frame: int) -> Updates:
+    def _undo(self, project_id: str, steps: int, frame: int) -> Updates:
         """Undo or redo, at the step where it is seen; the region stays at its frame."""
-        folder = self.office.open(name)
-        self.region.cancel(folder)
-        before, after = folder.now(), folder.step_back(steps)
-        change = change_between(before, after)
-        jump = {self.walk: gr.Tabs(selected=change.step)} if change else {}
-        return {**self._everything(folder), **self.region.show(folder, frame), **jump}
+        folder = self.app_state.open_project(project_id)
+        self.region.cancel_marks(folder)
+        before, after = folder.read_state(), folder.undo(steps)
+        change = find_change(before, after)
+        jump = {self.step_tabs: gr.Tabs(selected=change.step)} if change else {}
+        return {**self._show_all_steps(folder), **self.region.show(folder, frame), **jump}
 
-    def _outputs(self, steps: Sequence[int] = tuple(range(len(NAMES)))) -> list[Any]:
+    def _list_outputs(self, steps: Sequence[int] = tuple(range(len(STEP_NAMES)))) -> list[Any]:
         """What these steps may change."""
-        return [each for number in steps for each in self.steps[number].outputs()]
+        return [each for number in steps for each in self.steps[number].list_outputs()]
 
-    def _everything(self, folder: Folder) -> Updates:
+    def _show_all_steps(self, folder: Project) -> Updates:
         return {key: value for step in self.steps for key, value in step.show(folder).items()}
 
-    def _again(self, name: str, number: int | None, seed: float | None, file: str | None) -> Updates:
-        self.result.started(name, number, seed, file)
-        return self._gone(name, RUN)
+    def _start_regeneration(self, project_id: str, number: int | None, seed: float | None, file: str | None) -> Updates:
+        self.result.start_regeneration(project_id, number, seed, file)
+        return self._go_to_step(project_id, RUN)
 
-    def _edit_hinted(self, name: str) -> Updates:
-        return {**self._gone(name, FRAMES), **self.frames.suggested(name)}
+    def _edit_suggested_frame(self, project_id: str) -> Updates:
+        return {**self._go_to_step(project_id, FRAMES), **self.frames.suggest_frame(project_id)}
 
-    def ticked(self, name: str, seen: str) -> Updates:
+    def refresh_status(self, project_id: str, status_key: str) -> Updates:
         """News of a running job, if there are any."""
-        if not name:
+        if not project_id:
             return {self.timer: gr.Timer(active=False)}
-        folder = self.office.open(name)
-        now = repr([name, *((job.kind, job.state, job.stage, job.done, job.looks) for job in self._jobs(folder))])
-        if now == seen:
+        folder = self.app_state.open_project(project_id)
+        now = repr([project_id, *((job.kind, job.state, job.stage, job.done, job.preview_count) for job in self._list_jobs(folder))])
+        if now == status_key:
             return {}
-        made = {**self.region.filmed(folder), **self.settings.estimated(folder)}
-        return {self.seen: now, **self.run.show(folder), **made, **self.state(folder)}
+        made = {**self.region.update_overlay_download(folder), **self.settings.render_estimate(folder)}
+        return {self.status_key: now, **self.run.show(folder), **made, **self.render_status(folder)}
 
-    def opened(self, request: gr.Request) -> Updates:
+    def open_project(self, request: gr.Request) -> Updates:
         """The project that the page's address names, as far as it is; a running job is found again."""
         name = request.query_params.get("project", "")
         try:
-            folder = self.office.open(name)
+            folder = self.app_state.open_project(name)
         except InputError as error:
-            return {self.status: said(NOTHING), **({self.clip.fault: said(str(error), "fault")} if name else {})}
-        at = gr.Tabs(selected=furthest(self.office, folder))
-        return {**self.state(folder), self.name: name, self.walk: at, self.status: said(OPENING)}
+            return {
+                self.status: render_messages(IDLE_MESSAGE),
+                **({self.clip.error_message: render_messages(str(error), "fault")} if name else {}),
+            }
+        at = gr.Tabs(selected=find_current_step(self.app_state, folder))
+        return {**self.render_status(folder), self.project_id: name, self.step_tabs: at, self.status: render_messages(OPENING_MESSAGE)}
 
-    def restored(self, name: str, steps: Sequence[int]) -> Updates:
+    def restore_steps(self, project_id: str, steps: Sequence[int]) -> Updates:
         """Some steps of a project that was just opened."""
-        folder = self.office.open(name) if name else None
+        folder = self.app_state.open_project(project_id) if project_id else None
         return {key: value for step in steps for key, value in self.steps[step].show(folder).items()} if folder else {}
 
 
-def open_steps(folder: Folder, project: Project) -> int:
+def find_last_open_step(folder: Project, state: ProjectState) -> int:
     """The last step that can be gone to; going back closes none."""
-    if folder.made():
+    if folder.read_results():
         return RESULT
-    return RUN if project.first_frame else FRAMES if project.clip else CLIP
+    return RUN if state.first_frame else FRAMES if state.clip else CLIP
 
 
-def _named(verb: str, change: Change | None) -> Any:
+def _build_history_button(label: str, change: Change | None) -> Any:
     """The button that undoes or redoes a change; it says which."""
-    return gr.Button(f"{verb}: {change.words}" if change else verb, interactive=change is not None)
+    return gr.Button(f"{label}: {change.label}" if change else label, interactive=change is not None)
 
 
-def furthest(office: Office, folder: Folder) -> int:
+def find_current_step(app_state: AppState, folder: Project) -> int:
     """The step that a project is at."""
-    project, job = folder.now(), office.device.newest(folder.id)
-    if job is not None and job.kind != "estimate" and not job.over:
+    project, job = folder.read_state(), app_state.device_queue.get_latest_job(folder.id)
+    if job is not None and job.kind != "estimate" and not job.is_finished:
         return RUN
-    if unfinished_of(folder, project):
+    if find_unfinished_edit(folder, project):
         return RUN
-    if made := folder.made():
-        return RUN if outdated(made[-1].state, project) else RESULT
+    if made := folder.read_results():
+        return RUN if describe_outdated(made[-1].state, project) else RESULT
     if job is not None and job.kind != "estimate":
         return RUN
     return SETTINGS if project.first_frame else REGION if project.clip else CLIP
@@ -375,4 +441,4 @@ def furthest(office: Office, folder: Folder) -> int:
 
 def make_page(folder: Path, threads: int | None = None) -> Page:
     """The page over the projects in a folder; jobs compute with so many threads, or as many as there are free cores."""
-    return Page(Office(Shelf(folder.absolute()), Desk(threads), Desk(threads)))
+    return Page(AppState(ProjectStore(folder.absolute()), JobQueue(threads), JobQueue(threads)))

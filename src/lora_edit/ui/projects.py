@@ -41,7 +41,7 @@ class Mark(BaseModel):
     stroke: tuple[tuple[float, float], ...] = ()
 
 
-class Later(BaseModel):
+class EditedFrame(BaseModel):
     """An edited later frame, to learn from or to show as it is."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,7 +50,7 @@ class Later(BaseModel):
     kind: Literal["reference", "anchor"] = "reference"
 
 
-class Project(BaseModel):
+class ProjectState(BaseModel):
     """One state of a project. Files are named relative to its folder; `grown` is left, top, right, bottom in pixels;
     objects `left_out` are taken out of the region; `smooth` counts frames. Frame numbers count from `start`; marks and edited frames
     outside of the range are kept and ignored."""
@@ -72,23 +72,23 @@ class Project(BaseModel):
     expand: float = 0.1
     feather: float = 0.02
     first_frame: str = ""
-    later: tuple[Later, ...] = ()
+    later: tuple[EditedFrame, ...] = ()
     model: str = "tiny"
     preset: Literal["standard", "fast", "low-vram"] = "standard"
     prompt: str = ""
     seed: int = 0
     assignments: tuple[str, ...] = ()
 
-    def later_of(self, num_frames: int) -> tuple[Later, ...]:
+    def select_later_frames(self, num_frames: int) -> tuple[EditedFrame, ...]:
         """The edited later frames within a range of that length."""
         return tuple(each for each in self.later if 0 < each.frame < num_frames)
 
-    def having(self, **changes: Any) -> Project:
+    def replace_fields(self, **changes: Any) -> ProjectState:
         """The state with these changes, checked."""
-        return Project.model_validate({**self.model_dump(), **changes})
+        return ProjectState.model_validate({**self.model_dump(), **changes})
 
 
-class Made(BaseModel):
+class ProjectResult(BaseModel):
     """One result: its file and run folder (relative), the project's state that it was made from (older results don't know), and what there
     is to say about it."""
 
@@ -99,25 +99,25 @@ class Made(BaseModel):
     seconds: dict[str, float]
     notes: tuple[str, ...] = ()
     again: bool = False
-    state: Project | None = None
+    state: ProjectState | None = None
 
 
-class Unfinished(BaseModel):
+class UnfinishedEdit(BaseModel):
     """An edit that was begun and has not come to its end: the project's state that it is of, and how far it was when last heard of."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    state: Project
+    state: ProjectState
     stage: str = ""
     done: int = 0
     total: int = 0
 
 
 @dataclass(frozen=True)
-class Folder:
+class Project:
     """A project's place on disk. A page may ask for two changes at once: a field that is left, and the button that is pressed then."""
 
     path: Path
-    changing: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
+    lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     @property
     def id(self) -> str:
@@ -129,77 +129,77 @@ class Folder:
         """Where failures are written down."""
         return self.path / "log.txt"
 
-    def now(self) -> Project:
+    def read_state(self) -> ProjectState:
         """The present state."""
-        states, at = self._read()
+        states, at = self._read_states()
         return states[at]
 
-    def change(self, **changes: Any) -> Project:
+    def update_state(self, **changes: Any) -> ProjectState:
         """Make and keep the next state; what had been undone is forgotten. Nothing is kept where nothing changes."""
-        with self.changing:
-            states, at = self._read()
-            following = states[at].having(**changes)
+        with self.lock:
+            states, at = self._read_states()
+            following = states[at].replace_fields(**changes)
             if following != states[at]:
                 states = [*states[: at + 1], following][-MAX_HISTORY:]
-                self._write(states, len(states) - 1)
+                self._write_states(states, len(states) - 1)
         return following
 
-    def step_back(self, steps: int = 1) -> Project:
+    def undo(self, steps: int = 1) -> ProjectState:
         """Undo (or, with a negative number, redo) as far as there is something to undo."""
-        with self.changing:
-            states, at = self._read()
+        with self.lock:
+            states, at = self._read_states()
             at = min(max(at - steps, 0), len(states) - 1)
-            self._write(states, at)
+            self._write_states(states, at)
         return states[at]
 
-    def neighbours(self) -> tuple[Project | None, Project | None]:
+    def read_adjacent_states(self) -> tuple[ProjectState | None, ProjectState | None]:
         """The state that undo leads to, and the one that redo leads to."""
-        states, at = self._read()
+        states, at = self._read_states()
         return states[at - 1] if at else None, states[at + 1] if at + 1 < len(states) else None
 
     @contextmanager
-    def keeping(self, file: Path) -> Iterator[str]:
+    def stage_file(self, file: Path) -> Iterator[str]:
         """`keep`, for as long as it takes to check the file: a copy that is refused with an exception goes again."""
-        kept = self.keep(file)
+        kept = self.import_file(file)
         try:
             yield kept
         except BaseException:
-            for each in (self.path / kept, self._name_file(kept)):
+            for each in (self.path / kept, self._name_path(kept)):
                 each.unlink(missing_ok=True)
             raise
 
-    def keep(self, file: Path) -> str:
+    def import_file(self, file: Path) -> str:
         """Copy a file of the person's into the folder; its name there."""
         target = self.path / "given" / f"{uuid.uuid4().hex[:12]}{file.suffix.lower()}"
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(file, target)
         kept = str(target.relative_to(self.path))
-        self._name_file(kept).write_text(file.name, "utf-8")
+        self._name_path(kept).write_text(file.name, "utf-8")
         return kept
 
-    def name_of(self, kept: str) -> str:
+    def read_original_name(self, stored_file: str) -> str:
         """What a kept file was called when it was handed over; nothing where that is not known."""
-        file = self._name_file(kept)
-        return file.read_text("utf-8") if kept and file.is_file() else ""
+        file = self._name_path(stored_file)
+        return file.read_text("utf-8") if stored_file and file.is_file() else ""
 
-    def _name_file(self, kept: str) -> Path:
-        return (self.path / kept).with_suffix(".name")
+    def _name_path(self, stored_file: str) -> Path:
+        return (self.path / stored_file).with_suffix(".name")
 
-    def made(self) -> list[Made]:
+    def read_results(self) -> list[ProjectResult]:
         """Every result so far, oldest first."""
         file = self.path / "made.json"
-        return [Made.model_validate(each) for each in json.loads(file.read_text("utf-8"))] if file.is_file() else []
+        return [ProjectResult.model_validate(each) for each in json.loads(file.read_text("utf-8"))] if file.is_file() else []
 
-    def add_made(self, made: Made) -> None:
+    def add_result(self, result: ProjectResult) -> None:
         """Note a result."""
-        write_atomically(self.path / "made.json", json.dumps([each.model_dump(mode="json") for each in [*self.made(), made]]))
+        write_atomically(self.path / "made.json", json.dumps([each.model_dump(mode="json") for each in [*self.read_results(), result]]))
 
-    def unfinished(self) -> Unfinished | None:
+    def read_unfinished_edit(self) -> UnfinishedEdit | None:
         """The edit that was begun last, if it has not ended."""
         file = self.path / "unfinished.json"
-        return Unfinished.model_validate_json(file.read_text("utf-8")) if file.is_file() else None
+        return UnfinishedEdit.model_validate_json(file.read_text("utf-8")) if file.is_file() else None
 
-    def note_unfinished(self, edit: Unfinished | None) -> None:
+    def record_unfinished_edit(self, edit: UnfinishedEdit | None) -> None:
         """Note how far an edit is; None when it has ended."""
         file = self.path / "unfinished.json"
         if edit is None:
@@ -207,31 +207,31 @@ class Folder:
         else:
             write_atomically(file, edit.model_dump_json(exclude_defaults=True))
 
-    def _read(self) -> tuple[list[Project], int]:
+    def _read_states(self) -> tuple[list[ProjectState], int]:
         kept = json.loads((self.path / "states.json").read_text("utf-8"))
-        return [Project.model_validate(state) for state in kept["states"]], kept["at"]
+        return [ProjectState.model_validate(state) for state in kept["states"]], kept["at"]
 
-    def _write(self, states: list[Project], at: int) -> None:
-        kept = {"states": [state.model_dump(mode="json", exclude_defaults=True) for state in states], "at": at}
+    def _write_states(self, states: list[ProjectState], index: int) -> None:
+        kept = {"states": [state.model_dump(mode="json", exclude_defaults=True) for state in states], "at": index}
         write_atomically(self.path / "states.json", json.dumps(kept))
 
 
 @dataclass(frozen=True)
-class Shelf:
+class ProjectStore:
     """Where all projects lie."""
 
     path: Path
-    changing: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
+    lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
-    def new(self) -> Folder:
+    def create_project(self) -> Project:
         """An empty project. Two people never get the same one."""
-        folder = Folder(self.path / uuid.uuid4().hex, self.changing)
+        folder = Project(self.path / uuid.uuid4().hex, self.lock)
         folder.path.mkdir(parents=True)
-        folder._write([Project()], 0)
+        folder._write_states([ProjectState()], 0)
         return folder
 
-    def open(self, name: str) -> Folder:
+    def open_project(self, project_id: str) -> Project:
         """The project of that name. Raises `RunError` when there is none."""
-        if not re.fullmatch(r"[0-9a-f]{32}", name) or not (self.path / name / "states.json").is_file():
+        if not re.fullmatch(r"[0-9a-f]{32}", project_id) or not (self.path / project_id / "states.json").is_file():
             raise RunError("this project is not here (any more); start with a clip")
-        return Folder(self.path / name, self.changing)
+        return Project(self.path / project_id, self.lock)

@@ -9,19 +9,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lora_edit.errors import SettingsError
-from lora_edit.threads import wait_passively
-from lora_edit.ui.uploads import LARGEST_FILE, Intake, upload_folder
+from lora_edit.threads import set_passive_wait_policy
+from lora_edit.ui.uploads import MAX_FILE_BYTES, UploadMiddleware, create_upload_folder
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Names of this computer for itself."""
 
-NOT_HERE = b"this page is for the computer that it runs on; lora-edit ui --host 0.0.0.0 lets other names in"
+FORBIDDEN_MESSAGE = b"this page is for the computer that it runs on; lora-edit ui --host 0.0.0.0 lets other names in"
 
-PROJECTS = Path("runs")
+PROJECTS_FOLDER = Path("runs")
 """Where projects are kept, in the folder that the server was started from."""
 
 
-class OwnFiles:
+class FileAccessMiddleware:
     """Keeps Gradio's file route to the copies that were made for a page.
 
     It would also serve what lies in the projects' folder to whoever knows or guesses a path, and fetch addresses of other hosts.
@@ -40,7 +40,7 @@ class OwnFiles:
             await self.app(scope, receive, send)
 
 
-class OwnPages:
+class OriginMiddleware:
     """Refuses what another site's page asks for, and pages that another name stands for: a browser sends both along.
 
     A server for this computer alone is known by a loopback name, so whoever gives it another one has had the name moved here. Answers
@@ -58,9 +58,9 @@ class OwnPages:
             await self.app(scope, receive, send)
             return
         given = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope.get("headers", ())}
-        if self.foreign(given.get("host", ""), given.get("origin", "")):
+        if self.is_foreign(given.get("host", ""), given.get("origin", "")):
             await send({"type": "http.response.start", "status": 403, "headers": []})
-            await send({"type": "http.response.body", "body": NOT_HERE})
+            await send({"type": "http.response.body", "body": FORBIDDEN_MESSAGE})
             return
 
         async def secured(message: dict[str, Any]) -> None:
@@ -71,7 +71,7 @@ class OwnPages:
 
         await self.app(scope, receive, secured)
 
-    def foreign(self, host: str, origin: str) -> bool:
+    def is_foreign(self, host: str, origin: str) -> bool:
         """Is the request for another name than this computer's, or from another page than ours?"""
         name = urlsplit(f"//{host}").hostname
         if self.local and name not in LOOPBACK:
@@ -79,7 +79,7 @@ class OwnPages:
         return self.local and bool(origin) and urlsplit(origin).netloc.lower() != host.lower()
 
 
-class KeptAssets:
+class AssetCacheMiddleware:
     """Answers for the page's own scripts and styles from memory; Gradio reads some eighty files anew for every browser.
 
     Their names carry a hash of what is in them, so that what was sent once stays right. Stands next to Gradio's own compression, which
@@ -88,7 +88,7 @@ class KeptAssets:
 
     def __init__(self, app: Any) -> None:
         self.app = app
-        self.kept: dict[str, list[dict[str, Any]]] = {}
+        self.responses: dict[str, list[dict[str, Any]]] = {}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Send what is kept, or keep what is sent."""
@@ -96,8 +96,8 @@ class KeptAssets:
         if scope["type"] != "http" or scope["method"] != "GET" or not path.startswith("/assets/"):
             await self.app(scope, receive, send)
             return
-        if path in self.kept:
-            for message in self.kept[path]:
+        if path in self.responses:
+            for message in self.responses[path]:
                 await send(message)
             return
         sent: list[dict[str, Any]] = []
@@ -108,17 +108,17 @@ class KeptAssets:
 
         await self.app(scope, receive, keep)
         if sent[0]["status"] == 200 and not sent[-1].get("more_body", False):
-            self.kept[path] = sent
+            self.responses[path] = sent
 
 
 def serve(
     host: str = "127.0.0.1",
     port: int = 7860,
-    folder: Path = PROJECTS,
+    folder: Path = PROJECTS_FOLDER,
     wait: bool = True,
     threads: int | None = None,
-    started: Callable[[str], None] | None = None,
-    **more: Any,
+    on_start: Callable[[str], None] | None = None,
+    **launch_options: Any,
 ) -> str:
     """Serve the page, until interrupted unless `wait` is off; returns its address, and tells it to `started` at once.
 
@@ -128,36 +128,41 @@ def serve(
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # else a table of all events so far is made after each
-    uploads, lock = upload_folder()
+    uploads, lock = create_upload_folder()
     os.environ["GRADIO_TEMP_DIR"] = str(uploads)
-    wait_passively()
+    set_passive_wait_policy()
     import gradio as gr
 
-    from lora_edit.ui.look import WORDS, look
     from lora_edit.ui.page import make_page
+    from lora_edit.ui.theme import SCREEN_READER_TEXTS, build_launch_options
 
     page = make_page(folder, threads)
     page.blocks.queue(default_concurrency_limit=4, api_open=False)
     # A notebook's frame and a shared address stand on other names.
-    local = host in LOOPBACK and not (more.get("inline") or more.get("share"))
+    local = host in LOOPBACK and not (launch_options.get("inline") or launch_options.get("share"))
     given = {
         "quiet": True,
         "prevent_thread_lock": True,
         "allowed_paths": [str(folder.absolute())],
         "share": False,
-        "max_file_size": LARGEST_FILE,
+        "max_file_size": MAX_FILE_BYTES,
         "ssr_mode": False,
-        "i18n": gr.I18n(en=WORDS),
+        "i18n": gr.I18n(en=SCREEN_READER_TEXTS),
         "app_kwargs": {
-            "middleware": [(KeptAssets, (), {}), (OwnPages, (local,), {}), (OwnFiles, (folder,), {}), (Intake, (uploads, lock), {})]
+            "middleware": [
+                (AssetCacheMiddleware, (), {}),
+                (OriginMiddleware, (local,), {}),
+                (FileAccessMiddleware, (folder,), {}),
+                (UploadMiddleware, (uploads, lock), {}),
+            ]
         },
     }
     try:
-        _, address, _ = page.blocks.launch(server_name=host, server_port=port, **given | look() | more)
+        _, address, _ = page.blocks.launch(server_name=host, server_port=port, **given | build_launch_options() | launch_options)
     except OSError as error:
         raise SettingsError(f"port {port} of {host} cannot be used; give another --port") from error
-    if started is not None:
-        started(address)
+    if on_start is not None:
+        on_start(address)
     if wait:
         page.blocks.block_thread()
     return str(address)

@@ -8,178 +8,210 @@ from typing import Any
 import gradio as gr
 
 from lora_edit.errors import InputError
-from lora_edit.masks.overlay import with_region
+from lora_edit.masks.overlay import draw_region
 from lora_edit.types import Video
-from lora_edit.ui import pictures, work
-from lora_edit.ui.parts import Office, Updates, file_field, frame_asked_for, heading, message, number_in, said, viewer
-from lora_edit.ui.projects import Folder, Later, Project
+from lora_edit.ui import actions, pictures
+from lora_edit.ui.components import (
+    AppState,
+    Updates,
+    build_file_field,
+    create_heading,
+    create_message,
+    create_viewer,
+    parse_integer,
+    read_frame_number,
+    render_messages,
+)
+from lora_edit.ui.projects import EditedFrame, Project, ProjectState
 from lora_edit.ui.region import (
     check_edit,
-    conversion_note,
-    covering_growth,
-    edited_picture,
-    growth_to,
+    compute_covering_growth,
+    compute_growth,
+    compute_region,
+    describe_conversions,
+    find_edit_outside_region,
     has_region,
-    reaches_outside,
     read_clip,
-    region_of,
+    read_edited_frame,
 )
 
-WORDS = {"reference": "learned from", "anchor": "shown as it is"}
-KINDS = [("Learn from it", "reference"), ("Show it exactly as it is", "anchor")]
+KIND_DESCRIPTIONS = {"reference": "learned from", "anchor": "shown as it is"}
+KIND_CHOICES = [("Learn from it", "reference"), ("Show it exactly as it is", "anchor")]
 
-FIRST, LATER = "Drop the edited first frame here", "Drop the edited frame here"
+FIRST_FRAME_LABEL, LATER_FRAME_LABEL = "Drop the edited first frame here", "Drop the edited frame here"
 
-NOT_THIS_ONE = "The clip's first frame is not edited, only frames elsewhere are. Download it, edit it likewise, and drop it here."
+MISSING_FIRST_FRAME_MESSAGE = (
+    "The clip's first frame is not edited, only frames elsewhere are. Download it, edit it likewise, and drop it here."
+)
 
 
 class FramesStep:
     """Download a frame, edit it anywhere, drop it back."""
 
-    def __init__(self, office: Office) -> None:
-        self.office, self.at = office, gr.State(0)
-        heading("The edited first frame", "Download the first frame, edit it with any image tool, drop it back. Keep its size.")
+    def __init__(self, app_state: AppState) -> None:
+        self.app_state, self.current_frame = app_state, gr.State(0)
+        create_heading("The edited first frame", "Download the first frame, edit it with any image tool, drop it back. Keep its size.")
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=3):
-                self.view = viewer("frames-view", "Source and edited frame")
+                self.view = create_viewer("frames-view", "Source and edited frame")
             with gr.Column(scale=2):
-                self.download = gr.DownloadButton("Download the first frame", elem_id="frames-download")
-                self.file = gr.File(label=FIRST, elem_id="frames-file", height=150)
-                self.fault = message()
-                self.notes = message()
-                self.cover = gr.Button("Grow the region to cover it", visible=False, elem_id="frames-cover")
-                self._later()
-                self.pictured = [self.at, self.view, self.number, self.take]
-                self.next = gr.Button("Continue", variant="primary", elem_id="frames-next")
+                self.download_button = gr.DownloadButton("Download the first frame", elem_id="frames-download")
+                self.file = gr.File(label=FIRST_FRAME_LABEL, elem_id="frames-file", height=150)
+                self.error_message = create_message()
+                self.notes = create_message()
+                self.cover_button = gr.Button("Grow the region to cover it", visible=False, elem_id="frames-cover")
+                self._build_later_section()
+                self.frame_outputs = [self.current_frame, self.view, self.later_number, self.later_download_button]
+                self.next_button = gr.Button("Continue", variant="primary", elem_id="frames-next")
 
-    def _later(self) -> None:
-        with gr.Accordion("Edit a later frame too", open=False, elem_id="frames-later") as self.more:
+    def _build_later_section(self) -> None:
+        with gr.Accordion("Edit a later frame too", open=False, elem_id="frames-later") as self.later_accordion:
             gr.HTML("<p class='lead'>Where the thing turns or opens, the first frame cannot show it. Edit a frame that does.</p>")
             with gr.Row():
-                self.number = gr.Number(None, label="Frame", precision=0, minimum=1, min_width=90, elem_id="later-number")
-                self.kind = gr.Radio(KINDS, value="reference", label="Use", elem_id="later-kind")
-            self.suggest = gr.Button("Suggest a frame", elem_id="later-suggest")
-            self.take = gr.DownloadButton("Download this frame", interactive=False, elem_id="later-download")
-            self.later_file = gr.File(label=LATER, elem_id="later-file", height=150)
-            self.later_fault = message()
-            self.list = gr.Dropdown([], label="Edited later frames", interactive=True, elem_id="later-list")
-            self.remove = gr.Button("Remove", elem_id="later-remove")
+                self.later_number = gr.Number(None, label="Frame", precision=0, minimum=1, min_width=90, elem_id="later-number")
+                self.later_kind = gr.Radio(KIND_CHOICES, value="reference", label="Use", elem_id="later-kind")
+            self.suggest_button = gr.Button("Suggest a frame", elem_id="later-suggest")
+            self.later_download_button = gr.DownloadButton("Download this frame", interactive=False, elem_id="later-download")
+            self.later_file = gr.File(label=LATER_FRAME_LABEL, elem_id="later-file", height=150)
+            self.later_error = create_message()
+            self.later_frames = gr.Dropdown([], label="Edited later frames", interactive=True, elem_id="later-list")
+            self.remove_button = gr.Button("Remove", elem_id="later-remove")
 
-    def outputs(self) -> list[Any]:
+    def list_outputs(self) -> list[Any]:
         """What `show` may change."""
-        return [self.at, self.view, self.download, self.notes, self.cover, self.list, self.file, self.later_file]
+        return [
+            self.current_frame,
+            self.view,
+            self.download_button,
+            self.notes,
+            self.cover_button,
+            self.later_frames,
+            self.file,
+            self.later_file,
+        ]
 
-    def show(self, folder: Folder, frame: int = 0) -> Updates:
+    def show(self, folder: Project, frame: int = 0) -> Updates:
         """The step as the project is."""
-        project = folder.now()
+        project = folder.read_state()
         if not project.clip:
             return {self.view: None}
         video = read_clip(folder, project)
-        first = work.save_frame(folder, video.frames[0], 0)
-        names = [(f"frame {each.frame}, {WORDS[each.kind]}", each.frame) for each in project.later_of(video.num_frames)]
+        first = actions.save_frame(folder, video.frames[0], 0)
+        names = [
+            (f"frame {each.frame}, {KIND_DESCRIPTIONS[each.kind]}", each.frame) for each in project.select_later_frames(video.num_frames)
+        ]
         return {
-            **self._pictured(folder, project, frame),
-            self.download: gr.DownloadButton(value=str(first)),
-            **self._remarks(folder, project),
-            self.list: gr.Dropdown(names, value=names[-1][1] if names else None),
-            self.file: file_field(folder, project.first_frame, FIRST),
+            **self._render_frame(folder, project, frame),
+            self.download_button: gr.DownloadButton(value=str(first)),
+            **self._render_remarks(folder, project),
+            self.later_frames: gr.Dropdown(names, value=names[-1][1] if names else None),
+            self.file: build_file_field(folder, project.first_frame, FIRST_FRAME_LABEL),
             self.later_file: gr.File(None),
         }
 
-    def _remarks(self, folder: Folder, project: Project) -> Updates:
+    def _render_remarks(self, folder: Project, state: ProjectState) -> Updates:
         """What was converted of the edited first frame; does it keep to the region? If not: say so, and offer to grow it. Or was it another
         frame's?"""
-        if not project.first_frame and project.later:
-            return {self.notes: said(NOT_THIS_ONE, "warning"), self.cover: gr.Button(visible=False)}
-        converted = said(conversion_note(folder, project.first_frame, read_clip(folder, project).size)) if project.first_frame else ""
-        change = reaches_outside(folder, project)
-        if change is None or growth_to(folder, project, change.suggested) == project.grown:
-            return {self.notes: converted, self.cover: gr.Button(visible=False)}
+        if not state.first_frame and state.later:
+            return {self.notes: render_messages(MISSING_FIRST_FRAME_MESSAGE, "warning"), self.cover_button: gr.Button(visible=False)}
+        converted = (
+            render_messages(describe_conversions(folder, state.first_frame, read_clip(folder, state).size)) if state.first_frame else ""
+        )
+        change = find_edit_outside_region(folder, state)
+        if change is None or compute_growth(folder, state, change.suggested_box) == state.grown:
+            return {self.notes: converted, self.cover_button: gr.Button(visible=False)}
         words = f"The edited first frame also changes {change.share:.1%} of the picture outside of the region; the source is shown there."
-        return {self.notes: converted + said(words, "warning"), self.cover: gr.Button(visible=True)}
+        return {self.notes: converted + render_messages(words, "warning"), self.cover_button: gr.Button(visible=True)}
 
-    def _pictured(self, folder: Folder, project: Project, frame: int, **film: Any) -> Updates:
-        video = read_clip(folder, project)
+    def _render_frame(self, folder: Project, state: ProjectState, frame: int, **film: Any) -> Updates:
+        video = read_clip(folder, state)
         frame = min(frame, video.num_frames - 1)
-        edited = {0: project.first_frame, **{each.frame: each.file for each in project.later}}.get(frame, "")
-        more = _over(folder, edited, video, frame) if edited else {}
-        region = region_of(folder, project).shaped.frames[frame] if (has_region(project) or project.first_frame) and not edited else None
-        picture = video.frames[frame] if region is None else with_region(video.frames[frame], region)
-        return {self.at: frame, self.view: pictures.still(picture, frame, video.num_frames, "source", **more, **film)}
+        edited = {0: state.first_frame, **{each.frame: each.file for each in state.later}}.get(frame, "")
+        more = _render_edited_frame(folder, edited, video, frame) if edited else {}
+        region = compute_region(folder, state).edit_mask.frames[frame] if (has_region(state) or state.first_frame) and not edited else None
+        picture = video.frames[frame] if region is None else draw_region(video.frames[frame], region)
+        return {self.current_frame: frame, self.view: pictures.build_still(picture, frame, video.num_frames, "source", **more, **film)}
 
-    def dropped(self, name: str, file: str | None) -> Updates:
+    def import_first_frame(self, project_id: str, file: str | None) -> Updates:
         """The edited first frame came back."""
         if not file:
             return {}
-        folder = self.office.open(name)
-        with folder.keeping(Path(file)) as kept:
-            check_edit(folder, folder.now().having(first_frame=kept))
-        folder.change(first_frame=kept)
+        folder = self.app_state.open_project(project_id)
+        with folder.stage_file(Path(file)) as kept:
+            check_edit(folder, folder.read_state().replace_fields(first_frame=kept))
+        folder.update_state(first_frame=kept)
         return self.show(folder)
 
-    def covered(self, name: str) -> Updates:
+    def grow_region(self, project_id: str) -> Updates:
         """Grow the region over what the edited first frame changes outside of it."""
-        folder = self.office.open(name)
-        folder.change(grown=covering_growth(folder, folder.now()))
+        folder = self.app_state.open_project(project_id)
+        folder.update_state(grown=compute_covering_growth(folder, folder.read_state()))
         return self.show(folder)
 
-    def looking(self, name: str) -> Updates:
+    def show_search_message(self, project_id: str) -> Updates:
         """Say that a frame is looked for, which takes a while."""
-        return {self.later_fault: said("Looking through the clip…")}
+        return {self.later_error: render_messages("Looking through the clip…")}
 
-    def suggested(self, name: str) -> Updates:
+    def suggest_frame(self, project_id: str) -> Updates:
         """Which later frame shows most that no edited frame has shown."""
-        folder = self.office.open(name)
-        number = work.hint(folder, folder.now())
+        folder = self.app_state.open_project(project_id)
+        number = actions.suggest_frame(folder, folder.read_state())
         if number is None:
-            return {self.later_fault: said("The edited frames show nearly all of what changes; no other frame is needed.")}
-        return {self.number: number, **self.chosen(name, number)}
+            return {self.later_error: render_messages("The edited frames show nearly all of what changes; no other frame is needed.")}
+        return {self.later_number: number, **self.select_frame(project_id, number)}
 
-    def chosen(self, name: str, number: float | None) -> Updates:
+    def select_frame(self, project_id: str, number: float | None) -> Updates:
         """A later frame to edit."""
-        folder = self.office.open(name)
-        video = read_clip(folder, folder.now())
-        frame = number_in(number, 1, video.num_frames - 1, "a later frame")
-        file = work.save_frame(folder, video.frames[frame], frame)
-        return {self.take: gr.DownloadButton(value=str(file), interactive=True), **self._pictured(folder, folder.now(), frame)}
+        folder = self.app_state.open_project(project_id)
+        video = read_clip(folder, folder.read_state())
+        frame = parse_integer(number, 1, video.num_frames - 1, "a later frame")
+        file = actions.save_frame(folder, video.frames[frame], frame)
+        return {
+            self.later_download_button: gr.DownloadButton(value=str(file), interactive=True),
+            **self._render_frame(folder, folder.read_state(), frame),
+        }
 
-    def dropped_later(self, name: str, number: float | None, kind: str, file: str | None) -> Updates:
+    def import_later_frame(self, project_id: str, number: float | None, kind: str, file: str | None) -> Updates:
         """An edited later frame came back."""
         if not file:
             return {}
-        folder = self.office.open(name)
-        video = read_clip(folder, folder.now())
-        frame = number_in(number, 1, video.num_frames - 1, "a later frame")
-        with folder.keeping(Path(file)) as kept:
-            note = conversion_note(folder, kept, video.size)
-        others = [each for each in folder.now().later if each.frame != frame]
-        folder.change(later=tuple(sorted([*others, Later(frame=frame, file=kept, kind=kind)], key=lambda each: each.frame)))
-        return {**self.show(folder, frame), self.later_fault: said(note)}
+        folder = self.app_state.open_project(project_id)
+        video = read_clip(folder, folder.read_state())
+        frame = parse_integer(number, 1, video.num_frames - 1, "a later frame")
+        with folder.stage_file(Path(file)) as kept:
+            note = describe_conversions(folder, kept, video.size)
+        others = [each for each in folder.read_state().later if each.frame != frame]
+        folder.update_state(later=tuple(sorted([*others, EditedFrame(frame=frame, file=kept, kind=kind)], key=lambda each: each.frame)))
+        return {**self.show(folder, frame), self.later_error: render_messages(note)}
 
-    def removed(self, name: str, number: int | None) -> Updates:
+    def remove_later_frame(self, project_id: str, number: int | None) -> Updates:
         """Take an edited later frame away."""
-        folder = self.office.open(name)
+        folder = self.app_state.open_project(project_id)
         if number is None:
             raise InputError("no edited later frame is chosen; there is nothing to remove")
-        folder.change(later=tuple(each for each in folder.now().later if each.frame != number))
+        folder.update_state(later=tuple(each for each in folder.read_state().later if each.frame != number))
         return self.show(folder)
 
-    def frame(self, name: str, event: gr.EventData) -> Updates:
+    def show_frame(self, project_id: str, event: gr.EventData) -> Updates:
         """Show another frame, which is then the one to edit, too."""
-        folder = self.office.open(name)
-        if number := frame_asked_for(event):
-            return {self.number: number, **self.chosen(name, number)}
-        return {self.number: None, self.take: gr.DownloadButton(interactive=False), **self._pictured(folder, folder.now(), 0)}
+        folder = self.app_state.open_project(project_id)
+        if number := read_frame_number(event):
+            return {self.later_number: number, **self.select_frame(project_id, number)}
+        return {
+            self.later_number: None,
+            self.later_download_button: gr.DownloadButton(interactive=False),
+            **self._render_frame(folder, folder.read_state(), 0),
+        }
 
-    def film(self, name: str, event: gr.EventData) -> Updates:
+    def play_frames(self, project_id: str, event: gr.EventData) -> Updates:
         """Play the source."""
-        folder = self.office.open(name)
-        video = read_clip(folder, folder.now())
-        return self._pictured(folder, folder.now(), frame_asked_for(event), film=pictures.film(video))
+        folder = self.app_state.open_project(project_id)
+        video = read_clip(folder, folder.read_state())
+        return self._render_frame(folder, folder.read_state(), read_frame_number(event), film=pictures.build_playback(video))
 
 
-def _over(folder: Folder, file: str, video: Video, frame: int) -> dict[str, Any]:
+def _render_edited_frame(folder: Project, file: str, video: Video, frame: int) -> dict[str, Any]:
     """The edited frame for the viewer, with the divider on what it changes."""
-    picture = edited_picture(folder, file, video.size)[0]
-    split = pictures.middle_of_change(video.frames[frame], picture)
-    return {"over": pictures.jpeg(pictures.small(picture)), "over_label": "edited", "split": split}
+    picture = read_edited_frame(folder, file, video.size)[0]
+    split = pictures.find_divider_position(video.frames[frame], picture)
+    return {"over": pictures.encode_jpeg(pictures.shrink_frame(picture)), "over_label": "edited", "split": split}

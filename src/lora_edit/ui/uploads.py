@@ -15,16 +15,16 @@ from typing import IO, Any
 
 from lora_edit.run import try_lock
 
-LARGEST_FILE = 4 * 1024**3
+MAX_FILE_BYTES = 4 * 1024**3
 """Bytes of an upload."""
 
-LARGEST_REQUEST = 4 * 1024**2
+MAX_REQUEST_BYTES = 4 * 1024**2
 """Bytes of any other request: what is drawn and typed on the page is far shorter."""
 
-SMALL_FILE = 32 * 1024**2
+MAX_UNKNOWN_FILE_BYTES = 32 * 1024**2
 """Bytes up to which a file of an unknown kind is read before it is refused."""
 
-HEAD = 512
+SIGNATURE_BYTES = 512
 """First bytes of a file that tell what it is."""
 
 SIGNATURES: tuple[tuple[int, str], ...] = (
@@ -53,9 +53,9 @@ SIGNATURES: tuple[tuple[int, str], ...] = (
 )
 """How files begin that can be a clip, a picture or a mask: an offset, and the bytes there in hexadecimal."""
 
-NO_MEDIA = "{name} is neither a video nor a picture, by its first bytes; export it as MP4 or PNG"
-TOO_LARGE = "{name} is larger than 4 GB; cut a shorter piece out of it"
-FOLDERS = "lora-edit-page-"
+NOT_MEDIA_MESSAGE = "{name} is neither a video nor a picture, by its first bytes; export it as MP4 or PNG"
+TOO_LARGE_MESSAGE = "{name} is larger than 4 GB; cut a shorter piece out of it"
+FOLDER_PREFIX = "lora-edit-page-"
 
 
 def is_media(head: bytes) -> bool:
@@ -63,12 +63,12 @@ def is_media(head: bytes) -> bool:
     return any(head[place:].startswith(bytes.fromhex(digits)) for place, digits in SIGNATURES)
 
 
-def upload_folder() -> tuple[Path, IO[str]]:
+def create_upload_folder() -> tuple[Path, IO[str]]:
     """A new folder for this server's uploads, and its lock, which lasts as long as it is kept. Folders of ended servers are removed."""
     base = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
-    base = base.parent if base.name.startswith(FOLDERS) else base
+    base = base.parent if base.name.startswith(FOLDER_PREFIX) else base
     base.mkdir(parents=True, exist_ok=True)
-    for other in base.glob(f"{FOLDERS}*/.lock"):
+    for other in base.glob(f"{FOLDER_PREFIX}*/.lock"):
         try:
             with other.open("w") as lock:
                 ended = try_lock(lock.fileno())
@@ -76,19 +76,19 @@ def upload_folder() -> tuple[Path, IO[str]]:
             continue
         if ended:
             shutil.rmtree(other.parent, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=FOLDERS, dir=base))
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=base))
     lock = (folder / ".lock").open("w")
     try_lock(lock.fileno())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder, lock
 
 
-class Intake:
+class UploadMiddleware:
     """Refuses requests that are too large before their body is read, uploads that are no media by their first bytes, and removes what an
     upload that was cut off has left."""
 
     def __init__(self, app: Any, folder: Path, lock: IO[str] | None = None) -> None:
-        self.app, self.folder, self.lock, self.uploads = app, folder, lock, 0
+        self.app, self.folder, self.lock, self.active_uploads = app, folder, lock, 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer 413 or 415 instead of such a request."""
@@ -96,22 +96,22 @@ class Intake:
             await self.app(scope, receive, send)
             return
         uploads = scope["path"].endswith("/upload")
-        length = _declared_length(scope)
-        if length > (LARGEST_FILE if uploads else LARGEST_REQUEST):
-            await _refuse(send, 413, TOO_LARGE.format(name="the file") if uploads else "this request is too large")
+        length = _read_content_length(scope)
+        if length > (MAX_FILE_BYTES if uploads else MAX_REQUEST_BYTES):
+            await _send_error(send, 413, TOO_LARGE_MESSAGE.format(name="the file") if uploads else "this request is too large")
         elif uploads:
-            await self._upload(scope, receive, send, length)
+            await self._forward_upload(scope, receive, send, length)
         else:
-            await self._bounded(scope, receive, send)
+            await self._forward_request(scope, receive, send)
 
-    async def _bounded(self, scope: Any, receive: Any, send: Any) -> None:
+    async def _forward_request(self, scope: Any, receive: Any, send: Any) -> None:
         """A request whose length may not be declared: read up to the limit, and then handed on."""
         body, more = b"", True
-        while more and len(body) <= LARGEST_REQUEST:
+        while more and len(body) <= MAX_REQUEST_BYTES:
             message = await receive()
             body, more = body + message.get("body", b""), message.get("more_body", False)
-        if len(body) > LARGEST_REQUEST:
-            await _refuse(send, 413, "this request is too large")
+        if len(body) > MAX_REQUEST_BYTES:
+            await _send_error(send, 413, "this request is too large")
             return
         whole: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -120,17 +120,17 @@ class Intake:
 
         await self.app(scope, heard, send)
 
-    async def _upload(self, scope: Any, receive: Any, send: Any, length: int) -> None:
+    async def _forward_upload(self, scope: Any, receive: Any, send: Any, length: int) -> None:
         messages, seen = [], b""
-        while len(_content(seen)) < HEAD:
+        while len(_extract_file_content(seen)) < SIGNATURE_BYTES:
             messages.append(await receive())
             seen += messages[-1].get("body", b"")
-            if not messages[-1].get("more_body", False) or len(seen) > LARGEST_REQUEST:
+            if not messages[-1].get("more_body", False) or len(seen) > MAX_REQUEST_BYTES:
                 break
-        if length > SMALL_FILE and not is_media(_content(seen)):
-            await _refuse(send, 415, NO_MEDIA.format(name=_name(seen)))
+        if length > MAX_UNKNOWN_FILE_BYTES and not is_media(_extract_file_content(seen)):
+            await _send_error(send, 415, NOT_MEDIA_MESSAGE.format(name=_extract_file_name(seen)))
             return
-        self.uploads += 1
+        self.active_uploads += 1
         cut_off = False
 
         async def heard() -> Any:
@@ -145,33 +145,33 @@ class Intake:
             if not cut_off:
                 raise
         finally:
-            self.uploads -= 1
-            self._sweep()
+            self.active_uploads -= 1
+            self._delete_partial_files()
 
-    def _sweep(self) -> None:
+    def _delete_partial_files(self) -> None:
         """Remove parts of files, which have no names yet; none of them is being written while no upload is under way."""
-        if not self.uploads:
+        if not self.active_uploads:
             for part in self.folder.glob("tmp*"):
                 if part.is_file():
                     part.unlink(missing_ok=True)
 
 
-def _declared_length(scope: Any) -> int:
+def _read_content_length(scope: Any) -> int:
     declared = dict(scope.get("headers", ())).get(b"content-length", b"0")
     return int(declared) if declared.isdigit() else 0
 
 
-def _content(form: bytes) -> bytes:
+def _extract_file_content(form: bytes) -> bytes:
     """What has come of the first file of a form."""
     return form.partition(b"\r\n\r\n")[2]
 
 
-def _name(form: bytes) -> str:
+def _extract_file_name(form: bytes) -> str:
     found = re.search(rb'filename="([^"\r\n]*)"', form)
     return found[1].decode("utf-8", "replace") if found else "the file"
 
 
-async def _refuse(send: Any, status: int, words: str) -> None:
+async def _send_error(send: Any, status: int, text: str) -> None:
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": words.encode()})
+    await send({"type": "http.response.body", "body": text.encode()})

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from lora_edit.types import BoolArray, Float32Array, Float64Array, UInt8Array
-from lora_edit.video.alignment import Fit, Patch, inverted, joined
+from lora_edit.video.alignment import Fit, Patch, compose_affine, invert_affine
 
 EXTENTS = (20.0, 48.0)
 """Samples across the object when it is aligned roughly, and finely."""
@@ -15,31 +15,31 @@ EXTENTS = (20.0, 48.0)
 class Appearance:
     """The object as one picture shows it, which lies at `matrix` from the key picture."""
 
-    def __init__(self, picture: Float32Array, mask: BoolArray, matrix: Float64Array, share: float) -> None:
-        self.matrix, self._back, self.share = matrix, inverted(matrix), share
-        self.rough, self.fine = (Patch(picture, mask, extent) for extent in EXTENTS)
+    def __init__(self, image: Float32Array, mask: BoolArray, matrix: Float64Array, score_weight: float) -> None:
+        self.matrix, self._back, self.share = matrix, invert_affine(matrix), score_weight
+        self.rough, self.fine = (Patch(image, mask, extent) for extent in EXTENTS)
 
-    def score(self, patch: Patch, soft: Float32Array, guess: Float64Array) -> float:
+    def score(self, patch: Patch, blurred_image: Float32Array, guess: Float64Array) -> float:
         """How well the object agrees with a picture under a map from the key picture."""
-        return self.share * patch.score(soft, joined(guess, self._back))
+        return self.share * patch.score(blurred_image, compose_affine(guess, self._back))
 
-    def fit(self, patch: Patch, soft: Float32Array, guess: Float64Array, rounds: int, shift_only: bool = False) -> Fit:
+    def fit(self, patch: Patch, blurred_image: Float32Array, guess: Float64Array, iterations: int, translation_only: bool = False) -> Fit:
         """The map from the key picture near a guess."""
-        fit = patch.fit(soft, joined(guess, self._back), rounds, shift_only)
-        return Fit(joined(fit.matrix, self.matrix), self.share * fit.score)
+        fit = patch.fit(blurred_image, compose_affine(guess, self._back), iterations, translation_only)
+        return Fit(compose_affine(fit.matrix, self.matrix), self.share * fit.score)
 
-    def remember(self, picture: Float32Array, matrix: Float64Array, share: float) -> None:
+    def update_light_and_trust(self, image: Float32Array, matrix: Float64Array, update_rate: float) -> None:
         """Light and trust, as the picture tells them."""
         for patch in (self.rough, self.fine):
-            patch.remember(patch.softened(picture), joined(matrix, self._back), share)
+            patch.update_light_and_trust(patch.blur_image(image), compose_affine(matrix, self._back), update_rate)
 
-    def seen(self, picture: Float32Array, matrix: Float64Array) -> UInt8Array:
+    def find_visible_pixels(self, image: Float32Array, matrix: Float64Array) -> UInt8Array:
         """Where the picture shows the object as it looked, `[h, w]`."""
-        there = joined(matrix, self._back)
-        alike = self.fine.agreement(self.fine.softened(picture), there) > 0.4
+        there = compose_affine(matrix, self._back)
+        alike = self.fine.compute_agreement(self.fine.blur_image(image), there) > 0.4
         at: Float64Array = there[:, :2] @ self.fine.points.compress(alike, axis=1) + there[:, 2:]
         places = np.rint(at).astype(int)
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         shown = np.zeros((height, width), np.uint8)
         shown[places[1].clip(0, height - 1), places[0].clip(0, width - 1)] = 1
         side = 2 * int(self.fine.step * np.sqrt(np.linalg.det(matrix[:, :2]))) + 1
@@ -47,7 +47,7 @@ class Appearance:
         return np.asarray(cv2.erode(whole, np.ones((3, 3), np.uint8)), np.uint8)
 
 
-class KeyPoints:
+class KeyPointMatcher:
     """An object's key points (SIFT), and the maps by which a picture shows them."""
 
     def __init__(self, grey: UInt8Array, mask: BoolArray) -> None:

@@ -10,13 +10,13 @@ from av import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from lora_edit.types import ColourTags, Size
-from lora_edit.video.hdr import TRANSFERS, to_sdr
+from lora_edit.video.hdr import HDR_TRANSFERS, to_sdr
 from lora_edit.video.libav import run_filters
 
-EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+EXACT_INTERPOLATION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 _EXACT_FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"  # the same for FFmpeg's filter
-LEFT = "left"  # where colour samples lie in H.264 that does not say
-CENTER = "center"  # where swscale takes them to lie in frames whose decoder does not say, as VP9's
+SITING_LEFT = "left"  # where colour samples lie in H.264 that does not say
+SITING_CENTER = "center"  # where swscale takes them to lie in frames whose decoder does not say, as VP9's
 BT709 = 1  # ITU-T H.273 code point, shared by matrix, primaries and transfer
 BT601 = 6
 UNSPECIFIED = 2
@@ -33,18 +33,18 @@ _MATRICES = {
 }
 _FILTER_MATRICES = {1: "bt709", 4: "fcc", 5: "bt470", 6: "smpte170m", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
 
-HD = ColourTags(BT709, BT709, BT709, BT709, full=False)
+BT709_TAGS = ColourTags(BT709, BT709, BT709, BT709, full=False)
 """BT.709, limited range."""
 
 
-def tags_of(frame: VideoFrame) -> ColourTags:
+def read_colour_tags(frame: VideoFrame) -> ColourTags:
     """How the pixels of `frame_to_array` are to be stored and shown: as in the file; BT.709 for tone-mapped and RGB files."""
     if is_hdr(frame):
-        return HD
+        return BT709_TAGS
     primaries, transfer = int(frame.color_primaries), int(frame.color_trc)
     if is_rgb(frame):
-        return ColourTags(BT709, _known(primaries), _known(transfer), BT709, full=False)
-    return ColourTags(int(frame.colorspace), primaries, transfer, _matrix(frame), _is_full(frame))
+        return ColourTags(BT709, _replace_unspecified(primaries), _replace_unspecified(transfer), BT709, full=False)
+    return ColourTags(int(frame.colorspace), primaries, transfer, _get_matrix_code(frame), _is_full_range(frame))
 
 
 def frame_to_array(frame: VideoFrame) -> np.ndarray:
@@ -54,11 +54,11 @@ def frame_to_array(frame: VideoFrame) -> np.ndarray:
     return _reformat(frame, "rgba" if has_alpha(frame) else "rgb24")
 
 
-def array_to_frame(array: np.ndarray, pix_fmt: str, tags: ColourTags = HD, siting: str = LEFT) -> VideoFrame:
+def array_to_frame(array: np.ndarray, pix_fmt: str, tags: ColourTags = BT709_TAGS, siting: str = SITING_LEFT) -> VideoFrame:
     """`[H, W, 3 or 4]` uint8 as a frame of `pix_fmt`; YUV is stored by `tags`, its shared colour samples at `siting` (`siting.py`)."""
     frame = VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgba" if array.shape[-1] == 4 else "rgb24")
     if "yuv" not in pix_fmt:
-        return frame.reformat(format=pix_fmt, interpolation=EXACT)
+        return frame.reformat(format=pix_fmt, interpolation=EXACT_INTERPOLATION)
     out_range = "full" if tags.full else "limited"
     options = (
         f"{_EXACT_FLAGS}:in_range=full:out_range={out_range}:out_color_matrix={_FILTER_MATRICES[tags.read_as]}:out_chroma_loc={siting}"
@@ -82,10 +82,10 @@ def is_rgb(frame: VideoFrame) -> bool:
 
 def is_hdr(frame: VideoFrame) -> bool:
     """Whether the frame's levels are PQ's or HLG's."""
-    return int(frame.color_trc) in TRANSFERS
+    return int(frame.color_trc) in HDR_TRANSFERS
 
 
-def guessed_matrix(size: Size) -> int:
+def guess_matrix_code(size: Size) -> int:
     """The H.273 code of the matrix that players take where a file states none: BT.709 for HD and BT.601 for anything smaller."""
     return BT709 if size.width >= 1280 or size.height > 576 else BT601
 
@@ -95,29 +95,29 @@ def has_known_matrix(frame: VideoFrame) -> bool:
     return is_rgb(frame) or int(frame.colorspace) in {*_MATRICES, UNSPECIFIED}
 
 
-def _reformat(frame: VideoFrame, target: str) -> np.ndarray:
+def _reformat(frame: VideoFrame, pix_fmt: str) -> np.ndarray:
     if is_rgb(frame):
-        return frame.reformat(format=target, interpolation=EXACT).to_ndarray()
+        return frame.reformat(format=pix_fmt, interpolation=EXACT_INTERPOLATION).to_ndarray()
     converted = frame.reformat(
-        format=target,
-        src_colorspace=_MATRICES[_matrix(frame)],
-        src_color_range=ColorRange.JPEG if _is_full(frame) else ColorRange.MPEG,
+        format=pix_fmt,
+        src_colorspace=_MATRICES[_get_matrix_code(frame)],
+        src_color_range=ColorRange.JPEG if _is_full_range(frame) else ColorRange.MPEG,
         dst_color_range=ColorRange.JPEG,
-        interpolation=EXACT,
+        interpolation=EXACT_INTERPOLATION,
     )
     return converted.to_ndarray()
 
 
-def _is_full(frame: VideoFrame) -> bool:
+def _is_full_range(frame: VideoFrame) -> bool:
     return frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
 
 
-def _known(code: int) -> int:
+def _replace_unspecified(code: int) -> int:
     return BT709 if code in (0, UNSPECIFIED) else code
 
 
-def _matrix(frame: VideoFrame) -> int:
+def _get_matrix_code(frame: VideoFrame) -> int:
     """The H.273 code of the matrix that the frame's samples are read with."""
     if frame.colorspace in _MATRICES:
         return int(frame.colorspace)
-    return guessed_matrix(Size(frame.height, frame.width))
+    return guess_matrix_code(Size(frame.height, frame.width))

@@ -18,9 +18,9 @@ from av.video.stream import VideoStream
 
 from lora_edit.errors import VideoError
 from lora_edit.video.colors import frame_to_array
-from lora_edit.video.endings import is_cut_off
-from lora_edit.video.libav import display_matrix, open_input, picture_decoder
-from lora_edit.video.timeline import PartClock
+from lora_edit.video.continuous_clock import ContinuousClock
+from lora_edit.video.libav import build_decoder, open_input, read_display_matrix
+from lora_edit.video.truncation import is_file_truncated
 
 _FALLBACK_RATE = Fraction(25)
 
@@ -31,15 +31,15 @@ UPRIGHT: Orientation = (1, 0, 0, 1)
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedFrame:
     """One frame: `[H, W, 3 or 4]` uint8, upright; its time in seconds on the file's clock and how long it lasts (None where the file
     does not say); the `shifts` of that clock's parts so far (see `Video`); and the frame as it is stored."""
 
-    picture: np.ndarray
+    image: np.ndarray
     time: Fraction | None
     duration: Fraction | None
     shifts: tuple[Fraction, ...]
-    stored: av.VideoFrame
+    stored_frame: av.VideoFrame
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         container = open_input(path)
     except (FFmpegError, OSError) as error:
-        raise VideoError(f"{path}: not a video that can be read ({_reason(error)}); export it again, for example as MP4") from error
+        raise VideoError(f"{path}: not a video that can be read ({_describe_error(error)}); export it again, for example as MP4") from error
     with container:
         # Cover art in a sound file is stored as a video stream of one picture.
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
@@ -59,7 +59,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         yield container, streams[0]
 
 
-def frame_rate(stream: VideoStream) -> Fraction:
+def get_frame_rate(stream: VideoStream) -> Fraction:
     """Frames per second as the file states them."""
     return stream.average_rate or stream.guessed_rate or stream.base_rate or _FALLBACK_RATE
 
@@ -69,34 +69,34 @@ def is_transport_stream(container: InputContainer) -> bool:
     return container.format.name in ("mpegts", "mpeg")
 
 
-def decode_range(path: Path, container: InputContainer, stream: VideoStream, start: int, stop: int | None) -> Iterator[Decoded]:
+def decode_range(path: Path, container: InputContainer, stream: VideoStream, start: int, stop: int | None) -> Iterator[DecodedFrame]:
     """Frames `start` to `stop - 1` (to the end when None), decoding no further than needed.
 
     Raises `VideoError` with the number of readable frames where the file is damaged or its end is missing, and with the clip's
     length where the range passes its end.
     """
     count = 0
-    watch = _EndWatch(container, stream)
-    clock = PartClock(1 / frame_rate(stream), is_transport_stream(container))
-    decode = picture_decoder(stream)
+    watch = _EarlyEndDetector(container, stream)
+    clock = ContinuousClock(1 / get_frame_rate(stream), is_transport_stream(container))
+    decode = build_decoder(stream)
     try:
         for packet in container.demux():
-            watch.note(packet)
+            watch.add_packet(packet)
             if packet.stream is not stream:
                 continue
             for frame in decode(packet):
                 if frame.is_corrupt and count >= start:
-                    raise _damaged(path, count, start, "damaged picture")
-                time, duration = _timing(frame, stream, clock)
+                    raise _build_damage_error(path, count, start, "damaged picture")
+                time, duration = _read_frame_time(frame, stream, clock)
                 if count >= start:
-                    yield Decoded(upright(frame_to_array(frame), orientation(frame)), time, duration, clock.shifts, frame)
+                    yield DecodedFrame(turn_upright(frame_to_array(frame), read_orientation(frame)), time, duration, clock.shifts, frame)
                 count += 1
                 if stop is not None and count >= stop:
                     return
     except (FFmpegError, OSError) as error:
-        raise _damaged(path, count, start, _reason(error)) from error
-    if watch.ended_early() and is_cut_off(path):
-        raise _damaged(path, count, start, "the end of the file is missing")
+        raise _build_damage_error(path, count, start, _describe_error(error)) from error
+    if watch.ended_early() and is_file_truncated(path):
+        raise _build_damage_error(path, count, start, "the end of the file is missing")
     check_range(path, start, stop, count)
 
 
@@ -112,9 +112,9 @@ def check_range(path: Path, start: int, stop: int | None, count: int) -> None:
         )
 
 
-def orientation(frame: av.VideoFrame) -> Orientation:
+def read_orientation(frame: av.VideoFrame) -> Orientation:
     """How players turn the frame. Angles that are not multiples of 90 degrees count as upright."""
-    data = display_matrix(frame)
+    data = read_display_matrix(frame)
     if data is None:
         return UPRIGHT
     matrix = np.frombuffer(data, dtype=np.int32)[[0, 1, 3, 4]] / 65536
@@ -122,22 +122,22 @@ def orientation(frame: av.VideoFrame) -> Orientation:
     return (a, b, c, d) if sorted((abs(a), abs(b))) == [0, 1] and abs(a) == abs(d) and abs(b) == abs(c) else UPRIGHT
 
 
-def clockwise_degrees(matrix: Orientation) -> int:
+def get_clockwise_degrees(matrix: Orientation) -> int:
     """0, 90, 180 or 270: by how much a player turns the stored picture clockwise (before mirroring, where it mirrors)."""
     a, b, _, _ = matrix
     return {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}[(a, b)]
 
 
-def upright(picture: np.ndarray, matrix: Orientation) -> np.ndarray:
+def turn_upright(image: np.ndarray, matrix: Orientation) -> np.ndarray:
     """A picture or plane `[H, W, ...]` turned as players turn it."""
     a, _, c, d = matrix
     if a == 0:  # rows become columns
-        picture = picture.swapaxes(0, 1)
+        image = image.swapaxes(0, 1)
         a, d = c, matrix[1]
-    return picture[:: d or 1, :: a or 1]
+    return image[:: d or 1, :: a or 1]
 
 
-class _EndWatch:
+class _EarlyEndDetector:
     """Notices that fewer pictures were read than the file's header states."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
@@ -149,7 +149,7 @@ class _EndWatch:
         stated = container.duration if "matroska" in container.format.name else None
         self._stated_end = None if stated is None else Fraction(stated, av.time_base)
 
-    def note(self, packet: Packet[Stream]) -> None:
+    def add_packet(self, packet: Packet[Stream]) -> None:
         if packet.size and packet.stream is self._stream:
             self._packets += 1
         if packet.size and packet.pts is not None and packet.time_base:
@@ -158,22 +158,22 @@ class _EndWatch:
     def ended_early(self) -> bool:
         """Headers may state too much in whole files too: edit lists hide frames, and AVI counts those that were dropped."""
         if self._stated_end is not None:
-            return self._last + Fraction(3, 2) / frame_rate(self._stream) + Fraction(1, 20) < self._stated_end
+            return self._last + Fraction(3, 2) / get_frame_rate(self._stream) + Fraction(1, 20) < self._stated_end
         return self._packets < self._stated_packets
 
 
-def _timing(frame: av.VideoFrame, stream: VideoStream, clock: PartClock) -> tuple[Fraction | None, Fraction | None]:
+def _read_frame_time(frame: av.VideoFrame, stream: VideoStream, clock: ContinuousClock) -> tuple[Fraction | None, Fraction | None]:
     """Time on the running clock, and duration, in seconds."""
     tick = Fraction(frame.time_base or stream.time_base or 0)
     duration = frame.duration * tick if frame.duration and frame.duration > 0 else None
-    return None if frame.pts is None else clock.map(frame.pts * tick, duration), duration
+    return None if frame.pts is None else clock.map_time(frame.pts * tick, duration), duration
 
 
-def _damaged(path: Path, count: int, start: int, reason: str) -> VideoError:
+def _build_damage_error(path: Path, count: int, start: int, reason: str) -> VideoError:
     readable = max(count - start, 0)
     remedy = f"edit only those (frames = {readable}) or export it again" if readable else "export it again"
     return VideoError(f"{path}: {reason}; only {count} frames could be read; {remedy}")
 
 
-def _reason(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error)

@@ -9,10 +9,10 @@ from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from lora_edit.types import ColourTags, Video
-from lora_edit.video.colors import CENTER, HD, LEFT, UNSPECIFIED, guessed_matrix
-from lora_edit.video.kept import EXACT_RGB, PLAIN
+from lora_edit.video.chroma_siting import CHROMA_SITING_CODES
+from lora_edit.video.colors import BT709_TAGS, SITING_CENTER, SITING_LEFT, UNSPECIFIED, guess_matrix_code
 from lora_edit.video.settings import Codec
-from lora_edit.video.siting import SITING_CODES
+from lora_edit.video.source_samples import DEFAULT_PIX_FMT, EXACT_RGB_PIX_FMT
 from lora_edit.video.timing import Ticks
 
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".gif": "gif"}
@@ -26,13 +26,13 @@ CODECS: dict[str, tuple[Codec, ...]] = {
 ALPHA_CODECS: tuple[Codec, ...] = ("prores", "ffv1")
 _THREADS = 4  # fixed, because encoders write other bytes for other thread counts
 # x264 saves on colour where it has as many samples as luma; with 10 bits its scale goes below 0.
-_FIDELITY = {
-    PLAIN: ["crf=1"],
+_X264_QUALITY = {
+    DEFAULT_PIX_FMT: ["crf=1"],
     "yuv422p": ["crf=1", "chroma-qp-offset=-3"],
     "yuv444p": ["crf=1", "chroma-qp-offset=-6"],
-    EXACT_RGB: ["crf=-5", "chroma-qp-offset=-6"],
+    EXACT_RGB_PIX_FMT: ["crf=-5", "chroma-qp-offset=-6"],
 }
-_FIELDS = {"top": (2, "tff=1"), "bottom": (3, "bff=1")}  # FFmpeg's AVFieldOrder, x264's option
+_FIELD_ORDER_CODES = {"top": (2, "tff=1"), "bottom": (3, "bff=1")}  # FFmpeg's AVFieldOrder, x264's option
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class Encoding:
     pix_fmt: str
     options: dict[str, str] = field(default_factory=dict)
     keeps_alpha: bool = False
-    siting: str = LEFT
+    siting: str = SITING_LEFT
 
 
-def choose_encoding(suffix: str, codec: Codec, video: Video, kept_format: str | None, siting: str = LEFT) -> Encoding:
+def choose_encoding(suffix: str, codec: Codec, video: Video, matching_pix_fmt: str | None, siting: str = SITING_LEFT) -> Encoding:
     """How to encode the clip; `kept_format` is the pixel format that keeps its source's pixels (`kept.py`), None where there is none, and
     `siting` where that source's colour samples lie."""
     if suffix == ".webm":
         options = {"crf": "12", "b": "0", "deadline": "good", "cpu-used": "3", "row-mt": "1"}
-        return Encoding("libvpx-vp9", PLAIN, options, siting=CENTER)
+        return Encoding("libvpx-vp9", DEFAULT_PIX_FMT, options, siting=SITING_CENTER)
     if codec == "prores":
         pix_fmt = "yuv444p10le" if video.alpha is None else "yuva444p10le"
         return Encoding("prores_ks", pix_fmt, {"profile": "4444", "qscale": "4", "alpha_bits": "16"}, keeps_alpha=True)
@@ -61,41 +61,43 @@ def choose_encoding(suffix: str, codec: Codec, video: Video, kept_format: str | 
     # Fidelity over file size: at crf 1, tuned for error instead of looks, untouched pixels of real clips keep 50 dB at 15 to 30 Mbit/s.
     # Macroblock-tree rate control differs from run to run on some processors.
     options = {"preset": "medium", "tune": "psnr", "mbtree": "0"}
-    pix_fmt = _h264_format(codec, video, kept_format)
-    parameters = [] if siting == LEFT or pix_fmt != kept_format else [f"chromaloc={SITING_CODES[siting]}"]
+    pix_fmt = _choose_h264_pix_fmt(codec, video, matching_pix_fmt)
+    parameters = [] if siting == SITING_LEFT or pix_fmt != matching_pix_fmt else [f"chromaloc={CHROMA_SITING_CODES[siting]}"]
     if codec == "h264-444":
         options["crf"] = "0"
     else:
-        parameters += _FIDELITY[pix_fmt]
-    if is_woven(video):
+        parameters += _X264_QUALITY[pix_fmt]
+    if should_interlace(video):
         options |= {"flags": "+ildct+ilme"}
-        parameters.append(_FIELDS[video.field_order][1])
-    return Encoding("libx264", pix_fmt, options | {"x264-params": ":".join(parameters)}, siting=siting if pix_fmt == kept_format else LEFT)
+        parameters.append(_FIELD_ORDER_CODES[video.field_order][1])
+    return Encoding(
+        "libx264", pix_fmt, options | {"x264-params": ":".join(parameters)}, siting=siting if pix_fmt == matching_pix_fmt else SITING_LEFT
+    )
 
 
-def is_woven(video: Video) -> bool:
+def should_interlace(video: Video) -> bool:
     """Whether the clip is written as two fields a frame; 4:2:0 needs a height in fours for that."""
     return video.field_order != "progressive" and video.size.height % 4 == 0
 
 
-def _h264_format(codec: Codec, video: Video, kept_format: str | None) -> str:
+def _choose_h264_pix_fmt(codec: Codec, video: Video, matching_pix_fmt: str | None) -> str:
     odd = video.size.height % 2 or video.size.width % 2  # 4:2:0 shares one colour among 2x2 pixels
     if codec == "h264-444":
         return "yuv444p"
-    if codec == "h264" and kept_format is not None and (not odd or kept_format in ("yuv444p", EXACT_RGB)):
-        return kept_format
-    return "yuv444p" if odd else PLAIN
+    if codec == "h264" and matching_pix_fmt is not None and (not odd or matching_pix_fmt in ("yuv444p", EXACT_RGB_PIX_FMT)):
+        return matching_pix_fmt
+    return "yuv444p" if odd else DEFAULT_PIX_FMT
 
 
-def tags_for(video: Video, pix_fmt: str) -> ColourTags:
+def choose_colour_tags(video: Video, pix_fmt: str) -> ColourTags:
     """How the clip's colours are stored: as its source's, BT.709 where it has none."""
-    tags = video.tags or HD
-    if tags.matrix == UNSPECIFIED and guessed_matrix(video.size) != tags.read_as:
+    tags = video.tags or BT709_TAGS
+    if tags.matrix == UNSPECIFIED and guess_matrix_code(video.size) != tags.read_as:
         tags = replace(tags, matrix=tags.read_as)  # a rotated clip, or two side by side: players would guess otherwise
-    return replace(tags, full=False) if pix_fmt == EXACT_RGB else tags
+    return replace(tags, full=False) if pix_fmt == EXACT_RGB_PIX_FMT else tags
 
 
-def add_stream(output: OutputContainer, video: Video, encoding: Encoding, tags: ColourTags, ticks: Ticks) -> VideoStream:
+def add_video_stream(output: OutputContainer, video: Video, encoding: Encoding, tags: ColourTags, ticks: Ticks) -> VideoStream:
     """The picture stream of `output`."""
     flags = encoding.options.get("flags", "") + "+frame_duration"  # without it encoders take 1 / fps
     stream = output.add_stream(encoding.encoder, rate=video.fps, options=encoding.options | {"flags": flags})
@@ -107,8 +109,8 @@ def add_stream(output: OutputContainer, video: Video, encoding: Encoding, tags: 
     context.thread_count = _THREADS
     if video.pixel_aspect != 1:
         context.sample_aspect_ratio = video.pixel_aspect
-    if is_woven(video) and encoding.encoder == "libx264":
-        context.field_order = _FIELDS[video.field_order][0]
+    if should_interlace(video) and encoding.encoder == "libx264":
+        context.field_order = _FIELD_ORDER_CODES[video.field_order][0]
     if "yuv" in encoding.pix_fmt:
         context.colorspace, context.color_primaries, context.color_trc = tags.matrix, tags.primaries, tags.transfer
         context.color_range = ColorRange.JPEG if tags.full else ColorRange.MPEG

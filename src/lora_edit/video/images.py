@@ -21,14 +21,14 @@ from PIL import ExifTags, Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from lora_edit.errors import VideoError
 from lora_edit.types import Size
-from lora_edit.video.paths import status_of
-from lora_edit.video.profiles import to_srgb
+from lora_edit.video.icc_profiles import to_srgb
+from lora_edit.video.paths import stat_path
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".ppm")
 DEFAULT_DURATION = Fraction(1, 10)  # what browsers show for animations that state no delay
 PAGE_DURATION = Fraction(1, 25)  # of TIFF's pages, which state none: as of a folder of pictures
-_READ_FAULTS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")
+_READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+_ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")
 """Formats whose further pictures are frames; those of a JPEG file are previews or depth."""
 
 _SIGNATURES = re.compile(rb"GIF8|\x89PNG\r\n\x1a\n|RIFF....WEBP|II\*\0|MM\0\*|....ftypavi[fs]", re.DOTALL)
@@ -44,7 +44,7 @@ class AnimationInfo:
 
 def require_file(path: Path) -> None:
     """Raise `VideoError` where there is no file or folder, only an empty file, or something that can be read but once."""
-    found = status_of(path)
+    found = stat_path(path)
     if stat.S_ISDIR(found.st_mode):
         return
     if not stat.S_ISREG(found.st_mode):
@@ -58,38 +58,38 @@ def read_image(path: Path) -> torch.Tensor:
 
     Raises `VideoError` when the file cannot be read, or when part of it is transparent, because what should show through is not known.
     """
-    rgba = load_picture(path)
+    rgba = load_image_array(path)
     if rgba.shape[-1] == 4:
         raise VideoError(f"{path}: has transparent parts; flatten it onto a background and save it again")
     return torch.from_numpy(rgba)
 
 
-def load_picture(path: Path) -> np.ndarray:
+def load_image_array(path: Path) -> np.ndarray:
     """A still as `[H, W, 3]` uint8, or `[H, W, 4]` where any of it is transparent."""
     require_file(path)
     try:
         with Image.open(path) as image:
-            return picture_to_array(_rounded(path, image))
+            return image_to_array(_round_to_8_bits(path, image))
     except UnidentifiedImageError as error:
         raise VideoError(f"{path}: not a picture that can be read; give a PNG, JPEG or WebP file") from error
-    except _READ_FAULTS as error:
+    except _READ_ERRORS as error:
         raise VideoError(f"{path}: damaged or unreadable picture ({error}); export it again") from error
 
 
-def conversions(path: Path) -> list[str]:
+def list_conversions(path: Path) -> list[str]:
     """What `read_image` changes of a still that it can read, in words: colours, depth, orientation."""
     with Image.open(path) as image:
         grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
         changes = {
             "CMYK to RGB": image.mode == "CMYK",
             "grey to RGB": grey,
-            "16 bits to 8": image.mode.startswith("I") or _is_deep(path, image),
+            "16 bits to 8": image.mode.startswith("I") or _has_16_bits(path, image),
             "turned upright, as its orientation says": image.getexif().get(ExifTags.Base.Orientation, 1) != 1,
         }
     return [words for words, changed in changes.items() if changed]
 
 
-def picture_to_array(image: Image.Image) -> np.ndarray:
+def image_to_array(image: Image.Image) -> np.ndarray:
     """Any Pillow mode as `[H, W, 3]` uint8 sRGB, upright, or `[H, W, 4]` where any of it is transparent."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit grayscale, whatever the byte order
@@ -106,9 +106,9 @@ def picture_to_array(image: Image.Image) -> np.ndarray:
     return rgb
 
 
-def _rounded(path: Path, image: Image.Image) -> Image.Image:
+def _round_to_8_bits(path: Path, image: Image.Image) -> Image.Image:
     """The picture in 8 bits. Pillow cuts colour PNG and TIFF of 16 bits instead of rounding them, which darkens by half a level."""
-    if image.mode not in ("RGB", "RGBA") or not _is_deep(path, image):
+    if image.mode not in ("RGB", "RGBA") or not _has_16_bits(path, image):
         return image
     levels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if levels is None or levels.dtype != np.uint16 or levels.ndim != 3:
@@ -119,7 +119,7 @@ def _rounded(path: Path, image: Image.Image) -> Image.Image:
     return rounded
 
 
-def _is_deep(path: Path, image: Image.Image) -> bool:
+def _has_16_bits(path: Path, image: Image.Image) -> bool:
     if image.format == "PNG":
         with path.open("rb") as file:
             return file.read(25)[24] == 16  # the header's bit depth
@@ -129,21 +129,23 @@ def _is_deep(path: Path, image: Image.Image) -> bool:
 def list_images(folder: Path) -> list[Path]:
     """The folder's pictures in natural order: `2.png` before `10.png`. Raises `VideoError` when there are none."""
     paths = [
-        path for path in _entries(folder) if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+        path
+        for path in _list_entries(folder)
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
     ]
     if not paths:
         raise VideoError(f"{folder}: holds no pictures; give a folder of PNG, JPEG or WebP frames, or a video file")
     return sorted(paths, key=_natural_key)
 
 
-def _entries(folder: Path) -> list[Path]:
+def _list_entries(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
     except OSError as error:
         raise VideoError(f"{folder}: cannot be read ({error.strerror}); allow reading it, or copy it to another place") from error
 
 
-def folder_notes(paths: list[Path]) -> tuple[str, ...]:
+def describe_numbering_faults(paths: list[Path]) -> tuple[str, ...]:
     """Remarks on a folder's pictures in natural order: numbers that are missing, and numbers that are there twice."""
     numbers = [int(found[-1]) for path in paths if (found := re.findall(r"\d+", path.stem))]
     if len(numbers) != len(paths):
@@ -162,7 +164,7 @@ def load_folder(paths: list[Path]) -> Iterator[np.ndarray]:
     """Every picture in turn, as `load_picture`. Raises `VideoError` naming the first file of another size."""
     first: tuple[int, ...] | None = None
     for path in paths:
-        picture = load_picture(path)
+        picture = load_image_array(path)
         first = first or picture.shape[:2]
         if picture.shape[:2] != first:
             raise VideoError(
@@ -171,29 +173,29 @@ def load_folder(paths: list[Path]) -> Iterator[np.ndarray]:
         yield picture
 
 
-def is_picture_file(path: Path) -> bool:
+def is_image_file(path: Path) -> bool:
     """Whether the file is a picture, still or animated: by its first bytes, or a picture's ending where those of a video may be alike."""
     with path.open("rb") as file:
         head = file.read(12)
     return bool(_SIGNATURES.match(head)) or (path.suffix.lower() in IMAGE_SUFFIXES and head[:2] in (b"\xff\xd8", b"BM", b"P6", b"P5"))
 
 
-def animation_info(path: Path) -> AnimationInfo:
+def read_animation_info(path: Path) -> AnimationInfo:
     """Durations and upright size of the pictures in a file. Raises `VideoError` when it is damaged."""
     durations: list[Fraction] = []
     try:
         with Image.open(path) as image:
-            for frame in _pictures(image):
+            for frame in _iterate_frames(image):
                 frame.load()
                 milliseconds = frame.info.get("duration", 0)
                 usual = PAGE_DURATION if image.format == "TIFF" else DEFAULT_DURATION
                 durations.append(Fraction(milliseconds).limit_denominator(10**6) / 1000 if milliseconds else usual)
-            height, width = picture_to_array(image).shape[:2]
+            height, width = image_to_array(image).shape[:2]
             return AnimationInfo(tuple(durations), Size(height, width))
     except UnidentifiedImageError as error:
         raise VideoError(f"{path}: not a picture that can be read; give a PNG, JPEG or WebP file") from error
-    except _READ_FAULTS as error:
-        raise VideoError(_damage(path, len(durations), error)) from error
+    except _READ_ERRORS as error:
+        raise VideoError(_describe_damage(path, len(durations), error)) from error
 
 
 def load_animation(path: Path, start: int, stop: int) -> Iterator[np.ndarray]:
@@ -201,27 +203,27 @@ def load_animation(path: Path, start: int, stop: int) -> Iterator[np.ndarray]:
     try:
         with Image.open(path) as image:
             single = getattr(image, "n_frames", 1) == 1
-            for index, frame in enumerate(_pictures(image)):
+            for index, frame in enumerate(_iterate_frames(image)):
                 if index >= stop:
                     return
                 frame.load()  # later frames are drawn over earlier ones, so none may be skipped
                 if index >= start:
-                    yield picture_to_array(_rounded(path, frame) if single else frame)
-    except _READ_FAULTS as error:
-        raise VideoError(_damage(path, start, error)) from error
+                    yield image_to_array(_round_to_8_bits(path, frame) if single else frame)
+    except _READ_ERRORS as error:
+        raise VideoError(_describe_damage(path, start, error)) from error
 
 
-def _pictures(image: Image.Image) -> Iterator[Image.Image]:
+def _iterate_frames(image: Image.Image) -> Iterator[Image.Image]:
     """The frames of an animation; the first picture alone where the others are none, as TIFF's thumbnails."""
     size = image.size
     for index, frame in enumerate(ImageSequence.Iterator(image)):
-        if index and (image.format not in _ANIMATED or frame.size != size):
+        if index and (image.format not in _ANIMATED_FORMATS or frame.size != size):
             return
         yield frame
 
 
-def _damage(path: Path, read: int, error: BaseException) -> str:
-    return f"{path}: damaged after {read} readable frames ({error}); export it again"
+def _describe_damage(path: Path, num_readable: int, error: BaseException) -> str:
+    return f"{path}: damaged after {num_readable} readable frames ({error}); export it again"
 
 
 def _natural_key(path: Path) -> tuple[tuple[int, int, str], ...]:

@@ -24,27 +24,27 @@ _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 def open_input(path: Path) -> InputContainer:
     """A file for reading. Raises FFmpeg's errors and `OSError`."""
-    return av.open(_url(path))
+    return av.open(_to_file_url(path))
 
 
-def open_output(path: Path, form: str, options: dict[str, str] | None = None) -> OutputContainer:
+def open_output(path: Path, container_format: str, options: dict[str, str] | None = None) -> OutputContainer:
     """A file for writing in FFmpeg's format `form`, without the random identifiers and version texts that containers like to hold."""
-    return av.open(_url(path), "w", format=form, options=options or {}, container_options={"fflags": "+bitexact"})
+    return av.open(_to_file_url(path), "w", format=container_format, options=options or {}, container_options={"fflags": "+bitexact"})
 
 
-def display_matrix(frame: VideoFrame) -> bytes | None:
+def read_display_matrix(frame: VideoFrame) -> bytes | None:
     """The frame's nine 32-bit numbers that say how players turn it; None where there are none."""
     kinds: Any = sidedata.Type
-    if not hasattr(kinds, "_missing_") or kinds._missing_.__func__ is not _unknown_kind:
+    if not hasattr(kinds, "_missing_") or kinds._missing_.__func__ is not _create_unknown_member:
         # FFmpeg knows kinds of side data (EXIF among them) that PyAV 18's table lacks, and a frame with one cannot be asked for any.
-        kinds._missing_ = classmethod(_unknown_kind)
+        kinds._missing_ = classmethod(_create_unknown_member)
     data = frame.side_data.get("DISPLAYMATRIX")
     return None if data is None else bytes(cast(bytes, data))
 
 
-def picture_decoder(stream: VideoStream) -> Callable[[Packet[Stream]], list[VideoFrame]]:
+def build_decoder(stream: VideoStream) -> Callable[[Packet[Stream]], list[VideoFrame]]:
     """What turns the stream's packets into frames, alpha included."""
-    name = _ALPHA_DECODERS.get(codec_name(stream), "")
+    name = _ALPHA_DECODERS.get(get_codec_name(stream), "")
     if name and {key.lower(): value for key, value in stream.metadata.items()}.get("alpha_mode") == "1":
         context = cast(VideoCodecContext, av.CodecContext.create(name, "r"))
         return lambda packet: context.decode(packet if packet.size else None)
@@ -70,7 +70,7 @@ def run_filters(frame: VideoFrame, filters: list[tuple[str, str]]) -> VideoFrame
     return filtered
 
 
-def first_field(frame: VideoFrame) -> FieldOrder:
+def detect_field_order(frame: VideoFrame) -> FieldOrder:
     """Which field of the frame comes first. PyAV does not tell, but FFmpeg's filter that selects frames by it does."""
     if not frame.interlaced_frame:
         return "progressive"
@@ -81,22 +81,22 @@ def first_field(frame: VideoFrame) -> FieldOrder:
     return "top"
 
 
-def with_fields(frame: VideoFrame, order: FieldOrder) -> VideoFrame:
+def set_field_order(frame: VideoFrame, order: FieldOrder) -> VideoFrame:
     """The frame marked as one picture, or as two fields of which the one of `order` comes first; encoders go by each frame's own mark."""
     return run_filters(frame, [("setfield", {"progressive": "prog", "top": "tff", "bottom": "bff"}[order])])
 
 
-def codec_name(stream: Stream) -> str:
+def get_codec_name(stream: Stream) -> str:
     """The codec's name, such as `mp3`; a decoder's own name may be another (`mp3float`)."""
     return stream.codec_context.codec.canonical_name
 
 
-def _unknown_kind(kinds: Any, value: int) -> Any:
+def _create_unknown_member(kinds: Any, value: int) -> Any:
     member = object.__new__(kinds)
     member._name_, member._value_ = f"UNKNOWN_{value}", value
     return member
 
 
-def _url(path: Path) -> str:
+def _to_file_url(path: Path) -> str:
     """The path with its protocol: FFmpeg takes what stands before a colon in a name for one."""
     return f"file:{path}"

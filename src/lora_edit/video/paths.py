@@ -8,7 +8,7 @@ from pathlib import Path
 from lora_edit.errors import VideoError
 
 
-def status_of(path: Path) -> os.stat_result:
+def stat_path(path: Path) -> os.stat_result:
     """The file's or folder's status. Raises `VideoError` where there is none, or it may not be looked at."""
     try:
         return path.stat()

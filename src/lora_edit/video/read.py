@@ -13,29 +13,37 @@ import torch
 
 from lora_edit.errors import VideoError
 from lora_edit.types import Chapter, Size, Video
-from lora_edit.video.chapters import chapters_of, cut_chapters
-from lora_edit.video.decode import Decoded, check_range, clockwise_degrees, decode_range, frame_rate, open_video, orientation
-from lora_edit.video.facts import StreamFacts, facts_of
+from lora_edit.video.chapters import cut_chapters, read_chapters
+from lora_edit.video.decode import (
+    DecodedFrame,
+    check_range,
+    decode_range,
+    get_clockwise_degrees,
+    get_frame_rate,
+    open_video,
+    read_orientation,
+)
 from lora_edit.video.images import (
-    animation_info,
-    folder_notes,
-    is_picture_file,
+    describe_numbering_faults,
+    is_image_file,
     list_images,
     load_animation,
     load_folder,
-    load_picture,
+    load_image_array,
+    read_animation_info,
     read_image,
     require_file,
 )
 from lora_edit.video.settings import VideoSettings
-from lora_edit.video.timing import end_of
+from lora_edit.video.stream_metadata import StreamMetadata, read_stream_metadata
+from lora_edit.video.timing import compute_end_time
 
-__all__ = ["VideoInfo", "probe", "read_image", "read_video"]
+__all__ = ["VideoInfo", "probe_video", "read_image", "read_video"]
 
 FOLDER_RATE = Fraction(25)  # a folder of pictures states no rate
-_USUAL = 0.1  # share of 1 / fps by which the last frame's duration may differ without meaning anything
-_ROUNDED = 0.005  # frames per second by which people round television's rates
-_LONGEST_FRAME = 60  # seconds
+_DURATION_TOLERANCE = 0.1  # share of 1 / fps by which the last frame's duration may differ without meaning anything
+_RATE_TOLERANCE = 0.005  # frames per second by which people round television's rates
+_MAX_FRAME_DURATION = 60  # seconds
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class VideoInfo:
     num_frames: int | None
     size: Size
     fps: Fraction
-    has_sound: bool
+    has_audio: bool
     rotation: int
 
 
@@ -62,119 +70,119 @@ def read_video(path: Path, settings: VideoSettings | None = None) -> Video:
     require_file(path)
     if path.is_dir():
         video = _read_folder(path, settings)
-    elif is_picture_file(path):
+    elif is_image_file(path):
         video = _read_animation(path, settings)
     else:
         video = _read_file(path, settings)
-    return video if settings.fps is None else _at_rate(video, settings.fps)
+    return video if settings.fps is None else _set_frame_rate(video, settings.fps)
 
 
-def probe(path: Path) -> VideoInfo:
+def probe_video(path: Path) -> VideoInfo:
     """Size, rate and length without reading the clip. Raises `VideoError` when the path is missing or no video."""
     require_file(path)
     if path.is_dir():
         paths = list_images(path)
-        height, width = load_picture(paths[0]).shape[:2]
-        return VideoInfo(len(paths), Size(height, width), FOLDER_RATE, has_sound=False, rotation=0)
-    if is_picture_file(path):
-        info = animation_info(path)
-        return VideoInfo(len(info.durations), info.size, _mean_rate(info.durations), has_sound=False, rotation=0)
+        height, width = load_image_array(paths[0]).shape[:2]
+        return VideoInfo(len(paths), Size(height, width), FOLDER_RATE, has_audio=False, rotation=0)
+    if is_image_file(path):
+        info = read_animation_info(path)
+        return VideoInfo(len(info.durations), info.size, _compute_mean_rate(info.durations), has_audio=False, rotation=0)
     with open_video(path) as (container, stream):
         frame = next(container.decode(stream), None)
         if frame is None:
             raise VideoError(f"{path}: holds no frames; export it again")
-        rotation = clockwise_degrees(orientation(frame))
+        rotation = get_clockwise_degrees(read_orientation(frame))
         size = Size(frame.height, frame.width) if rotation % 180 == 0 else Size(frame.width, frame.height)
-        return VideoInfo(stream.frames or None, size, frame_rate(stream), bool(container.streams.audio), rotation)
+        return VideoInfo(stream.frames or None, size, get_frame_rate(stream), bool(container.streams.audio), rotation)
 
 
-def _stop(settings: VideoSettings) -> int | None:
+def _compute_stop(settings: VideoSettings) -> int | None:
     return None if settings.frames is None else settings.start + settings.frames
 
 
 def _read_folder(path: Path, settings: VideoSettings) -> Video:
     paths = list_images(path)
-    check_range(path, settings.start, _stop(settings), len(paths))
-    chosen = paths[settings.start : _stop(settings)]
-    frames, alpha = _collect(path, load_folder(chosen), len(chosen))
-    times = _even_times(len(frames), FOLDER_RATE)
-    return Video(frames, FOLDER_RATE, times, alpha, source=path, notes=folder_notes(chosen))
+    check_range(path, settings.start, _compute_stop(settings), len(paths))
+    chosen = paths[settings.start : _compute_stop(settings)]
+    frames, alpha = _collect_frames(path, load_folder(chosen), len(chosen))
+    times = _build_even_times(len(frames), FOLDER_RATE)
+    return Video(frames, FOLDER_RATE, times, alpha, source=path, notes=describe_numbering_faults(chosen))
 
 
 def _read_animation(path: Path, settings: VideoSettings) -> Video:
-    durations = animation_info(path).durations
-    check_range(path, settings.start, _stop(settings), len(durations))
-    chosen = durations[settings.start : _stop(settings)]
-    frames, alpha = _collect(path, load_animation(path, settings.start, settings.start + len(chosen)), len(chosen))
+    durations = read_animation_info(path).durations
+    check_range(path, settings.start, _compute_stop(settings), len(durations))
+    chosen = durations[settings.start : _compute_stop(settings)]
+    frames, alpha = _collect_frames(path, load_animation(path, settings.start, settings.start + len(chosen)), len(chosen))
     times = tuple(float(time) for time in accumulate(chosen[:-1], initial=Fraction(0)))
     begin = float(sum(durations[: settings.start], Fraction(0)))
-    return Video(frames, _mean_rate(durations), times, alpha, source=path, start_time=begin)
+    return Video(frames, _compute_mean_rate(durations), times, alpha, source=path, start_time=begin)
 
 
 def _read_file(path: Path, settings: VideoSettings) -> Video:
     times: list[Fraction | None] = []
-    last: list[Decoded] = []
-    facts: list[StreamFacts] = []
+    last: list[DecodedFrame] = []
+    facts: list[StreamMetadata] = []
     chapters: list[Chapter] = []
     with open_video(path) as (container, stream):
-        fps = frame_rate(stream)
+        fps = get_frame_rate(stream)
 
         def pictures() -> Iterator[np.ndarray]:
-            for decoded in decode_range(path, container, stream, settings.start, _stop(settings)):
+            for decoded in decode_range(path, container, stream, settings.start, _compute_stop(settings)):
                 times.append(decoded.time)
                 last[:] = [decoded]
                 if not facts:
-                    chapters[:] = chapters_of(container)
-                    facts.append(facts_of(container, stream, decoded.stored))
-                yield decoded.picture
+                    chapters[:] = read_chapters(container)
+                    facts.append(read_stream_metadata(container, stream, decoded.stored_frame))
+                yield decoded.image
 
-        frames, alpha = _collect(path, pictures(), settings.frames or max(stream.frames - settings.start, 1))
+        frames, alpha = _collect_frames(path, pictures(), settings.frames or max(stream.frames - settings.start, 1))
         has_sound = bool(container.streams.audio)
-    clock = _clock(times)
+    clock = _select_valid_times(times)
     known = [time for time in times if time is not None]
     begin = float(known[0]) if known else float(settings.start / fps)
     video = Video(
         frames=frames,
         fps=fps,
-        times=tuple(float(time - clock[0]) for time in clock) if clock else _even_times(len(frames), fps),
+        times=tuple(float(time - clock[0]) for time in clock) if clock else _build_even_times(len(frames), fps),
         alpha=alpha,
         source=path,
         start_time=begin,
         has_sound=has_sound,
-        first=settings.start,
-        last_duration=_last_duration(last[0], fps) if clock else None,
+        start_frame=settings.start,
+        last_duration=_get_last_duration(last[0], fps) if clock else None,
         shifts=tuple(float(shift) for shift in last[0].shifts),
         pixel_aspect=facts[0].pixel_aspect,
         tags=facts[0].tags,
         field_order=facts[0].field_order,
-        kept_format=facts[0].kept_format,
+        matching_pix_fmt=facts[0].matching_pix_fmt,
         notes=facts[0].notes,
     )
     # Of a joined recording the first part alone would have its chapters at the right time.
-    inside = cut_chapters(tuple(chapters), begin, begin + end_of(video)) if len(video.shifts) == 1 else ()
+    inside = cut_chapters(tuple(chapters), begin, begin + compute_end_time(video)) if len(video.shifts) == 1 else ()
     return replace(video, chapters=inside)
 
 
-def _last_duration(last: Decoded, fps: Fraction) -> float | None:
+def _get_last_duration(last: DecodedFrame, fps: Fraction) -> float | None:
     """How long the last frame is shown; None for about 1 / fps, and where the file does not say or says nonsense."""
-    if last.duration is None or abs(last.duration * fps - 1) < _USUAL or last.duration > _LONGEST_FRAME:
+    if last.duration is None or abs(last.duration * fps - 1) < _DURATION_TOLERANCE or last.duration > _MAX_FRAME_DURATION:
         return None
     return float(last.duration)
 
 
-def _collect(path: Path, pictures: Iterator[np.ndarray], expected: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _collect_frames(path: Path, images: Iterator[np.ndarray], expected_count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Frames `[T, H, W, 3]` and alpha `[T, H, W]` (None where all is opaque), held in memory once: buffers grow, nothing is stacked."""
     frames = torch.empty(0, dtype=torch.uint8)
     alpha: torch.Tensor | None = None
     count = 0
-    for picture in pictures:
+    for picture in images:
         if count == 0:
-            frames = torch.empty((expected, *picture.shape[:2], 3), dtype=torch.uint8)
+            frames = torch.empty((expected_count, *picture.shape[:2], 3), dtype=torch.uint8)
         elif picture.shape[:2] != tuple(frames.shape[1:3]):
             raise VideoError(f"{path}: the picture size changes at frame {count} of the range; cut the clip there or export it at one size")
         if count == len(frames):
-            frames = _grow(frames, 0)
-            alpha = None if alpha is None else _grow(alpha, 255)
+            frames = _grow_buffer(frames, 0)
+            alpha = None if alpha is None else _grow_buffer(alpha, 255)
         frames[count] = torch.from_numpy(np.ascontiguousarray(picture[..., :3]))
         if picture.shape[-1] == 4 and picture[..., 3].min() < 255:
             alpha = torch.full(frames.shape[:3], 255, dtype=torch.uint8) if alpha is None else alpha
@@ -183,32 +191,32 @@ def _collect(path: Path, pictures: Iterator[np.ndarray], expected: int) -> tuple
     return frames[:count], None if alpha is None else alpha[:count]
 
 
-def _grow(buffer: torch.Tensor, value: int) -> torch.Tensor:
+def _grow_buffer(buffer: torch.Tensor, value: int) -> torch.Tensor:
     return torch.cat([buffer, torch.full_like(buffer[: max(len(buffer) // 2, 1)], value)])
 
 
-def _clock(times: list[Fraction | None]) -> list[Fraction]:
+def _select_valid_times(times: list[Fraction | None]) -> list[Fraction]:
     """The frames' times where the file gives every frame one, and all in rising order; otherwise nothing."""
     known = [time for time in times if time is not None]
     rising = all(earlier < later for earlier, later in pairwise(known))
     return known if len(known) == len(times) and rising else []
 
 
-def _even_times(count: int, fps: Fraction) -> tuple[float, ...]:
+def _build_even_times(count: int, fps: Fraction) -> tuple[float, ...]:
     return tuple(float(index / fps) for index in range(count))
 
 
-def _mean_rate(durations: tuple[Fraction, ...]) -> Fraction:
+def _compute_mean_rate(durations: tuple[Fraction, ...]) -> Fraction:
     return (len(durations) / sum(durations, Fraction(0))).limit_denominator(1001)
 
 
-def exact_rate(rate: float) -> Fraction:
+def to_exact_rate(rate: float) -> Fraction:
     """Frames per second as television counts them: 23.976 and 29.97 mean 24000/1001 and 30000/1001."""
     whole = Fraction(round(rate * 1.001))
     television = whole * Fraction(1000, 1001)
-    return television if abs(rate - whole) > 0 and abs(rate - television) < _ROUNDED else Fraction(rate).limit_denominator(1001)
+    return television if abs(rate - whole) > 0 and abs(rate - television) < _RATE_TOLERANCE else Fraction(rate).limit_denominator(1001)
 
 
-def _at_rate(video: Video, rate: float) -> Video:
-    fps = exact_rate(rate)
-    return replace(video, fps=fps, times=_even_times(video.num_frames, fps), last_duration=None, has_sound=False, chapters=())
+def _set_frame_rate(video: Video, rate: float) -> Video:
+    fps = to_exact_rate(rate)
+    return replace(video, fps=fps, times=_build_even_times(video.num_frames, fps), last_duration=None, has_sound=False, chapters=())

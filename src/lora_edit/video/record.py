@@ -12,7 +12,7 @@ import torch
 from lora_edit.types import Chapter, ColourTags, Video
 
 
-def video_record(video: Video) -> dict[str, Any]:
+def video_to_record(video: Video) -> dict[str, Any]:
     """All of `video` but its frames and notes; of alpha only whether there is any."""
     return {
         "fps": str(video.fps),
@@ -20,19 +20,19 @@ def video_record(video: Video) -> dict[str, Any]:
         "source": None if video.source is None else str(Path(video.source).resolve()),
         "start_time": video.start_time,
         "has_sound": video.has_sound,
-        "first": video.first,
+        "first": video.start_frame,
         "alpha": video.alpha is not None,
         "last_duration": video.last_duration,
         "shifts": list(video.shifts),
         "pixel_aspect": str(video.pixel_aspect),
         "tags": None if video.tags is None else asdict(video.tags),
         "field_order": video.field_order,
-        "kept_format": video.kept_format,
+        "kept_format": video.matching_pix_fmt,
         "chapters": [asdict(chapter) for chapter in video.chapters],
     }
 
 
-def video_of_record(record: dict[str, Any], frames: torch.Tensor, alpha: torch.Tensor | None) -> Video:
+def video_from_record(record: dict[str, Any], frames: torch.Tensor, alpha: torch.Tensor | None) -> Video:
     """The clip of `video_record` with its frames; silent where the source is gone. Records of earlier versions lack the later fields."""
     source = None if record["source"] is None else Path(record["source"])
     tags = record.get("tags")
@@ -44,12 +44,12 @@ def video_of_record(record: dict[str, Any], frames: torch.Tensor, alpha: torch.T
         source=source,
         start_time=record["start_time"],
         has_sound=bool(record["has_sound"]) and source is not None and source.exists(),
-        first=record.get("first", 0),
+        start_frame=record.get("first", 0),
         last_duration=record.get("last_duration"),
         shifts=tuple(record.get("shifts", (0.0,))),
         pixel_aspect=Fraction(record.get("pixel_aspect", 1)),
         tags=None if tags is None else ColourTags(**tags),
         field_order=record.get("field_order", "progressive"),
-        kept_format=record.get("kept_format"),
+        matching_pix_fmt=record.get("kept_format"),
         chapters=tuple(Chapter(**each) for each in record.get("chapters", ())),
     )

@@ -18,7 +18,7 @@ def resize_frames(frames: torch.Tensor, size: Size) -> torch.Tensor:
         return frames
     out = torch.empty((len(frames), size.height, size.width, frames.shape[3]), dtype=torch.uint8)
     for index, frame in enumerate(frames.cpu()):
-        out[index] = torch.from_numpy(_resize_picture(frame.contiguous().numpy(), size))
+        out[index] = torch.from_numpy(_resize_image(frame.contiguous().numpy(), size))
     return out.to(frames.device)
 
 
@@ -27,7 +27,7 @@ def resize_pixels(pixels: torch.Tensor, size: Size) -> torch.Tensor:
     if tuple(pixels.shape[2:]) == (size.height, size.width):
         return pixels
     pictures = rearrange(pixels.detach().float().cpu(), "c t h w -> t h w c").contiguous().numpy()
-    resized = np.stack([_resize_picture(picture, size) for picture in pictures])
+    resized = np.stack([_resize_image(picture, size) for picture in pictures])
     out = rearrange(torch.from_numpy(resized.reshape(len(pictures), size.height, size.width, -1)), "t h w c -> c t h w")
     return out.clamp(float(pictures.min()), float(pictures.max())).to(pixels)
 
@@ -62,12 +62,12 @@ def pad_frames(frames: torch.Tensor, count: int) -> torch.Tensor:
     return torch.cat([frames, frames[-1:].expand(count - len(frames), *frames.shape[1:])]) if count > len(frames) else frames
 
 
-def _resize_picture(picture: np.ndarray, size: Size) -> np.ndarray:
+def _resize_image(image: np.ndarray, size: Size) -> np.ndarray:
     # One filter per direction: a picture may shrink in height and grow in width.
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     smaller = (min(width, size.width), min(height, size.height))
     if smaller != (width, height):
-        picture = cv2.resize(picture, smaller, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
     if smaller != (size.width, size.height):
-        picture = cv2.resize(picture, (size.width, size.height), interpolation=cv2.INTER_CUBIC)
-    return picture
+        image = cv2.resize(image, (size.width, size.height), interpolation=cv2.INTER_CUBIC)
+    return image

@@ -11,7 +11,7 @@ import torch
 
 from lora_edit.errors import VideoError
 from lora_edit.types import Size
-from lora_edit.video.lossless import encode_png
+from lora_edit.video.png_frames import encode_png
 from lora_edit.video.resize import resize_frames
 
 _LABEL_HEIGHT = 24
@@ -19,34 +19,36 @@ _GAP = 4
 _BACKGROUND = 255
 
 
-def contact_sheet(rows: Sequence[torch.Tensor], labels: Sequence[str], columns: int = 8, cell_height: int = 160) -> torch.Tensor:
+def build_contact_sheet(rows: Sequence[torch.Tensor], labels: Sequence[str], columns: int = 8, cell_height: int = 160) -> torch.Tensor:
     """`[H, W, 3]` uint8: evenly spaced frames of each clip in a labelled row of its own.
 
     Each of `rows` is `[T, H, W, 3]` uint8; first and last frame are always shown, and a shorter clip fills fewer cells.
     """
     assert len(rows) == len(labels) and rows and columns >= 1
-    strips = [_strip(frames, columns, cell_height) for frames in rows]
+    strips = [_build_strip(frames, columns, cell_height) for frames in rows]
     width = max(strip.shape[1] for strip in strips)
-    parts = [part for strip, label in zip(strips, labels, strict=True) for part in (_caption(label, width), _widen(strip, width))]
+    parts = [
+        part for strip, label in zip(strips, labels, strict=True) for part in (_draw_caption(label, width), _pad_to_width(strip, width))
+    ]
     return torch.from_numpy(np.concatenate(parts))
 
 
 def stack_sheets(sheets: Sequence[torch.Tensor]) -> torch.Tensor:
     """Sheets `[H, W, 3]` uint8 under each other, the narrower ones widened."""
     width = max(sheet.shape[1] for sheet in sheets)
-    return torch.from_numpy(np.concatenate([_widen(sheet.numpy(), width) for sheet in sheets]))
+    return torch.from_numpy(np.concatenate([_pad_to_width(sheet.numpy(), width) for sheet in sheets]))
 
 
-def spread(count: int, columns: int) -> list[int]:
+def select_evenly_spaced(count: int, columns: int) -> list[int]:
     """Which of `count` frames a sheet of so many columns shows: evenly spaced, first and last among them."""
     return np.linspace(0, count - 1, min(columns, count)).round().astype(int).tolist()
 
 
-def crops_along(frames: torch.Tensor, region: torch.Tensor, numbers: Sequence[int], margin: float = 0.3) -> torch.Tensor:
+def extract_around_region(frames: torch.Tensor, region: torch.Tensor, numbers: Sequence[int], margin: float = 0.3) -> torch.Tensor:
     """The surroundings `[n, h, w, 3]` of the region `[T, H, W]` bool in the frames `numbers` of `frames` `[T, H, W, 3]`: windows of one
     size that go with it; where it is empty the window stays."""
     height, width = region.shape[1:]
-    boxes = {number: _bounds(region[number]) for number in numbers if region[number].any()}
+    boxes = {number: _find_bounds(region[number]) for number in numbers if region[number].any()}
     if not boxes:
         return frames[list(numbers)]
     high = min(height, round(max(bottom - top for _, top, _, bottom in boxes.values()) * (1 + margin)) + 2)
@@ -60,22 +62,22 @@ def crops_along(frames: torch.Tensor, region: torch.Tensor, numbers: Sequence[in
     return torch.stack(windows)
 
 
-def _bounds(region: torch.Tensor) -> tuple[int, int, int, int]:
+def _find_bounds(region: torch.Tensor) -> tuple[int, int, int, int]:
     """Left, top, right, bottom of a region that is not empty."""
     rows, columns = (torch.nonzero(region.any(axis)).flatten() for axis in (1, 0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def side_by_side(left: torch.Tensor, right: torch.Tensor, widest: int | None = None) -> torch.Tensor:
+def join_side_by_side(left: torch.Tensor, right: torch.Tensor, max_width: int | None = None) -> torch.Tensor:
     """Two clips `[T, H, W, 3]` uint8 as one, `right` brought to `left`'s height; one above the other, and smaller if need be, where they
     would be wider than `widest`. Raises `VideoError` when their lengths differ."""
     if len(left) != len(right):
         raise VideoError(f"clips of {len(left)} and {len(right)} frames cannot stand side by side; give clips of one length")
     height, width = left.shape[1], max(1, round(right.shape[2] * left.shape[1] / right.shape[1]))
     right = resize_frames(right, Size(height, width))
-    if widest is None or left.shape[2] + width <= widest:
+    if max_width is None or left.shape[2] + width <= max_width:
         return torch.cat([left, right], dim=2)
-    if 2 * height > widest:
+    if 2 * height > max_width:
         half = Size(height // 2, left.shape[2] // 2)
         left, right = resize_frames(left, half), resize_frames(right, half)
     return torch.cat([left, right], dim=1)
@@ -92,8 +94,8 @@ def save_image(path: Path, image: torch.Tensor) -> None:
         raise VideoError(f"{path}: cannot be written ({error.strerror}); choose a writable folder with free space") from error
 
 
-def _strip(frames: torch.Tensor, columns: int, cell_height: int) -> np.ndarray:
-    chosen = spread(len(frames), columns)
+def _build_strip(frames: torch.Tensor, columns: int, cell_height: int) -> np.ndarray:
+    chosen = select_evenly_spaced(len(frames), columns)
     count = len(chosen)
     width = max(1, round(frames.shape[2] * cell_height / frames.shape[1]))
     cells = resize_frames(frames[chosen], Size(cell_height, width)).cpu().numpy()
@@ -104,11 +106,11 @@ def _strip(frames: torch.Tensor, columns: int, cell_height: int) -> np.ndarray:
     return strip
 
 
-def _widen(strip: np.ndarray, width: int) -> np.ndarray:
+def _pad_to_width(strip: np.ndarray, width: int) -> np.ndarray:
     return np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0)), constant_values=_BACKGROUND)
 
 
-def _caption(label: str, width: int) -> np.ndarray:
+def _draw_caption(label: str, width: int) -> np.ndarray:
     bar = np.full((_LABEL_HEIGHT, width, 3), _BACKGROUND, dtype=np.uint8)
     text = label.encode("ascii", "replace").decode("ascii")  # OpenCV's built-in font knows ASCII only
     return np.asarray(cv2.putText(bar, text, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA))

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 from lora_edit.types import Video
 
-_FINE = Fraction(1, 90_000)  # MPEG's clock: divides milliseconds and the common frame rates
-_SLACK = 0.0011  # Matroska rounds times to milliseconds; a steady clip read from it still counts as steady
+_FINE_TIME_BASE = Fraction(1, 90_000)  # MPEG's clock: divides milliseconds and the common frame rates
+_STEADY_TOLERANCE = 0.0011  # Matroska rounds times to milliseconds; a steady clip read from it still counts as steady
 
 
 @dataclass(frozen=True)
@@ -21,24 +21,24 @@ class Ticks:
     durations: tuple[int, ...]
 
 
-def frame_ticks(video: Video) -> Ticks:
+def compute_frame_ticks(video: Video) -> Ticks:
     """One tick per frame for a steady rate, otherwise the frames' own times on a fine clock."""
     period = 1 / video.fps
-    slack = min(_SLACK, float(period) / 4)
+    slack = min(_STEADY_TOLERANCE, float(period) / 4)
     if video.last_duration is None and all(abs(time - index * float(period)) <= slack for index, time in enumerate(video.times)):
         return Ticks(period, tuple(range(video.num_frames)), (1,) * video.num_frames)
-    return ticks_of(video, _FINE)
+    return quantize_frame_times(video, _FINE_TIME_BASE)
 
 
-def end_of(video: Video) -> float:
+def compute_end_time(video: Video) -> float:
     """When the last frame ends, in seconds from the first one."""
     return video.times[-1] + (float(1 / video.fps) if video.last_duration is None else video.last_duration)
 
 
-def ticks_of(video: Video, time_base: Fraction) -> Ticks:
+def quantize_frame_times(video: Video, time_base: Fraction) -> Ticks:
     """The frames' own times on a given clock; every frame lasts at least one tick."""
     starts: list[int] = []
-    for time in (*video.times, end_of(video)):
+    for time in (*video.times, compute_end_time(video)):
         tick = round(time / float(time_base))
         starts.append(max(tick, starts[-1] + 1) if starts else tick)
     durations = tuple(later - earlier for earlier, later in pairwise(starts))

@@ -21,17 +21,17 @@ from av.video.stream import VideoStream
 
 from lora_edit.errors import VideoError
 from lora_edit.types import Video
+from lora_edit.video.audio import AudioMuxer, add_audio_streams
 from lora_edit.video.chapters import add_chapters
-from lora_edit.video.colors import LEFT, array_to_frame
-from lora_edit.video.encoding import CODECS, FORMATS, add_stream, choose_encoding, is_woven, tags_for
-from lora_edit.video.kept import PLAIN, source_samples
-from lora_edit.video.libav import open_output, with_fields
-from lora_edit.video.lossless import holds_only_frames, save_frames
+from lora_edit.video.colors import SITING_LEFT, array_to_frame
+from lora_edit.video.encoding import CODECS, FORMATS, add_video_stream, choose_colour_tags, choose_encoding, should_interlace
+from lora_edit.video.libav import open_output, set_field_order
+from lora_edit.video.png_frames import holds_only_frames, save_frames
 from lora_edit.video.settings import Codec
-from lora_edit.video.sound import Sound, add_sound
-from lora_edit.video.timing import Ticks, frame_ticks, ticks_of
+from lora_edit.video.source_samples import DEFAULT_PIX_FMT, open_source_samples
+from lora_edit.video.timing import Ticks, compute_frame_ticks, quantize_frame_times
 
-LARGEST = 16384
+MAX_SIDE = 16384
 """Pixels of a side that x264 takes."""
 
 
@@ -45,13 +45,13 @@ def write_video(
     codec: Codec = "h264",
     *,
     overwrite: bool = False,
-    like: Video | None = None,
+    source_clip: Video | None = None,
     on_frame: OnFrame = lambda done, total: None,
 ) -> None:
     """Write the clip with its exact frames, size, times and sound.
 
     With `like`, the clip that `video` was edited from, a file of codec `h264` gets its source file's own samples wherever the pixels are
-    the same, and keeps that file's layout of colours (`video/kept.py`).
+    the same, and keeps that file's layout of colours (`video/source_samples.py`).
 
     `path` ends in .mp4, .mov, .mkv, .webm (VP9) or .gif (256 colours per frame, no sound, times in hundredths of a second), or is a
     folder, which gets lossless PNG frames. `h264-420` plays everywhere, whatever the source. `h264-444` loses nothing but the rounding to
@@ -64,44 +64,44 @@ def write_video(
         save_frames(path, video.frames, video.alpha)
         return
     target = Path(os.path.realpath(path))  # a link stays one
-    partial = _partial(target, suffix)
+    partial = _build_partial_path(target, suffix)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _write(partial, video, suffix, codec, like, on_frame)
+        _write_file(partial, video, suffix, codec, source_clip, on_frame)
         check_output(path, codec, overwrite=overwrite)
         os.replace(partial, target)
     except (FFmpegError, OSError) as error:
-        raise _unwritable(path, error) from error
+        raise _build_write_error(path, error) from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
-def prove_output(path: Path, video: Video, codec: Codec = "h264") -> None:
+def verify_output_writable(path: Path, video: Video, codec: Codec = "h264") -> None:
     """Raise `VideoError` where a clip like `video` could not be written to `path`: its first frame is, and taken away again."""
     suffix = path.suffix.lower() if path.suffix.lower() in FORMATS else ""
     target = Path(os.path.realpath(path))
-    partial = _partial(target, suffix)
+    partial = _build_partial_path(target, suffix)
     first = replace(video, frames=video.frames[:1], times=video.times[:1], alpha=None, source=None, has_sound=False, last_duration=None)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if suffix:
-            _write(partial, first, suffix, codec, first)
+            _write_file(partial, first, suffix, codec, first)
         else:
             partial.mkdir()
             partial.rmdir()
     except (FFmpegError, OSError) as error:
-        raise _unwritable(path, error, video) from error
+        raise _build_write_error(path, error, video) from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
 
 
-def output_notes(path: Path, video: Video, codec: Codec = "h264") -> tuple[str, ...]:
+def describe_output_losses(path: Path, video: Video, codec: Codec = "h264") -> tuple[str, ...]:
     """What of `video`, a clip to be edited, a result at `path` will not hold or not every player will show."""
     suffix = path.suffix.lower() if path.suffix.lower() in FORMATS else ""
     kind = suffix or "a folder of pictures"
-    encoding = choose_encoding(suffix, codec, video, video.kept_format) if suffix not in ("", ".gif") else None
+    encoding = choose_encoding(suffix, codec, video, video.matching_pix_fmt) if suffix not in ("", ".gif") else None
     is_h264 = encoding is not None and encoding.encoder == "libx264"
     notes = []
     if video.alpha is not None and suffix and not (encoding and encoding.keeps_alpha):
@@ -112,9 +112,9 @@ def output_notes(path: Path, video: Video, codec: Codec = "h264") -> tuple[str, 
         notes.append(f"the chapters are left out: {kind} holds none")
     if video.pixel_aspect != 1 and not is_h264 and not (codec == "prores" and suffix == ".mov"):
         notes.append(f"the pixel aspect {video.pixel_aspect} is left out: {kind} does not hold it here; end the name in .mp4 or .mov")
-    if video.field_order != "progressive" and not (is_h264 and is_woven(video)):
+    if video.field_order != "progressive" and not (is_h264 and should_interlace(video)):
         notes.append(f"the order of the fields is left out: {kind} does not hold it here")
-    if encoding and is_h264 and codec == "h264" and encoding.pix_fmt == video.kept_format != PLAIN:
+    if encoding and is_h264 and codec == "h264" and encoding.pix_fmt == video.matching_pix_fmt != DEFAULT_PIX_FMT:
         notes.append(f"the result is {encoding.pix_fmt}, which keeps the source's pixels; where players lack it, use --codec h264-420")
     if is_h264 and codec == "h264" and video.source is not None and video.tags is None:
         kept = "--codec h264-444 keeps them up to 2 of 255 levels, a folder of pictures and --codec ffv1 (.mkv) exactly"
@@ -122,14 +122,14 @@ def output_notes(path: Path, video: Video, codec: Codec = "h264") -> tuple[str, 
     return tuple(notes)
 
 
-def _partial(target: Path, suffix: str) -> Path:
+def _build_partial_path(target: Path, suffix: str) -> Path:
     """Where the file grows: a hidden neighbour, whose name is short however long the target's is."""
     return target.with_name(f".{crc32(os.fsencode(target.name)):08x}-{os.getpid()}.partial{suffix}")
 
 
-def _unwritable(path: Path, error: FFmpegError | OSError, video: Video | None = None) -> VideoError:
-    if isinstance(error, FFmpegError) and video is not None and max(video.size.height, video.size.width) > LARGEST:
-        return VideoError(f"{path}: frames of {video.size} are larger than H.264 holds ({LARGEST}); scale the source down")
+def _build_write_error(path: Path, error: FFmpegError | OSError, video: Video | None = None) -> VideoError:
+    if isinstance(error, FFmpegError) and video is not None and max(video.size.height, video.size.width) > MAX_SIDE:
+        return VideoError(f"{path}: frames of {video.size} are larger than H.264 holds ({MAX_SIDE}); scale the source down")
     reason = getattr(error, "strerror", None) or error
     return VideoError(f"{path}: cannot be written ({reason}); choose a writable folder with free space")
 
@@ -155,46 +155,50 @@ def check_output(path: Path, codec: Codec = "h264", *, overwrite: bool = False) 
     return suffix
 
 
-def _write(path: Path, video: Video, suffix: str, codec: Codec, like: Video | None, on_frame: OnFrame = lambda done, total: None) -> None:
+def _write_file(
+    path: Path, video: Video, suffix: str, codec: Codec, source_clip: Video | None, on_frame: OnFrame = lambda done, total: None
+) -> None:
     if suffix == ".gif":
         _write_gif(path, video)
         return
-    ticks = frame_ticks(video)
+    ticks = compute_frame_ticks(video)
     with ExitStack() as stack:
-        kept = stack.enter_context(source_samples(like))
-        encoding = choose_encoding(suffix, codec, video, like.kept_format if like else None, kept.siting if kept else LEFT)
-        tags = tags_for(video, encoding.pix_fmt)
+        kept = stack.enter_context(open_source_samples(source_clip))
+        encoding = choose_encoding(
+            suffix, codec, video, source_clip.matching_pix_fmt if source_clip else None, kept.siting if kept else SITING_LEFT
+        )
+        tags = choose_colour_tags(video, encoding.pix_fmt)
         output = stack.enter_context(open_output(path, FORMATS[suffix]))
-        stream = add_stream(output, video, encoding, tags, ticks)
+        stream = add_video_stream(output, video, encoding, tags, ticks)
         add_chapters(output, video)
-        sounds = add_sound(stack, output, video, suffix)
-        woven = encoding.encoder == "libx264" and is_woven(video)
-        pictures = enumerate(_pictures(video, encoding.keeps_alpha))
+        sounds = add_audio_streams(stack, output, video, suffix)
+        woven = encoding.encoder == "libx264" and should_interlace(video)
+        pictures = enumerate(_iterate_frames(video, encoding.keeps_alpha))
         for (index, picture), start, duration in zip(pictures, ticks.starts, ticks.durations, strict=True):
             frame = array_to_frame(picture, encoding.pix_fmt, tags, encoding.siting)
             if kept is not None and kept.pix_fmt == encoding.pix_fmt:
-                frame = kept.keep(frame, picture, index)
+                frame = kept.merge_source_samples(frame, picture, index)
             if woven:
-                frame = with_fields(frame, video.field_order)
+                frame = set_field_order(frame, video.field_order)
             frame.pts, frame.duration, frame.time_base = start, duration, ticks.time_base
             if video.last_duration is not None and index == video.num_frames - 1:
                 frame.pict_type = PictureType.I  # decoded last as well as shown last: MP4 states a duration of its own for that one only
-            _mux(output, stream.encode(frame), sounds)
+            _mux_packets(output, stream.encode(frame), sounds)
             on_frame(index + 1, video.num_frames)
-        _mux(output, stream.encode(None), sounds)
+        _mux_packets(output, stream.encode(None), sounds)
         for sound in sounds:
-            sound.rest()
+            sound.write_rest()
 
 
-def _mux(output: OutputContainer, packets: list[Packet[VideoStream]], sounds: list[Sound]) -> None:
+def _mux_packets(output: OutputContainer, packets: list[Packet[VideoStream]], audio_muxers: list[AudioMuxer]) -> None:
     for packet in packets:
-        for sound in sounds:
+        for sound in audio_muxers:
             if packet.dts is not None:
-                sound.before(float(packet.dts * packet.time_base))
+                sound.write_until(float(packet.dts * packet.time_base))
         output.mux(packet)
 
 
-def _pictures(video: Video, keeps_alpha: bool) -> Iterator[np.ndarray]:
+def _iterate_frames(video: Video, keeps_alpha: bool) -> Iterator[np.ndarray]:
     for index, rgb in enumerate(video.frames):
         if keeps_alpha and video.alpha is not None:
             rgb = torch.cat([rgb, video.alpha[index, :, :, None]], dim=-1)
@@ -202,23 +206,23 @@ def _pictures(video: Video, keeps_alpha: bool) -> Iterator[np.ndarray]:
 
 
 def _write_gif(path: Path, video: Video) -> None:
-    ticks = ticks_of(video, Fraction(1, 100))
+    ticks = quantize_frame_times(video, Fraction(1, 100))
     with open_output(path, "gif", {"loop": "0", "final_delay": str(ticks.durations[-1])}) as output:
         stream = output.add_stream("gif", rate=100)
         stream.width, stream.height, stream.pix_fmt = video.size.width, video.size.height, "pal8"
         stream.codec_context.time_base = ticks.time_base
-        graph = _palette_graph(video, ticks)
-        for picture, start in zip(_pictures(video, keeps_alpha=False), ticks.starts, strict=True):
+        graph = _build_palette_graph(video, ticks)
+        for picture, start in zip(_iterate_frames(video, keeps_alpha=False), ticks.starts, strict=True):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = start, ticks.time_base
             graph.push(frame)
-            _encode_ready(output, stream, graph)
+            _encode_filtered_frames(output, stream, graph)
         graph.push(None)
-        _encode_ready(output, stream, graph)
+        _encode_filtered_frames(output, stream, graph)
         output.mux(stream.encode(None))
 
 
-def _palette_graph(video: Video, ticks: Ticks) -> av.filter.Graph:
+def _build_palette_graph(video: Video, ticks: Ticks) -> av.filter.Graph:
     """A filter that gives every frame its own 256 colours."""
     graph = av.filter.Graph()
     rgb = av.VideoFormat("rgb24", video.size.width, video.size.height)
@@ -233,7 +237,7 @@ def _palette_graph(video: Video, ticks: Ticks) -> av.filter.Graph:
     return graph
 
 
-def _encode_ready(output: OutputContainer, stream: VideoStream, graph: av.filter.Graph) -> None:
+def _encode_filtered_frames(output: OutputContainer, stream: VideoStream, graph: av.filter.Graph) -> None:
     while True:
         try:
             frame = graph.pull()

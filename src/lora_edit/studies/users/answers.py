@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lora_edit.errors import InputError
-from lora_edit.studies.users.key import Key
+from lora_edit.studies.users.answer_key import AnswerKey
 from lora_edit.studies.users.questions import QUESTIONS
 
 FORMAT = "user-study-answers-1"
@@ -54,7 +54,7 @@ def find_answer_files(paths: Iterable[Path]) -> list[Path]:
     return list(found)
 
 
-def read_answers(paths: Iterable[Path], key: Key) -> tuple[list[Answers], list[str]]:
+def read_answers(paths: Iterable[Path], key: AnswerKey) -> tuple[list[Answers], list[str]]:
     """Every participant's answers once, and remarks on those that came more than once.
 
     Of several files by one participant the fullest counts, and of equally full ones the one saved last.
@@ -62,7 +62,7 @@ def read_answers(paths: Iterable[Path], key: Key) -> tuple[list[Answers], list[s
     """
     by_participant: dict[str, list[tuple[Path, Answers]]] = {}
     for path in find_answer_files(paths):
-        answers = read_one(path, key)
+        answers = read_answer_file(path, key)
         by_participant.setdefault(answers.participant, []).append((path, answers))
     kept, notes = [], []
     for participant, several in by_participant.items():
@@ -74,7 +74,7 @@ def read_answers(paths: Iterable[Path], key: Key) -> tuple[list[Answers], list[s
     return kept, notes
 
 
-def read_one(path: Path, key: Key) -> Answers:
+def read_answer_file(path: Path, key: AnswerKey) -> Answers:
     """One file, whole and for this study. Raises `InputError`."""
     try:
         answers = Answers.model_validate_json(path.read_bytes())
@@ -83,22 +83,22 @@ def read_one(path: Path, key: Key) -> Answers:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise _refused(path, f"{place + ': ' if place else ''}{first['msg'].lower()}") from error
+        raise _build_invalid_file_error(path, f"{place + ': ' if place else ''}{first['msg'].lower()}") from error
     if answers.format != FORMAT:
-        raise _refused(path, f"format {answers.format!r} is not {FORMAT!r}")
+        raise _build_invalid_file_error(path, f"format {answers.format!r} is not {FORMAT!r}")
     if answers.study != key.study:
         raise InputError(f"{path}: answers to another page (study {answers.study}, not {key.study}); leave it out, or give its folder")
     groups = [answer.group for answer in answers.answers]
     if len(set(groups)) < len(groups):
-        raise _refused(path, "a group is answered twice")
+        raise _build_invalid_file_error(path, "a group is answered twice")
     for answer in answers.answers:
-        fault = _fault(answer, key)
+        fault = _find_fault(answer, key)
         if fault:
-            raise _refused(path, f"group {answer.group}: {fault}")
+            raise _build_invalid_file_error(path, f"group {answer.group}: {fault}")
     return answers
 
 
-def _fault(answer: GroupAnswer, key: Key) -> str:
+def _find_fault(answer: GroupAnswer, key: AnswerKey) -> str:
     """What is wrong with an answer, in words; nothing when all is well."""
     if not 1 <= answer.group <= len(key.groups):
         return f"the study has groups 1 to {len(key.groups)}"
@@ -114,5 +114,5 @@ def _fault(answer: GroupAnswer, key: Key) -> str:
     return ""
 
 
-def _refused(path: Path, fault: str) -> InputError:
+def _build_invalid_file_error(path: Path, fault: str) -> InputError:
     return InputError(f"{path}: not a whole file of answers ({fault}); ask the participant to save it again, or leave it out")

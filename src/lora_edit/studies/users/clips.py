@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lora_edit.errors import InputError, VideoError
 from lora_edit.reporting import Reporter
-from lora_edit.types import content_hash
+from lora_edit.types import hash_content
 from lora_edit.video.images import IMAGE_SUFFIXES
 from lora_edit.video.read import read_image, read_video
 
@@ -58,8 +58,8 @@ def find_clips(folder: Path) -> list[ClipResults]:
 
 def _find_clip(folder: Path) -> ClipResults:
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    videos = _by_stem([path for path in files if path.suffix.lower() in VIDEO_SUFFIXES])
-    pictures = _by_stem([path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and path.stem == FIRST_FRAME])
+    videos = _index_by_stem([path for path in files if path.suffix.lower() in VIDEO_SUFFIXES])
+    pictures = _index_by_stem([path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and path.stem == FIRST_FRAME])
     if SOURCE not in videos:
         raise InputError(f"{folder}: the source clip is missing; add it as source.mp4")
     if FIRST_FRAME not in pictures:
@@ -68,7 +68,7 @@ def _find_clip(folder: Path) -> ClipResults:
     return ClipResults(folder.name, source, pictures[FIRST_FRAME], videos)
 
 
-def _by_stem(paths: list[Path]) -> dict[str, Path]:
+def _index_by_stem(paths: list[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
         if path.stem in found:
@@ -84,19 +84,19 @@ def check_clips(clips: list[ClipResults], reporter: Reporter) -> None:
     """
     for number, clip in enumerate(clips):
         read_image(clip.first_frame)
-        seconds = [_seconds(path) for path in clip.videos]
+        seconds = [_read_duration(path) for path in clip.videos]
         for path, length in zip(clip.videos, seconds, strict=True):
             if abs(length - seconds[0]) > 0.1:
                 reporter.note(f"{path}: {length:.2f} s long, the source {seconds[0]:.2f} s; the shorter waits for the longer on the page")
         reporter.step("check", number + 1, len(clips), clip.name)
 
 
-def _seconds(path: Path) -> float:
+def _read_duration(path: Path) -> float:
     video = read_video(path)
     return float(video.num_frames / video.fps)
 
 
-def study_id(clips: list[ClipResults], seed: int) -> str:
+def compute_study_id(clips: list[ClipResults], seed: int) -> str:
     """Sixteen hex digits that change with every file, name and seed, so that answers cannot be counted for another page."""
     parts = [str(seed)]
     for clip in clips:
@@ -107,4 +107,4 @@ def study_id(clips: list[ClipResults], seed: int) -> str:
                     parts += [path.stem, hashlib.file_digest(file, "sha256").hexdigest()]
             except OSError as error:
                 raise VideoError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    return content_hash(*parts)[:16]
+    return hash_content(*parts)[:16]

@@ -12,8 +12,8 @@ from jinja2 import Environment, StrictUndefined
 from lora_edit.errors import RunError, SettingsError
 from lora_edit.reporting import Reporter
 from lora_edit.run import write_atomically
+from lora_edit.studies.users.answer_key import KEY_FILE, AnswerKey, Group, make_key, read_key, write_key
 from lora_edit.studies.users.clips import ClipResults, check_clips, find_clips
-from lora_edit.studies.users.key import KEY_FILE, Group, Key, make_key, read_key, write_key
 from lora_edit.studies.users.questions import GROUPS_PER_PARTICIPANT, QUESTIONS
 from lora_edit.types import Video
 from lora_edit.video.read import read_image, read_video
@@ -23,16 +23,16 @@ from lora_edit.video.write import write_video
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def build_page(cases: Path, output: Path, reporter: Reporter, seed: int = 0) -> Path:
+def build_page(clips_folder: Path, output: Path, reporter: Reporter, seed: int = 0) -> Path:
     """Write `output/page/` for participants and `output/key.json` for whoever runs the study; returns the page.
 
     `cases` is laid out as `find_clips` says; `seed` draws which option is whose. The same files give the same study again, so that a
     stopped call can be repeated. Raises `InputError` kin, before anything is written.
     """
-    clips = find_clips(cases)
-    _check_place(cases, output)
+    clips = find_clips(clips_folder)
+    _check_location(clips_folder, output)
     if len(clips[0].results) > len(_LETTERS):
-        raise SettingsError(f"{cases}: {len(clips[0].results)} methods; a group shows {len(_LETTERS)} at most, so compare fewer")
+        raise SettingsError(f"{clips_folder}: {len(clips[0].results)} methods; a group shows {len(_LETTERS)} at most, so compare fewer")
     check_clips(clips, reporter)
     key = make_key(clips, seed)
     _check_output(output, key)
@@ -47,12 +47,12 @@ def build_page(cases: Path, output: Path, reporter: Reporter, seed: int = 0) -> 
     return page
 
 
-def _check_place(cases: Path, output: Path) -> None:
-    if output.resolve().is_relative_to(cases.resolve()):
-        raise SettingsError(f"{output}: lies in the folder of cases; choose a folder outside {cases}")
+def _check_location(clips_folder: Path, output: Path) -> None:
+    if output.resolve().is_relative_to(clips_folder.resolve()):
+        raise SettingsError(f"{output}: lies in the folder of cases; choose a folder outside {clips_folder}")
 
 
-def _check_output(output: Path, key: Key) -> None:
+def _check_output(output: Path, key: AnswerKey) -> None:
     """Only a new or empty folder, or the same study's."""
     if output.exists() and not output.is_dir():
         raise RunError(f"{output}: is a file; choose a folder")
@@ -65,12 +65,12 @@ def _check_output(output: Path, key: Key) -> None:
 def _write_media(folder: Path, clip: ClipResults, group: Group) -> None:
     """Everything is encoded anew in one way, so that neither sound nor the files' texts and formats tell where a result comes from."""
     save_image(folder / f"{group.group}_first.png", read_image(clip.first_frame))
-    write_video(folder / f"{group.group}_source.mp4", _playable(clip.source), overwrite=True)
+    write_video(folder / f"{group.group}_source.mp4", _read_even_sized(clip.source), overwrite=True)
     for option, method in enumerate(group.options, start=1):
-        write_video(folder / f"{group.group}_{option}.mp4", _playable(clip.results[method]), overwrite=True)
+        write_video(folder / f"{group.group}_{option}.mp4", _read_even_sized(clip.results[method]), overwrite=True)
 
 
-def _playable(path: Path) -> Video:
+def _read_even_sized(path: Path) -> Video:
     """The clip without sound, with sides made even by repeating the last row and column: not all browsers play odd ones."""
     video = read_video(path)
     odd_height, odd_width = video.size.height % 2, video.size.width % 2
@@ -82,7 +82,7 @@ def _playable(path: Path) -> Video:
     return replace(video, frames=frames, alpha=None, source=None, has_sound=False)
 
 
-def render_page(key: Key) -> str:
+def render_page(key: AnswerKey) -> str:
     """The page as HTML, script and styles included. Of the key it uses the study's identity and the numbers of groups and options."""
     facts = {
         "id": key.study,

@@ -12,8 +12,8 @@ import numpy as np
 from lora_edit.reporting import Reporter
 from lora_edit.run import write_atomically
 from lora_edit.seeds import derive_seed
+from lora_edit.studies.users.answer_key import AnswerKey, read_key
 from lora_edit.studies.users.answers import Answers, read_answers
-from lora_edit.studies.users.key import Key, read_key
 from lora_edit.studies.users.questions import QUESTIONS, Question
 
 RESAMPLES = 10_000
@@ -29,7 +29,7 @@ class Score:
     high: float
 
 
-def tally(answers: Sequence[Path], output: Path, reporter: Reporter, seed: int = 0) -> Path:
+def tally_answers(answers: Sequence[Path], output: Path, reporter: Reporter, seed: int = 0) -> Path:
     """Write `users.md` and `users.csv` into the study's folder and return the first.
 
     `answers` are participants' files or folders of them; `seed` draws the resamples. Raises `InputError` kin, before anything is written.
@@ -38,14 +38,14 @@ def tally(answers: Sequence[Path], output: Path, reporter: Reporter, seed: int =
     kept, notes = read_answers(answers, key)
     for note in notes:
         reporter.note(note)
-    scores = {question.key: score(question, kept, key, seed) for question in QUESTIONS}
+    scores = {question.key: score_question(question, kept, key, seed) for question in QUESTIONS}
     _write_csv(output / "users.csv", scores)
     table = output / "users.md"
-    write_atomically(table, _markdown(scores, kept, key, notes))
+    write_atomically(table, _render_markdown(scores, kept, key, notes))
     return table
 
 
-def score(question: Question, answers: Sequence[Answers], key: Key, seed: int = 0) -> list[Score]:
+def score_question(question: Question, answers: Sequence[Answers], key: AnswerKey, seed: int = 0) -> list[Score]:
     """Every method's score: the mean over all answers, with the percentile bootstrap's interval over participants."""
     points = np.zeros((len(answers), len(key.methods)))  # sums over each participant's groups
     for row, participant in zip(points, answers, strict=True):
@@ -53,16 +53,16 @@ def score(question: Question, answers: Sequence[Answers], key: Key, seed: int = 
             given = getattr(answer, question.key)
             if question.ranked:
                 for rank, option in enumerate(given, start=1):
-                    row[key.method(answer.group, option)] += rank
+                    row[key.get_method_index(answer.group, option)] += rank
             else:
-                row[key.method(answer.group, given)] += 1
+                row[key.get_method_index(answer.group, given)] += 1
     counts = np.array([len(participant.answers) for participant in answers])
     means = points.sum(0) / counts.sum()
-    low, high = _interval(points, counts, seed)
+    low, high = _bootstrap_interval(points, counts, seed)
     return [Score(*each) for each in zip(key.methods, means.tolist(), low.tolist(), high.tolist(), strict=True)]
 
 
-def _interval(points: np.ndarray, counts: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _bootstrap_interval(points: np.ndarray, counts: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """2.5 and 97.5 % points `[M]` of the means of resamples in which participants are drawn with replacement.
 
     `points` `[P, M]` are sums over a participant's answers, `counts` `[P]` how many these are.
@@ -91,12 +91,13 @@ def _write_csv(path: Path, scores: dict[str, list[Score]]) -> None:
     part.replace(path)
 
 
-def _markdown(scores: dict[str, list[Score]], answers: Sequence[Answers], key: Key, notes: Sequence[str]) -> str:
+def _render_markdown(scores: dict[str, list[Score]], answers: Sequence[Answers], key: AnswerKey, notes: Sequence[str]) -> str:
     total = sum(len(participant.answers) for participant in answers)
     seen = {answer.group for participant in answers for answer in participant.answers}
     chance = len(key.methods)
     lines = [
-        f"User study: {_many(len(answers), 'participant')}, {_many(total, 'answered group')}, {len(seen)} of {len(key.groups)} clips seen.",
+        f"User study: {_format_count(len(answers), 'participant')}, {_format_count(total, 'answered group')}, {len(seen)} of "
+        f"{len(key.groups)} clips seen.",
         "",
         f"Average rank (1 is best, {(chance + 1) / 2:.2f} by chance) and share of choices ({100 / chance:.1f} % by chance); in brackets",
         f"the 95 % interval, from {RESAMPLES:,} resamples of participants with replacement.",
@@ -105,7 +106,7 @@ def _markdown(scores: dict[str, list[Score]], answers: Sequence[Answers], key: K
         "|---" * (len(QUESTIONS) + 1) + "|",
     ]
     for number, method in enumerate(key.methods):
-        cells = [_cell(scores[q.key][number], q.ranked) for q in QUESTIONS]
+        cells = [_format_cell(scores[q.key][number], q.ranked) for q in QUESTIONS]
         lines.append(f"| {method.replace('|', chr(92) + '|')} | " + " | ".join(cells) + " |")
     if len(answers) < 2:
         lines += ["", "One participant gives no interval."]
@@ -113,11 +114,11 @@ def _markdown(scores: dict[str, list[Score]], answers: Sequence[Answers], key: K
     return "\n".join(lines) + "\n"
 
 
-def _many(count: int, thing: str) -> str:
-    return f"{count} {thing}{'' if count == 1 else 's'}"
+def _format_count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _cell(each: Score, ranked: bool) -> str:
+def _format_cell(score: Score, ranked: bool) -> str:
     factor, digits = (1, 2) if ranked else (100, 1)
-    text = f"{each.mean * factor:.{digits}f}"
-    return text if np.isnan(each.low) else f"{text} [{each.low * factor:.{digits}f}, {each.high * factor:.{digits}f}]"
+    text = f"{score.mean * factor:.{digits}f}"
+    return text if np.isnan(score.low) else f"{text} [{score.low * factor:.{digits}f}, {score.high * factor:.{digits}f}]"

@@ -1,0 +1,215 @@
+"""The verbs that make videos: edit, new, train, generate, preview."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lora_edit.cli.error_handling import CommandState
+from lora_edit.cli.options import (
+    LORA_HELP,
+    LORA_METAVAR,
+    RESULT_PANEL,
+    EditOptions,
+    Json,
+    NewOptions,
+    Overwrite,
+    PreviewOptions,
+    Threads,
+    make_typer_command,
+    parse_loras,
+)
+from lora_edit.cli.output import emit_json
+from lora_edit.cli.progress import NotePrinter, format_bytes, format_seconds, open_compute_reporter
+
+if TYPE_CHECKING:
+    from lora_edit.config import EditSettings
+    from lora_edit.pipeline import Result
+
+
+@make_typer_command(EditOptions)
+def edit(state: CommandState, options: EditOptions) -> None:
+    """Edit a clip: check, train, generate, composite, write. Prints the result's path."""
+    from lora_edit.cli.resolve import choose_run_folder, protect_input, resolve_run_settings
+
+    settings = resolve_run_settings(options)
+    protect_input(options.output, settings, options.overwrite)
+    state.run, state.output = choose_run_folder(options.run, options.output), options.output
+    with open_compute_reporter(options.threads) as reporter:
+        from lora_edit import pipeline
+
+        result = pipeline.edit(settings, options.output, state.run, reporter, options.overwrite)
+        _print_notes(result, reporter)
+    _emit_result(result, json=options.json)
+
+
+@make_typer_command(NewOptions)
+def new(state: CommandState, options: NewOptions) -> None:
+    """Make the run folder and check everything, but train nothing. Prints the folder, and what the edit would need."""
+    from lora_edit.cli.model_cards import get_missing_gigabytes
+    from lora_edit.cli.resolve import choose_run_folder, protect_input, resolve_plan_settings
+
+    settings = resolve_plan_settings(options)
+    absent = get_missing_gigabytes(settings.model)
+    folder = choose_run_folder(options.run, options.output)
+    state.output = options.output or folder
+    with open_compute_reporter(options.threads) as reporter:
+        from lora_edit import pipeline
+
+        if absent:
+            download = f"`lora-edit models --download {settings.model}` gets it"
+            reporter.note(f"{settings.model} is not here, so this is a plan: about {absent:g} GB to download; {download}")
+        if options.output is not None:
+            from lora_edit.video.write import check_output
+
+            protect_input(options.output, settings)
+            check_output(options.output, settings.video.codec, overwrite=options.overwrite)
+        clip = pipeline.check(settings, reporter)
+        from lora_edit.video.write import describe_output_losses
+
+        lost = () if options.output is None else describe_output_losses(options.output, clip.video, settings.video.codec)
+        for text in (*clip.notes, *lost):
+            reporter.note(text)
+        estimate = pipeline.estimate(settings, clip)
+        state.run = pipeline.create_run(settings, folder, reporter, clip).folder
+        needs = {
+            "seconds_train": round(estimate.seconds_train, 1),
+            "seconds_generate": round(estimate.seconds_generate, 1),
+            "memory_bytes": int(estimate.memory_bytes),
+            "canvas": str(estimate.canvas_size),
+            "windows": estimate.windows,
+            "host_bytes": estimate.host_bytes,
+            "blocks_to_swap": estimate.offload_plan.blocks_to_swap if estimate.offload_plan else 0,
+            "blocks": estimate.blocks,
+            "download_bytes": round(1e9 * absent),
+        }
+        if not options.json:
+            beside = f" on the device and {format_bytes(estimate.host_bytes)} of main memory" if estimate.host_bytes else ""
+            reporter.note(
+                f"about {format_seconds(estimate.seconds_train)} to train, {format_seconds(estimate.seconds_generate)} to generate and "
+                f"{format_bytes(estimate.memory_bytes)} of memory{beside}; "
+                f"the model works at {estimate.canvas_size} in {estimate.windows} window(s){estimate.describe_offloading()}"
+            )
+    if options.json:
+        video = clip.video
+        facts = {"run": folder, "num_frames": video.num_frames, "size": str(video.size), "fps": float(video.fps)}
+        emit_json({**facts, "estimate": needs, "notes": clip.notes})
+    else:
+        typer.echo(folder)
+
+
+def train(
+    ctx: typer.Context,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `edit` or `new` made.", show_default=False)],
+    threads: Threads = None,
+) -> None:
+    """Train the LoRA of a run: motion, then appearance. Goes on where an earlier call stopped. Prints the run folder."""
+    require_run(run)
+    ctx.obj.run = run
+    with open_compute_reporter(threads) as reporter:
+        from lora_edit import pipeline
+
+        pipeline.train(run, reporter)
+    typer.echo(run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions:
+    """Options of `generate`."""
+
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `edit` or `new` made.", show_default=False)]
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Another seed than the run's; hardly changes what tiny draws.", min=0)
+    ] = None
+    first_frame: Annotated[
+        Path | None, typer.Option("--first-frame", metavar="IMAGE", help="Another edited first frame than the run's.")
+    ] = None
+    lora: Annotated[list[str], typer.Option("--lora", metavar=LORA_METAVAR, help=f"{LORA_HELP} Replaces the run's.")] = field(
+        default_factory=list
+    )
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME@PLACE", help="Another checkpoint of the run's model; also a .gguf file."),
+    ] = None
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", metavar="OUT.mp4", help="Default: the next free name in the run's samples/.", rich_help_panel=RESULT_PANEL
+        ),
+    ] = None
+    overwrite: Overwrite = False
+    threads: Threads = None
+    json: Json = False
+
+
+@make_typer_command(GenerateOptions)
+def generate(state: CommandState, options: GenerateOptions) -> None:
+    """Sample and composite again with a run's LoRA (trained first where that is unfinished). Prints the result's path."""
+    from lora_edit.cli.model_cards import require_model
+    from lora_edit.cli.resolve import make_model_absolute, require_files
+
+    settings = require_run(options.run)
+    state.run = options.run
+    loras = parse_loras(options.lora) or None
+    require_files(options.first_frame, *(file for file, _ in loras or ()))
+    model = options.model and make_model_absolute(options.model)
+    if model:
+        require_model(model, for_training=False)
+    with open_compute_reporter(options.threads) as reporter:
+        from lora_edit import pipeline
+
+        if options.seed is not None and settings.model == "tiny":
+            reporter.note(
+                "the embedded model draws nearly the same with every seed; another first frame or a later edited frame changes more"
+            )
+        result = pipeline.generate(
+            options.run, reporter, options.output, options.overwrite, options.seed, options.first_frame, loras, model
+        )
+        _print_notes(result, reporter)
+    _emit_result(result, json=options.json)
+
+
+@make_typer_command(PreviewOptions)
+def preview(state: CommandState, options: PreviewOptions) -> None:
+    """Predict the edited clip in seconds, without a diffusion model: what the model is shown before it draws."""
+    from lora_edit.cli.resolve import protect_input, resolve_preview_settings
+
+    settings = resolve_preview_settings(options)
+    protect_input(options.output, settings, options.overwrite)
+    state.output = options.output
+    with open_compute_reporter(options.threads) as reporter:
+        from lora_edit import pipeline
+
+        path = pipeline.preview(settings, options.output, reporter, options.overwrite)
+    typer.echo(path)
+
+
+def require_run(folder: Path) -> EditSettings:
+    """A run's settings. Raises `RunError` for what is no run folder, before anything heavy is loaded."""
+    from lora_edit.run import Run
+
+    return Run(folder).read_settings()
+
+
+def _print_notes(result: Result, reporter: NotePrinter) -> None:
+    for text in result.notes:
+        reporter.note(text)
+
+
+def _emit_result(result: Result, *, json: bool) -> None:
+    if not json:
+        typer.echo(result.output)
+        return
+    record: dict[str, Any] = {
+        "output": result.output,
+        "run": result.run,
+        "num_frames": result.num_frames,
+        "size": str(result.size),
+        "fps": float(result.fps),
+        "seconds": {stage: round(seconds, 3) for stage, seconds in result.seconds.items()},
+        "notes": result.notes,
+    }
+    emit_json(record)

@@ -1,0 +1,168 @@
+"""The verb that draws masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lora_edit.cli.error_handling import CommandState
+from lora_edit.cli.options import RESULT_PANEL, MaskShapeName, Overwrite, Threads, make_typer_command
+from lora_edit.cli.progress import open_compute_reporter
+from lora_edit.cli.prompts import BOX_SYNTAX, POINT_SYNTAX, build_automatic_prompt, load_segmenter, parse_prompts
+from lora_edit.errors import MaskError, VideoError
+
+if TYPE_CHECKING:
+    from lora_edit.masks.segmenter import Prompt
+    from lora_edit.reporting import Reporter
+    from lora_edit.types import EditMask, Video
+
+LOSSLESS_SUFFIXES = (".mp4", ".mov", ".mkv")
+SEGMENTING_PANEL = "Segmenting"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskOptions:
+    """Options of `mask`."""
+
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The clip.", show_default=False)]
+    box: Annotated[
+        list[str],
+        typer.Option("--box", metavar=BOX_SYNTAX, help="Rectangle in source pixels; several frames are interpolated."),
+    ] = field(default_factory=list)
+    first_frame: Annotated[
+        Path | None,
+        typer.Option("--first-frame", metavar="IMAGE", help="Edited first frame: what it changes is followed through the clip."),
+    ] = None
+    point: Annotated[
+        list[str],
+        typer.Option(
+            "--point",
+            metavar=POINT_SYNTAX,
+            help="On the object: it is outlined and followed; repeatable.",
+            rich_help_panel=SEGMENTING_PANEL,
+        ),
+    ] = field(default_factory=list)
+    not_point: Annotated[
+        list[str], typer.Option("--not-point", metavar=POINT_SYNTAX, help="Off the object; repeatable.", rich_help_panel=SEGMENTING_PANEL)
+    ] = field(default_factory=list)
+    auto: Annotated[
+        bool,
+        typer.Option("--auto", help="What stands out in the first frame; needs the extra `segment`.", rich_help_panel=SEGMENTING_PANEL),
+    ] = False
+    object: Annotated[str, typer.Option("--object", metavar="NAME", help="Name of the object where a place has none.")] = "1"
+    segmenter: Annotated[
+        str | None,
+        typer.Option(
+            "--segmenter",
+            metavar="embedded|sam2:FOLDER",
+            help="Who outlines points and boxes; embedded needs no model.",
+            rich_help_panel=SEGMENTING_PANEL,
+        ),
+    ] = None
+    shape: Annotated[MaskShapeName, typer.Option("--shape", help="Shape of what is written.")] = MaskShapeName.AS_IS
+    bridge: Annotated[
+        bool,
+        typer.Option("--bridge", help="Fill the frames in which an object was lost between two sights.", rich_help_panel=SEGMENTING_PANEL),
+    ] = False
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for PNG, or .mp4, .mov, .mkv.", rich_help_panel=RESULT_PANEL)
+    ]
+    overlay: Annotated[
+        Path | None,
+        typer.Option("--overlay", metavar="VIDEO", help="Also the clip with the region drawn on it.", rich_help_panel=RESULT_PANEL),
+    ] = None
+    overwrite: Overwrite = False
+    threads: Threads = None
+
+    @property
+    def needs_segmenter(self) -> bool:
+        """Is anything to be segmented? Boxes alone are drawn as they are."""
+        return bool(self.point or self.not_point or self.segmenter or self.auto)
+
+
+@make_typer_command(MaskOptions)
+def mask(state: CommandState, options: MaskOptions) -> None:
+    """Draw a mask (white = edit) of boxes, of what points are on or what stands out, or of what an edited first frame changes."""
+    if (options.first_frame and (options.box or options.needs_segmenter)) or not (
+        options.first_frame or options.box or options.needs_segmenter
+    ):
+        raise MaskError(
+            f"say where in one way: --box X,Y,W,H[:FRAME] or --point {POINT_SYNTAX} in source pixels, --auto, or --first-frame IMAGE"
+        )
+    from lora_edit.cli.resolve import require_files
+
+    require_files(options.source, options.first_frame)
+    suffix = options.output.suffix.lower()
+    if suffix and suffix not in LOSSLESS_SUFFIXES:
+        raise MaskError(
+            f"{options.output}: masks are kept without loss; give a folder for PNG, or end the name in {', '.join(LOSSLESS_SUFFIXES)}"
+        )
+    prompts = parse_prompts(options.point, options.not_point, options.box, options.object)
+    _check_outputs(options)
+    with open_compute_reporter(options.threads) as reporter:
+        from lora_edit.masks.shapes import shape_mask
+        from lora_edit.video.read import read_video
+
+        video = read_video(options.source)
+        drawn = _segment_objects(options, video, prompts, reporter) if options.needs_segmenter else _build_mask(options, video, prompts)
+        drawn = shape_mask(drawn, options.shape.value, 0.1, 5)
+        for text in drawn.notes:
+            reporter.note(text)
+        _write_mask(options, video, drawn)
+    typer.echo(options.output)
+
+
+def _check_outputs(options: MaskOptions) -> None:
+    """Raises `VideoError` kin where `_write` would refuse."""
+    from lora_edit.video.write import check_output
+
+    for path in (options.output, options.overlay):
+        if path is not None:
+            check_output(path, overwrite=options.overwrite)
+            if path.exists() and path.samefile(options.source):
+                raise VideoError(f"{path}: is the source; choose another name")
+
+
+def _build_mask(options: MaskOptions, video: Video, prompts: list[Prompt]) -> EditMask:
+    """The boxes, or what the edited first frame changes."""
+    from lora_edit.masks.boxes import KeyframeBox, mask_from_boxes
+    from lora_edit.masks.change_detection import fit_first_frame
+    from lora_edit.masks.edit_region import find_edit_region
+    from lora_edit.video.read import read_image
+
+    if options.first_frame:
+        return find_edit_region(video.frames, fit_first_frame(read_image(options.first_frame), video.size)[0])
+    return mask_from_boxes([each for each in prompts if isinstance(each, KeyframeBox)], video.num_frames, video.size)
+
+
+def _segment_objects(options: MaskOptions, video: Video, prompts: list[Prompt], reporter: Reporter) -> EditMask:
+    """All prompted objects together. Raises `MaskError` for prompts that do not fit the clip, before any model is loaded."""
+    from lora_edit.masks.segmenter import check_prompts
+    from lora_edit.masks.shapes import interpolate_missing_frames, union
+
+    if options.auto:
+        prompts = [build_automatic_prompt(video.frames[0], options.object), *prompts]
+    check_prompts(prompts, video.num_frames, video.size)
+    chosen = load_segmenter(options.segmenter or "embedded")
+    found = chosen.segment(video.frames, prompts, lambda done, total: reporter.step("segmenting", done, total, ""))
+    return union([interpolate_missing_frames(each) if options.bridge else each for each in found.values()])
+
+
+def _write_mask(options: MaskOptions, video: Video, edit_mask: EditMask) -> None:
+    from lora_edit.masks.files import save_mask
+    from lora_edit.masks.overlay import draw_region
+    from lora_edit.video.write import write_video
+
+    if options.output.suffix:
+        white = edit_mask.frames.byte().mul_(255)[..., None].expand(-1, -1, -1, 3)
+        silent = replace(video, frames=white, alpha=None, has_sound=False, source=None)
+        write_video(options.output, silent, "ffv1" if options.output.suffix.lower() == ".mkv" else "h264-444", overwrite=options.overwrite)
+    else:
+        save_mask(options.output, edit_mask)
+    if options.overlay is not None:
+        for number, region in enumerate(edit_mask.frames):  # the clip is not needed any more
+            video.frames[number] = draw_region(video.frames[number], region)
+        write_video(options.overlay, replace(video, alpha=None), overwrite=options.overwrite)

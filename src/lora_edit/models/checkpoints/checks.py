@@ -1,0 +1,194 @@
+"""What is checked before weights are read: that all parts are there, whole, of the right family and shape, and fit into memory."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from lora_edit.errors import ModelError
+from lora_edit.models.checkpoints.headers import read_config, read_header
+from lora_edit.models.checkpoints.hub import count_downloaded_bytes, is_repository
+from lora_edit.models.checkpoints.layout import (
+    GGUF_SUFFIX,
+    PREPROCESSOR_PREFIXES,
+    CheckpointParts,
+    PartFiles,
+    explain_mismatch,
+    find_parts,
+    get_part_config,
+    list_required_parts,
+    read_tensor_shapes,
+)
+from lora_edit.models.record import ModelFacts, find_differences
+
+COMPANION_DIMENSIONS = (
+    ("vae", "z_dim", "out_channels"),
+    ("vae", "latent_channels", "out_channels"),
+    ("text_encoder", "d_model", "text_dim"),
+    ("text_encoder", "d_model", "caption_channels"),
+    ("image_encoder", "hidden_size", "image_dim"),
+    ("text_encoder", "hidden_size", "text_embed_dim"),
+    ("text_encoder", "text_config.hidden_size", "text_embed_dim"),
+    ("text_encoder_2", "hidden_size", "pooled_projection_dim"),
+    ("text_encoder_2", "d_model", "text_embed_2_dim"),
+    ("image_encoder", "hidden_size", "image_embed_dim"),
+)
+"""Part, the key of its configuration that says how wide it is, and the transformer's key that has to be equal, where a family has them."""
+
+REPACKAGED_REPO = "the Hub's Comfy-Org/Wan_2.1_ComfyUI_repackaged, split_files/"
+COMPANION_ADVICE = {
+    "vae": f"put wan_2.1_vae.safetensors ({REPACKAGED_REPO}vae) into its vae/",
+    "text_encoder": f"put umt5_xxl_fp16.safetensors ({REPACKAGED_REPO}text_encoders) into its text_encoders/",
+    "image_encoder": f"put clip_vision_h.safetensors ({REPACKAGED_REPO}clip_vision) into its clip_vision/",
+    "tokenizer": "put tokenizer.json (the Hub's google/umt5-xxl) into its tokenizer/",
+}
+"""What to do about a companion that is not there."""
+
+
+def verify_parts(facts: ModelFacts, source: str) -> dict[str, PartFiles]:
+    """The places of all the model's parts, checked by configurations and headers alone. Raises `ModelError` with what to do."""
+    found = find_parts(facts, source)
+    _check_configs(facts, source, found)
+    if found.missing:
+        raise ModelError(_describe_missing_parts(facts, source, found))
+    for place in found.parts.values():
+        _check_files(facts, place)
+    return found.parts
+
+
+def _check_configs(facts: ModelFacts, source: str, checkpoint: CheckpointParts) -> None:
+    """Hold the configurations in diffusers' subfolders against the catalogue's, those without weights too."""
+    wanted = facts.read_transformer_config()
+    checks: list[tuple[str, dict[str, Any]]] = [(part, wanted) for part in facts.transformer_parts]
+    checks += [
+        (part, {own: wanted[key]}) for part, own, key in COMPANION_DIMENSIONS if key in wanted and part in list_required_parts(facts)
+    ]
+    for part, shape in checks:
+        place = checkpoint.parts.get(part)
+        folder = place.folder if place else Path(source) / part
+        if folder is None or (place is None and not (folder / "config.json").is_file()):
+            continue
+        faults = find_differences(_flatten_config(read_config(folder.parent, part)), shape)
+        if faults:
+            raise ModelError(f"{source}: {part} is not that of {facts.name} ({'; '.join(faults[:3])}); choose its own model or folder")
+
+
+def _flatten_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Also the keys of configurations within, as `text_config.hidden_size`."""
+    inner = {f"{name}.{key}": value for name, part in config.items() if isinstance(part, dict) for key, value in part.items()}
+    return config | inner
+
+
+def _check_files(facts: ModelFacts, part_files: PartFiles) -> None:
+    """Every file is whole; a single file is the part it is taken for."""
+    if part_files.part.startswith(PREPROCESSOR_PREFIXES):
+        return
+    if part_files.files[0].suffix == GGUF_SUFFIX:
+        return check_gguf(part_files.files[0])
+    headers = [read_header(file) for file in part_files.files]
+    wanted = get_part_config(facts, part_files.part)
+    if part_files.folder is not None:
+        return
+    if not wanted:
+        raise ModelError(f"{part_files.files[0]}: single files of {facts.name} are not read; give a folder in diffusers' layout")
+    if len(headers) == 1:
+        fault = explain_mismatch(part_files.part, part_files.files[0], wanted)
+        if fault is None:
+            held = next(iter(headers[0].shapes), "nothing")
+            raise ModelError(
+                f"{part_files.files[0]}: holds no transformer of Wan's (its first tensor is {held!r}); give the checkpoint of {facts.name}"
+            )
+        if fault:
+            raise ModelError(f"{part_files.files[0]}: is not {facts.name} ({fault}); choose the model that it is, or another file")
+
+
+def check_gguf(file: Path) -> None:
+    """Raise `ModelError` when the file is no GGUF, or the package that reads it is not installed."""
+    from importlib.util import find_spec
+
+    with file.open("rb") as opened:
+        start = opened.read(4)
+    if start != b"GGUF":
+        raise ModelError(f"{file}: not a GGUF file; download it again, or give another")
+    if find_spec("gguf") is None:
+        raise ModelError(f"{file}: reading GGUF files needs the package gguf; install it with `pip install 'lora-edit[gguf]'`")
+
+
+def check_trainable(model: str) -> None:
+    """Raise `ModelError` when a LoRA cannot be trained on what the model is read from."""
+    if model.lower().endswith(GGUF_SUFFIX):
+        name = model.partition("@")[0]
+        raise ModelError(
+            f"{model}: a GGUF file only generates; train with --model {name} or {name}@FILE.safetensors, then call `lora-edit generate RUN "
+            f"--model {model}`"
+        )
+
+
+def _describe_missing_parts(facts: ModelFacts, source: str, checkpoint: CheckpointParts) -> str:
+    """One line on what is missing, by where the model should have come from."""
+    gone = ", ".join(f"{part} ({why})" for part, why in checkpoint.missing.items())
+    name = facts.name if source == facts.repo else f"{facts.name}@{source}"
+    download = f"`lora-edit models --download {name}`"
+    if is_repository(source) and not checkpoint.parts and not count_downloaded_bytes(source):
+        terms = f"about {facts.download_gb:g} GB, {facts.license}"
+        return (
+            f"{facts.name}: {source} is not downloaded ({terms}); get it with {download}, or give a folder or file as --model "
+            f"{facts.name}@PLACE"
+        )
+    if is_repository(source):
+        return f"{facts.name}: {source} is downloaded in part and lacks {gone}; {download} goes on"
+    if any(part in facts.transformer_parts for part in checkpoint.missing):
+        return f"{source}: lacks {gone} of {facts.name}; give the folder{' or file' if facts.companions_config else ''} that has it"
+    remedies = [COMPANION_ADVICE[part] for part in checkpoint.missing if part in COMPANION_ADVICE] if facts.companions_config else []
+    if facts.companions_repo or facts.repo:
+        remedies.append(f"get the rest with {download}")
+    return f"{source}: lacks {gone} of {facts.name}; {', or '.join(filter(None, (', '.join(remedies[:-1]), *remedies[-1:])))}"
+
+
+def check_memory(facts: ModelFacts, parts: dict[str, PartFiles], dtype: str) -> None:
+    """Raise `ModelError` when main memory cannot hold what has to be converted to `dtype` (safetensors' name, such as BF16).
+
+    Autoencoder and image encoder work in float32. What a file holds in the right format already is mapped from it and needs no room.
+    """
+    free = get_free_memory()
+    needed = sum(_count_converted_bytes(place, "F32" if place.part in ("vae", "image_encoder") else dtype) for place in parts.values())
+    if free is not None and needed > free:
+        raise ModelError(
+            f"{facts.name}: takes {needed / 1e9:.1f} GB of main memory to load and {free / 1e9:.1f} GB are free; close other programs, add "
+            f"swap space, give files in {dtype}, or choose a smaller model (`lora-edit models`)"
+        )
+
+
+def _count_converted_bytes(part_files: PartFiles, dtype: str) -> int:
+    if part_files.part == "text_encoder" and part_files.files[0].suffix == GGUF_SUFFIX:  # multiplied out as it is read
+        return sum(map(prod, read_tensor_shapes(part_files.files[0]).values())) * (4 if dtype == "F32" else 2)
+    if part_files.part.startswith(PREPROCESSOR_PREFIXES) or part_files.files[0].suffix == GGUF_SUFFIX:
+        return 0
+    headers = [read_header(file) for file in part_files.files]
+    floats = [(header.shapes[key], kind) for header in headers for key, kind in header.dtypes.items() if kind.startswith(("F", "BF"))]
+    numbers = sum(prod(shape) for shape, kind in floats if kind != dtype)
+    return numbers * (4 if dtype == "F32" else 2)
+
+
+def get_free_memory() -> int | None:
+    """Bytes of main memory and swap that are free, within this process's own limit; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    kilobytes = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
+    if "MemAvailable" not in kilobytes:
+        return None
+    return min((1024 * (kilobytes["MemAvailable"] + kilobytes.get("SwapFree", 0)), *_read_cgroup_limit()))
+
+
+def _read_cgroup_limit() -> tuple[int, ...]:
+    """What a container's limit leaves (cgroup v2), its caches counted as free; nothing when there is no limit."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text("ascii"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text("ascii").splitlines())
+    except (OSError, ValueError):
+        return ()
+    return (limit - int(stat.get("anon", 0)),)

@@ -1,0 +1,108 @@
+"""A checkpoint file's header: what tensors it holds, and whether the file is whole; no tensor is read, whatever the file's size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_edit.errors import ModelError
+
+PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+INDEX_SUFFIX = ".safetensors.index.json"
+_LENGTH_BYTES = 8  # a safetensors file starts with its header's length; the header is a JSON object
+_MAX_HEADER_BYTES = 100_000_000  # bytes of a header that safetensors itself takes
+
+
+@dataclass(frozen=True)
+class Header:
+    """One safetensors file: `shapes`, `dtypes` (safetensors' names, such as F8_E4M3) and `spans` (first byte and the one behind the last,
+    counted in the file) by key, and its own `metadata`."""
+
+    path: Path
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
+    byte_ranges: dict[str, tuple[int, int]]
+    metadata: dict[str, str]
+
+
+def is_pickle(path: Path) -> bool:
+    """Does the file run code when it is opened, by its name or first bytes?"""
+    with path.open("rb") as file:
+        start = file.read(_LENGTH_BYTES + 1)
+    return start[_LENGTH_BYTES:] != b"{" and (path.suffix.lower() in PICKLE_SUFFIXES or start.startswith(PICKLE_MAGIC))
+
+
+def read_header(path: Path) -> Header:
+    """The header of a whole safetensors file. Raises `ModelError` for pickles, other formats, and files that end early."""
+    try:
+        if is_pickle(path):
+            raise ModelError(f"{path}: is a pickle, which can run code when opened; give this model as .safetensors (docs/loading.md)")
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            text = file.read(length) if length <= _MAX_HEADER_BYTES else b""
+        size = path.stat().st_size
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); give a .safetensors file that is there") from error
+    if size < _LENGTH_BYTES + length and text[:1] == b"{":
+        raise _build_truncation_error(path, size, _LENGTH_BYTES + length)
+    try:
+        found: dict[str, Any] = json.loads(text)
+        metadata = found.pop("__metadata__", None) or {}
+        data = _LENGTH_BYTES + length
+        spans = {key: (data + entry["data_offsets"][0], data + entry["data_offsets"][1]) for key, entry in found.items()}
+        shapes = {key: tuple(entry["shape"]) for key, entry in found.items()}
+        dtypes = {key: str(entry["dtype"]) for key, entry in found.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path}: not a safetensors file; download it again, or give another") from error
+    whole = max((end for _, end in spans.values()), default=data)
+    if size < whole:
+        raise _build_truncation_error(path, size, whole)
+    return Header(path, shapes, dtypes, spans, metadata)
+
+
+def _build_truncation_error(path: Path, size: int, expected_size: int) -> ModelError:
+    return ModelError(f"{path}: ends after {size:,} of {expected_size:,} bytes, a copy or download that broke off; download it again")
+
+
+def find_shards(path: Path) -> tuple[Path, ...]:
+    """The files that hold a checkpoint: itself, or those its index names. Raises `ModelError` when one of these is not there."""
+    if not path.name.endswith(INDEX_SUFFIX):
+        return (path,)
+    files = read_index_files(path)
+    gone = find_missing_files(files)
+    if gone:
+        raise ModelError(f"{path}: {len(gone)} of {len(files)} files are missing, such as {gone[0].name}; download these too")
+    return files
+
+
+def read_index_files(index: Path) -> tuple[Path, ...]:
+    """The files that an index names, there or not. Raises `ModelError` when it is none."""
+    try:
+        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{index}: not an index of safetensors files; download it again") from error
+    return tuple(index.parent / Path(name).name for name in sorted(names))
+
+
+def find_missing_files(files: Iterable[Path]) -> list[Path]:
+    """Those that are not there. A download under way has another name (`*.incomplete`), so it counts as missing."""
+    return [file for file in files if not file.is_file()]
+
+
+def read_config(folder: Path, part: str = "transformer") -> dict[str, Any]:
+    """`part/config.json` of a folder in diffusers' layout. Raises `ModelError` when it is missing or no JSON."""
+    path = folder / part / "config.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ModelError(
+            f"{folder}: no {part}/config.json, so this is no model in diffusers' layout; give the folder that has it, or say which model "
+            "its single files are as NAME@FOLDER"
+        ) from error
+    except ValueError as error:
+        raise ModelError(f"{path}: not a JSON file ({error}); download it again") from error
+    return found

@@ -1,0 +1,192 @@
+"""Single files into modules: prefixes stripped, names translated, scaled 8-bit weights multiplied out, every tensor accounted for.
+
+diffusers' own loaders guess the configuration, leave scales aside with a warning, and drop names they do not know; here a file fills the
+whole module it is read for, or is refused before any of it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lora_edit.errors import ModelError
+from lora_edit.models.checkpoints.headers import Header, read_header
+from lora_edit.models.families.wan.key_names import KeyRenamer, find_model_prefix
+
+FLOAT8_DTYPES = {"F8_E4M3", "F8_E5M2"}
+SUPPORTED_DTYPES = {"F64", "F32", "F16", "BF16", *FLOAT8_DTYPES}
+SCALE_SUFFIXES = (".scale_weight", ".weight_scale")
+"""Of a layer's weight: ComfyUI's and Kijai's older name, and ComfyUI's newer one."""
+IGNORED_SUFFIXES = (".scale_input", ".input_scale", ".comfy_quant", "scaled_fp8")
+"""What belongs to 8-bit arithmetic on activations or says how weights are stored; no weights."""
+FORMAT_ADVICE = "give a bf16, fp16 or fp8 file"
+QUANTIZED_FORMATS = {"float8_e4m3fn", "float8_e5m2"}
+
+
+@dataclass(frozen=True)
+class TensorSource:
+    """Where a parameter comes from: a tensor of a file, the `row`-th of `rows` equal parts of it, and the key of its scale, if any."""
+
+    header: Header
+    key: str
+    chunk: int
+    num_chunks: int
+    scale_source: tuple[Header, str] | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the part."""
+        first, *rest = self.header.shapes[self.key] or (1,)
+        return (first // self.num_chunks, *rest)
+
+
+def find_tensor_sources(module: nn.Module, files: Sequence[Path], rename_key: KeyRenamer) -> dict[str, TensorSource]:
+    """Where each parameter of an empty module comes from. Raises `ModelError`, with no tensor read, when the files do not hold exactly
+    this module, or keep it in a way that is not read."""
+    _tie_weights(module)
+    wanted = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    linear = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Linear)}
+    return match_tensors([read_header(file) for file in files], wanted, linear, rename_key)
+
+
+def load_weights(module: nn.Module, files: Sequence[Path], rename_key: KeyRenamer, get_dtype: Callable[[str], torch.dtype]) -> nn.Module:
+    """Give an empty module the weights of single files, each parameter in the number format that `dtype` says for its name.
+
+    Parameters are on the meta device before and on the CPU afterwards. Raises as `sources_of`.
+    """
+    sources = find_tensor_sources(module, files, rename_key)
+    wanted = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    for header in {id(source.header): source.header for source in sources.values()}.values():
+        with _open_file(header) as tensors:
+            for name, source in sources.items():
+                if source.header is header:
+                    value = _read_tensor(tensors, source).reshape(wanted[name]).to(get_dtype(name))
+                    set_parameter(module, name, value)
+    _tie_weights(module)
+    return module
+
+
+def _tie_weights(module: nn.Module) -> None:
+    """transformers' name for parameters that are one; a file has them once."""
+    tie: Callable[[], None] = getattr(module, "tie_weights", lambda: None)
+    tie()
+
+
+def match_tensors(
+    headers: Sequence[Header], expected_shapes: dict[str, tuple[int, ...]], linear_weights: set[str], rename_key: KeyRenamer
+) -> dict[str, TensorSource]:
+    """Every wanted parameter's source. Raises `ModelError` when one is missing, too many, misshapen, or stored in a way unknown here."""
+    where = {key: header for header in headers for key in header.shapes}
+    place, prefix = headers[0].path, find_model_prefix(where)
+    _check_formats(headers)
+    sources: dict[str, TensorSource] = {}
+    extra: list[str] = []
+    for key, header in where.items():
+        if not key.startswith(prefix) or key.endswith((*SCALE_SUFFIXES, *IGNORED_SUFFIXES)):
+            continue
+        names = rename_key(key.removeprefix(prefix))
+        scale = next(
+            (key.removesuffix(".weight") + ending for ending in SCALE_SUFFIXES if key.removesuffix(".weight") + ending in where), None
+        )
+        for row, name in enumerate(names):
+            if name not in expected_shapes:
+                extra.append(key)
+                continue
+            sources[name] = TensorSource(header, key, row, len(names), (where[scale], scale) if scale else None)
+    gone = [name for name in expected_shapes if name not in sources]
+    if extra or gone:
+        faults = [f"{len(gone)} tensors are missing, such as {gone[0]}"] if gone else []
+        faults += [f"{len(extra)} are unknown, such as {extra[0]}"] if extra else []
+        raise ModelError(f"{place}: is not this model ({' and '.join(faults)}); choose the model that it is, or another file")
+    for name, source in sources.items():
+        if _drop_unit_dimensions(source.shape) != _drop_unit_dimensions(expected_shapes[name]):
+            raise ModelError(
+                f"{place}: {source.key} is {list(source.shape)} instead of {list(expected_shapes[name])}; choose the model that it is"
+            )
+    _check_scales(place, sources, linear_weights, has_scales=any(key.endswith((*SCALE_SUFFIXES, "scaled_fp8")) for key in where))
+    return sources
+
+
+def _drop_unit_dimensions(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
+
+
+def _check_formats(headers: Sequence[Header]) -> None:
+    """Layers that ComfyUI's newer files mark: only scaled 8-bit floats are read. The marks are small tensors, or in the metadata."""
+    for header in headers:
+        layers = dict(json.loads(header.metadata.get("_quantization_metadata", "{}")).get("layers", {}))
+        marks = [key for key in header.shapes if key.endswith(".comfy_quant")]
+        if marks:
+            with _open_file(header) as tensors:
+                layers |= {key: json.loads(bytes(tensors.get_tensor(key).tolist())) for key in marks}
+        for layer, mark in layers.items():
+            if mark.get("format") not in QUANTIZED_FORMATS:
+                raise ModelError(f"{header.path}: {layer} is stored as {mark.get('format')}, which is not read; {FORMAT_ADVICE}")
+
+
+def _check_scales(path: Path, sources: dict[str, TensorSource], linear_weights: set[str], has_scales: bool) -> None:
+    for name, source in sources.items():
+        kind = source.header.dtypes[source.key]
+        if kind not in SUPPORTED_DTYPES:
+            raise ModelError(f"{path}: {source.key} is stored as {kind}, which is not read; {FORMAT_ADVICE}")
+        if has_scales and kind in FLOAT8_DTYPES and source.scale_source is None and name in linear_weights:
+            raise ModelError(f"{path}: {source.key} is scaled and its scale is missing; download it again, or {FORMAT_ADVICE}")
+        if source.scale_source is not None:
+            header, key = source.scale_source
+            shape, rows = header.shapes[key], source.header.shapes[source.key][0]
+            whole = prod(shape) == 1 or (shape[0] == rows and (prod(shape) == rows or (len(shape) == 3 and shape[2] == 1)))
+            if header.dtypes[key] not in SUPPORTED_DTYPES or kind not in FLOAT8_DTYPES or not whole:
+                found = f"{header.dtypes[key]} {list(shape)} on {kind}"
+                raise ModelError(f"{path}: the scale of {source.key} ({found}) is of a kind that is not read; {FORMAT_ADVICE}")
+
+
+def _read_tensor(tensors: Any, source: TensorSource) -> torch.Tensor:
+    """The tensor, exact: 8-bit weights are multiplied out in float32."""
+    value: torch.Tensor = tensors.get_tensor(source.key)
+    if source.scale_source is not None:
+        header, key = source.scale_source
+        if header is source.header:
+            scale = tensors.get_tensor(key)
+        else:
+            with _open_file(header) as others:
+                scale = others.get_tensor(key)
+        value = dequantize_scaled_weight(value, scale)
+    return value if source.num_chunks == 1 else value.chunk(source.num_chunks)[source.chunk]
+
+
+def dequantize_scaled_weight(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """8-bit weight `[out, ...]` times its scale, in float32: one for all, one per row (`[out]`, `[out, 1]`), or one per block of a row
+    (`[out, blocks, 1]`, as musubi-tuner writes them)."""
+    exact, scale = weight.float(), scale.float()
+    if scale.numel() == 1:
+        return exact * scale.reshape(())
+    rows = len(exact)
+    return (exact.reshape(rows, scale.numel() // rows, -1) * scale.reshape(rows, -1, 1)).reshape(exact.shape)
+
+
+def _open_file(header: Header) -> Any:
+    from safetensors import safe_open
+
+    return safe_open(header.path, framework="pt")
+
+
+def set_parameter(module: nn.Module, name: str, value: torch.Tensor) -> None:
+    """Put a tensor in a parameter's place, frozen; a parameter of its own kind stays what it is."""
+    owner, _, last = name.rpartition(".")
+    kept = value if isinstance(value, nn.Parameter) else nn.Parameter(value, requires_grad=False)
+    module.get_submodule(owner)._parameters[last] = kept
+
+
+def build_empty_module(build: Callable[[], nn.Module]) -> nn.Module:
+    """A module with its parameters on the meta device and its buffers, which are computed, on the CPU."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):
+        return build()

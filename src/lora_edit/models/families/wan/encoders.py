@@ -1,0 +1,105 @@
+"""Wan's text and image encoders: UMT5 padded with zeros to a fixed length, and CLIP's last but one layer of the stretched frame."""
+
+from __future__ import annotations
+
+import html
+import unicodedata
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from lora_edit.conditioning.sample import Sample
+from lora_edit.models.runtime.device_manager import DeviceManager
+from lora_edit.models.runtime.encoding_cache import EncodingCache
+from lora_edit.models.runtime.lazy_module import LazyModule
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Of pixels in [0, 1], as CLIP was trained and as Wan normalises (Wan2.1 `wan/modules/clip.py`)."""
+
+_QUOTES = {0x2018: "'", 0x2019: "'", 0x201B: "'", 0x201C: '"', 0x201D: '"', 0x201F: '"'}
+
+
+@cache
+def _build_character_map() -> dict[int, str]:
+    wide = {code: unicodedata.normalize("NFKC", chr(code)) for code in (*range(0xFB00, 0xFB07), *range(0xFF01, 0xFFF0))}
+    return wide | {0x3000: " "} | _QUOTES
+
+
+def clean_prompt(text: str) -> str:
+    """Text as Wan's tokenizer was fed in training: composed characters, straight quotes, signs of ordinary width, no ligatures, no HTML
+    entities, single spaces (Wan2.1 `wan/modules/tokenizers.py`, where ftfy also repairs mis-decoded text)."""
+    plain = unicodedata.normalize("NFC", html.unescape(html.unescape(text.translate(_build_character_map()))))
+    return " ".join(plain.split())
+
+
+class PromptEncoder:
+    """Prompt -> `[1, length, D]`: exactly `length` tokens, zero behind the real ones.
+
+    The length is no choice: Wan's cross-attention tells image from text tokens by counting `length` from the end
+    (diffusers `transformer_wan.py`). Each prompt is encoded once; the encoder is on the device only for that.
+    """
+
+    def __init__(self, encoder: LazyModule, tokenizer: Callable[..., Any], max_length: int, device_manager: DeviceManager) -> None:
+        self.encoder, self.tokenizer, self.max_length, self.device_manager = encoder, tokenizer, max_length, device_manager
+        self.cache = EncodingCache(device_manager.device, encoder)
+
+    def __call__(self, prompt: str) -> torch.Tensor:
+        """The embeddings, on the bench's device."""
+        return self.cache(lambda: self._encode(prompt), prompt, str(self.max_length))
+
+    @torch.no_grad()
+    def _encode(self, prompt: str) -> torch.Tensor:
+        tokens = self.tokenizer(
+            [clean_prompt(prompt)],
+            padding="max_length",
+            max_length=self.max_length,
+            truncation=True,
+            add_special_tokens=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        encoder = self.device_manager.load(self.encoder)
+        ids, mask = (tokens[key].to(self.device_manager.device) for key in ("input_ids", "attention_mask"))
+        hidden: torch.Tensor = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        return hidden.masked_fill(mask[..., None] == 0, 0)
+
+
+class ImageEncoder:
+    """What a sample shows -> `[N, L, D]`: the first frame, and the last one for models that are shown both."""
+
+    def __init__(self, encoder: LazyModule, last_frame: bool, device_manager: DeviceManager) -> None:
+        self.encoder, self.last_frame, self.device_manager = encoder, last_frame, device_manager
+        self.cache = EncodingCache(device_manager.device, encoder)
+
+    def __call__(self, sample: Sample) -> torch.Tensor:
+        """The last but one layer's tokens of each picture."""
+        shown = torch.stack([sample.image, get_last_image(sample)] if self.last_frame else [sample.image])
+        return self.cache(lambda: self._encode(shown), shown)
+
+    @torch.no_grad()
+    def _encode(self, images: torch.Tensor) -> torch.Tensor:
+        encoder = self.device_manager.load(self.encoder)
+        pixels = resize_for_clip(images.float(), encoder.config.image_size).to(self.device_manager.device, encoder.dtype)
+        embeds: torch.Tensor = encoder(pixels, output_hidden_states=True).hidden_states[-2]
+        return embeds
+
+
+def get_last_image(sample: Sample) -> torch.Tensor:
+    """The last frame `[3, H, W]` where it is given whole, else the first: a clip of one frame, or a baseline that withholds it."""
+    given = sample.num_frames > 1 and bool((sample.m_cond[:, -1] > 0.5).all())
+    return sample.v_cond[:, -1] if given else sample.image
+
+
+def resize_for_clip(pixels: torch.Tensor, size: int) -> torch.Tensor:
+    """Pictures `[N, 3, H, W]` in [-1, 1] -> `[N, 3, size, size]` as CLIP takes them.
+
+    The whole frame is squeezed into the square, without antialiasing, as Wan was trained (Wan2.1 `wan/modules/clip.py`). CLIP's own
+    processor would cut the sides off: two fifths of a wide frame.
+    """
+    small = F.interpolate(pixels, size=(size, size), mode="bicubic", align_corners=False)
+    mean, std = (torch.tensor(values, device=pixels.device).view(1, 3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    return (small - (2 * mean - 1)) / (2 * std)

@@ -1,0 +1,123 @@
+"""Frozen linear layers kept in 8 or 4 bits: a small number for each weight and scales, multiplied out where they are used.
+
+Neither pass keeps the multiplied weights: backward makes them again, so that a block costs its stored size and one layer's full size.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lora_edit.models.runtime.block_swap import get_blocks
+
+WeightFormat = Literal["full", "int8", "fp8", "nf4"]
+
+EIGHT_BIT_FORMATS: dict[WeightFormat, tuple[torch.dtype, float]] = {"int8": (torch.int8, 127.0), "fp8": (torch.float8_e4m3fn, 448.0)}
+"""Of the 8-bit storages: number format, and its largest number. A row of weights has one scale."""
+
+GROUP_SIZE = 64
+"""So many weights of a row share a scale in 4 bits (QLoRA, 2305.14314)."""
+
+MIN_SCALE = 1e-12
+"""Scale of zeros."""
+
+NF4_TAIL_PROBABILITY = 0.9677083
+"""Probability at the outermost level of 4 bits (bitsandbytes `functional.py`, `create_normal_map`)."""
+
+
+class _QuantizedLinearFunction(torch.autograd.Function):
+    """`F.linear` by stored weights, which have no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.save_for_backward(weight, scale)
+        return F.linear(inputs, dequantize_weight(weight, scale, inputs.dtype), bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        (grad,) = grads
+        weight, scale = ctx.saved_tensors
+        return grad @ dequantize_weight(weight, scale, grad.dtype), None, None, None
+
+
+class QuantizedLinear(nn.Linear):
+    """A frozen `nn.Linear` whose `weight` holds small numbers, which `multiplied_out` tells with `scale` what they are worth."""
+
+    scale: torch.Tensor
+
+    @classmethod
+    def from_linear(cls, linear: nn.Linear, weight_format: WeightFormat) -> QuantizedLinear:
+        """The layer with its weights rounded."""
+        stored = cls(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
+        weight, scale = quantize_weight(linear.weight.detach(), weight_format)
+        stored.weight = nn.Parameter(weight, requires_grad=False)
+        stored.register_buffer("scale", scale, persistent=False)
+        if linear.bias is not None:
+            stored.bias = linear.bias
+        return stored
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """`[..., in]` to `[..., out]`."""
+        product: torch.Tensor = _QuantizedLinearFunction.apply(input, self.weight, self.scale, self.bias)  # type: ignore[no-untyped-call]
+        return product
+
+
+def quantize_weight(weight: torch.Tensor, weight_format: WeightFormat) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights `[out, in]` as small numbers, and their scales in float32; the largest weight of each scale is hit exactly.
+
+    8 bits: `[out, in]` and `[out, 1]`. 4 bits: `[out, in / 2]` uint8, two weights in each, and `[out, groups]`.
+    """
+    if weight_format == "nf4":
+        return _quantize_nf4(weight.float())
+    dtype, largest = EIGHT_BIT_FORMATS[weight_format]
+    scale = (weight.float().abs().amax(1, keepdim=True) / largest).clamp(min=MIN_SCALE)
+    values = weight.float() / scale
+    return (values.round() if dtype == torch.int8 else values).clamp(-largest, largest).to(dtype), scale
+
+
+def dequantize_weight(weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What stored weights are worth, `[out, in]` in `dtype`."""
+    if weight.dtype != torch.uint8:
+        return weight.to(dtype) * scale.to(dtype)
+    pairs = _compute_nf4_levels(weight.device).to(dtype)[torch.stack([weight >> 4, weight & 15], -1).long()]
+    return (pairs.view(*scale.shape, -1) * scale.to(dtype)[..., None]).view(len(weight), -1)
+
+
+def _quantize_nf4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The nearest of 16 levels, which are as far apart as normally distributed weights need."""
+    rows, columns = weight.shape
+    groups = weight.view(rows, -1, math.gcd(columns, GROUP_SIZE))
+    scale = groups.abs().amax(2).clamp(min=MIN_SCALE)
+    levels = _compute_nf4_levels(weight.device)
+    between = (levels[1:] + levels[:-1]) / 2
+    numbers = torch.bucketize(groups / scale[..., None], between).to(torch.uint8).view(rows, -1, 2)
+    return (numbers[..., 0] << 4) | numbers[..., 1], scale
+
+
+@cache
+def _compute_nf4_levels(device: torch.device) -> torch.Tensor:
+    """NF4's 16 levels in [-1, 1]: quantiles of the normal distribution, one of them zero (QLoRA, appendix E)."""
+    above, below = (torch.special.ndtri(torch.linspace(NF4_TAIL_PROBABILITY, 0.5, count, dtype=torch.float64))[:-1] for count in (9, 8))
+    levels = torch.cat([-below, torch.zeros(1), above]).sort().values
+    return (levels / levels.max()).float().to(device)
+
+
+def quantize_linears(block: nn.Module, weight_format: WeightFormat) -> None:
+    """Replace every linear layer inside by a stored one; norms, tables and biases stay as they are. `full` changes nothing."""
+    if weight_format == "full":
+        return
+    for parent in list(block.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear and child.weight.is_floating_point():
+                setattr(parent, name, QuantizedLinear.from_linear(child, weight_format))
+
+
+def quantize_blocks(transformer: nn.Module, weight_format: WeightFormat) -> None:
+    """`store_linears` for every repeated block of a transformer; once, before a LoRA is added and before blocks are streamed."""
+    for block in get_blocks(transformer):
+        quantize_linears(block, weight_format)

@@ -1,0 +1,137 @@
+"""What a pass of a transformer costs, counted on torch's meta device: the real code runs, but computes no number and holds no weight."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """A training step and a sampling pass at one size, with a LoRA inside and every block checkpointed.
+
+    `step` and `forward` are floating-point operations; `step_bytes` and `forward_bytes` the most that is held beyond weights, gradients
+    and optimiser. `block_bytes` are the frozen weights of each block in order, `rest_bytes` those outside, `trained` how many numbers are
+    trained; `border_bytes` is one hidden state between blocks, of which `step_bytes` has one for each.
+    """
+
+    step_flops: float
+    forward_flops: float
+    step_peak_bytes: int
+    forward_peak_bytes: int
+    block_bytes: tuple[int, ...]
+    rest_bytes: int
+    num_trainable: int
+    hidden_state_bytes: int
+
+    def add_difference(self, other: StepCost, base: StepCost, count: int) -> StepCost:
+        """With what `further` costs beyond `base` added so many times; blocks are left as they are."""
+        changing = ("step_flops", "forward_flops", "step_peak_bytes", "forward_peak_bytes", "num_trainable")
+        return replace(self, **{name: getattr(self, name) + count * (getattr(other, name) - getattr(base, name)) for name in changing})
+
+
+class _FlashAttentionMode(TorchFunctionMode):
+    """Attention as the fused kernels compute it, which keep no matrix of all pairs; the meta device would take the plain formula."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is nn.functional.scaled_dot_product_attention:
+            query, key, value = (*args, *(kwargs[name] for name in ("query", "key", "value")[len(args) :]))[:3]
+            return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
+        return func(*args, **kwargs)
+
+
+class LiveMemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of tensors made inside the block that are alive, and remembers the most. Works on any device, meta among them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.current_bytes = self.peak_bytes = 0
+        self._storages: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        before = {_get_storage_id(each) for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)}
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and _get_storage_id(tensor) not in before:
+                self._track(tensor.untyped_storage())
+        return out
+
+    def _track(self, storage: torch.UntypedStorage) -> None:
+        if storage in self._storages:
+            return
+        self._storages.add(storage)
+        size = storage.nbytes()
+        self.current_bytes += size
+        self.peak_bytes = max(self.peak_bytes, self.current_bytes)
+        weakref.finalize(storage, self._untrack, size)
+
+    def _untrack(self, size: int) -> None:
+        self.current_bytes -= size
+
+
+def _get_storage_id(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _run_block(block: nn.Module, *args: Any) -> Any:
+    with _FlashAttentionMode():  # entered here, as the engine drops modes that stood around the forward pass when it computes a block again
+        return block(*args)
+
+
+class _BlockRecorder:
+    """Checkpoints as the product does, and writes down the blocks it is given."""
+
+    def __init__(self) -> None:
+        self.weight_bytes: list[int] = []
+        self.hidden_state_bytes = 0
+
+    def __call__(self, block: nn.Module, *args: Any) -> Any:
+        out = checkpoint(_run_block, block, *args, use_reentrant=False)
+        self.weight_bytes.append(sum(each.nbytes for each in block.parameters() if not each.requires_grad))
+        self.hidden_state_bytes = max(self.hidden_state_bytes, sum(each.nbytes for each in (out if isinstance(out, tuple) else (out,))))
+        return out
+
+
+def count_step_cost(transformer: nn.Module, predict: Callable[[], torch.Tensor]) -> StepCost:
+    """Count `predict`, a forward pass of `transformer` on the meta device, with its LoRA in place and everything else frozen.
+
+    The transformer must support gradient checkpointing as diffusers' do, and is left with this counter in that place.
+    """
+    blocks = _BlockRecorder()
+    transformer.train()
+    transformer.enable_gradient_checkpointing(gradient_checkpointing_func=_run_block)  # type: ignore[operator]
+    # Operations and bytes are counted apart: the counter of operations holds on to tensors.
+    with FlopCounterMode(display=False) as operations:
+        out = predict()
+        forward = operations.get_total_flops()
+        out.float().sum().backward()  # type: ignore[no-untyped-call]
+        backward = operations.get_total_flops() - forward
+    with LiveMemoryTracker() as sampling, torch.no_grad(), _FlashAttentionMode():
+        predict()
+    transformer.enable_gradient_checkpointing(gradient_checkpointing_func=blocks)  # type: ignore[operator]
+    with LiveMemoryTracker() as training:
+        predict().float().sum().backward()  # type: ignore[no-untyped-call]
+    for parameter in transformer.parameters():
+        parameter.grad = None
+    sizes = {grad: [each for each in transformer.parameters() if each.requires_grad == grad] for grad in (False, True)}
+    return StepCost(
+        step_flops=float(2 * forward + backward),
+        forward_flops=float(forward),
+        step_peak_bytes=training.peak_bytes,
+        forward_peak_bytes=sampling.peak_bytes,
+        block_bytes=tuple(blocks.weight_bytes),
+        rest_bytes=sum(each.nbytes for each in sizes[False]) - sum(blocks.weight_bytes),
+        num_trainable=sum(each.numel() for each in sizes[True]),
+        hidden_state_bytes=blocks.hidden_state_bytes,
+    )

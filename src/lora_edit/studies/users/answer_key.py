@@ -1,0 +1,70 @@
+"""The key: which option of which group is whose result. It stays with whoever runs the study."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lora_edit.errors import RunError
+from lora_edit.run import write_atomically
+from lora_edit.seeds import derive_seed
+from lora_edit.studies.users.clips import ClipResults, compute_study_id
+
+KEY_FILE = "key.json"
+
+
+class Group(BaseModel):
+    """One clip's results: `options[i]` is the method behind option i + 1."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    group: int = Field(ge=1)
+    clip: str
+    options: tuple[str, ...]
+
+
+class AnswerKey(BaseModel):
+    """A study's identity, its methods in order of names, and its groups, numbered from 1."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    study: str
+    seed: int
+    methods: tuple[str, ...] = Field(min_length=2)
+    groups: tuple[Group, ...] = Field(min_length=1)
+
+    def get_method_index(self, group: int, option: int) -> int:
+        """Index into `methods` of an option, both counted from 1."""
+        return self.methods.index(self.groups[group - 1].options[option - 1])
+
+
+def make_key(clips: list[ClipResults], seed: int) -> AnswerKey:
+    """Draw the order of the methods, for each group anew."""
+    methods = tuple(clips[0].results)
+    rng = np.random.default_rng(derive_seed(seed, "user study"))
+    groups = [
+        Group(group=number, clip=clip.name, options=tuple(methods[i] for i in rng.permutation(len(methods))))
+        for number, clip in enumerate(clips, start=1)
+    ]
+    return AnswerKey(study=compute_study_id(clips, seed), seed=seed, methods=methods, groups=tuple(groups))
+
+
+def write_key(folder: Path, key: AnswerKey) -> None:
+    """Keep the key in the study's folder."""
+    write_atomically(folder / KEY_FILE, json.dumps(key.model_dump(), indent=1, ensure_ascii=False) + "\n")
+
+
+def read_key(folder: Path) -> AnswerKey:
+    """The key of the study in `folder`. Raises `RunError` when there is none, or when it was changed into something else."""
+    path = folder / KEY_FILE
+    if not path.is_file():
+        raise RunError(f"{path}: no such file; give as --output the folder that `study users --cases` made")
+    try:
+        key = AnswerKey.model_validate_json(path.read_bytes())
+    except (ValidationError, OSError) as error:
+        raise RunError(f"{path}: not a user study's key; make it again with `study users --cases` from the same files") from error
+    numbers = [group.group for group in key.groups]
+    if numbers != list(range(1, len(numbers) + 1)) or any(sorted(group.options) != sorted(key.methods) for group in key.groups):
+        raise RunError(f"{path}: groups and methods contradict each other; make it again with `study users --cases` from the same files")
+    return key
