@@ -120,9 +120,9 @@ def create_viewer(name: str, label: str) -> Any:
     )
 
 
-def build_file_field(folder: Project, stored_file: str, empty_label: str) -> Any:
+def build_file_field(project: Project, stored_file: str, empty_label: str) -> Any:
     """A field for files, empty again; its label names the file that is kept, or says what to drop where there is none."""
-    name = folder.read_original_name(stored_file) or "a file"
+    name = project.read_original_name(stored_file) or "a file"
     return gr.File(None, label=f"{name} is kept; drop another here to replace it" if stored_file else empty_label)
 
 

@@ -141,11 +141,11 @@ class Page:
 
         return call
 
-    def render_status(self, folder: Project) -> Updates:
+    def render_status(self, project: Project) -> Updates:
         """The state of the run, what can be undone, and how soon to look again."""
-        jobs, now = self._list_jobs(folder), folder.read_state()
+        jobs, now = self._list_jobs(project), project.read_state()
         busy = [job for job in jobs if not job.is_finished]
-        back, forth = (find_change(now, other) for other in folder.read_adjacent_states())
+        back, forth = (find_change(now, other) for other in project.read_adjacent_states())
         shown = busy or [job for job in jobs if job.kind in ("edit", "again")]
         words = "".join(render_job(job, self.app_state.device_queue.count_jobs_ahead(job), now) for job in shown[-1:]) or render_messages(
             IDLE_MESSAGE
@@ -158,12 +158,12 @@ class Page:
             self.undo_button: _build_history_button("Undo", back),
             self.redo_button: _build_history_button("Redo", forth),
             self.timer: gr.Timer(BUSY_INTERVAL if busy else IDLE_INTERVAL, active=True),
-            **{tab: gr.Tab(interactive=number <= find_last_open_step(folder, now)) for number, tab in enumerate(self.tabs)},
+            **{tab: gr.Tab(interactive=number <= find_last_open_step(project, now)) for number, tab in enumerate(self.tabs)},
         }
 
-    def _list_jobs(self, folder: Project) -> list[Job]:
+    def _list_jobs(self, project: Project) -> list[Job]:
         found = (
-            desk.get_latest_job(folder.id) for desk in (self.app_state.background, self.app_state.device_queue, self.app_state.foreground)
+            desk.get_latest_job(project.id) for desk in (self.app_state.background, self.app_state.device_queue, self.app_state.foreground)
         )
         return [job for job in found if job is not None]
 
@@ -335,12 +335,12 @@ class Page:
 
     def _go_to_step(self, project_id: str, number: int) -> Updates:
         """On to a step, when the ones before it are done."""
-        folder = self.app_state.open_project(project_id)
+        project = self.app_state.open_project(project_id)
         if number > REGION:
-            self.region.check_propagation(folder)
-        if number > FRAMES and not folder.read_state().first_frame:
+            self.region.check_propagation(project)
+        if number > FRAMES and not project.read_state().first_frame:
             raise InputError("the edited first frame is missing; download the first frame, edit it, and drop it here")
-        return {**self.steps[number].show(folder), self.step_tabs: gr.Tabs(selected=number)}
+        return {**self.steps[number].show(project), self.step_tabs: gr.Tabs(selected=number)}
 
     def _stop_jobs(self, project_id: str) -> Updates:
         """Stop whatever this project is having done."""
@@ -362,19 +362,19 @@ class Page:
 
     def _undo(self, project_id: str, steps: int, frame: int) -> Updates:
         """Undo or redo, at the step where it is seen; the region stays at its frame."""
-        folder = self.app_state.open_project(project_id)
-        self.region.cancel_marks(folder)
-        before, after = folder.read_state(), folder.undo(steps)
+        project = self.app_state.open_project(project_id)
+        self.region.cancel_marks(project)
+        before, after = project.read_state(), project.undo(steps)
         change = find_change(before, after)
         jump = {self.step_tabs: gr.Tabs(selected=change.step)} if change else {}
-        return {**self._show_all_steps(folder), **self.region.show(folder, frame), **jump}
+        return {**self._show_all_steps(project), **self.region.show(project, frame), **jump}
 
     def _list_outputs(self, steps: Sequence[int] = tuple(range(len(STEP_NAMES)))) -> list[Any]:
         """What these steps may change."""
         return [each for number in steps for each in self.steps[number].list_outputs()]
 
-    def _show_all_steps(self, folder: Project) -> Updates:
-        return {key: value for step in self.steps for key, value in step.show(folder).items()}
+    def _show_all_steps(self, project: Project) -> Updates:
+        return {key: value for step in self.steps for key, value in step.show(project).items()}
 
     def _start_regeneration(self, project_id: str, number: int | None, seed: float | None, file: str | None) -> Updates:
         self.result.start_regeneration(project_id, number, seed, file)
@@ -387,35 +387,35 @@ class Page:
         """News of a running job, if there are any."""
         if not project_id:
             return {self.timer: gr.Timer(active=False)}
-        folder = self.app_state.open_project(project_id)
-        now = repr([project_id, *((job.kind, job.state, job.stage, job.done, job.preview_count) for job in self._list_jobs(folder))])
+        project = self.app_state.open_project(project_id)
+        now = repr([project_id, *((job.kind, job.state, job.stage, job.done, job.preview_count) for job in self._list_jobs(project))])
         if now == status_key:
             return {}
-        made = {**self.region.update_overlay_download(folder), **self.settings.render_estimate(folder)}
-        return {self.status_key: now, **self.run.show(folder), **made, **self.render_status(folder)}
+        made = {**self.region.update_overlay_download(project), **self.settings.render_estimate(project)}
+        return {self.status_key: now, **self.run.show(project), **made, **self.render_status(project)}
 
     def open_project(self, request: gr.Request) -> Updates:
         """The project that the page's address names, as far as it is; a running job is found again."""
         name = request.query_params.get("project", "")
         try:
-            folder = self.app_state.open_project(name)
+            project = self.app_state.open_project(name)
         except InputError as error:
             return {
                 self.status: render_messages(IDLE_MESSAGE),
                 **({self.clip.error_message: render_messages(str(error), "fault")} if name else {}),
             }
-        at = gr.Tabs(selected=find_current_step(self.app_state, folder))
-        return {**self.render_status(folder), self.project_id: name, self.step_tabs: at, self.status: render_messages(OPENING_MESSAGE)}
+        at = gr.Tabs(selected=find_current_step(self.app_state, project))
+        return {**self.render_status(project), self.project_id: name, self.step_tabs: at, self.status: render_messages(OPENING_MESSAGE)}
 
     def restore_steps(self, project_id: str, steps: Sequence[int]) -> Updates:
         """Some steps of a project that was just opened."""
-        folder = self.app_state.open_project(project_id) if project_id else None
-        return {key: value for step in steps for key, value in self.steps[step].show(folder).items()} if folder else {}
+        project = self.app_state.open_project(project_id) if project_id else None
+        return {key: value for step in steps for key, value in self.steps[step].show(project).items()} if project else {}
 
 
-def find_last_open_step(folder: Project, state: ProjectState) -> int:
+def find_last_open_step(project: Project, state: ProjectState) -> int:
     """The last step that can be gone to; going back closes none."""
-    if folder.read_results():
+    if project.read_results():
         return RESULT
     return RUN if state.first_frame else FRAMES if state.clip else CLIP
 
@@ -425,18 +425,18 @@ def _build_history_button(label: str, change: Change | None) -> Any:
     return gr.Button(f"{label}: {change.label}" if change else label, interactive=change is not None)
 
 
-def find_current_step(app_state: AppState, folder: Project) -> int:
+def find_current_step(app_state: AppState, project: Project) -> int:
     """The step that a project is at."""
-    project, job = folder.read_state(), app_state.device_queue.get_latest_job(folder.id)
+    state, job = project.read_state(), app_state.device_queue.get_latest_job(project.id)
     if job is not None and job.kind != "estimate" and not job.is_finished:
         return RUN
-    if find_unfinished_edit(folder, project):
+    if find_unfinished_edit(project, state):
         return RUN
-    if made := folder.read_results():
-        return RUN if describe_outdated(made[-1].state, project) else RESULT
+    if made := project.read_results():
+        return RUN if describe_outdated(made[-1].state, state) else RESULT
     if job is not None and job.kind != "estimate":
         return RUN
-    return SETTINGS if project.first_frame else REGION if project.clip else CLIP
+    return SETTINGS if state.first_frame else REGION if state.clip else CLIP
 
 
 def make_page(folder: Path, threads: int | None = None) -> Page:

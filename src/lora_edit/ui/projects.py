@@ -225,10 +225,10 @@ class ProjectStore:
 
     def create_project(self) -> Project:
         """An empty project. Two people never get the same one."""
-        folder = Project(self.path / uuid.uuid4().hex, self.lock)
-        folder.path.mkdir(parents=True)
-        folder._write_states([ProjectState()], 0)
-        return folder
+        project = Project(self.path / uuid.uuid4().hex, self.lock)
+        project.path.mkdir(parents=True)
+        project._write_states([ProjectState()], 0)
+        return project
 
     def open_project(self, project_id: str) -> Project:
         """The project of that name. Raises `RunError` when there is none."""

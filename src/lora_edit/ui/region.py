@@ -66,9 +66,9 @@ class Region:
         return tuple(dict.fromkeys((*self.base_mask.notes, *self.edit_mask.notes)))
 
 
-def read_clip(folder: Project, state: ProjectState) -> Video:
+def read_clip(project: Project, state: ProjectState) -> Video:
     """The project's clip in its range. Raises `VideoError`."""
-    return _read_clip(folder.path / state.clip, state.start, state.frames)
+    return _read_clip(project.path / state.clip, state.start, state.frames)
 
 
 @single_flight_cache(4)
@@ -82,24 +82,24 @@ def choose_initial_length(file: Path) -> int | None:
     return MAX_INITIAL_FRAMES if count is not None and count > MAX_INITIAL_FRAMES else None
 
 
-def check_range(folder: Project, state: ProjectState) -> int:
+def check_range(project: Project, state: ProjectState) -> int:
     """How many frames the project's range has. Raises `InputError` kin where it is no clip, or where an imported mask doesn't cover it."""
-    video = read_clip(folder, state)
+    video = read_clip(project, state)
     if video.num_frames < 2:
         raise VideoError("one frame is no clip; take at least two")
     if state.imported:
-        read_mask(folder.path / state.imported, video.num_frames, video.size, state.start)
+        read_mask(project.path / state.imported, video.num_frames, video.size, state.start)
     return video.num_frames
 
 
-def check_edit(folder: Project, state: ProjectState) -> None:
+def check_edit(project: Project, state: ProjectState) -> None:
     """Raises `InputError` kin where the edited first frame doesn't fit the clip, or where nothing is edited in it."""
-    video = read_clip(folder, state)
-    edited, _ = read_edited_frame(folder, state.first_frame, video.size)
+    video = read_clip(project, state)
+    edited, _ = read_edited_frame(project, state.first_frame, video.size)
     if (compute_change_level(subtract_colour_shift(video.frames[0], edited)) <= TOLERANCE).all():
         raise MaskError("nothing is edited in this picture: it is the clip's own first frame; edit it, save it, and drop the edited one")
     if not has_region(state):
-        compute_region(folder, state)
+        compute_region(project, state)
 
 
 def has_region(state: ProjectState) -> bool:
@@ -107,20 +107,20 @@ def has_region(state: ProjectState) -> bool:
     return bool(state.marks or state.imported)
 
 
-def compute_region(folder: Project, state: ProjectState) -> Region:
+def compute_region(project: Project, state: ProjectState) -> Region:
     """The region of a project that has a clip and marks, a mask, or an edited first frame. Raises `MaskError`."""
     if not has_region(state) and not state.first_frame:
         raise MaskError(
             "nothing is marked yet; click on what changes, or go on: what your edited first frame changes is then found by itself"
         )
     parts = REGION_FIELDS if has_region(state) else {*REGION_FIELDS, "first_frame"}
-    return _compute_region(folder, ProjectState.model_validate(state.model_dump(include=parts)))
+    return _compute_region(project, ProjectState.model_validate(state.model_dump(include=parts)))
 
 
 @single_flight_cache(8)
-def _compute_region(folder: Project, state: ProjectState) -> Region:
-    video = read_clip(folder, state)
-    drawn = _paint_strokes(state, _build_base_mask(folder, state, video))
+def _compute_region(project: Project, state: ProjectState) -> Region:
+    video = read_clip(project, state)
+    drawn = _paint_strokes(state, _build_base_mask(project, state, video))
     if state.bridged:
         drawn = interpolate_missing_frames(drawn)
     # Neighbouring frames outvote what was painted on one of them; what a person painted is what they want.
@@ -139,17 +139,17 @@ def _add_soft_edge(state: ProjectState, mask: EditMask) -> EditMask:
     return _paint_strokes(state, grow_by_soft_edge(mask, state.shape, state.feather))
 
 
-def _build_base_mask(folder: Project, state: ProjectState, video: Video) -> EditMask:
+def _build_base_mask(project: Project, state: ProjectState, video: Video) -> EditMask:
     """What was marked, imported, or is told by the edited first frame; objects that are left out are taken away from all of it."""
     names = dict.fromkeys(mark.object for mark in state.marks if mark.kind in PROMPT_KINDS)
-    things = {name: _build_object_mask(folder, state, video, name) for name in names if name in state.left_out or _uses_marks(state)}
+    things = {name: _build_object_mask(project, state, video, name) for name in names if name in state.left_out or _uses_marks(state)}
     drawn = _merge_masks([each for name, each in things.items() if name not in state.left_out], video)
     if state.imported:
-        mask = read_mask(folder.path / state.imported, video.num_frames, video.size, state.start)
+        mask = read_mask(project.path / state.imported, video.num_frames, video.size, state.start)
         both = {"instead": mask, "add": union([drawn, mask]), "subtract": subtract(drawn, mask)}
         drawn = both[state.imported_use]
     elif not things and state.first_frame:
-        drawn = find_edit_region(video.frames, read_edited_frame(folder, state.first_frame, video.size)[0])
+        drawn = find_edit_region(video.frames, read_edited_frame(project, state.first_frame, video.size)[0])
     return subtract(drawn, _merge_masks([each for name, each in things.items() if name in state.left_out], video))
 
 
@@ -163,7 +163,7 @@ def _merge_masks(masks: list[EditMask], video: Video) -> EditMask:
     return union([EditMask(torch.zeros(video.frames.shape[:3], dtype=torch.bool)), *masks])
 
 
-def _build_object_mask(folder: Project, state: ProjectState, video: Video, object_name: str) -> EditMask:
+def _build_object_mask(project: Project, state: ProjectState, video: Video, object_name: str) -> EditMask:
     """One marked object through the clip: boxes at several frames glide, anything else is outlined and followed. Raises `MaskError`."""
     marks = _select_prompt_marks(state, video, object_name)
     if not marks:
@@ -171,7 +171,7 @@ def _build_object_mask(folder: Project, state: ProjectState, video: Video, objec
     boxes = _build_keyed_boxes(marks)
     if boxes:
         return mask_from_boxes(boxes, video.num_frames, video.size)
-    return _load_segmenter(folder).segment(video.frames, [_build_prompt(mark) for mark in marks])[object_name]
+    return _load_segmenter(project).segment(video.frames, [_build_prompt(mark) for mark in marks])[object_name]
 
 
 def parse_mark(data: Any, object_name: str, num_frames: int) -> Mark:
@@ -190,9 +190,9 @@ def select_mark_fields(state: ProjectState) -> ProjectState:
     return ProjectState.model_validate(state.model_dump(include={"clip", "start", "frames", "marks"}))
 
 
-def propagate_marks(folder: Project, state: ProjectState, reporter: Reporter) -> None:
+def propagate_marks(project: Project, state: ProjectState, reporter: Reporter) -> None:
     """Follow all that is marked through the clip, telling how far it is; `region_of` then finds it done. Raises `MaskError`."""
-    video = read_clip(folder, state)
+    video = read_clip(project, state)
     names = dict.fromkeys(mark.object for mark in state.marks if mark.kind in PROMPT_KINDS)
     placed = [marks for name in names if (marks := _select_prompt_marks(state, video, name)) and not _build_keyed_boxes(marks)]
     for number, marks in enumerate(placed):
@@ -200,20 +200,20 @@ def propagate_marks(folder: Project, state: ProjectState, reporter: Reporter) ->
         def told(done: int, total: int, before: int = number * video.num_frames) -> None:
             reporter.step("follow", before + done, len(placed) * total)
 
-        _load_segmenter(folder).segment(video.frames, [_build_prompt(mark) for mark in marks], told)
+        _load_segmenter(project).segment(video.frames, [_build_prompt(mark) for mark in marks], told)
 
 
-def segment_object(folder: Project, state: ProjectState, video: Video, frame: int, object_name: str) -> torch.Tensor:
+def segment_object(project: Project, state: ProjectState, video: Video, frame: int, object_name: str) -> torch.Tensor:
     """An object `[H, W]` bool as it is marked, on one frame. Raises `MaskError` when nothing says where it is."""
     marks = _select_prompt_marks(state, video, object_name)
     boxes = _build_keyed_boxes(marks)
     if boxes:
         return mask_from_boxes(boxes, video.num_frames, video.size).frames[frame]
-    return _load_segmenter(folder).segment_frame(video.frames, [_build_prompt(mark) for mark in marks], frame)
+    return _load_segmenter(project).segment_frame(video.frames, [_build_prompt(mark) for mark in marks], frame)
 
 
 @single_flight_cache(4)
-def _load_segmenter(folder: Project) -> Segmenter:
+def _load_segmenter(project: Project) -> Segmenter:
     """The project's own segmenter, which keeps what it followed, so that a correction computes only what it changes."""
     return EmbeddedSegmenter(load_saliency_network())
 
@@ -248,31 +248,31 @@ def _paint_strokes(state: ProjectState, mask: EditMask) -> EditMask:
     return EditMask(frames, mask.notes)
 
 
-def read_edited_frame(folder: Project, file: str, size: Size) -> tuple[torch.Tensor, str | None]:
+def read_edited_frame(project: Project, file: str, size: Size) -> tuple[torch.Tensor, str | None]:
     """An edited frame `[H, W, 3]` at the clip's size, and a remark where it had to be resized. Raises `InputError` kin."""
-    return fit_first_frame(read_image(folder.path / file), size)
+    return fit_first_frame(read_image(project.path / file), size)
 
 
-def describe_conversions(folder: Project, file: str, size: Size) -> str:
+def describe_conversions(project: Project, file: str, size: Size) -> str:
     """What was converted of an edited picture, in one sentence; nothing where nothing was. Raises `InputError` kin."""
-    _, resized = read_edited_frame(folder, file, size)
-    changes = [*list_conversions(folder.path / file), *([resized.removeprefix("the edited first frame was ")] if resized else [])]
+    _, resized = read_edited_frame(project, file, size)
+    changes = [*list_conversions(project.path / file), *([resized.removeprefix("the edited first frame was ")] if resized else [])]
     return f"The picture was converted: {', '.join(changes)}." if changes else ""
 
 
-def find_edit_outside_region(folder: Project, state: ProjectState) -> OutsideChange | None:
+def find_edit_outside_region(project: Project, state: ProjectState) -> OutsideChange | None:
     """What the edited first frame changes outside the region; None when it keeps to it, or when there is nothing to compare."""
     if not state.first_frame or not has_region(state):
         return None
-    video = read_clip(folder, state)
-    edited, _ = read_edited_frame(folder, state.first_frame, video.size)
-    change = detect_outside_change(video.frames[0], edited, compute_region(folder, state).edit_mask.frames[0])
+    video = read_clip(project, state)
+    edited, _ = read_edited_frame(project, state.first_frame, video.size)
+    change = detect_outside_change(video.frames[0], edited, compute_region(project, state).edit_mask.frames[0])
     return change if change is not None and change.share >= 0.0005 else None
 
 
-def compute_growth(folder: Project, state: ProjectState, box: Box) -> tuple[int, int, int, int]:
+def compute_growth(project: Project, state: ProjectState, box: Box) -> tuple[int, int, int, int]:
     """How far the region has to grow on each side to cover a box in frame 0: the project's next `grown`."""
-    inside = compute_region(folder, state).edit_mask.frames[0]
+    inside = compute_region(project, state).edit_mask.frames[0]
     if not inside.any():
         return state.grown
     rows, columns = (torch.nonzero(inside.any(axis)).flatten() for axis in (1, 0))
@@ -286,12 +286,12 @@ def compute_growth(folder: Project, state: ProjectState, box: Box) -> tuple[int,
     return left, top, right, bottom
 
 
-def compute_covering_growth(folder: Project, state: ProjectState) -> tuple[int, int, int, int]:
+def compute_covering_growth(project: Project, state: ProjectState) -> tuple[int, int, int, int]:
     """The `grown` with which the region holds what the edited first frame changes around it; what is told of the rest shifts a little as
     the region grows, so that this is asked more than once."""
     for _ in range(4):
-        change = find_edit_outside_region(folder, state)
-        grown = state.grown if change is None else compute_growth(folder, state, change.suggested_box)
+        change = find_edit_outside_region(project, state)
+        grown = state.grown if change is None else compute_growth(project, state, change.suggested_box)
         if grown == state.grown:
             break
         state = state.replace_fields(grown=grown)

@@ -66,63 +66,63 @@ class ClipStep:
             self.trim_error,
         ]
 
-    def show(self, folder: Project) -> Updates:
+    def show(self, project: Project) -> Updates:
         """The step as the project is."""
-        project = folder.read_state()
-        if not project.clip:
-            return {self.view: None, self.sidebar: gr.Column(visible=False), self.file: build_file_field(folder, "", FILE_LABEL)}
+        state = project.read_state()
+        if not state.clip:
+            return {self.view: None, self.sidebar: gr.Column(visible=False), self.file: build_file_field(project, "", FILE_LABEL)}
         return {
-            self.project_id: folder.id,
-            **self._render_frame(folder, 0),
+            self.project_id: project.id,
+            **self._render_frame(project, 0),
             self.sidebar: gr.Column(visible=True),
-            self.facts: render_messages(_describe_clip(project, read_clip(folder, project))),
-            self.start: project.start,
-            self.frames: project.frames,
-            self.file: build_file_field(folder, project.clip, FILE_LABEL),
+            self.facts: render_messages(_describe_clip(state, read_clip(project, state))),
+            self.start: state.start,
+            self.frames: state.frames,
+            self.file: build_file_field(project, state.clip, FILE_LABEL),
             self.trim_error: "",
         }
 
-    def refresh(self, folder: Project, frame: int) -> Updates:
+    def refresh(self, project: Project, frame: int) -> Updates:
         """The step when it is come to again."""
-        return self._render_frame(folder, frame) if folder.read_state().clip else {}
+        return self._render_frame(project, frame) if project.read_state().clip else {}
 
     def import_clip(self, project_id: str, file: str | None) -> Updates:
         """A clip was dropped: it starts a project of its own, unless it replaces the clip of one."""
         if not file:
             return {}
         length = choose_initial_length(Path(file))
-        folder = self.app_state.open_project(project_id) if project_id else self.app_state.store.create_project()
-        with folder.stage_file(Path(file)) as kept:
-            check_range(folder, ProjectState(clip=kept, frames=length))
-        before = folder.read_state()
+        project = self.app_state.open_project(project_id) if project_id else self.app_state.store.create_project()
+        with project.stage_file(Path(file)) as kept:
+            check_range(project, ProjectState(clip=kept, frames=length))
+        before = project.read_state()
         made_for_it = {key: ProjectState.model_fields[key].default for key in CLIP_DEPENDENT_FIELDS}
-        folder.update_state(clip=kept, clip_name=Path(file).name, start=0, frames=length, **made_for_it)
+        project.update_state(clip=kept, clip_name=Path(file).name, start=0, frames=length, **made_for_it)
         gone = any(getattr(before, key) != value for key, value in made_for_it.items())
-        return {**self.show(folder), self.trim_error: render_messages(CLIP_REPLACED_MESSAGE, "warning") if gone else ""}
+        return {**self.show(project), self.trim_error: render_messages(CLIP_REPLACED_MESSAGE, "warning") if gone else ""}
 
     def trim_clip(self, project_id: str, start: float | None, frames: float | None) -> Updates:
         """Another range; marks and edited frames stay with the frames that they were made for."""
-        folder = self.app_state.open_project(project_id)
+        project = self.app_state.open_project(project_id)
         length = parse_integer(frames, 1, 10**7, "frames") if frames else None
-        before = folder.read_state()
+        before = project.read_state()
         after = trim_state(before, parse_integer(start, 0, 10**7, "the first frame"), length)
-        count = check_range(folder, after)
-        folder.update_state(**{key: getattr(after, key) for key in ProjectState.model_fields})
-        return {**self.show(folder), self.trim_error: render_messages(describe_trim(before, after, count), "warning")}
+        count = check_range(project, after)
+        project.update_state(**{key: getattr(after, key) for key in ProjectState.model_fields})
+        return {**self.show(project), self.trim_error: render_messages(describe_trim(before, after, count), "warning")}
 
     def show_frame(self, project_id: str, event: gr.EventData) -> Updates:
         """Show another frame."""
         return self._render_frame(self.app_state.open_project(project_id), read_frame_number(event))
 
-    def _render_frame(self, folder: Project, frame: int, **film: Any) -> Updates:
-        video = read_clip(folder, folder.read_state())
+    def _render_frame(self, project: Project, frame: int, **film: Any) -> Updates:
+        video = read_clip(project, project.read_state())
         frame = min(frame, video.num_frames - 1)
         return {self.current_frame: frame, self.view: pictures.build_still(video.frames[frame], frame, video.num_frames, "Clip", **film)}
 
     def play_frames(self, project_id: str, event: gr.EventData) -> Updates:
         """Play."""
-        folder = self.app_state.open_project(project_id)
-        return self._render_frame(folder, read_frame_number(event), film=pictures.build_playback(read_clip(folder, folder.read_state())))
+        project = self.app_state.open_project(project_id)
+        return self._render_frame(project, read_frame_number(event), film=pictures.build_playback(read_clip(project, project.read_state())))
 
 
 def _describe_clip(state: ProjectState, video: Video) -> str:

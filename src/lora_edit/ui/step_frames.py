@@ -90,45 +90,45 @@ class FramesStep:
             self.later_file,
         ]
 
-    def show(self, folder: Project, frame: int = 0) -> Updates:
+    def show(self, project: Project, frame: int = 0) -> Updates:
         """The step as the project is."""
-        project = folder.read_state()
-        if not project.clip:
+        state = project.read_state()
+        if not state.clip:
             return {self.view: None}
-        video = read_clip(folder, project)
-        first = actions.save_frame(folder, video.frames[0], 0)
+        video = read_clip(project, state)
+        first = actions.save_frame(project, video.frames[0], 0)
         names = [
-            (f"frame {each.frame}, {KIND_DESCRIPTIONS[each.kind]}", each.frame) for each in project.select_later_frames(video.num_frames)
+            (f"frame {each.frame}, {KIND_DESCRIPTIONS[each.kind]}", each.frame) for each in state.select_later_frames(video.num_frames)
         ]
         return {
-            **self._render_frame(folder, project, frame),
+            **self._render_frame(project, state, frame),
             self.download_button: gr.DownloadButton(value=str(first)),
-            **self._render_remarks(folder, project),
+            **self._render_remarks(project, state),
             self.later_frames: gr.Dropdown(names, value=names[-1][1] if names else None),
-            self.file: build_file_field(folder, project.first_frame, FIRST_FRAME_LABEL),
+            self.file: build_file_field(project, state.first_frame, FIRST_FRAME_LABEL),
             self.later_file: gr.File(None),
         }
 
-    def _render_remarks(self, folder: Project, state: ProjectState) -> Updates:
+    def _render_remarks(self, project: Project, state: ProjectState) -> Updates:
         """What was converted of the edited first frame; does it keep to the region? If not: say so, and offer to grow it. Or was it another
         frame's?"""
         if not state.first_frame and state.later:
             return {self.notes: render_messages(MISSING_FIRST_FRAME_MESSAGE, "warning"), self.cover_button: gr.Button(visible=False)}
         converted = (
-            render_messages(describe_conversions(folder, state.first_frame, read_clip(folder, state).size)) if state.first_frame else ""
+            render_messages(describe_conversions(project, state.first_frame, read_clip(project, state).size)) if state.first_frame else ""
         )
-        change = find_edit_outside_region(folder, state)
-        if change is None or compute_growth(folder, state, change.suggested_box) == state.grown:
+        change = find_edit_outside_region(project, state)
+        if change is None or compute_growth(project, state, change.suggested_box) == state.grown:
             return {self.notes: converted, self.cover_button: gr.Button(visible=False)}
         words = f"The edited first frame also changes {change.share:.1%} of the picture outside of the region; the source is shown there."
         return {self.notes: converted + render_messages(words, "warning"), self.cover_button: gr.Button(visible=True)}
 
-    def _render_frame(self, folder: Project, state: ProjectState, frame: int, **film: Any) -> Updates:
-        video = read_clip(folder, state)
+    def _render_frame(self, project: Project, state: ProjectState, frame: int, **film: Any) -> Updates:
+        video = read_clip(project, state)
         frame = min(frame, video.num_frames - 1)
         edited = {0: state.first_frame, **{each.frame: each.file for each in state.later}}.get(frame, "")
-        more = _render_edited_frame(folder, edited, video, frame) if edited else {}
-        region = compute_region(folder, state).edit_mask.frames[frame] if (has_region(state) or state.first_frame) and not edited else None
+        more = _render_edited_frame(project, edited, video, frame) if edited else {}
+        region = compute_region(project, state).edit_mask.frames[frame] if (has_region(state) or state.first_frame) and not edited else None
         picture = video.frames[frame] if region is None else draw_region(video.frames[frame], region)
         return {self.current_frame: frame, self.view: pictures.build_still(picture, frame, video.num_frames, "source", **more, **film)}
 
@@ -136,17 +136,17 @@ class FramesStep:
         """The edited first frame came back."""
         if not file:
             return {}
-        folder = self.app_state.open_project(project_id)
-        with folder.stage_file(Path(file)) as kept:
-            check_edit(folder, folder.read_state().replace_fields(first_frame=kept))
-        folder.update_state(first_frame=kept)
-        return self.show(folder)
+        project = self.app_state.open_project(project_id)
+        with project.stage_file(Path(file)) as kept:
+            check_edit(project, project.read_state().replace_fields(first_frame=kept))
+        project.update_state(first_frame=kept)
+        return self.show(project)
 
     def grow_region(self, project_id: str) -> Updates:
         """Grow the region over what the edited first frame changes outside of it."""
-        folder = self.app_state.open_project(project_id)
-        folder.update_state(grown=compute_covering_growth(folder, folder.read_state()))
-        return self.show(folder)
+        project = self.app_state.open_project(project_id)
+        project.update_state(grown=compute_covering_growth(project, project.read_state()))
+        return self.show(project)
 
     def show_search_message(self, project_id: str) -> Updates:
         """Say that a frame is looked for, which takes a while."""
@@ -154,64 +154,64 @@ class FramesStep:
 
     def suggest_frame(self, project_id: str) -> Updates:
         """Which later frame shows most that no edited frame has shown."""
-        folder = self.app_state.open_project(project_id)
-        number = actions.suggest_frame(folder, folder.read_state())
+        project = self.app_state.open_project(project_id)
+        number = actions.suggest_frame(project, project.read_state())
         if number is None:
             return {self.later_error: render_messages("The edited frames show nearly all of what changes; no other frame is needed.")}
         return {self.later_number: number, **self.select_frame(project_id, number)}
 
     def select_frame(self, project_id: str, number: float | None) -> Updates:
         """A later frame to edit."""
-        folder = self.app_state.open_project(project_id)
-        video = read_clip(folder, folder.read_state())
+        project = self.app_state.open_project(project_id)
+        video = read_clip(project, project.read_state())
         frame = parse_integer(number, 1, video.num_frames - 1, "a later frame")
-        file = actions.save_frame(folder, video.frames[frame], frame)
+        file = actions.save_frame(project, video.frames[frame], frame)
         return {
             self.later_download_button: gr.DownloadButton(value=str(file), interactive=True),
-            **self._render_frame(folder, folder.read_state(), frame),
+            **self._render_frame(project, project.read_state(), frame),
         }
 
     def import_later_frame(self, project_id: str, number: float | None, kind: str, file: str | None) -> Updates:
         """An edited later frame came back."""
         if not file:
             return {}
-        folder = self.app_state.open_project(project_id)
-        video = read_clip(folder, folder.read_state())
+        project = self.app_state.open_project(project_id)
+        video = read_clip(project, project.read_state())
         frame = parse_integer(number, 1, video.num_frames - 1, "a later frame")
-        with folder.stage_file(Path(file)) as kept:
-            note = describe_conversions(folder, kept, video.size)
-        others = [each for each in folder.read_state().later if each.frame != frame]
-        folder.update_state(later=tuple(sorted([*others, EditedFrame(frame=frame, file=kept, kind=kind)], key=lambda each: each.frame)))
-        return {**self.show(folder, frame), self.later_error: render_messages(note)}
+        with project.stage_file(Path(file)) as kept:
+            note = describe_conversions(project, kept, video.size)
+        others = [each for each in project.read_state().later if each.frame != frame]
+        project.update_state(later=tuple(sorted([*others, EditedFrame(frame=frame, file=kept, kind=kind)], key=lambda each: each.frame)))
+        return {**self.show(project, frame), self.later_error: render_messages(note)}
 
     def remove_later_frame(self, project_id: str, number: int | None) -> Updates:
         """Take an edited later frame away."""
-        folder = self.app_state.open_project(project_id)
+        project = self.app_state.open_project(project_id)
         if number is None:
             raise InputError("no edited later frame is chosen; there is nothing to remove")
-        folder.update_state(later=tuple(each for each in folder.read_state().later if each.frame != number))
-        return self.show(folder)
+        project.update_state(later=tuple(each for each in project.read_state().later if each.frame != number))
+        return self.show(project)
 
     def show_frame(self, project_id: str, event: gr.EventData) -> Updates:
         """Show another frame, which is then the one to edit, too."""
-        folder = self.app_state.open_project(project_id)
+        project = self.app_state.open_project(project_id)
         if number := read_frame_number(event):
             return {self.later_number: number, **self.select_frame(project_id, number)}
         return {
             self.later_number: None,
             self.later_download_button: gr.DownloadButton(interactive=False),
-            **self._render_frame(folder, folder.read_state(), 0),
+            **self._render_frame(project, project.read_state(), 0),
         }
 
     def play_frames(self, project_id: str, event: gr.EventData) -> Updates:
         """Play the source."""
-        folder = self.app_state.open_project(project_id)
-        video = read_clip(folder, folder.read_state())
-        return self._render_frame(folder, folder.read_state(), read_frame_number(event), film=pictures.build_playback(video))
+        project = self.app_state.open_project(project_id)
+        video = read_clip(project, project.read_state())
+        return self._render_frame(project, project.read_state(), read_frame_number(event), film=pictures.build_playback(video))
 
 
-def _render_edited_frame(folder: Project, file: str, video: Video, frame: int) -> dict[str, Any]:
+def _render_edited_frame(project: Project, file: str, video: Video, frame: int) -> dict[str, Any]:
     """The edited frame for the viewer, with the divider on what it changes."""
-    picture = read_edited_frame(folder, file, video.size)[0]
+    picture = read_edited_frame(project, file, video.size)[0]
     split = pictures.find_divider_position(video.frames[frame], picture)
     return {"over": pictures.encode_jpeg(pictures.shrink_frame(picture)), "over_label": "edited", "split": split}

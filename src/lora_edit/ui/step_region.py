@@ -124,29 +124,29 @@ class RegionStep:
         """What `show` may change."""
         return [*self.frame_outputs, self.mask_file, self.overlay_download, *self.controls]
 
-    def show(self, folder: Project, frame: int = 0) -> Updates:
+    def show(self, project: Project, frame: int = 0) -> Updates:
         """The step as the project is, at a frame."""
-        project = folder.read_state()
-        if not project.clip:
+        state = project.read_state()
+        if not state.clip:
             return {self.view: None}
-        grown = {"grow": min(project.grown), "left_out": list(project.left_out)}
-        values = [grown[knob] if knob in grown else getattr(project, knob) for knob in CONTROL_FIELDS]
-        mask = {self.mask_file: build_file_field(folder, project.imported, MASK_LABEL)}
+        grown = {"grow": min(state.grown), "left_out": list(state.left_out)}
+        values = [grown[knob] if knob in grown else getattr(state, knob) for knob in CONTROL_FIELDS]
+        mask = {self.mask_file: build_file_field(project, state.imported, MASK_LABEL)}
         return {
-            **self._render_frame(folder, project, frame),
+            **self._render_frame(project, state, frame),
             **dict(zip(self.controls, values, strict=True)),
             **mask,
-            **self.update_overlay_download(folder),
+            **self.update_overlay_download(project),
         }
 
     def _render_frame(
-        self, folder: Project, state: ProjectState, frame: int, known_mask: torch.Tensor | None = None, **extra: Any
+        self, project: Project, state: ProjectState, frame: int, known_mask: torch.Tensor | None = None, **extra: Any
     ) -> Updates:
         """A frame with its region, or with what is known to be `here` while the region is still being made."""
-        video, job = read_clip(folder, state), self._find_unfinished_job(folder, state)
+        video, job = read_clip(project, state), self._find_unfinished_job(project, state)
         frame = min(frame, video.num_frames - 1)
         known = has_region(state) or bool(state.first_frame)
-        region = compute_region(folder, state) if known and known_mask is None and job is None else None
+        region = compute_region(project, state) if known and known_mask is None and job is None else None
         if job is not None and not job.is_finished:
             extra["pending"] = PROPAGATING_MESSAGE
         picture = _draw_region(video, region, frame) if known_mask is None else draw_region(video.frames[frame], known_mask)
@@ -161,50 +161,50 @@ class RegionStep:
             self.resume_button: gr.Button(visible=stopped),
         }
 
-    def _find_unfinished_job(self, folder: Project, state: ProjectState) -> Job | None:
+    def _find_unfinished_job(self, project: Project, state: ProjectState) -> Job | None:
         """The work on the project's marks as they are, where it was stopped or is not done yet."""
-        job = self.app_state.foreground.get_latest_job(folder.id)
+        job = self.app_state.foreground.get_latest_job(project.id)
         return job if job is not None and job.state != "done" and job.project_state == select_mark_fields(state) else None
 
     def add_mark(self, project_id: str, object_name: str, event: gr.EventData) -> Updates:
         """A click, a box or a stroke on the frame: what it marks there is shown at once, and followed through the clip after that."""
-        folder = self.app_state.open_project(project_id)
-        return self._add_mark(folder, parse_mark(event._data, object_name, read_clip(folder, folder.read_state()).num_frames))
+        project = self.app_state.open_project(project_id)
+        return self._add_mark(project, parse_mark(event._data, object_name, read_clip(project, project.read_state()).num_frames))
 
-    def _add_mark(self, folder: Project, mark: Mark) -> Updates:
+    def _add_mark(self, project: Project, mark: Mark) -> Updates:
         """Keep a mark when the region can be made with it, unless all is cleared or undone meanwhile; what is being followed is followed
         anew with it."""
-        self.app_state.foreground.stop(folder.id)
-        turn = self.cancel_counts[folder.id]
-        project = folder.read_state().replace_fields(marks=(*_remove_replaced_box(folder.read_state().marks, mark), mark))
-        here = self._segment_mark(folder, project, mark)
-        if turn != self.cancel_counts[folder.id]:
-            return self._refresh_frame(folder, mark.frame)
-        folder.update_state(marks=project.marks)
-        self._register_propagation(folder)
-        return self._render_frame(folder, project, mark.frame, here, pending=PROPAGATING_MESSAGE)
+        self.app_state.foreground.stop(project.id)
+        turn = self.cancel_counts[project.id]
+        state = project.read_state().replace_fields(marks=(*_remove_replaced_box(project.read_state().marks, mark), mark))
+        here = self._segment_mark(project, state, mark)
+        if turn != self.cancel_counts[project.id]:
+            return self._refresh_frame(project, mark.frame)
+        project.update_state(marks=state.marks)
+        self._register_propagation(project)
+        return self._render_frame(project, state, mark.frame, here, pending=PROPAGATING_MESSAGE)
 
-    def _segment_mark(self, folder: Project, state: ProjectState, mark: Mark) -> torch.Tensor | None:
+    def _segment_mark(self, project: Project, state: ProjectState, mark: Mark) -> torch.Tensor | None:
         """What the project's newest mark says where it is, `[H, W]` bool; None for a stroke. Raises `MaskError` where it says nothing."""
         if mark.kind in PROMPT_KINDS:
-            return segment_object(folder, state, read_clip(folder, state), mark.frame, mark.object)
-        compute_region(folder, state)
+            return segment_object(project, state, read_clip(project, state), mark.frame, mark.object)
+        compute_region(project, state)
         return None
 
-    def cancel_marks(self, folder: Project) -> None:
+    def cancel_marks(self, project: Project) -> None:
         """End what is done for the marks, and forget the mark that is on its way."""
-        self.cancel_counts[folder.id] += 1
-        self.app_state.foreground.stop(folder.id)
+        self.cancel_counts[project.id] += 1
+        self.app_state.foreground.stop(project.id)
 
-    def _register_propagation(self, folder: Project) -> None:
+    def _register_propagation(self, project: Project) -> None:
         """Say that the marks will be followed, so that the page shows it from now on."""
-        project = folder.read_state()
+        state = project.read_state()
 
         def made(reporter: Reporter) -> Region:
-            propagate_marks(folder, project, reporter)
-            return compute_region(folder, project)
+            propagate_marks(project, state, reporter)
+            return compute_region(project, state)
 
-        self.app_state.foreground.register_job(folder.id, "follow", made, folder.log, select_mark_fields(project))
+        self.app_state.foreground.register_job(project.id, "follow", made, project.log, select_mark_fields(state))
 
     def run_propagation(self, project_id: str) -> Updates:
         """Follow what was announced, if anything was."""
@@ -216,29 +216,29 @@ class RegionStep:
 
     def resume_propagation(self, project_id: str, frame: int) -> Updates:
         """Go on with what was stopped; what was followed by then is kept."""
-        folder = self.app_state.open_project(project_id)
-        self._register_propagation(folder)
-        return self._render_frame(folder, folder.read_state(), frame)
+        project = self.app_state.open_project(project_id)
+        self._register_propagation(project)
+        return self._render_frame(project, project.read_state(), frame)
 
     def show_propagation(self, project_id: str, propagation_done: bool, frame: int) -> Updates:
         """The picture after following; nothing while newer marks are followed: what was done last is told last."""
-        folder = self.app_state.open_project(project_id)
-        job = self.app_state.foreground.get_latest_job(folder.id)
-        return self._refresh_frame(folder, frame) if propagation_done and (job is None or job.is_finished) else {}
+        project = self.app_state.open_project(project_id)
+        job = self.app_state.foreground.get_latest_job(project.id)
+        return self._refresh_frame(project, frame) if propagation_done and (job is None or job.is_finished) else {}
 
-    def check_propagation(self, folder: Project) -> None:
+    def check_propagation(self, project: Project) -> None:
         """Raise `MaskError` when following was stopped, as all that comes next needs the whole mask."""
-        job = self._find_unfinished_job(folder, folder.read_state())
+        job = self._find_unfinished_job(project, project.read_state())
         if job is not None and job.is_finished:
             raise MaskError("the mask was not followed to the end; press Follow on first, or change the marks")
 
-    def refresh(self, folder: Project, frame: int) -> Updates:
+    def refresh(self, project: Project, frame: int) -> Updates:
         """The step when it is come to again."""
-        return self._refresh_frame(folder, frame) if folder.read_state().clip else {}
+        return self._refresh_frame(project, frame) if project.read_state().clip else {}
 
-    def _refresh_frame(self, folder: Project, frame: int) -> Updates:
+    def _refresh_frame(self, project: Project, frame: int) -> Updates:
         """The picture after a change of what is marked; the knobs are left alone, as one may be moved meanwhile."""
-        return {**self._render_frame(folder, folder.read_state(), frame), **self.update_overlay_download(folder)}
+        return {**self._render_frame(project, project.read_state(), frame), **self.update_overlay_download(project)}
 
     def add_typed_mark(self, project_id: str, object_name: str, *numbers: float | None) -> Updates:
         """A place typed in: a point, or a box when it has a width and a height."""
@@ -256,49 +256,49 @@ class RegionStep:
 
     def remove_last_mark(self, project_id: str, frame: int) -> Updates:
         """Take the last mark away."""
-        folder = self.app_state.open_project(project_id)
-        self.app_state.foreground.stop(folder.id)
-        folder.update_state(marks=folder.read_state().marks[:-1])
-        return self._refresh_frame(folder, frame)
+        project = self.app_state.open_project(project_id)
+        self.app_state.foreground.stop(project.id)
+        project.update_state(marks=project.read_state().marks[:-1])
+        return self._refresh_frame(project, frame)
 
     def clear_region(self, project_id: str, frame: int) -> Updates:
         """Start the region anew."""
-        folder = self.app_state.open_project(project_id)
-        self.cancel_marks(folder)
-        folder.update_state(marks=(), imported="", imported_use="instead", left_out=(), grown=(0, 0, 0, 0), inverted=False, bridged=False)
-        return self.show(folder, frame)
+        project = self.app_state.open_project(project_id)
+        self.cancel_marks(project)
+        project.update_state(marks=(), imported="", imported_use="instead", left_out=(), grown=(0, 0, 0, 0), inverted=False, bridged=False)
+        return self.show(project, frame)
 
     def update_shape(self, project_id: str, frame: int, *values: Any) -> Updates:
         """Another shape, more room, grown, softer, steadier, bridged, turned over; or the mask is used in another way."""
-        folder = self.app_state.open_project(project_id)
+        project = self.app_state.open_project(project_id)
         given = dict(zip(CONTROL_FIELDS, values, strict=True))
-        grow, grown = int(given.pop("grow")), folder.read_state().grown
-        following = folder.read_state().replace_fields(**given, grown=grown if grow == min(grown) else (grow,) * 4)
-        if has_region(following) and self._find_unfinished_job(folder, following) is None:
-            compute_region(folder, following)
-        folder.update_state(**given, grown=following.grown)
-        return self._refresh_frame(folder, frame)
+        grow, grown = int(given.pop("grow")), project.read_state().grown
+        following = project.read_state().replace_fields(**given, grown=grown if grow == min(grown) else (grow,) * 4)
+        if has_region(following) and self._find_unfinished_job(project, following) is None:
+            compute_region(project, following)
+        project.update_state(**given, grown=following.grown)
+        return self._refresh_frame(project, frame)
 
     def import_mask(self, project_id: str, file: str | None) -> Updates:
         """A mask of one's own."""
         if not file:
             return {}
-        folder = self.app_state.open_project(project_id)
-        with folder.stage_file(Path(file)) as kept:
-            compute_region(folder, folder.read_state().replace_fields(imported=kept))
-        folder.update_state(imported=kept)
-        return self.show(folder)
+        project = self.app_state.open_project(project_id)
+        with project.stage_file(Path(file)) as kept:
+            compute_region(project, project.read_state().replace_fields(imported=kept))
+        project.update_state(imported=kept)
+        return self.show(project)
 
     def start_overlay(self, project_id: str) -> Updates:
         """The clip with its region as a video."""
-        folder = self.app_state.open_project(project_id)
-        actions.start_overlay(self.app_state.background, folder)
-        return self.update_overlay_download(folder)
+        project = self.app_state.open_project(project_id)
+        actions.start_overlay(self.app_state.background, project)
+        return self.update_overlay_download(project)
 
-    def update_overlay_download(self, folder: Project) -> Updates:
+    def update_overlay_download(self, project: Project) -> Updates:
         """The video of the region, once it is made and as long as it shows the project as it is."""
-        job = self.app_state.background.get_latest_job(folder.id)
-        fits = job is not None and job.kind == "overlay" and job.project_state == folder.read_state() and job.state == "done"
+        job = self.app_state.background.get_latest_job(project.id)
+        fits = job is not None and job.kind == "overlay" and job.project_state == project.read_state() and job.state == "done"
         return {
             self.overlay_download: gr.DownloadButton(value=str(job.result), visible=True)
             if job and fits
@@ -307,18 +307,16 @@ class RegionStep:
 
     def show_frame(self, project_id: str, event: gr.EventData) -> Updates:
         """Show another frame."""
-        folder = self.app_state.open_project(project_id)
-        return self._render_frame(folder, folder.read_state(), read_frame_number(event))
+        project = self.app_state.open_project(project_id)
+        return self._render_frame(project, project.read_state(), read_frame_number(event))
 
     def play_frames(self, project_id: str, event: gr.EventData) -> Updates:
         """Play, with the region."""
-        folder = self.app_state.open_project(project_id)
-        project = folder.read_state()
-        known = has_region(project) and self._find_unfinished_job(folder, project) is None
-        region = compute_region(folder, project).edit_mask.frames if known else None
-        return self._render_frame(
-            folder, project, read_frame_number(event), film=pictures.build_playback(read_clip(folder, project), region)
-        )
+        project = self.app_state.open_project(project_id)
+        state = project.read_state()
+        known = has_region(state) and self._find_unfinished_job(project, state) is None
+        region = compute_region(project, state).edit_mask.frames if known else None
+        return self._render_frame(project, state, read_frame_number(event), film=pictures.build_playback(read_clip(project, state), region))
 
 
 def _draw_region(video: Video, region: Region | None, frame: int) -> Any:

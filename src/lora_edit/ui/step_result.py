@@ -73,36 +73,36 @@ class ResultStep:
             self.project_download,
         ]
 
-    def show(self, folder: Project, number: int | None = None) -> Updates:
+    def show(self, project: Project, number: int | None = None) -> Updates:
         """The newest result, or number `number`."""
-        every = folder.read_results()
+        every = project.read_results()
         if not every:
             return {self.view: None}
         number = len(every) - 1 if number is None else number
         names = [(f"{place + 1}: seed {each.seed}" + (", again" if each.again else ""), place) for place, each in enumerate(every)]
         return {
-            **self._render_frame(folder, number, 0, autoplay=True),
+            **self._render_frame(project, number, 0, autoplay=True),
             self.result_choice: gr.Dropdown(names, value=number),
-            **self._update_files(folder, number),
-            **self._render_frame_hint(folder),
+            **self._update_files(project, number),
+            **self._render_frame_hint(project),
         }
 
-    def _update_files(self, folder: Project, number: int) -> Updates:
-        made = folder.read_results()[number]
-        run, lora = folder.path / made.run, actions.find_lora_file(folder, made)
+    def _update_files(self, project: Project, number: int) -> Updates:
+        made = project.read_results()[number]
+        run, lora = project.path / made.run, actions.find_lora_file(project, made)
         words = ", ".join(f"{stage} {format_seconds(seconds)}" for stage, seconds in made.seconds.items())
         return {
-            self.facts: render_messages(describe_outdated(made.state, folder.read_state()), "warning")
+            self.facts: render_messages(describe_outdated(made.state, project.read_state()), "warning")
             + render_messages([words, *made.notes]),
             self.sheet: render_figure(pictures.encode_jpeg(read_image(run / "sheet.png")), "Source, edit region and result"),
-            self.video_download: gr.DownloadButton(value=str(folder.path / made.file)),
+            self.video_download: gr.DownloadButton(value=str(project.path / made.file)),
             self.lora_download: gr.DownloadButton(value=str(lora)) if lora else gr.DownloadButton(interactive=False),
             self.pack_button: gr.Button(visible=True),
             self.project_download: gr.DownloadButton(visible=False),
         }
 
-    def _render_frame_hint(self, folder: Project) -> Updates:
-        frame = actions.suggest_frame(folder, folder.read_state())
+    def _render_frame_hint(self, project: Project) -> Updates:
+        frame = actions.suggest_frame(project, project.read_state())
         if frame is None:
             return {
                 self.frame_hint: render_messages("The edited frames show nearly all of what changes."),
@@ -111,8 +111,8 @@ class ResultStep:
         words = f"Frame {frame} has the largest area that no edited frame shows. If the result is unsure there, edit that frame too."
         return {self.frame_hint: render_messages(words), self.edit_frame_button: gr.Button(f"Edit frame {frame} too", visible=True)}
 
-    def _render_frame(self, folder: Project, number: int, frame: int, **extra: Any) -> Updates:
-        source, edit = actions.read_result_clips(folder, folder.read_results()[number])
+    def _render_frame(self, project: Project, number: int, frame: int, **extra: Any) -> Updates:
+        source, edit = actions.read_result_clips(project, project.read_results()[number])
         over = {"over": pictures.encode_jpeg(pictures.shrink_frame(edit.frames[frame])), "over_label": "edited",
                 "split": pictures.find_divider_position(source.frames[frame], edit.frames[frame])}  # fmt: skip
         still = pictures.build_still(source.frames[frame], frame, source.num_frames, "source", **over, **extra)
@@ -128,21 +128,21 @@ class ResultStep:
 
     def play_frames(self, project_id: str, number: int | None, event: gr.EventData) -> Updates:
         """Play both."""
-        folder = self.app_state.open_project(project_id)
-        source, edit = actions.read_result_clips(folder, folder.read_results()[number or 0])
-        return self._render_frame(folder, number or 0, read_frame_number(event), film=pictures.build_playback(source, edit=edit))
+        project = self.app_state.open_project(project_id)
+        source, edit = actions.read_result_clips(project, project.read_results()[number or 0])
+        return self._render_frame(project, number or 0, read_frame_number(event), film=pictures.build_playback(source, edit=edit))
 
     def pack_project(self, project_id: str, number: int | None) -> Updates:
         """Everything in one file."""
-        folder = self.app_state.open_project(project_id)
-        file = actions.pack_project(folder, folder.read_results()[number or 0])
+        project = self.app_state.open_project(project_id)
+        file = actions.pack_project(project, project.read_results()[number or 0])
         return {self.pack_button: gr.Button(visible=False), self.project_download: gr.DownloadButton(value=str(file), visible=True)}
 
     def start_regeneration(self, project_id: str, number: int | None, seed: float | None, file: str | None) -> Updates:
         """Generate again."""
-        folder = self.app_state.open_project(project_id)
+        project = self.app_state.open_project(project_id)
         if number is None:
             raise InputError("there is no result yet; train first")
-        first = folder.path / folder.import_file(Path(file)) if file else None
-        actions.start_regeneration(self.app_state.device_queue, folder, number, parse_integer(seed, 0, 2**62, "the seed"), first)
+        first = project.path / project.import_file(Path(file)) if file else None
+        actions.start_regeneration(self.app_state.device_queue, project, number, parse_integer(seed, 0, 2**62, "the seed"), first)
         return {}

@@ -84,25 +84,25 @@ class RunStep:
             self.next_button,
         ]
 
-    def show(self, folder: Project) -> Updates:
+    def show(self, project: Project) -> Updates:
         """The step as its jobs are."""
-        job, quick = self.app_state.device_queue.get_latest_job(folder.id), self.app_state.background.get_latest_job(folder.id)
+        job, quick = self.app_state.device_queue.get_latest_job(project.id), self.app_state.background.get_latest_job(project.id)
         quick = None if quick is not None and quick.kind != "preview" else quick
-        now, jobs = folder.read_state(), [each for each in (job, quick) if each is not None]
+        now, jobs = project.read_state(), [each for each in (job, quick) if each is not None]
         return {
             self.progress: "".join(render_job(each, self.app_state.device_queue.count_jobs_ahead(each), now) for each in jobs)
-            or _render_interrupted(folder, now),
+            or _render_interrupted(project, now),
             self.training_preview: _render_training_preview(job),
             self.preview_video: _update_preview_video(quick, now),
             self.remarks: render_messages([note for each in jobs for note in each.notes]),
             self.preview_button: gr.Button(interactive=quick is None or quick.is_finished),
-            **self._update_buttons(folder, job, now),
+            **self._update_buttons(project, job, now),
         }
 
-    def _update_buttons(self, folder: Project, job: Job | None, state: ProjectState) -> Updates:
+    def _update_buttons(self, project: Project, job: Job | None, state: ProjectState) -> Updates:
         """What comes next is the one primary button: to train, or to see the result where that is of the project as it is."""
-        busy, made = job is not None and not job.is_finished, folder.read_results()
-        stopped = find_unfinished_edit(folder, state) is not None
+        busy, made = job is not None and not job.is_finished, project.read_results()
+        stopped = find_unfinished_edit(project, state) is not None
         fresh = bool(made) and not stopped and not describe_outdated(made[-1].state, state)
         primary, secondary = ("secondary", "primary") if fresh else ("primary", "secondary")
         words = "Resume" if stopped else "Train and generate"
@@ -116,15 +116,15 @@ class RunStep:
 
     def start_edit(self, project_id: str) -> Updates:
         """Train and generate, or go on."""
-        folder = self.app_state.open_project(project_id)
-        actions.start_edit(self.app_state.device_queue, folder)
-        return self.show(folder)
+        project = self.app_state.open_project(project_id)
+        actions.start_edit(self.app_state.device_queue, project)
+        return self.show(project)
 
     def start_preview(self, project_id: str) -> Updates:
         """The preview."""
-        folder = self.app_state.open_project(project_id)
-        actions.start_preview(self.app_state.background, folder)
-        return self.show(folder)
+        project = self.app_state.open_project(project_id)
+        actions.start_preview(self.app_state.background, project)
+        return self.show(project)
 
     def stop_edit(self, project_id: str) -> Updates:
         """Stop at the next step."""
@@ -132,15 +132,15 @@ class RunStep:
         return self.show(self.app_state.open_project(project_id))
 
 
-def find_unfinished_edit(folder: Project, state: ProjectState) -> UnfinishedEdit | None:
+def find_unfinished_edit(project: Project, state: ProjectState) -> UnfinishedEdit | None:
     """The edit of the project as it is, where it was begun and has not ended."""
-    edit = folder.read_unfinished_edit()
+    edit = project.read_unfinished_edit()
     return edit if edit is not None and not describe_outdated(edit.state, state) else None
 
 
-def _render_interrupted(folder: Project, state: ProjectState) -> str:
+def _render_interrupted(project: Project, state: ProjectState) -> str:
     """What to say of an edit that was cut off, as when the server was ended."""
-    edit = find_unfinished_edit(folder, state)
+    edit = find_unfinished_edit(project, state)
     if edit is None:
         return ""
     where = f" at step {edit.done} of {edit.total} ({STAGE_LABELS.get(edit.stage, edit.stage)})" if edit.total > 1 else ""

@@ -75,35 +75,35 @@ class SettingsStep:
         """What `show` may change."""
         return [*self.list_inputs(), self.model_summary, self.estimate_summary]
 
-    def show(self, folder: Project) -> Updates:
+    def show(self, project: Project) -> Updates:
         """The step as the project is; fields show what the preset says."""
-        project = folder.read_state()
-        given = [text for text in project.assignments if text.partition("=")[0] not in SETTING_FIELDS]
-        resolved = _resolve_settings(project)
+        state = project.read_state()
+        given = [text for text in state.assignments if text.partition("=")[0] not in SETTING_FIELDS]
+        resolved = _resolve_settings(state)
         values = [getattr(getattr(resolved, room), key) for room, key in (name.split(".") for name in SETTING_FIELDS)]
-        plain = (_build_basis(project.model, project.preset), project.preset, project.prompt, project.model, project.seed, "\n".join(given))
+        plain = (_build_basis(state.model, state.preset), state.preset, state.prompt, state.model, state.seed, "\n".join(given))
         fields = dict(zip(self.list_inputs(), (*plain, *values), strict=True))
-        return {**fields, self.model_summary: describe_model(project.model), **self.render_estimate(folder)}
+        return {**fields, self.model_summary: describe_model(state.model), **self.render_estimate(project)}
 
-    def refresh(self, folder: Project) -> Updates:
+    def refresh(self, project: Project) -> Updates:
         """The step when it is come to again."""
-        return self.render_estimate(folder)
+        return self.render_estimate(project)
 
     def save_settings(
         self, project_id: str, basis: str, preset: str, prompt: str, model: str, seed: float, other_settings: str, *values: float
     ) -> Updates:
         """Keep the settings when they make sense together. Numbers that are the preset's are not kept, nor those of another preset."""
-        folder = self.app_state.open_project(project_id)
+        project = self.app_state.open_project(project_id)
         plain = {"preset": preset, "prompt": prompt.strip(), "model": model, "seed": parse_integer(seed, 0, 2**62, "the seed")}
         check_length(prompt=prompt, other=other_settings)
         lines = [line.strip() for line in other_settings.splitlines() if line.strip()]
         if basis == _build_basis(model, preset):
-            lines += _find_overrides(folder.read_state().replace_fields(**plain, assignments=()), values)
+            lines += _find_overrides(project.read_state().replace_fields(**plain, assignments=()), values)
         locate_model(model)
-        following = folder.read_state().replace_fields(**plain, assignments=tuple(lines))
+        following = project.read_state().replace_fields(**plain, assignments=tuple(lines))
         _check_ranges(_resolve_settings(following))
-        folder.update_state(**plain, assignments=following.assignments)
-        return self.render_estimate(folder)  # fields are left alone: the next one may be typed in already
+        project.update_state(**plain, assignments=following.assignments)
+        return self.render_estimate(project)  # fields are left alone: the next one may be typed in already
 
     def apply_preset(self, project_id: str, *values: Any) -> Updates:
         """Another preset or model; fields show what it says."""
@@ -111,14 +111,14 @@ class SettingsStep:
 
     def start_estimate(self, project_id: str) -> Updates:
         """Measure one step."""
-        folder = self.app_state.open_project(project_id)
-        actions.start_estimate(self.app_state.device_queue, folder)
-        return self.render_estimate(folder)
+        project = self.app_state.open_project(project_id)
+        actions.start_estimate(self.app_state.device_queue, project)
+        return self.render_estimate(project)
 
-    def render_estimate(self, folder: Project) -> Updates:
+    def render_estimate(self, project: Project) -> Updates:
         """The estimate, once it is made."""
-        job = self.app_state.device_queue.get_latest_job(folder.id)
-        if job is None or job.kind != "estimate" or job.project_state != folder.read_state():
+        job = self.app_state.device_queue.get_latest_job(project.id)
+        if job is None or job.kind != "estimate" or job.project_state != project.read_state():
             return {self.estimate_summary: ""}
         if not isinstance(job.result, Estimate):
             return {
