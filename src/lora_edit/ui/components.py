@@ -15,7 +15,8 @@ from typing import Any
 import gradio as gr
 
 from lora_edit.errors import InputError
-from lora_edit.ui.jobs import ForegroundRunner, JobQueue, write_traceback
+from lora_edit.ui.changes import Change
+from lora_edit.ui.jobs import JobQueue, write_traceback
 from lora_edit.ui.labels import replace_setting_names
 from lora_edit.ui.projects import Project, ProjectStore
 
@@ -41,7 +42,7 @@ class AppState:
     store: ProjectStore
     device_queue: JobQueue = field(default_factory=JobQueue)
     background: JobQueue = field(default_factory=JobQueue)
-    foreground: ForegroundRunner = field(default_factory=ForegroundRunner)
+    foreground: JobQueue = field(default_factory=JobQueue)
 
     def open_project(self, project_id: str) -> Project:
         """Open the project of a page. Raises `RunError` if it does not exist."""
@@ -128,6 +129,11 @@ def build_file_field(project: Project, stored_file: str, empty_label: str) -> An
     """Build an empty file field. Its label names the stored file; without one it is `empty_label`."""
     name = project.read_original_name(stored_file) or "a file"
     return gr.File(None, label=f"{name} is kept; drop another here to replace it" if stored_file else empty_label)
+
+
+def build_history_button(label: str, change: Change | None) -> Any:
+    """Build the undo or redo button, labelled with the change."""
+    return gr.Button(f"{label}: {change.label}" if change else label, interactive=change is not None)
 
 
 def delete_upload(file: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,38 +10,31 @@ from typing import Any
 import gradio as gr
 
 from lora_edit.errors import InputError
-from lora_edit.ui.changes import CLIP, FRAMES, REGION, RESULT, RUN, SETTINGS, Change, describe_outdated, find_change
-from lora_edit.ui.components import AppState, Updates, catch_errors, create_message, delete_upload, render_messages
+from lora_edit.ui.changes import CLIP, FRAMES, REGION, RESULT, RUN, SETTINGS, find_change
+from lora_edit.ui.components import AppState, Updates, build_history_button, catch_errors, create_message, delete_upload, render_messages
 from lora_edit.ui.jobs import Job, JobQueue
-from lora_edit.ui.projects import Project, ProjectState, ProjectStore
+from lora_edit.ui.navigation import find_current_step, find_last_open_step
+from lora_edit.ui.projects import Project, ProjectStore
 from lora_edit.ui.step_clip import ClipStep
 from lora_edit.ui.step_frames import FramesStep
 from lora_edit.ui.step_region import RegionStep
 from lora_edit.ui.step_result import ResultStep
-from lora_edit.ui.step_run import KIND_LABELS, STATE_LABELS, RunStep, find_unfinished_edit, render_job
+from lora_edit.ui.step_run import KIND_LABELS, STATE_LABELS, RunStep, render_job
 from lora_edit.ui.step_settings import SettingsStep
+from lora_edit.ui.theme import FORGET_MARKS_SCRIPT, SCROLL_SCRIPT, UPDATE_ADDRESS_SCRIPT
 
 STEP_NAMES = ("Clip", "Region", "Edited frames", "Settings", "Train", "Result")
 
 BUSY_INTERVAL, IDLE_INTERVAL = 0.7, 3.0
 """Seconds between two status updates, with and without a running job. Another page of the same project may start a job at any time."""
 
-UPDATE_ADDRESS_SCRIPT = """(name) => {
-  const address = new URL(window.location);
-  if (name) address.searchParams.set("project", name); else address.searchParams.delete("project");
-  if (address.href !== window.location.href) history.replaceState(history.state, "", address);
-}"""
-"""Writes the project into the page's address, so that a reload, a bookmark or another device opens it again."""
+HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""Options of every event: no progress animation, and no public API."""
 
 IDLE_MESSAGE, OPENING_MESSAGE = "Nothing is running.", "Opening the project…"
 
 FAST_STEPS, SLOW_STEPS = (CLIP, SETTINGS, RUN), (FRAMES, REGION, RESULT)
 """The order in which an opened project fills the steps. The slow ones may have to propagate the marks through the clip again."""
-
-SCROLL_SCRIPT = """() => document.querySelector("#later-number").scrollIntoView({ block: "center" })"""
-
-FORGET_MARKS_SCRIPT = """() => document.querySelector("#region-view .view")?.dispatchEvent(new Event("forget"))"""
-"""Discards the marks that are queued in the viewer."""
 
 
 class Page:
@@ -111,7 +105,7 @@ class Page:
         all_outputs = list(dict.fromkeys([*outputs, error_field, *(updates_on_error or ()), *self._list_status_outputs()]))
         view = next((step.view for step in self.steps if getattr(step, "view", None) in outputs), None)
         call = catch_errors(self.app_state, self._add_status_update(handler), error_field, view, updates_on_error)
-        return trigger(call, [self.project_id, *inputs], all_outputs, show_progress="hidden", api_visibility="private", **event_options)
+        return trigger(call, [self.project_id, *inputs], all_outputs, **HIDDEN, **event_options)
 
     def _connect_upload(
         self, step: Any, field: Any, handler: Callable[..., Updates], inputs: list[Any], outputs: list[Any], error_field: Any
@@ -135,7 +129,6 @@ class Page:
 
     def _add_status_update(self, handler: Callable[..., Updates]) -> Callable[..., Updates]:
         """Wrap a handler so that the status bar is updated after it."""
-        import functools
 
         @functools.wraps(handler)
         def call(project_id: str, *args: Any) -> Updates:
@@ -159,8 +152,8 @@ class Page:
         return {
             self.status: f'{text}<span class="hidden-text" role="status">{announcement}</span>',
             self.stop_button: gr.Button(visible=bool(active_jobs)),
-            self.undo_button: _build_history_button("Undo", undo_change),
-            self.redo_button: _build_history_button("Redo", redo_change),
+            self.undo_button: build_history_button("Undo", undo_change),
+            self.redo_button: build_history_button("Redo", redo_change),
             self.timer: gr.Timer(BUSY_INTERVAL if active_jobs else IDLE_INTERVAL, active=True),
             **{tab: gr.Tab(interactive=number <= find_last_open_step(project, state)) for number, tab in enumerate(self.tabs)},
         }
@@ -217,15 +210,13 @@ class Page:
         self._connect_event(step.cover_button.click, step.grow_region, [], outputs, step.error_message)
         search_started = self._connect_event(step.suggest_button.click, step.show_search_message, [], [], step.later_error)
         selection_outputs = [step.later_download_button, step.view, step.current_frame]
-        suggestion = self._connect_event(
-            search_started.then, step.suggest_frame, [], [step.later_number, *selection_outputs], step.later_error
-        )
+        all_selection_outputs = [step.later_number, *selection_outputs]
+        suggestion = self._connect_event(search_started.then, step.suggest_frame, [], all_selection_outputs, step.later_error)
         suggestion.then(None, js=SCROLL_SCRIPT)
         for event in (step.later_number.submit, step.later_number.blur):
             self._connect_event(event, step.select_frame, [step.later_number], selection_outputs, step.later_error)
-        self._connect_upload(
-            step, step.later_file, step.import_later_frame, [step.later_number, step.later_kind], outputs, step.later_error
-        )
+        frame_inputs = [step.later_number, step.later_kind]
+        self._connect_upload(step, step.later_file, step.import_later_frame, frame_inputs, outputs, step.later_error)
         self._connect_event(step.remove_button.click, step.remove_later_frame, [step.later_frames], outputs, step.later_error)
         self._connect_viewer(step)
         self._connect_next_button(step.next_button, SETTINGS, step.error_message)
@@ -271,7 +262,11 @@ class Page:
         for button, steps in ((self.undo_button, 1), (self.redo_button, -1)):
             frame_input = [self.region.current_frame]
             self._connect_event(
-                button.click, lambda name, frame, steps=steps: self._undo(name, steps, frame), frame_input, all_outputs, self.error_message
+                button.click,
+                lambda project_id, frame, steps=steps: self._undo(project_id, steps, frame),
+                frame_input,
+                all_outputs,
+                self.error_message,
             )
             button.click(None, js=FORGET_MARKS_SCRIPT)
         self._connect_event(self.stop_button.click, self._stop_jobs, [], self.run.list_outputs(), self.error_message)
@@ -280,7 +275,7 @@ class Page:
             frame_input = [step.current_frame] if number in (CLIP, REGION, FRAMES) else []
             self._connect_event(
                 tab.select,
-                lambda name, *frame, number=number: self._refresh_step(name, number, *frame),
+                lambda project_id, *frame, number=number: self._refresh_step(project_id, number, *frame),
                 frame_input,
                 step.list_outputs(),
                 self.error_message,
@@ -294,20 +289,18 @@ class Page:
             self.settings.estimate_summary,
             self.error_message,
         ]
-        self.timer.tick(refresh, [self.project_id, self.status_key], refresh_outputs, show_progress="hidden", api_visibility="private")
+        self.timer.tick(refresh, [self.project_id, self.status_key], refresh_outputs, **HIDDEN)
         open_project = catch_errors(self.app_state, self.open_project, self.clip.error_message)
         load_outputs = [self.step_tabs, *self._list_status_outputs(), self.project_id, self.clip.error_message]
-        load = self.blocks.load(open_project, None, load_outputs, show_progress="hidden", api_visibility="private")
-        restore_fast = catch_errors(self.app_state, lambda name: self.restore_steps(name, FAST_STEPS), self.error_message)
-        fast_restored = load.then(
-            restore_fast,
-            self.project_id,
-            [*self._list_outputs(FAST_STEPS), self.error_message],
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        load = self.blocks.load(open_project, None, load_outputs, **HIDDEN)
+        restore_fast = catch_errors(self.app_state, lambda project_id: self.restore_steps(project_id, FAST_STEPS), self.error_message)
+        fast_restored = load.then(restore_fast, self.project_id, [*self._list_outputs(FAST_STEPS), self.error_message], **HIDDEN)
         self._connect_event(
-            fast_restored.then, lambda name: self.restore_steps(name, SLOW_STEPS), [], self._list_outputs(SLOW_STEPS), self.error_message
+            fast_restored.then,
+            lambda project_id: self.restore_steps(project_id, SLOW_STEPS),
+            [],
+            self._list_outputs(SLOW_STEPS),
+            self.error_message,
         )
         self.project_id.change(None, self.project_id, None, js=UPDATE_ADDRESS_SCRIPT)
 
@@ -406,32 +399,6 @@ class Page:
         """Fill some steps of a newly opened project."""
         project = self.app_state.open_project(project_id) if project_id else None
         return {key: value for step in steps for key, value in self.steps[step].show(project).items()} if project else {}
-
-
-def find_last_open_step(project: Project, state: ProjectState) -> int:
-    """Return the last step that is open. Going back closes no step."""
-    if project.read_results():
-        return RESULT
-    return RUN if state.first_frame else FRAMES if state.clip else CLIP
-
-
-def _build_history_button(label: str, change: Change | None) -> Any:
-    """Build the undo or redo button, labelled with the change."""
-    return gr.Button(f"{label}: {change.label}" if change else label, interactive=change is not None)
-
-
-def find_current_step(app_state: AppState, project: Project) -> int:
-    """Return the step to open a project at."""
-    state, job = project.read_state(), app_state.device_queue.get_latest_job(project.id)
-    if job is not None and job.kind != "estimate" and not job.is_finished:
-        return RUN
-    if find_unfinished_edit(project, state):
-        return RUN
-    if results := project.read_results():
-        return RUN if describe_outdated(results[-1].state, state) else RESULT
-    if job is not None and job.kind != "estimate":
-        return RUN
-    return SETTINGS if state.first_frame else REGION if state.clip else CLIP
 
 
 def make_page(folder: Path, threads: int | None = None) -> Page:

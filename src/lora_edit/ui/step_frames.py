@@ -66,9 +66,7 @@ class FramesStep:
 
     def _build_later_section(self) -> None:
         with gr.Accordion("Edit a later frame too", open=False, elem_id="frames-later") as self.later_accordion:
-            gr.HTML(
-                "<p class='lead'>If the object turns or opens, the first frame cannot show its other side. Edit a later frame that does.</p>"
-            )
+            gr.HTML("<p class='lead'>If the object turns or opens, the first frame does not show all of it. Edit a later frame too.</p>")
             with gr.Row():
                 self.later_number = gr.Number(None, label="Frame", precision=0, minimum=1, min_width=90, elem_id="later-number")
                 self.later_kind = gr.Radio(KIND_CHOICES, value="reference", label="Use", elem_id="later-kind")
@@ -112,7 +110,7 @@ class FramesStep:
         }
 
     def _render_remarks(self, project: Project, state: ProjectState) -> Updates:
-        """Render notes on the edited first frame: conversions, changes outside the region with a button to grow it, or that it is missing."""
+        """Render notes on the edited first frame: conversions, changes outside the region (with a button to grow it), or its absence."""
         if not state.first_frame and state.later:
             return {self.notes: render_messages(MISSING_FIRST_FRAME_MESSAGE, "warning"), self.cover_button: gr.Button(visible=False)}
         conversions = (
@@ -121,7 +119,7 @@ class FramesStep:
         change = find_edit_outside_region(project, state)
         if change is None or compute_growth(project, state, change.suggested_box) == state.grown:
             return {self.notes: conversions, self.cover_button: gr.Button(visible=False)}
-        warning = f"The edited first frame also changes {change.share:.1%} of the picture outside of the region; the result shows the source there."
+        warning = f"The edited first frame also changes {change.share:.1%} of the picture outside of the region; the source is shown there."
         return {self.notes: conversions + render_messages(warning, "warning"), self.cover_button: gr.Button(visible=True)}
 
     def _render_frame(self, project: Project, state: ProjectState, frame: int, **extra: Any) -> Updates:

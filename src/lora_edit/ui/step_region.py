@@ -171,7 +171,7 @@ class RegionStep:
         return self._add_mark(project, parse_mark(event._data, object_name, read_clip(project, project.read_state()).num_frames))
 
     def _add_mark(self, project: Project, mark: Mark) -> Updates:
-        """Store a mark if the region can be computed with it, unless the marks were cleared or undone meanwhile; restart the propagation."""
+        """Store a mark if the region can be computed with it, unless the marks were cleared or undone meanwhile; restart propagation."""
         self.app_state.foreground.stop(project.id)
         cancel_count = self.cancel_counts[project.id]
         state = project.read_state().replace_fields(marks=(*_remove_replaced_box(project.read_state().marks, mark), mark))
@@ -183,7 +183,7 @@ class RegionStep:
         return self._render_frame(project, state, mark.frame, mask, pending=PROPAGATING_MESSAGE)
 
     def _segment_mark(self, project: Project, state: ProjectState, mark: Mark) -> torch.Tensor | None:
-        """Segment the object of the newest mark on its frame, `[H, W]` bool; None for a stroke. Raises `MaskError` if no mark locates it."""
+        """Segment the newest mark's object on its frame, `[H, W]` bool; None for a stroke. Raises `MaskError` if no mark locates it."""
         if mark.kind in PROMPT_KINDS:
             return segment_object(project, state, read_clip(project, state), mark.frame, mark.object)
         compute_region(project, state)

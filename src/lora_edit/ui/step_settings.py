@@ -30,7 +30,7 @@ class SettingsStep:
     def __init__(self, app_state: AppState) -> None:
         self.app_state = app_state
         self.basis = gr.Textbox("", visible=False)
-        """The model and preset of the numbers in the fields. Stored in the browser with them, as fields are sent before a response arrives."""
+        """The model and preset of the numbers in the fields, stored in the browser: fields are sent before a response arrives."""
         create_heading("Settings", "The presets were chosen by measurements. If in doubt, change nothing.")
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=3):

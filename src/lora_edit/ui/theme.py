@@ -16,6 +16,18 @@ MONOSPACE_FONTS = ("ui-monospace", "Consolas", "DejaVu Sans Mono", "monospace")
 SCREEN_READER_TEXTS = {"common.complete": "done", "common.error": "failed", "common.loading": "loading"}
 """Translations for screen readers that Gradio lacks."""
 
+UPDATE_ADDRESS_SCRIPT = """(name) => {
+  const address = new URL(window.location);
+  if (name) address.searchParams.set("project", name); else address.searchParams.delete("project");
+  if (address.href !== window.location.href) history.replaceState(history.state, "", address);
+}"""
+"""Writes the project into the page's address, so that a reload, a bookmark or another device opens it again."""
+
+SCROLL_SCRIPT = """() => document.querySelector("#later-number").scrollIntoView({ block: "center" })"""
+
+FORGET_MARKS_SCRIPT = """() => document.querySelector("#region-view .view")?.dispatchEvent(new Event("forget"))"""
+"""Discards the marks that are queued in the viewer."""
+
 
 def build_launch_options() -> dict[str, Any]:
     """Build the arguments of Gradio's `launch` for theme, styles and script. All fonts and scripts are local."""
