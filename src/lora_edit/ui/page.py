@@ -72,18 +72,12 @@ class Page:
         self.error_message = create_message()
         with gr.Tabs(selected=CLIP, elem_id="steps", overflow_behavior="wrap") as self.step_tabs:
             self.tabs = []
-            factories: tuple[Callable[[], Any], ...] = (
-                lambda: ClipStep(self.app_state, self.project_id),
-                lambda: RegionStep(self.app_state),
-                lambda: FramesStep(self.app_state),
-                lambda: SettingsStep(self.app_state),
-                lambda: RunStep(self.app_state),
-                lambda: ResultStep(self.app_state),
-            )
+            clip_step = functools.partial(ClipStep, project_id=self.project_id)
+            step_types: tuple[Callable[[AppState], Any], ...] = (clip_step, RegionStep, FramesStep, SettingsStep, RunStep, ResultStep)
             steps: list[Any] = []
-            for number, (label, factory) in enumerate(zip(STEP_NAMES, factories, strict=True)):
+            for number, (label, step_type) in enumerate(zip(STEP_NAMES, step_types, strict=True)):
                 with gr.Tab(f"{number + 1}  {label}", id=number, interactive=number == CLIP) as tab:
-                    steps.append(factory())
+                    steps.append(step_type(self.app_state))
                 self.tabs.append(tab)
         self.steps = steps
         self.clip, self.region, self.frames, self.settings, self.run, self.result = steps
