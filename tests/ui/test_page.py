@@ -57,7 +57,7 @@ def test_a_whole_edit_from_an_empty_page_to_a_downloaded_clip(visit: Visit, fold
     person.goes_to_frame(2, "result-view")
     assert calm.page.get_attribute("#result-view .play", "aria-pressed") == "false", "who asked for less motion gets none"
     calm.page.close()
-    person.finds_every_control_named()
+    person.checks_control_names()
     with page.expect_download() as download:
         page.click("#result-video")
     download.value.save_as(folder / "mine.mp4")
@@ -101,7 +101,7 @@ def says_what_is_out_of_date(person: Person) -> None:
     page.wait_for_selector("#run-start.primary")
     page.wait_for_selector("#run-next.secondary")
     goes_to(person, "Result", "result-video")
-    person.says("from before the region changed")
+    person.sees_text("from before the region changed")
     page.get_by_role("button", name="Undo: shape").click()
     page.wait_for_selector("#region-view .view")
     goes_to(person, "Train", "run-next")
@@ -166,7 +166,7 @@ def test_two_people_at_once_see_their_own_runs_only(visit: Visit, projects: Path
     wait_for_step(first.page, 1)
     assert "Nothing is running" in second.page.locator("#status").inner_text()
     second.page.click("#run-start")
-    second.says("1 before it")
+    second.sees_text("1 before it")
     first.page.click("#halt")
     first.page.get_by_role("button", name="Resume").wait_for()
     second.page.wait_for_selector("#run-next", state="visible", timeout=90_000)

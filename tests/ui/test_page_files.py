@@ -41,12 +41,12 @@ def test_a_large_file_that_is_no_video_is_refused_before_it_is_sent(visit: Visit
     sent = []
     page.on("request", lambda request: sent.append(request.url) if "/upload" in request.url else None)
     person.drops("clip-file", large(folder / "disk.mp4", b"PK\3\4", 2_000_000_000))
-    person.is_told("disk.mp4 is neither a video nor a picture")
+    person.sees_error("disk.mp4 is neither a video nor a picture")
     person.drops("clip-file", large(folder / "film.mp4", b"\0\0\0\x18ftypmp42", 4_500_000_000))
-    person.is_told("film.mp4 is larger than 4 GB")
+    person.sees_error("film.mp4 is larger than 4 GB")
     (folder / "empty.mp4").touch()
     person.drops("clip-file", folder / "empty.mp4")
-    person.is_told("empty.mp4 is empty")
+    person.sees_error("empty.mp4 is empty")
     assert not sent
     assert page.locator("[role=alert]").filter(visible=True).count() == 1, "an earlier fault is told no longer"
     person.drops("clip-file", write(folder)[0])
@@ -113,7 +113,7 @@ def test_faults_stand_in_sight_and_leave_the_field_empty(visit: Visit, folder: P
         ("has 3 frames", write(folder, frames=3, seed=53)[0]),
     ):
         person.drops("region-mask", file)
-        person.is_told(words)
+        person.sees_error(words)
         told = page.locator("[role=alert]").filter(has_text=words, visible=True)
         page.wait_for_function(
             "(told) => { const box = told.getBoundingClientRect(); return box.top > 0 && box.bottom <= innerHeight; }",

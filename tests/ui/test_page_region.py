@@ -51,7 +51,7 @@ def test_a_region_is_clicked_played_painted_and_typed(visit: Visit, folder: Path
     for label, value in (("X", "20"), ("Y", "30"), ("Width", "400"), ("Height", "20"), ("On frame", "9")):
         page.get_by_label(label, exact=True).fill(value)
     page.click("#region-add")
-    person.is_told("the frame is a whole number from 0 to 4")
+    person.sees_error("the frame is a whole number from 0 to 4")
     page.get_by_label("On frame", exact=True).fill("2")
     person.presses("region-add")
     assert marks.locator(".box").count() == 1
@@ -109,14 +109,14 @@ def test_an_edit_that_reaches_outside_is_told_and_one_click_grows_the_region(vis
     person.drags_a_box(0.25, 0.4, 0.35, 0.6)
     person.goes_on("region-next", "frames-file")
     person.drops("frames-file", edited)
-    person.says("outside of the region")
+    person.sees_text("outside of the region")
     person.page.click("#frames-cover")
     person.page.get_by_text("outside of the region").wait_for(state="hidden")
     person.page.get_by_role("tab", name="Region").click()
     person.page.get_by_role("button", name="Undo: growth").click()
     person.page.get_by_role("button", name="Undo: edited first frame").wait_for()
     person.goes_on("region-next", "frames-file")
-    person.says("outside of the region")
+    person.sees_text("outside of the region")
 
 
 def save_film(path: Path, frames: torch.Tensor) -> Path:

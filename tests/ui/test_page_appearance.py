@@ -98,4 +98,4 @@ def test_a_narrow_window_shows_all_of_it(visit: Visit, folder: Path) -> None:
         for other in boxes[number + 1 :]:
             apart = box["x"] + box["width"] <= other["x"] + 1 or other["x"] + other["width"] <= box["x"] + 1
             assert apart or box["y"] + box["height"] <= other["y"] + 1 or other["y"] + other["height"] <= box["y"] + 1
-    person.finds_every_control_named()
+    person.checks_control_names()

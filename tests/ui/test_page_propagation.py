@@ -29,9 +29,9 @@ def test_following_is_seen_stopped_and_taken_up_again(visit: Visit, folder: Path
     status.get_by_text("following it through the clip").wait_for()
     assert page.locator("#steps").bounding_box()["y"] == top
     page.click("#halt")
-    person.says("the mask was not followed to the end")
+    person.sees_text("the mask was not followed to the end")
     page.click("#region-next")
-    person.is_told("press Follow on first")
+    person.sees_error("press Follow on first")
     page.click("#region-on")
     page.locator("#region-on").wait_for(state="hidden")
     page.wait_for_selector("#region-view .view:not(.busy)", timeout=90_000)
