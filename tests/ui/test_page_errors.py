@@ -1,4 +1,4 @@
-"""Bad input in a browser: told at the field at fault, and what was done so far stays."""
+"""Invalid input in a browser: the error appears beside its field, and earlier work is kept."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.browser
 Visit = Callable[..., Any]
 
 
-def test_bad_input_is_told_where_it_was_given_and_nothing_is_lost(visit: Visit, folder: Path) -> None:
+def test_invalid_input_shows_an_error_beside_its_field(visit: Visit, folder: Path) -> None:
     source, edited = write(folder, seed=4)
-    (folder / "notes.mp4").write_text("this is no video")
+    (folder / "notes.mp4").write_text("this is not a video")
     person = Person(visit())
     page = person.page
     person.drops("clip-file", folder / "notes.mp4")
@@ -29,10 +29,10 @@ def test_bad_input_is_told_where_it_was_given_and_nothing_is_lost(visit: Visit, 
     person.drops("clip-file", source)
     person.sees("clip-view")
     assert page.locator("[role=alert]").count() == 0
-    for frames, words in (("1", "at least two"), ("400", "frames")):
+    for frames, message in (("1", "at least two"), ("400", "frames")):
         person.sets("clip-frames", frames)
         page.click("#clip-trim")
-        person.sees_error(words)
+        person.sees_error(message)
     person.sets("clip-start", "")
     page.click("#clip-next")
     person.sees_error("the first frame is a whole number")
@@ -55,9 +55,9 @@ def test_bad_input_is_told_where_it_was_given_and_nothing_is_lost(visit: Visit, 
     person.waits_for_new_picture("frames-view", lambda: person.drops("frames-file", edited))
     person.goes_on("frames-next", "settings-preset")
     page.click("#settings-more button")
-    for wrong, words in (("training.nonsense=3", "nonsense"), ("training.motion_steps=many", "Training steps cannot be")):
-        person.sets("settings-others", wrong)
-        person.sees_error(words)
+    for text, message in (("training.nonsense=3", "nonsense"), ("training.motion_steps=many", "Training steps cannot be")):
+        person.sets("settings-others", text)
+        person.sees_error(message)
     person.sets("settings-others", "")
     page.locator("#settings-seed input").press_sequentially("12e")
     page.locator("#settings-seed input").blur()
@@ -69,12 +69,12 @@ def test_bad_input_is_told_where_it_was_given_and_nothing_is_lost(visit: Visit, 
     assert page.locator("#region-view .marks .box").count() == 1
 
 
-def test_names_of_files_are_shown_as_they_are(visit: Visit, folder: Path) -> None:
-    """Whatever they hold: the page's scripts fail the test when one of them runs."""
-    odd = folder / "Übung #1 & 100% <img src=x onerror=foreign()> 'a' ..mp4"
-    write(folder, seed=13)[0].rename(odd)
+def test_file_names_are_escaped(visit: Visit, folder: Path) -> None:
+    """Including markup; a script that runs would fail the test."""
+    file = folder / "Übung #1 & 100% <img src=x onerror=foreign()> 'a' ..mp4"
+    write(folder, seed=13)[0].rename(file)
     person = Person(visit())
-    person.drops("clip-file", odd)
+    person.drops("clip-file", file)
     person.sees("clip-view")
     person.sees_text("5 frames, 128x96")
     assert "100%" in person.page.locator(".facts").first.inner_text()
