@@ -23,7 +23,7 @@ def draw(frames: int, height: int, width: int, colour: tuple[int, int, int], see
     rows, columns = np.mgrid[:height, :width]
     clip = []
     for number in range(frames):
-        x, y, radius = place(number, frames, height, width)
+        x, y, radius = locate_disc(number, frames, height, width)
         distance = np.hypot(columns - x, rows - y)
         shade = 0.75 + 0.25 * np.sin((columns - x) * 40 / radius / 4)
         picture = np.where((distance < radius)[..., None], np.array(colour) * shade[..., None], background)
@@ -31,7 +31,7 @@ def draw(frames: int, height: int, width: int, colour: tuple[int, int, int], see
     return torch.stack(clip)
 
 
-def place(number: int, frames: int, height: int, width: int) -> tuple[float, float, float]:
+def locate_disc(number: int, frames: int, height: int, width: int) -> tuple[float, float, float]:
     """Return centre x, centre y and radius of the disc at a frame."""
     return width * (0.3 + 0.15 * number / max(1, frames - 1)), height * 0.5, height * 0.22
 

@@ -32,9 +32,9 @@ def test_messages_are_escaped() -> None:
     assert "<img" not in render_messages("<img src=x onerror=alert(1)>.mp4: no video", "fault")
 
 
-@pytest.mark.parametrize(("value", "words"), [(None, "empty"), (2.5, "not 2.5"), (-1, "not -1"), (1e9, "not 1e"), (math.nan, "not nan")])
-def test_an_invalid_number_raises_with_its_range(value: float | None, words: str) -> None:
-    with pytest.raises(InputError, match=f"^the frame is a whole number from 0 to 9.*{words}"):
+@pytest.mark.parametrize(("value", "message"), [(None, "empty"), (2.5, "not 2.5"), (-1, "not -1"), (1e9, "not 1e"), (math.nan, "not nan")])
+def test_an_invalid_number_raises_with_its_range(value: float | None, message: str) -> None:
+    with pytest.raises(InputError, match=f"^the frame is a whole number from 0 to 9.*{message}"):
         parse_integer(value, 0, 9, "the frame")
 
 

@@ -12,7 +12,7 @@ from lora_edit.masks.shapes import feather_frame
 from lora_edit.ui.projects import Mark, Project, ProjectState
 from lora_edit.ui.region import compute_region, read_clip, segment_object
 from masks.things import overlap
-from ui.rendered import place, write
+from ui.rendered import locate_disc, write
 
 FRAMES, HEIGHT, WIDTH = 5, 96, 128
 
@@ -24,19 +24,19 @@ def project_and_state(tmp_path: Path) -> tuple[Project, ProjectState]:
 
 
 def build_disc_mask(number: int) -> torch.Tensor:
-    x, y, radius = place(number, FRAMES, HEIGHT, WIDTH)
+    x, y, radius = locate_disc(number, FRAMES, HEIGHT, WIDTH)
     rows, columns = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
     return torch.hypot(columns - x, rows - y) < radius
 
 
 def build_box(number: int) -> Mark:
-    x, y, radius = place(number, FRAMES, HEIGHT, WIDTH)
+    x, y, radius = locate_disc(number, FRAMES, HEIGHT, WIDTH)
     return Mark(kind="box", frame=number, x=x - radius - 2, y=y - radius - 2, width=2 * radius + 4, height=2 * radius + 4)
 
 
 def test_a_click_or_a_box_segments_the_object_on_every_frame(project_and_state: tuple[Project, ProjectState]) -> None:
     project, state = project_and_state
-    x, y, _ = place(0, FRAMES, HEIGHT, WIDTH)
+    x, y, _ = locate_disc(0, FRAMES, HEIGHT, WIDTH)
     for mark in (Mark(kind="point", frame=0, x=x, y=y), build_box(0)):
         region = compute_region(project, state.replace_fields(marks=(mark,)))
         assert [overlap(region.base_mask.frames[number], build_disc_mask(number)) > 0.85 for number in range(FRAMES)] == [True] * FRAMES
@@ -61,7 +61,7 @@ def test_boxes_on_several_frames_glide_as_they_are(project_and_state: tuple[Proj
 
 def test_the_immediate_mask_equals_the_propagated_one(project_and_state: tuple[Project, ProjectState]) -> None:
     project, state = project_and_state
-    x, y, _ = place(0, FRAMES, HEIGHT, WIDTH)
+    x, y, _ = locate_disc(0, FRAMES, HEIGHT, WIDTH)
     marked = state.replace_fields(marks=(Mark(kind="point", frame=0, x=x, y=y), Mark(kind="not-point", frame=3, x=120, y=8)))
     mask = segment_object(project, marked, read_clip(project, marked), 3, "1")
     assert torch.equal(mask, compute_region(project, marked).base_mask.frames[3])

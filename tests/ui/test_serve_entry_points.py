@@ -32,8 +32,8 @@ def test_the_space_serves_the_page_with_the_tested_gradio() -> None:
     app = (ROOT / "deploy" / "space" / "app.py").read_text("utf-8")
     [call] = find_serve_calls(app)
     assert [ast.literal_eval(each) for each in call.args[:2]] == ["0.0.0.0", 7860]
-    card = (ROOT / "deploy" / "space" / "README.md").read_text("utf-8")
+    readme = (ROOT / "deploy" / "space" / "README.md").read_text("utf-8")
     pinned = re.search(r"^gradio==(.+)$", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)
     assert pinned is not None
-    assert f"sdk_version: {pinned[1]}\n" in card
-    assert "app_file: app.py\n" in card
+    assert f"sdk_version: {pinned[1]}\n" in readme
+    assert "app_file: app.py\n" in readme

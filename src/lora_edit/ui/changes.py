@@ -67,9 +67,9 @@ def describe_outdated(result_state: ProjectState | None, state: ProjectState) ->
     steps = sorted({FIELD_LABELS[name][1] for name in find_changed_fields(result_state, state) if name != "clip_name"})
     if not steps:
         return ""
-    parts = [STEP_LABELS[step] for step in steps]
-    words = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-    return f"This result is from before {words} changed; train and generate again to bring it up to date."
+    labels = [STEP_LABELS[step] for step in steps]
+    parts = " and ".join([", ".join(labels[:-1]), labels[-1]] if len(labels) > 1 else labels)
+    return f"This result is from before {parts} changed; train and generate again to bring it up to date."
 
 
 def trim_state(state: ProjectState, start: int, frames: int | None) -> ProjectState:

@@ -71,8 +71,8 @@ def render_messages(text: str | Iterable[str], kind: str = "note") -> str:
 
 def render_figure(image_source: str, caption: str) -> str:
     """Render an image with its caption as HTML."""
-    words = html.escape(caption)
-    return f'<figure class="picture-card"><figcaption>{words}</figcaption><img src="{image_source}" alt="{words}"></figure>'
+    escaped = html.escape(caption)
+    return f'<figure class="picture-card"><figcaption>{escaped}</figcaption><img src="{image_source}" alt="{escaped}"></figure>'
 
 
 def create_message() -> Any:
@@ -94,14 +94,14 @@ def catch_errors(
         try:
             return {error_field: "", **_add_request_number(handler(*args), args, view)}
         except InputError as error:
-            fault = str(error)
+            text = str(error)
         except Exception as error:
             app_state.store.path.mkdir(parents=True, exist_ok=True)
             write_traceback(app_state.store.path / "page.log", error)
-            fault = f"an internal error occurred ({type(error).__name__}); earlier work is kept"
+            text = f"an internal error occurred ({type(error).__name__}); earlier work is kept"
         # The unique comment makes the browser show and read out the same message again.
-        words = f"{render_messages(fault, 'fault')}<!-- {time.monotonic_ns()} -->"
-        return {error_field: words, **(updates_on_error or {}), **({} if view is None else {view: gr.HTML(failed=time.monotonic_ns())})}
+        message = f"{render_messages(text, 'fault')}<!-- {time.monotonic_ns()} -->"
+        return {error_field: message, **(updates_on_error or {}), **({} if view is None else {view: gr.HTML(failed=time.monotonic_ns())})}
 
     return run
 

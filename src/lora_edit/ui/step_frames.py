@@ -97,9 +97,8 @@ class FramesStep:
             return {self.view: None}
         video = read_clip(project, state)
         first = actions.save_frame(project, video.frames[0], 0)
-        names = [
-            (f"frame {each.frame}, {KIND_DESCRIPTIONS[each.kind]}", each.frame) for each in state.select_later_frames(video.num_frames)
-        ]
+        later_frames = state.select_later_frames(video.num_frames)
+        names = [(f"frame {each.frame}, {KIND_DESCRIPTIONS[each.kind]}", each.frame) for each in later_frames]
         return {
             **self._render_frame(project, state, frame),
             self.download_button: gr.DownloadButton(value=str(first)),

@@ -149,16 +149,12 @@ class RegionStep:
         if job is not None and not job.is_finished:
             extra["pending"] = PROPAGATING_MESSAGE
         picture = _draw_region(video, region, frame) if known_mask is None else draw_region(video.frames[frame], known_mask)
-        marks = [mark.model_dump() for mark in state.marks if mark.frame == frame and mark.kind in ("point", "not-point", "box")]
+        marks = [mark.model_dump() for mark in state.marks if mark.frame == frame and mark.kind in PROMPT_KINDS]
         still = pictures.build_still(picture, frame, video.num_frames, "Edit region", marking=True, marks=marks, **extra)
         is_stopped = job is not None and job.is_finished
         notes = region.notes if region else (["the mask was not propagated to the end of the clip"] if is_stopped else ())
-        return {
-            self.current_frame: frame,
-            self.view: still,
-            self.notes: render_messages(notes),
-            self.resume_button: gr.Button(visible=is_stopped),
-        }
+        resume_button = gr.Button(visible=is_stopped)
+        return {self.current_frame: frame, self.view: still, self.notes: render_messages(notes), self.resume_button: resume_button}
 
     def _find_unfinished_job(self, project: Project, state: ProjectState) -> Job | None:
         """Return the propagation job of the current marks if it was stopped or has not finished."""
