@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+pytest.importorskip("cachetools", reason="cachetools is not installed: pip install 'lora-edit[ui]'")
+
 from lora_edit.errors import MaskError
 from lora_edit.masks.shapes import feather_frame
 from lora_edit.ui.projects import Mark, Project, ProjectState
