@@ -53,7 +53,7 @@ def test_the_box_shape_covers_the_outline(project_and_state: tuple[Project, Proj
     assert len(rows) == (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1)
 
 
-def test_boxes_on_several_frames_glide_as_they_are(project_and_state: tuple[Project, ProjectState]) -> None:
+def test_boxes_on_several_frames_are_interpolated(project_and_state: tuple[Project, ProjectState]) -> None:
     project, state = project_and_state
     region = compute_region(project, state.replace_fields(marks=(build_box(0), build_box(4))))
     for number in range(FRAMES):
