@@ -13,7 +13,7 @@ SHIFT = torch.tensor([-90, 40, 110])
 
 
 def moving_ball(frames: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return a clip of a shaded red disc that moves by 6 pixels per frame over grey, the clip with a recoloured disc, and the disc's mask."""
+    """Return a clip of a shaded red disc that moves by 6 pixels per frame over grey, the same recoloured, and the disc's mask."""
     y, x = torch.meshgrid(torch.arange(48), torch.arange(72), indexing="ij")
     source, truth, masks = [], [], []
     for t in range(frames):

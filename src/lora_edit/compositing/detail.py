@@ -1,7 +1,7 @@
 """Selection between the predicted edit and the model's output, per pixel (ours).
 
-The prediction (`propagation/`) has the source's size, has not passed through an autoencoder, and carries an expected error. It is used where
-that error is small or the model agrees with it; the model's output is used where the error is large and the two differ.
+The prediction (`propagation/`) has the source's size, has not passed through an autoencoder, and carries an expected error. It is used
+where that error is small or the model agrees with it; the model's output is used where the error is large and the two differ.
 """
 
 from __future__ import annotations

@@ -144,8 +144,8 @@ class Propagation:
     """Propagation of an edit from its key frames to all other frames.
 
     `source` is `[T, H, W, 3]` uint8, `pictures` are the edited frames `[H, W, 3]` by frame number, and `region` is `[T, H, W]` bool;
-    outside it the source's pixels are kept. Separate objects in the region are predicted separately. Motion is estimated once. Memory holds the
-    motion at its working size, and two backgrounds per key frame and object.
+    outside it the source's pixels are kept. Separate objects in the region are predicted separately. Motion is estimated once. Memory
+    holds the motion at its working size, and two backgrounds per key frame and object.
     """
 
     def __init__(
