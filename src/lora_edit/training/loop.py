@@ -46,7 +46,7 @@ class Stage:
 
 
 def compute_stage_keys(key: str, stages: Sequence[Stage]) -> list[str]:
-    """Compute the stages' keys in order; trainings with equal first stages share their first keys. `key` identifies model, seed and settings."""
+    """Compute the stages' keys in order; runs with equal first stages share their first keys. `key` identifies model, seed and settings."""
     return list(accumulate(stages, lambda previous_key, stage: stage.compute_key(previous_key), initial=key))[1:]
 
 
