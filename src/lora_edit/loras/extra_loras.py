@@ -89,7 +89,7 @@ def load_extra_loras(family: Family, lora_paths: WeightedLoraPaths, report: Call
 
 
 def _infer_expert(file: LoraFile, experts: Sequence[str]) -> str:
-    """Infer the expert of a file: from its header if this package wrote it, else from its name ("high_noise", "HighNoise", "low"); else ""."""
+    """Infer a file's expert from its header if this package wrote it, else from its name ("high_noise", "HighNoise", "low"), else ""."""
     stated = file.metadata.get("expert", "")
     words = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", file.path.stem).lower())
     matches = [part for part in experts if part and not {part, part.partition("-")[0], part.replace("-", "")}.isdisjoint(words)]

@@ -7,9 +7,9 @@ The libraries' own conversion does not cover these layouts. Result of loading th
 |---|---|
 | diffusers, comfyui, down-up | equal; of full differences, `diff_m` and those of norms are dropped without a warning |
 | musubi | equal if every block has every layer and alpha; otherwise `KeyError` |
-| kohya | `KeyError`; with the prefix `lycoris_`, `ValueError` |
+| kohya | `KeyError` |
 | peft | no error, and no layer is loaded |
-| bare, `pipe.dit.`, `model.diffusion_model.` | `ValueError` with alphas; without, no error, and no layer is loaded |
+| bare; prefixes `pipe.dit.`, `model.diffusion_model.`, `lycoris_` | `ValueError` with alphas; without, no error, and no layer is loaded |
 | HunyuanVideo in comfyui | alpha is ignored; `linear1` is split for a width of 3072 only; lora_down and lora_up are not converted |
 
 Files with values that are not finite load without an error, and half a pair is an `IndexError`. The converters load the tensors, so that a

@@ -10,7 +10,7 @@ from lora_edit.models.families.wan.key_names import BLOCK_LAYERS, OUTER_LAYERS
 
 @dataclass(frozen=True)
 class BlockNaming:
-    """Naming of one kind of block: its prefixes in diffusers and in the original (`{}` is the block's number), and its layers' names in both.
+    """Naming of one kind of block: its prefix in diffusers and in the original (`{}` is the block's number), and its layers' names in both.
 
     Several diffusers names for one original layer mean that the original stores them in one matrix, with rows in this order.
     """
