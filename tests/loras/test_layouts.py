@@ -177,8 +177,8 @@ def test_hunyuan_layers_are_fused_and_split(tmp_path: Path) -> None:
 
 
 def test_delta_of_several_layers_splits_by_rows() -> None:
-    whole = LayerDelta(torch.ones(2, 3), torch.arange(10.0).view(5, 2), diff_bias=torch.arange(5.0))
-    first, second = split_delta(whole, (2, 3))
+    fused = LayerDelta(torch.ones(2, 3), torch.arange(10.0).view(5, 2), diff_bias=torch.arange(5.0))
+    first, second = split_delta(fused, (2, 3))
     assert first.up is not None and second.diff_bias is not None
     assert first.up.tolist() == [[0, 1], [2, 3]]
     assert second.diff_bias.tolist() == [2, 3, 4]
