@@ -20,9 +20,9 @@ from lora_edit.models.checkpoints import locate
 from lora_edit.models.families.wan.family import WanFamily
 from lora_edit.models.record import ModelFacts
 from lora_edit.models.runtime.device_manager import DeviceManager
+from lora_edit.prepared_clip import prepare_clip
 from lora_edit.reporting import SilentReporter
 from lora_edit.run import Run
-from lora_edit.samples import prepare_clip
 from lora_edit.types import Video
 from lora_edit.video.png_frames import load_frames
 from lora_edit.video.read import read_video
