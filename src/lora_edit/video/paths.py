@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from lora_edit.errors import VideoError
@@ -16,3 +17,10 @@ def stat_path(path: Path) -> os.stat_result:
         raise VideoError(f"{path}: no such file or folder; check the path") from error
     except OSError as error:
         raise VideoError(f"{path}: cannot be read ({error.strerror}); allow reading it, or copy it to another place") from error
+
+
+def protect_inputs(output: Path, inputs: Iterable[Path]) -> None:
+    """Raise `VideoError` when `output` is one of the input files, so that nothing of the input is overwritten."""
+    for path in inputs:
+        if path.exists() and output.exists() and output.samefile(path):
+            raise VideoError(f"{output}: is part of the input; choose another --output")
