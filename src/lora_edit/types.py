@@ -153,7 +153,11 @@ def hash_content(*parts: torch.Tensor | str | None) -> str:
     for part in parts:
         if isinstance(part, torch.Tensor):
             digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            digest.update(part.detach().contiguous().cpu().numpy().tobytes())
+            values = part.detach().contiguous().cpu()
+            if values.dtype == torch.bool:
+                # Masks decoded by Pillow store 255 for True, others 1. All are hashed as the former, which existing runs were.
+                values = values.to(torch.bool).ne(False).to(torch.uint8) * 255
+            digest.update(values.numpy().tobytes())
         else:
             digest.update(repr(part).encode())
     return digest.hexdigest()
