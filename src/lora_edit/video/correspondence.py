@@ -247,10 +247,10 @@ class _FrameMatcher:
 
     def _list_candidate_matrices(self, layer: int, matrix: Float64Array) -> list[Float64Array]:
         """List a layer's global motion and, where that is uncertain, the alternatives: the motion of its corners, and none."""
-        if layer == 0 or self.object is None or self.object.second is None or self._previous is None:
+        if layer == 0 or self.object is None or self.object.alternative is None or self._previous is None:
             return [matrix]
         candidates = list[Float64Array]()
-        for candidate in (matrix, invert_affine(self.object.second), self._previous.matrices[layer]):
+        for candidate in (matrix, invert_affine(self.object.alternative), self._previous.matrices[layer]):
             if not any(np.abs(candidate - other).max() < 0.5 for other in candidates):
                 candidates.append(candidate)
         return candidates
@@ -271,14 +271,8 @@ class _MatchingCost:
         cost_filter: _GuidedFilter,
         occlusion_cost: float,
     ) -> None:
-        self.image, self.key_image, self.object_mask, self.lights, self.cost_filter, self.occlusion_cost = (
-            image,
-            key_image,
-            object_mask,
-            lights,
-            cost_filter,
-            occlusion_cost,
-        )
+        self.image, self.key_image, self.object_mask, self.lights = image, key_image, object_mask, lights
+        self.cost_filter, self.occlusion_cost = cost_filter, occlusion_cost
         self.gradients = _compute_gradients(image)
         self.contrast = _compute_contrast(cost_filter.variance)
 
