@@ -84,7 +84,7 @@ def list_conversions(path: Path) -> list[str]:
             "CMYK to RGB": image.mode == "CMYK",
             "grey to RGB": grey,
             "16 bits to 8": image.mode.startswith("I") or _has_16_bits(path, image),
-            "turned upright, as its orientation says": image.getexif().get(ExifTags.Base.Orientation, 1) != 1,
+            "rotated upright by its EXIF orientation": image.getexif().get(ExifTags.Base.Orientation, 1) != 1,
         }
     return [description for description, applies in changes.items() if applies]
 
@@ -156,7 +156,7 @@ def describe_numbering_faults(paths: list[Path]) -> tuple[str, ...]:
     if missing:
         notes.append(f"the folder {paths[0].parent.name} lacks pictures between its first and last one, such as number {missing[0]}")
     if duplicates:
-        notes.append(f"the folder {paths[0].parent.name} holds more than one picture of a number, such as {duplicates[0]}; each is a frame")
+        notes.append(f"the folder {paths[0].parent.name} has several pictures with the same number, such as {duplicates[0]}; each becomes a frame")
     return tuple(notes)
 
 

@@ -162,7 +162,7 @@ class ObjectTracker:
     def correct_motion(self, matrix: Float64Array) -> None:
         """Replace the motion of the last image by a map from the key image that was measured elsewhere, if it is plausible."""
         if self._is_plausible(matrix) and not self._may_be_occluded(self.matrix):
-            # The velocity changes by the correction, unless the object was lost.
+            # After a loss the previous position is unknown, so the velocity stays unchanged.
             self.velocity = self.velocity + (self._map_centre(matrix) - self._map_centre(self.matrix) if self.num_lost_frames == 0 else 0)
             self.matrix, self.num_lost_frames = matrix, 0
 
