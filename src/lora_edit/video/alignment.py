@@ -64,7 +64,9 @@ class Patch:
         blurred = self.blur_image(image)
         area = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, 3) <= margin * self.spacing
         rows, columns = np.flatnonzero(area.any(1)), np.flatnonzero(area.any(0))
-        y, x = np.meshgrid(np.arange(rows[0], rows[-1] + 1, self.spacing), np.arange(columns[0], columns[-1] + 1, self.spacing), indexing="ij")
+        y, x = np.meshgrid(
+            np.arange(rows[0], rows[-1] + 1, self.spacing), np.arange(columns[0], columns[-1] + 1, self.spacing), indexing="ij"
+        )
         nearest = np.rint(y).astype(int).clip(0, mask.shape[0] - 1), np.rint(x).astype(int).clip(0, mask.shape[1] - 1)
         in_area = area[nearest]
         self.points = np.stack([x[in_area], y[in_area]])
@@ -122,7 +124,12 @@ class Patch:
     def _sample_colours(self, blurred_image: Float32Array, matrix: Float64Array) -> tuple[Float32Array, BoolArray]:
         """Sample the image under a map: colours `[3, N]`, and which samples lie inside it `[N]`."""
         positions = (matrix[:, :2] @ self.points + matrix[:, 2:]).astype(np.float32)
-        in_frame = (positions[0] >= 0) & (positions[1] >= 0) & (positions[0] <= blurred_image.shape[1] - 1) & (positions[1] <= blurred_image.shape[0] - 1)
+        in_frame = (
+            (positions[0] >= 0)
+            & (positions[1] >= 0)
+            & (positions[0] <= blurred_image.shape[1] - 1)
+            & (positions[1] <= blurred_image.shape[0] - 1)
+        )
         return sample_points(blurred_image, positions), in_frame
 
     def _compute_residuals(self, blurred_image: Float32Array, matrix: Float64Array) -> tuple[Float32Array, Float32Array]:

@@ -149,7 +149,11 @@ def _build_packets(
     output_stream = output.add_stream_from_template(stream) if can_copy else _add_encoder(output, stream, encoder)
     if stream.language:
         output_stream.metadata["language"] = stream.language
-    return _copy_packets(source, stream, output_stream, time_range, suffix) if can_copy else _encode_packets(source, stream, output_stream, time_range)
+    return (
+        _copy_packets(source, stream, output_stream, time_range, suffix)
+        if can_copy
+        else _encode_packets(source, stream, output_stream, time_range)
+    )
 
 
 def _compute_time_range(video: Video, path: Path) -> _TimeRange:
@@ -164,7 +168,9 @@ def _compute_time_range(video: Video, path: Path) -> _TimeRange:
             return _TimeRange(video.start_time, video.start_time if video.start_frame else -math.inf, end if has_more else math.inf, shifts)
         if last > _SEEK_MARGIN:
             container.seek(int(last * av.time_base))
-        has_more = any(packet.pts is not None and float(packet.pts * packet.time_base) > last + half_period for packet in container.demux(stream))
+        has_more = any(
+            packet.pts is not None and float(packet.pts * packet.time_base) > last + half_period for packet in container.demux(stream)
+        )
     begin = -math.inf if video.start_time <= stream_start + half_period else video.start_time
     return _TimeRange(video.start_time, begin, end if has_more else math.inf, shifts)
 
@@ -195,7 +201,7 @@ def _copy_packets(
 ) -> Iterator[Packet[AudioStream]]:
     end = -math.inf
     for timed in _read_packets(source, stream, time_range):
-        # Only MP4's edit lists can hide the part of a packet that lies before the first picture.
+        # Only MP4's edit lists can hide the part of a packet that lies before the first frame.
         if suffix not in (".mp4", ".mov") and timed.begin < time_range.begin:
             continue
         if time_range.is_joined and timed.begin < end - _JITTER:  # the previous part is still playing
@@ -251,7 +257,10 @@ def _generate_silence(count: int, rate: int, channels: int) -> Iterator[np.ndarr
 def _decode_samples(
     source: InputContainer, stream: AudioStream, output_stream: AudioStream, time_range: _TimeRange
 ) -> Iterator[tuple[np.ndarray, float]]:
-    """Decode samples `[n, channels]` float32 inside the range at the rate and layout of `output_stream`, with the time of the first in seconds."""
+    """Decode samples `[n, channels]` float32 inside the range, with the time of the first in seconds.
+
+    Rate and layout are those of `output_stream`.
+    """
     context = output_stream.codec_context
     source_format: tuple[object, ...] = ()
     resampler: av.AudioResampler | None = None

@@ -44,7 +44,9 @@ class CameraTracker:
         blurred = fine.blur_image(image)
         refined = fine.fit(blurred, best.matrix, iterations=5)
         previous_score = fine.score(blurred, self.matrix)
-        self.matrix = refined.matrix if refined.score > previous_score + MIN_SCORE_GAIN[0] + MIN_SCORE_GAIN[1] * (1 - previous_score) else self.matrix
+        self.matrix = (
+            refined.matrix if refined.score > previous_score + MIN_SCORE_GAIN[0] + MIN_SCORE_GAIN[1] * (1 - previous_score) else self.matrix
+        )
         for patch in self.patches:
             patch.update_light_and_trust(patch.blur_image(image), self.matrix, 0.1)
         self._previous_grey = grey

@@ -30,8 +30,8 @@ class ContinuousClock:
     def map_time(self, time: Fraction, duration: Fraction | None = None) -> Fraction:
         """Map a time stamp to the continuous clock.
 
-    `duration` is that of the packet or frame that begins at `time`, in seconds; one period by default.
-    """
+        `duration` is that of the packet or frame that begins at `time`, in seconds; one period by default.
+        """
         if self._last_time is not None and self._is_new_part(time):
             shift = self._last_end + self.shifts[-1] - time
             part = len(self.shifts)

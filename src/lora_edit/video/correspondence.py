@@ -37,8 +37,8 @@ EDGE_CONTRAST = 12.0
 """Difference in levels from which the guided filter preserves an edge."""
 
 SMOOTH_MOTION_PENALTY, CORRECTION_PENALTY, CHAINED_FLOW_PENALTY = 0.01, 0.03, 0.05
-"""Costs added to the smooth motion, to its correction, and to chained flow, so that the global motion wins where all match equally well: the
-simpler one is then right."""
+"""Costs added to the smooth motion, to its correction, and to chained flow, so that the global motion wins where all match
+equally well: the simpler one is then right."""
 
 OCCLUSION_COSTS = (0.5, 0.95)
 """Cost of a pixel that the object occludes in the key frame: where the object is lost, and where it is certainly visible."""
@@ -59,8 +59,8 @@ MIN_FLOW_SIZE = 64
 """Smallest number of rows and columns for optical flow."""
 
 CONFIDENCE_WEIGHTS = (4.8, 1.6, -8.3, 0.6, 0.7, -1.6, -7.5, -7.2)
-"""Log-odds of a correct position: the intercept, then the weights of `_compute_features`, fitted by logistic regression on the tuning half of
-the scenes of `benchmarks/moving_scenes.py`."""
+"""Log-odds of a correct position: the intercept, then the weights of `_compute_features`, fitted by logistic regression on the tuning half
+of the scenes of `benchmarks/moving_scenes.py`."""
 
 MAX_OBJECT_SHARE = 0.8
 """Share of the frame above which a region counts as the whole frame instead of an object."""
@@ -96,9 +96,9 @@ def compute_correspondences(
     for number in range(key_index, len(frames)) if order is None else order:
         frame_region = None if mask is None or region is None else work.resize_mask(region[number])
         positions, confidence = matcher.match(work.resize_image(frames[number]), frame_region)
-        motion = positions - build_pixel_grid(*positions.shape[:2])
-        full_confidence = cv2.resize(confidence, (width, height), interpolation=cv2.INTER_LINEAR)
-        yield Correspondence(build_pixel_grid(height, width) + resize_motion(motion, height, width), np.asarray(full_confidence, np.float32))
+        motion = resize_motion(positions - build_pixel_grid(*positions.shape[:2]), height, width)
+        confidence = np.asarray(cv2.resize(confidence, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+        yield Correspondence(build_pixel_grid(height, width) + motion, confidence)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,10 @@ class _FrameMatcher:
         background = self._build_matching_cost(blurred, grey, lights, _select_all(grey))(global_positions[0], 0)
         window = self._select_tracked_slices(region, global_positions)
         window_cost = self._build_matching_cost(blurred, grey, lights, window)
-        layers = [self._match_layer(layer, global_positions[layer][window], matrices[layer], grey, window_cost, window) for layer in range(len(global_positions))]
+        layers = [
+            self._match_layer(layer, positions[window], matrices[layer], grey, window_cost, window)
+            for layer, positions in enumerate(global_positions)
+        ]
         best = _select_best(layers)
         if self.object is not None:
             self._correct_tracker(self.object, best, window)
@@ -228,7 +231,8 @@ class _FrameMatcher:
         pixel_grid, current_image = self.pixel_grid[slices], np.ascontiguousarray(grey[slices])
         if self._previous is not None:
             for candidate_matrix in self._list_candidate_matrices(layer, matrix):
-                candidates.append(matching_cost(self._chain_flow(self._previous, layer, candidate_matrix, pixel_grid, current_image), layer, CHAINED_FLOW_PENALTY))
+                chained = self._chain_flow(self._previous, layer, candidate_matrix, pixel_grid, current_image)
+                candidates.append(matching_cost(chained, layer, CHAINED_FLOW_PENALTY))
         best = _select_best(candidates)
         motion = _extrapolate_values(best.positions - global_positions, np.exp(-best.cost / 0.1).astype(np.float32), COST_RADIUS)
         smooth = matching_cost(global_positions + motion, layer, SMOOTH_MOTION_PENALTY)
@@ -243,7 +247,9 @@ class _FrameMatcher:
         """Chain positions through the previous image: the layer's global motion to it, then the residual flow."""
         previous_positions = _transform_positions(pixel_grid, compose_affine(invert_affine(previous_frame.matrices[layer]), matrix))
         warped = np.asarray(np.clip(sample_image(previous_frame.grey, previous_positions).round(), 0, 255), np.uint8)
-        return sample_image(previous_frame.positions[layer], _warp_positions(previous_positions, self._compute_flow(layer, current_image, warped)))
+        return sample_image(
+            previous_frame.positions[layer], _warp_positions(previous_positions, self._compute_flow(layer, current_image, warped))
+        )
 
     def _list_candidate_matrices(self, layer: int, matrix: Float64Array) -> list[Float64Array]:
         """List a layer's global motion and, where that is uncertain, the alternatives: the motion of its corners, and none."""
@@ -283,10 +289,14 @@ class _MatchingCost:
         expected = np.clip(sample_image(self.key_image, positions) * gain + shift, 0, 255).astype(np.float32)
         red, green, blue = cv2.split(cv2.absdiff(self.image, expected))
         colour = cv2.max(cv2.max(red, green), blue)
-        x_difference, y_difference = (cv2.absdiff(own, other) for own, other in zip(self.gradients, _compute_gradients(expected), strict=True))
+        x_difference, y_difference = (
+            cv2.absdiff(own, other) for own, other in zip(self.gradients, _compute_gradients(expected), strict=True)
+        )
         evidence = 0.5 * np.minimum(colour / self.contrast, 1) + 0.5 * np.minimum(2 * (x_difference + y_difference) / self.contrast, 1)
         outside = ((positions < -0.5) | (positions > np.array(self.object_mask.shape[::-1]) - 0.5)).any(-1)
-        cost = np.where(on_object_in_key == bool(layer), np.where(outside, OCCLUSION_COSTS[0], evidence), 1.0 if layer else self.occlusion_cost)
+        cost = np.where(
+            on_object_in_key == bool(layer), np.where(outside, OCCLUSION_COSTS[0], evidence), 1.0 if layer else self.occlusion_cost
+        )
         cost = self.cost_filter(cost.astype(np.float32)) + np.float32(penalty)
         return _Candidate(positions, cost, np.asarray(evidence, np.float32), on_object_in_key, np.full_like(on_object_in_key, bool(layer)))
 

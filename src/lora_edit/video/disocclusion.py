@@ -1,4 +1,7 @@
-"""Disocclusion: content of a clip that its known frames never show, such as the other side of a turning head or objects that enter later."""
+"""Disocclusion: content of a clip that its known frames never show.
+
+Examples are the other side of a turning head, and objects that enter the frame later.
+"""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class OpticalFlow:
         return np.asarray(cv2.resize(grey, self.size, interpolation=method), np.uint8)
 
     def compute_backward_flow(self, current_image: UInt8Array, previous_image: UInt8Array) -> tuple[Float32Array, BoolArray]:
-        """Compute the flow `[h, w, 2]` (x, y; flow pixels) from the current to the previous image, and whether it is consistent `[h, w]`."""
+        """Compute the flow `[h, w, 2]` (x, y; flow pixels) from current to previous image, and whether it is consistent `[h, w]`."""
         back = np.asarray(self._dis.calc(current_image, previous_image, None), np.float32)  # type: ignore[call-overload]
         forth = np.asarray(self._dis.calc(previous_image, current_image, None), np.float32)  # type: ignore[call-overload]
         positions = build_pixel_grid(*current_image.shape) + back
@@ -107,9 +107,15 @@ def chain_flow_with_confidence(
         current = flow.to_grey(frames[index])
         back, consistent = flow.compute_backward_flow(current, previous)
         step = pixel_grid + _fill_unknown(back, consistent.astype(np.float32), sigma=current.shape[0] / 32)
-        to_first, consistency, previous = sample_image(to_first, step), np.minimum(sample_image(consistency, step), consistent.astype(np.float32)), current
+        to_first, consistency, previous = (
+            sample_image(to_first, step),
+            np.minimum(sample_image(consistency, step), consistent.astype(np.float32)),
+            current,
+        )
         difference = cv2.GaussianBlur(np.abs(sample_image(first, to_first) - current.astype(np.float32)), (0, 0), 3)
-        confidence = cv2.resize(consistency * np.exp(-((difference / APPEARANCE_TOLERANCE) ** 2)), (width, height), interpolation=cv2.INTER_LINEAR)
+        confidence = cv2.resize(
+            consistency * np.exp(-((difference / APPEARANCE_TOLERANCE) ** 2)), (width, height), interpolation=cv2.INTER_LINEAR
+        )
         yield resize_positions(to_first, height, width), np.asarray(confidence, np.float32)
 
 
@@ -124,7 +130,9 @@ def track_points(
 ) -> tuple[Float32Array, BoolArray]:
     """Track points `[N, 1, 2]` from an initial guess: their new positions, and whether they were found `[N]` (pyramidal Lucas-Kanade)."""
     flags = cv2.OPTFLOW_USE_INITIAL_FLOW
-    positions, status, _ = cv2.calcOpticalFlowPyrLK(previous_image, current_image, points, guess.copy(), winSize=(13, 13), maxLevel=3, flags=flags)
+    positions, status, _ = cv2.calcOpticalFlowPyrLK(
+        previous_image, current_image, points, guess.copy(), winSize=(13, 13), maxLevel=3, flags=flags
+    )
     return np.asarray(positions, np.float32), np.asarray(status)[:, 0] > 0
 
 

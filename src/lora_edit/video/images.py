@@ -156,20 +156,21 @@ def describe_numbering_faults(paths: list[Path]) -> tuple[str, ...]:
     if missing:
         notes.append(f"the folder {paths[0].parent.name} lacks pictures between its first and last one, such as number {missing[0]}")
     if duplicates:
-        notes.append(f"the folder {paths[0].parent.name} has several pictures with the same number, such as {duplicates[0]}; each becomes a frame")
+        notes.append(
+            f"the folder {paths[0].parent.name} has several pictures with the same number, such as {duplicates[0]}; each becomes a frame"
+        )
     return tuple(notes)
 
 
 def load_folder(paths: list[Path]) -> Iterator[np.ndarray]:
     """Load the images one by one with `load_image_array`. Raises `VideoError` with the first file of another size."""
-    first_shape: tuple[int, ...] | None = None
+    first_size: Size | None = None
     for path in paths:
         image = load_image_array(path)
-        first_shape = first_shape or image.shape[:2]
-        if image.shape[:2] != first_shape:
-            raise VideoError(
-                f"{path}: is {image.shape[1]}x{image.shape[0]} but {paths[0].name} is {first_shape[1]}x{first_shape[0]}; give all frames one size"
-            )
+        size = Size(image.shape[0], image.shape[1])
+        first_size = first_size or size
+        if size != first_size:
+            raise VideoError(f"{path}: is {size} but {paths[0].name} is {first_size}; give all frames one size")
         yield image
 
 

@@ -58,8 +58,7 @@ SHAPE_CHANGE_SCALE = 0.15
 distractor may occlude the object."""
 
 MAX_SHAPE_CHANGE = (0.08, 0.6)
-"""Largest difference of the linear part from the expected ones when the object is nearly lost, and its increase per unit of score above
-that."""
+"""Largest difference of the linear part from the expected ones for an object that is nearly lost, and its increase per unit of score."""
 
 DISTRACTOR_SCORE = 0.6
 """Score from which another image area counts as a distractor."""
@@ -111,7 +110,7 @@ def track_object(
 
 @dataclass(frozen=True, eq=False)
 class _Distractor:
-    """Image area that looks like the object: position, velocity per frame (x, y), and the number of frames since it was last found."""
+    """Image area that looks like the object: position, velocity per frame (x, y), and frames since it was last distinct from the object."""
 
     position: Float64Array
     velocity: Float64Array
@@ -167,29 +166,31 @@ class ObjectTracker:
             self.matrix, self.num_lost_frames = matrix, 0
 
     def _find_best_fit(self, image: Float32Array, grey: UInt8Array, search_mask: BoolArray | None) -> tuple[Appearance, Fit]:
-        key_appearance = self.appearances[0]
-        blurred = key_appearance.coarse.blur_image(image)
+        reference = self.appearances[0]
+        blurred = reference.coarse.blur_image(image)
         expected = [self.matrix + _build_shift(self.velocity)]
         corner_guesses = [] if self._previous_grey is None else self._propose_from_corners(grey)
         guesses = [*expected, *corner_guesses, self.matrix, *self._propose_from_search(blurred, (expected + corner_guesses)[-1])]
         expected += [] if self._may_be_occluded(expected[0]) else corner_guesses
-        fits = self._align_guesses(key_appearance, blurred, guesses, expected, search_mask)
+        fits = self._align_guesses(reference, blurred, guesses, expected, search_mask)
         if not fits or fits[0].score < UNSURE_SCORE:
-            fits = self._align_guesses(key_appearance, blurred, [*(fit.matrix for fit in fits[:2]), *self._key_point_matcher.match(grey)], expected, search_mask)
+            guesses = [*(fit.matrix for fit in fits[:2]), *self._key_point_matcher.match(grey)]
+            fits = self._align_guesses(reference, blurred, guesses, expected, search_mask)
         self._update_distractors(fits)
         self.alternative = None if (fits and fits[0].score > UNSURE_SCORE) or self._may_be_occluded(expected[0]) else expected[-1]
-        best = self._refine_fit(key_appearance, image, fits, expected)
+        best = self._refine_fit(reference, image, fits, expected)
         if best.score < UNSURE_SCORE and len(self.appearances) > 1:
             recent = self.appearances[1]
             guesses = [*(fit.matrix for fit in fits[:2]), *expected]
             fits = self._align_guesses(recent, recent.coarse.blur_image(image), guesses, expected, search_mask)
-            recent_fit = self._refine_fit(recent, image, fits, expected)
+            candidate = self._refine_fit(recent, image, fits, expected)
             # The key image takes precedence wherever it still matches.
-            best = max(best, self._refine_fit(key_appearance, image, [recent_fit], expected), key=lambda fit: fit.score)
-            if recent_fit.score > best.score and recent_fit.score - self._compute_motion_penalty(recent_fit.matrix, expected) >= LOST_PENALIZED_SCORE:
-                return recent, recent_fit
+            best = max(best, self._refine_fit(reference, image, [candidate], expected), key=lambda fit: fit.score)
+            penalty = self._compute_motion_penalty(candidate.matrix, expected)
+            if candidate.score > best.score and candidate.score - penalty >= LOST_PENALIZED_SCORE:
+                return recent, candidate
         penalty = self._compute_motion_penalty(best.matrix, expected)
-        return key_appearance, best if best.score >= LOST_SCORE and best.score - penalty >= LOST_PENALIZED_SCORE else Fit(
+        return reference, best if best.score >= LOST_SCORE and best.score - penalty >= LOST_PENALIZED_SCORE else Fit(
             expected[-1], min(best.score, LOST_SCORE - 0.01)
         )
 
@@ -199,14 +200,15 @@ class ObjectTracker:
             blurred = appearance.fine.blur_image(image)
             refined = appearance.fit(appearance.fine, blurred, fit.matrix, 10)
             shape_change = min(float(np.abs(refined.matrix[:, :2] - each[:, :2]).max()) for each in expected_matrices)
-            if refined.score < UNSURE_SCORE and shape_change > MAX_SHAPE_CHANGE[0] + MAX_SHAPE_CHANGE[1] * max(0.0, refined.score - LOST_SCORE):
+            max_change = MAX_SHAPE_CHANGE[0] + MAX_SHAPE_CHANGE[1] * max(0.0, refined.score - LOST_SCORE)
+            if refined.score < UNSURE_SCORE and shape_change > max_change:
                 start = np.column_stack([expected_matrices[-1][:, :2], np.zeros(2)])
                 start[:, 2] = self._map_centre(fit.matrix) - self._map_centre(start)
                 refined = appearance.fit(appearance.fine, blurred, start, 10, translation_only=True)
             expected_fit = Fit(expected_matrices[-1], appearance.score(appearance.fine, blurred, expected_matrices[-1]))
-            candidates = [each for each in (refined, expected_fit)[: 1 + self._may_be_occluded(expected_matrices[0])] if self._is_plausible(each.matrix)]
+            candidates = [refined, expected_fit] if self._may_be_occluded(expected_matrices[0]) else [refined]
             return max(
-                candidates,
+                (each for each in candidates if self._is_plausible(each.matrix)),
                 key=lambda each: each.score - self._compute_motion_penalty(each.matrix, expected_matrices),
                 default=Fit(self.matrix, 0.0),
             )
@@ -245,9 +247,11 @@ class ObjectTracker:
         """Remove candidates that are nearly equal to an earlier one."""
         unique = list[Float64Array]()
         for guess in guesses:
-            near = (np.linalg.norm(self._map_centre(guess) - self._map_centre(other)) < MIN_SEPARATION / 4 * self.size for other in unique)
-            alike = (np.abs(guess[:, :2] - other[:, :2]).max() < MAX_SHAPE_CHANGE[0] / 4 for other in unique)
-            if not any(a and b for a, b in zip(near, alike, strict=True)):
+            same_position = (
+                np.linalg.norm(self._map_centre(guess) - self._map_centre(other)) < MIN_SEPARATION / 4 * self.size for other in unique
+            )
+            same_shape = (np.abs(guess[:, :2] - other[:, :2]).max() < MAX_SHAPE_CHANGE[0] / 4 for other in unique)
+            if not any(a and b for a, b in zip(same_position, same_shape, strict=True)):
                 unique.append(guess)
         return unique
 
@@ -264,8 +268,10 @@ class ObjectTracker:
             shape_change = min(float(np.abs(matrix[:, :2] - each[:, :2]).max()) for each in expected_matrices)
             deviation += (1 - np.exp(-((shape_change / SHAPE_CHANGE_SCALE) ** 2))) / 2
         cost = DISTANCE_PENALTY * deviation * max(0.0, 1 - self.num_lost_frames / MAX_LOST_FRAMES)
-        distractor_distance = min((float(np.linalg.norm(centre - each.expected_position)) for each in self.distractors), default=np.inf) / self.size
-        return float(cost + (DISTANCE_PENALTY * (1 - np.exp(-((distance / DISTANCE_SCALE_LIMITS[0]) ** 2 * 4))) if distractor_distance < distance else 0.0))
+        distractor_distances = (float(np.linalg.norm(centre - each.expected_position)) for each in self.distractors)
+        if min(distractor_distances, default=np.inf) / self.size < distance:
+            cost += DISTANCE_PENALTY * (1 - np.exp(-((distance / DISTANCE_SCALE_LIMITS[0]) ** 2 * 4)))
+        return float(cost)
 
     def _update_distractors(self, fits: list[Fit]) -> None:
         """Update the distractors: those found in this image, and those that are hidden and move on as expected."""
@@ -350,7 +356,9 @@ class ObjectTracker:
         """Update motion, visibility, light and trust, and the recent appearance."""
         shift = self._map_centre(best.matrix) - self._map_centre(self.matrix)
         is_lost = best.score < LOST_SCORE
-        self.acceleration = max(0.5 * self.acceleration, 0.0 if is_lost or self.num_lost_frames else float(np.linalg.norm(shift - self.velocity)))
+        self.acceleration = max(
+            0.5 * self.acceleration, 0.0 if is_lost or self.num_lost_frames else float(np.linalg.norm(shift - self.velocity))
+        )
         self.velocity = 0.8 * self.velocity if is_lost else shift if self.num_lost_frames == 0 else np.zeros(2)
         self.num_lost_frames = self.num_lost_frames + 1 if is_lost else 0
         self.matrix, self.score = best.matrix, best.score

@@ -1,4 +1,4 @@
-"""Reading of clips: `read_video` decodes a video, an animation or a folder of images; `probe_video` reads size, rate and length only."""
+"""Reading of clips: `read_video` decodes a video, an animation or a folder of images; `probe_video` reads only size, rate and length."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def read_video(path: Path, settings: VideoSettings | None = None) -> Video:
 
 
 def probe_video(path: Path) -> VideoInfo:
-    """Read size, rate and length without decoding the clip. Raises `VideoError` when the path is missing or not a video."""
+    """Read size, rate and length without decoding the whole clip. Raises `VideoError` when the path is missing or not a video."""
     require_file(path)
     if path.is_dir():
         paths = list_images(path)

@@ -23,7 +23,7 @@ def resize_frames(frames: torch.Tensor, size: Size) -> torch.Tensor:
 
 
 def resize_pixels(pixels: torch.Tensor, size: Size) -> torch.Tensor:
-    """Resize pixels `[C, T, H, W]` of any float range as `resize_frames` does; the overshoot of the cubic filter is clamped to the input's range."""
+    """Resize pixels `[C, T, H, W]`, floats of any range, as `resize_frames` does; the cubic filter's overshoot is clamped to that range."""
     if tuple(pixels.shape[2:]) == (size.height, size.width):
         return pixels
     images = rearrange(pixels.detach().float().cpu(), "c t h w -> t h w c").contiguous().numpy()

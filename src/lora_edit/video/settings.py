@@ -24,6 +24,6 @@ class VideoSettings(BaseModel):
     )
     codec: Codec = Field(
         "h264",
-        description="h264 (the source's chroma format; 4:2:0 for folders of pictures), h264-420 (supported by every player), h264-444, prores "
-        "or ffv1; the frames are always saved losslessly too",
+        description="h264 (the source's chroma format; 4:2:0 for folders of pictures), h264-420 (supported by every player), h264-444, "
+        "prores or ffv1; the frames are always saved losslessly too",
     )
