@@ -247,9 +247,8 @@ class _FrameMatcher:
         """Chain positions through the previous image: the layer's global motion to it, then the residual flow."""
         previous_positions = _transform_positions(pixel_grid, compose_affine(invert_affine(previous_frame.matrices[layer]), matrix))
         warped = np.asarray(np.clip(sample_image(previous_frame.grey, previous_positions).round(), 0, 255), np.uint8)
-        return sample_image(
-            previous_frame.positions[layer], _warp_positions(previous_positions, self._compute_flow(layer, current_image, warped))
-        )
+        flow = self._compute_flow(layer, current_image, warped)
+        return sample_image(previous_frame.positions[layer], _warp_positions(previous_positions, flow))
 
     def _list_candidate_matrices(self, layer: int, matrix: Float64Array) -> list[Float64Array]:
         """List a layer's global motion and, where that is uncertain, the alternatives: the motion of its corners, and none."""
@@ -289,10 +288,8 @@ class _MatchingCost:
         expected = np.clip(sample_image(self.key_image, positions) * gain + shift, 0, 255).astype(np.float32)
         red, green, blue = cv2.split(cv2.absdiff(self.image, expected))
         colour = cv2.max(cv2.max(red, green), blue)
-        x_difference, y_difference = (
-            cv2.absdiff(own, other) for own, other in zip(self.gradients, _compute_gradients(expected), strict=True)
-        )
-        evidence = 0.5 * np.minimum(colour / self.contrast, 1) + 0.5 * np.minimum(2 * (x_difference + y_difference) / self.contrast, 1)
+        dx, dy = (cv2.absdiff(own, other) for own, other in zip(self.gradients, _compute_gradients(expected), strict=True))
+        evidence = 0.5 * np.minimum(colour / self.contrast, 1) + 0.5 * np.minimum(2 * (dx + dy) / self.contrast, 1)
         outside = ((positions < -0.5) | (positions > np.array(self.object_mask.shape[::-1]) - 0.5)).any(-1)
         cost = np.where(
             on_object_in_key == bool(layer), np.where(outside, OCCLUSION_COSTS[0], evidence), 1.0 if layer else self.occlusion_cost
@@ -313,9 +310,8 @@ class _GuidedFilter:
     def __call__(self, values: Float32Array) -> Float32Array:
         mean = _apply_box_filter(values)
         gain = np.asarray((_apply_box_filter(self.guide * values) - self.mean * mean) / self.regularized_variance, np.float32)
-        return np.asarray(
-            _apply_box_filter(gain) * self.guide + _apply_box_filter(np.asarray(mean - gain * self.mean, np.float32)), np.float32
-        )
+        offset = np.asarray(mean - gain * self.mean, np.float32)
+        return np.asarray(_apply_box_filter(gain) * self.guide + _apply_box_filter(offset), np.float32)
 
 
 def _create_dense_flow(finest_scale: int) -> cv2.DISOpticalFlow:
