@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from fractions import Fraction
@@ -20,7 +20,7 @@ from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
 from lora_edit.errors import VideoError
-from lora_edit.types import Video
+from lora_edit.types import OnFrame, Video
 from lora_edit.video.audio import AudioMuxer, add_audio_streams
 from lora_edit.video.chapters import add_chapters
 from lora_edit.video.colors import SITING_LEFT, array_to_frame
@@ -33,10 +33,6 @@ from lora_edit.video.timing import Ticks, compute_frame_ticks, quantize_frame_ti
 
 MAX_SIDE = 16384
 """Largest side in pixels that x264 supports."""
-
-
-OnFrame = Callable[[int, int], None]
-"""Told how many frames of how many are written."""
 
 
 def write_video(
