@@ -56,7 +56,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         # Cover art in an audio file is stored as a video stream of one frame.
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not streams:
-            kind = "sound only" if container.streams.audio else "no picture stream"
+            kind = "sound only" if container.streams.audio else "no video stream"
             raise VideoError(f"{path}: {kind}; give a file with video")
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
@@ -89,7 +89,7 @@ def decode_range(path: Path, container: InputContainer, stream: VideoStream, sta
                 continue
             for frame in decode(packet):
                 if frame.is_corrupt and count >= start:
-                    raise _build_damage_error(path, count, start, "damaged picture")
+                    raise _build_damage_error(path, count, start, "damaged frame")
                 time, duration = _read_frame_time(frame, stream, clock)
                 if count >= start:
                     yield DecodedFrame(turn_upright(frame_to_array(frame), read_orientation(frame)), time, duration, clock.shifts, frame)

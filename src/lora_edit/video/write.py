@@ -111,9 +111,11 @@ def describe_output_losses(path: Path, video: Video, codec: Codec = "h264") -> t
     if video.chapters and encoding is None:
         notes.append(f"the chapters are left out: {kind} holds none")
     if video.pixel_aspect != 1 and not is_h264 and not (codec == "prores" and suffix == ".mov"):
-        notes.append(f"the pixel aspect {video.pixel_aspect} is left out: {kind} does not hold it here; end the name in .mp4 or .mov")
+        notes.append(
+            f"the pixel aspect {video.pixel_aspect} is left out: the result ({kind}) does not store it; end the name in .mp4 or .mov"
+        )
     if video.field_order != "progressive" and not (is_h264 and should_interlace(video)):
-        notes.append(f"the order of the fields is left out: {kind} does not hold it here")
+        notes.append(f"the field order is left out: the result ({kind}) does not store it")
     if encoding and is_h264 and codec == "h264" and encoding.pix_fmt == video.matching_pix_fmt != DEFAULT_PIX_FMT:
         notes.append(f"the result is {encoding.pix_fmt}, which keeps the source's pixels; where players lack it, use --codec h264-420")
     if is_h264 and codec == "h264" and video.source is not None and video.tags is None:
