@@ -287,9 +287,9 @@ def _set_named_layout(frame: AudioFrame) -> AudioFrame:
         or (frame.format.is_planar and count >= _MAX_PLANAR_CHANNELS)
     ):
         return frame
-    named = AudioFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name, layout=_CHANNEL_LAYOUTS[count])
-    named.sample_rate, named.pts, named.time_base = frame.sample_rate, frame.pts, frame.time_base
-    return named
+    output = AudioFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name, layout=_CHANNEL_LAYOUTS[count])
+    output.sample_rate, output.pts, output.time_base = frame.sample_rate, frame.pts, frame.time_base
+    return output
 
 
 def _cut_samples(frame: AudioFrame, time_range: _TimeRange, shift: float) -> tuple[np.ndarray, float]:

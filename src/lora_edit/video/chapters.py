@@ -28,8 +28,10 @@ def cut_chapters(chapters: tuple[Chapter, ...], begin: float, end: float) -> tup
 
     A single chapter without a title is dropped.
     """
-    cut = (replace(each, begin=round(max(each.begin, begin) - begin, 6), end=round(min(each.end, end) - begin, 6)) for each in chapters)
-    chapters_in_range = tuple(each for each in cut if each.end - each.begin >= _MIN_DURATION)
+    shortened = (
+        replace(each, begin=round(max(each.begin, begin) - begin, 6), end=round(min(each.end, end) - begin, 6)) for each in chapters
+    )
+    chapters_in_range = tuple(each for each in shortened if each.end - each.begin >= _MIN_DURATION)
     return chapters_in_range if len(chapters_in_range) > 1 or any(each.title for each in chapters_in_range) else ()
 
 

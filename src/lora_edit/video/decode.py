@@ -149,8 +149,8 @@ class _EarlyEndDetector:
         self._num_packets = 0
         self._last_end = Fraction(0)
         # Matroska states no frame count, but a duration, which begins at 0 wherever the first frame lies.
-        stated = container.duration if "matroska" in container.format.name else None
-        self._stated_end = None if stated is None else Fraction(stated, av.time_base)
+        stated_duration = container.duration if "matroska" in container.format.name else None
+        self._stated_end = None if stated_duration is None else Fraction(stated_duration, av.time_base)
 
     def add_packet(self, packet: Packet[Stream]) -> None:
         if packet.size and packet.stream is self._stream:

@@ -197,9 +197,9 @@ def _grow_buffer(buffer: torch.Tensor, value: int) -> torch.Tensor:
 
 def _select_valid_times(times: list[Fraction | None]) -> list[Fraction]:
     """Return the frames' times if every frame has one and they increase; otherwise an empty list."""
-    known = [time for time in times if time is not None]
-    rising = all(earlier < later for earlier, later in pairwise(known))
-    return known if len(known) == len(times) and rising else []
+    known_times = [time for time in times if time is not None]
+    is_increasing = all(earlier < later for earlier, later in pairwise(known_times))
+    return known_times if len(known_times) == len(times) and is_increasing else []
 
 
 def _build_even_times(count: int, fps: Fraction) -> tuple[float, ...]:

@@ -61,8 +61,8 @@ def read_stream_metadata(container: InputContainer, stream: VideoStream, frame: 
 
 def read_pixel_aspect(stream: VideoStream) -> Fraction:
     """Read the aspect ratio (width by height) of a stored pixel; 1 where the file states none or an implausible one."""
-    stated = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or _SQUARE
-    return stated if 1 / _MAX_PIXEL_ASPECT <= stated <= _MAX_PIXEL_ASPECT else _SQUARE
+    aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or _SQUARE
+    return aspect if 1 / _MAX_PIXEL_ASPECT <= aspect <= _MAX_PIXEL_ASPECT else _SQUARE
 
 
 def _describe_omitted_tracks(container: InputContainer, stream: VideoStream) -> str:
