@@ -14,6 +14,7 @@ Shapes, written the same way everywhere:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +28,9 @@ UInt8Array = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
+
+OnFrame = Callable[[int, int], None]
+"""Callback with the number of finished frames and the total number."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the file system says of a path that a person gave; loads no library, so that it is asked before anything heavy is loaded."""
+"""Check of a path given by the user; imports no library, so that it can run before heavy imports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lora_edit.errors import VideoError
 
 
 def stat_path(path: Path) -> os.stat_result:
-    """The file's or folder's status. Raises `VideoError` where there is none, or it may not be looked at."""
+    """Get the status of a file or folder. Raises `VideoError` where it is missing or access is denied."""
     try:
         return path.stat()
     except FileNotFoundError as error:
