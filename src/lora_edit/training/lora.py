@@ -91,8 +91,9 @@ def remove_lora(expert: Expert) -> None:
 
 
 def set_strength(expert: Expert, strength: float) -> None:
-    """Set the adapter's strength at generation."""
-    expert.transformer.set_adapters(ADAPTER_NAME, strength)  # type: ignore[operator]
+    """Set the adapter's strength at generation; has no effect without an adapter."""
+    if get_lora_parameters(expert):
+        expert.transformer.set_adapters(ADAPTER_NAME, strength)  # type: ignore[operator]
 
 
 def save_lora(expert: Expert, path: Path, metadata: Mapping[str, str]) -> None:
