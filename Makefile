@@ -32,7 +32,7 @@ ui: $(VENV)/.dev  ## open the page at http://127.0.0.1:7860
 test-ui: $(VENV)/.dev  ## run the page's tests, in Chromium where it is installed
 	@$(BIN)/python -m pytest -rs -m browser tests/ui
 
-# The tests of a file run in one process, which shares their fixtures. Each process computes with its share of the cores.
+# The tests of a file run in one process, which shares their fixtures. Each process computes with one thread.
 # -rs lists what was skipped, and what is missing.
 test: $(VENV)/.dev  ## run every test but those in a browser
 	@$(BIN)/python -m pytest -rs -m "not browser" --numprocesses auto --maxprocesses 4 --dist loadfile
