@@ -32,7 +32,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def motion_once() -> Iterator[None]:
-    """Compute the motion of a clip, and the track of a box in it, once for all edits of that clip: both dominate the time of a small edit."""
+    """Compute the motion of a clip and the track of a box once for all edits of that clip: they take most of the time of a small edit."""
     from lora_edit.masks import edit_region, moving_boxes
     from lora_edit.masks.edit_region import BoxTrack, track_box
     from lora_edit.propagation import predict
