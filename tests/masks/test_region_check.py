@@ -66,7 +66,7 @@ def test_what_a_person_may_mean_passes(places: list[tuple[int, int, int, int]], 
 @pytest.mark.parametrize(
     ("places", "mask", "given", "words"),
     [
-        ([THING], invert(region(*THING)), "--mask", "covers what was not edited, and not what was; invert it"),
+        ([THING], invert(region(*THING)), "--mask", "covers the unedited part and leaves out the edited one; invert it"),
         ([THING], invert(region(30, 20, 60, 60)), "--mask", "invert it"),
         (
             [THING],
