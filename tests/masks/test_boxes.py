@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from lora_edit.errors import MaskError
 from lora_edit.masks.boxes import KeyframeBox, mask_from_boxes, smooth_edges, track_objects
-from lora_edit.types import Box, EditMask, Size
+from lora_edit.types import Box, EditMask, Size, mask_bounds
 
 SIZE = Size(60, 80)
 
@@ -134,3 +134,12 @@ def test_tracked_boxes_contain_their_object(positions: np.ndarray, smooth: int) 
                 left, top = int(np.floor(box.left)), int(np.floor(box.top))
                 covered[top : int(np.ceil(box.top + box.height)), left : int(np.ceil(box.left + box.width))] = True
         assert covered[frame].all()
+
+
+def test_mask_bounds_of_tensors_and_arrays() -> None:
+    mask = torch.zeros(20, 30, dtype=torch.bool)
+    assert mask_bounds(mask) is None
+    mask[4:9, 11], mask[6, 11:17] = True, True
+    assert mask_bounds(mask) == mask_bounds(mask.numpy()) == (11, 4, 17, 9)
+    box = Box(11, 4, 6, 5)
+    assert (box.right, box.bottom) == (17, 9)

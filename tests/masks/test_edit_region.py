@@ -7,6 +7,7 @@ import torch
 
 from lora_edit.errors import MaskError
 from lora_edit.masks.edit_region import find_edit_region
+from lora_edit.types import mask_bounds
 
 
 def make_texture(seed: int, height: int, width: int) -> torch.Tensor:
@@ -29,17 +30,12 @@ def invert_patch(frame: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def bounds(mask: torch.Tensor) -> tuple[int, int, int, int]:
-    rows, columns = (torch.nonzero(mask.any(axis)).flatten() for axis in (1, 0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
 def test_box_follows_the_changed_object() -> None:
     frames = make_crossing_clip(10)
     region = find_edit_region(frames, invert_patch(frames[0]))
     for number, mask in enumerate(region.frames):
         expected = (10 + 4 * number, 30, 50 + 4 * number, 62)
-        assert max(abs(a - b) for a, b in zip(bounds(mask), expected, strict=True)) <= 4, number
+        assert max(abs(a - b) for a, b in zip(mask_bounds(mask), expected, strict=True)) <= 4, number
     assert "no mask was given" in region.notes[0] and len(region.notes) == 1
 
 
@@ -47,7 +43,7 @@ def test_minor_changes_elsewhere_are_ignored() -> None:
     frames = make_crossing_clip(3)
     picture = invert_patch(frames[0])
     picture[5:10, 110:116] = 255
-    assert bounds(find_edit_region(frames, picture).frames[0])[2] <= 53
+    assert mask_bounds(find_edit_region(frames, picture).frames[0])[2] <= 53
 
 
 def test_separate_changed_objects_have_a_box_each() -> None:
@@ -56,8 +52,8 @@ def test_separate_changed_objects_have_a_box_each() -> None:
     picture[66:90, 96:122] = torch.tensor([240, 20, 20], dtype=torch.uint8)
     region = find_edit_region(frames, picture)
     assert "in 2 places" in region.notes[0] and not region.frames[:, :60, 90:].any() and not region.frames[:, 70:, :80].any()
-    assert bounds(region.frames[7, :64]) == pytest.approx((38, 30, 78, 62), abs=4)
-    assert bounds(region.frames[7, 64:]) == pytest.approx((96, 2, 122, 26), abs=2)
+    assert mask_bounds(region.frames[7, :64]) == pytest.approx((38, 30, 78, 62), abs=4)
+    assert mask_bounds(region.frames[7, 64:]) == pytest.approx((96, 2, 122, 26), abs=2)
 
 
 def test_unchanged_picture_raises() -> None:
@@ -85,7 +81,7 @@ def test_hidden_object_is_recovered() -> None:
     frames[4:8] = make_texture(2, 96, 128)
     picture = invert_patch(frames[0])
     region = find_edit_region(frames, picture)
-    left, top, right, bottom = bounds(region.frames[11])
+    left, top, right, bottom = mask_bounds(region.frames[11])
     expected = (65, 30, 105, 62)
     assert max(abs(a - b) for a, b in zip((left, top, right, bottom), expected, strict=True)) <= 6
 
@@ -98,11 +94,11 @@ def test_hat_moves_with_the_object_below_it() -> None:
     region = find_edit_region(frames, picture)
     for number in (3, 6, 9):
         expected = (16 + 4 * number, 14, 44 + 4 * number, 31)
-        assert max(abs(a - b) for a, b in zip(bounds(region.frames[number]), expected, strict=True)) <= 4, number
+        assert max(abs(a - b) for a, b in zip(mask_bounds(region.frames[number]), expected, strict=True)) <= 4, number
 
 
 def test_object_added_on_static_background_stays() -> None:
     frames = make_crossing_clip(10)
     picture = frames[0].clone()
     picture[70:90, 90:120] = torch.tensor([240, 20, 20], dtype=torch.uint8)
-    assert bounds(find_edit_region(frames, picture).frames[9]) == pytest.approx((90, 70, 120, 90), abs=2)
+    assert mask_bounds(find_edit_region(frames, picture).frames[9]) == pytest.approx((90, 70, 120, 90), abs=2)

@@ -7,8 +7,8 @@ import torch
 
 from lora_edit.masks.boxes import KeyframeBox, mask_from_boxes
 from lora_edit.masks.moving_boxes import track_boxes
-from lora_edit.types import Box, Size
-from masks.test_edit_region import bounds, invert_patch, make_crossing_clip, make_texture
+from lora_edit.types import Box, Size, mask_bounds
+from masks.test_edit_region import invert_patch, make_crossing_clip, make_texture
 
 LOOSE = Box(6, 26, 48, 40)
 """The patch of `make_crossing_clip` in frame 0, with a margin of four pixels on every side."""
@@ -18,10 +18,10 @@ LOOSE = Box(6, 26, 48, 40)
 def test_box_moves_with_the_object_and_keeps_its_size(frame: int | None) -> None:
     frames = make_crossing_clip(10)
     (track,) = track_boxes(frames, invert_patch(frames[0]), [KeyframeBox(LOOSE, frame)])
-    assert bounds(track.region.frames[0]) == (6, 26, 54, 66)
+    assert mask_bounds(track.region.frames[0]) == (6, 26, 54, 66)
     for number, mask in enumerate(track.region.frames):
         expected = (6 + 4 * number, 26, 54 + 4 * number, 66)
-        assert max(abs(a - b) for a, b in zip(bounds(mask), expected, strict=True)) <= 3, number
+        assert max(abs(a - b) for a, b in zip(mask_bounds(mask), expected, strict=True)) <= 3, number
     assert not track.lost_frames
     assert len(track.region.notes) == 1 and "by up to 3" in track.region.notes[0]
 
@@ -31,7 +31,7 @@ def test_box_on_static_background_keeps_its_exact_position() -> None:
     picture = frames[0].clone()
     picture[70:90, 90:120] = torch.tensor([240, 20, 20], dtype=torch.uint8)
     (track,) = track_boxes(frames, picture, [KeyframeBox(Box(86, 66, 38, 28))])
-    assert all(bounds(mask) == (86, 66, 124, 94) for mask in track.region.frames)
+    assert all(mask_bounds(mask) == (86, 66, 124, 94) for mask in track.region.frames)
     assert track.region.notes == ()
 
 
@@ -58,9 +58,9 @@ def test_boxes_move_independently() -> None:
     boxes = [KeyframeBox(LOOSE), KeyframeBox(Box(86, 66, 38, 28)), KeyframeBox(Box(0, 0, 9, 9), 2, "corner")]
     calls: list[tuple[int, int]] = []
     corner, first, second = track_boxes(frames, picture, boxes, lambda *done: calls.append(done))
-    assert bounds(first.region.frames[5])[0] >= 22
-    assert bounds(second.region.frames[5]) == (86, 66, 124, 94)
-    assert bounds(corner.region.frames[5]) == (0, 0, 9, 9)
+    assert mask_bounds(first.region.frames[5])[0] >= 22
+    assert mask_bounds(second.region.frames[5]) == (86, 66, 124, 94)
+    assert mask_bounds(corner.region.frames[5]) == (0, 0, 9, 9)
     assert calls == [(number, 12) for number in range(1, 13)]
 
 
@@ -73,4 +73,4 @@ def test_box_of_a_lost_object_stays_in_place() -> None:
     picture[30:62, 50:90] = 255 - picture[30:62, 50:90]
     (track,) = track_boxes(frames, picture, [KeyframeBox(Box(46, 26, 48, 40))])
     assert not track.lost_frames and "could not be followed from frame 1 on, so the box stays" in track.region.notes[-1]
-    assert all(bounds(frame) == (46, 26, 94, 66) for frame in track.region.frames)
+    assert all(mask_bounds(frame) == (46, 26, 94, 66) for frame in track.region.frames)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from lora_edit.errors import MaskError
-from lora_edit.types import Box, EditMask, Size
+from lora_edit.types import Box, EditMask, Size, mask_bounds
 
 Edges = npt.NDArray[np.float64]
 """`[..., 4]`: left, top, right, bottom."""
@@ -52,7 +52,7 @@ class ObjectTrack:
 
 def box_to_edges(box: Box) -> Edges:
     """Convert a box to left, top, right and bottom."""
-    return np.array([box.left, box.top, box.left + box.width, box.top + box.height], dtype=np.float64)
+    return np.array([box.left, box.top, box.right, box.bottom], dtype=np.float64)
 
 
 def edges_to_box(edges: Edges) -> Box:
@@ -166,8 +166,7 @@ def _find_object_edges(frame: npt.NDArray[np.uint8], max_gap: float) -> list[Edg
         x, y, width, height = (int(value) for value in stats[label, :4])
         window = np.s_[y : y + height, x : x + width]
         part = (labels[window] == label) & (frame[window] > 0)
-        rows, columns = np.flatnonzero(part.any(1)), np.flatnonzero(part.any(0))
-        boxes.append(np.array([x + columns[0], y + rows[0], x + columns[-1] + 1, y + rows[-1] + 1], dtype=np.float64))
+        boxes.append(np.asarray(mask_bounds(part), np.float64) + np.array([x, y, x, y]))
     return _merge_near_boxes(boxes, max_gap)
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from lora_edit.errors import MaskError
-from lora_edit.types import Box, Size
+from lora_edit.types import Box, Size, mask_bounds
 
 MIN_COMPONENT_SHARE = 0.0005
 """Changed areas smaller than this share of the frame are ignored."""
@@ -131,7 +131,7 @@ def scale_box_to_full_size(box: Box, checked_size: Sequence[int], full_size: Seq
     unchanged."""
     scale_y, scale_x = full_size[0] / checked_size[0], full_size[1] / checked_size[1]
     left, top = math.floor(box.left * scale_x), math.floor(box.top * scale_y)
-    right, bottom = math.ceil((box.left + box.width) * scale_x), math.ceil((box.top + box.height) * scale_y)
+    right, bottom = math.ceil(box.right * scale_x), math.ceil(box.bottom * scale_y)
     return Box(left, top, min(right, full_size[1]) - left, min(bottom, full_size[0]) - top)
 
 
@@ -201,7 +201,7 @@ def select_main_parts(change_mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool
 
 def find_covering_box(change_mask: npt.NDArray[np.bool_]) -> Box:
     """Return the box around the main parts of a changed area `[H, W]`, or the whole frame where there are none."""
-    return _find_bounding_box(torch.from_numpy(select_main_parts(change_mask))) or Box(0, 0, change_mask.shape[1], change_mask.shape[0])
+    return _find_bounding_box(select_main_parts(change_mask)) or Box(0, 0, change_mask.shape[1], change_mask.shape[0])
 
 
 def _find_linked_box(mask: npt.NDArray[np.bool_], change_mask: npt.NDArray[np.bool_]) -> Box | None:
@@ -211,7 +211,7 @@ def _find_linked_box(mask: npt.NDArray[np.bool_], change_mask: npt.NDArray[np.bo
     gap = max(1, round(0.01 * min(mask.shape)))
     _, labels = cv2.connectedComponents(cv2.dilate(combined, np.ones((2 * gap + 1,) * 2, np.uint8)), connectivity=8)
     linked_mask = np.isin(labels, np.unique(labels[mask])) if mask.any() else np.ones_like(mask)
-    return _find_bounding_box(torch.from_numpy(linked_mask & change_mask))
+    return _find_bounding_box(linked_mask & change_mask)
 
 
 def check_first_frame(source_frame: torch.Tensor, edited_frame: torch.Tensor, mask: torch.Tensor) -> tuple[str, ...]:
@@ -249,16 +249,17 @@ def _enclose_boxes(boxes: Sequence[Box], shape: Sequence[int]) -> Box:
     if not boxes:
         return Box(0, 0, shape[1], shape[0])
     left, top = min(box.left for box in boxes), min(box.top for box in boxes)
-    right, bottom = max(box.left + box.width for box in boxes), max(box.top + box.height for box in boxes)
+    right, bottom = max(box.right for box in boxes), max(box.bottom for box in boxes)
     return Box(left, top, right - left, bottom - top)
 
 
-def _find_bounding_box(mask: torch.Tensor) -> Box | None:
+def _find_bounding_box(mask: torch.Tensor | npt.NDArray[np.bool_]) -> Box | None:
     """Return the box around a mask `[H, W]`, or None where it is empty."""
-    if not mask.any():
+    bounds = mask_bounds(mask)
+    if bounds is None:
         return None
-    rows, columns = (torch.nonzero(mask.any(axis)).flatten() for axis in (1, 0))
-    return Box(int(columns[0]), int(rows[0]), int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1)
+    left, top, right, bottom = bounds
+    return Box(left, top, right - left, bottom - top)
 
 
 def fit_first_frame(edited_frame: torch.Tensor, size: Size) -> tuple[torch.Tensor, str | None]:

@@ -19,11 +19,10 @@ import torch
 from lora_edit.errors import MaskError, RegionError
 from lora_edit.masks.boxes import box_to_edges, edges_to_box, fill_box
 from lora_edit.masks.change_detection import detect_changed_area, select_main_parts
-from lora_edit.masks.morphology import find_bounds
 from lora_edit.masks.overlay import draw_region
 from lora_edit.masks.parts import split_into_parts
 from lora_edit.masks.region_check import CONTINUE_HINT, WHOLE_FRAME_NOTE, is_whole_frame_edit, touches_border
-from lora_edit.types import Box, EditMask, Float32Array
+from lora_edit.types import Box, EditMask, Float32Array, mask_bounds
 from lora_edit.video.camera_motion import CameraTracker
 from lora_edit.video.flow import OpticalFlow, chain_flow_with_confidence, sample_image
 from lora_edit.video.object_motion import ObjectMotion, track_object
@@ -104,7 +103,7 @@ def track_edit_region(frames: torch.Tensor, edited_frame: torch.Tensor, on_frame
         )
     parts = split_into_parts(change_mask)
     tracks = [
-        track_box(frames, part, edges_to_box(np.asarray(find_bounds(part), np.float64)), scale_progress(on_frame, number, len(parts)))
+        track_box(frames, part, edges_to_box(np.asarray(mask_bounds(part), np.float64)), scale_progress(on_frame, number, len(parts)))
         for number, part in enumerate(parts)
     ]
     masks = [track.to_mask(frames.shape[1:3]) for track in tracks]

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from lora_edit.masks import mask_propagation
+from lora_edit.masks.boxes import box_to_edges
 from lora_edit.masks.interactive import correct_mask, segment_box, segment_points
 from lora_edit.masks.saliency import SaliencyNetwork
 from lora_edit.masks.segmenter import FramePrompts, OnFrame, Prompt, check_prompts, describe_lost_frames, group_by_object
@@ -111,7 +112,7 @@ class _Clip:
             for points in (prompt.positive_points, prompt.negative_points)
         )
         if prompt.box is not None:
-            box = np.asarray(np.array(prompt.box) * np.tile(self.scale, 2), np.float32)
+            box = np.asarray(box_to_edges(prompt.box) * np.tile(self.scale, 2), np.float32)
             mask = segment_box(picture, box, None if self.network is None else self._estimate_motion(prompt.frame, picture), self.network)
         elif previous_mask is not None and previous_mask.any():
             mask = previous_mask

@@ -16,11 +16,10 @@ from lora_edit.masks.saliency import (
     MIN_STABLE_IOU,
     SaliencyNetwork,
     compute_iou,
-    find_mask_edges,
     find_objects_at_points,
     predict_box_saliency,
 )
-from lora_edit.types import BoolArray, Float32Array, UInt8Array
+from lora_edit.types import BoolArray, Float32Array, UInt8Array, mask_bounds
 
 Point = tuple[float, float]
 
@@ -156,7 +155,7 @@ def _refine_with_saliency(
 ) -> BoolArray:
     """Keep the mask found by colour if the network's saliency in a window around it is about the same. Otherwise select the clearest
     salient object at the clicks."""
-    confirming_masks = [each > 0.5 for each in predict_box_saliency(network, picture, find_mask_edges(colour_mask))]
+    confirming_masks = [each > 0.5 for each in predict_box_saliency(network, picture, np.asarray(mask_bounds(colour_mask), np.float32))]
     confirming_masks = [each for each in confirming_masks if compute_iou(each, colour_mask) > MIN_STABLE_IOU]
     candidates = [colour_mask, *confirming_masks] if confirming_masks else find_objects_at_points(network, picture, points)
     return _select_clearest_mask(candidates, picture, motion) if candidates else colour_mask

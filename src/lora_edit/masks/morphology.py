@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lora_edit.types import BoolArray, Float32Array
+from lora_edit.types import BoolArray, Float32Array, mask_bounds
 
 PixelSlices = tuple[slice, slice]
 """Slices of rows and columns."""
@@ -41,17 +41,9 @@ def compute_signed_distance(mask: BoolArray) -> Float32Array:
     return np.asarray(np.clip(inner - outer, -1e4, 1e4), np.float32)
 
 
-def find_bounds(mask: BoolArray) -> tuple[int, int, int, int] | None:
-    """Return left, top, right and bottom of the True pixels, the last two exclusive, or None where there are none."""
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    if not len(rows):
-        return None
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
 def find_slices(mask: BoolArray, margin: int) -> PixelSlices:
     """Return the rows and columns that contain the True pixels and a `margin` around them, or the whole frame where there are none."""
-    bounds = find_bounds(mask)
+    bounds = mask_bounds(mask)
     if bounds is None:
         return slice(0, mask.shape[0]), slice(0, mask.shape[1])
     left, top, right, bottom = bounds

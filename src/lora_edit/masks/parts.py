@@ -5,10 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from lora_edit.masks.morphology import find_bounds
-from lora_edit.types import BoolArray
-
-Bounds = tuple[int, int, int, int]
+from lora_edit.types import BoolArray, Bounds, mask_bounds
 
 MAX_PARTS = 4
 """Maximum number of parts. Smaller ones are merged into the nearest."""
@@ -28,7 +25,7 @@ def split_into_parts(change_mask: BoolArray) -> list[BoolArray]:
 
 def _find_joinable_pair(parts: list[BoolArray]) -> tuple[int, int] | None:
     """Return the indices of the two parts whose common box adds least area, or None where no two may be merged."""
-    boxes = [find_bounds(part) or (0, 0, 0, 0) for part in parts]
+    boxes = [mask_bounds(part) or (0, 0, 0, 0) for part in parts]
     best_ratio, best_pair = np.inf if len(parts) > MAX_PARTS else MAX_JOINED_AREA_RATIO, None
     for second in range(len(parts)):
         for first in range(second):

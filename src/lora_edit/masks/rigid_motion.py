@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from lora_edit.masks.morphology import erode_mask, find_bounds
-from lora_edit.types import BoolArray, Float32Array, UInt8Array
+from lora_edit.masks.morphology import erode_mask
+from lora_edit.types import BoolArray, Float32Array, UInt8Array, mask_bounds
 from lora_edit.video.flow import build_pixel_grid, sample_image
 
 MAX_COLOUR_DIFFERENCE = 24.0
@@ -75,7 +75,7 @@ class _TemplateError:
 
     def __init__(self, template: ObjectTemplate, current_frame: UInt8Array) -> None:
         self.current_frame, self.costs = current_frame, dict[bytes, float]()
-        left, top, right, bottom = find_bounds(template.shape) or (0, 0, 0, 0)
+        left, top, right, bottom = mask_bounds(template.shape) or (0, 0, 0, 0)
         stride = max(1, round(max(right - left, bottom - top) / COMPARISON_SIDE))
         y, x = np.mgrid[top:bottom:stride, left:right:stride]
         part = template.shape[y, x]
@@ -106,7 +106,7 @@ class _TemplateError:
 def locate_object(template: ObjectTemplate, current_frame: UInt8Array, search_radius: int) -> tuple[int, int] | None:
     """Return the offset (x, y) in pixels, at most `search_radius`, at which the object appears in the picture, or None where it is
     hidden."""
-    bounds = find_bounds(template.shape)
+    bounds = mask_bounds(template.shape)
     if bounds is None:
         return None
     left, top, right, bottom = bounds

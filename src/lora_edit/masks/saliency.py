@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lora_edit.types import BoolArray, Box, Float32Array, UInt8Array
+from lora_edit.types import BoolArray, Box, Float32Array, UInt8Array, mask_bounds
 
 SaliencyPredictor = Callable[[Float32Array], Float32Array]
 """The network: `[1, 3, 320, 320]`, normalized as for ImageNet, to saliency `[320, 320]`, 0 to 1."""
@@ -116,7 +116,9 @@ def find_objects_at_points(network: SaliencyNetwork, picture: UInt8Array, points
         candidate = select_part_at_points(network.predict_saliency(picture, tuple(window.tolist())), points)
         if candidate is None or any(compute_iou(candidate, other) > MIN_STABLE_IOU for other in objects):
             continue
-        confirmed = select_part_at_points(network.predict_saliency(picture, _expand_box(find_mask_edges(candidate), MARGINS[1])), points)
+        confirmed = select_part_at_points(
+            network.predict_saliency(picture, _expand_box(np.asarray(mask_bounds(candidate), np.float32), MARGINS[1])), points
+        )
         if confirmed is not None and compute_iou(candidate, confirmed) > MIN_STABLE_IOU:
             objects.append(confirmed)
     return objects
@@ -139,12 +141,6 @@ def select_part_at_points(saliency: Float32Array, points: Float32Array) -> BoolA
     _, labels = cv2.connectedComponents((saliency > 0.5).view(np.uint8), connectivity=4)
     part_labels = {int(labels[int(y), int(x)]) for x, y in points}
     return np.asarray(labels == next(iter(part_labels))) if len(part_labels) == 1 and 0 not in part_labels else None
-
-
-def find_mask_edges(mask: BoolArray) -> Float32Array:
-    """Return left, top, right and bottom of a non-empty mask."""
-    y, x = np.nonzero(mask)
-    return np.array([x.min(), y.min(), x.max() + 1, y.max() + 1], np.float32)
 
 
 def compute_iou(one: BoolArray, other: BoolArray) -> float:

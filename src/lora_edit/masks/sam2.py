@@ -200,7 +200,8 @@ def preprocess_frame(frame: torch.Tensor, image_size: int, mean: Sequence[float]
 def add_prompt(session: Any, prompts: FramePrompts, image_size: int) -> None:
     """Add a frame's prompts to a session: a box as its corners (labels 2 and 3), then points on (1) and off (0) the object."""
     scale = torch.tensor([image_size / session.video_width, image_size / session.video_height])
-    corners = [] if prompts.box is None else [prompts.box[:2], prompts.box[2:]]
+    box = prompts.box
+    corners = [] if box is None else [(box.left, box.top), (box.right, box.bottom)]
     labels = [2, 3][: len(corners)] + [1] * len(prompts.positive_points) + [0] * len(prompts.negative_points)
     inputs = {
         "point_coords": torch.tensor([*corners, *prompts.positive_points, *prompts.negative_points], dtype=torch.float32).reshape(

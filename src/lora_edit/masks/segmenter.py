@@ -17,7 +17,7 @@ import torch
 from lora_edit.errors import MaskError
 from lora_edit.masks.boxes import KeyframeBox
 from lora_edit.masks.files import format_ranges
-from lora_edit.types import EditMask, Size
+from lora_edit.types import Box, EditMask, Size
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Segmenter(Protocol):
 
 @dataclass(frozen=True)
 class FramePrompts:
-    """One object's prompts on one frame: the box (left, top, right, bottom) or None, and points (x, y) on the object and off it."""
+    """One object's prompts on one frame: the box or None, and points (x, y) on the object and off it."""
 
     frame: int
-    box: tuple[float, float, float, float] | None
+    box: Box | None
     positive_points: tuple[tuple[float, float], ...]
     negative_points: tuple[tuple[float, float], ...]
 
@@ -82,8 +82,7 @@ def _merge_frame_prompts(frame: int, prompts: list[Prompt]) -> FramePrompts:
     positive_points, negative_points = (
         tuple((click.x, click.y) for click in clicks if click.is_positive == is_positive) for is_positive in (True, False)
     )
-    edges = [(box.left, box.top, box.left + box.width, box.top + box.height) for box in boxes]
-    return FramePrompts(frame, edges[-1] if edges else None, positive_points, negative_points)
+    return FramePrompts(frame, boxes[-1] if boxes else None, positive_points, negative_points)
 
 
 def check_prompts(prompts: Sequence[Prompt], num_frames: int, size: Size) -> None:
@@ -113,9 +112,9 @@ def _describe_prompt(prompt: Prompt) -> str:
 def _is_within_frame(prompt: Prompt, size: Size) -> bool:
     if isinstance(prompt, Click):
         return 0 <= prompt.x < size.width and 0 <= prompt.y < size.height
-    left, top, width, height = prompt.box.left, prompt.box.top, prompt.box.width, prompt.box.height
-    is_valid = all(map(math.isfinite, (left, top, width, height))) and width > 0 and height > 0
-    return is_valid and left < size.width and top < size.height and left + width > 0 and top + height > 0
+    box = prompt.box
+    is_valid = all(map(math.isfinite, (box.left, box.top, box.width, box.height))) and box.width > 0 and box.height > 0
+    return is_valid and box.left < size.width and box.top < size.height and box.right > 0 and box.bottom > 0
 
 
 def describe_lost_frames(name: str, frames: torch.Tensor) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from lora_edit.masks.boxes import box_to_edges, edges_to_box, fill_box, track_objects
-from lora_edit.masks.morphology import compute_signed_distance
+from lora_edit.masks.morphology import compute_signed_distance, find_slices
 from lora_edit.masks.settings import RegionShape
 from lora_edit.types import Box, EditMask
 
@@ -191,9 +191,8 @@ def feather_frame(frame: torch.Tensor, radius: int) -> torch.Tensor:
     """
     if radius <= 0 or not frame.any() or frame.all():
         return frame.float()
-    rows, columns = (torch.nonzero(frame.any(axis)).flatten().tolist() for axis in (1, 0))
     # One more pixel on each side keeps the region's edge inside the window. The frame's border is not an edge.
-    window = np.s_[max(0, rows[0] - 1) : rows[-1] + 2, max(0, columns[0] - 1) : columns[-1] + 2]
+    window = find_slices(frame.numpy(), 1)
     weight = torch.zeros(frame.shape)
     weight[window] = torch.from_numpy(_compute_blend_weights(np.ascontiguousarray(frame[window].numpy()).view(np.uint8), radius))
     return weight

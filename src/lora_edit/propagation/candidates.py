@@ -28,6 +28,7 @@ from lora_edit.propagation.change_detection import extract_layer, find_changed_p
 from lora_edit.propagation.clustered_colour_map import ClusteredColourMap, fit_colour_map
 from lora_edit.propagation.images import FloatImage, blur, compute_affine_positions, fit_local_gain, is_outside
 from lora_edit.propagation.motion import Motion
+from lora_edit.types import mask_bounds
 from lora_edit.video.flow import sample_image
 
 CANDIDATE_NAMES = (
@@ -230,8 +231,9 @@ def _find_uncut_sides(key_region: npt.NDArray[np.bool_], frame_region: npt.NDArr
 
 def _compute_extent(region: npt.NDArray[np.bool_], axis: int) -> tuple[int, int]:
     """The first and the last column (axis 0) or row (axis 1) that the region reaches."""
-    reached = np.flatnonzero(region.any(axis))
-    return int(reached[0]), int(reached[-1])
+    bounds = mask_bounds(region)
+    assert bounds is not None, "the region is empty"
+    return bounds[axis], bounds[axis + 2] - 1
 
 
 def _compute_box_centre(region: npt.NDArray[np.bool_]) -> FloatImage:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lora_edit.types import BoolArray, Float32Array, Float64Array
+from lora_edit.types import BoolArray, Float32Array, Float64Array, mask_bounds
 
 NOISE_STD_LIMITS = (4.0, 16.0)
 """Least and largest standard deviation, in levels of 255, that differences between aligned pictures are taken to have."""
@@ -60,8 +60,10 @@ class Patch:
         self.step = max(1.0, float(np.sqrt(mask.sum())) / extent)
         soft = self.blur_image(image)
         near = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, 3) <= margin * self.step
-        rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
-        y, x = np.meshgrid(np.arange(rows[0], rows[-1] + 1, self.step), np.arange(columns[0], columns[-1] + 1, self.step), indexing="ij")
+        bounds = mask_bounds(near)
+        assert bounds is not None, "the mask is empty"
+        left, top, right, bottom = bounds
+        y, x = np.meshgrid(np.arange(top, bottom, self.step), np.arange(left, right, self.step), indexing="ij")
         whole = np.rint(y).astype(int).clip(0, mask.shape[0] - 1), np.rint(x).astype(int).clip(0, mask.shape[1] - 1)
         keep = near[whole]
         self.points = np.stack([x[keep], y[keep]])

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lora_edit.errors import VideoError
-from lora_edit.types import Size
+from lora_edit.types import Size, mask_bounds
 from lora_edit.video.png_frames import encode_png
 from lora_edit.video.resize import resize_frames
 
@@ -48,7 +48,7 @@ def extract_around_region(frames: torch.Tensor, region: torch.Tensor, numbers: S
     """The surroundings `[n, h, w, 3]` of the region `[T, H, W]` bool in the frames `numbers` of `frames` `[T, H, W, 3]`: windows of one
     size that go with it; where it is empty the window stays."""
     height, width = region.shape[1:]
-    boxes = {number: _find_bounds(region[number]) for number in numbers if region[number].any()}
+    boxes = {number: bounds for number in numbers if (bounds := mask_bounds(region[number])) is not None}
     if not boxes:
         return frames[list(numbers)]
     high = min(height, round(max(bottom - top for _, top, _, bottom in boxes.values()) * (1 + margin)) + 2)
@@ -60,12 +60,6 @@ def extract_around_region(frames: torch.Tensor, region: torch.Tensor, numbers: S
         top = min(max((box[1] + box[3] - high) // 2, 0), height - high)
         windows.append(frames[number, top : top + high, left : left + wide])
     return torch.stack(windows)
-
-
-def _find_bounds(region: torch.Tensor) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of a region that is not empty."""
-    rows, columns = (torch.nonzero(region.any(axis)).flatten() for axis in (1, 0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def join_side_by_side(left: torch.Tensor, right: torch.Tensor, max_width: int | None = None) -> torch.Tensor:
