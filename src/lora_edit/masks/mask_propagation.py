@@ -80,15 +80,11 @@ COLOUR_DECAY = 0.8
 class ObjectState:
     """The state of an object at one frame.
 
-    - `mask`: the visible part.
-    - `frames_since_visible`: frames since each pixel of the object's whole shape was visible `[h, w]`, -1 outside of it.
-    - `appearance`: the shape's colours `[h, w, 3]`.
-    - `prompt_colours`, `recent_colours`: the colours of the prompted frame and of recent frames.
-    - `visible_area`: the usual number of visible pixels.
-    - `short_side`: the frame's shorter side.
-    - `velocity`: the motion per frame (x, y).
-    - `num_lost_frames`: the number of frames since any of the object was visible.
-    - `is_part`: whether it is a part of an object that looks like it, such as the lid of a jar.
+    `mask` is the visible part. `frames_since_visible` `[h, w]` counts the frames since each pixel of the object's whole shape was
+    visible, -1 outside of it; `appearance` `[h, w, 3]` holds the shape's colours. `prompt_colours` and `recent_colours` are colour
+    models of the prompted frame and of recent frames, `visible_area` is the usual number of visible pixels, `short_side` the frame's
+    shorter side, `velocity` the motion per frame (x, y), `num_lost_frames` the number of frames since any of the object was visible.
+    `is_part` is True for a part of an object that looks like it, such as the lid of a jar.
     """
 
     mask: BoolArray
@@ -124,11 +120,8 @@ def init_object_state(picture: UInt8Array, mask: BoolArray) -> ObjectState:
     colours = ObjectColourModel().add_pixels(picture[mask], picture[compute_ring(mask, round(SURROUND_WIDTH * short_side))])
     state = ObjectState(mask, np.where(mask, 0, -1).astype(np.float32), picture, colours, colours, float(mask.sum()), short_side)
     adjacent_colours = picture[compute_ring(mask, 4 * state.band, state.band)]
-    return replace(
-        state,
-        is_part=bool(len(adjacent_colours))
-        and float((compute_colour_odds(adjacent_colours[None], colours) > 0).mean()) > MIN_LOOKALIKE_SHARE,
-    )
+    lookalikes = compute_colour_odds(adjacent_colours[None], colours) > 0
+    return replace(state, is_part=bool(len(adjacent_colours)) and float(lookalikes.mean()) > MIN_LOOKALIKE_SHARE)
 
 
 def propagate_object(state: ObjectState, previous_frame: UInt8Array, current_frame: UInt8Array, flow: OpticalFlow) -> ObjectState:
@@ -143,9 +136,8 @@ def propagate_object(state: ObjectState, previous_frame: UInt8Array, current_fra
     )
     pictures = [np.ascontiguousarray(picture[window]) for picture in (previous_frame, current_frame)]
     greys = [np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8) for picture in pictures]
-    return _paste_into_frame(
-        _propagate_locally(local_state, pictures[0], pictures[1], *flow.compute_backward_flow(greys[1], greys[0])), window, state
-    )
+    local_state = _propagate_locally(local_state, pictures[0], pictures[1], *flow.compute_backward_flow(greys[1], greys[0]))
+    return _paste_into_frame(local_state, window, state)
 
 
 def _paste_into_frame(local_state: ObjectState, slices: PixelSlices, state: ObjectState) -> ObjectState:
@@ -169,10 +161,8 @@ def _propagate_locally(
     )
     if state.num_lost_frames == 0 and np.any(state.velocity):
         velocity = 0.5 * velocity + 0.5 * state.velocity
-    frames_since_visible, appearance = (
-        sample_image(state.frames_since_visible, rigid_origins, cv2.INTER_NEAREST),
-        np.asarray(sample_image(appearance, rigid_origins), np.uint8),
-    )
+    frames_since_visible = sample_image(state.frames_since_visible, rigid_origins, cv2.INTER_NEAREST)
+    appearance = np.asarray(sample_image(appearance, rigid_origins), np.uint8)
     if state.num_lost_frames:
         frames_since_visible, appearance = _relocate_object(frames_since_visible, appearance, current_frame, state.search_radius)
     mask, background = _segment_object(
@@ -220,9 +210,8 @@ def _segment_object(
     odds = np.where(hidden, np.maximum(odds, reappearance_odds), odds)
     outside = (edge_distance < -band) & ~dilate_mask(hidden, band // 2) & ~reentry_area
     inside = (edge_distance > band) & (colours > -REENTRY_ODDS)
-    return remove_small_parts_and_holes(
-        cut_graph_within_bounds(np.asarray(odds, np.float32), current_frame, inside, outside), MIN_PART_SHARE
-    ), background_cost < MAX_COLOUR_DIFFERENCE / 2
+    mask = cut_graph_within_bounds(np.asarray(odds, np.float32), current_frame, inside, outside)
+    return remove_small_parts_and_holes(mask, MIN_PART_SHARE), background_cost < MAX_COLOUR_DIFFERENCE / 2
 
 
 def _update_state(
@@ -257,9 +246,8 @@ def _update_state(
         current_frame[core if core.any() else mask], current_frame[background_samples], COLOUR_DECAY
     )
     frames_since_visible = np.where(frames_since_visible >= 0, frames_since_visible + 1, -1)
-    frames_since_visible = np.where(mask, 0, np.where(frames_since_visible > MAX_HIDDEN_FRAMES, -1, frames_since_visible)).astype(
-        np.float32
-    )
+    is_forgotten = frames_since_visible > MAX_HIDDEN_FRAMES
+    frames_since_visible = np.where(mask, 0, np.where(is_forgotten, -1, frames_since_visible)).astype(np.float32)
     appearance = np.where(mask[..., None], current_frame, appearance)
     usual_area = 0.9 * state.visible_area + 0.1 * visible_area if visible_area < state.visible_area else visible_area
     return replace(
@@ -283,10 +271,8 @@ def _combine_colour_odds(
     core = current_frame[edge_distance > band / 2] if (edge_distance > band / 2).any() else current_frame[propagated_mask]
     # Under other lighting the prompted frame's colours carry no information.
     prompt_weight = 0.5 * state.prompt_colours.compute_known_share(core)
-    prompt_odds, recent_odds = (
-        compute_colour_odds(current_frame, state.prompt_colours),
-        compute_colour_odds(current_frame, state.recent_colours),
-    )
+    prompt_odds = compute_colour_odds(current_frame, state.prompt_colours)
+    recent_odds = compute_colour_odds(current_frame, state.recent_colours)
     global_odds = recent_odds + prompt_weight * (prompt_odds - recent_odds)
     local_odds, foreign = _compute_local_odds(
         current_frame, edge_distance > band / 2, (edge_distance < -band / 2) & (prompt_odds < 2), 3.0 * band
@@ -351,26 +337,24 @@ def _compute_origin_costs(
     background_cost, background_membership = _compute_origin_cost(
         1 - membership, previous_frame, current_frame, grid + background_motion, is_occluded=True
     )
-    return flow_membership + rigid_membership > 1, _OriginCosts(
-        np.minimum(flow_cost, rigid_cost), background_cost, 1 - background_membership
-    )
+    costs = _OriginCosts(np.minimum(flow_cost, rigid_cost), background_cost, 1 - background_membership)
+    return flow_membership + rigid_membership > 1, costs
 
 
 def _compute_origin_cost(
     membership: Float32Array, previous_frame: UInt8Array, current_frame: UInt8Array, positions: Float32Array, is_occluded: bool = False
 ) -> tuple[Float32Array, Float32Array]:
-    """Compute the cost, in levels, of pixels originating at `positions`, and the `membership` sampled there: the degree to which these
-    belong to the same surface.
+    """Compute the cost, in levels, of pixels originating at `positions`. Also returns the `membership` sampled there.
 
-    An occluded surface (`is_occluded`) may have looked like anything.
+    Membership is the degree to which positions belong to the same surface. An occluded surface (`is_occluded`) may have looked like
+    anything.
     """
     sampled_membership = sample_image(membership, positions)
     levels = max_channel_difference(current_frame, sample_image(previous_frame, positions))
     mismatch_cost = np.float32(0) if is_occluded else np.minimum(levels, MAX_COLOUR_DIFFERENCE - UNKNOWN_COST)
-    return np.asarray(
-        sampled_membership * np.minimum(levels, 2 * MAX_COLOUR_DIFFERENCE) + (1 - sampled_membership) * (UNKNOWN_COST + mismatch_cost),
-        np.float32,
-    ), sampled_membership
+    match_cost = np.minimum(levels, 2 * MAX_COLOUR_DIFFERENCE)
+    cost = sampled_membership * match_cost + (1 - sampled_membership) * (UNKNOWN_COST + mismatch_cost)
+    return np.asarray(cost, np.float32), sampled_membership
 
 
 def _match_brightness(
@@ -381,9 +365,8 @@ def _match_brightness(
     is_visible = visible_mask[subsampled]
     if not is_visible.any():
         return appearance
-    previous_mean = sample_image(previous_frame, build_pixel_grid(*visible_mask.shape)[subsampled] + backward_flow[subsampled])[
-        is_visible
-    ].mean(0)
+    origins = build_pixel_grid(*visible_mask.shape)[subsampled] + backward_flow[subsampled]
+    previous_mean = sample_image(previous_frame, origins)[is_visible].mean(0)
     gain = np.clip((current_frame[subsampled][is_visible].mean(0) + 1) / (previous_mean + 1), 0.8, 1.25)
     return np.asarray(np.clip(appearance * gain.astype(np.float32), 0, 255), np.uint8)
 
