@@ -1,11 +1,10 @@
-"""Segmentation by colour models and graph cuts: colour models are smoothed histograms, and a minimum cut separates object from
-background.
+"""Segmentation by colour models and graph cuts.
 
-The cut follows Boykov and Jolly (2001): every pixel has log-odds for the object, and neighbours of similar colour favour the same
-label.
+Colour models are smoothed histograms. A minimum cut separates object from background after Boykov and Jolly (2001): every pixel has
+log-odds for the object, and neighbours of similar colour favour the same label.
 
-The cut runs in OpenCV's GrabCut with fixed models. PyMaxflow would solve the same problem directly, but its licence (GPL) is
-incompatible with a dependency of this Apache-2.0 package.
+The cut runs in OpenCV's GrabCut with fixed models. PyMaxflow minimises the same energy directly and returned the same masks on two
+synthetic frames, but it is licensed under the GPL, which does not fit a dependency of this Apache-2.0 package.
 """
 
 from __future__ import annotations
