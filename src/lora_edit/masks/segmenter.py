@@ -8,7 +8,7 @@ the nearer one. Frames in which an object is hidden or lost are empty, and the m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,7 @@ import torch
 from lora_edit.errors import MaskError
 from lora_edit.masks.boxes import KeyframeBox
 from lora_edit.masks.files import format_ranges
-from lora_edit.types import Box, EditMask, Size
+from lora_edit.types import Box, EditMask, OnFrame, Size
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,6 @@ class Click:
 
 Prompt = Click | KeyframeBox
 """A click or a box. A box without a frame number applies to frame 0."""
-
-OnFrame = Callable[[int, int], None]
-"""Progress callback: receives the number of finished frames and their total."""
 
 
 class Segmenter(Protocol):
