@@ -53,6 +53,29 @@ class Box:
     width: float
     height: float
 
+    @property
+    def right(self) -> float:
+        """First column outside, to the right."""
+        return self.left + self.width
+
+    @property
+    def bottom(self) -> float:
+        """First row outside, below."""
+        return self.top + self.height
+
+
+Bounds = tuple[int, int, int, int]
+"""Left, top, right and bottom in whole pixels: left and top inside, right and bottom outside."""
+
+
+def mask_bounds(mask: torch.Tensor | BoolArray) -> Bounds | None:
+    """Return the bounds of the True pixels of a mask `[H, W]`, or None where there are none."""
+    array = mask.cpu().numpy() if isinstance(mask, torch.Tensor) else mask
+    rows, columns = (np.flatnonzero(array.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return None
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
 
 @dataclass(frozen=True)
 class ColourTags:

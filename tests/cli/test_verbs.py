@@ -31,7 +31,7 @@ from lora_edit.video.png_frames import save_frames
 from lora_edit.video.read import read_image, read_video
 from lora_edit.video.settings import VideoSettings
 from lora_edit.video.write import write_video
-from masks.things import disc_clip, overlap
+from masks.synthetic_clips import disc_clip, overlap
 
 FRAMES, HEIGHT, WIDTH = 4, 32, 48
 

@@ -103,12 +103,14 @@ def mask(state: CommandState, options: MaskOptions) -> None:
     prompts = parse_prompts(options.point, options.not_point, options.box, options.object)
     _check_outputs(options)
     with open_compute_reporter(options.threads) as reporter:
+        from lora_edit.masks.settings import MaskSettings
         from lora_edit.masks.shapes import shape_mask
         from lora_edit.video.read import read_video
 
         video = read_video(options.source)
         drawn = _segment_objects(options, video, prompts, reporter) if options.needs_segmenter else _build_mask(options, video, prompts)
-        drawn = shape_mask(drawn, options.shape.value, 0.1, 5)
+        defaults = MaskSettings()
+        drawn = shape_mask(drawn, options.shape.value, defaults.expand, defaults.smooth)
         for text in drawn.notes:
             reporter.note(text)
         _write_mask(options, video, drawn)

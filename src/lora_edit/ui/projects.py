@@ -20,7 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from lora_edit.errors import RunError
-from lora_edit.masks.settings import MaskShape
+from lora_edit.masks.settings import MaskSettings, MaskShape
 from lora_edit.run import write_atomically
 
 MAX_HISTORY = 200
@@ -66,10 +66,10 @@ class ProjectState(BaseModel):
     left_out: tuple[str, ...] = ()
     grown: tuple[int, int, int, int] = (0, 0, 0, 0)
     inverted: bool = False
-    smooth: int = 5
+    smooth: int = MaskSettings().smooth
     bridged: bool = False
     shape: MaskShape = "box"
-    expand: float = 0.1
+    expand: float = MaskSettings().expand
     feather: float = 0.02
     first_frame: str = ""
     later: tuple[EditedFrame, ...] = ()
