@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from lora_edit.canvas import build_canvas
 from lora_edit.compositing.settings import CompositingSettings
-from lora_edit.config import EditSettings, dump_toml, read_toml, resolve_settings
+from lora_edit.config import EditSettings, PresetName, dump_toml, read_toml, resolve_settings
 from lora_edit.errors import SettingsError
 from lora_edit.inputs import Clip
 from lora_edit.models.families.registry import WAN21_I2V_480P, WAN22_I2V_A14B
+from lora_edit.run import write_atomically
 from lora_edit.types import EditMask, Video
 
 INPUT = {"input": {"source": "clip.mp4", "first_frame": "edited.png"}}
@@ -52,7 +54,7 @@ def test_what_is_given_wins_over_the_preset() -> None:
 def test_names_without_a_room_can_be_assigned_too() -> None:
     made = resolve_settings(INPUT, ["preset=fast", "trigger=sks", "seed=4"])
     assert made.training == settings("fast", "tiny").training and (made.trigger, made.seed) == ("sks", 4)
-    with pytest.raises(SettingsError, match=r"--set steps=3: write room\.setting=value .* or name=value with one of model, prompt"):
+    with pytest.raises(SettingsError, match=r"--set steps=3: write section\.setting=value .* or name=value with one of model, prompt"):
         resolve_settings(INPUT, ["steps=3"])
 
 
@@ -61,12 +63,30 @@ def test_an_unknown_preset_is_refused() -> None:
         settings("faster")
 
 
-@pytest.mark.parametrize("preset", ["standard", "fast", "low-vram"])
+@pytest.mark.parametrize("preset", get_args(PresetName))
 @pytest.mark.parametrize("model", ["tiny", WAN22_I2V_A14B.name])
 def test_a_settings_file_says_the_same_again(tmp_path: Path, preset: str, model: str) -> None:
     made = settings(preset, model, "lora.rank=3")
     (tmp_path / "edit.toml").write_text(dump_toml(made), "utf-8")
     assert resolve_settings(read_toml(tmp_path / "edit.toml")) == made
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a\a", "\0\b\t\n\v\f\r\x1b\x7f", "\"\\\" and 'quotes'", "caf\N{LATIN SMALL LETTER E WITH ACUTE}\u2028\U0001f9e2"]
+)
+def test_settings_file_preserves_control_characters(tmp_path: Path, prompt: str) -> None:
+    """In a prompt, in the name of an object, and in a file name."""
+    boxes = [{"x": 1, "y": 2, "width": 3, "height": 4, "object": prompt}]
+    loras = [{"file": f"/loras/{prompt}", "strength": 0.5}]
+    original = resolve_settings({"input": {**INPUT["input"], "boxes": boxes}, "prompt": prompt, "generation": {"loras": loras}})
+    write_atomically(tmp_path / "edit.toml", dump_toml(original))
+    assert resolve_settings(read_toml(tmp_path / "edit.toml")) == original
+
+
+def test_every_preset_but_the_standard_one_changes_settings() -> None:
+    for name in get_args(PresetName):
+        changed = settings(name).model_copy(update={"preset": "standard"}) != settings("standard")
+        assert changed == (name != "standard")
 
 
 def test_without_zoom_a_region_stays_at_the_frames_own_scale() -> None:

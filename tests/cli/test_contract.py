@@ -276,7 +276,7 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
         (["generate", "nowhere"], "nowhere: not a run folder"),
         ([*EDIT, "--box", "1,2,3"], "write X,Y,W,H[:FRAME]"),
         ([*EDIT, "--reference", "four.png"], "write N=IMAGE"),
-        ([*EDIT, "--set", "nonsense=1"], "room.setting=value"),
+        ([*EDIT, "--set", "nonsense=1"], "section.setting=value"),
         ([*EDIT, "--set", "training.nonsense=1"], "training.nonsense: no such setting; docs/settings.md lists"),
         ([*EDIT, "--set", "training.motion_step=1"], "training.motion_step: no such setting; did you mean training.motion_steps?"),
         ([*EDIT, "--set", "generation.motion_steps=1"], "did you mean training.motion_steps?"),

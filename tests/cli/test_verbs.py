@@ -267,7 +267,7 @@ def test_studies_run_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert run("study", "methods", "--output", tmp_path)[0] == 0
     assert [call[3] for call in seen] == [(tmp_path, "all", None), (tmp_path, "seen", 7), 4]
     code, out, err = run("study", "methods", "--set", "nonsense", "--output", tmp_path)
-    assert (code, "room.setting=value" in err) == (2, True)
+    assert (code, "section.setting=value" in err) == (2, True)
     code, out, err = run("study", "unheard-of", "--output", tmp_path)
     assert (code, "methods" in err) == (2, True)
 

@@ -13,6 +13,7 @@ import typer
 
 from lora_edit.cli.error_handling import CommandState
 from lora_edit.cli.prompts import BOX_SYNTAX, POINT_SYNTAX, parse_coordinates
+from lora_edit.config import PresetName
 from lora_edit.errors import MaskError, SettingsError
 
 REGION_PANEL = "Where to edit: one of these, else what the first frame changes"
@@ -23,14 +24,6 @@ SETTINGS_PANEL = "Settings (preset, then --config, then these, then --set)"
 
 LORA_METAVAR = "FILE[:STRENGTH]"
 LORA_HELP = "Another LoRA at generation (style, few steps), never in training; repeatable; strength 1 by default."
-
-
-class Preset(StrEnum):
-    """Named sets of settings."""
-
-    STANDARD = "standard"
-    FAST = "fast"
-    LOW_VRAM = "low-vram"
 
 
 class MaskShapeName(StrEnum):
@@ -174,7 +167,7 @@ class RunOptions(RegionOptions):
         ),
     ] = None
     preset: Annotated[
-        Preset | None,
+        PresetName | None,
         typer.Option(
             "--preset", help="A named set of settings: the paper's (standard), fewer steps, or less memory.", rich_help_panel=SETTINGS_PANEL
         ),

@@ -87,7 +87,7 @@ def build_method_tables(options: RunOptions) -> dict[str, Any]:
             "anchors": parse_keyframes("--anchor", options.anchor) or None,
         },
         "model": options.model and make_model_absolute(options.model),
-        "preset": options.preset and options.preset.value,
+        "preset": options.preset,
         "prompt": options.prompt,
         "seed": options.seed,
         "video": {"codec": options.codec and options.codec.value},
