@@ -131,8 +131,8 @@ def _check_first_frame_only(settings: EditSettings, video: Video) -> list[str]:
     ):
         if value not in allowed:
             raise SettingsError(
-                f"{settings.model} is given the first frame alone, so it does not support method.{name}={value}; leave it out (the "
-                f"default is {allowed[0]}), or choose --model hunyuan-i2v, which takes masks"
+                f"{settings.model} is given the first frame alone, so it does not support method.{name}={value}; leave it out (then it is "
+                f"{allowed[0]}), or choose --model hunyuan-i2v, which takes masks"
             )
     if settings.input.anchors:
         raise InputError(f"{settings.model} is given the first frame alone; leave out --anchor, or choose --model hunyuan-i2v")

@@ -422,7 +422,7 @@ def test_new_checks_and_estimates_and_stores(monkeypatch: pytest.MonkeyPatch) ->
         seconds_train: float = 90.0
         seconds_generate: float = 4.0
         memory_bytes: int = 850_000_000
-        canvas: Size = Size(80, 80)  # noqa: RUF009
+        canvas_size: Size = Size(80, 80)  # noqa: RUF009
         windows: int = 1
         host_bytes: int = 0
         offload_plan: None = None
