@@ -216,17 +216,18 @@ def _read_keyframe(keyframe: Keyframe, video: Video, kind: str, notes: list[str]
     return image
 
 
-def store_inputs(clip: Clip, run: Run, settings: EditSettings) -> None:
+def store_inputs(clip: Clip, run: Run, settings: EditSettings) -> bool:
     """Store the input losslessly in the run folder, so that the run needs no other files (but the source for its sound).
 
-    In an existing run, replace the settings and the inputs that differ.
+    In an existing run, replace the settings and the inputs that differ. Returns False if the folder already holds the input of equal
+    settings, which then stays as it is.
     """
     if run.read_settings() != settings:
         # Without this file the input counts as incomplete, in case of an interruption.
         (run.folder / "clip.json").unlink(missing_ok=True)
         run.replace_settings(settings)
     if (run.folder / "clip.json").is_file():
-        return
+        return False
     source_hash = hash_content(clip.video.frames, clip.video.alpha)
     if run.read_manifest().get("source_hash") != source_hash:
         save_frames(run.folder / "frames", clip.video.frames, clip.video.alpha)
@@ -240,6 +241,7 @@ def store_inputs(clip: Clip, run: Run, settings: EditSettings) -> None:
         for number, image in images.items():
             save_image(run.folder / "references" / f"{kind}_{number:05d}.png", image)
     write_atomically(run.folder / "clip.json", json.dumps(video_to_record(clip.video) | {"notes": list(clip.notes)}))
+    return True
 
 
 def load_inputs(run: Run) -> Clip:

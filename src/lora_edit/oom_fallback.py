@@ -10,7 +10,6 @@ import torch
 from lora_edit.config import EditSettings
 from lora_edit.devices import empty_device_cache, pick_device
 from lora_edit.errors import ModelError
-from lora_edit.models.checkpoints.locate import get_short_window
 from lora_edit.models.family import Family
 from lora_edit.models.runtime.offload_plan import reduce_memory
 
@@ -18,12 +17,16 @@ WorkResult = TypeVar("WorkResult")
 
 
 def retry_with_less_memory(
-    family: Family, settings: EditSettings, work: Callable[[EditSettings], WorkResult], on_note: Callable[[str], None]
+    family: Family,
+    settings: EditSettings,
+    work: Callable[[EditSettings], WorkResult],
+    on_note: Callable[[str], None],
+    short_window: int | None = None,
 ) -> WorkResult:
     """Call `work` and return its result. When memory runs out, call it again with more of the family in main memory.
 
-    The last step is the short training window of the model (appendix C). `work` has to resume from its checkpoints. `on_note` receives
-    a note on each step. Raises `ModelError` when no step is left.
+    The last step shortens training windows to `short_window` frames (paper, appendix C); None skips it. `work` has to resume from its
+    checkpoints. `on_note` receives a note on each step. Raises `ModelError` when no step is left.
     """
     while True:
         try:
@@ -31,15 +34,14 @@ def retry_with_less_memory(
         except torch.OutOfMemoryError:
             pass  # the tensors of the failed call are freed with its stack frames, before any module moves
         empty_device_cache(pick_device())
-        window = get_short_window(settings.model)
         if reduction := reduce_memory(family, pick_device()):
             on_note(f"the device ran out of memory; continuing with less on the device: {reduction}")
-        elif window is not None and settings.training.window != window:
-            settings = settings.model_copy(update={"training": settings.training.model_copy(update={"window": window})})
-            on_note(f"the device ran out of memory; continuing with windows of {window} frames")
+        elif short_window is not None and settings.training.window != short_window:
+            settings = settings.model_copy(update={"training": settings.training.model_copy(update={"window": short_window})})
+            on_note(f"the device ran out of memory; continuing with windows of {short_window} frames")
         else:
-            short_window = "" if window is None else f" and windows of {window} frames"
+            windows = "" if short_window is None else f" and windows of {short_window} frames"
             raise ModelError(
-                f"{settings.model}: the memory of the device is too small even with all blocks in main memory{short_window}; "
+                f"{settings.model}: the memory of the device is too small even with all blocks in main memory{windows}; "
                 "choose a smaller model (`lora-edit models`), or end other programs that use the device"
             )

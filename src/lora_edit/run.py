@@ -131,6 +131,11 @@ def _get_run_identity(settings: EditSettings) -> tuple[object, ...]:
     return (settings.input.source, video.start, video.frames, video.fps, settings.model)
 
 
+def default_run_folder(output: Path) -> Path:
+    """Return the default run folder: `<output stem>.run` beside the output."""
+    return output.with_name(f"{output.stem}.run")
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file such that an interruption leaves the old file or the new one, never a partial one."""
     part = path.with_name(path.name + ".part")

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 @make_typer_command(EditOptions)
 def edit(state: CommandState, options: EditOptions) -> None:
     """Edit a clip: check, train, generate, composite, write. Prints the path of the result."""
-    from lora_edit.cli.resolve import check_output_path, choose_run_folder, list_input_files, resolve_run_settings
+    from lora_edit.cli.resolve import check_output_path, choose_run_folder, resolve_run_settings
     from lora_edit.run import check_run_folder
 
     settings = resolve_run_settings(options)
-    check_output_path(options.output, list_input_files(settings), settings.video.codec, overwrite=options.overwrite)
+    check_output_path(options.output, settings.input.list_files(), settings.video.codec, overwrite=options.overwrite)
     folder = choose_run_folder(options.run, options.output)
     check_run_folder(folder, settings)
     state.run, state.output = folder, options.output
@@ -53,14 +53,14 @@ def edit(state: CommandState, options: EditOptions) -> None:
 def new(state: CommandState, options: NewOptions) -> None:
     """Create the run folder and check everything without training. Prints the folder, and the time and memory that the edit needs."""
     from lora_edit.cli.model_cards import get_missing_gigabytes
-    from lora_edit.cli.resolve import check_output_path, choose_run_folder, list_input_files, resolve_plan_settings
+    from lora_edit.cli.resolve import check_output_path, choose_run_folder, resolve_plan_settings
     from lora_edit.run import check_run_folder
 
     settings = resolve_plan_settings(options)
     missing_gigabytes = get_missing_gigabytes(settings.model)
     folder = choose_run_folder(options.run, options.output)
     if options.output is not None:
-        check_output_path(options.output, list_input_files(settings), settings.video.codec, overwrite=options.overwrite)
+        check_output_path(options.output, settings.input.list_files(), settings.video.codec, overwrite=options.overwrite)
     check_run_folder(folder, settings)
     state.output = options.output or folder
     with open_compute_reporter(options.threads) as reporter:
@@ -185,10 +185,10 @@ def generate(state: CommandState, options: GenerateOptions) -> None:
 @make_typer_command(PreviewOptions)
 def preview(state: CommandState, options: PreviewOptions) -> None:
     """Predict the edited clip in seconds, without a diffusion model: the prediction that the model gets as its input."""
-    from lora_edit.cli.resolve import check_output_path, list_input_files, resolve_preview_settings
+    from lora_edit.cli.resolve import check_output_path, resolve_preview_settings
 
     settings = resolve_preview_settings(options)
-    check_output_path(options.output, list_input_files(settings), settings.video.codec, overwrite=options.overwrite)
+    check_output_path(options.output, settings.input.list_files(), settings.video.codec, overwrite=options.overwrite)
     state.output = options.output
     with open_compute_reporter(options.threads) as reporter:
         from lora_edit import pipeline

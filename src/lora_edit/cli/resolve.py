@@ -14,7 +14,8 @@ from lora_edit.cli.options import RegionOptions, RunOptions, parse_boxes, parse_
 from lora_edit.cli.prompts import parse_prompts
 from lora_edit.config import EditSettings, merge_tables, read_toml, resolve_settings
 from lora_edit.errors import MaskError, SettingsError, VideoError
-from lora_edit.video.paths import stat_path
+from lora_edit.run import default_run_folder
+from lora_edit.video.paths import protect_inputs, stat_path
 from lora_edit.video.settings import Codec
 
 REGION_HELP = (
@@ -65,7 +66,7 @@ def _resolve_tables(tables: dict[str, Any], assignments: list[str]) -> EditSetti
     if sum(bool(input_table.get(key)) for key in REGION_KEYS) > 1:
         raise MaskError(f"the region is given twice; {REGION_HELP}")
     settings = resolve_settings(tables, assignments)
-    require_files(*list_input_files(settings), *(file for file, _ in settings.generation.list_lora_paths()))
+    require_files(*settings.input.list_files(), *(file for file, _ in settings.generation.list_lora_paths()))
     return settings
 
 
@@ -179,14 +180,7 @@ def choose_run_folder(run: Path | None, output: Path | None) -> Path:
         raise SettingsError("the run folder is missing; give --run FOLDER or --output")
     if output.name in ("", ".."):
         raise SettingsError(f"--output {output}: names neither a file nor a folder of its own; give a name, such as result.mp4")
-    return output.with_name(f"{output.stem}.run")
-
-
-def list_input_files(settings: EditSettings) -> list[Path]:
-    """List the files and folders of `[input]`."""
-    inputs = settings.input
-    images = [keyframe.image for keyframe in (*inputs.references, *inputs.anchors)]
-    return [inputs.source, inputs.first_frame, *([inputs.mask] if inputs.mask else []), *images]
+    return default_run_folder(output)
 
 
 def check_output_path(output: Path, input_files: Sequence[Path | None], codec: Codec = "h264", *, overwrite: bool = False) -> None:
@@ -197,9 +191,7 @@ def check_output_path(output: Path, input_files: Sequence[Path | None], codec: C
     suffix = output.suffix.lower()
     if output.name in ("", ".."):
         raise VideoError(f"{output}: names neither a file nor a folder of its own; give a name, such as result.mp4")
-    for path in input_files:
-        if path is not None and path.exists() and output.exists() and output.samefile(path):
-            raise VideoError(f"{output}: is part of the input; choose another --output")
+    protect_inputs(output, [path for path in input_files if path is not None])
     if output.is_file() and not overwrite:
         raise VideoError(f"{output}: exists already; choose another name or add --overwrite")
     if not suffix or output.is_dir():
