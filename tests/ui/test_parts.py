@@ -24,7 +24,10 @@ def test_messages_name_no_file_of_the_server_and_no_flag() -> None:
     assert simplify_message(f"{kept}: the mask has 3 frames but the clip has 5") == "the mask has 3 frames but the clip has 5"
     assert simplify_message("/srv/runs/frame_00000.png: no picture") == "frame_00000.png: no picture"
     assert simplify_message("the box is empty; give another with --box") == "the box is empty"
-    assert simplify_message("--set rubbish: write room.setting=value, or name=value") == "rubbish: write room.setting=value, or name=value"
+    assert (
+        simplify_message("--set rubbish: write section.setting=value, or name=value")
+        == "rubbish: write section.setting=value, or name=value"
+    )
 
 
 def test_messages_are_text_not_markup() -> None:

@@ -43,7 +43,7 @@ def explain_settings_error(error: SettingsError, assignments: tuple[str, ...]) -
             return SettingsError(f'"{text[:80]}" is no setting; write one to a line, such as training.window=9')
     cause = error.__cause__
     if not isinstance(cause, ValidationError) or cause.errors()[0]["type"] == "extra_forbidden":
-        words = str(error).partition(": write room")[0].removeprefix("--set ")
+        words = str(error).partition(": write section")[0].removeprefix("--set ")
         return SettingsError(words if words == str(error) else f'"{words[:80]}" is no setting; docs/settings.md lists them all')
     first = cause.errors()[0]
     place = first["loc"][:2]

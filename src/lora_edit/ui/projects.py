@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from lora_edit.config import PresetName
 from lora_edit.errors import RunError
 from lora_edit.masks.settings import MaskSettings, MaskShape
 from lora_edit.run import write_atomically
@@ -74,7 +75,7 @@ class ProjectState(BaseModel):
     first_frame: str = ""
     later: tuple[EditedFrame, ...] = ()
     model: str = "tiny"
-    preset: Literal["standard", "fast", "low-vram"] = "standard"
+    preset: PresetName = "standard"
     prompt: str = ""
     seed: int = 0
     assignments: tuple[str, ...] = ()
