@@ -63,7 +63,7 @@ def visit(server: str, chromium: Any) -> Iterator[Callable[..., Any]]:
         context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, "accept_downloads": True} | options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(120_000)  # a bound for failures; a busy machine may need more than 30 s for a page
         page.on("request", lambda request: foreign_requests.append(request.url) if is_foreign(request.url, server) else None)
         page.on("pageerror", lambda error: script_errors.append(str(error)))
         page.goto(server + path)

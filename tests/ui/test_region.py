@@ -13,7 +13,7 @@ from lora_edit.errors import MaskError
 from lora_edit.masks.shapes import feather_frame
 from lora_edit.ui.projects import Mark, Project, ProjectState
 from lora_edit.ui.region import compute_region, read_clip, segment_object
-from masks.things import overlap
+from masks.synthetic_clips import overlap
 from ui.rendered import locate_disc, write
 
 FRAMES, HEIGHT, WIDTH = 5, 96, 128

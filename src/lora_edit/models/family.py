@@ -98,7 +98,11 @@ class Family(Protocol):
 
 def load_family(model: str, device: torch.device, dtype: torch.dtype) -> Family:
     """Load a model by any of the names that `locate` takes; its module is imported only now. Raises `ModelError`."""
-    facts, source = locate_model(model)
+    return load_record(*locate_model(model), device, dtype)
+
+
+def load_record(facts: ModelFacts, source: str, device: torch.device, dtype: torch.dtype) -> Family:
+    """Load the model that `facts` describe from `source`, a folder, file or Hub repository. Raises `ModelError`."""
     module, _, loader = facts.loader.partition(":")
     family: Any = getattr(import_module(module), loader)(facts, source, device, dtype)
     return family

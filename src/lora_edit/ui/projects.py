@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from lora_edit.config import PresetName
 from lora_edit.errors import RunError
-from lora_edit.masks.settings import MaskShape
+from lora_edit.masks.settings import MaskSettings, MaskShape
 from lora_edit.run import write_atomically
 
 MAX_HISTORY = 200
@@ -67,15 +68,15 @@ class ProjectState(BaseModel):
     left_out: tuple[str, ...] = ()
     grown: tuple[int, int, int, int] = (0, 0, 0, 0)
     inverted: bool = False
-    smooth: int = 5
+    smooth: int = MaskSettings().smooth
     bridged: bool = False
     shape: MaskShape = "box"
-    expand: float = 0.1
+    expand: float = MaskSettings().expand
     feather: float = 0.02
     first_frame: str = ""
     later: tuple[EditedFrame, ...] = ()
     model: str = "tiny"
-    preset: Literal["standard", "fast", "low-vram"] = "standard"
+    preset: PresetName = "standard"
     prompt: str = ""
     seed: int = 0
     assignments: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ from lora_edit.masks.segmenter import Click, Prompt, Segmenter
 from lora_edit.masks.shapes import grow_by_soft_edge, grow_sides, interpolate_missing_frames, invert, shape_mask, subtract, union
 from lora_edit.masks.temporal_smoothing import smooth_mask_over_time
 from lora_edit.reporting import Reporter
-from lora_edit.types import Box, EditMask, Size, Video
+from lora_edit.types import Box, EditMask, Size, Video, mask_bounds
 from lora_edit.ui.projects import Mark, Project, ProjectState
 from lora_edit.ui.single_flight import single_flight_cache
 from lora_edit.video.images import list_conversions
@@ -275,16 +275,10 @@ def find_edit_outside_region(project: Project, state: ProjectState) -> OutsideCh
 
 def compute_growth(project: Project, state: ProjectState, box: Box) -> tuple[int, int, int, int]:
     """Compute the `grown` value with which the region covers a box in frame 0: left, top, right, bottom in pixels."""
-    inside = compute_region(project, state).edit_mask.frames[0]
-    if not inside.any():
+    bounds = mask_bounds(compute_region(project, state).edit_mask.frames[0])
+    if bounds is None:
         return state.grown
-    rows, columns = (torch.nonzero(inside.any(axis)).flatten() for axis in (1, 0))
-    missing = (
-        int(columns[0]) - box.left,
-        int(rows[0]) - box.top,
-        box.left + box.width - int(columns[-1]) - 1,
-        box.top + box.height - int(rows[-1]) - 1,
-    )
+    missing = (bounds[0] - box.left, bounds[1] - box.top, box.right - bounds[2], box.bottom - bounds[3])
     left, top, right, bottom = (grown + max(0, round(lack)) for grown, lack in zip(state.grown, missing, strict=True))
     return left, top, right, bottom
 

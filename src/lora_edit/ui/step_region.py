@@ -11,6 +11,7 @@ import torch
 
 from lora_edit.errors import MaskError
 from lora_edit.masks.overlay import draw_region
+from lora_edit.masks.settings import MaskSettings
 from lora_edit.reporting import Reporter
 from lora_edit.types import Video
 from lora_edit.ui import actions, pictures
@@ -86,11 +87,15 @@ class RegionStep:
         self.shape = gr.Radio(
             SHAPE_CHOICES, value="box", label="Shape of the region", info="A loose box works best for most edits", elem_id="region-shape"
         )
-        self.expand = gr.Slider(0, 1, 0.1, step=0.05, label="Room around it", info="Share of its size", buttons=[], elem_id="region-expand")
+        self.expand = gr.Slider(
+            0, 1, MaskSettings().expand, step=0.05, label="Room around it", info="Share of its size", buttons=[], elem_id="region-expand"
+        )
         with gr.Accordion("Grow, soften, steady, leave out, invert", open=False):
             self.grow = gr.Slider(0, 100, 0, step=1, label="Grow by (pixels)", buttons=[], elem_id="region-grow")
             self.feather = gr.Slider(0, 0.1, 0.02, step=0.005, label="Soft edge (share of the frame)", buttons=[], elem_id="region-feather")
-            self.smooth = gr.Slider(1, 31, 5, step=2, label="Steady over (frames; 1 is off)", buttons=[], elem_id="region-smooth")
+            self.smooth = gr.Slider(
+                1, 31, MaskSettings().smooth, step=2, label="Steady over (frames; 1 is off)", buttons=[], elem_id="region-smooth"
+            )
             self.bridge = gr.Checkbox(False, label="Bridge frames in which the object was lost", elem_id="region-bridge")
             self.excluded_objects = gr.CheckboxGroup(OBJECT_NAMES, label="Objects that stay as they are", elem_id="region-out")
             self.invert = gr.Checkbox(False, label="Invert: edit everything else", elem_id="region-invert")

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from lora_edit.config import resolve_settings
+from lora_edit.config import PresetName, resolve_settings
 from lora_edit.errors import ModelError, SettingsError
 from lora_edit.estimate import Estimate
 from lora_edit.models.checkpoints.hub import list_snapshots
@@ -18,7 +18,11 @@ from lora_edit.ui.components import AppState, Updates, create_heading, create_me
 from lora_edit.ui.labels import SETTING_FIELDS, explain_settings_error
 from lora_edit.ui.projects import Project, ProjectState
 
-PRESET_CHOICES = [("Standard", "standard"), ("Fast: about half the time", "fast"), ("Low memory: short windows", "low-vram")]
+PRESET_CHOICES: list[tuple[str, PresetName]] = [
+    ("Standard", "standard"),
+    ("Fast: about half the time", "fast"),
+    ("Low memory: short windows", "low-vram"),
+]
 
 MAX_TEXT_LENGTH = 4000
 """Maximum number of characters of a prompt, and of the other settings."""
