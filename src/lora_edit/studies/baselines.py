@@ -1,4 +1,4 @@
-"""The finished edit beside what takes seconds without a model: the figures that decide whether a person would keep it."""
+"""The study of the finished edit against baselines that take seconds and need no model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _run_baselines(trial: Trial) -> Iterator[Outcome]:
 
 
 BASELINES = Study(
-    "The edit as delivered, beside what takes seconds (ours)",
+    "The edit as delivered, against baselines that take seconds (ours)",
     _run_baselines,
     claims=(
         Claim(FINAL_EDIT, BEST_BASELINE, "better than the best of the three, chosen per scene afterwards", margin=1.0),
