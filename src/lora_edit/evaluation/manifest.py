@@ -83,7 +83,7 @@ def read_cases_by_line(path: Path, check_files: bool = True) -> dict[str, Case]:
         ids.add(case.id)
         cases[f"{location} ({case.id})"] = case
     if not cases:
-        raise SettingsError(f"{path}: holds no cases; write one JSON object per line")
+        raise SettingsError(f"{path}: contains no cases; write one JSON object per line")
     return cases
 
 

@@ -82,7 +82,7 @@ def _run_methods(trial: Trial) -> Iterator[Outcome]:
 
 
 METHODS = Study(
-    "The method's parts, and what else does the job (table 1)",
+    "The method's parts and the baselines (table 1)",
     _run_methods,
     claims=(
         Claim("mask-aware motion LoRA (3.3.1)", "naive LoRA (Eq. 1)", "section 3.2"),
@@ -95,13 +95,16 @@ METHODS = Study(
         Claim(DEBIASED_LORA, "mask-aware motion LoRA (3.3.1)", "ours: debiasing helps"),
         Claim(DEBIASED_LORA, BASE_MODEL, "a debiased LoRA on the one clip helps"),
         Claim("debiased motion + appearance (ours)", DEBIASED_LORA, "section 3.3.2, with our debiasing"),
-        Claim("mask-aware motion LoRA (3.3.1)", FLOW_WARP, "ours: ahead of a flow warp where it has no answer", kinds=DISOCCLUSION_KINDS),
         Claim(
-            "mask-aware motion LoRA (3.3.1)", FLOW_WARP, "ours: near a flow warp where all moves rigidly", margin=-1.0, kinds=RIGID_KINDS
+            "mask-aware motion LoRA (3.3.1)",
+            FLOW_WARP,
+            "ours: ahead of a flow warp where content becomes visible",
+            kinds=DISOCCLUSION_KINDS,
         ),
-        Claim(FINAL_EDIT, FLOW_WARP, "ours: ahead of a flow warp where it has no answer", kinds=DISOCCLUSION_KINDS),
-        Claim(FINAL_EDIT, FLOW_WARP, "ours: near a flow warp where all moves rigidly", margin=-1.0, kinds=RIGID_KINDS),
-        Claim(FINAL_EDIT, "mask-aware motion LoRA (3.3.1)", "ours: what compositing restores"),
+        Claim("mask-aware motion LoRA (3.3.1)", FLOW_WARP, "ours: near a flow warp on rigid motion", margin=-1.0, kinds=RIGID_KINDS),
+        Claim(FINAL_EDIT, FLOW_WARP, "ours: ahead of a flow warp where content becomes visible", kinds=DISOCCLUSION_KINDS),
+        Claim(FINAL_EDIT, FLOW_WARP, "ours: near a flow warp on rigid motion", margin=-1.0, kinds=RIGID_KINDS),
+        Claim(FINAL_EDIT, "mask-aware motion LoRA (3.3.1)", "ours: detail restoration helps"),
         Claim(FINAL_EDIT_WITH_REFERENCES, FINAL_EDIT, "section 3.3.2 as delivered: edited later frames help"),
     ),
     paper={
@@ -145,7 +148,10 @@ def _run_mask_shape(trial: Trial) -> Iterator[Outcome]:
 MASK_SHAPE = Study(
     "Tight, noisy or box mask (appendix B.2)",
     _run_mask_shape,
-    claims=(Claim("box", "tight", "B.2: a loose box is better than a tight mask"), Claim("noisy", "tight", "B.2: so is a noisy one")),
+    claims=(
+        Claim("box", "tight", "B.2: a loose box is better than a tight mask"),
+        Claim("noisy", "tight", "B.2: a noisy mask is better than a tight one"),
+    ),
 )
 
 
@@ -267,7 +273,7 @@ def _run_lora(trial: Trial) -> Iterator[Outcome]:
         yield trial.train_and_generate(f"{steps} steps", f"training.motion_steps={steps}")
 
 
-LORA = Study("Rank, place and steps of the LoRA", _run_lora)
+LORA = Study("Rank, layers and steps of the LoRA", _run_lora)
 
 
 STANDARD_PRESET = "standard"
@@ -306,7 +312,7 @@ def _run_storage(trial: Trial) -> Iterator[Outcome]:
 QUANTIZATION_LABELS: dict[WeightFormat, str] = {"full": "full", "int8": "8-bit integers", "fp8": "8-bit floats", "nf4": "4 bits"}
 
 STORAGE = Study(
-    "How the frozen weights are kept (ours)",
+    "Storage of the frozen weights (ours)",
     _run_storage,
     claims=tuple(
         Claim(QUANTIZATION_LABELS[weight_format], QUANTIZATION_LABELS["full"], "ours: loses less than 0.2 dB", margin=-0.2)
@@ -348,9 +354,9 @@ DEBIASING = Study(
     "Ways to keep the source's look out of the LoRA (ours)",
     _run_debiasing,
     claims=(
-        Claim("anchor-debiased loss (MotionDirector)", PAPER_LORA, "its relatives"),
-        Claim("offset noise (JointTuner)", PAPER_LORA, "its relatives"),
-        Claim("query and key only", PAPER_LORA, "its relatives"),
+        Claim("anchor-debiased loss (MotionDirector)", PAPER_LORA, "related debiasing methods"),
+        Claim("offset noise (JointTuner)", PAPER_LORA, "related debiasing methods"),
+        Claim("query and key only", PAPER_LORA, "related debiasing methods"),
         Claim("recoloured, share 0.3", PAPER_LORA, "ours"),
         Claim("recoloured 0.3, of these textured 0.5", PAPER_LORA, "ours"),
         Claim("recoloured 0.3, of these textured 0.5", "recoloured, share 0.3", "ours: textures on top"),
@@ -371,8 +377,8 @@ DETAIL = Study(
     _run_detail,
     claims=(
         Claim("detail restored", "as the model returns it", "ours"),
-        Claim("detail restored", PROPAGATED_EDIT, "ours: the model improves what it is shown"),
-        Claim("detail restored", FLOW_WARP, "ours: ahead of a flow warp where it has no answer", kinds=DISOCCLUSION_KINDS),
+        Claim("detail restored", PROPAGATED_EDIT, "ours: the model improves on its hint"),
+        Claim("detail restored", FLOW_WARP, "ours: ahead of a flow warp where content becomes visible", kinds=DISOCCLUSION_KINDS),
     ),
     size=Size(256, 256),
 )

@@ -30,6 +30,6 @@ HINTS = Study(
         Claim("explained edit with its confidence", "frame 0 moved with the box", "ours"),
         Claim("explained edit with its confidence", "frame 0 moved along the flow", "ours"),
         Claim("explained edit with its confidence", "explained edit, one confidence for all", "ours: confidence decides"),
-        Claim("explained edit with its confidence", PROPAGATED_EDIT, "ours: the model improves what it is shown"),
+        Claim("explained edit with its confidence", PROPAGATED_EDIT, "ours: the model improves on its hint"),
     ),
 )

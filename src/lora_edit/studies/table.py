@@ -66,13 +66,13 @@ def judge_claim(claim: Claim, scores: Scores, kinds: Sequence[str]) -> str:
     better, worse = (np.array(scores[label]["region_psnr"])[indices] for label in (claim.better_row, claim.worse_row))
     mean, half = compute_interval(list(better - worse))
     if not math.isfinite(half):
-        state = "one scene says too little"
+        state = "undecided: a single scene gives no interval"
     elif mean - half > claim.margin:
         state = "reproduced"
     else:
-        state = "not reproduced" if mean + half < claim.margin else "undecided: the interval holds the margin"
+        state = "not reproduced" if mean + half < claim.margin else "undecided: the interval contains the margin"
     scope = f", {len(indices)} scenes of {', '.join(claim.kinds)}" if claim.kinds else f", {len(indices)} scenes"
-    threshold = f" (asked for: above {claim.margin:+g})" if claim.margin else ""
+    threshold = f" (required: above {claim.margin:+g})" if claim.margin else ""
     return f"{claim.origin}: *{claim.better_row}* against *{claim.worse_row}* {mean:+.2f} ± {half:.2f} dB{threshold}{scope}: **{state}**"
 
 
@@ -102,7 +102,7 @@ def render_markdown(
         cells = [_format_cell(*compute_interval(row[m]), _get_digits(m)) if m in row else "" for m in metrics]
         lines.append(_format_row([label, *cells, *([paper.get(label, "")] if paper else [])]))
     if claims:
-        lines += ["", "## What is claimed, and what was seen", "", *(f"- {judge_claim(claim, scores, kinds)}" for claim in claims)]
+        lines += ["", "## Claims and results", "", *(f"- {judge_claim(claim, scores, kinds)}" for claim in claims)]
     names = list(dict.fromkeys(kinds))
     lines += ["", "## Region PSNR by kind of scene, dB", "", _format_row(["", *names]), _format_rule(1 + len(names))]
     for label, row in scores.items():
