@@ -18,6 +18,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from lora_edit.models.catalog import locate
 from safetensors.torch import load_file
 
 import models.test_replace_models as replace_models
@@ -27,7 +28,6 @@ import tiny_replace
 import tiny_wan
 from lora_edit import estimate, pipeline
 from lora_edit.config import EditSettings, resolve
-from lora_edit.models.catalog import locate
 from lora_edit.reporting import Silent
 from lora_edit.run import Run
 from lora_edit.video.read import read_video

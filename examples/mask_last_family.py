@@ -11,9 +11,9 @@ from diffusers import WanTransformer3DModel
 
 from lora_edit.conditioning.sample import Sample
 from lora_edit.models.families.condition_packing import pack_mask
-from lora_edit.models.families.embedded.autoencoder import LappedCodec
+from lora_edit.models.families.embedded.encoders import LappedCodec
 from lora_edit.models.family import EncodedSample
-from lora_edit.models.record import Geometry, ModelFacts, Preset
+from lora_edit.models.record import Geometry, ModelRecord, Preset
 
 CHANNELS, WIDTH = 16, 24
 TARGETS = {
@@ -29,7 +29,7 @@ def preset() -> Preset:
     return {"generation": {"guidance_scale": 1.0, "steps": 10}}
 
 
-FACTS = ModelFacts(
+FACTS = ModelRecord(
     name="mask-last",
     summary="an example with random weights; ignores prompts",
     license="Apache-2.0",
@@ -89,7 +89,7 @@ class MaskLast:
         return "mask-last-1"
 
 
-def load(facts: ModelFacts, source: str, device: torch.device, dtype: torch.dtype) -> MaskLast:
+def load(facts: ModelRecord, source: str, device: torch.device, dtype: torch.dtype) -> MaskLast:
     """Called once the model is asked for; a real family reads `source`, a folder or a Hub repository, here."""
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -18,8 +18,10 @@ from lora_edit.devices import Machine
 from lora_edit.errors import ModelError
 from lora_edit.inputs import Clip
 from lora_edit.memory_estimate import COUNTED_BLOCKS, ResourceEstimate, _count_step_cost, estimate_resources, supports_estimate
-from lora_edit.models.families.registry import KNOWN_MODELS, TINY, WAN21_FUN_1_3B, WAN21_I2V_480P
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.families.embedded.record import TINY
+from lora_edit.models.families.registry import KNOWN_MODELS
+from lora_edit.models.families.wan.record import WAN21_FUN_1_3B, WAN21_I2V_480P
+from lora_edit.models.record import ModelRecord
 from lora_edit.training.settings import LoraSettings
 from lora_edit.types import EditMask, Size, Video
 
@@ -70,14 +72,14 @@ COUNTED = [facts for facts in KNOWN_MODELS if supports_estimate(facts) and facts
 
 
 @pytest.mark.parametrize("facts", COUNTED, ids=lambda facts: facts.name)
-def test_every_large_model_can_be_counted(facts: ModelFacts) -> None:
+def test_every_large_model_can_be_counted(facts: ModelRecord) -> None:
     """At a size that is counted quickly; the embedded model is measured instead."""
     small = replace(facts, config=_shallow(facts))
     found = estimate_resources(settings(model=facts.name), small, Size(256, 256), 4 * facts.geometry.temporal_compression + 1, False, CARD)
     assert 0 < found.generate_bytes < found.train_bytes and found.seconds_train > 0
 
 
-def _shallow(facts: ModelFacts, depth: int = 1) -> str:
+def _shallow(facts: ModelRecord, depth: int = 1) -> str:
     """The model's configuration with few blocks of each kind, in a file of its own."""
     config = {
         key: depth if key.startswith("num_") and key.endswith("layers") else value for key, value in facts.read_transformer_config().items()

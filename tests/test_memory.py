@@ -15,8 +15,8 @@ from PIL import Image
 from lora_edit import pipeline
 from lora_edit.config import EditSettings, resolve_settings
 from lora_edit.errors import ModelError
-from lora_edit.models.families.wan.family import WanFamily
-from lora_edit.models.runtime.block_swap import get_block_swapper, get_blocks, offloads_activations
+from lora_edit.models.families.wan.conditioning import WanFamily
+from lora_edit.models.runtime.block_swap import get_blocks
 from lora_edit.models.runtime.offload_plan import NUM_REDUCTION_STEPS
 from lora_edit.run import Run
 from lora_edit.types import Video
@@ -104,12 +104,9 @@ def test_the_last_notch_is_shorter_windows(settings: EditSettings, tmp_path: Pat
     """After all blocks and the hidden states; the run ends, and says what was done."""
     asked = failing(*range(1, NUM_REDUCTION_STEPS + 3))
     listener = run(settings, tmp_path / "cut")
-    stream = get_block_swapper(asked[0].transformer)
-    assert (
-        stream is not None
-        and len(stream.host_blocks) == len(get_blocks(asked[0].transformer))
-        and offloads_activations(asked[0].transformer)
-    )
+    manager, transformer = asked[0].device_manager, asked[0].transformer
+    swapper = manager.get_block_swapper(transformer)
+    assert swapper is not None and len(swapper.host_blocks) == len(get_blocks(transformer)) and manager.offloads_activations(transformer)
     assert [note.split("; ", 1)[1] for note in listener.notes if "ran out" in note][-2:] == [
         "going on with less there: hidden states wait in main memory",
         "going on with windows of 13 frames",

@@ -14,7 +14,7 @@ from lora_edit.compositing.settings import CompositingSettings
 from lora_edit.config import EditSettings, dump_toml, read_toml, resolve_settings
 from lora_edit.errors import SettingsError
 from lora_edit.inputs import Clip
-from lora_edit.models.families.registry import WAN21_I2V_480P, WAN22_I2V_A14B
+from lora_edit.models.families.wan.record import WAN21_I2V_480P, WAN22_I2V_A14B
 from lora_edit.types import EditMask, Video
 
 INPUT = {"input": {"source": "clip.mp4", "first_frame": "edited.png"}}

@@ -13,14 +13,15 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
 from lora_edit.models.families.ltx.loading import build_ltx
-from lora_edit.models.families.registry import LTX_VIDEO, WAN22_TI2V_5B
+from lora_edit.models.families.ltx.record import LTX_VIDEO
 from lora_edit.models.families.token_replacement import TokenReplaceFamily
 from lora_edit.models.families.wan.loading import Components
 from lora_edit.models.families.wan_ti2v.loading import build_ti2v
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.families.wan_ti2v.record import WAN22_TI2V_5B
+from lora_edit.models.record import ModelRecord
 from tiny_wan import WIDTH, tiny_tokenizer
 
-REPLACERS = {facts.name: facts for facts in (WAN22_TI2V_5B, LTX_VIDEO)}
+REPLACERS = {record.name: record for record in (WAN22_TI2V_5B, LTX_VIDEO)}
 LATENTS = 8
 SMALL = {
     "WanTransformer3DModel": {
@@ -34,15 +35,15 @@ SMALL = {
 }  # fmt: skip
 
 
-def tiny_config(facts: ModelFacts) -> dict[str, Any]:
+def tiny_config(record: ModelRecord) -> dict[str, Any]:
     """The catalogue's configuration with every width and depth made small."""
-    config = facts.read_transformer_config()
+    config = record.read_transformer_config()
     return config | SMALL[config["_class_name"]]
 
 
-def tiny_transformer(facts: ModelFacts, seed: int = 0) -> Any:
+def tiny_transformer(record: ModelRecord, seed: int = 0) -> Any:
     """The model's own class; everything that starts at zero is filled, so that it shows."""
-    config = tiny_config(facts)
+    config = tiny_config(record)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         transformer = getattr(diffusers, config.pop("_class_name"))(**config)
@@ -92,30 +93,30 @@ def ending_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def tiny_components(facts: ModelFacts, seed: int = 0, newer: bool = True) -> Components:
+def tiny_components(record: ModelRecord, seed: int = 0, newer: bool = True) -> Components:
     """Every part of one model; `newer` chooses between LTX-Video's autoencoders."""
     sizes = {"vocab_size": 32, "d_model": WIDTH, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2}
-    transformer = tiny_transformer(facts, seed)
+    transformer = tiny_transformer(record, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed + 1)
-        if facts is WAN22_TI2V_5B:
+        if record is WAN22_TI2V_5B:
             return Components((transformer,), wan_vae().eval(), UMT5EncoderModel(UMT5Config(**sizes)).eval(), tiny_tokenizer())
         return Components((transformer,), ltx_vae(newer).eval(), T5EncoderModel(T5Config(**sizes)).eval(), ending_tokenizer())
 
 
-def tiny_family(facts: ModelFacts, parts: Components) -> TokenReplaceFamily:
+def tiny_family(record: ModelRecord, parts: Components) -> TokenReplaceFamily:
     """In float32 on the CPU."""
-    build: Any = build_ti2v if facts is WAN22_TI2V_5B else build_ltx
-    family: TokenReplaceFamily = build(parts, facts, torch.device("cpu"), torch.float32)
+    build: Any = build_ti2v if record is WAN22_TI2V_5B else build_ltx
+    family: TokenReplaceFamily = build(parts, record, torch.device("cpu"), torch.float32)
     return family
 
 
-def save_tiny(facts: ModelFacts, folder: Path) -> ModelFacts:
-    """Write the parts in diffusers' layout; returns the facts that the folder answers to, for clips of at most 17 small frames."""
-    parts: Any = tiny_components(facts)
+def save_tiny(record: ModelRecord, folder: Path) -> ModelRecord:
+    """Write the parts in diffusers' layout; returns the record that the folder answers to, for clips of at most 17 small frames."""
+    parts: Any = tiny_components(record)
     parts.transformers[0].save_pretrained(folder / "transformer")
     for name in ("vae", "text_encoder", "tokenizer"):
         getattr(parts, name).save_pretrained(folder / name)
     wanted = folder / "wanted.json"
-    wanted.write_text(json.dumps(tiny_config(facts)), "utf-8")
-    return replace(facts, config=str(wanted), geometry=replace(facts.geometry, max_frames=17, native_area=64 * 96))
+    wanted.write_text(json.dumps(tiny_config(record)), "utf-8")
+    return replace(record, config=str(wanted), geometry=replace(record.geometry, max_frames=17, native_area=64 * 96))

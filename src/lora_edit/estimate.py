@@ -55,7 +55,7 @@ def open_family(settings: EditSettings, clip: Clip, model: str | None = None) ->
     # What is only measured, not reckoned, is small: nothing is moved on its own account.
     swapped = 0 if training.blocks_to_swap == "auto" else training.blocks_to_swap
     asked = OffloadPlan(swapped, training.base, training.offload_activations is True)
-    apply_offload_plan(family, device, asked if found is None or found.offload_plan is None else found.offload_plan)
+    apply_offload_plan(family, asked if found is None or found.offload_plan is None else found.offload_plan)
     return family
 
 

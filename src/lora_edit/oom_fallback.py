@@ -30,7 +30,7 @@ def retry_with_less_memory(
             pass  # what the failed call held is let go with its frames, before anything is moved
         empty_device_cache(pick_device())
         window = get_short_window(settings.model)
-        if said := reduce_memory(family, pick_device()):
+        if said := reduce_memory(family):
             on_note(f"the device's memory ran out; going on with less there: {said}")
         elif window is not None and settings.training.window != window:
             settings = settings.model_copy(update={"training": settings.training.model_copy(update={"window": window})})

@@ -24,7 +24,7 @@ from lora_edit.errors import NonFiniteError
 from lora_edit.generation.denoise import denoise
 from lora_edit.hints import Hints
 from lora_edit.inputs import Clip
-from lora_edit.models.families.registry import TINY
+from lora_edit.models.families.embedded.record import TINY
 from lora_edit.models.family import EncodedSample, Family
 from lora_edit.models.runtime.acceleration import NATIVE_ATTENTION, accelerate_sampling
 from lora_edit.reporting import Reporter

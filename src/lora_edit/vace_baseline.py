@@ -14,9 +14,9 @@ from lora_edit.devices import pick_compute_dtype, pick_device
 from lora_edit.errors import VideoError
 from lora_edit.inputs import Clip
 from lora_edit.masks.change_detection import fit_first_frame
-from lora_edit.models.families.vace.family import load_vace
+from lora_edit.models.families.vace.loading import load_vace
 from lora_edit.models.families.vace.record import check_vace, list_published_overrides
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.record import ModelRecord
 from lora_edit.oom_fallback import retry_with_less_memory
 from lora_edit.reporting import Reporter
 from lora_edit.samples import composite_output, generate_clip, prepare_clip
@@ -29,7 +29,7 @@ from lora_edit.video.write import write_video
 class VaceBaseline:
     """A VACE that was found, and where its clip is going to lie."""
 
-    facts: ModelFacts
+    facts: ModelRecord
     source: str
     output: Path
 
@@ -73,7 +73,7 @@ def generate_vace_baseline(baseline: VaceBaseline, clip: Clip, prompt: str, repo
     return read_video(baseline.output)
 
 
-def _build_settings(facts: ModelFacts, prompt: str) -> EditSettings:
+def _build_settings(facts: ModelRecord, prompt: str) -> EditSettings:
     """Those of `edit`, VACE's published sampling, and no trigger word, as nothing was taught."""
     given = {"source": "source", "first_frame": "first_frame"}
     return resolve_settings({"input": given, "model": facts.name, "prompt": prompt, "trigger": ""}, list_published_overrides())

@@ -18,7 +18,7 @@ from lora_edit import vace_baseline
 from lora_edit.cli.main import app
 from lora_edit.masks.files import save_mask
 from lora_edit.models.families.vace import record as catalog
-from lora_edit.models.families.vace.family import VaceFamily
+from lora_edit.models.families.vace.conditioning import VaceFamily
 from lora_edit.studies.scene_kinds import draw_scenes
 from lora_edit.studies.scenes import TrueEdit, render_true_edit
 from lora_edit.types import Size, Video

@@ -24,7 +24,7 @@ from lora_edit.models.checkpoints.download import download_missing_parts, get_do
 from lora_edit.models.checkpoints.hub import get_hub_cache_folder, get_repository_folder
 from lora_edit.models.checkpoints.layout import list_required_parts
 from lora_edit.models.checkpoints.locate import find_weights
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.record import ModelRecord
 from single_files import save_comfyui, save_original
 from tiny_wan import WANS, save_tiny
 
@@ -78,17 +78,17 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 
 @pytest.fixture
-def i2v(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> ModelFacts:
+def i2v(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> ModelRecord:
     """A tiny Wan in diffusers' layout, on the Hub with files that nobody needs."""
-    facts = save_tiny(I2V, hub.folder / SHARED)
+    record = save_tiny(I2V, hub.folder / SHARED)
     (hub.folder / SHARED / "examples").mkdir()
     (hub.folder / SHARED / "examples" / "large.mp4").write_bytes(b"x" * 1000)
     (hub.folder / SHARED / "vae" / "diffusion_pytorch_model.bin").write_bytes(b"x")
-    monkeypatch.setattr(locate, "KNOWN_MODELS", (facts,))
-    return facts
+    monkeypatch.setattr(locate, "KNOWN_MODELS", (record,))
+    return record
 
 
-def test_a_download_brings_what_is_needed_and_nothing_else(i2v: ModelFacts, hub: Hub) -> None:
+def test_a_download_brings_what_is_needed_and_nothing_else(i2v: ModelRecord, hub: Hub) -> None:
     """Looked over first; then whole, and there for loading without another call."""
     assert get_download_state(i2v, SHARED) == "missing"
     download_missing_parts(i2v, SHARED)
@@ -101,7 +101,7 @@ def test_a_download_brings_what_is_needed_and_nothing_else(i2v: ModelFacts, hub:
 
 
 @pytest.mark.parametrize("after", range(1, 9))
-def test_a_broken_off_download_is_partial_and_goes_on(i2v: ModelFacts, hub: Hub, after: int) -> None:
+def test_a_broken_off_download_is_partial_and_goes_on(i2v: ModelRecord, hub: Hub, after: int) -> None:
     """Wherever it breaks off; it is never loaded."""
     hub.breaks_after = after
     with pytest.raises(ModelError, match=r"broke off \(the line is down\); run the command again, it goes on where it stopped"):
@@ -114,44 +114,44 @@ def test_a_broken_off_download_is_partial_and_goes_on(i2v: ModelFacts, hub: Hub,
     assert get_download_state(i2v, SHARED) == "downloaded"
 
 
-def test_a_download_without_an_end_is_not_believed(i2v: ModelFacts, hub: Hub) -> None:
+def test_a_download_without_an_end_is_not_believed(i2v: ModelRecord, hub: Hub) -> None:
     """The library may answer with half a folder when the network goes; the parts are counted again."""
     (hub.folder / SHARED / "text_encoder" / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"text_encoder is still missing after the download \(no \*\.safetensors"):
         download_missing_parts(i2v, SHARED)
 
 
-def test_original_layouts_take_their_companions_elsewhere(i2v: ModelFacts, hub: Hub) -> None:
+def test_original_layouts_take_their_companions_elsewhere(i2v: ModelRecord, hub: Hub) -> None:
     """Fun's own repository has them as pickles, which stay where they are; so do a second repository's transformers."""
-    facts, _ = save_original(FUN, hub.folder / FUN.repo)
+    record, _ = save_original(FUN, hub.folder / FUN.repo)
     (hub.folder / FUN.repo / "Wan2.1_VAE.pth").write_bytes(b"x")
-    download_missing_parts(facts, FUN.repo)
-    assert get_download_state(facts, FUN.repo) == "downloaded"
+    download_missing_parts(record, FUN.repo)
+    assert get_download_state(record, FUN.repo) == "downloaded"
     own, shared = (get_repository_folder(repo) / "snapshots" / "abc" for repo in (FUN.repo, SHARED))
     assert not list(own.rglob("*.pth")) and (own / "diffusion_pytorch_model-00001-of-00003.safetensors").is_file()
     assert not (shared / "transformer").exists() and (shared / "vae").is_dir()
     assert get_download_state(i2v, SHARED) == "partial", "the other model's transformer is not here"
 
 
-def test_a_persons_own_file_may_take_its_companions_from_the_hub(i2v: ModelFacts, hub: Hub, tmp_path: Path) -> None:
+def test_a_persons_own_file_may_take_its_companions_from_the_hub(i2v: ModelRecord, hub: Hub, tmp_path: Path) -> None:
     """Only what is not beside it."""
-    facts, _, (file,) = save_comfyui(FUN, tmp_path / "models")
+    record, _, (file,) = save_comfyui(FUN, tmp_path / "models")
     shutil.rmtree(tmp_path / "models" / "clip_vision")
-    assert [(wanted.repo, wanted.patterns) for wanted in plan_downloads(facts, str(file))] == [
+    assert [(wanted.repo, wanted.patterns) for wanted in plan_downloads(record, str(file))] == [
         (SHARED, ("image_encoder/*.json", "image_encoder/*.safetensors"))
     ]
-    download_missing_parts(facts, str(file))
-    assert get_download_state(facts, str(file)) == "downloaded"
+    download_missing_parts(record, str(file))
+    assert get_download_state(record, str(file)) == "downloaded"
     file.unlink()
     with pytest.raises(ModelError, match="no such file or folder"):
-        plan_downloads(facts, str(file))
+        plan_downloads(record, str(file))
 
 
 Usage = namedtuple("Usage", "total used free")
 
 
 @pytest.mark.parametrize("short", [False, True])
-def test_room_is_looked_for_where_the_files_would_go(i2v: ModelFacts, hub: Hub, monkeypatch: pytest.MonkeyPatch, short: bool) -> None:
+def test_room_is_looked_for_where_the_files_would_go(i2v: ModelRecord, hub: Hub, monkeypatch: pytest.MonkeyPatch, short: bool) -> None:
     """Exactly as much as is still to come, on the file system of the Hub library's folder, which need not exist yet."""
     names = [path for part in ("transformer", "vae", "text_encoder", "image_encoder") for path in (hub.folder / SHARED / part).iterdir()]
     files = [path for path in names if path.suffix != ".bin"] + list((hub.folder / SHARED / "tokenizer").iterdir())
@@ -185,7 +185,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("fault", "words"), FAULTS, ids=["gated", "unknown", "no network"])
-def test_what_keeps_a_download_from_happening_is_said(i2v: ModelFacts, hub: Hub, fault: BaseException, words: str) -> None:
+def test_what_keeps_a_download_from_happening_is_said(i2v: ModelRecord, hub: Hub, fault: BaseException, words: str) -> None:
     """One line, with what to do."""
     hub.fault = fault
     outcome = CliRunner().invoke(app, ["models", "--download", I2V.name])
@@ -195,7 +195,7 @@ def test_what_keeps_a_download_from_happening_is_said(i2v: ModelFacts, hub: Hub,
     assert error.startswith("error: ") and words in error and end == ""
 
 
-def test_a_switched_off_network_is_said(i2v: ModelFacts, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_switched_off_network_is_said(i2v: ModelRecord, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the variable's name."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     hub.fault = ConnectionError("off")
@@ -203,7 +203,7 @@ def test_a_switched_off_network_is_said(i2v: ModelFacts, hub: Hub, monkeypatch: 
         download_missing_parts(i2v, SHARED)
 
 
-def test_the_command_downloads_and_lists(i2v: ModelFacts, hub: Hub) -> None:
+def test_the_command_downloads_and_lists(i2v: ModelRecord, hub: Hub) -> None:
     """Terms before, the model's card after; a second call has nothing to do; without a name it asks for one."""
     outcome = CliRunner().invoke(app, ["models", I2V.name, "--download", "--json"])
     assert outcome.exit_code == 0, outcome.stderr
@@ -224,7 +224,7 @@ def empty_files(folder: Path) -> tuple[str, str]:
 
 @pytest.mark.parametrize(("answer", "fetched"), [("y\n", True), ("n\n", False), ("\n", False)])
 def test_a_person_is_asked_and_may_say_no(
-    i2v: ModelFacts, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str, fetched: bool
+    i2v: ModelRecord, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str, fetched: bool
 ) -> None:
     """At a terminal only; with size, licence and place before the question."""
     monkeypatch.setattr(model_cards, "is_interactive", lambda: True)
@@ -238,7 +238,7 @@ def test_a_person_is_asked_and_may_say_no(
     assert ("no-clip.mp4" in outcome.stderr) is fetched, "with the model here, the clip is looked at next"
 
 
-def test_nobody_is_asked_where_nobody_is(i2v: ModelFacts, hub: Hub, tmp_path: Path) -> None:
+def test_nobody_is_asked_where_nobody_is(i2v: ModelRecord, hub: Hub, tmp_path: Path) -> None:
     """Scripts get the command, the size and the licence; nothing is fetched."""
     clip, picture = empty_files(tmp_path)
     edit = ["edit", clip, "--first-frame", picture, "--box", "1,2,3,4", "--model", I2V.name, "--output", "o.mp4"]
@@ -248,7 +248,7 @@ def test_nobody_is_asked_where_nobody_is(i2v: ModelFacts, hub: Hub, tmp_path: Pa
     assert "\n" not in line and "get it with `lora-edit models --download wan2.1-i2v-480p`" in line and "Apache-2.0" in line
 
 
-def test_further_parts_are_part_of_a_model(i2v: ModelFacts, hub: Hub) -> None:
+def test_further_parts_are_part_of_a_model(i2v: ModelRecord, hub: Hub) -> None:
     """A second encoder and its tokenizer, which other families have; a model without words has none of either."""
     more = replace(i2v, other_parts=("text_encoder_2", "tokenizer_2"))
     for part in ("text_encoder", "tokenizer"):
@@ -259,7 +259,7 @@ def test_further_parts_are_part_of_a_model(i2v: ModelFacts, hub: Hub) -> None:
     assert not {"text_encoder", "tokenizer"} & set(list_required_parts(replace(i2v, text_length=0)))
 
 
-def test_a_whole_snapshot_is_taken_before_a_newer_half(i2v: ModelFacts, hub: Hub) -> None:
+def test_a_whole_snapshot_is_taken_before_a_newer_half(i2v: ModelRecord, hub: Hub) -> None:
     """When a repository has moved on and its new version is not here yet; of whole ones the one that `main` was last."""
     download_missing_parts(i2v, SHARED)
     home = get_repository_folder(SHARED)
@@ -272,7 +272,7 @@ def test_a_whole_snapshot_is_taken_before_a_newer_half(i2v: ModelFacts, hub: Hub
     assert find_weights(i2v, SHARED) == home / "snapshots" / "def"
 
 
-def test_a_repository_without_the_files_is_refused(i2v: ModelFacts, hub: Hub) -> None:
+def test_a_repository_without_the_files_is_refused(i2v: ModelRecord, hub: Hub) -> None:
     """Before anything is fetched."""
     (hub.folder / "someone" / "else").mkdir(parents=True)
     (hub.folder / "someone" / "else" / "README.md").write_text("", "utf-8")

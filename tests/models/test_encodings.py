@@ -97,11 +97,11 @@ def counted(patch: pytest.MonkeyPatch, kind: Any, method: str, name: str, asked:
 def make_bench(name: str, folder: Path, patch: pytest.MonkeyPatch) -> Bench:
     module = MODELS[name]
     known: dict[str, Any] = {**tiny_wan.WANS, **tiny_replace.REPLACERS, **tiny_hunyuan.HUNYUANS}
-    facts = module.save_tiny(known[name], folder / "model")
-    patch.setattr(locate, "KNOWN_MODELS", (facts,))
+    record = module.save_tiny(known[name], folder / "model")
+    patch.setattr(locate, "KNOWN_MODELS", (record,))
     patch.setattr(estimate, "estimate_large_model", lambda *_: None)
     patch.setenv("LORA_EDIT_CACHE", str(folder / "cache"))
-    bench = Bench(folder, f"{facts.name}@{folder / 'model'}", folder / "cache" / "encodings")
+    bench = Bench(folder, f"{record.name}@{folder / 'model'}", folder / "cache" / "encodings")
     for kind, what in ENCODERS.items():
         counted(patch, kind, "forward", what, bench.asked)
     for codec in CODECS:
@@ -171,12 +171,12 @@ def test_another_encoder_is_asked_anew(bench: Bench, seen: str) -> None:
     """One whose weights changed in place, known by a tensor's bytes or by the time of the change; the others are not asked."""
     bench.run("first")
     file = next((bench.folder / "model" / "text_encoder").glob("*.safetensors"))
-    facts, content = file.stat(), bytearray(file.read_bytes())
+    status, content = file.stat(), bytearray(file.read_bytes())
     start, end = max(read_header(file).byte_ranges.values())
     content[(start + end) // 2 if seen == "weights" else -1] ^= 1
     file.write_bytes(content)
     if seen == "weights":
-        os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     bench.run("second")
     assert set(bench.asked) == {"text"}
 
@@ -290,12 +290,12 @@ def test_two_processes_share_a_folder(tmp_path: Path) -> None:
         import sys, time
         from pathlib import Path
         import torch
-        from lora_edit.models.runtime.encoding_cache import Store
+        from lora_edit.models.runtime.encoding_cache import DiskCache
         Path(sys.argv[2], sys.argv[3]).touch()
         while len(list(Path(sys.argv[2]).iterdir())) < 2:
             time.sleep(0.001)
         told = []
-        store = Store(Path(sys.argv[1]), 3 * 4400, told.append)
+        store = DiskCache(Path(sys.argv[1]), 3 * 4400, told.append)
         found = 0
         for turn in range(300):
             number = turn * turn % 7  # in turn, each would be gone just before it is asked for

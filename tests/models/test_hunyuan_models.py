@@ -16,9 +16,9 @@ from lora_edit import estimate, pipeline
 from lora_edit.config import EditSettings
 from lora_edit.loras.layouts import detect_layout
 from lora_edit.models.checkpoints import locate
-from lora_edit.models.families.hunyuan.family import HunyuanFamily
+from lora_edit.models.families.hunyuan.conditioning import HunyuanFamily
 from lora_edit.models.family import load_family
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.record import ModelRecord
 from lora_edit.models.runtime.device_manager import DeviceManager
 from lora_edit.reporting import SilentReporter
 from lora_edit.run import Run
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 class Done:
     """A finished edit, and what the model was asked on the way."""
 
-    facts: ModelFacts
+    record: ModelRecord
     settings: EditSettings
     folder: Path
     asked: list[tuple[float, bool]] = field(default_factory=list)
@@ -48,13 +48,13 @@ class Done:
 def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
     """Train three steps and one, generate two, composite."""
     folder = tmp_path_factory.mktemp("hunyuan")
-    facts = save_tiny(HUNYUANS[request.param], folder / "model")
+    record = save_tiny(HUNYUANS[request.param], folder / "model")
     predict, take = HunyuanFamily._predict, DeviceManager.load
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(locate, "KNOWN_MODELS", (facts,))
+        patch.setattr(locate, "KNOWN_MODELS", (record,))
         patch.setattr(estimate, "estimate_large_model", lambda *_: None)  # it asks the model too
-        settings = edit_settings(folder, f"{facts.name}@{folder / 'model'}")
-        out = Done(facts, settings, folder)
+        settings = edit_settings(folder, f"{record.name}@{folder / 'model'}")
+        out = Done(record, settings, folder)
 
         def asked(family: HunyuanFamily, shown: torch.Tensor, time: torch.Tensor, encoded: Any) -> torch.Tensor:
             out.asked.append((time.item(), torch.is_grad_enabled()))
@@ -95,12 +95,12 @@ def test_the_lora_learned_and_is_in_diffusers_layout(done: Done) -> None:
         metadata = file.metadata()
     assert detect_layout(tensors) == "diffusers" and not [key for key in tensors if "context_embedder" in key]
     joint, single = 12, 5
-    assert len(tensors) == 2 * (2 * joint + (0 if done.facts.image_encoder else single))
-    unread = r"transformer_blocks\.1\.(attn\.(add_q_proj|to_add_out)|ff_context)" if done.facts.image_encoder else "none"
+    assert len(tensors) == 2 * (2 * joint + (0 if done.record.image_encoder else single))
+    unread = r"transformer_blocks\.1\.(attn\.(add_q_proj|to_add_out)|ff_context)" if done.record.image_encoder else "none"
     still = {key for key, tensor in tensors.items() if not tensor.any()}
     assert still == {key for key in tensors if re.search(unread, key) and "lora_B" in key}
-    assert metadata["base_model"] == done.facts.name and metadata["time_range"] == "0-1"
-    assert metadata["method"] == ("mask-aware" if done.facts.spatial_mask else "first-frame")
+    assert metadata["base_model"] == done.record.name and metadata["time_range"] == "0-1"
+    assert metadata["method"] == ("mask-aware" if done.record.spatial_mask else "first-frame")
     manifest = run.read_manifest()
     assert [name for name, _ in manifest["stages"]] == ["motion", "appearance"] and len(manifest["losses"]) == 4
 
@@ -109,7 +109,7 @@ def test_training_and_generation_show_the_same_mask(done: Done) -> None:
     """The region's cells are withheld behind the first frame; the model without a mask is given the first frame alone, in both."""
     trained, generated = done.conditions[True], done.conditions[False]
     assert trained.shape == generated.shape
-    if done.facts.spatial_mask:
+    if done.record.spatial_mask:
         assert torch.equal(trained[:, -1], generated[:, -1])
         assert bool(trained[0, -1, 0].all()) and 0 < trained[0, -1, 1].mean() < 1
     else:
@@ -119,18 +119,18 @@ def test_training_and_generation_show_the_same_mask(done: Done) -> None:
 
 def test_encoders_leave_the_device_to_the_transformer(done: Done) -> None:
     """Never back to an encoder within training or a window: one turn each, however many steps and pictures."""
-    kind = done.facts.read_transformer_config()["_class_name"]
-    if done.facts.image_encoder:
+    kind = done.record.read_transformer_config()["_class_name"]
+    if done.record.image_encoder:
         codec, picture = "AutoencoderKLHunyuanVideo15", "SiglipVisionModel"
         training, generation = ["Qwen2_5_VLTextModel", picture, codec, picture, codec], [picture, codec, "Qwen2_5_VLTextModel"]
     else:
         codec, picture = "AutoencoderKLHunyuanVideo", "LlavaForConditionalGeneration"
         training, generation = ["CLIPTextModel", picture, codec, picture, codec], [picture, codec]
-    if not done.facts.spatial_mask:
+    if not done.record.spatial_mask:
         # What the naive model learns of later frames stands behind the edited first frame, which is read then already.
         generation = [codec]
     assert done.taken == [*training, kind, *generation, kind, codec]
-    passes = 2 if done.facts.image_encoder else 1  # the first version is distilled: no guidance
+    passes = 2 if done.record.image_encoder else 1  # the first version is distilled: no guidance
     assert [learning for _, learning in done.asked] == [True] * 4 + [False] * 2 * passes
 
 
@@ -146,4 +146,4 @@ def test_generating_again_needs_no_training(done: Done) -> None:
 def test_the_naive_model_says_what_it_is(done: Done) -> None:
     """Among the remarks that people see; the others say nothing."""
     notes = " ".join(pipeline.check(done.settings).notes)
-    assert ("is given the first frame alone" in notes) == (not done.facts.spatial_mask)
+    assert ("is given the first frame alone" in notes) == (not done.record.spatial_mask)

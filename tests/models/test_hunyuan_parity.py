@@ -25,11 +25,11 @@ from lora_edit.conditioning.method import build_inference_sample, build_motion_s
 from lora_edit.conditioning.sample import Sample
 from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
+from lora_edit.models.families.hunyuan.conditioning import encode_condition
 from lora_edit.models.families.hunyuan.encoders import GLYPH_MAX_LENGTH, pack_text, to_pil_image, unpack_text
-from lora_edit.models.families.hunyuan.family import encode_condition
 from lora_edit.models.families.hunyuan.loading import HunyuanComponents, build_hunyuan
 from lora_edit.models.family import EncodedSample
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.record import ModelRecord
 from lora_edit.training.noise import add_noise, draw_time
 from lora_edit.video.ranges import to_signed
 from tiny_hunyuan import GLYPHS, HUNYUANS, POOLED, WIDTH, tiny_components
@@ -43,9 +43,9 @@ PROMPTS = ("a red coat", "", 'a red coat says "HI" and “NO”, "HI"', "red " *
 class Pair:
     """One model as ours and as diffusers' pipeline."""
 
-    def __init__(self, facts: ModelFacts) -> None:
-        self.facts, self.parts = facts, tiny_components(facts)
-        self.ours: Any = build_hunyuan(self.parts, facts, CPU, torch.float32)
+    def __init__(self, record: ModelRecord) -> None:
+        self.record, self.parts = record, tiny_components(record)
+        self.ours: Any = build_hunyuan(self.parts, record, CPU, torch.float32)
         self.stock = stock_pipeline(self.parts)
 
 
@@ -79,7 +79,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 @pytest.fixture(scope="module")
 def pairs() -> dict[str, Pair]:
     """All of them, for tests of what is one model's alone."""
-    return {name: Pair(facts) for name, facts in HUNYUANS.items()}
+    return {name: Pair(record) for name, record in HUNYUANS.items()}
 
 
 def clip(frames: int = FRAMES, rows: int = ROWS, columns: int = COLUMNS, seed: int = 0) -> torch.Tensor:
@@ -103,9 +103,9 @@ def test_the_condition_equals_the_stock_pipelines(pair: Pair) -> None:
     ours = pair.ours.encode_sample(whole_edit(source)).condition
     z, shape = (
         pair.ours.z_dim,
-        (1, pair.ours.z_dim, 3, ROWS // pair.facts.geometry.spatial_compression, COLUMNS // pair.facts.geometry.spatial_compression),
+        (1, pair.ours.z_dim, 3, ROWS // pair.record.geometry.spatial_compression, COLUMNS // pair.record.geometry.spatial_compression),
     )
-    if pair.facts.image_encoder:
+    if pair.record.image_encoder:
         latents, mask = pair.stock.prepare_cond_latents_and_mask(torch.zeros(shape), image_of(source), 1, ROWS, COLUMNS, torch.float32, CPU)
     else:
         _, latents = pair.stock.prepare_latents(
@@ -115,7 +115,7 @@ def test_the_condition_equals_the_stock_pipelines(pair: Pair) -> None:
         mask = torch.zeros_like(latents[:, :1])
         mask[:, :, 0] = 1
     assert latents[:, :, 0].std() > 0.01
-    torch.testing.assert_close(ours, torch.cat([latents, mask], 1) if pair.facts.spatial_mask else latents, atol=1e-6, rtol=0)
+    torch.testing.assert_close(ours, torch.cat([latents, mask], 1) if pair.record.spatial_mask else latents, atol=1e-6, rtol=0)
 
 
 def run_stock(pair: Pair, source: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -124,7 +124,7 @@ def run_stock(pair: Pair, source: torch.Tensor, noise: torch.Tensor) -> torch.Te
         "image": image_of(source), "prompt": "a red coat", "negative_prompt": "green", "num_frames": FRAMES,
         "num_inference_steps": STEPS, "output_type": "latent",
     }  # fmt: skip
-    if pair.facts.image_encoder:
+    if pair.record.image_encoder:
         return pair.stock(**given, latents=noise).frames
     still = pair.ours.parts.autoencoder.encode(source[None, :, :1])
     mixed = torch.tensor(0.999)
@@ -142,7 +142,7 @@ def test_a_whole_run_equals_the_stock_pipelines(pair: Pair) -> None:
     settings = GenerationSettings(steps=STEPS, shift=SHIFT, guidance_scale=2.5)
     ours = denoise(pair.ours, encoded, settings, torch.Generator().manual_seed(7), negative=negative)
     dropped = ours.shape[2] - theirs.shape[2]
-    assert dropped == (pair.facts.name == "hunyuan-i2v")
+    assert dropped == (pair.record.name == "hunyuan-i2v")
     torch.testing.assert_close(ours[:, :, dropped:], theirs, atol=1e-5, rtol=1e-5)
     assert pair.ours.decode(ours).shape == (3, FRAMES, ROWS, COLUMNS), "every frame of the source has one of the result"
 
@@ -224,7 +224,7 @@ def test_nothing_hidden_reaches_the_condition(pair: Pair) -> None:
         before, after = getattr(encoded, name), getattr(same, name)
         assert before is after is None or torch.equal(before, after), name
     assert not torch.equal(encoded.target, same.target)
-    assert torch.equal(encoded.condition, other.condition) == (not pair.facts.spatial_mask)
+    assert torch.equal(encoded.condition, other.condition) == (not pair.record.spatial_mask)
 
 
 def test_a_cell_is_given_only_whole(pairs: dict[str, Pair]) -> None:

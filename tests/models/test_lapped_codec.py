@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lora_edit.models.families.embedded.autoencoder import LappedCodec, apply_lapping, build_cosine_basis, build_lapping_matrix
+from lora_edit.models.families.embedded.encoders import LappedCodec, apply_lapping, build_cosine_basis, build_lapping_matrix
 
 
 @pytest.fixture(scope="module")

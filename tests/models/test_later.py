@@ -25,17 +25,17 @@ from lora_edit.models.checkpoints.layout import PartFiles
 from lora_edit.models.checkpoints.locate import KNOWN_MODELS
 from lora_edit.models.families.hunyuan.loading import build_hunyuan, load_hunyuan
 from lora_edit.models.families.ltx.loading import load_ltx
-from lora_edit.models.families.vace.family import load_vace
+from lora_edit.models.families.vace.loading import load_vace
 from lora_edit.models.families.wan.loading import build_wan, load_components, load_wan
 from lora_edit.models.families.wan_ti2v.loading import load_ti2v
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.record import ModelRecord
 from lora_edit.models.runtime.device_manager import DeviceManager
 from lora_edit.models.runtime.lazy_module import LazyModule, to_lazy_module
 from single_files import save, save_comfyui, weights
 
 CPU = torch.device("cpu")
-KNOWN_BY_NAME = {facts.name: facts for facts in KNOWN_MODELS}
-LOADERS: dict[str, tuple[Callable[..., Any], Callable[..., ModelFacts]]] = {
+KNOWN_BY_NAME = {record.name: record for record in KNOWN_MODELS}
+LOADERS: dict[str, tuple[Callable[..., Any], Callable[..., ModelRecord]]] = {
     "wan2.1-i2v-480p": (load_wan, tiny_wan.save_tiny),
     "wan2.2-ti2v-5b": (load_ti2v, tiny_replace.save_tiny),
     "ltx-video": (load_ltx, tiny_replace.save_tiny),
@@ -62,8 +62,8 @@ def sample_of(frames: int = 9) -> Any:
 def loaded(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, Path]:
     """A family of each kind, and its folder."""
     load, save_tiny = LOADERS[request.param]
-    facts = save_tiny(KNOWN_BY_NAME[request.param], tmp_path)
-    return load(facts, str(tmp_path), CPU, torch.float32), tmp_path
+    record = save_tiny(KNOWN_BY_NAME[request.param], tmp_path)
+    return load(record, str(tmp_path), CPU, torch.float32), tmp_path
 
 
 def test_encoders_are_read_at_their_first_use_and_let_go_for_the_transformer(loaded: tuple[Any, Path]) -> None:
@@ -90,20 +90,20 @@ def test_the_autoencoder_s_grid_is_known_without_it(loaded: tuple[Any, Path]) ->
 
 def test_a_folder_with_an_older_configuration_gets_the_class_s_defaults(tmp_path: Path) -> None:
     """A setting that is not written down has its default before and after the weights are read."""
-    facts = tiny_wan.save_tiny(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path)
+    record = tiny_wan.save_tiny(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path)
     file = tmp_path / "vae" / "config.json"
     config = json.loads(file.read_text())
     for key in ("z_dim", "latents_mean"):
         del config[key]
     file.write_text(json.dumps(config))
-    vae: Any = load_components(facts, str(tmp_path), CPU, torch.float32).vae
+    vae: Any = load_components(record, str(tmp_path), CPU, torch.float32).vae
     assert vae.config.z_dim == 16 == vae.load_module().config.z_dim and vae.config.latents_mean == vae.load_module().config.latents_mean
 
 
 def test_vace_s_encoders_wait_too(tmp_path: Path) -> None:
     """It shares the components of the other Wans."""
-    facts = tiny_vace.save_tiny_vace(tmp_path)
-    family = load_vace(facts, str(tmp_path), CPU, torch.float32)
+    record = tiny_vace.save_tiny_vace(tmp_path)
+    family = load_vace(record, str(tmp_path), CPU, torch.float32)
     assert not [each for each in laters(family).values() if each._module is not None]
 
 
@@ -137,8 +137,8 @@ def test_given_modules_come_back_from_the_device() -> None:
 
 def test_an_encoder_that_went_away_is_said_in_one_line(tmp_path: Path) -> None:
     """Somebody cleans up while the transformer trains: the family opens, and says what cannot be read when it is asked."""
-    facts = tiny_wan.save_tiny(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path)
-    family = load_wan(facts, str(tmp_path), CPU, torch.float32)
+    record = tiny_wan.save_tiny(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path)
+    family = load_wan(record, str(tmp_path), CPU, torch.float32)
     for file in (tmp_path / "vae").glob("*.safetensors"):
         file.unlink()
     with pytest.raises(ModelError, match=r"a part of wan2.1-i2v-480p cannot be read \(.*download it again") as error:
@@ -152,11 +152,11 @@ def test_a_file_cut_short_is_found_before_anything_is_read(
 ) -> None:
     """Of any part, also of those that would not be read for long; in diffusers' layout."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    facts = tiny_wan.save_tiny(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path / "model")
+    record = tiny_wan.save_tiny(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path / "model")
     file = next((tmp_path / "model" / part).glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(ModelError, match=rf"{file}: ends after"):
-        load_wan(facts, str(tmp_path / "model"), CPU, torch.float32)
+        load_wan(record, str(tmp_path / "model"), CPU, torch.float32)
 
 
 @pytest.fixture
@@ -180,20 +180,20 @@ def test_a_single_file_with_a_stray_tensor_is_refused_before_anything_is_read(
     # It reads a tensor of ComfyUI's text encoder.
     monkeypatch.setattr("lora_edit.models.families.wan.loading._load_tokenizer", lambda *_: None)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    facts, _, (given,) = save_comfyui(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path / "models")
+    record, _, (given,) = save_comfyui(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path / "models")
     file = next((tmp_path / "models" / part).glob("*.safetensors"))
     prefix = "encoder." if part == "text_encoders" else "decoder." if part == "vae" else "vision_model.encoder.layers.0."
     save(load_file(file) | {f"{prefix}stray.weight": torch.zeros(2)}, file)
     with pytest.raises(ModelError, match="stray"):
-        load_components(facts, str(given), CPU, torch.float32)
+        load_components(record, str(given), CPU, torch.float32)
 
 
 def test_hunyuan_s_parts_are_told_apart_by_their_readers_too(tmp_path: Path) -> None:
     """Another vocabulary or picture processor makes other encodings of the same weights."""
-    facts = tiny_hunyuan.save_tiny(KNOWN_BY_NAME["hunyuan-i2v"], tmp_path)
+    record = tiny_hunyuan.save_tiny(KNOWN_BY_NAME["hunyuan-i2v"], tmp_path)
 
     def identities() -> list[str]:
-        return [each.identity for each in laters(load_hunyuan(facts, str(tmp_path), CPU, torch.float32)).values()]
+        return [each.identity for each in laters(load_hunyuan(record, str(tmp_path), CPU, torch.float32)).values()]
 
     before = identities()
     assert before == identities() and len(set(before)) == 3
@@ -230,6 +230,6 @@ def test_the_same_file_elsewhere_is_the_same(tmp_path: Path) -> None:
 
 def test_built_in_memory_hunyuan_keeps_no_encodings() -> None:
     """Its parts have no files to be known by."""
-    facts = KNOWN_BY_NAME["hunyuan-1.5-i2v"]
-    family = build_hunyuan(tiny_hunyuan.tiny_components(facts), facts, CPU, torch.float32)
+    record = KNOWN_BY_NAME["hunyuan-1.5-i2v"]
+    family = build_hunyuan(tiny_hunyuan.tiny_components(record), record, CPU, torch.float32)
     assert not [each for each in laters(family).values() if each.identity]

@@ -17,10 +17,9 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from lora_edit.conditioning.method import build_inference_sample
 from lora_edit.conditioning.sample import Sample
-from lora_edit.models.families.wan.encoders import PromptEncoder, resize_for_clip
-from lora_edit.models.families.wan.family import WanAutoencoder
+from lora_edit.models.families.wan.encoders import PromptEncoder, WanAutoencoder, resize_for_clip
 from lora_edit.models.families.wan.loading import Components, build_wan
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.record import ModelRecord
 from lora_edit.models.runtime.device_manager import DeviceManager
 from official_wan import CLIP, TEXT, TOKENS, autoencoders_pair, picture_towers, randomised, transformers_pair, wan_module
 from tiny_wan import WANS, tiny_tokenizer
@@ -134,14 +133,14 @@ class Official:
     """One model as ours, and the official pipeline around the official modules, without a device."""
 
     def __init__(self, kind: str) -> None:
-        self.kind, self.facts = kind, WANS[MODELS[kind]]
+        self.kind, self.record = kind, WANS[MODELS[kind]]
         (transformer, self.transformer), (vae, self.vae), (tower, self.clip) = (
             transformers_pair(kind),
             autoencoders_pair(),
             picture_towers(),
         )
         self.text = drawn(7, TEXT, seed=4)
-        self.ours: Any = ours_of(self.facts, transformer, vae, tower, torch.cat([self.text, torch.zeros(505, TEXT)])[None])
+        self.ours: Any = ours_of(self.record, transformer, vae, tower, torch.cat([self.text, torch.zeros(505, TEXT)])[None])
 
     def generate(self, pictures: list[Image.Image], frames: int) -> tuple[dict[str, Any], torch.Tensor]:
         """Runs one step; returns what the transformer was first given, and what it answered."""
@@ -164,12 +163,12 @@ class Official:
         return calls[0]
 
 
-def ours_of(facts: ModelFacts, transformer: Any, vae: Any, tower: Any, prompt: torch.Tensor) -> Any:
+def ours_of(record: ModelRecord, transformer: Any, vae: Any, tower: Any, prompt: torch.Tensor) -> Any:
     """The product's family around the components; the prompt's encoder is not what is compared here."""
     family: Any = build_wan(
-        Components((transformer,), vae, torch.nn.Identity(), lambda *_: None, tower), facts, torch.device("cpu"), torch.float32
+        Components((transformer,), vae, torch.nn.Identity(), lambda *_: None, tower), record, torch.device("cpu"), torch.float32
     )
-    object.__setattr__(family.parts, "embed_prompt", lambda _: prompt)
+    object.__setattr__(family.parts, "text_encoder", lambda _: prompt)
     return family
 
 

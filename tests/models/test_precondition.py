@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lora_edit.models.families.embedded.precondition import compute_cell_std, precondition
+from lora_edit.models.families.embedded.conditioning import compute_cell_std, precondition
 
 
 def draw(time: float, std: float, count: int = 20_000) -> tuple[torch.Tensor, ...]:

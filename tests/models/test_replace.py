@@ -20,8 +20,9 @@ from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
 from lora_edit.loras.files import export_lora
 from lora_edit.models.families.ltx.loading import build_ltx
-from lora_edit.models.families.registry import LTX_VIDEO, WAN22_TI2V_5B
+from lora_edit.models.families.ltx.record import LTX_VIDEO
 from lora_edit.models.families.token_replacement import TokenReplaceFamily, compute_velocity_to, pack_given_cells
+from lora_edit.models.families.wan_ti2v.record import WAN22_TI2V_5B
 from lora_edit.models.family import EncodedSample
 from lora_edit.training.lora import add_lora, get_lora_parameters, load_lora, remove_lora, save_lora
 from lora_edit.training.loss import compute_velocity_loss
@@ -68,11 +69,11 @@ def noise_for(encoded: EncodedSample, seed: int = 5) -> torch.Tensor:
     return torch.randn((1, LATENTS, *encoded.latent_shape), generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("facts", REPLACERS.values(), ids=list(REPLACERS))
+@pytest.mark.parametrize("record", REPLACERS.values(), ids=list(REPLACERS))
 @pytest.mark.parametrize("seed", [3, 4])
-def test_a_token_is_given_when_all_of_it_is(facts: Any, seed: int) -> None:
+def test_a_token_is_given_when_all_of_it_is(record: Any, seed: int) -> None:
     """Counted pixel by pixel: all its frames, all its pixels; every latent cell of a token alike."""
-    grid, mask = facts.geometry, drawn(seed)
+    grid, mask = record.geometry, drawn(seed)
     given = pack_given_cells((~mask).float()[None, None], grid)
     cells = (1, 1, (FRAMES - 1) // grid.temporal_compression + 1, ROWS // grid.spatial_compression, COLUMNS // grid.spatial_compression)
     assert given.shape == cells and 0.1 < given.mean() < 0.9
@@ -234,15 +235,15 @@ def test_other_sizes_are_refused(family: TokenReplaceFamily, frames: int, rows: 
 
 def test_half_precision_keeps_what_is_given_exact() -> None:
     """The transformer's numbers are coarse, the latents of the clip are not."""
-    for facts in REPLACERS.values():
-        family = tiny_family(facts, tiny_components(facts))
+    for record in REPLACERS.values():
+        family = tiny_family(record, tiny_components(record))
         encoded = family.encode_sample(build_inference_sample(CLIP, -CLIP[:, 0], drawn(), "a coat"))
         settings = GenerationSettings(steps=2, guidance_scale=1.0)
         fine = denoise(family, encoded, settings, torch.Generator().manual_seed(1))
-        parts = tiny_components(facts)
+        parts = tiny_components(record)
         build: Any = type(family)
         half = replace(family.parts, transformer=parts.transformers[0].to(torch.bfloat16), dtype=torch.bfloat16)
-        coarse_family = build(half, *([True] if facts is LTX_VIDEO else []))
+        coarse_family = build(half, *([True] if record is LTX_VIDEO else []))
         again = coarse_family.encode_sample(build_inference_sample(CLIP, -CLIP[:, 0], drawn(), "a coat"))
         assert torch.equal(again.condition, encoded.condition) and again.prompt_embeds.dtype == torch.bfloat16
         coarse = denoise(coarse_family, again, settings, torch.Generator().manual_seed(1))

@@ -16,8 +16,9 @@ from lora_edit.conditioning.method import build_inference_sample
 from lora_edit.generation.denoise import compute_sigmas as our_sigmas
 from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
-from lora_edit.models.families.registry import LTX_VIDEO, WAN22_TI2V_5B
+from lora_edit.models.families.ltx.record import LTX_VIDEO
 from lora_edit.models.families.token_replacement import TokenReplaceFamily
+from lora_edit.models.families.wan_ti2v.record import WAN22_TI2V_5B
 from lora_edit.models.family import EncodedSample
 from tiny_replace import LATENTS, tiny_components, tiny_family
 from tiny_wan import WIDTH

@@ -22,7 +22,7 @@ from lora_edit.models.families.wan.key_names import (
     rename_transformer_key,
 )
 from lora_edit.models.families.wan.loading import build_wan, load_components
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.record import ModelRecord
 from lora_edit.models.runtime.lazy_module import to_lazy_module
 from lora_edit.models.runtime.precision import is_kept_in_fp32
 from single_files import (
@@ -68,51 +68,51 @@ def all_the_same(found: Any, wanted: Any) -> None:
 )
 def test_comfyui_s_folder_holds_every_model(tmp_path: Path, name: str, prefix: str) -> None:
     """As the folder, and as the transformer's file in it; buffers that no file holds are computed."""
-    facts, parts, files = save_comfyui(WANS[name], tmp_path, prefix)
+    record, parts, files = save_comfyui(WANS[name], tmp_path, prefix)
     for source in (tmp_path, files[0]):
-        loaded = load_components(facts, str(source), CPU, torch.float32)
+        loaded = load_components(record, str(source), CPU, torch.float32)
         all_the_same(loaded, parts)
     assert loaded.transformers[0].config["num_layers"] == 1
     buffers = dict(parts.transformers[0].named_buffers())
     assert all(torch.equal(buffer, buffers[key]) for key, buffer in loaded.transformers[0].named_buffers())
-    assert build_wan(loaded, facts, CPU, torch.float32).encode_prompt("a red coat").shape[:2] == (1, 512)
+    assert build_wan(loaded, record, CPU, torch.float32).encode_prompt("a red coat").shape[:2] == (1, 512)
 
 
 @pytest.mark.parametrize("name", ["wan2.1-flf2v", "wan2.1-fun-1.3b", "skyreels-v2-i2v", "wan2.2-i2v-a14b"])
 def test_the_original_layout_in_shards(tmp_path: Path, name: str) -> None:
     """Names of Wan's own modules, query, key and value in one matrix, and an index for three files; also by the index itself."""
-    facts, parts = save_original(WANS[name], tmp_path)
-    all_the_same(load_components(facts, str(tmp_path), CPU, torch.float32), parts)
-    if len(facts.transformer_parts) == 1:
+    record, parts = save_original(WANS[name], tmp_path)
+    all_the_same(load_components(record, str(tmp_path), CPU, torch.float32), parts)
+    if len(record.transformer_parts) == 1:
         index = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
-        all_the_same(load_components(facts, str(index), CPU, torch.float32), parts)
+        all_the_same(load_components(record, str(index), CPU, torch.float32), parts)
 
 
 def test_either_half_of_a_pair_finds_the_other(tmp_path: Path) -> None:
     """High noise comes first, whichever file was given; a half without the other is refused."""
-    facts, parts, (high, low) = save_comfyui(PAIR, tmp_path)
+    record, parts, (high, low) = save_comfyui(PAIR, tmp_path)
     with torch.no_grad():
         assert not torch.equal(*(module.proj_out.weight for module in parts.transformers)), "the halves differ"
     for given in (high, low):
-        all_the_same(load_components(facts, str(given), CPU, torch.float32), parts)
+        all_the_same(load_components(record, str(given), CPU, torch.float32), parts)
     low.unlink()
     with pytest.raises(ModelError, match=r"needs two files; give the one with `high` or `low`"):
-        load_components(facts, str(high), CPU, torch.float32)
+        load_components(record, str(high), CPU, torch.float32)
 
 
 class Loader:
     """One tiny transformer, written and read."""
 
-    def __init__(self, facts: ModelFacts, folder: Path) -> None:
-        self.facts, self.file = facts, folder / "x.safetensors"
-        self.module = tiny_components(facts).transformers[0]
+    def __init__(self, record: ModelRecord, folder: Path) -> None:
+        self.record, self.file = record, folder / "x.safetensors"
+        self.module = tiny_components(record).transformers[0]
         self.state = original_transformer(self.module)
         linear = {f"{name}.weight" for name, part in self.module.named_modules() if isinstance(part, nn.Linear)}
         self.linears = {original for original in self.state if rename_transformer_key(original)[0] in linear}
 
     def load(self, state: State, dtype: torch.dtype = torch.float32) -> State:
         """The parameters after a turn through a file, by original names."""
-        config = tiny_config(self.facts)
+        config = tiny_config(self.record)
         kind = getattr(diffusers, config["_class_name"])
         module = build_empty_module(lambda: kind.from_config(config))
         number_format = lambda name: torch.float32 if is_kept_in_fp32(module, name) else dtype  # noqa: E731

@@ -9,7 +9,7 @@ from lora_edit.conditioning.method import build_inference_sample
 from lora_edit.errors import ModelError, NonFiniteError
 from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
-from lora_edit.models.families.wan.family import WanFamily
+from lora_edit.models.families.wan.conditioning import WanFamily
 from lora_edit.models.family import EncodedSample
 from lora_edit.models.runtime.acceleration import NATIVE_ATTENTION, accelerate_sampling
 from tiny_random import tiny_random_family

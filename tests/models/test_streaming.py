@@ -12,21 +12,17 @@ from torch import nn
 
 from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
-from lora_edit.models.families.wan.family import WanFamily
+from lora_edit.models.families.wan.conditioning import WanFamily
 from lora_edit.models.family import EncodedSample
 from lora_edit.models.runtime import block_swap
 from lora_edit.models.runtime.acceleration import accelerate_sampling
 from lora_edit.models.runtime.block_swap import (
-    HOST_MEMORY_FLAG,
     NO_BLOCK,
     BlockSwapper,
     choose_evenly_spaced,
-    enable_block_swap,
-    get_block_swapper,
     get_blocks,
-    move_to_device,
-    offload_activations,
 )
+from lora_edit.models.runtime.device_manager import DeviceManager
 from lora_edit.models.runtime.quantization import (
     QuantizedLinear,
     WeightFormat,
@@ -48,6 +44,13 @@ SETTINGS = TrainingSettings(learning_rate=3e-3, motion_steps=4)
 def deep_family() -> WanFamily:
     """Random weights, five blocks."""
     return tiny_random_family(blocks=BLOCKS)
+
+
+def swapper_of(family: WanFamily) -> BlockSwapper:
+    """The family's block swapper."""
+    swapper = family.device_manager.get_block_swapper(family.transformer)
+    assert swapper is not None
+    return swapper
 
 
 def sample_of(family: WanFamily) -> EncodedSample:
@@ -74,7 +77,7 @@ def test_streaming_changes_no_byte_of_the_lora(tmp_path: Path, swapped: int, sin
     """Weights that were ever taken from the wrong block would."""
     plain = trained(deep_family(), tmp_path)
     family = deep_family()
-    enable_block_swap(family.transformer, CPU, swapped)
+    family.device_manager.swap_blocks(family.transformer, swapped)
     assert trained(family, tmp_path) == plain
 
 
@@ -85,7 +88,7 @@ def test_sampling_streams_too(swapped: int) -> None:
     family, sample = deep_family(), sample_of(deep_family())
     noise, time = torch.randn(sample.target.shape, generator=torch.Generator().manual_seed(1)), torch.tensor([0.5])  # type: ignore[union-attr]
     plain = family.predict_velocity(noise, time, sample)
-    enable_block_swap(family.transformer, CPU, swapped)
+    family.device_manager.swap_blocks(family.transformer, swapped)
     for _ in range(3):
         assert torch.equal(family.predict_velocity(noise, time, sample), plain)
 
@@ -96,7 +99,7 @@ def test_the_cache_works_on_streamed_blocks(single_thread: None) -> None:
     answers = []
     for swapped in (0, 3):
         family, sample = deep_family(), sample_of(deep_family())
-        enable_block_swap(family.transformer, CPU, swapped)
+        family.device_manager.swap_blocks(family.transformer, swapped)
         with accelerate_sampling(family, attention_backend="native", cache_threshold=0.9, compile_blocks=False):
             answers.append(denoise(family, sample, GenerationSettings(steps=4), torch.Generator().manual_seed(1), negative=sample))
     plain = denoise(deep_family(), sample, GenerationSettings(steps=4), torch.Generator().manual_seed(1), negative=sample)
@@ -106,8 +109,8 @@ def test_the_cache_works_on_streamed_blocks(single_thread: None) -> None:
 def test_blocks_are_fetched_once_and_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each way every block is copied once, those at the turns not again: 5 up, 3 down; in the next step 3 up, 3 down."""
     family = deep_family()
-    enable_block_swap(family.transformer, CPU, BLOCKS)
-    stream: BlockSwapper = family.transformer._stream  # type: ignore[assignment]
+    family.device_manager.swap_blocks(family.transformer, BLOCKS)
+    stream = swapper_of(family)
     begun: list[int] = []
     start = stream.copies.start_copy
 
@@ -125,9 +128,9 @@ def test_what_computes_is_the_copy_alone() -> None:
     """What the blocks own lies in main memory and may be anything: with NaN in it, copies made before still give the answer."""
     family, sample = deep_family(), sample_of(deep_family())
     noise, time = torch.randn(1, family.z_dim, *sample.latent_shape, generator=torch.Generator().manual_seed(1)), torch.tensor([0.5])
-    enable_block_swap(family.transformer, CPU, 1)
+    family.device_manager.swap_blocks(family.transformer, 1)
     answer = family.predict_velocity(noise, time, sample)
-    stream: BlockSwapper = family.transformer._stream  # type: ignore[assignment]
+    stream = swapper_of(family)
     stream.host_blocks[0].buffer.fill_(255)  # NaN, read as any floating-point number
     assert torch.equal(family.predict_velocity(noise, time, sample), answer)
     stream.release()
@@ -137,9 +140,11 @@ def test_what_computes_is_the_copy_alone() -> None:
 def test_what_is_held_never_moves() -> None:
     """The rest does; a slot on the device takes the largest block, and its room is given back with `release`."""
     family = deep_family()
-    enable_block_swap(family.transformer, torch.device("meta"), 2)
-    stream: BlockSwapper = family.transformer._stream  # type: ignore[assignment]
-    move_to_device(family.transformer, torch.device("meta"))
+    manager = DeviceManager(torch.device("meta"))
+    manager.swap_blocks(family.transformer, 2)
+    stream = manager.get_block_swapper(family.transformer)
+    assert stream is not None
+    manager.load(family.transformer)
     held = {id(each) for number in choose_evenly_spaced(BLOCKS, 2) for each in get_blocks(family.transformer)[number].parameters()}
     assert all((each.device.type == "cpu") == (id(each) in held) for each in family.transformer.parameters())
     stream._prepare_slot(0, exclude=None)
@@ -153,12 +158,12 @@ def test_the_number_of_streamed_blocks_can_change(tmp_path: Path, single_thread:
     plain = trained(deep_family(), tmp_path)
     family = deep_family()
     for swapped in (2, BLOCKS, 3, 1):
-        enable_block_swap(family.transformer, CPU, swapped)
-        assert len(get_block_swapper(family.transformer).host_blocks) == swapped  # type: ignore[union-attr]
+        family.device_manager.swap_blocks(family.transformer, swapped)
+        assert len(swapper_of(family).host_blocks) == swapped
         assert trained(family, tmp_path) == plain
-    enable_block_swap(family.transformer, CPU, 0)
-    assert trained(family, tmp_path) == plain and get_block_swapper(family.transformer) is None
-    assert not any(hasattr(each, HOST_MEMORY_FLAG) for each in family.transformer.parameters())
+    family.device_manager.swap_blocks(family.transformer, 0)
+    assert trained(family, tmp_path) == plain and family.device_manager.get_block_swapper(family.transformer) is None
+    assert not any("forward" in vars(block) for block in get_blocks(family.transformer))
 
 
 @pytest.mark.parametrize("swapped", [0, 3])
@@ -166,8 +171,8 @@ def test_parked_hidden_states_change_no_byte(tmp_path: Path, swapped: int, singl
     """One state for each block is kept in main memory, and no other tensor."""
     plain = trained(deep_family(), tmp_path)
     family, kept = deep_family(), []
-    offload_activations(family.transformer)
-    enable_block_swap(family.transformer, CPU, swapped)
+    family.device_manager.offload_activations(family.transformer)
+    family.device_manager.swap_blocks(family.transformer, swapped)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             block_swap, "allocate_transfer_buffer", lambda count, device: kept.append(count) or torch.empty(count, dtype=torch.uint8)
@@ -227,7 +232,7 @@ def test_eight_bits_stream_as_they_lie(tmp_path: Path, storage: WeightFormat, si
     for swapped in (0, 3):
         family = deep_family()
         quantize_blocks(family.transformer, storage)
-        enable_block_swap(family.transformer, CPU, swapped)
+        family.device_manager.swap_blocks(family.transformer, swapped)
         files.append(trained(family, tmp_path))
     assert files[0] == files[1] != trained(deep_family(), tmp_path)
     assert all(each.dtype == torch.float32 for name, each in family.transformer.named_parameters() if "lora_" in name)

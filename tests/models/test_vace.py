@@ -20,7 +20,8 @@ from lora_edit.conditioning.method import build_inference_sample
 from lora_edit.errors import ModelError
 from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
-from lora_edit.models.families.vace.family import VaceFamily, build_vace, load_vace, pack_vace_mask
+from lora_edit.models.families.vace.conditioning import VaceFamily, pack_vace_mask
+from lora_edit.models.families.vace.loading import build_vace, load_vace
 from lora_edit.models.families.vace.record import VACE_1_3B, VACE_14B, VACE_MODELS, locate_vace
 from lora_edit.models.families.wan.loading import Components
 from official_wan import autoencoders_pair
@@ -152,8 +153,8 @@ def test_masks_keep_every_pixel_and_look_at_one_frame_in_four() -> None:
 
 def test_it_loads_from_a_folder(tmp_path: Path) -> None:
     """In diffusers' layout; bytes of the weights decide what it is called by in a cache."""
-    facts = save_tiny_vace(tmp_path)
-    loaded = load_vace(facts, str(tmp_path), CPU, torch.float32)
+    record = save_tiny_vace(tmp_path)
+    loaded = load_vace(record, str(tmp_path), CPU, torch.float32)
     source, edited, mask = a_clip()
     direct = build_vace(tiny_vace(), VACE_1_3B, CPU, torch.float32)
     sample = build_inference_sample(source, edited, mask, "a red coat")
@@ -166,20 +167,20 @@ def test_it_is_called_by_name_repository_or_folder(tmp_path: Path) -> None:
     assert locate_vace("wan2.1-vace-1.3b") == locate_vace(VACE_1_3B.repo) == (VACE_1_3B, VACE_1_3B.repo)
     (tmp_path / "transformer").mkdir()
     config = tmp_path / "transformer" / "config.json"
-    for facts in VACE_MODELS:
-        config.write_text(json.dumps(facts.read_transformer_config()))
-        assert locate_vace(str(tmp_path)) == (facts, str(tmp_path))
+    for record in VACE_MODELS:
+        config.write_text(json.dumps(record.read_transformer_config()))
+        assert locate_vace(str(tmp_path)) == (record, str(tmp_path))
     config.write_text(json.dumps(VACE_14B.read_transformer_config() | {"num_layers": 3}))
     for wrong, words in ((str(tmp_path), "is not that of"), (str(tmp_path / "none"), "no such folder"), ("a/b", "no such folder")):
         with pytest.raises(ModelError, match=words):
             locate_vace(wrong)
 
 
-@pytest.mark.parametrize("facts", VACE_MODELS, ids=lambda facts: facts.name)
-def test_its_configuration_is_one_that_the_class_takes(facts: Any) -> None:
+@pytest.mark.parametrize("record", VACE_MODELS, ids=lambda record: record.name)
+def test_its_configuration_is_one_that_the_class_takes(record: Any) -> None:
     """Every key; two times the latents and a channel for every pixel of a cell."""
-    config = facts.transformer_config()
-    assert config["vace_in_channels"] == 2 * config["out_channels"] + facts.geometry.spatial_compression**2 == 96
+    config = record.transformer_config()
+    assert config["vace_in_channels"] == 2 * config["out_channels"] + record.geometry.spatial_compression**2 == 96
     kind = getattr(diffusers, config.pop("_class_name"))
     with torch.device("meta"):
         assert kind.from_config(config).config.num_layers == config["num_layers"]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lora_edit.conditioning.method import build_motion_sample
-from lora_edit.models.families.wan.experts import ExpertPair
+from lora_edit.models.families.base import ExpertPair
 from lora_edit.models.families.wan.loading import build_wan
 from lora_edit.models.runtime.device_manager import DeviceManager
 from lora_edit.models.runtime.precision import cast_and_freeze, is_kept_in_fp32
@@ -88,8 +88,8 @@ def test_norms_times_and_the_rotary_table_stay_in_float32(name: str) -> None:
 
 def test_the_pair_changes_experts_at_the_boundary() -> None:
     """0.9 belongs to the high-noise expert, as in diffusers; a batch may not straddle; both decide the fingerprint."""
-    facts = WANS["wan2.2-i2v-a14b"]
-    pair = build_wan(tiny_components(facts), facts, torch.device("cpu"), torch.float32)
+    record = WANS["wan2.2-i2v-a14b"]
+    pair = build_wan(tiny_components(record), record, torch.device("cpu"), torch.float32)
     assert isinstance(pair, ExpertPair)
     high, low = pair.experts()
     assert (high.time_range, low.time_range) == ((0.9, 1.0), (0.0, 0.9))
@@ -99,7 +99,7 @@ def test_the_pair_changes_experts_at_the_boundary() -> None:
         pair.select_expert(torch.tensor([0.95, 0.5]))
     with torch.no_grad():
         next(low.transformer.parameters()).add_(1)
-    again = build_wan(tiny_components(facts), facts, torch.device("cpu"), torch.float32)
+    again = build_wan(tiny_components(record), record, torch.device("cpu"), torch.float32)
     assert low.fingerprint() != again.experts()[1].fingerprint() and pair.fingerprint() != again.fingerprint()
     assert high.fingerprint() == again.experts()[0].fingerprint()  # type: ignore[attr-defined]
 

@@ -20,7 +20,7 @@ from lora_edit.models.checkpoints.layout import (
     list_required_parts,
     read_tensor_shapes,
 )
-from lora_edit.models.record import ModelFacts, find_differences
+from lora_edit.models.record import ModelRecord, find_differences
 
 COMPANION_DIMENSIONS = (
     ("vae", "z_dim", "out_channels"),
@@ -46,23 +46,23 @@ COMPANION_ADVICE = {
 """What to do about a companion that is not there."""
 
 
-def verify_parts(facts: ModelFacts, source: str) -> dict[str, PartFiles]:
+def verify_parts(record: ModelRecord, source: str) -> dict[str, PartFiles]:
     """The places of all the model's parts, checked by configurations and headers alone. Raises `ModelError` with what to do."""
-    found = find_parts(facts, source)
-    _check_configs(facts, source, found)
+    found = find_parts(record, source)
+    _check_configs(record, source, found)
     if found.missing:
-        raise ModelError(_describe_missing_parts(facts, source, found))
+        raise ModelError(_describe_missing_parts(record, source, found))
     for place in found.parts.values():
-        _check_files(facts, place)
+        _check_files(record, place)
     return found.parts
 
 
-def _check_configs(facts: ModelFacts, source: str, checkpoint: CheckpointParts) -> None:
+def _check_configs(record: ModelRecord, source: str, checkpoint: CheckpointParts) -> None:
     """Hold the configurations in diffusers' subfolders against the catalogue's, those without weights too."""
-    wanted = facts.read_transformer_config()
-    checks: list[tuple[str, dict[str, Any]]] = [(part, wanted) for part in facts.transformer_parts]
+    wanted = record.read_transformer_config()
+    checks: list[tuple[str, dict[str, Any]]] = [(part, wanted) for part in record.transformer_parts]
     checks += [
-        (part, {own: wanted[key]}) for part, own, key in COMPANION_DIMENSIONS if key in wanted and part in list_required_parts(facts)
+        (part, {own: wanted[key]}) for part, own, key in COMPANION_DIMENSIONS if key in wanted and part in list_required_parts(record)
     ]
     for part, shape in checks:
         place = checkpoint.parts.get(part)
@@ -71,7 +71,7 @@ def _check_configs(facts: ModelFacts, source: str, checkpoint: CheckpointParts) 
             continue
         faults = find_differences(_flatten_config(read_config(folder.parent, part)), shape)
         if faults:
-            raise ModelError(f"{source}: {part} is not that of {facts.name} ({'; '.join(faults[:3])}); choose its own model or folder")
+            raise ModelError(f"{source}: {part} is not that of {record.name} ({'; '.join(faults[:3])}); choose its own model or folder")
 
 
 def _flatten_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -80,27 +80,27 @@ def _flatten_config(config: dict[str, Any]) -> dict[str, Any]:
     return config | inner
 
 
-def _check_files(facts: ModelFacts, part_files: PartFiles) -> None:
+def _check_files(record: ModelRecord, part_files: PartFiles) -> None:
     """Every file is whole; a single file is the part it is taken for."""
     if part_files.part.startswith(PREPROCESSOR_PREFIXES):
         return
     if part_files.files[0].suffix == GGUF_SUFFIX:
         return check_gguf(part_files.files[0])
     headers = [read_header(file) for file in part_files.files]
-    wanted = get_part_config(facts, part_files.part)
+    wanted = get_part_config(record, part_files.part)
     if part_files.folder is not None:
         return
     if not wanted:
-        raise ModelError(f"{part_files.files[0]}: single files of {facts.name} are not read; give a folder in diffusers' layout")
+        raise ModelError(f"{part_files.files[0]}: single files of {record.name} are not read; give a folder in diffusers' layout")
     if len(headers) == 1:
         fault = explain_mismatch(part_files.part, part_files.files[0], wanted)
         if fault is None:
             held = next(iter(headers[0].shapes), "nothing")
             raise ModelError(
-                f"{part_files.files[0]}: holds no transformer of Wan's (its first tensor is {held!r}); give the checkpoint of {facts.name}"
+                f"{part_files.files[0]}: holds no transformer of Wan's (its first tensor is {held!r}); give the checkpoint of {record.name}"
             )
         if fault:
-            raise ModelError(f"{part_files.files[0]}: is not {facts.name} ({fault}); choose the model that it is, or another file")
+            raise ModelError(f"{part_files.files[0]}: is not {record.name} ({fault}); choose the model that it is, or another file")
 
 
 def check_gguf(file: Path) -> None:
@@ -125,28 +125,28 @@ def check_trainable(model: str) -> None:
         )
 
 
-def _describe_missing_parts(facts: ModelFacts, source: str, checkpoint: CheckpointParts) -> str:
+def _describe_missing_parts(record: ModelRecord, source: str, checkpoint: CheckpointParts) -> str:
     """One line on what is missing, by where the model should have come from."""
     gone = ", ".join(f"{part} ({why})" for part, why in checkpoint.missing.items())
-    name = facts.name if source == facts.repo else f"{facts.name}@{source}"
+    name = record.name if source == record.repo else f"{record.name}@{source}"
     download = f"`lora-edit models --download {name}`"
     if is_repository(source) and not checkpoint.parts and not count_downloaded_bytes(source):
-        terms = f"about {facts.download_gb:g} GB, {facts.license}"
+        terms = f"about {record.download_gb:g} GB, {record.license}"
         return (
-            f"{facts.name}: {source} is not downloaded ({terms}); get it with {download}, or give a folder or file as --model "
-            f"{facts.name}@PLACE"
+            f"{record.name}: {source} is not downloaded ({terms}); get it with {download}, or give a folder or file as --model "
+            f"{record.name}@PLACE"
         )
     if is_repository(source):
-        return f"{facts.name}: {source} is downloaded in part and lacks {gone}; {download} goes on"
-    if any(part in facts.transformer_parts for part in checkpoint.missing):
-        return f"{source}: lacks {gone} of {facts.name}; give the folder{' or file' if facts.companions_config else ''} that has it"
-    remedies = [COMPANION_ADVICE[part] for part in checkpoint.missing if part in COMPANION_ADVICE] if facts.companions_config else []
-    if facts.companions_repo or facts.repo:
+        return f"{record.name}: {source} is downloaded in part and lacks {gone}; {download} goes on"
+    if any(part in record.transformer_parts for part in checkpoint.missing):
+        return f"{source}: lacks {gone} of {record.name}; give the folder{' or file' if record.companions_config else ''} that has it"
+    remedies = [COMPANION_ADVICE[part] for part in checkpoint.missing if part in COMPANION_ADVICE] if record.companions_config else []
+    if record.companions_repo or record.repo:
         remedies.append(f"get the rest with {download}")
-    return f"{source}: lacks {gone} of {facts.name}; {', or '.join(filter(None, (', '.join(remedies[:-1]), *remedies[-1:])))}"
+    return f"{source}: lacks {gone} of {record.name}; {', or '.join(filter(None, (', '.join(remedies[:-1]), *remedies[-1:])))}"
 
 
-def check_memory(facts: ModelFacts, parts: dict[str, PartFiles], dtype: str) -> None:
+def check_memory(record: ModelRecord, parts: dict[str, PartFiles], dtype: str) -> None:
     """Raise `ModelError` when main memory cannot hold what has to be converted to `dtype` (safetensors' name, such as BF16).
 
     Autoencoder and image encoder work in float32. What a file holds in the right format already is mapped from it and needs no room.
@@ -155,8 +155,8 @@ def check_memory(facts: ModelFacts, parts: dict[str, PartFiles], dtype: str) -> 
     needed = sum(_count_converted_bytes(place, "F32" if place.part in ("vae", "image_encoder") else dtype) for place in parts.values())
     if free is not None and needed > free:
         raise ModelError(
-            f"{facts.name}: takes {needed / 1e9:.1f} GB of main memory to load and {free / 1e9:.1f} GB are free; close other programs, add "
-            f"swap space, give files in {dtype}, or choose a smaller model (`lora-edit models`)"
+            f"{record.name}: takes {needed / 1e9:.1f} GB of main memory to load and {free / 1e9:.1f} GB are free; close other programs, "
+            f"add swap space, give files in {dtype}, or choose a smaller model (`lora-edit models`)"
         )
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 from lora_edit.errors import ModelError
 from lora_edit.models.checkpoints.hub import count_downloaded_bytes, get_hub_cache_folder, is_offline, is_repository
 from lora_edit.models.checkpoints.layout import PREPROCESSOR_PREFIXES, find_parts, list_required_parts
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.record import ModelRecord
 
 DownloadState = Literal["included", "downloaded", "partial", "missing"]
 
@@ -31,12 +31,12 @@ class DownloadRequest:
     patterns: tuple[str, ...]
 
 
-def get_download_state(facts: ModelFacts, source: str) -> DownloadState:
+def get_download_state(record: ModelRecord, source: str) -> DownloadState:
     """What of a model is on this machine. A file that is still under way does not count."""
-    if facts.layout == "included":
+    if record.layout == "included":
         return "included"
     try:
-        found = find_parts(facts, source)
+        found = find_parts(record, source)
     except ModelError:
         return "partial"
     if not found.missing:
@@ -44,23 +44,23 @@ def get_download_state(facts: ModelFacts, source: str) -> DownloadState:
     return "partial" if found.parts or not is_repository(source) or count_downloaded_bytes(source) else "missing"
 
 
-def plan_downloads(facts: ModelFacts, source: str) -> list[DownloadRequest]:
+def plan_downloads(record: ModelRecord, source: str) -> list[DownloadRequest]:
     """What has to be downloaded; what a person's own files lack comes from the repository of the shared parts.
 
     Raises `ModelError` when a transformer is missing from a place that is no repository.
     """
-    lacking = find_parts(facts, source).missing
-    own = [part for part in lacking if part in facts.transformer_parts]
+    lacking = find_parts(record, source).missing
+    own = [part for part in lacking if part in record.transformer_parts]
     if own and not is_repository(source):
-        raise ModelError(f"{source}: {own[0]} of {facts.name} is missing ({lacking[own[0]]}); give a folder or file that has it")
+        raise ModelError(f"{source}: {own[0]} of {record.name} is missing ({lacking[own[0]]}); give a folder or file that has it")
     if not lacking:
         return []
     if not is_repository(source):
-        return [DownloadRequest(facts.companions_repo or facts.repo, _build_patterns(lacking))]
-    if facts.layout == "diffusers":
-        return [DownloadRequest(source, _build_patterns(list_required_parts(facts)))]
-    companions = [part for part in list_required_parts(facts) if part not in facts.transformer_parts]
-    return [DownloadRequest(source, ORIGINAL_LAYOUT_PATTERNS), DownloadRequest(facts.companions_repo, _build_patterns(companions))]
+        return [DownloadRequest(record.companions_repo or record.repo, _build_patterns(lacking))]
+    if record.layout == "diffusers":
+        return [DownloadRequest(source, _build_patterns(list_required_parts(record)))]
+    companions = [part for part in list_required_parts(record) if part not in record.transformer_parts]
+    return [DownloadRequest(source, ORIGINAL_LAYOUT_PATTERNS), DownloadRequest(record.companions_repo, _build_patterns(companions))]
 
 
 def _build_patterns(parts: Iterable[str]) -> tuple[str, ...]:
@@ -71,54 +71,54 @@ def _build_patterns(parts: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def describe_download(facts: ModelFacts, source: str) -> str:
+def describe_download(record: ModelRecord, source: str) -> str:
     """One line for a person to decide on: what would be downloaded, how large it is about, its licence and where to."""
-    repos = " and ".join(wanted.repo for wanted in plan_downloads(facts, source))
-    size = f"about {facts.download_gb:g} GB" if is_repository(source) else "its shared parts"
-    return f"{facts.name}: {size} from {repos}, under {facts.license}, into {get_hub_cache_folder()}"
+    repos = " and ".join(wanted.repo for wanted in plan_downloads(record, source))
+    size = f"about {record.download_gb:g} GB" if is_repository(source) else "its shared parts"
+    return f"{record.name}: {size} from {repos}, under {record.license}, into {get_hub_cache_folder()}"
 
 
-def download_missing_parts(facts: ModelFacts, source: str) -> None:
+def download_missing_parts(record: ModelRecord, source: str) -> None:
     """Download what is missing; a call that is stopped goes on at the next. Progress is the Hub library's own, on stderr.
 
     Raises `ModelError`: no network, a gated or unknown repository, or too little room, before anything large is fetched.
     """
     from huggingface_hub import snapshot_download
 
-    every = plan_downloads(facts, source)
+    every = plan_downloads(record, source)
     cache = get_hub_cache_folder()
     needed = 0
     for wanted in every:
-        with convert_hub_errors(facts, wanted.repo):
+        with convert_hub_errors(record, wanted.repo):
             files = snapshot_download(wanted.repo, allow_patterns=list(wanted.patterns), cache_dir=cache, dry_run=True)
         if not files:
             found = ", ".join(wanted.patterns[:3])
-            raise ModelError(f"{wanted.repo}: has none of {found}; give another repository as {facts.name}@ORG/NAME")
+            raise ModelError(f"{wanted.repo}: has none of {found}; give another repository as {record.name}@ORG/NAME")
         needed += sum(file.file_size or 0 for file in files if file.will_download)
-    check_disk_space(facts, needed, cache)
+    check_disk_space(record, needed, cache)
     for wanted in every:
-        with convert_hub_errors(facts, wanted.repo):
+        with convert_hub_errors(record, wanted.repo):
             snapshot_download(wanted.repo, allow_patterns=list(wanted.patterns), cache_dir=cache)
-    lacking = find_parts(facts, source).missing
+    lacking = find_parts(record, source).missing
     if lacking:
         part, why = next(iter(lacking.items()))
-        raise ModelError(f"{facts.name}: {part} is still missing after the download ({why}); run it again, or give another repository")
+        raise ModelError(f"{record.name}: {part} is still missing after the download ({why}); run it again, or give another repository")
 
 
-def check_disk_space(facts: ModelFacts, required_bytes: int, folder: Path) -> None:
+def check_disk_space(record: ModelRecord, required_bytes: int, folder: Path) -> None:
     """Raise `ModelError` when the folder's file system has no room for `needed` bytes."""
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     free = shutil.disk_usage(there).free
     if required_bytes > free:
         raise ModelError(
-            f"{facts.name}: {required_bytes / 1e9:.1f} GB are to be downloaded and {folder} has room for {free / 1e9:.1f} GB; "
+            f"{record.name}: {required_bytes / 1e9:.1f} GB are to be downloaded and {folder} has room for {free / 1e9:.1f} GB; "
             f"make room, or set "
             "HF_HOME to a folder on a larger disk"
         )
 
 
 @contextmanager
-def convert_hub_errors(facts: ModelFacts, repo: str) -> Iterator[None]:
+def convert_hub_errors(record: ModelRecord, repo: str) -> Iterator[None]:
     """Turn the Hub library's failures into one `ModelError`."""
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -127,7 +127,7 @@ def convert_hub_errors(facts: ModelFacts, repo: str) -> Iterator[None]:
     try:
         yield
     except faults as error:
-        raise ModelError(f"{facts.name}: {repo} cannot be downloaded: {explain_download_error(error, repo)}") from error
+        raise ModelError(f"{record.name}: {repo} cannot be downloaded: {explain_download_error(error, repo)}") from error
 
 
 def explain_download_error(error: BaseException, repo: str) -> str:

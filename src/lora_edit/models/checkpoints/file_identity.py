@@ -41,8 +41,8 @@ def _iter_sidecar_files(part_files: PartFiles) -> Iterator[Path]:
 def _update_digest(digest: hashlib._Hash, path: Path) -> None:
     if path.suffix != WEIGHTS_SUFFIX:
         return digest.update(path.read_bytes())
-    header, facts = read_header(path), path.stat()
-    digest.update(repr((facts.st_size, facts.st_mtime_ns, header.shapes, header.dtypes, header.metadata)).encode())
+    header, status = read_header(path), path.stat()
+    digest.update(repr((status.st_size, status.st_mtime_ns, header.shapes, header.dtypes, header.metadata)).encode())
     with path.open("rb") as file:
         for start, end in header.byte_ranges.values():
             file.seek(max(start, (start + end - SAMPLE_BYTES) // 2))

@@ -24,7 +24,7 @@ from lora_edit.models.checkpoints.headers import (
 )
 from lora_edit.models.checkpoints.hub import is_repository, list_snapshots
 from lora_edit.models.checkpoints.infer_config import infer_config
-from lora_edit.models.record import ModelFacts, find_differences
+from lora_edit.models.record import ModelRecord, find_differences
 
 COMFYUI_SUBFOLDERS = {
     "transformer": ("diffusion_models", "unet", "high_noise_model"),
@@ -70,43 +70,43 @@ class CheckpointParts:
     missing: dict[str, str] = field(default_factory=dict)
 
 
-def list_required_parts(facts: ModelFacts) -> tuple[str, ...]:
+def list_required_parts(record: ModelRecord) -> tuple[str, ...]:
     """All parts of a model: its transformers and their companions."""
-    text = ("text_encoder", "tokenizer") if facts.text_length else ()
-    return (*facts.transformer_parts, "vae", *text, *(("image_encoder",) if facts.image_encoder else ()), *facts.other_parts)
+    text = ("text_encoder", "tokenizer") if record.text_length else ()
+    return (*record.transformer_parts, "vae", *text, *(("image_encoder",) if record.image_encoder else ()), *record.other_parts)
 
 
-def get_part_config(facts: ModelFacts, part: str) -> dict[str, Any]:
+def get_part_config(record: ModelRecord, part: str) -> dict[str, Any]:
     """What a single file with this part has to be; empty when single files of it are not read."""
-    if not facts.companions_config:
+    if not record.companions_config:
         return {}
-    return facts.read_transformer_config() if part in facts.transformer_parts else facts.read_companion_configs().get(part, {})
+    return record.read_transformer_config() if part in record.transformer_parts else record.read_companion_configs().get(part, {})
 
 
-def find_parts(facts: ModelFacts, source: str) -> CheckpointParts:
+def find_parts(record: ModelRecord, source: str) -> CheckpointParts:
     """Where the parts lie when the model comes from `source`: a folder, a file of the transformer, or a Hub repository.
 
     Raises `ModelError` when a choice is the person's: several files fit, or half of a pair has no other half.
     """
     path = Path(source)
-    shared = list_snapshots(facts.companions_repo or facts.repo)[:1]
+    shared = list_snapshots(record.companions_repo or record.repo)[:1]
     if is_repository(source):
-        tries = [_search_roots(facts, {}, [folder], [folder, *shared]) for folder in list_snapshots(source)]
+        tries = [_search_roots(record, {}, [folder], [folder, *shared]) for folder in list_snapshots(source)]
         whole = [each for each in tries if not each.missing]
-        return (whole or tries or [CheckpointParts(missing=dict.fromkeys(list_required_parts(facts), "not downloaded"))])[0]
+        return (whole or tries or [CheckpointParts(missing=dict.fromkeys(list_required_parts(record), "not downloaded"))])[0]
     if path.is_dir():
-        return _search_roots(facts, {}, [path], [path, *shared])
+        return _search_roots(record, {}, [path], [path, *shared])
     if not path.is_file():
-        raise ModelError(f"{source}: no such file or folder; give one that holds {facts.name}")
+        raise ModelError(f"{source}: no such file or folder; give one that holds {record.name}")
     above = [path.parent, *list(path.absolute().parents)[1 : 1 + MAX_PARENT_LEVELS]]
-    return _search_roots(facts, _find_transformer_files(facts, path), [], [*above, *shared])
+    return _search_roots(record, _find_transformer_files(record, path), [], [*above, *shared])
 
 
-def _search_roots(facts: ModelFacts, known_files: dict[str, PartFiles], own: list[Path], roots: list[Path]) -> CheckpointParts:
+def _search_roots(record: ModelRecord, known_files: dict[str, PartFiles], own: list[Path], roots: list[Path]) -> CheckpointParts:
     found = CheckpointParts(dict(known_files))
-    for part in list_required_parts(facts):
-        for root in () if part in known_files else own if part in facts.transformer_parts else roots:
-            place = _find_tokenizer(part, root, found) if part.startswith(PREPROCESSOR_PREFIXES) else _find_in_root(facts, part, root)
+    for part in list_required_parts(record):
+        for root in () if part in known_files else own if part in record.transformer_parts else roots:
+            place = _find_tokenizer(part, root, found) if part.startswith(PREPROCESSOR_PREFIXES) else _find_in_root(record, part, root)
             if isinstance(place, PartFiles):
                 found.parts[part] = place
                 found.missing.pop(part, None)
@@ -118,16 +118,16 @@ def _search_roots(facts: ModelFacts, known_files: dict[str, PartFiles], own: lis
     return found
 
 
-def _find_transformer_files(facts: ModelFacts, file: Path) -> dict[str, PartFiles]:
+def _find_transformer_files(record: ModelRecord, file: Path) -> dict[str, PartFiles]:
     """The transformer's file, and its other half's, which is called the same but for `high` and `low`."""
-    if len(facts.transformer_parts) == 1:
-        return {facts.transformer_parts[0]: _build_part_files(facts.transformer_parts[0], file)}
+    if len(record.transformer_parts) == 1:
+        return {record.transformer_parts[0]: _build_part_files(record.transformer_parts[0], file)}
     pair = {}
-    for part, half in zip(facts.transformer_parts, EXPERT_MARKS, strict=True):
+    for part, half in zip(record.transformer_parts, EXPERT_MARKS, strict=True):
         own = file.with_name(_replace_expert_mark(half, file.name))
         if not _EXPERT_MARK_PATTERN.search(file.name) or not own.is_file():
             raise ModelError(
-                f"{file}: {facts.name} needs two files; give the one with `high` or `low` in its name, the other called alike beside it, "
+                f"{file}: {record.name} needs two files; give the one with `high` or `low` in its name, the other called alike beside it, "
                 "or the folder of both"
             )
         pair[part] = _build_part_files(part, own)
@@ -147,24 +147,24 @@ def _build_part_files(part: str, file: Path, folder: Path | None = None) -> Part
     return PartFiles(part, (file,) if file.suffix == GGUF_SUFFIX else find_shards(file), folder)
 
 
-def _find_in_root(facts: ModelFacts, part: str, root: Path) -> PartFiles | str:
+def _find_in_root(record: ModelRecord, part: str, root: Path) -> PartFiles | str:
     """The part's place, or what is wrong with what is there, or nothing."""
     folder = root / part
     if (folder / "config.json").is_file():
         return _find_in_folder(part, folder)
-    wanted = get_part_config(facts, part)
+    wanted = get_part_config(record, part)
     if not wanted:
         return f"no {part}/config.json"
     fitting, faults = [], []
-    for file in _iter_candidates(facts, part, root):
+    for file in _iter_candidates(record, part, root):
         fault = explain_mismatch(part, file, wanted)
         if fault == "":
             fitting.append(file)
         elif fault:
             faults.append(f"{file.name}: {fault}")
-    if len(fitting) > 1 and part in facts.transformer_parts:
+    if len(fitting) > 1 and part in record.transformer_parts:
         names = " and ".join(file.name for file in fitting[:3])
-        raise ModelError(f"{root}: {names} all fit {facts.name}; say which as {facts.name}@FILE")
+        raise ModelError(f"{root}: {names} all fit {record.name}; say which as {record.name}@FILE")
     if fitting:
         # Of the encoders' number formats the largest file's is the most exact.
         return _build_part_files(part, max(fitting, key=lambda file: sum(each.stat().st_size for each in find_shards(file))))
@@ -201,13 +201,15 @@ def explain_mismatch(part: str, file: Path, expected: Mapping[str, Any]) -> str 
     return "; ".join(find_differences(found, expected)[:3]) if found else None
 
 
-def _iter_candidates(facts: ModelFacts, part: str, root: Path) -> Iterator[Path]:
+def _iter_candidates(record: ModelRecord, part: str, root: Path) -> Iterator[Path]:
     """Single files and indices that may hold the part, shards only by their index; of two experts' those named after this one."""
     files = list(_iter_files(root, part))
     indices = [file for file in files if file.name.endswith(INDEX_SUFFIX)]
     listed = {shard for index in indices for shard in read_index_files(index)}
     half = (
-        EXPERT_MARKS[facts.transformer_parts.index(part)] if len(facts.transformer_parts) > 1 and part in facts.transformer_parts else None
+        EXPERT_MARKS[record.transformer_parts.index(part)]
+        if len(record.transformer_parts) > 1 and part in record.transformer_parts
+        else None
     )
     for file in files:
         whole = (
