@@ -15,8 +15,8 @@ PAGE = ROOT / "docs" / "models.md"
 EMBEDDED = ROOT / "src" / "lora_edit" / "models" / "weights" / "tiny" / "transformer" / "config.json"
 HEAD = """# Models
 
-`lora-edit models` lists them, with what of them lies on this machine. This page is written by `tools/models_page.py` from
-`src/lora_edit/models/families/registry.py`.
+`lora-edit models` lists them, with what of them lies on this machine. This page is written by `tools/models_page.py` from the
+records in `src/lora_edit/models/families/`.
 """
 GRID = """
 ## What each takes
