@@ -192,7 +192,7 @@ def test_a_download_that_is_not_whole_is_refused(folders: dict[str, Path], tmp_p
 
 def test_a_downloaded_repository_is_found(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the Hub's cache, by the editor's own name."""
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     snapshot = tmp_path / "models--black-forest-labs--FLUX.1-Fill-dev" / "snapshots" / "abc"
     shutil.copytree(folders["flux-fill"], snapshot)
     assert find_editor("flux-fill") == (next(each for each in EDITORS if each.inpaints), snapshot)

@@ -135,7 +135,7 @@ def test_what_is_there_is_never_replaced(place: Place) -> None:
 def test_faults_end_before_a_weight_is_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line each; nothing is written."""
     monkeypatch.setattr(vace_baseline, "load_vace", lambda *_: pytest.fail("VACE was read"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(place.folder / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(place.folder / "hub"))
     plain = ["evaluate", "result", "--source", "source.mkv"]
     assert "--mask M" in refused(CliRunner().invoke(app, [*plain, "--vace", "vace", "--first-frame", "first.png"]))
     assert "--prompt belongs to --vace" in refused(CliRunner().invoke(app, [*plain, "--prompt", "a coat"]))
@@ -185,7 +185,7 @@ def test_a_device_that_is_too_small_gets_less_and_then_one_line(place: Place, mo
 
 def test_the_remedy_for_one_that_is_not_here_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`models` knows a VACE by its name, though it is in no list of models to edit with."""
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     card = json.loads(CliRunner().invoke(app, ["models", "wan2.1-vace-14b", "--json"]).stdout)["models"]
     assert [(each["name"], each["state"]) for each in card] == [("wan2.1-vace-14b", "missing")]
     assert "wan2.1-vace" not in CliRunner().invoke(app, ["models"]).stdout

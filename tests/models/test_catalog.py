@@ -190,7 +190,7 @@ def test_what_is_missing_or_damaged_is_said(tmp_path: Path, monkeypatch: pytest.
     assert "model 'wan9' is unknown; this version has tiny, wan2.1-i2v-480p" in refused("wan9")
     assert "no transformer/config.json" in refused(str(tmp_path))
     assert "config.json: not a JSON file" in refused(f"{I2V.name}@{_broken(tmp_path)}")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "none"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "none"))
     assert "not downloaded (about 90 GB, Apache-2.0); get it with `lora-edit models --download wan2.1-i2v-480p`" in refused(I2V.name)
     record = save_tiny(I2V, tmp_path / "tiny")
     monkeypatch.setattr(catalog, "KNOWN_MODELS", (record,))
@@ -212,7 +212,7 @@ def test_a_downloaded_repository_is_found_and_loaded(tmp_path: Path, monkeypatch
     shutil.copytree(tmp_path / "saved", home / "snapshots" / commit)
     (home / "refs").mkdir()
     (home / "refs" / "main").write_text(commit, "utf-8")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(catalog, "KNOWN_MODELS", (TINY, record))
     assert locate_model("someone/a-copy") == (record, "someone/a-copy")
     assert catalog.find_weights(record, "someone/a-copy") == home / "snapshots" / commit

@@ -35,7 +35,7 @@ def refused(record: Any, source: Path | str) -> str:
 @pytest.fixture
 def comfyui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Path, Path]:
     """A ComfyUI folder: record, the folder, the transformer's file; nothing in the Hub library's."""
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     record, _, (file,) = save_comfyui(I2V, tmp_path / "models")
     return record, tmp_path / "models", file
 

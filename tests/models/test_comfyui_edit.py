@@ -43,7 +43,7 @@ def edit(folder: Path, model: str, *more: str) -> Path:
 @pytest.mark.parametrize("name", ["wan2.1-fun-1.3b", "wan2.2-i2v-a14b"])
 def test_an_edit_from_comfyui_s_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The transformer's file given by a relative path, with 8-bit weights; then once more from the run, with the whole folder instead."""
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     record, _, files = save_comfyui(WANS[name], tmp_path / "models")
     monkeypatch.setattr(locate, "KNOWN_MODELS", (record,))
     for file in files:

@@ -72,8 +72,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     """A Hub, an empty folder of its library, and a network that is on."""
     made = Hub(tmp_path / "hub")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", made.snapshot_download)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     return made
 
 
@@ -197,9 +197,9 @@ def test_what_keeps_a_download_from_happening_is_said(i2v: ModelRecord, hub: Hub
 
 def test_a_switched_off_network_is_said(i2v: ModelRecord, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the variable's name."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     hub.fault = ConnectionError("off")
-    with pytest.raises(ModelError, match="the network is switched off; unset HF_HUB_OFFLINE"):
+    with pytest.raises(ModelError, match="the network is switched off; unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE"):
         download_missing_parts(i2v, SHARED)
 
 

@@ -15,6 +15,8 @@ from types import ModuleType
 from typing import Any
 
 import diffusers
+import platformdirs.macos
+import platformdirs.windows
 import pytest
 import torch
 import transformers
@@ -326,9 +328,13 @@ def test_where_the_folder_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.delenv("LORA_EDIT_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    for platform, folder in (("linux", "xdg"), ("darwin", "Library/Caches")):
-        monkeypatch.setattr(encoding_cache.sys, "platform", platform)
+    if sys.platform.startswith("linux"):
+        assert get_encoding_cache_folder() == tmp_path / "xdg" / "lora-edit" / "encodings"
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        assert get_encoding_cache_folder() == tmp_path / ".cache" / "lora-edit" / "encodings"
+    for system, folder in ((platformdirs.macos.MacOS, "Library/Caches"), (platformdirs.windows.Windows, "local")):
+        monkeypatch.setattr(
+            encoding_cache, "user_cache_dir", lambda *names, system=system, **options: system(*names, **options).user_cache_dir
+        )
+        monkeypatch.setattr(platformdirs.windows, "get_win_folder", lambda name: str(tmp_path / "local"))
         assert get_encoding_cache_folder() == tmp_path / folder / "lora-edit" / "encodings"
-    monkeypatch.setattr(encoding_cache.sys, "platform", "win32")
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
-    assert get_encoding_cache_folder() == tmp_path / "local" / "lora-edit" / "encodings"

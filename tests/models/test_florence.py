@@ -90,10 +90,10 @@ def test_a_captioner_that_is_not_whole_is_refused(captioner: Path, tmp_path: Pat
     broken = Path(shutil.copytree(captioner, tmp_path / "broken"))
     weights = load_file(captioner / "model.safetensors")
     (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:5000])
-    with pytest.raises(ModelError, match="in part only; download the folder again"):
+    with pytest.raises(ModelError, match="is incomplete; download the folder again"):
         describe(frames, broken)
     (broken / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="in part only"):
+    with pytest.raises(ModelError, match="is incomplete"):
         describe(frames, broken)
     renamed = {name.replace("vision_tower", "vision"): tensor for name, tensor in weights.items()}
     save_file(renamed, broken / "model.safetensors", {"format": "pt"})

@@ -151,7 +151,7 @@ def test_a_file_cut_short_is_found_before_anything_is_read(
     tmp_path: Path, part: str, loaders_refused: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of any part, also of those that would not be read for long; in diffusers' layout."""
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     record = tiny_wan.save_tiny(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path / "model")
     file = next((tmp_path / "model" / part).glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-1])
@@ -179,7 +179,7 @@ def test_a_single_file_with_a_stray_tensor_is_refused_before_anything_is_read(
 
     # It reads a tensor of ComfyUI's text encoder.
     monkeypatch.setattr("lora_edit.models.families.wan.loading._load_tokenizer", lambda *_: None)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     record, _, (given,) = save_comfyui(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path / "models")
     file = next((tmp_path / "models" / part).glob("*.safetensors"))
     prefix = "encoder." if part == "text_encoders" else "decoder." if part == "vae" else "vision_model.encoder.layers.0."

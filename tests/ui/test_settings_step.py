@@ -151,7 +151,7 @@ def test_models_are_chosen_by_what_they_need_and_may_be_used_for() -> None:
 
 @pytest.mark.parametrize("model", NAMES)
 def test_a_model_says_what_it_is_and_what_is_missing(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     facts, _ = locate_model(model)
     said = describe_model(model)
     assert html.escape(facts.summary) in said and html.escape(facts.license) in said

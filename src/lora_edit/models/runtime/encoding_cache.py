@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from platformdirs import user_cache_dir
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
@@ -37,16 +37,8 @@ STALE_SECONDS = 3600
 
 def get_encoding_cache_folder() -> Path:
     """Return the user's folder for encodings: in `LORA_EDIT_CACHE`, or in the platform's cache folder."""
-    own, home = os.environ.get(CACHE_FOLDER_VARIABLE), Path.home()
-    if own:
-        return Path(own).expanduser() / "encodings"
-    if sys.platform == "win32":
-        general = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        general = home / "Library" / "Caches"
-    else:
-        general = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return general / "lora-edit" / "encodings"
+    folder = os.environ.get(CACHE_FOLDER_VARIABLE) or user_cache_dir("lora-edit", appauthor=False, opinion=False)
+    return Path(folder).expanduser() / "encodings"
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,12 @@ from lora_edit.models.record import Geometry, ModelRecord, Preset
 
 
 def tiny_preset() -> Preset:
-    """What differs from the paper's settings for the embedded model, chosen by measurement: a higher rate that falls to zero, times near
-    noise, where motion is decided; a single denoising step, as it is small: a second one costs 0.2 dB on average. Its frames are so small
-    that a region always gets a whole one, and that what a loose box takes in of a precise mask's surroundings is damaged."""
+    """Differences from the paper's settings, chosen by measurement.
+
+    Training uses a higher rate that falls to zero, and times near noise, where motion is decided. Sampling uses a single step, because the
+    model is small: a second step costs 0.2 dB on average. The frames are so small that a region is always generated at a whole frame's
+    size, and that a loose box would damage the surroundings of a precise mask.
+    """
     return {
         "training": {
             "learning_rate": 1e-3,

@@ -17,7 +17,7 @@ def hunyuan_i2v_preset() -> Preset:
 
 
 def hunyuan_i2v_16_preset() -> Preset:
-    """As `hunyuan-i2v`, and what the model allows of the method: the naive LoRA (paper 3.2), as only the first frame can be given."""
+    """As `hunyuan-i2v`, with the naive LoRA (paper 3.2), because only the first frame can be given."""
     return {**hunyuan_i2v_preset(), "method": {"conditioning": "first-frame", "appearance_mask": "after-first"}}
 
 

@@ -6,8 +6,11 @@ from lora_edit.models.record import Geometry, ModelRecord, Preset
 
 
 def ltx_preset() -> Preset:
-    """40 steps, guidance 3 (LTX-Video `configs/ltxv-2b-0.9.5.yaml`). Its shift grows with the number of tokens; 13 is that of 121 frames of
-    704x512, without its lifted last step. What windows share fills one latent frame."""
+    """40 steps, guidance 3 (LTX-Video `configs/ltxv-2b-0.9.5.yaml`).
+
+    Upstream's shift grows with the number of tokens; 13 is the value for 121 frames of 704x512, without the stretched last step. The
+    overlap of windows fills one latent frame.
+    """
     return {"generation": {"steps": 40, "guidance_scale": 3.0, "shift": 13.0, "overlap": 8}}
 
 

@@ -1,4 +1,4 @@
-"""VACE (2503.07598), which edits by a reference picture without any training: what studies compare with, not a model to edit with."""
+"""Records of VACE (2503.07598), which edits by a reference image without training: a baseline of the studies, not a model for edits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def vace_preset() -> Preset:
 
 
 def list_published_overrides() -> tuple[str, ...]:
-    """The same as `--set` takes it."""
+    """List the preset as values of `--set`."""
     return tuple(f"generation.{name}={value}" for name, value in vace_preset()["generation"].items())
 
 
@@ -60,7 +60,7 @@ VACE_MODELS = (VACE_1_3B, VACE_14B)
 
 
 def locate_vace(model: str) -> tuple[ModelRecord, str]:
-    """Facts and the place of the weights, of a name, a folder in diffusers' layout, or a Hub repository. Raises `ModelError`."""
+    """Find the record and the source of the weights by a name, a folder in diffusers' layout, or a Hub repository. Raises `ModelError`."""
     if "@" not in model and (known := find_vace(model)):
         return known
     folder = Path(model) if Path(model).is_dir() else find_snapshot_folder(model)
@@ -69,9 +69,9 @@ def locate_vace(model: str) -> tuple[ModelRecord, str]:
             f"--vace {model}: no such folder or downloaded repository; give a folder in diffusers' layout, or "
             f"{' or '.join(record.repo for record in VACE_MODELS)}"
         )
-    found = read_config(folder)
+    config = read_config(folder)
     for record in VACE_MODELS:
-        if found.get("_class_name") == "WanVACETransformer3DModel" and not find_differences(found, record.read_transformer_config()):
+        if config.get("_class_name") == "WanVACETransformer3DModel" and not find_differences(config, record.read_transformer_config()):
             return record, str(folder.absolute()) if folder == Path(model) else model
     raise ModelError(
         f"--vace {model}: its transformer is not that of {' or '.join(record.name for record in VACE_MODELS)}; give one of these"
@@ -79,13 +79,13 @@ def locate_vace(model: str) -> tuple[ModelRecord, str]:
 
 
 def find_vace(name: str) -> tuple[ModelRecord, str] | None:
-    """Facts and place of `NAME`, `ORG/NAME` or `NAME@PLACE` where that names a VACE; None otherwise."""
-    known, _, place = name.partition("@")
-    return next(((record, place or record.repo) for record in VACE_MODELS if known.lower() in (record.name, record.repo.lower())), None)
+    """Find the record and source of `NAME`, `ORG/NAME` or `NAME@SOURCE` where that names a VACE; None otherwise."""
+    name, _, source = name.partition("@")
+    return next(((record, source or record.repo) for record in VACE_MODELS if name.lower() in (record.name, record.repo.lower())), None)
 
 
 def check_vace(model: str) -> tuple[ModelRecord, str]:
-    """`locate_vace`, and see that its parts are here, whole and fitting, by configurations and headers alone. Raises `ModelError`."""
+    """Locate a VACE and check its parts by configurations and headers alone. Raises `ModelError`."""
     record, source = locate_vace(model)
     if is_repository(source) and not (list_snapshots(source) or count_downloaded_bytes(source)):
         raise ModelError(

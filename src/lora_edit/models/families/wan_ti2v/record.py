@@ -7,8 +7,10 @@ from lora_edit.models.record import Geometry, ModelRecord, Preset
 
 
 def wan22_ti2v_preset() -> Preset:
-    """50 steps, guidance 5, shift 5 (Wan2.2 `wan/configs/wan_ti2v_5B.py`). What consecutive windows share fills two latent frames: a frame
-    is given with all others of its latent frame or not at all."""
+    """50 steps, guidance 5, shift 5 (Wan2.2 `wan/configs/wan_ti2v_5B.py`).
+
+    The overlap of consecutive windows fills two latent frames: a frame is given only together with all others of its latent frame.
+    """
     return {"generation": {"steps": 50, "overlap": 8}}
 
 
