@@ -41,7 +41,7 @@ def comfyui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Path,
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, -1])
-def test_a_file_that_ends_early_is_known_by_its_size(comfyui: tuple[Any, Path, Path], kept: int) -> None:
+def test_a_truncated_file_is_detected_by_its_size(comfyui: tuple[Any, Path, Path], kept: int) -> None:
     """In the header or in the last byte; whichever part it is."""
     record, folder, file = comfyui
     whole = len(file.read_bytes())
@@ -53,7 +53,7 @@ def test_a_file_that_ends_early_is_known_by_its_size(comfyui: tuple[Any, Path, P
     assert "lacks transformer" in refused(record, folder)
 
 
-def test_a_part_that_ends_early_is_no_part(comfyui: tuple[Any, Path, Path]) -> None:
+def test_a_truncated_part_is_refused(comfyui: tuple[Any, Path, Path]) -> None:
     """An autoencoder without its last byte; said, with where to get a whole one."""
     record, folder, file = comfyui
     vae = folder / "vae" / "wan_2.1_vae.safetensors"
@@ -109,7 +109,7 @@ def test_another_family_is_refused(comfyui: tuple[Any, Path, Path]) -> None:
     assert "not a safetensors file" in refused(record, file)
 
 
-def test_a_bare_file_is_named_by_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_file_is_identified_by_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where one model fits it is that; where several do, the person says which."""
     record, _, (file,) = save_comfyui(WANS["wan2.1-flf2v"], tmp_path / "a")
     other, _, (plain,) = save_comfyui(I2V, tmp_path / "b")
@@ -121,7 +121,7 @@ def test_a_bare_file_is_named_by_its_header(tmp_path: Path, monkeypatch: pytest.
         locate.locate_model("/x/y.gguf")
 
 
-def test_several_files_that_fit_are_the_persons_choice(comfyui: tuple[Any, Path, Path]) -> None:
+def test_several_fitting_files_need_a_choice(comfyui: tuple[Any, Path, Path]) -> None:
     """480P and 720P have one shape; an encoder in two number formats is read from the larger, more exact file."""
     record, folder, file = comfyui
     shutil.copy(file, file.with_name("another.safetensors"))
@@ -152,7 +152,7 @@ def test_missing_shards_are_missing(tmp_path: Path) -> None:
     assert "not an index of safetensors files" in refused(record, index)
 
 
-def test_what_is_missing_beside_a_file_is_told_at_once(comfyui: tuple[Any, Path, Path], tmp_path: Path) -> None:
+def test_all_missing_companions_are_reported_at_once(comfyui: tuple[Any, Path, Path], tmp_path: Path) -> None:
     """All of it, with the usual file's name and the download that would do."""
     record, _, file = comfyui
     alone = tmp_path / "elsewhere" / "deep" / "er" / "x.safetensors"
@@ -164,7 +164,7 @@ def test_what_is_missing_beside_a_file_is_told_at_once(comfyui: tuple[Any, Path,
     assert "no such file or folder" in refused(record, tmp_path / "nowhere.safetensors")
 
 
-def test_the_rest_may_come_from_a_downloaded_repository(comfyui: tuple[Any, Path, Path], tmp_path: Path) -> None:
+def test_companions_may_come_from_a_downloaded_repository(comfyui: tuple[Any, Path, Path], tmp_path: Path) -> None:
     """Wan's models share them: a file alone is then enough."""
     record, _, file = comfyui
     snapshot = tmp_path / "hub" / f"models--{record.repo.replace('/', '--')}" / "snapshots" / "abc"
@@ -178,7 +178,7 @@ def test_the_rest_may_come_from_a_downloaded_repository(comfyui: tuple[Any, Path
     assert load_components(record, str(alone), CPU, torch.float32).tokenizer("a")["input_ids"]
 
 
-def test_too_little_memory_is_known_before_reading(comfyui: tuple[Any, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_detected_before_reading(comfyui: tuple[Any, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """What is converted, two bytes a number in bfloat16; what is stored as it is used is mapped, and so are here the float32 parts."""
     record, folder, _ = comfyui
     places = verify_parts(record, str(folder))

@@ -88,7 +88,7 @@ def i2v(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> ModelRecord:
     return record
 
 
-def test_a_download_brings_what_is_needed_and_nothing_else(i2v: ModelRecord, hub: Hub) -> None:
+def test_a_download_gets_only_required_files(i2v: ModelRecord, hub: Hub) -> None:
     """Looked over first; then whole, and there for loading without another call."""
     assert get_download_state(i2v, SHARED) == "missing"
     download_missing_parts(i2v, SHARED)
@@ -101,7 +101,7 @@ def test_a_download_brings_what_is_needed_and_nothing_else(i2v: ModelRecord, hub
 
 
 @pytest.mark.parametrize("after", range(1, 9))
-def test_a_broken_off_download_is_partial_and_goes_on(i2v: ModelRecord, hub: Hub, after: int) -> None:
+def test_an_interrupted_download_is_partial_and_resumes(i2v: ModelRecord, hub: Hub, after: int) -> None:
     """Wherever it breaks off; it is never loaded."""
     hub.breaks_after = after
     with pytest.raises(ModelError, match=r"broke off \(the line is down\); run the command again, it goes on where it stopped"):
@@ -114,14 +114,14 @@ def test_a_broken_off_download_is_partial_and_goes_on(i2v: ModelRecord, hub: Hub
     assert get_download_state(i2v, SHARED) == "downloaded"
 
 
-def test_a_download_without_an_end_is_not_believed(i2v: ModelRecord, hub: Hub) -> None:
+def test_an_incomplete_download_is_an_error(i2v: ModelRecord, hub: Hub) -> None:
     """The library may answer with half a folder when the network goes; the parts are counted again."""
     (hub.folder / SHARED / "text_encoder" / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"text_encoder is still missing after the download \(no \*\.safetensors"):
         download_missing_parts(i2v, SHARED)
 
 
-def test_original_layouts_take_their_companions_elsewhere(i2v: ModelRecord, hub: Hub) -> None:
+def test_original_layouts_get_companions_from_another_repository(i2v: ModelRecord, hub: Hub) -> None:
     """Fun's own repository has them as pickles, which stay where they are; so do a second repository's transformers."""
     record, _ = save_original(FUN, hub.folder / FUN.repo)
     (hub.folder / FUN.repo / "Wan2.1_VAE.pth").write_bytes(b"x")
@@ -133,7 +133,7 @@ def test_original_layouts_take_their_companions_elsewhere(i2v: ModelRecord, hub:
     assert get_download_state(i2v, SHARED) == "partial", "the other model's transformer is not here"
 
 
-def test_a_persons_own_file_may_take_its_companions_from_the_hub(i2v: ModelRecord, hub: Hub, tmp_path: Path) -> None:
+def test_a_local_file_may_get_companions_from_the_hub(i2v: ModelRecord, hub: Hub, tmp_path: Path) -> None:
     """Only what is not beside it."""
     record, _, (file,) = save_comfyui(FUN, tmp_path / "models")
     shutil.rmtree(tmp_path / "models" / "clip_vision")
@@ -151,7 +151,7 @@ Usage = namedtuple("Usage", "total used free")
 
 
 @pytest.mark.parametrize("short", [False, True])
-def test_room_is_looked_for_where_the_files_would_go(i2v: ModelRecord, hub: Hub, monkeypatch: pytest.MonkeyPatch, short: bool) -> None:
+def test_disk_space_is_checked_at_the_destination(i2v: ModelRecord, hub: Hub, monkeypatch: pytest.MonkeyPatch, short: bool) -> None:
     """Exactly as much as is still to come, on the file system of the Hub library's folder, which need not exist yet."""
     names = [path for part in ("transformer", "vae", "text_encoder", "image_encoder") for path in (hub.folder / SHARED / part).iterdir()]
     files = [path for path in names if path.suffix != ".bin"] + list((hub.folder / SHARED / "tokenizer").iterdir())
@@ -185,7 +185,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("fault", "words"), FAULTS, ids=["gated", "unknown", "no network"])
-def test_what_keeps_a_download_from_happening_is_said(i2v: ModelRecord, hub: Hub, fault: BaseException, words: str) -> None:
+def test_download_errors_are_explained(i2v: ModelRecord, hub: Hub, fault: BaseException, words: str) -> None:
     """One line, with what to do."""
     hub.fault = fault
     outcome = CliRunner().invoke(app, ["models", "--download", I2V.name])
@@ -195,7 +195,7 @@ def test_what_keeps_a_download_from_happening_is_said(i2v: ModelRecord, hub: Hub
     assert error.startswith("error: ") and words in error and end == ""
 
 
-def test_a_switched_off_network_is_said(i2v: ModelRecord, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_is_explained(i2v: ModelRecord, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the variable's name."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     hub.fault = ConnectionError("off")
@@ -223,7 +223,7 @@ def empty_files(folder: Path) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(("answer", "fetched"), [("y\n", True), ("n\n", False), ("\n", False)])
-def test_a_person_is_asked_and_may_say_no(
+def test_the_command_asks_before_downloading(
     i2v: ModelRecord, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str, fetched: bool
 ) -> None:
     """At a terminal only; with size, licence and place before the question."""
@@ -238,7 +238,7 @@ def test_a_person_is_asked_and_may_say_no(
     assert ("no-clip.mp4" in outcome.stderr) is fetched, "with the model here, the clip is looked at next"
 
 
-def test_nobody_is_asked_where_nobody_is(i2v: ModelRecord, hub: Hub, tmp_path: Path) -> None:
+def test_the_command_does_not_ask_without_a_terminal(i2v: ModelRecord, hub: Hub, tmp_path: Path) -> None:
     """Scripts get the command, the size and the licence; nothing is fetched."""
     clip, picture = empty_files(tmp_path)
     edit = ["edit", clip, "--first-frame", picture, "--box", "1,2,3,4", "--model", I2V.name, "--output", "o.mp4"]
@@ -259,7 +259,7 @@ def test_further_parts_are_part_of_a_model(i2v: ModelRecord, hub: Hub) -> None:
     assert not {"text_encoder", "tokenizer"} & set(list_required_parts(replace(i2v, text_length=0)))
 
 
-def test_a_whole_snapshot_is_taken_before_a_newer_half(i2v: ModelRecord, hub: Hub) -> None:
+def test_a_complete_snapshot_precedes_a_newer_partial_one(i2v: ModelRecord, hub: Hub) -> None:
     """When a repository has moved on and its new version is not here yet; of whole ones the one that `main` was last."""
     download_missing_parts(i2v, SHARED)
     home = get_repository_folder(SHARED)

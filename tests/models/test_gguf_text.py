@@ -84,7 +84,7 @@ def place(tmp_path: Path) -> tuple[Any, Any, Path, Path]:
     return record, parts, tmp_path, packed
 
 
-def test_its_header_tells_its_shapes(place: tuple[Any, Any, Path, Path]) -> None:
+def test_the_header_gives_all_shapes(place: tuple[Any, Any, Path, Path]) -> None:
     """As the module has them, by the module's names; without the package that reads the rest."""
     _, parts, _, packed = place
     wanted = {name: tuple(tensor.shape) for name, tensor in parts.text_encoder.state_dict().items() if "embed_tokens" not in name}
@@ -92,7 +92,7 @@ def test_its_header_tells_its_shapes(place: tuple[Any, Any, Path, Path]) -> None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_it_answers_as_the_encoder_it_was_made_from(place: tuple[Any, Any, Path, Path], dtype: torch.dtype) -> None:
+def test_the_gguf_encoder_equals_its_source(place: tuple[Any, Any, Path, Path], dtype: torch.dtype) -> None:
     pytest.importorskip("gguf", reason="an optional package")
     record, parts, folder, _ = place
     loaded = load_components(record, str(folder), CPU, dtype)
@@ -105,7 +105,7 @@ def test_it_answers_as_the_encoder_it_was_made_from(place: tuple[Any, Any, Path,
         assert torch.equal(ours, theirs) and ours.abs().max() > 0
 
 
-def test_what_does_not_fit_is_one_line_before_anything_is_read(place: tuple[Any, Any, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unfit_files_are_refused_before_reading(place: tuple[Any, Any, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Another width, another model, half a file, no package, no tokenizer, too little memory."""
     record, parts, folder, packed = place
     state, config, whole = gguf_names(parts.text_encoder), parts.text_encoder.config, packed.read_bytes()
@@ -138,7 +138,7 @@ def test_what_does_not_fit_is_one_line_before_anything_is_read(place: tuple[Any,
     assert checks._count_converted_bytes(verify_parts(record, str(folder))["text_encoder"], "BF16") == 2 * count
 
 
-def test_a_file_that_lacks_tensors_is_refused(place: tuple[Any, Any, Path, Path]) -> None:
+def test_a_file_without_all_tensors_is_refused(place: tuple[Any, Any, Path, Path]) -> None:
     """transformers would leave them random."""
     pytest.importorskip("gguf", reason="an optional package")
     record, parts, folder, packed = place

@@ -75,7 +75,7 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield out
 
 
-def test_the_clip_comes_back_with_its_region_made(done: Done) -> None:
+def test_the_result_differs_from_the_source_in_the_region_only(done: Done) -> None:
     """Frame count, size, and every pixel outside the region are the source's; inside, something else; the first frame is the edited one."""
     clip, made = pipeline.check(done.settings), read_video(done.folder / "out.mkv").frames
     assert made.shape == (FRAMES, HEIGHT, LONG, 3)
@@ -87,7 +87,7 @@ def test_the_clip_comes_back_with_its_region_made(done: Done) -> None:
     assert torch.equal(made[inner], clip.first_frame[inner[1:]])
 
 
-def test_the_lora_learned_and_is_in_diffusers_layout(done: Done) -> None:
+def test_the_lora_is_trained_and_in_diffusers_layout(done: Done) -> None:
     """Every layer but those of a last block whose text nobody reads; joint matrices of the original names stay apart."""
     run = Run(done.folder / "run")
     with safe_open(str(run.lora_file()), "pt") as file:
@@ -105,7 +105,7 @@ def test_the_lora_learned_and_is_in_diffusers_layout(done: Done) -> None:
     assert [name for name, _ in manifest["stages"]] == ["motion", "appearance"] and len(manifest["losses"]) == 4
 
 
-def test_training_and_generation_show_the_same_mask(done: Done) -> None:
+def test_training_and_generation_use_the_same_mask(done: Done) -> None:
     """The region's cells are withheld behind the first frame; the model without a mask is given the first frame alone, in both."""
     trained, generated = done.conditions[True], done.conditions[False]
     assert trained.shape == generated.shape
@@ -117,7 +117,7 @@ def test_training_and_generation_show_the_same_mask(done: Done) -> None:
     assert not torch.equal(trained[:, :-1, 0], generated[:, :-1, 0]), "the source's first frame, then the edited one"
 
 
-def test_encoders_leave_the_device_to_the_transformer(done: Done) -> None:
+def test_encoders_are_released_for_the_transformer(done: Done) -> None:
     """Never back to an encoder within training or a window: one turn each, however many steps and pictures."""
     kind = done.record.read_transformer_config()["_class_name"]
     if done.record.image_encoder:
@@ -143,7 +143,7 @@ def test_generating_again_needs_no_training(done: Done) -> None:
     assert not torch.equal(read_video(result.output).frames, read_video(done.folder / "out.mkv").frames)
 
 
-def test_the_naive_model_says_what_it_is(done: Done) -> None:
+def test_the_naive_model_is_announced(done: Done) -> None:
     """Among the remarks that people see; the others say nothing."""
     notes = " ".join(pipeline.check(done.settings).notes)
     assert ("is given the first frame alone" in notes) == (not done.record.spatial_mask)

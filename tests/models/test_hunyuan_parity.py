@@ -147,7 +147,7 @@ def test_a_whole_run_equals_the_stock_pipelines(pair: Pair) -> None:
     assert pair.ours.decode(ours).shape == (3, FRAMES, ROWS, COLUMNS), "every frame of the source has one of the result"
 
 
-def test_the_first_frame_lands_on_its_clean_latents(pairs: dict[str, Pair]) -> None:
+def test_the_first_frame_ends_at_its_clean_latents(pairs: dict[str, Pair]) -> None:
     """In the model that replaces it, by the loop that all models share."""
     ours: Any = pairs["hunyuan-i2v-16"].ours
     encoded = ours.encode_sample(whole_edit(clip()))
@@ -174,7 +174,7 @@ def test_prompts_are_encoded_as_by_the_stock_pipelines(pairs: dict[str, Pair], p
     assert (ours[1].shape[1] > 0) == ('"' in prompt) and ours[1].shape[1] <= GLYPH_MAX_LENGTH
 
 
-def test_a_negative_prompt_stands_beside_a_black_picture(pairs: dict[str, Pair]) -> None:
+def test_a_negative_prompt_uses_a_black_image(pairs: dict[str, Pair]) -> None:
     """As in diffusers, where half the picture's tokens are kept then in both models."""
     for name in ("hunyuan-i2v", "hunyuan-i2v-16"):
         rows, _, mask = pairs[name].stock.encode_prompt(Image.new("RGB", (COLUMNS, ROWS)), "green")
@@ -182,7 +182,7 @@ def test_a_negative_prompt_stands_beside_a_black_picture(pairs: dict[str, Pair])
         torch.testing.assert_close(ours, rows[mask > 0.5][None], atol=2e-6, rtol=0)
 
 
-def test_the_current_first_frame_is_what_the_encoders_see(pair: Pair) -> None:
+def test_the_encoders_take_the_current_first_frame(pair: Pair) -> None:
     """The edited one at inference: other tokens than with the source's; a clip that differs elsewhere changes nothing."""
 
     def seen(source: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
@@ -196,7 +196,7 @@ def test_the_current_first_frame_is_what_the_encoders_see(pair: Pair) -> None:
     assert torch.equal(seen(source, other[:, 0]), seen(other, other[:, 0]))
 
 
-def test_packed_text_comes_back_as_it_was() -> None:
+def test_packed_text_is_unpacked_exactly() -> None:
     """Whichever is wider, and with no rows of the second."""
     for wide, narrow, rows in ((16, 8, 3), (8, 16, 3), (16, 8, 0)):
         first, second = torch.randn(1, 5, wide), torch.randn(1, rows, narrow)
@@ -307,7 +307,7 @@ def transport(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 
 @pytest.mark.parametrize("name", ["hunyuan-i2v", "hunyuan-i2v-16"])
-def test_what_training_shows_and_wants_is_the_publishers(pairs: dict[str, Pair], transport: Any, name: str) -> None:
+def test_inputs_and_targets_equal_the_publishers(pairs: dict[str, Pair], transport: Any, name: str) -> None:
     """Input, time, guidance and loss of one draw, with a model that answers the same; zero at the replaced frame, so its mean is lower."""
     ours: Any = pairs[name].ours
     encoded = ours.encode_sample(whole_edit(clip()))

@@ -89,7 +89,7 @@ def test_the_embedded_model_is_kept_in_half_precision_and_computes_in_full() -> 
     assert formats(family.transformer) == {torch.float32}
 
 
-def test_vace_is_read_without_a_remark(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_vace_is_read_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     family = load_vace(save_tiny_vace(tmp_path), str(tmp_path), CPU, torch.bfloat16)
     assert formats(family.transformer, narrow=True) == {torch.bfloat16} and "float32" not in caplog.text
 

@@ -79,7 +79,7 @@ def test_the_autoencoder_equals_the_official_one(frames: int) -> None:
     agree(WanAutoencoder(ours).decode(latents)[0], theirs.decode([latents[0]])[0], 2e-5)
 
 
-def test_pictures_become_the_official_tokens() -> None:
+def test_images_are_encoded_to_the_official_tokens() -> None:
     """Stretched and normalised alike, bit for bit, and the same last but one layer."""
     ours, theirs = picture_towers()
     shown = drawn(3, ROWS, COLUMNS).tanh()
@@ -92,7 +92,7 @@ def test_pictures_become_the_official_tokens() -> None:
 
 
 @pytest.mark.parametrize("prompt", ["a red coat", "", "red " * 600])
-def test_prompts_become_the_official_embeddings(prompt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_are_encoded_to_the_official_embeddings(prompt: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the real tokens; the official transformer pads them with zeros to 512, which we have done."""
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)  # a default argument of the official file
     official = wan_module("t5")
@@ -184,7 +184,7 @@ def names_used() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["i2v", "flf2v"])
-def test_the_official_pipeline_gives_its_transformer_what_we_give(kind: str) -> None:
+def test_the_transformer_s_inputs_equal_the_official_pipelines(kind: str) -> None:
     """From pictures to the packed mask (exact), condition latents, picture tokens, and the first velocity."""
     official = Official(kind)
     first, last = picture(1), picture(2)

@@ -159,7 +159,7 @@ def test_the_image_encoder_gives_its_last_but_one_layer(both_ends: Pair) -> None
     assert embeds is not None and embeds.shape == (2, TOKENS, WIDTH)
 
 
-def test_a_last_frame_that_is_not_given_is_not_shown() -> None:
+def test_a_withheld_last_frame_is_not_encoded() -> None:
     """A single edited frame, or a baseline that withholds it: the first picture stands in."""
     clip, mask = pixels(3, 5, 16, 16), torch.ones(5, 16, 16, dtype=torch.bool)
     assert torch.equal(get_last_image(build_motion_sample(clip, mask)), clip[:, 0])
@@ -177,7 +177,7 @@ def test_the_same_layers_are_adapted_in_every_relative(pair: Pair) -> None:
         assert any("add_k_proj" in name for name in names) == pair.record.image_encoder
 
 
-def test_the_last_frame_of_padded_clips_is_the_one_shown(both_ends: Pair) -> None:
+def test_padded_clips_encode_the_real_last_frame(both_ends: Pair) -> None:
     """The autoencoder takes whole groups and drops what is over: the copies that fill the last group are given as well."""
     clip = pixels(3, FRAMES, ROWS, COLUMNS)
     vae = both_ends.ours.parts.autoencoder

@@ -93,7 +93,7 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield out
 
 
-def test_the_clip_comes_back_with_its_region_made(done: Done) -> None:
+def test_the_result_differs_from_the_source_in_the_region_only(done: Done) -> None:
     """Frame count, size, and every pixel outside the region are the source's; inside, something else; the first frame is the edited one."""
     clip, made = pipeline.check(done.settings), read_video(done.folder / "out.mkv").frames
     assert made.shape == (FRAMES, HEIGHT, WIDTH, 3)
@@ -116,7 +116,7 @@ def test_training_and_generation_generate_the_same_tokens(done: Done) -> None:
     assert torch.equal(trained.target[given], trained.condition[given])
 
 
-def test_the_lora_learned(done: Done) -> None:
+def test_the_lora_is_trained(done: Done) -> None:
     """Ten layers a block, no B is zero; the 5B in the layout that ComfyUI opens, LTX-Video in diffusers'."""
     with safe_open(str(Run(done.folder / "run").lora_file("")), "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -128,7 +128,7 @@ def test_the_lora_learned(done: Done) -> None:
     assert len(Run(done.folder / "run").read_manifest()["losses"]) == 4
 
 
-def test_the_encoder_leaves_the_device_to_the_transformer(done: Done) -> None:
+def test_the_encoder_is_released_for_the_transformer(done: Done) -> None:
     """One turn each in training and in generation."""
     text = "UMT5EncoderModel" if done.record.name.startswith("wan") else "T5EncoderModel"
     codec = "AutoencoderKLWan" if done.record.name.startswith("wan") else "AutoencoderKLLTXVideo"
@@ -158,7 +158,7 @@ def test_windows_of_other_lengths_are_refused_before_anything_is_loaded(done: Do
     assert pipeline.check(EditSettings.model_validate(tables)).video.num_frames == FRAMES
 
 
-def test_long_clips_are_made_in_windows(done: Done, tmp_path: Path) -> None:
+def test_long_clips_are_generated_in_windows(done: Done, tmp_path: Path) -> None:
     """Of the shortest length that there is."""
     tables = done.settings.model_dump(mode="json")
     for room in ("training", "generation"):
@@ -181,7 +181,7 @@ def test_parts_of_another_width_are_refused(done: Done, tmp_path: Path) -> None:
             load_family(f"{done.record.name}@{folder}", torch.device("cpu"), torch.float32)
 
 
-def test_a_sentencepiece_tokenizer_that_is_none_is_told(done: Done, tmp_path: Path) -> None:
+def test_an_unreadable_sentencepiece_tokenizer_is_reported(done: Done, tmp_path: Path) -> None:
     """LTX-Video's is such a file, read here without a library for it; before any weights are."""
     shutil.copytree(done.folder / "model", tmp_path / "x", ignore=shutil.ignore_patterns("tokenizer*"))
     (tmp_path / "x" / "tokenizer").mkdir()

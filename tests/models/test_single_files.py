@@ -66,7 +66,7 @@ def all_the_same(found: Any, wanted: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "prefix"), [*((name, "model.diffusion_model.") for name in WANS), (I2V.name, "diffusion_model."), (I2V.name, "")]
 )
-def test_comfyui_s_folder_holds_every_model(tmp_path: Path, name: str, prefix: str) -> None:
+def test_every_model_loads_from_comfyui_s_folder(tmp_path: Path, name: str, prefix: str) -> None:
     """As the folder, and as the transformer's file in it; buffers that no file holds are computed."""
     record, parts, files = save_comfyui(WANS[name], tmp_path, prefix)
     for source in (tmp_path, files[0]):
@@ -88,7 +88,7 @@ def test_the_original_layout_in_shards(tmp_path: Path, name: str) -> None:
         all_the_same(load_components(record, str(index), CPU, torch.float32), parts)
 
 
-def test_either_half_of_a_pair_finds_the_other(tmp_path: Path) -> None:
+def test_either_expert_s_file_finds_the_other(tmp_path: Path) -> None:
     """High noise comes first, whichever file was given; a half without the other is refused."""
     record, parts, (high, low) = save_comfyui(PAIR, tmp_path)
     with torch.no_grad():
@@ -136,7 +136,7 @@ def equal(found: State, wanted: State) -> bool:
 
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
-def test_plain_formats_are_read_as_they_round(loader: Loader, stored: torch.dtype) -> None:
+def test_plain_formats_are_read_exactly(loader: Loader, stored: torch.dtype) -> None:
     """Unscaled 8-bit files are worth their rounded weights, no more and no less; norms and biases there are wider."""
     rounded = {name: tensor.to(stored if name in loader.linears else torch.bfloat16) for name, tensor in loader.state.items()}
     found = loader.load(rounded)
@@ -146,7 +146,7 @@ def test_plain_formats_are_read_as_they_round(loader: Loader, stored: torch.dtyp
 
 @pytest.mark.parametrize("newer", [False, True])
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
-def test_scaled_weights_are_multiplied_out(loader: Loader, newer: bool, prefix: str) -> None:
+def test_scaled_weights_are_dequantized(loader: Loader, newer: bool, prefix: str) -> None:
     """Exactly the stored value times its scale, in both of ComfyUI's spellings, also in a module of bfloat16."""
     stored, worth = scaled(loader.state, loader.linears, newer)
     stored = {prefix + name: tensor for name, tensor in stored.items()}
@@ -170,7 +170,7 @@ def test_scales_by_row_and_by_block() -> None:
     assert torch.equal(dequantize_scaled_weight(weight, torch.tensor([0.5])), weight.float() * 0.5)
 
 
-def test_what_would_be_silently_wrong_is_refused(loader: Loader) -> None:
+def test_unsupported_storage_is_refused(loader: Loader) -> None:
     """A scale that is missing, or of an unknown kind; 4-bit layers; integers."""
     stored, _ = scaled(loader.state, loader.linears)
     layer = "blocks.0.self_attn.q"
@@ -193,7 +193,7 @@ def test_every_tensor_is_accounted_for(loader: Loader) -> None:
 
 
 @pytest.mark.parametrize("name", ["wan2.1-i2v-480p", "skyreels-v2-i2v"])
-def test_what_belongs_in_float32_is_never_rounded(tmp_path: Path, name: str) -> None:
+def test_float32_modules_are_never_rounded(tmp_path: Path, name: str) -> None:
     """From a float32 file into a bfloat16 model: norms, times and tables keep every bit."""
     loader = Loader(WANS[name], tmp_path)
     found = loader.load(loader.state, torch.bfloat16)
@@ -240,7 +240,7 @@ def test_names_of_the_encoders_are_upstream_s() -> None:
     assert "visual.transformer.0.attn.to_qkv.weight" in picture and "visual.pre_norm.bias" in picture
 
 
-def test_a_tokenizer_out_of_a_sentencepiece_model() -> None:
+def test_a_tokenizer_is_built_from_a_sentencepiece_model() -> None:
     """Longest pieces, letters where there is no word, one unknown for what is in neither, an end, zeros behind it."""
     tokenizer = build_tokenizer(spiece_model(), "here")
     found = tokenizer(["a red  coat", "redcoat", "a z"], padding="max_length", max_length=9, return_tensors="pt")

@@ -24,7 +24,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 MODEL = "mask_last_family:RECORD"
 
 
-def test_an_edit_with_a_family_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edit_with_a_third_party_s_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the command line to a LoRA and a clip, without a change in the package."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     frames = torch.randint(0, 256, (6, 24, 32, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

@@ -124,7 +124,7 @@ def test_the_condition_equals_the_official_one(parts: Components) -> None:
     agree(ours.encode_sample(sample).condition[0], encoded[0], 1e-5)
 
 
-def test_what_the_edit_hides_is_not_told(family: VaceFamily, parts: Components) -> None:
+def test_hidden_pixels_do_not_reach_vace(family: VaceFamily, parts: Components) -> None:
     """Other source pixels in the hole: the same condition bit for bit. The stock pipeline, handed the source as it is, would tell them."""
     source, edited, mask = a_clip()
     mask[0] = False
@@ -138,7 +138,7 @@ def test_what_the_edit_hides_is_not_told(family: VaceFamily, parts: Components) 
     assert not torch.equal(*told)
 
 
-def test_masks_keep_every_pixel_and_look_at_one_frame_in_four() -> None:
+def test_masks_keep_every_pixel_of_one_frame_in_four() -> None:
     """Of 49; frame 0 is never looked at, so that it is given does not show."""
     looked_at = [1, 5, 9, 13, 16, 20, 24, 28, 32, 35, 39, 43, 47]
     for frame in range(49):
@@ -151,7 +151,7 @@ def test_masks_keep_every_pixel_and_look_at_one_frame_in_four() -> None:
             assert packed[0, 8 + 3, looked_at.index(frame), 1, 0] == 1
 
 
-def test_it_loads_from_a_folder(tmp_path: Path) -> None:
+def test_vace_loads_from_a_folder(tmp_path: Path) -> None:
     """In diffusers' layout; bytes of the weights decide what it is called by in a cache."""
     record = save_tiny_vace(tmp_path)
     loaded = load_vace(record, str(tmp_path), CPU, torch.float32)
@@ -162,7 +162,7 @@ def test_it_loads_from_a_folder(tmp_path: Path) -> None:
     assert loaded.fingerprint() == direct.fingerprint()
 
 
-def test_it_is_called_by_name_repository_or_folder(tmp_path: Path) -> None:
+def test_vace_is_located_by_name_repository_or_folder(tmp_path: Path) -> None:
     """Told apart by configuration; anything else is one line."""
     assert locate_vace("wan2.1-vace-1.3b") == locate_vace(VACE_1_3B.repo) == (VACE_1_3B, VACE_1_3B.repo)
     (tmp_path / "transformer").mkdir()
@@ -177,7 +177,7 @@ def test_it_is_called_by_name_repository_or_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("record", VACE_MODELS, ids=lambda record: record.name)
-def test_its_configuration_is_one_that_the_class_takes(record: Any) -> None:
+def test_the_configuration_fits_the_class(record: Any) -> None:
     """Every key; two times the latents and a channel for every pixel of a cell."""
     config = record.transformer_config()
     assert config["vace_in_channels"] == 2 * config["out_channels"] + record.geometry.spatial_compression**2 == 96

@@ -98,7 +98,7 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield out
 
 
-def test_the_clip_comes_back_with_its_region_made(done: Done) -> None:
+def test_the_result_differs_from_the_source_in_the_region_only(done: Done) -> None:
     """Frame count, size, and every pixel outside the region are the source's; inside, something else; the first frame is the edited one."""
     clip, made = pipeline.check(done.settings), read_video(done.folder / "out.mkv").frames
     assert made.shape == (FRAMES, HEIGHT, WIDTH, 3)
@@ -111,7 +111,7 @@ def test_the_clip_comes_back_with_its_region_made(done: Done) -> None:
         assert torch.equal(made[inner], clip.anchors[FRAMES - 1][inner[1:]][None]), "the anchor is shown as it is"
 
 
-def test_each_expert_has_a_lora_that_learned(done: Done) -> None:
+def test_each_expert_has_a_trained_lora(done: Done) -> None:
     """Files by expert, with the times they are for; ten layers a block, none of them image keys or values; no B is zero."""
     parts = [""] if len(done.record.transformer_parts) == 1 else ["high-noise", "low-noise"]
     run = Run(done.folder / "run")
@@ -130,7 +130,7 @@ def test_each_expert_has_a_lora_that_learned(done: Done) -> None:
     assert [name for name, _ in manifest["stages"]] == names and len(manifest["losses"]) == 4 * len(parts)
 
 
-def test_each_expert_is_asked_at_its_own_times(done: Done) -> None:
+def test_each_expert_predicts_in_its_time_range(done: Done) -> None:
     """In training and generation; trained one after the other; four training steps each."""
     trained = [(part, time) for part, time, learning in done.asked if learning]
     if done.record.boundary_ratio is None:
@@ -142,14 +142,14 @@ def test_each_expert_is_asked_at_its_own_times(done: Done) -> None:
         assert (time >= done.record.boundary_ratio) == (part == "high-noise"), (part, time)
 
 
-def test_training_and_generation_show_the_same_mask(done: Done) -> None:
+def test_training_and_generation_use_the_same_mask(done: Done) -> None:
     """Seven frames fill two groups by repeating the last; a model that is shown the last frame has it whole in both."""
     assert torch.equal(done.masks[True], done.masks[False])
     last = done.masks[True][0, :, -1]
     assert bool(last[1:].all()) == done.record.last_frame and not done.masks[True][0, :, 1].all()
 
 
-def test_encoders_leave_the_device_to_the_transformer(done: Done) -> None:
+def test_encoders_are_released_for_the_transformer(done: Done) -> None:
     """Never back to an encoder within training or a window: one turn each, however many steps."""
     kind = done.record.read_transformer_config()["_class_name"]
     pair = ["CLIPVisionModel", "AutoencoderKLWan"] if done.record.image_encoder else ["AutoencoderKLWan"]

@@ -205,7 +205,7 @@ def test_nothing_hidden_reaches_the_latents(family: WanFamily, build: Callable[.
     assert torch.equal(first, same) and not torch.equal(first, other)
 
 
-def test_the_autoencoder_looks_back_only(family: WanFamily) -> None:
+def test_the_autoencoder_is_causal(family: WanFamily) -> None:
     """Frames from 5 on do not touch the first two latent frames; frame 0 touches every one."""
     clip = pixels(3, 13, HEIGHT, WIDTH)
     later, first = clip.clone(), clip.clone()

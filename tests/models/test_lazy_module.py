@@ -66,7 +66,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, Path]:
     return load(record, str(tmp_path), CPU, torch.float32), tmp_path
 
 
-def test_encoders_are_read_at_their_first_use_and_let_go_for_the_transformer(loaded: tuple[Any, Path]) -> None:
+def test_encoders_are_read_at_first_use_and_released_for_the_transformer(loaded: tuple[Any, Path]) -> None:
     """None is in memory after loading; all are after encoding; none of them is anywhere once the transformer's turn came."""
     family, _ = loaded
     waiting = laters(family)
@@ -81,7 +81,7 @@ def test_encoders_are_read_at_their_first_use_and_let_go_for_the_transformer(loa
     assert family.decode(again.target).shape[1] == 9
 
 
-def test_the_autoencoder_s_grid_is_known_without_it(loaded: tuple[Any, Path]) -> None:
+def test_z_dim_needs_no_weights(loaded: tuple[Any, Path]) -> None:
     """Its configuration alone says how many channels it has."""
     family, folder = loaded
     config = json.loads((folder / "vae" / "config.json").read_text())
@@ -100,14 +100,14 @@ def test_a_folder_with_an_older_configuration_gets_the_class_s_defaults(tmp_path
     assert vae.config.z_dim == 16 == vae.load_module().config.z_dim and vae.config.latents_mean == vae.load_module().config.latents_mean
 
 
-def test_vace_s_encoders_wait_too(tmp_path: Path) -> None:
+def test_vace_s_encoders_are_lazy(tmp_path: Path) -> None:
     """It shares the components of the other Wans."""
     record = tiny_vace.save_tiny_vace(tmp_path)
     family = load_vace(record, str(tmp_path), CPU, torch.float32)
     assert not [each for each in laters(family).values() if each._module is not None]
 
 
-def test_modules_that_somebody_has_already_stay() -> None:
+def test_modules_in_memory_are_not_released() -> None:
     """Their bench brings them back to main memory, as they cannot be read again."""
     parts = tiny_wan.tiny_components(KNOWN_BY_NAME["wan2.1-i2v-480p"])
     family: Any = build_wan(parts, KNOWN_BY_NAME["wan2.1-i2v-480p"], CPU, torch.float32)
@@ -118,7 +118,7 @@ def test_modules_that_somebody_has_already_stay() -> None:
     assert torch.equal(family.encode_sample(sample_of()).condition, encoded.condition)
 
 
-def test_given_modules_come_back_from_the_device() -> None:
+def test_modules_in_memory_return_from_the_device() -> None:
     """What cannot be read again is moved; what can is dropped where it is."""
     log: list[str] = []
 
@@ -135,7 +135,7 @@ def test_given_modules_come_back_from_the_device() -> None:
         assert log == wanted
 
 
-def test_an_encoder_that_went_away_is_said_in_one_line(tmp_path: Path) -> None:
+def test_a_deleted_encoder_is_one_line(tmp_path: Path) -> None:
     """Somebody cleans up while the transformer trains: the family opens, and says what cannot be read when it is asked."""
     record = tiny_wan.save_tiny(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path)
     family = load_wan(record, str(tmp_path), CPU, torch.float32)
@@ -147,7 +147,7 @@ def test_an_encoder_that_went_away_is_said_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["vae", "text_encoder", "image_encoder"])
-def test_a_file_cut_short_is_found_before_anything_is_read(
+def test_a_truncated_file_is_refused_before_reading(
     tmp_path: Path, part: str, loaders_refused: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of any part, also of those that would not be read for long; in diffusers' layout."""
@@ -171,7 +171,7 @@ def loaders_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("part", ["vae", "text_encoders", "clip_vision"])
-def test_a_single_file_with_a_stray_tensor_is_refused_before_anything_is_read(
+def test_an_additional_tensor_is_refused_before_reading(
     tmp_path: Path, part: str, loaders_refused: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every tensor is accounted for at loading, not first when the encoder is asked."""
@@ -188,7 +188,7 @@ def test_a_single_file_with_a_stray_tensor_is_refused_before_anything_is_read(
         load_components(record, str(given), CPU, torch.float32)
 
 
-def test_hunyuan_s_parts_are_told_apart_by_their_readers_too(tmp_path: Path) -> None:
+def test_tokenizers_and_processors_are_part_of_the_identity(tmp_path: Path) -> None:
     """Another vocabulary or picture processor makes other encodings of the same weights."""
     record = tiny_hunyuan.save_tiny(KNOWN_BY_NAME["hunyuan-i2v"], tmp_path)
 
@@ -215,7 +215,7 @@ def test_an_identity_does_not_read_the_weights(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
-def test_the_same_file_elsewhere_is_the_same(tmp_path: Path) -> None:
+def test_a_copied_file_has_the_same_identity(tmp_path: Path) -> None:
     """Two models that come with one text encoder share what it said; other weights of the same shapes do not."""
     import shutil
 
@@ -228,7 +228,7 @@ def test_the_same_file_elsewhere_is_the_same(tmp_path: Path) -> None:
     assert compute_file_identity(PartFiles("text_encoder", (one,))) != compute_file_identity(PartFiles("text_encoder", (other,)))
 
 
-def test_built_in_memory_hunyuan_keeps_no_encodings() -> None:
+def test_modules_in_memory_have_no_identity() -> None:
     """Its parts have no files to be known by."""
     record = KNOWN_BY_NAME["hunyuan-1.5-i2v"]
     family = build_hunyuan(tiny_hunyuan.tiny_components(record), record, CPU, torch.float32)

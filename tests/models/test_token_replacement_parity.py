@@ -133,7 +133,7 @@ def test_ltx_runs_as_the_stock_pipeline(ltx: LtxPair) -> None:
     torch.testing.assert_close(ours(ltx.ours), ltx.unpacked(ltx.run(output_type="latent")), atol=1e-5, rtol=0)
 
 
-def test_ltx_is_told_places_as_its_version_was_trained(ltx: LtxPair) -> None:
+def test_ltx_positions_follow_its_version(ltx: LtxPair) -> None:
     """The other version's places give another clip, by far more than rounding."""
     family: Any = ltx.ours
     right = ours(family)

@@ -32,7 +32,7 @@ class Traveller(nn.Module):
         return self
 
 
-def test_the_next_module_sends_the_last_one_away_first() -> None:
+def test_loading_a_module_first_offloads_the_active_one() -> None:
     """So that the two are never there together; one that is there stays."""
     log: list[str] = []
     encoder, transformer = Traveller("encoder", log), Traveller("transformer", log)
@@ -42,7 +42,7 @@ def test_the_next_module_sends_the_last_one_away_first() -> None:
     assert log == ["encoder meta", "encoder cpu", "transformer meta", "transformer cpu", "encoder meta"]
 
 
-def test_what_is_too_large_computes_layer_by_layer() -> None:
+def test_a_module_larger_than_the_device_is_offloaded_by_layer() -> None:
     """With the same result; the bench stays free for another."""
     torch.manual_seed(0)
     module, other = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 4)), nn.Linear(2, 2)
@@ -56,7 +56,7 @@ def test_what_is_too_large_computes_layer_by_layer() -> None:
     assert "group_offloading" in str(list(module[0]._diffusers_hook.hooks))  # type: ignore[union-attr, operator]
 
 
-def test_an_optimiser_keeps_its_hold_when_modules_move() -> None:
+def test_moving_modules_keeps_their_parameters() -> None:
     """`to` changes a parameter's data, not the parameter."""
     module = nn.Linear(2, 2)
     before = list(module.parameters())

@@ -39,7 +39,9 @@ NAIVE = "hunyuan-i2v-16"
         ("method.conditioning=feature-level", FRAMES, False, None),
     ],
 )
-def test_what_needs_a_mask_is_refused_without_one(tmp_path: Path, change: str, frames: int, anchor: bool, fault: str | None) -> None:
+def test_settings_that_need_a_mask_are_refused_without_one(
+    tmp_path: Path, change: str, frames: int, anchor: bool, fault: str | None
+) -> None:
     """Before anything is loaded, with the model that does it; all of it is fine there."""
     assert pipeline.check(edit_settings(tmp_path, "hunyuan-i2v", change, frames=frames, anchor=anchor))
     settings = edit_settings(tmp_path, NAIVE, change, frames=frames, anchor=anchor)
@@ -52,7 +54,7 @@ def test_what_needs_a_mask_is_refused_without_one(tmp_path: Path, change: str, f
 
 
 @pytest.mark.parametrize("record", HUNYUANS.values(), ids=list(HUNYUANS))
-def test_facts_agree_with_the_configuration(record: ModelRecord) -> None:
+def test_records_agree_with_the_configuration(record: ModelRecord) -> None:
     """Noise, latents and one mask channel make the input, or noise alone; the class takes every key; parts are as wide as published."""
     config = record.read_transformer_config()
     latents = config["out_channels"]
@@ -92,7 +94,7 @@ def test_presets_are_the_publishers(name: str, shift: float, guidance: float, co
     assert settings.method.conditioning == conditioning
 
 
-def test_folders_are_known_by_their_configuration(tmp_path: Path) -> None:
+def test_folders_are_identified_by_their_configuration(tmp_path: Path) -> None:
     """None is taken for another; the text-to-video model, whose older configurations lack the key that tells them apart, for none."""
     for name, record in HUNYUANS.items():
         folder = tmp_path / name / "transformer"

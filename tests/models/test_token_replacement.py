@@ -86,7 +86,7 @@ def test_a_token_is_given_when_all_of_it_is(record: Any, seed: int) -> None:
                 assert given[0, 0, f, y, x] == (0 if hole else 1)
 
 
-def test_the_transformer_is_shown_clean_latents_at_time_zero_and_noise_elsewhere(family: TokenReplaceFamily) -> None:
+def test_the_input_is_clean_at_time_zero_or_noisy(family: TokenReplaceFamily) -> None:
     """The rows of tokens go through frames, rows, columns."""
     encoded = family.encode_sample(build_inference_sample(CLIP, -CLIP[:, 0], drawn(), "a coat"))
     noise, grid = noise_for(encoded), family.geometry
@@ -99,7 +99,7 @@ def test_the_transformer_is_shown_clean_latents_at_time_zero_and_noise_elsewhere
     assert torch.equal(found["timestep"], 750 * tokens[None])
 
 
-def test_the_answer_at_generated_tokens_is_the_transformers(family: TokenReplaceFamily) -> None:
+def test_the_velocity_in_the_hole_is_the_transformers(family: TokenReplaceFamily) -> None:
     """Untouched, whatever the line to the given ones is."""
     encoded = family.encode_sample(build_inference_sample(CLIP, -CLIP[:, 0], drawn(), "a coat"))
     noise, time = noise_for(encoded), torch.tensor([0.5])
@@ -116,7 +116,7 @@ def test_the_answer_at_generated_tokens_is_the_transformers(family: TokenReplace
 
 
 @pytest.mark.parametrize("setting", ["mask-aware", "feature-level", "first-frame", "all-zeros"])
-def test_nothing_of_the_hidden_source_gets_in(family: TokenReplaceFamily, setting: str) -> None:
+def test_the_hidden_source_does_not_affect_the_input(family: TokenReplaceFamily, setting: str) -> None:
     """Other pixels in the hole: the transformer's input is the same to the last bit. A single one outside that is given shows."""
     mask = drawn()
     mask[0] = False
@@ -143,7 +143,7 @@ def test_given_tokens_end_at_the_clean_latents(family: TokenReplaceFamily) -> No
         assert ((made - encoded.condition).abs() * encoded.hole).max() > 0.1
 
 
-def test_nothing_is_left_of_the_loss_at_given_tokens(family: TokenReplaceFamily) -> None:
+def test_the_loss_is_zero_at_given_tokens(family: TokenReplaceFamily) -> None:
     """The clip's target differs from what is given there, as the hole seeps through the autoencoder: it is the latter that counts."""
     sample = build_motion_sample(CLIP, drawn(), "a coat")
     encoded = family.encode_sample(sample)
@@ -233,7 +233,7 @@ def test_other_sizes_are_refused(family: TokenReplaceFamily, frames: int, rows: 
         family.encode_sample(build_motion_sample(clip, mask))
 
 
-def test_half_precision_keeps_what_is_given_exact() -> None:
+def test_half_precision_keeps_given_tokens_exact() -> None:
     """The transformer's numbers are coarse, the latents of the clip are not."""
     for record in REPLACERS.values():
         family = tiny_family(record, tiny_components(record))
@@ -294,7 +294,7 @@ def test_the_lora_opens_in_the_stock_pipeline_and_here(family: TokenReplaceFamil
         assert all(key.startswith("transformer.") for key in file.keys())  # noqa: SIM118
 
 
-def test_an_ltx_lora_has_no_name_of_comfyuis_here(tmp_path: Path) -> None:
+def test_ltx_loras_have_no_comfyui_names(tmp_path: Path) -> None:
     """Said so, rather than written wrongly."""
     family = tiny_family(LTX_VIDEO, tiny_components(LTX_VIDEO))
     add_lora(family, LoraSettings(rank=2), seed=0)
@@ -303,7 +303,7 @@ def test_an_ltx_lora_has_no_name_of_comfyuis_here(tmp_path: Path) -> None:
         export_lora(tmp_path / "edit.safetensors", tmp_path / "copy.safetensors", "comfyui")
 
 
-def test_a_decoder_that_draws_noise_of_its_own_is_refused() -> None:
+def test_a_decoder_with_unseeded_noise_is_refused() -> None:
     """That of 0.9.1."""
     parts = tiny_components(LTX_VIDEO)
     vae: Any = ltx_vae()

@@ -53,7 +53,7 @@ def test_names_are_the_documented_ones() -> None:
 
 
 @pytest.mark.parametrize("record", WANS.values(), ids=list(WANS))
-def test_facts_agree_with_the_configuration(record: ModelRecord) -> None:
+def test_records_agree_with_the_configuration(record: ModelRecord) -> None:
     """Noise, mask and latents make the input; the image encoder, both ends and the experts show in it; the class takes every key."""
     config = record.read_transformer_config()
     assert config["in_channels"] == 2 * config["out_channels"] + record.geometry.temporal_compression == 36
@@ -106,7 +106,7 @@ def test_every_preset_is_a_valid_setting() -> None:
     assert get_preset("nothing/known") == {}
 
 
-def test_a_left_out_key_is_the_classs_default() -> None:
+def test_an_absent_key_is_the_classs_default() -> None:
     """None for image parts, so a checkpoint that has no image encoder is no image model."""
     wanted = I2V.read_transformer_config()
     without = {k: v for k, v in wanted.items() if k not in ("image_dim", "added_kv_proj_dim", "eps", "patch_size")}
@@ -114,7 +114,7 @@ def test_a_left_out_key_is_the_classs_default() -> None:
     assert find_differences({**wanted, "patch_size": (1, 2, 2), "_diffusers_version": "0.42"}, wanted) == []
 
 
-def test_a_model_is_called_by_name_repository_or_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_located_by_name_or_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Repositories whatever their case; folders become absolute."""
     assert locate_model("tiny") == (TINY, "")
     assert locate_model(I2V.name) == (I2V, I2V.repo)
@@ -126,14 +126,14 @@ def test_a_model_is_called_by_name_repository_or_both(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["wan2.1-flf2v", "wan2.1-fun-1.3b", "skyreels-v2-i2v", "wan2.2-i2v-a14b", *REPLACERS])
-def test_a_folder_is_known_by_its_configuration(tmp_path: Path, name: str) -> None:
+def test_a_folder_is_identified_by_its_configuration(tmp_path: Path, name: str) -> None:
     """None of these is taken for another, as single-file loaders do that look at widths alone."""
     record = (WANS | REPLACERS)[name]
     folder = checkpoint(tmp_path / "x", record.read_transformer_config(), *record.transformer_parts)
     assert locate_model(str(folder)) == (record, str(folder))
 
 
-def test_a_folder_that_fits_several_asks_which(tmp_path: Path) -> None:
+def test_an_ambiguous_folder_needs_a_choice(tmp_path: Path) -> None:
     """480P, 720P and Fun 14B have one shape; a folder called after a repository says which it is."""
     assert "wan2.1-i2v-480p, wan2.1-i2v-720p, wan2.1-fun-14b; say which as NAME@" in refused(
         str(checkpoint(tmp_path / "x", I2V.read_transformer_config()))
@@ -185,7 +185,7 @@ def test_parts_of_another_width_are_refused(tmp_path: Path, part: str, key: str)
     assert f"{part} is not that of {I2V.name} ({key} " in refused(f"{I2V.name}@{tmp_path}")
 
 
-def test_what_is_missing_or_damaged_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_or_damaged_files_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unknown names, empty folders, repositories that are not here, single files, and weights that end early."""
     assert "model 'wan9' is unknown; this version has tiny, wan2.1-i2v-480p" in refused("wan9")
     assert "no transformer/config.json" in refused(str(tmp_path))
@@ -220,7 +220,7 @@ def test_a_downloaded_repository_is_found_and_loaded(tmp_path: Path, monkeypatch
     assert load_family("someone/a-copy", CPU, torch.float32).name == "wan2.1-fun-1.3b"
 
 
-def test_packages_add_models_and_a_broken_one_troubles_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_add_models_and_a_broken_one_affects_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """By entry points; a known name stays what it is."""
     points = [
         EntryPoint("theirs", "lora_edit.models.families.embedded.record:TINY", catalog.ENTRY_POINT_GROUP),
@@ -238,7 +238,7 @@ def test_packages_add_models_and_a_broken_one_troubles_nobody_else(monkeypatch: 
 
 
 @pytest.mark.parametrize(("frames", "anchor", "fault"), [(7, None, "--anchor 6=IMAGE"), (90, 89, "2 to 81 frames"), (7, 6, None)])
-def test_a_model_of_both_ends_asks_for_the_last_frame(tmp_path: Path, frames: int, anchor: int | None, fault: str | None) -> None:
+def test_a_model_of_both_ends_needs_the_last_frame(tmp_path: Path, frames: int, anchor: int | None, fault: str | None) -> None:
     """Before anything is loaded or written."""
     from lora_edit import pipeline
     from lora_edit.video.png_frames import save_frames

@@ -73,7 +73,7 @@ def trained(family: WanFamily, folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize("swapped", [1, 2, 3, BLOCKS, 99])
-def test_streaming_changes_no_byte_of_the_lora(tmp_path: Path, swapped: int, single_thread: None) -> None:
+def test_block_swap_changes_no_byte_of_the_lora(tmp_path: Path, swapped: int, single_thread: None) -> None:
     """Weights that were ever taken from the wrong block would."""
     plain = trained(deep_family(), tmp_path)
     family = deep_family()
@@ -83,7 +83,7 @@ def test_streaming_changes_no_byte_of_the_lora(tmp_path: Path, swapped: int, sin
 
 @pytest.mark.parametrize("swapped", [2, BLOCKS])
 @torch.no_grad()
-def test_sampling_streams_too(swapped: int) -> None:
+def test_block_swap_changes_no_sample(swapped: int) -> None:
     """The same velocities, pass after pass."""
     family, sample = deep_family(), sample_of(deep_family())
     noise, time = torch.randn(sample.target.shape, generator=torch.Generator().manual_seed(1)), torch.tensor([0.5])  # type: ignore[union-attr]
@@ -94,7 +94,7 @@ def test_sampling_streams_too(swapped: int) -> None:
 
 
 @torch.no_grad()
-def test_the_cache_works_on_streamed_blocks(single_thread: None) -> None:
+def test_first_block_cache_works_with_swapped_blocks(single_thread: None) -> None:
     """FirstBlockCache hangs on the blocks' own forward: with streaming below, it answers as it does without."""
     answers = []
     for swapped in (0, 3):
@@ -106,7 +106,7 @@ def test_the_cache_works_on_streamed_blocks(single_thread: None) -> None:
     assert torch.equal(*answers) and not torch.equal(answers[0], plain)
 
 
-def test_blocks_are_fetched_once_and_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_are_copied_once_and_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each way every block is copied once, those at the turns not again: 5 up, 3 down; in the next step 3 up, 3 down."""
     family = deep_family()
     family.device_manager.swap_blocks(family.transformer, BLOCKS)
@@ -124,7 +124,7 @@ def test_blocks_are_fetched_once_and_ahead(monkeypatch: pytest.MonkeyPatch) -> N
     assert begun == [0, 1, 2, 3, 4, 2, 1, 0, 2, 3, 4, 2, 1, 0]
 
 
-def test_what_computes_is_the_copy_alone() -> None:
+def test_blocks_compute_with_the_copy_only() -> None:
     """What the blocks own lies in main memory and may be anything: with NaN in it, copies made before still give the answer."""
     family, sample = deep_family(), sample_of(deep_family())
     noise, time = torch.randn(1, family.z_dim, *sample.latent_shape, generator=torch.Generator().manual_seed(1)), torch.tensor([0.5])
@@ -137,7 +137,7 @@ def test_what_computes_is_the_copy_alone() -> None:
     assert family.predict_velocity(noise, time, sample).isnan().any()
 
 
-def test_what_is_held_never_moves() -> None:
+def test_blocks_in_main_memory_never_move() -> None:
     """The rest does; a slot on the device takes the largest block, and its room is given back with `release`."""
     family = deep_family()
     manager = DeviceManager(torch.device("meta"))
@@ -153,7 +153,7 @@ def test_what_is_held_never_moves() -> None:
     assert not stream.slots and stream.last_index == NO_BLOCK
 
 
-def test_the_number_of_streamed_blocks_can_change(tmp_path: Path, single_thread: None) -> None:
+def test_the_number_of_swapped_blocks_can_change(tmp_path: Path, single_thread: None) -> None:
     """Up and down again, with a LoRA inside, to none: the same bytes as ever, and nothing is held any more."""
     plain = trained(deep_family(), tmp_path)
     family = deep_family()
@@ -167,7 +167,7 @@ def test_the_number_of_streamed_blocks_can_change(tmp_path: Path, single_thread:
 
 
 @pytest.mark.parametrize("swapped", [0, 3])
-def test_parked_hidden_states_change_no_byte(tmp_path: Path, swapped: int, single_thread: None) -> None:
+def test_offloaded_activations_change_no_byte(tmp_path: Path, swapped: int, single_thread: None) -> None:
     """One state for each block is kept in main memory, and no other tensor."""
     plain = trained(deep_family(), tmp_path)
     family, kept = deep_family(), []
@@ -182,7 +182,7 @@ def test_parked_hidden_states_change_no_byte(tmp_path: Path, swapped: int, singl
     assert kept == [tokens * 24 * 4] * BLOCKS * 4
 
 
-def test_swapped_blocks_lie_evenly() -> None:
+def test_swapped_blocks_are_evenly_spaced() -> None:
     """Their copies hide behind those between."""
     assert choose_evenly_spaced(40, 0) == [] and choose_evenly_spaced(40, 40) == list(range(40)) == choose_evenly_spaced(40, 99)
     for chosen in range(1, 40):
@@ -192,7 +192,7 @@ def test_swapped_blocks_lie_evenly() -> None:
 
 
 @pytest.mark.parametrize("storage", ["int8", "fp8", "nf4"])
-def test_stored_layers_answer_and_teach_as_their_rounded_weights(storage: WeightFormat) -> None:
+def test_quantized_layers_equal_layers_with_rounded_weights(storage: WeightFormat) -> None:
     """Outputs, and gradients by the input, equal those of a plain layer with the weights multiplied out; and these are near the first."""
     torch.manual_seed(0)
     plain = nn.Linear(48, 32).requires_grad_(False)
@@ -226,7 +226,7 @@ def test_rows_keep_their_own_scale() -> None:
 
 
 @pytest.mark.parametrize("storage", ["int8", "fp8", "nf4"])
-def test_eight_bits_stream_as_they_lie(tmp_path: Path, storage: WeightFormat, single_thread: None) -> None:
+def test_quantized_blocks_are_swapped_as_stored(tmp_path: Path, storage: WeightFormat, single_thread: None) -> None:
     """Training on a stored base gives the same bytes with and without streaming, and the LoRA is trained in full precision."""
     files = []
     for swapped in (0, 3):
@@ -238,7 +238,7 @@ def test_eight_bits_stream_as_they_lie(tmp_path: Path, storage: WeightFormat, si
     assert all(each.dtype == torch.float32 for name, each in family.transformer.named_parameters() if "lora_" in name)
 
 
-def test_four_bits_take_the_published_levels() -> None:
+def test_nf4_uses_the_published_levels() -> None:
     """Of QLoRA (2305.14314, appendix E), nearest first; a weight at a level comes back exactly."""
     published = [-1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.09105004, 0.0]
     published += [0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0]
@@ -248,7 +248,7 @@ def test_four_bits_take_the_published_levels() -> None:
     assert values.shape == (8, 64) and values.dtype == torch.uint8 and scale.shape == (8, 2)
 
 
-def test_a_stored_block_takes_half_the_room() -> None:
+def test_a_quantized_block_takes_half_the_memory() -> None:
     """Of bfloat16."""
     plain, stored = (get_blocks(deep_family().transformer)[0].to(torch.bfloat16) for _ in range(2))
     quantize_linears(stored, "int8")

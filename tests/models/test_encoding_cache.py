@@ -123,7 +123,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return make_bench("wan2.1-i2v-480p", tmp_path, monkeypatch)
 
 
-def test_a_second_run_asks_no_encoder_and_makes_the_same_bytes(any_bench: Bench, single_thread: None) -> None:
+def test_a_second_run_uses_no_encoder_and_gives_the_same_bytes(any_bench: Bench, single_thread: None) -> None:
     """LoRA and clip, of every family; as without a cache; and nothing there but safetensors."""
     any_bench.run("off", "encodings.kept_gb=0")
     assert not any_bench.cache.exists() and any_bench.asked["text"] and any_bench.asked["codec"]
@@ -137,7 +137,7 @@ def test_a_second_run_asks_no_encoder_and_makes_the_same_bytes(any_bench: Bench,
     assert {file.suffix for file in any_bench.cache.iterdir()} == {".safetensors"}
 
 
-def test_another_seed_rank_or_number_of_steps_asks_none_either(bench: Bench) -> None:
+def test_other_training_settings_use_no_encoder(bench: Bench) -> None:
     """Nor does the same clip for which a setting of the training changes."""
     bench.run("first")
     for number, change in enumerate(("seed=5", "lora.rank=3", "training.motion_steps=4", "generation.steps=3")):
@@ -145,7 +145,7 @@ def test_another_seed_rank_or_number_of_steps_asks_none_either(bench: Bench) -> 
         assert not bench.asked, change
 
 
-def test_a_run_that_goes_on_after_a_stop_asks_none(bench: Bench) -> None:
+def test_a_resumed_run_uses_no_encoder(bench: Bench) -> None:
     """Its LoRA was not saved yet, its checkpoint was."""
     bench.run("first")
     loras, run = bench.made("first")[0], Run(bench.folder / "first" / "run")
@@ -156,7 +156,7 @@ def test_a_run_that_goes_on_after_a_stop_asks_none(bench: Bench) -> None:
     assert not bench.asked and [file.read_bytes() for file in run.list_lora_files()] == loras
 
 
-def test_a_new_first_frame_asks_only_for_what_is_new(bench: Bench) -> None:
+def test_a_new_first_frame_encodes_only_new_inputs(bench: Bench) -> None:
     """The prompt was read before, so its encoder of many gigabytes stays on disk; no training."""
     settings = bench.run("first")
     picture = read_video(bench.folder / "source.mkv").frames[0].clone()
@@ -169,7 +169,7 @@ def test_a_new_first_frame_asks_only_for_what_is_new(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("seen", ["weights", "time"])
-def test_another_encoder_is_asked_anew(bench: Bench, seen: str) -> None:
+def test_a_changed_encoder_encodes_again(bench: Bench, seen: str) -> None:
     """One whose weights changed in place, known by a tensor's bytes or by the time of the change; the others are not asked."""
     bench.run("first")
     file = next((bench.folder / "model" / "text_encoder").glob("*.safetensors"))
@@ -183,7 +183,7 @@ def test_another_encoder_is_asked_anew(bench: Bench, seen: str) -> None:
     assert set(bench.asked) == {"text"}
 
 
-def test_damaged_files_are_said_and_made_anew(bench: Bench, single_thread: None) -> None:
+def test_damaged_files_are_reported_and_replaced(bench: Bench, single_thread: None) -> None:
     """Cut short, one bit flipped, empty, or something else altogether; the next run finds them whole."""
     bench.run("cold")
     files = sorted(bench.cache.iterdir())
@@ -198,7 +198,7 @@ def test_damaged_files_are_said_and_made_anew(bench: Bench, single_thread: None)
     assert not bench.asked and "is damaged" not in bench.log("warm")
 
 
-def test_the_embedded_model_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_embedded_model_caches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its encoders take no longer than reading a file does."""
     monkeypatch.setenv("LORA_EDIT_CACHE", str(tmp_path / "cache"))
     settings = edit_settings(tmp_path, "tiny")
@@ -223,7 +223,7 @@ def value(number: int) -> torch.Tensor:
     return torch.full((10, 100), float(number))
 
 
-def test_what_was_used_last_stays(store: DiskCache) -> None:
+def test_recently_used_files_stay(store: DiskCache) -> None:
     """Reading counts as use; the least recently used one goes when there is one too many."""
     for number in range(4):
         store.put(str(number), value(number))
@@ -234,7 +234,7 @@ def test_what_was_used_last_stays(store: DiskCache) -> None:
     assert sum(file.stat().st_size for file in store.folder.iterdir()) <= store.max_bytes
 
 
-def test_what_is_too_large_or_not_finite_is_not_kept(store: DiskCache) -> None:
+def test_large_or_non_finite_encodings_are_not_cached(store: DiskCache) -> None:
     """An encoding above the limit would push out all others; one of a fault would stay for ever."""
     store.put("large", torch.zeros(10000))
     store.put("nan", torch.full((3,), float("nan")))
@@ -242,14 +242,14 @@ def test_what_is_too_large_or_not_finite_is_not_kept(store: DiskCache) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="other rights there")
-def test_files_are_this_persons_alone(store: DiskCache) -> None:
+def test_files_are_readable_by_the_user_only(store: DiskCache) -> None:
     """An autoencoder turns latents back into the clip."""
     store.put("a", value(1))
     assert store.folder.stat().st_mode & 0o777 == 0o700
     assert [file.stat().st_mode & 0o777 for file in store.folder.iterdir()] == [0o600]
 
 
-def test_what_killed_processes_left_goes(store: DiskCache) -> None:
+def test_unfinished_files_are_removed(store: DiskCache) -> None:
     """A file that is hours older than the newest is nobody's; one that is being written stays."""
     store.put("a", value(1))
     for name, age in (("old", 7200), ("new", 0)):
@@ -261,7 +261,7 @@ def test_what_killed_processes_left_goes(store: DiskCache) -> None:
     assert {file.name for file in store.folder.iterdir()} == {"a.safetensors", "b.safetensors", "new.part"}
 
 
-def test_a_full_disk_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said, the encoding is used all the same, and no half file stays."""
     told = Told()
 
@@ -276,7 +276,7 @@ def test_a_full_disk_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not list((tmp_path / "kept").iterdir())
 
 
-def test_an_encoder_that_nobody_knows_keeps_nothing(store: DiskCache) -> None:
+def test_an_encoder_without_identity_is_not_cached(store: DiskCache) -> None:
     """Such as one that was built in memory: another of its kind would be given its answers."""
     known = EncodingCache(torch.device("cpu"), LazyModule(torch.nn.Identity, None, str))
     known.disk_cache = store
@@ -321,7 +321,7 @@ def test_two_processes_share_a_folder(tmp_path: Path) -> None:
     assert sum(file.stat().st_size for file in (tmp_path / "kept").iterdir()) <= 3 * 4400
 
 
-def test_where_the_folder_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cache_folder_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The variable of its own before the platform's."""
     monkeypatch.setenv("LORA_EDIT_CACHE", str(tmp_path))
     assert get_encoding_cache_folder() == tmp_path / "encodings"

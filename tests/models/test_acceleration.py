@@ -32,7 +32,7 @@ def sample(family: WanFamily) -> EncodedSample:
     return family.encode_sample(build_inference_sample(clip, clip[:, 0], torch.ones(5, 16, 16, dtype=torch.bool)))
 
 
-def test_nothing_asked_is_nothing_changed(family: WanFamily, sample: EncodedSample) -> None:
+def test_default_settings_change_nothing(family: WanFamily, sample: EncodedSample) -> None:
     before = drawn(family, sample)
     with accelerate_sampling(family, attention_backend=NATIVE_ATTENTION, cache_threshold=0.0, compile_blocks=False):
         assert torch.equal(drawn(family, sample), before)
@@ -61,7 +61,7 @@ def test_another_attention_backend_and_back(family: WanFamily, sample: EncodedSa
 
 
 @pytest.mark.parametrize("attention", ["no-such-backend", "sage"])
-def test_what_is_not_here_is_said(family: WanFamily, attention: str) -> None:
+def test_unsupported_accelerations_are_errors(family: WanFamily, attention: str) -> None:
     with (
         pytest.raises(ModelError, match=r"random cannot sample so here .*; leave generation\.attention"),
         accelerate_sampling(family, attention_backend=attention, cache_threshold=0.0, compile_blocks=False),
@@ -69,7 +69,7 @@ def test_what_is_not_here_is_said(family: WanFamily, attention: str) -> None:
         pytest.fail("it went on")
 
 
-def test_answers_that_are_no_numbers_stop_the_loop(family: WanFamily, sample: EncodedSample, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_non_finite_velocities_stop_the_loop(family: WanFamily, sample: EncodedSample, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = WanFamily.predict_velocity
     monkeypatch.setattr(WanFamily, "predict_velocity", lambda *args: answer(*args) * float("nan"))
     with pytest.raises(NonFiniteError, match="step 1 of 6"):

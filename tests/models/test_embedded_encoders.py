@@ -23,7 +23,7 @@ def test_basis_is_orthonormal() -> None:
     torch.testing.assert_close(basis @ basis.T, torch.eye(4), atol=1e-6, rtol=0)
 
 
-def test_smooth_clips_come_back(codec: LappedCodec) -> None:
+def test_smooth_clips_are_reconstructed(codec: LappedCodec) -> None:
     """Another clip of the same kind, better than 35 dB."""
     coarse = torch.rand(1, 3, 3, 4, 4, generator=torch.Generator().manual_seed(5)) * 1.6 - 0.8
     clip = torch.nn.functional.interpolate(coarse, (9, 32, 32), mode="trilinear", align_corners=True)
@@ -33,7 +33,7 @@ def test_smooth_clips_come_back(codec: LappedCodec) -> None:
     assert 10 * torch.log10(4 / error) > 35
 
 
-def test_the_lapping_is_undone_exactly() -> None:
+def test_lapping_is_inverted_exactly() -> None:
     """The pre-filter is orthogonal, and a flat picture stays flat."""
     matrix, picture = build_lapping_matrix(), torch.rand(2, 3, 24, 40, generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(apply_lapping(apply_lapping(picture, matrix), matrix.T), picture, atol=1e-5, rtol=0)
@@ -58,7 +58,7 @@ def step_ratio(clips: torch.Tensor, codec: LappedCodec) -> float:
     return float(steps[7::8].mean() / torch.cat([steps[k::8] for k in range(7)]).mean())
 
 
-def test_coarse_latents_show_hardly_any_squares() -> None:
+def test_coarse_latents_show_few_block_edges() -> None:
     """With few channels kept, steps at block borders are far nearer to those inside than without overlap."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(12, 3, 3, 9, 9, generator=generator) * 2 - 1

@@ -77,7 +77,7 @@ def answer(transformer: Any) -> torch.Tensor:
 
 
 @pytest.mark.usefixtures("wide")
-def test_a_gguf_file_answers_as_its_weights_are_worth(tmp_path: Path) -> None:
+def test_a_gguf_file_equals_its_dequantized_weights(tmp_path: Path) -> None:
     """Close to the exact model by as much as the weights are, and equal to a model of the multiplied-out ones; with a LoRA too."""
     record, parts, (file,) = save_comfyui(WANS["wan2.1-i2v-480p"], tmp_path)
     exact = parts.transformers[0]
