@@ -33,7 +33,7 @@ WIDTH, POOLED, GLYPHS = 16, 8, 12
 PATCH = 2
 FRAMES, HEIGHT, LONG = 7, 64, 96
 PICTURE = PATCH * int(NUM_IMAGE_TOKENS**0.5)
-"""Side of what LLaVA is shown: as many patches as the real one has."""
+"""Side of LLaVA's image: as many patches as in the real model."""
 PIECES = r"<\|?\w+\|?>|\n\n|\n|ships|ing|ful| ?(?:relation|follow|detail|help)| ?\w+| ?[^\w\s]| +(?= )|\s"
 """Splits the templates into 102 and 108 tokens, as the real tokenizers do (with the beginning's token, 103)."""
 LLAVA_PIECES = PIECES.replace("ships|ing|ful| ?(?:relation|follow|detail|help)|", "aviors| ?beh|")
@@ -65,7 +65,7 @@ WORDS = [
 
 
 def tiny_config(record: ModelRecord) -> dict[str, Any]:
-    """The catalogue's configuration with every width and depth made small; what tells the models apart stays."""
+    """Return the record's configuration with small widths and depths; values that distinguish models stay."""
     config = record.read_transformer_config()
     small = {
         "num_attention_heads": 2, "attention_head_dim": 12, "num_layers": 2, "num_refiner_layers": 1, "mlp_ratio": 2.0,
@@ -76,7 +76,7 @@ def tiny_config(record: ModelRecord) -> dict[str, Any]:
 
 
 def tiny_transformer(record: ModelRecord) -> Any:
-    """The family's own class; everything that starts at zero is filled, so that it shows."""
+    """Build the family's own class; parameters that start at zero are filled, so that they have an effect."""
     config = tiny_config(record)
     transformer = getattr(diffusers, config.pop("_class_name"))(**config)
     for parameter in transformer.parameters():
@@ -86,7 +86,7 @@ def tiny_transformer(record: ModelRecord) -> Any:
 
 
 def tiny_tokenizer(text: str, pieces: str, begin: bool, end: bool) -> PreTrainedTokenizerFast:
-    """Knows the pieces of `text` and a few words."""
+    """Build a tokenizer of the pieces of `text` and a few words."""
     found = dict.fromkeys([*SPECIAL, "<pad>", "<unk>", "<begin>", "<end>", *re.findall(pieces, text), *WORDS])
     tokenizer = Tokenizer(WordLevel({piece: number for number, piece in enumerate(found)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Split(Regex(pieces), "isolated")
@@ -153,14 +153,14 @@ def _version_15(record: ModelRecord) -> HunyuanComponents:
 
 
 def tiny_components(record: ModelRecord, seed: int = 0) -> HunyuanComponents:
-    """Every part of one model."""
+    """Build every part of one model."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return _version_15(record) if record.image_encoder else _first_version(record)
 
 
 def save_tiny(record: ModelRecord, folder: Path) -> ModelRecord:
-    """Write the parts in diffusers' layout; returns the record that the folder answers to, for clips of at most nine small frames."""
+    """Write the parts in diffusers' layout; returns a record that the folder matches, for clips of at most nine small frames."""
     parts: Any = tiny_components(record)
     for name in ("transformer", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "image_encoder"):
         if getattr(parts, name) is not None:
@@ -184,7 +184,7 @@ QUICK = (
 
 
 def edit_settings(folder: Path, model: str, *changes: str, frames: int = FRAMES, anchor: bool = False) -> EditSettings:
-    """Frames of noise, a box, a red first frame, and a reference."""
+    """Build settings with frames of noise, a box, a red first frame, and a reference."""
     generator = torch.Generator().manual_seed(1)
     clip = torch.randint(0, 256, (frames, HEIGHT // 8, LONG // 8, 3), generator=generator, dtype=torch.uint8)
     clip = clip.repeat_interleave(8, 1).repeat_interleave(8, 2)

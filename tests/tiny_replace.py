@@ -36,13 +36,13 @@ SMALL = {
 
 
 def tiny_config(record: ModelRecord) -> dict[str, Any]:
-    """The catalogue's configuration with every width and depth made small."""
+    """Return the record's configuration with small widths and depths."""
     config = record.read_transformer_config()
     return config | SMALL[config["_class_name"]]
 
 
 def tiny_transformer(record: ModelRecord, seed: int = 0) -> Any:
-    """The model's own class; everything that starts at zero is filled, so that it shows."""
+    """Build the model's own class; parameters that start at zero are filled, so that they have an effect."""
     config = tiny_config(record)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -54,7 +54,7 @@ def tiny_transformer(record: ModelRecord, seed: int = 0) -> Any:
 
 
 def wan_vae() -> Any:
-    """Wan2.2's residual kind: patches of two pixels, then stride 8."""
+    """Build Wan2.2's residual autoencoder: patches of two pixels, then stride 8."""
     return diffusers.AutoencoderKLWan(
         base_dim=4, decoder_base_dim=4, z_dim=LATENTS, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
         is_residual=True, patch_size=2, in_channels=12, out_channels=12, scale_factor_spatial=16, scale_factor_temporal=4,
@@ -63,7 +63,7 @@ def wan_vae() -> Any:
 
 
 def ltx_vae(newer: bool = True) -> Any:
-    """Of 0.9.5, whose decoder denoises a last step, or of 0.9.0."""
+    """Build the autoencoder of 0.9.5, whose decoder performs the last denoising step, or of 0.9.0."""
     shared: dict[str, Any] = {"latent_channels": LATENTS, "scaling_factor": 1.0}
     if newer:
         shared |= {
@@ -85,7 +85,7 @@ def ltx_vae(newer: bool = True) -> Any:
 
 
 def ending_tokenizer() -> PreTrainedTokenizerFast:
-    """Whole words, and a token that ends every prompt, as T5 has: no prompt is without a real token."""
+    """Build a tokenizer of whole words with an end token, as T5's: every prompt has a real token."""
     tokenizer = tiny_tokenizer()
     tokenizer.add_special_tokens({"eos_token": "</s>"})
     ending = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", tokenizer.convert_tokens_to_ids("</s>"))])
@@ -94,7 +94,7 @@ def ending_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_components(record: ModelRecord, seed: int = 0, newer: bool = True) -> Components:
-    """Every part of one model; `newer` chooses between LTX-Video's autoencoders."""
+    """Build every part of one model; `newer` selects LTX-Video's autoencoder."""
     sizes = {"vocab_size": 32, "d_model": WIDTH, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2}
     transformer = tiny_transformer(record, seed)
     with torch.random.fork_rng():
@@ -105,14 +105,14 @@ def tiny_components(record: ModelRecord, seed: int = 0, newer: bool = True) -> C
 
 
 def tiny_family(record: ModelRecord, parts: Components) -> TokenReplaceFamily:
-    """In float32 on the CPU."""
+    """Build the family in float32 on the CPU."""
     build: Any = build_ti2v if record is WAN22_TI2V_5B else build_ltx
     family: TokenReplaceFamily = build(parts, record, torch.device("cpu"), torch.float32)
     return family
 
 
 def save_tiny(record: ModelRecord, folder: Path) -> ModelRecord:
-    """Write the parts in diffusers' layout; returns the record that the folder answers to, for clips of at most 17 small frames."""
+    """Write the parts in diffusers' layout; returns a record that the folder matches, for clips of at most 17 small frames."""
     parts: Any = tiny_components(record)
     parts.transformers[0].save_pretrained(folder / "transformer")
     for name in ("vae", "text_encoder", "tokenizer"):

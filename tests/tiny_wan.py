@@ -22,11 +22,11 @@ from lora_edit.models.record import ModelRecord
 WANS = {record.name: record for record in KNOWN_MODELS if record.loader == WAN_LOADER}
 PICTURE, PATCH, WIDTH = 32, 16, 16
 TOKENS = (PICTURE // PATCH) ** 2 + 1
-"""Of one picture."""
+"""Tokens of one image."""
 
 
 def tiny_config(record: ModelRecord) -> dict[str, Any]:
-    """The catalogue's configuration with every width and depth made small; what tells the models apart stays."""
+    """Return the record's configuration with small widths and depths; values that distinguish models stay."""
     config = record.read_transformer_config()
     small = {
         "num_attention_heads": 2, "attention_head_dim": 12, "text_dim": WIDTH, "freq_dim": 16, "ffn_dim": 32, "num_layers": 1,
@@ -40,7 +40,7 @@ def tiny_config(record: ModelRecord) -> dict[str, Any]:
 
 
 def tiny_transformer(record: ModelRecord) -> Any:
-    """The family's own class; everything that starts at zero is filled, so that it shows."""
+    """Build the family's own class; parameters that start at zero are filled, so that they have an effect."""
     config = tiny_config(record)
     transformer = getattr(diffusers, config.pop("_class_name"))(**config)
     for parameter in transformer.parameters():
@@ -50,7 +50,7 @@ def tiny_transformer(record: ModelRecord) -> Any:
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Whole words; the end of a prompt is no token of its own."""
+    """Build a tokenizer of whole words, without an end token."""
     words = ["<pad>", "<unk>", "p3rs0n,", "a", "red", "green", "coat"]
     tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
@@ -58,7 +58,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_components(record: ModelRecord, seed: int = 0) -> Components:
-    """Every part of one model."""
+    """Build every part of one model."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         vae = diffusers.AutoencoderKLWan(
@@ -79,7 +79,7 @@ def tiny_components(record: ModelRecord, seed: int = 0) -> Components:
 
 
 def save_tiny(record: ModelRecord, folder: Path) -> ModelRecord:
-    """Write the parts in diffusers' layout; returns the record that the folder answers to, for clips of at most nine small frames."""
+    """Write the parts in diffusers' layout; returns a record that the folder matches, for clips of at most nine small frames."""
     parts: Any = tiny_components(record)
     for name, transformer in zip(record.transformer_parts, parts.transformers, strict=True):
         transformer.save_pretrained(folder / name)

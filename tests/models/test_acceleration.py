@@ -1,4 +1,4 @@
-"""What makes sampling faster changes nothing where it should not, and leaves no trace."""
+"""Accelerated sampling: results where they should not change, and the state after it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_default_settings_change_nothing(family: WanFamily, sample: EncodedSampl
 
 @pytest.mark.parametrize("threshold", [1e-9, 10.0])
 def test_the_cache_skips_what_it_finds_unchanged(family: WanFamily, sample: EncodedSample, threshold: float) -> None:
-    """Below every change all blocks run and the result is the same; above all changes only the first pass of each kind runs whole."""
+    """Below every change, all blocks run and the result is equal; above all changes, only the first pass of each kind runs."""
     before, ran = drawn(family, sample), []
     handle = family.transformer.get_submodule("blocks.1.ffn").register_forward_hook(lambda *_: ran.append(1))
     with accelerate_sampling(family, attention_backend=NATIVE_ATTENTION, cache_threshold=threshold, compile_blocks=False):

@@ -1,4 +1,4 @@
-"""Blocks that wait in main memory, and linear layers in 8 bits: the same computation, in less room."""
+"""Block swapping, offloaded activations and quantization: the same computation in less memory."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def swapper_of(family: WanFamily) -> BlockSwapper:
 
 
 def sample_of(family: WanFamily) -> EncodedSample:
-    """Noise of a training sample's shape."""
+    """Return noise with the shapes of a training sample."""
     generator = torch.Generator().manual_seed(0)
     config: Any = family.transformer.config
     z, shape = family.z_dim, (2, 2, 2)
@@ -64,7 +64,7 @@ def sample_of(family: WanFamily) -> EncodedSample:
 
 
 def trained(family: WanFamily, folder: Path) -> bytes:
-    """The LoRA file of four steps."""
+    """Train four steps and return the bytes of the LoRA file."""
     parameters = add_lora(family, LoraSettings(rank=4), seed=0)
     fit(family, parameters, [Stage("motion", [sample_of(family)], [1.0], 4)], SETTINGS, 0, None, "", lambda *_: None)
     folder.mkdir(exist_ok=True)
@@ -74,7 +74,7 @@ def trained(family: WanFamily, folder: Path) -> bytes:
 
 @pytest.mark.parametrize("swapped", [1, 2, 3, BLOCKS, 99])
 def test_block_swap_changes_no_byte_of_the_lora(tmp_path: Path, swapped: int, single_thread: None) -> None:
-    """Weights that were ever taken from the wrong block would."""
+    """Weights of a wrong block would change it."""
     plain = trained(deep_family(), tmp_path)
     family = deep_family()
     family.device_manager.swap_blocks(family.transformer, swapped)
@@ -95,7 +95,7 @@ def test_block_swap_changes_no_sample(swapped: int) -> None:
 
 @torch.no_grad()
 def test_first_block_cache_works_with_swapped_blocks(single_thread: None) -> None:
-    """FirstBlockCache hangs on the blocks' own forward: with streaming below, it answers as it does without."""
+    """FirstBlockCache wraps the blocks' forward; with swapped blocks its output is the same."""
     answers = []
     for swapped in (0, 3):
         family, sample = deep_family(), sample_of(deep_family())
@@ -107,7 +107,7 @@ def test_first_block_cache_works_with_swapped_blocks(single_thread: None) -> Non
 
 
 def test_blocks_are_copied_once_and_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each way every block is copied once, those at the turns not again: 5 up, 3 down; in the next step 3 up, 3 down."""
+    """Each pass copies every block once, except those already in a slot: 5 forward, 3 backward, then 3 and 3."""
     family = deep_family()
     family.device_manager.swap_blocks(family.transformer, BLOCKS)
     stream = swapper_of(family)
@@ -125,7 +125,7 @@ def test_blocks_are_copied_once_and_ahead(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_blocks_compute_with_the_copy_only() -> None:
-    """What the blocks own lies in main memory and may be anything: with NaN in it, copies made before still give the answer."""
+    """With NaN in the blocks' own memory, copies from before still give the right output."""
     family, sample = deep_family(), sample_of(deep_family())
     noise, time = torch.randn(1, family.z_dim, *sample.latent_shape, generator=torch.Generator().manual_seed(1)), torch.tensor([0.5])
     family.device_manager.swap_blocks(family.transformer, 1)
@@ -138,7 +138,7 @@ def test_blocks_compute_with_the_copy_only() -> None:
 
 
 def test_blocks_in_main_memory_never_move() -> None:
-    """The rest does; a slot on the device takes the largest block, and its room is given back with `release`."""
+    """Other tensors move. A slot on the device holds the largest block and is freed by `release`."""
     family = deep_family()
     manager = DeviceManager(torch.device("meta"))
     manager.swap_blocks(family.transformer, 2)
@@ -154,7 +154,7 @@ def test_blocks_in_main_memory_never_move() -> None:
 
 
 def test_the_number_of_swapped_blocks_can_change(tmp_path: Path, single_thread: None) -> None:
-    """Up and down again, with a LoRA inside, to none: the same bytes as ever, and nothing is held any more."""
+    """More, fewer and no blocks, with a LoRA inside: the same bytes, and no replaced forward at the end."""
     plain = trained(deep_family(), tmp_path)
     family = deep_family()
     for swapped in (2, BLOCKS, 3, 1):
@@ -183,7 +183,7 @@ def test_offloaded_activations_change_no_byte(tmp_path: Path, swapped: int, sing
 
 
 def test_swapped_blocks_are_evenly_spaced() -> None:
-    """Their copies hide behind those between."""
+    """So that each copy runs beside the blocks between."""
     assert choose_evenly_spaced(40, 0) == [] and choose_evenly_spaced(40, 40) == list(range(40)) == choose_evenly_spaced(40, 99)
     for chosen in range(1, 40):
         found = choose_evenly_spaced(40, chosen)
@@ -193,7 +193,7 @@ def test_swapped_blocks_are_evenly_spaced() -> None:
 
 @pytest.mark.parametrize("storage", ["int8", "fp8", "nf4"])
 def test_quantized_layers_equal_layers_with_rounded_weights(storage: WeightFormat) -> None:
-    """Outputs, and gradients by the input, equal those of a plain layer with the weights multiplied out; and these are near the first."""
+    """Outputs and input gradients equal those of a layer with dequantized weights, which are close to the original ones."""
     torch.manual_seed(0)
     plain = nn.Linear(48, 32).requires_grad_(False)
     exact = plain.weight.clone()
@@ -227,7 +227,7 @@ def test_rows_keep_their_own_scale() -> None:
 
 @pytest.mark.parametrize("storage", ["int8", "fp8", "nf4"])
 def test_quantized_blocks_are_swapped_as_stored(tmp_path: Path, storage: WeightFormat, single_thread: None) -> None:
-    """Training on a stored base gives the same bytes with and without streaming, and the LoRA is trained in full precision."""
+    """Training on a quantized base gives the same bytes with and without swapping; the LoRA is trained in full precision."""
     files = []
     for swapped in (0, 3):
         family = deep_family()
@@ -239,7 +239,7 @@ def test_quantized_blocks_are_swapped_as_stored(tmp_path: Path, storage: WeightF
 
 
 def test_nf4_uses_the_published_levels() -> None:
-    """Of QLoRA (2305.14314, appendix E), nearest first; a weight at a level comes back exactly."""
+    """Those of QLoRA (2305.14314, appendix E); a weight at a level is exact."""
     published = [-1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.09105004, 0.0]
     published += [0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0]
     weight = 3 * torch.tensor(published).repeat(2, 4)
@@ -249,7 +249,7 @@ def test_nf4_uses_the_published_levels() -> None:
 
 
 def test_a_quantized_block_takes_half_the_memory() -> None:
-    """Of bfloat16."""
+    """Compared with bfloat16."""
     plain, stored = (get_blocks(deep_family().transformer)[0].to(torch.bfloat16) for _ in range(2))
     quantize_linears(stored, "int8")
     size = [sum(each.nbytes for each in (*b.parameters(), *b.buffers())) for b in (plain, stored)]

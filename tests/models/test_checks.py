@@ -1,4 +1,4 @@
-"""What is checked before weights are read: one line each, with what to do, and nothing large touched."""
+"""Checks before weights are read: one line each with what to do, and no large file is read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ I2V = WANS["wan2.1-i2v-480p"]
 
 
 def refused(record: Any, source: Path | str) -> str:
-    """The line that loading ends with."""
+    """Return the message of the error."""
     with pytest.raises(ModelError) as error:
         verify_parts(record, str(source))
     assert "\n" not in str(error.value)
@@ -34,7 +34,7 @@ def refused(record: Any, source: Path | str) -> str:
 
 @pytest.fixture
 def comfyui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Path, Path]:
-    """A ComfyUI folder: record, the folder, the transformer's file; nothing in the Hub library's."""
+    """A ComfyUI folder: record, folder and the transformer's file; the Hub library's folder is empty."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     record, _, (file,) = save_comfyui(I2V, tmp_path / "models")
     return record, tmp_path / "models", file
@@ -42,7 +42,7 @@ def comfyui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Path,
 
 @pytest.mark.parametrize("kept", [0, 4, 100, -1])
 def test_a_truncated_file_is_detected_by_its_size(comfyui: tuple[Any, Path, Path], kept: int) -> None:
-    """In the header or in the last byte; whichever part it is."""
+    """In the header or before the last byte, for every part."""
     record, folder, file = comfyui
     whole = len(file.read_bytes())
     file.write_bytes(file.read_bytes()[:kept])
@@ -54,7 +54,7 @@ def test_a_truncated_file_is_detected_by_its_size(comfyui: tuple[Any, Path, Path
 
 
 def test_a_truncated_part_is_refused(comfyui: tuple[Any, Path, Path]) -> None:
-    """An autoencoder without its last byte; said, with where to get a whole one."""
+    """An autoencoder without its last byte; the message says where to get a whole one."""
     record, folder, file = comfyui
     vae = folder / "vae" / "wan_2.1_vae.safetensors"
     vae.write_bytes(vae.read_bytes()[:-1])
@@ -64,7 +64,7 @@ def test_a_truncated_part_is_refused(comfyui: tuple[Any, Path, Path]) -> None:
 
 
 def test_pickles_are_never_opened(comfyui: tuple[Any, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """By their ending or by their first bytes, as a transformer or as the only companion; with where a safe one is."""
+    """By their suffix or first bytes, as a transformer or as the only companion; the message names a safe file."""
     record, folder, _ = comfyui
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was opened"))
     torch.save({"a": torch.zeros(2)}, folder / "model.pth")
@@ -88,7 +88,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("other", OTHERS)
 def test_another_wan_is_refused_by_its_header(comfyui: tuple[Any, Path, Path], monkeypatch: pytest.MonkeyPatch, other: str) -> None:
-    """What was found and what was expected; no tensor is read."""
+    """The message has actual and expected values; no tensor is read."""
     record, folder, file = comfyui
     name, fault = OTHERS[other]
     save(original_transformer(tiny_components(WANS[name]).transformers[0]), file)
@@ -98,7 +98,7 @@ def test_another_wan_is_refused_by_its_header(comfyui: tuple[Any, Path, Path], m
 
 
 def test_another_family_is_refused(comfyui: tuple[Any, Path, Path]) -> None:
-    """A text-to-video Wan by its channels, and a file that is no Wan at all."""
+    """A text-to-video Wan by its channels, and a file of another model."""
     record, _, file = comfyui
     state = original_transformer(tiny_components(I2V).transformers[0])
     save(state | {"patch_embedding.weight": torch.zeros(24, 16, 1, 2, 2)}, file)
@@ -110,7 +110,7 @@ def test_another_family_is_refused(comfyui: tuple[Any, Path, Path]) -> None:
 
 
 def test_a_single_file_is_identified_by_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where one model fits it is that; where several do, the person says which."""
+    """One fitting model is used; several need a choice."""
     record, _, (file,) = save_comfyui(WANS["wan2.1-flf2v"], tmp_path / "a")
     other, _, (plain,) = save_comfyui(I2V, tmp_path / "b")
     monkeypatch.setattr(locate, "KNOWN_MODELS", (record, other, replace(other, name="wan2.1-i2v-720p", repo="")))
@@ -135,7 +135,7 @@ def test_several_fitting_files_need_a_choice(comfyui: tuple[Any, Path, Path]) ->
 
 
 def test_missing_shards_are_missing(tmp_path: Path) -> None:
-    """In diffusers' layout and in the original's; a file still under way does not count."""
+    """In diffusers' layout and in the original's; an unfinished file does not count."""
     record = save_tiny(I2V, tmp_path / "d")
     folder = tmp_path / "d" / "transformer"
     index = save_sharded(weights(tiny_components(I2V).transformers[0]), folder, "diffusion_pytorch_model")
@@ -153,7 +153,7 @@ def test_missing_shards_are_missing(tmp_path: Path) -> None:
 
 
 def test_all_missing_companions_are_reported_at_once(comfyui: tuple[Any, Path, Path], tmp_path: Path) -> None:
-    """All of it, with the usual file's name and the download that would do."""
+    """With the usual files' names and the download command."""
     record, _, file = comfyui
     alone = tmp_path / "elsewhere" / "deep" / "er" / "x.safetensors"
     alone.parent.mkdir(parents=True)
@@ -165,7 +165,7 @@ def test_all_missing_companions_are_reported_at_once(comfyui: tuple[Any, Path, P
 
 
 def test_companions_may_come_from_a_downloaded_repository(comfyui: tuple[Any, Path, Path], tmp_path: Path) -> None:
-    """Wan's models share them: a file alone is then enough."""
+    """Wan's models share them, so a single file is then enough."""
     record, _, file = comfyui
     snapshot = tmp_path / "hub" / f"models--{record.repo.replace('/', '--')}" / "snapshots" / "abc"
     save_tiny(I2V, snapshot)
@@ -179,7 +179,7 @@ def test_companions_may_come_from_a_downloaded_repository(comfyui: tuple[Any, Pa
 
 
 def test_too_little_memory_is_detected_before_reading(comfyui: tuple[Any, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is converted, two bytes a number in bfloat16; what is stored as it is used is mapped, and so are here the float32 parts."""
+    """Converted tensors take two bytes a number in bfloat16; tensors in the right format are mapped, here the float32 parts too."""
     record, folder, _ = comfyui
     places = verify_parts(record, str(folder))
     parts: Any = tiny_components(I2V)
@@ -196,7 +196,7 @@ def test_too_little_memory_is_detected_before_reading(comfyui: tuple[Any, Path, 
 
 
 def test_a_container_s_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What its processes hold is gone; without a limit the machine's memory is what there is."""
+    """Memory of its processes is not free; without a limit the machine's memory counts."""
     texts = {
         "/proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 5 kB\nSwapFree: 2 kB\n",
         "memory.max": "6000",
@@ -218,7 +218,7 @@ def test_a_container_s_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_gguf_files_generate_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused where training would follow, with what to do; the package that reads them is named when it is not there."""
+    """Refused for training, with what to do; a missing package is named."""
     model = f"{I2V.name}@/x/wan.gguf"
     with pytest.raises(ModelError, match=r"only generates; train with --model wan2.1-i2v-480p or wan2.1-i2v-480p@FILE.safetensors"):
         check_trainable(model)
@@ -239,7 +239,7 @@ def test_gguf_files_generate_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_companions_of_every_model_are_described() -> None:
-    """Their widths are what the transformers take."""
+    """Their widths match the transformers."""
     for record in KNOWN_MODELS:
         if record.companions_config:
             parts, config = record.read_companion_configs(), record.read_transformer_config()

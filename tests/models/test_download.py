@@ -1,4 +1,4 @@
-"""Downloads, against a Hub that is a folder: consent, terms, room, what is fetched, and what is never taken for whole."""
+"""Downloads from a Hub that is a folder: consent, licence, disk space, files, and incomplete downloads."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHARED = I2V.repo
 
 
 class Hub:
-    """Stands for `huggingface_hub.snapshot_download`: repositories are folders, files go where the library puts them."""
+    """Stand-in for `huggingface_hub.snapshot_download`: repositories are folders, files go to the library's layout."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,7 +42,7 @@ class Hub:
         self.fault: BaseException | None = None
 
     def snapshot_download(self, repo: str, *, allow_patterns: list[str], cache_dir: Path, dry_run: bool = False) -> Any:
-        """The files that fit; all of them, or until the line breaks."""
+        """Copy the matching files; all of them, or until the connection breaks."""
         self.asked.append((repo, dry_run))
         if self.fault is not None:
             raise DryRunError("cannot be accessed") from self.fault
@@ -69,7 +69,7 @@ class Hub:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    """A Hub, an empty folder of its library, and a network that is on."""
+    """A Hub, an empty folder of its library, and online mode."""
     made = Hub(tmp_path / "hub")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", made.snapshot_download)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -79,7 +79,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 @pytest.fixture
 def i2v(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> ModelRecord:
-    """A tiny Wan in diffusers' layout, on the Hub with files that nobody needs."""
+    """A tiny Wan in diffusers' layout on the Hub, with unneeded files."""
     record = save_tiny(I2V, hub.folder / SHARED)
     (hub.folder / SHARED / "examples").mkdir()
     (hub.folder / SHARED / "examples" / "large.mp4").write_bytes(b"x" * 1000)
@@ -89,7 +89,7 @@ def i2v(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> ModelRecord:
 
 
 def test_a_download_gets_only_required_files(i2v: ModelRecord, hub: Hub) -> None:
-    """Looked over first; then whole, and there for loading without another call."""
+    """A dry run first; then all files, which load without another call."""
     assert get_download_state(i2v, SHARED) == "missing"
     download_missing_parts(i2v, SHARED)
     assert hub.asked == [(SHARED, True), (SHARED, False)]
@@ -102,7 +102,7 @@ def test_a_download_gets_only_required_files(i2v: ModelRecord, hub: Hub) -> None
 
 @pytest.mark.parametrize("after", range(1, 9))
 def test_an_interrupted_download_is_partial_and_resumes(i2v: ModelRecord, hub: Hub, after: int) -> None:
-    """Wherever it breaks off; it is never loaded."""
+    """At every file; an incomplete model is never loaded."""
     hub.breaks_after = after
     with pytest.raises(ModelError, match=r"broke off \(the line is down\); run the command again, it goes on where it stopped"):
         download_missing_parts(i2v, SHARED)
@@ -115,14 +115,14 @@ def test_an_interrupted_download_is_partial_and_resumes(i2v: ModelRecord, hub: H
 
 
 def test_an_incomplete_download_is_an_error(i2v: ModelRecord, hub: Hub) -> None:
-    """The library may answer with half a folder when the network goes; the parts are counted again."""
+    """The library may return an incomplete folder when the network fails; the parts are checked again."""
     (hub.folder / SHARED / "text_encoder" / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"text_encoder is still missing after the download \(no \*\.safetensors"):
         download_missing_parts(i2v, SHARED)
 
 
 def test_original_layouts_get_companions_from_another_repository(i2v: ModelRecord, hub: Hub) -> None:
-    """Fun's own repository has them as pickles, which stay where they are; so do a second repository's transformers."""
+    """Fun's own repository has them as pickles, which are not downloaded; nor are the second repository's transformers."""
     record, _ = save_original(FUN, hub.folder / FUN.repo)
     (hub.folder / FUN.repo / "Wan2.1_VAE.pth").write_bytes(b"x")
     download_missing_parts(record, FUN.repo)
@@ -134,7 +134,7 @@ def test_original_layouts_get_companions_from_another_repository(i2v: ModelRecor
 
 
 def test_a_local_file_may_get_companions_from_the_hub(i2v: ModelRecord, hub: Hub, tmp_path: Path) -> None:
-    """Only what is not beside it."""
+    """Only the parts that are not beside it."""
     record, _, (file,) = save_comfyui(FUN, tmp_path / "models")
     shutil.rmtree(tmp_path / "models" / "clip_vision")
     assert [(wanted.repo, wanted.patterns) for wanted in plan_downloads(record, str(file))] == [
@@ -152,7 +152,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.mark.parametrize("short", [False, True])
 def test_disk_space_is_checked_at_the_destination(i2v: ModelRecord, hub: Hub, monkeypatch: pytest.MonkeyPatch, short: bool) -> None:
-    """Exactly as much as is still to come, on the file system of the Hub library's folder, which need not exist yet."""
+    """For the remaining bytes, on the file system of the Hub library's folder, which need not exist yet."""
     names = [path for part in ("transformer", "vae", "text_encoder", "image_encoder") for path in (hub.folder / SHARED / part).iterdir()]
     files = [path for path in names if path.suffix != ".bin"] + list((hub.folder / SHARED / "tokenizer").iterdir())
     needed = sum(path.stat().st_size for path in files)
@@ -173,7 +173,7 @@ def test_disk_space_is_checked_at_the_destination(i2v: ModelRecord, hub: Hub, mo
 
 
 def http(kind: type[HfHubHTTPError]) -> HfHubHTTPError:
-    """The library's own error, without the answer that it usually wraps."""
+    """Build the library's own error without its HTTP response."""
     return kind.__new__(kind)
 
 
@@ -196,7 +196,7 @@ def test_download_errors_are_explained(i2v: ModelRecord, hub: Hub, fault: BaseEx
 
 
 def test_offline_mode_is_explained(i2v: ModelRecord, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the variable's name."""
+    """The message names the variables."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     hub.fault = ConnectionError("off")
     with pytest.raises(ModelError, match="the network is switched off; unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE"):
@@ -204,7 +204,7 @@ def test_offline_mode_is_explained(i2v: ModelRecord, hub: Hub, monkeypatch: pyte
 
 
 def test_the_command_downloads_and_lists(i2v: ModelRecord, hub: Hub) -> None:
-    """Terms before, the model's card after; a second call has nothing to do; without a name it asks for one."""
+    """Licence before, the model's card after; a second call downloads nothing; a missing name is an error."""
     outcome = CliRunner().invoke(app, ["models", I2V.name, "--download", "--json"])
     assert outcome.exit_code == 0, outcome.stderr
     card = json.loads(outcome.stdout)["models"][0]
@@ -215,7 +215,7 @@ def test_the_command_downloads_and_lists(i2v: ModelRecord, hub: Hub) -> None:
 
 
 def empty_files(folder: Path) -> tuple[str, str]:
-    """A clip and a picture that are there, but hold nothing."""
+    """A clip and a picture that exist and are empty."""
     paths = (folder / "no-clip.mp4", folder / "x.png")
     for path in paths:
         path.touch()
@@ -226,7 +226,7 @@ def empty_files(folder: Path) -> tuple[str, str]:
 def test_the_command_asks_before_downloading(
     i2v: ModelRecord, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str, fetched: bool
 ) -> None:
-    """At a terminal only; with size, licence and place before the question."""
+    """At a terminal only; size, licence and destination precede the question."""
     monkeypatch.setattr(model_cards, "is_interactive", lambda: True)
     clip, picture = empty_files(tmp_path)
     edit = ["edit", clip, "--first-frame", picture, "--box", "1,2,3,4", "--model", I2V.name, "--output", str(tmp_path / "o.mp4")]
@@ -239,7 +239,7 @@ def test_the_command_asks_before_downloading(
 
 
 def test_the_command_does_not_ask_without_a_terminal(i2v: ModelRecord, hub: Hub, tmp_path: Path) -> None:
-    """Scripts get the command, the size and the licence; nothing is fetched."""
+    """Scripts get the command, the size and the licence; nothing is downloaded."""
     clip, picture = empty_files(tmp_path)
     edit = ["edit", clip, "--first-frame", picture, "--box", "1,2,3,4", "--model", I2V.name, "--output", "o.mp4"]
     outcome = CliRunner().invoke(app, edit)
@@ -249,7 +249,7 @@ def test_the_command_does_not_ask_without_a_terminal(i2v: ModelRecord, hub: Hub,
 
 
 def test_further_parts_are_part_of_a_model(i2v: ModelRecord, hub: Hub) -> None:
-    """A second encoder and its tokenizer, which other families have; a model without words has none of either."""
+    """A second encoder and its tokenizer; a model without prompts has neither."""
     more = replace(i2v, other_parts=("text_encoder_2", "tokenizer_2"))
     for part in ("text_encoder", "tokenizer"):
         shutil.copytree(hub.folder / SHARED / part, hub.folder / SHARED / f"{part}_2")
@@ -260,7 +260,7 @@ def test_further_parts_are_part_of_a_model(i2v: ModelRecord, hub: Hub) -> None:
 
 
 def test_a_complete_snapshot_precedes_a_newer_partial_one(i2v: ModelRecord, hub: Hub) -> None:
-    """When a repository has moved on and its new version is not here yet; of whole ones the one that `main` was last."""
+    """When a newer version is not complete yet; of complete ones, the last `main`."""
     download_missing_parts(i2v, SHARED)
     home = get_repository_folder(SHARED)
     (home / "refs").mkdir()
@@ -273,7 +273,7 @@ def test_a_complete_snapshot_precedes_a_newer_partial_one(i2v: ModelRecord, hub:
 
 
 def test_a_repository_without_the_files_is_refused(i2v: ModelRecord, hub: Hub) -> None:
-    """Before anything is fetched."""
+    """Before any download."""
     (hub.folder / "someone" / "else").mkdir(parents=True)
     (hub.folder / "someone" / "else" / "README.md").write_text("", "utf-8")
     with pytest.raises(ModelError, match=r"someone/else: has none of transformer/\*\.json"):

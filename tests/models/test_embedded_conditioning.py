@@ -1,4 +1,4 @@
-"""What is known before the network is asked."""
+"""Preconditioning of the embedded model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lora_edit.models.families.embedded.conditioning import compute_cell_std, pr
 
 
 def draw(time: float, std: float, count: int = 20_000) -> tuple[torch.Tensor, ...]:
-    """Noisy latents, start, true velocity and time of data that lie `std` around a start."""
+    """Return noisy latents, start, true velocity and time of data with deviation `std` around a start."""
     generator = torch.Generator().manual_seed(0)
     start = torch.full((count, 1, 1, 1, 1), 0.7)
     data = start + std * torch.randn(start.shape, generator=generator)

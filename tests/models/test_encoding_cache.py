@@ -1,4 +1,4 @@
-"""Encodings kept on disk: the next run on a clip asks no encoder and ends with the same bytes; damage, bounds and neighbours do no harm."""
+"""The encoding cache: the next run on a clip uses no encoder and gives the same bytes; damaged files, limits and other processes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ CODECS = (
 
 @dataclass
 class Bench:
-    """A model's folder, an empty cache, and how often each kind of encoder is asked."""
+    """A model's folder, an empty cache, and the number of calls of each kind of encoder."""
 
     folder: Path
     model: str
@@ -68,7 +68,7 @@ class Bench:
     asked: Counter[str] = field(default_factory=Counter)
 
     def run(self, name: str, *changes: str) -> EditSettings:
-        """An edit in a run folder of its own; `asked` counts this one alone."""
+        """Run an edit in its own folder; `asked` counts the calls of this edit only."""
         self.asked.clear()
         (self.folder / name).mkdir()
         settings = edit_settings(self.folder, self.model, *changes)
@@ -76,12 +76,12 @@ class Bench:
         return settings
 
     def made(self, name: str) -> tuple[list[bytes], torch.Tensor]:
-        """LoRAs and clip."""
+        """Return the LoRA files and the clip."""
         loras = [file.read_bytes() for file in Run(self.folder / name / "run").list_lora_files()]
         return loras, read_video(self.folder / f"{name}.mkv").frames
 
     def log(self, name: str) -> str:
-        """What the run wrote down."""
+        """Return the run's log."""
         return Run(self.folder / name / "run").log_file.read_text()
 
 
@@ -124,7 +124,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 def test_a_second_run_uses_no_encoder_and_gives_the_same_bytes(any_bench: Bench, single_thread: None) -> None:
-    """LoRA and clip, of every family; as without a cache; and nothing there but safetensors."""
+    """LoRA and clip of every family equal those without a cache; the cache holds safetensors files only."""
     any_bench.run("off", "encodings.kept_gb=0")
     assert not any_bench.cache.exists() and any_bench.asked["text"] and any_bench.asked["codec"]
     any_bench.run("cold")
@@ -138,7 +138,7 @@ def test_a_second_run_uses_no_encoder_and_gives_the_same_bytes(any_bench: Bench,
 
 
 def test_other_training_settings_use_no_encoder(bench: Bench) -> None:
-    """Nor does the same clip for which a setting of the training changes."""
+    """Settings of training and generation do not affect encodings."""
     bench.run("first")
     for number, change in enumerate(("seed=5", "lora.rank=3", "training.motion_steps=4", "generation.steps=3")):
         bench.run(str(number), change)
@@ -146,7 +146,7 @@ def test_other_training_settings_use_no_encoder(bench: Bench) -> None:
 
 
 def test_a_resumed_run_uses_no_encoder(bench: Bench) -> None:
-    """Its LoRA was not saved yet, its checkpoint was."""
+    """Its checkpoint was saved, its LoRA was not."""
     bench.run("first")
     loras, run = bench.made("first")[0], Run(bench.folder / "first" / "run")
     for file in run.list_lora_files():
@@ -157,7 +157,7 @@ def test_a_resumed_run_uses_no_encoder(bench: Bench) -> None:
 
 
 def test_a_new_first_frame_encodes_only_new_inputs(bench: Bench) -> None:
-    """The prompt was read before, so its encoder of many gigabytes stays on disk; no training."""
+    """The prompt is known, so its encoder is not read; nothing is trained."""
     settings = bench.run("first")
     picture = read_video(bench.folder / "source.mkv").frames[0].clone()
     picture[24:36, 40:56] = torch.tensor([30, 200, 30], dtype=torch.uint8)
@@ -170,7 +170,7 @@ def test_a_new_first_frame_encodes_only_new_inputs(bench: Bench) -> None:
 
 @pytest.mark.parametrize("seen", ["weights", "time"])
 def test_a_changed_encoder_encodes_again(bench: Bench, seen: str) -> None:
-    """One whose weights changed in place, known by a tensor's bytes or by the time of the change; the others are not asked."""
+    """Weights changed in place are detected by a tensor's bytes or by the time of the change; other encoders are not used."""
     bench.run("first")
     file = next((bench.folder / "model" / "text_encoder").glob("*.safetensors"))
     status, content = file.stat(), bytearray(file.read_bytes())
@@ -184,7 +184,7 @@ def test_a_changed_encoder_encodes_again(bench: Bench, seen: str) -> None:
 
 
 def test_damaged_files_are_reported_and_replaced(bench: Bench, single_thread: None) -> None:
-    """Cut short, one bit flipped, empty, or something else altogether; the next run finds them whole."""
+    """Truncated, one bit flipped, empty, or another format; the next run finds whole files."""
     bench.run("cold")
     files = sorted(bench.cache.iterdir())
     for number, file in enumerate(files):
@@ -199,7 +199,7 @@ def test_damaged_files_are_reported_and_replaced(bench: Bench, single_thread: No
 
 
 def test_the_embedded_model_caches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its encoders take no longer than reading a file does."""
+    """Its encoders are as fast as reading a file."""
     monkeypatch.setenv("LORA_EDIT_CACHE", str(tmp_path / "cache"))
     settings = edit_settings(tmp_path, "tiny")
     pipeline.edit(settings, tmp_path / "out.mkv", tmp_path / "run", SilentReporter())
@@ -207,12 +207,12 @@ def test_the_embedded_model_caches_nothing(tmp_path: Path, monkeypatch: pytest.M
 
 
 class Told(list[str]):
-    """What a store said."""
+    """Messages of a disk cache."""
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[DiskCache]:
-    """With room for four encodings of a thousand numbers."""
+    """A disk cache for four encodings of a thousand numbers."""
     told = Told()
     yield DiskCache(tmp_path / "kept", 4 * 4400, told.append)
     assert not told
@@ -224,7 +224,7 @@ def value(number: int) -> torch.Tensor:
 
 
 def test_recently_used_files_stay(store: DiskCache) -> None:
-    """Reading counts as use; the least recently used one goes when there is one too many."""
+    """Reading counts as use; the least recently used file is removed at the limit."""
     for number in range(4):
         store.put(str(number), value(number))
         os.utime(store.folder / f"{number}.safetensors", (number, number))
@@ -235,7 +235,7 @@ def test_recently_used_files_stay(store: DiskCache) -> None:
 
 
 def test_large_or_non_finite_encodings_are_not_cached(store: DiskCache) -> None:
-    """An encoding above the limit would push out all others; one of a fault would stay for ever."""
+    """A large one would remove all others; a faulty one would stay."""
     store.put("large", torch.zeros(10000))
     store.put("nan", torch.full((3,), float("nan")))
     assert not store.folder.exists()
@@ -243,14 +243,14 @@ def test_large_or_non_finite_encodings_are_not_cached(store: DiskCache) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="other rights there")
 def test_files_are_readable_by_the_user_only(store: DiskCache) -> None:
-    """An autoencoder turns latents back into the clip."""
+    """Because an autoencoder decodes latents to the clip."""
     store.put("a", value(1))
     assert store.folder.stat().st_mode & 0o777 == 0o700
     assert [file.stat().st_mode & 0o777 for file in store.folder.iterdir()] == [0o600]
 
 
 def test_unfinished_files_are_removed(store: DiskCache) -> None:
-    """A file that is hours older than the newest is nobody's; one that is being written stays."""
+    """A file that is hours older than the newest is abandoned; a recent one stays."""
     store.put("a", value(1))
     for name, age in (("old", 7200), ("new", 0)):
         (store.folder / f"{name}.part").write_bytes(b"half")
@@ -262,7 +262,7 @@ def test_unfinished_files_are_removed(store: DiskCache) -> None:
 
 
 def test_a_full_disk_is_reported_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said, the encoding is used all the same, and no half file stays."""
+    """The encoding is used, and no partial file stays."""
     told = Told()
 
     def replace(*_: Any) -> None:
@@ -277,7 +277,7 @@ def test_a_full_disk_is_reported_and_no_error(tmp_path: Path, monkeypatch: pytes
 
 
 def test_an_encoder_without_identity_is_not_cached(store: DiskCache) -> None:
-    """Such as one that was built in memory: another of its kind would be given its answers."""
+    """A module built in memory has none: another one would get its outputs."""
     known = EncodingCache(torch.device("cpu"), LazyModule(torch.nn.Identity, None, str))
     known.disk_cache = store
     calls: list[int] = []
@@ -287,7 +287,7 @@ def test_an_encoder_without_identity_is_not_cached(store: DiskCache) -> None:
 
 
 def test_two_processes_share_a_folder(tmp_path: Path) -> None:
-    """Both write, read and make room at once, with room for some: what is found is right, and neither stumbles."""
+    """Both write, read and remove files at once: cached tensors are right, and neither process fails."""
     code = textwrap.dedent("""
         import sys, time
         from pathlib import Path
@@ -322,7 +322,7 @@ def test_two_processes_share_a_folder(tmp_path: Path) -> None:
 
 
 def test_the_cache_folder_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The variable of its own before the platform's."""
+    """`LORA_EDIT_CACHE` precedes the platform's folder."""
     monkeypatch.setenv("LORA_EDIT_CACHE", str(tmp_path))
     assert get_encoding_cache_folder() == tmp_path / "encodings"
     monkeypatch.delenv("LORA_EDIT_CACHE")

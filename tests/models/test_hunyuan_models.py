@@ -61,8 +61,8 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             out.conditions.setdefault(torch.is_grad_enabled(), encoded.condition)
             return original(family, shown, time, encoded)
 
-        def taken(bench: DeviceManager, module: Any) -> Any:
-            before, found = bench._active_module, take(bench, module)
+        def taken(manager: DeviceManager, module: Any) -> Any:
+            before, found = manager._active_module, take(manager, module)
             if found is not before:
                 out.taken.append(type(found).__name__)
             return found
