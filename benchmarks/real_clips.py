@@ -32,11 +32,11 @@ from lora_edit.compositing.crop import crop_frames
 from lora_edit.estimate import open_family
 from lora_edit.inputs import Clip, load_inputs
 from lora_edit.pipeline import create_run
+from lora_edit.prepared_clip import paste_prediction
 from lora_edit.propagation.baselines import BASELINES
-from lora_edit.reporting import SilentReporter
+from lora_edit.resolved import resolve_edit
 from lora_edit.run import Run
-from lora_edit.samples import composite_output, generate_clip, paste_prediction, prepare_clip
-from lora_edit.train_run import train_or_load_lora
+from lora_edit.session import Session
 from lora_edit.types import Video
 from lora_edit.video.png_frames import load_frames, save_frames
 from lora_edit.video.ranges import to_frames
@@ -200,14 +200,14 @@ def edit(case: Case, run: Run, facts: dict[str, object]) -> Results:
     """
     settings, clip = run.read_settings(), load_inputs(run)
     watch = Watch()
-    family = open_family(settings, clip)
-    prepared = prepare_clip(family, clip, settings)
+    session = Session(open_family(resolve_edit(settings, clip)), clip, settings)
+    prepared = session.prepare()
     preview = torch.stack(list(composite_clip(clip, paste_prediction(clip, prepared), settings.compositing)))
     watch.note("predict")
-    train_or_load_lora(run, settings, clip, family, SilentReporter(), prepared_clip=prepared)
+    session.train(run)
     watch.note("train")
-    pixels = generate_clip(family, prepared, settings, settings.seed, lambda *_: None, lambda _: None)
-    delivered = torch.stack(list(composite_output(clip, prepared, pixels, settings)))
+    pixels = session.generate()
+    delivered = session.composite(pixels).frames
     watch.note("sample and composite")
     canvas, raw = prepared.canvas, to_frames(pixels)
     shown = resize_frames(crop_frames(delivered, canvas.crop), canvas.size)

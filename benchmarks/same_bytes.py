@@ -1,8 +1,9 @@
-"""Do the same inputs and seed still give the same bytes? `PYTHONPATH=src:tests python benchmarks/same_bytes.py OUTPUT.json [--clip SOURCE FIRST]`.
+"""Check that the same inputs and seed give the same bytes in two versions of the code.
 
-Runs the demo, a clip of your own and every catalogued model (tiny and random, as in the tests), and writes a digest of each LoRA's
-tensors and of each result's frames. `--against EARLIER.json` compares with what another version of the code wrote. One thread, so that sums are
-added in the same order.
+`PYTHONPATH=src:tests python benchmarks/same_bytes.py OUTPUT.json [--clip SOURCE FIRST] [--against EARLIER.json]`
+
+Runs the demo, a clip of your own and every model of the registry (tiny, with random weights, as in the tests), and writes digests of each
+LoRA's tensors and each result's frames. Computes with one thread, so that sums are added in the same order.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from typing import Any
 from unittest import mock
 
 import torch
-from lora_edit.models.catalog import locate
 from safetensors.torch import load_file
 
 import models.test_replace_models as replace_models
@@ -27,8 +27,9 @@ import tiny_hunyuan
 import tiny_replace
 import tiny_wan
 from lora_edit import estimate, pipeline
-from lora_edit.config import EditSettings, resolve
-from lora_edit.reporting import Silent
+from lora_edit.config import EditSettings, resolve_settings
+from lora_edit.models.checkpoints import locate
+from lora_edit.reporting import SilentReporter
 from lora_edit.run import Run
 from lora_edit.video.read import read_video
 
@@ -38,7 +39,7 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "clip"
 def digest(folder: Path, result: Path) -> dict[str, str]:
     """Digests of a finished run's LoRA tensors, by file, and of the frames of its result."""
     out = {}
-    for file in Run(folder).lora_files():
+    for file in Run(folder).list_lora_files():
         sha = hashlib.sha256()
         for name, tensor in sorted(load_file(file).items()):
             sha.update(name.encode() + str(tensor.dtype).encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes())
@@ -49,7 +50,7 @@ def digest(folder: Path, result: Path) -> dict[str, str]:
 
 def edited(settings: EditSettings, folder: Path) -> dict[str, str]:
     """One whole edit."""
-    pipeline.edit(settings, folder / "out.mkv", folder / "run", Silent())
+    pipeline.edit(settings, folder / "out.mkv", folder / "run", SilentReporter())
     return digest(folder / "run", folder / "out.mkv")
 
 
@@ -57,15 +58,19 @@ def tiny(facts: Any, save: Callable[..., Any], settings_of: Callable[..., EditSe
     """One catalogued model, tiny and random."""
     small = save(facts, folder / "model")
     model = f"{small.name}@{folder / 'model'}"
-    with mock.patch.object(locate, "KNOWN", (small,)), mock.patch.object(estimate, "reckon", lambda *_: None):
-        settings = settings_of(folder, model, small.last_frame) if settings_of is wan_models.edit_settings else settings_of(folder, model)
+    with (
+        mock.patch.object(locate, "KNOWN_MODELS", (small,)),
+        mock.patch.object(estimate, "estimate_large_model", return_value=None),
+    ):
+        arguments = (small.last_frame,) if settings_of is wan_models.edit_settings else ()
+        settings = settings_of(folder, model, *arguments)
         return edited(settings, folder)
 
 
 def clip_settings(source: Path, first: Path, references: dict[int, Path]) -> EditSettings:
     """An edit with the embedded model and its defaults, written without loss."""
     later = [{"frame": number, "image": str(path)} for number, path in references.items()]
-    return resolve({"input": {"source": str(source), "first_frame": str(first), "references": later}}, ("video.codec=ffv1",))
+    return resolve_settings({"input": {"source": str(source), "first_frame": str(first), "references": later}}, ("video.codec=ffv1",))
 
 
 def main() -> None:

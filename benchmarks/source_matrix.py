@@ -78,7 +78,7 @@ class Maker:
 
     def __init__(self, pictures: sources.Pictures) -> None:
         self.pictures = pictures
-        self.clicks = sources.clicks(len(pictures) / 25)
+        self.clicks = sources.make_clicks(len(pictures) / 25)
 
     def clip(self, name: str, codec: str = "libx264", pix_fmt: str = "yuv420p", **options: Any) -> Callable[[Path], Path]:
         """A file by `sources.write_source`, with mono clicks unless `sound` says otherwise."""
@@ -87,7 +87,7 @@ class Maker:
             turn = options.get("turn")
             given = {"sound": self.clicks} | {key: value for key, value in options.items() if key != "turn"}
             path = sources.write_source(folder / name, self.pictures, codec, pix_fmt, **given)
-            return sources.turn_in_header(path, turn) if turn else path
+            return sources.set_display_matrix(path, turn) if turn else path
 
         return make
 
@@ -190,11 +190,11 @@ def of_clocks_and_sound(maker: Maker) -> Iterator[Kind]:
     uneven = [index / 25 + (0.013 if index % 3 else 0) for index in range(count)]
     yield Kind("variable rate", maker.clip("a.mp4", times=uneven, time_base=Fraction(1, 1000)))
     yield Kind("starts at 3 s, .mkv", maker.clip("a.mkv", start=3.0))
-    yield Kind("shortened edit list", lambda folder: sources.shorten_edit(maker.clip("a.mp4", options={"bf": "2"})(folder), 240))
+    yield Kind("shortened edit list", lambda folder: sources.shorten_edit_list(maker.clip("a.mp4", options={"bf": "2"})(folder), 240))
     yield Kind("joined .ts, clock starts again", maker.joined(0, 0))
     yield Kind("spliced .ts, 0.2 s too early", maker.joined(1000, 1000 + count / 25 - 0.2))
     yield Kind("hole in the sound", maker.clip("a.mkv", sound_codec="pcm_s16le", sound_gap=(0.15, 0.25)))
-    yield Kind("5.1", maker.clip("a.mov", sound=sources.clicks(count / 25, 6), sound_codec="pcm_s24le", layout="5.1"))
+    yield Kind("5.1", maker.clip("a.mov", sound=sources.make_clicks(count / 25, 6), sound_codec="pcm_s24le", layout="5.1"))
 
 
 def measure(kind: Kind, folder: Path) -> tuple[str, ...]:
@@ -256,13 +256,13 @@ def click_error(source: Path, output: Path, before: Video) -> str:
     """How far clicks are from where they were, in ms; joined files have theirs every 0.2 s in each part."""
     if channels(output) == "none":
         return "none"
-    heard = sources.click_times(output)
+    heard = sources.find_click_times(output)
     if len(before.shifts) > 1:
         part = before.num_frames // 2 / 25
-        wanted = [time + start for start in (0, part) for time in sources.click_times(source.with_name("whole.mp4"))]
+        wanted = [time + start for start in (0, part) for time in sources.find_click_times(source.with_name("whole.mp4"))]
     else:
         end = before.times[-1] + 0.04
-        wanted = [time for time in sources.click_times(source) if time < end]
+        wanted = [time for time in sources.find_click_times(source) if time < end]
         heard = [time for time in heard if time < end]
     if len(heard) != len(wanted):
         return f"{len(heard)} of {len(wanted)}"

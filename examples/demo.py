@@ -1,8 +1,8 @@
 """Edit the bundled clip with the embedded model: `python examples/demo.py`. Takes a minute or two on two CPU cores.
 
-A person gives the clip, its first frame with another design on the box, and the last frame with the same design, since the box turns and
-shows a side that the first frame hides. Where the edit lives is found from what the first frame changes; with `--box 128,8,212,156` added
-a person would say it. `examples/edit_frames.py` drew the two frames.
+The inputs are the clip, its first frame with another design on the box, and its last frame with the same design, since the box turns and
+shows a side that the first frame hides. The region is found from what the first frame changes; `boxes=[(128, 8, 212, 156)]` would set it.
+`examples/edit_frames.py` drew the two frames.
 """
 
 from __future__ import annotations
@@ -11,19 +11,32 @@ import shutil
 import sys
 from pathlib import Path
 
-from lora_edit.cli.main import main
+import lora_edit
+from lora_edit.cli.progress import open_compute_reporter
 
 CLIP = Path(__file__).parent / "clip"
 OUTPUT = Path("demo-output")
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Edit the clip into `demo-output/` and print where the results are."""
     shutil.rmtree(OUTPUT, ignore_errors=True)
     OUTPUT.mkdir()
-    result, run = OUTPUT / "edited.mp4", OUTPUT / "run"
-    sys.argv = ["lora-edit", "edit", str(CLIP / "source.mp4"), "--first-frame", str(CLIP / "first_frame.png"),
-                "--reference", f"32={CLIP / 'frame_32.png'}", "--output", str(result), "--run", str(run)]  # fmt: skip
-    try:
-        main()
-    finally:
-        if result.exists():
-            sys.stderr.write(f"edited video:  {result}\nside by side:  {run / 'compare.mp4'}\nreport:        {run / 'report.html'}\n")
+    with open_compute_reporter(threads=None) as reporter:
+        result = lora_edit.edit(
+            CLIP / "source.mp4",
+            CLIP / "first_frame.png",
+            OUTPUT / "edited.mp4",
+            references={32: CLIP / "frame_32.png"},
+            run=OUTPUT / "run",
+            reporter=reporter,
+        )
+        for note in result.notes:
+            reporter.note(note)
+    print(result.output)
+    print(f"edited video:  {result.output}", f"side by side:  {result.run / 'compare.mp4'}", f"report:        {result.run / 'report.html'}",
+          sep="\n", file=sys.stderr)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

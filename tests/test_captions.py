@@ -23,7 +23,7 @@ from lora_edit.models.families.registry import KNOWN_MODELS
 from lora_edit.models.families.wan.encoders import PromptEncoder
 from lora_edit.reporting import SilentReporter
 from lora_edit.run import Run
-from lora_edit.samples import list_training_key_parts
+from lora_edit.training.dataset import list_training_key_parts
 from lora_edit.types import Video
 from lora_edit.video.sheet import save_image
 from lora_edit.video.write import write_video

@@ -22,6 +22,7 @@ from lora_edit.models.families.embedded.record import TINY
 from lora_edit.models.families.registry import KNOWN_MODELS
 from lora_edit.models.families.wan.record import WAN21_FUN_1_3B, WAN21_I2V_480P
 from lora_edit.models.record import ModelRecord
+from lora_edit.resolved import resolve_edit
 from lora_edit.training.settings import LoraSettings
 from lora_edit.types import EditMask, Size, Video
 
@@ -138,19 +139,19 @@ def test_clips_are_decoded_in_tiles_where_whole_frames_are_too_large() -> None:
 
 def test_what_does_not_fit_is_refused_with_what_does(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is loaded. The named preset is one that fits."""
-    monkeypatch.setattr(estimate, "load_family", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(estimate, "load_record", lambda *_: pytest.fail("a model was loaded"))
     monkeypatch.setattr(estimate, "measure_machine", lambda: replace(CARD, device_bytes=8e9))
     name = WAN21_I2V_480P.name
     with pytest.raises(
         ModelError, match=rf"{name} does not fit here: it takes 12\.\d GB on the device, which has 8\.0; give --preset low-vram"
     ):
-        estimate.open_family(settings(model=name), clip)
-    found = estimate.estimate_edit(settings(model=name, preset="low-vram"), clip)
+        estimate.open_family(resolve_edit(settings(model=name), clip))
+    found = estimate.estimate_edit(resolve_edit(settings(model=name, preset="low-vram"), clip), clip)
     assert found.memory_bytes < 8e9 and found.host_bytes > 28e9 and found.offload_plan is not None and found.blocks == 40
     assert found.describe_offloading() == f"; {found.offload_plan.blocks_to_swap} of its 40 blocks wait in main memory"
     monkeypatch.setattr(estimate, "measure_machine", lambda: replace(CARD, host_bytes=8e9))
     with pytest.raises(ModelError, match=r"main memory, of which the machine has 8\.0; choose a smaller model"):
-        estimate.estimate_edit(settings(), clip)
+        estimate.estimate_edit(resolve_edit(settings(), clip), clip)
 
 
 def test_nothing_is_written_for_an_edit_that_cannot_fit(clip: Clip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -164,8 +165,8 @@ def test_nothing_is_written_for_an_edit_that_cannot_fit(clip: Clip, monkeypatch:
 def test_a_machine_without_a_device_holds_all_in_main_memory(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "measure_machine", lambda: Machine(0, 24e9, 1e11, torch.float32))
     with pytest.raises(ModelError, match=r"does not fit here: it takes \d+\.\d GB of main memory"):
-        estimate.open_family(settings(model=WAN21_I2V_480P.name), clip)
+        estimate.open_family(resolve_edit(settings(model=WAN21_I2V_480P.name), clip))
 
 
 def test_small_models_are_measured(clip: Clip) -> None:
-    assert not supports_estimate(TINY) and estimate.estimate_large_model(settings(model="tiny"), clip) is None
+    assert not supports_estimate(TINY) and estimate.estimate_large_model(resolve_edit(settings(model="tiny"), clip)) is None

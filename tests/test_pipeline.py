@@ -21,9 +21,9 @@ from lora_edit.loras.match import collect_linear_sizes
 from lora_edit.masks.shapes import feather
 from lora_edit.models.families.wan.conditioning import WanFamily
 from lora_edit.models.family import load_family
+from lora_edit.prepared_clip import predict_preview_frames
 from lora_edit.reporting import SilentReporter
 from lora_edit.run import Run
-from lora_edit.samples import predict_preview_frames
 from lora_edit.takes import list_takes
 from lora_edit.training.noise import draw_time
 from lora_edit.types import Video
@@ -403,7 +403,7 @@ def test_a_preview_is_composited_as_the_edit_is(tmp_path: Path, monkeypatch: pyt
     settings = settings_for(tmp_path, make_source(tmp_path), "compositing.feather=0.1")
     clip = pipeline.check(settings)
     white = torch.full_like(clip.video.frames, 255)
-    monkeypatch.setattr("lora_edit.samples.paste_prediction", lambda *_: white)
+    monkeypatch.setattr("lora_edit.prepared_clip.paste_prediction", lambda *_: white)
     shown = predict_preview_frames(clip, settings, SilentReporter())
     assert torch.equal(shown, torch.stack(list(composite_clip(clip, white, settings.compositing))))
     inside = clip.edit_mask.frames[1]

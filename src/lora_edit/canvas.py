@@ -53,12 +53,17 @@ class Canvas:
         return self.source[:, index], union_latent_frames(mask, temporal_compression) if self.is_token_aligned else mask
 
 
-def build_canvas(clip: Clip, geometry: Geometry, settings: CompositingSettings, align_to_tokens: bool) -> Canvas:
-    """Choose window and size, and bring every input to it."""
+def plan_canvas(clip: Clip, geometry: Geometry, settings: CompositingSettings) -> tuple[RegionCrop, Size]:
+    """Choose the crop, in source pixels, and the frame size that the model works at."""
     whole = RegionCrop(0, 0, clip.video.size.width, clip.video.size.height)
     crop = compute_crop(clip.edit_mask, settings.context, multiple=2) if settings.crop else whole
     share = 1.0 if settings.zoom else crop.size.height * crop.size.width / (whole.height * whole.width)
-    size = fit_canvas(crop.size, round(geometry.native_area * share), geometry.token_size)
+    return crop, fit_canvas(crop.size, round(geometry.native_area * share), geometry.token_size)
+
+
+def build_canvas(clip: Clip, geometry: Geometry, settings: CompositingSettings, align_to_tokens: bool) -> Canvas:
+    """Crop and resize every input of an edit to the model's size."""
+    crop, size = plan_canvas(clip, geometry, settings)
 
     def scaled(picture: torch.Tensor) -> torch.Tensor:
         return to_signed(resize_frames(crop_frames(picture[None], crop), size))[:, 0]

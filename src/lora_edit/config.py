@@ -64,6 +64,11 @@ class InputSettings(BaseModel):
     references: tuple[Keyframe, ...] = Field((), description="later edited frames to learn from (paper 3.3.2)")
     anchors: tuple[Keyframe, ...] = Field((), description="later edited frames that the result must show as they are")
 
+    def list_files(self) -> list[Path]:
+        """List every file and folder that the edit reads."""
+        images = [keyframe.image for keyframe in (*self.references, *self.anchors)]
+        return [path for path in (self.source, self.first_frame, self.mask, *images) if path is not None]
+
 
 class EditSettings(BaseModel):
     """Everything that decides an edit's result."""

@@ -210,17 +210,18 @@ def _read_keyframe(keyframe: Keyframe, video: Video, kind: str, notes: list[str]
     return picture
 
 
-def store_inputs(clip: Clip, run: Run, settings: EditSettings) -> None:
-    """Keep the input losslessly in the run folder, so that the run needs nothing else (but the source's sound).
+def store_inputs(clip: Clip, run: Run, settings: EditSettings) -> bool:
+    """Store the input losslessly in the run folder, so that the run needs nothing else (but the source's sound).
 
-    A run with other settings takes these ones, and what of the input is another now.
+    A run with other settings adopts these, and what changed of the input. Returns False when the folder already held an input of the same
+    settings, which is then kept as it is.
     """
     if run.read_settings() != settings:
         # Without this file the input counts as incomplete, should this be cut off.
         (run.folder / "clip.json").unlink(missing_ok=True)
         run.replace_settings(settings)
     if (run.folder / "clip.json").is_file():
-        return
+        return False
     source_hash = hash_content(clip.video.frames, clip.video.alpha)
     if run.read_manifest().get("source_hash") != source_hash:
         save_frames(run.folder / "frames", clip.video.frames, clip.video.alpha)
@@ -234,6 +235,7 @@ def store_inputs(clip: Clip, run: Run, settings: EditSettings) -> None:
         for number, picture in frames.items():
             save_image(run.folder / "references" / f"{kind}_{number:05d}.png", picture)
     write_atomically(run.folder / "clip.json", json.dumps(video_to_record(clip.video) | {"notes": list(clip.notes)}))
+    return True
 
 
 def load_inputs(run: Run) -> Clip:

@@ -121,6 +121,11 @@ def _get_run_identity(settings: EditSettings) -> tuple[object, ...]:
     return (settings.input.source, video.start, video.frames, video.fps, settings.model)
 
 
+def default_run_folder(output: Path) -> Path:
+    """The run folder of an edit that names none: `<output stem>.run` beside the output."""
+    return output.with_name(f"{output.stem}.run")
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that a kill leaves the old one or the new one, never half."""
     part = path.with_name(path.name + ".part")

@@ -14,6 +14,7 @@ Shapes, written the same way everywhere:
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +28,9 @@ UInt8Array = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
+
+OnFrame = Callable[[int, int], None]
+"""Callback with the number of finished frames and the total number."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,11 @@ def hash_content(*parts: torch.Tensor | str | None) -> str:
     for part in parts:
         if isinstance(part, torch.Tensor):
             digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            digest.update(part.detach().contiguous().cpu().numpy().tobytes())
+            values = part.detach().contiguous().cpu()
+            if values.dtype == torch.bool:
+                # Masks decoded by Pillow store 255 for True, others 1. All are hashed as the former, which existing runs were.
+                values = values.to(torch.bool).ne(False).to(torch.uint8) * 255
+            digest.update(values.numpy().tobytes())
         else:
             digest.update(repr(part).encode())
     return digest.hexdigest()

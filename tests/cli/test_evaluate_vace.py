@@ -14,7 +14,7 @@ import torch
 from click.testing import Result as Outcome
 from typer.testing import CliRunner
 
-from lora_edit import vace_baseline
+from lora_edit import session, vace_baseline
 from lora_edit.cli.main import app
 from lora_edit.masks.files import save_mask
 from lora_edit.models.families.vace import record as catalog
@@ -166,14 +166,14 @@ def test_a_device_that_is_too_small_gets_less_and_then_one_line(place: Place, mo
     """Blocks in main memory give the same figures; where even that does not help, nothing is left behind."""
     whole = place.run("--prompt", "x", json_wanted=True)
     shutil.rmtree("result-vace")
-    draw, failures = vace_baseline.generate_clip, [torch.OutOfMemoryError()]
+    draw, failures = session.generate_clip, [torch.OutOfMemoryError()]
 
-    def short(*given: Any) -> torch.Tensor:
+    def short(*given: Any, **named: Any) -> torch.Tensor:
         if failures:
             raise failures.pop()
-        return draw(*given)
+        return draw(*given, **named)
 
-    monkeypatch.setattr(vace_baseline, "generate_clip", short)
+    monkeypatch.setattr(session, "generate_clip", short)
     less = place.run("--prompt", "x", json_wanted=True)
     assert less.stdout == whole.stdout and "the device's memory ran out; going on with less there" in less.stderr
     shutil.rmtree("result-vace")

@@ -20,9 +20,10 @@ from lora_edit.models.checkpoints import locate
 from lora_edit.models.families.wan.conditioning import WanFamily
 from lora_edit.models.record import ModelRecord
 from lora_edit.models.runtime.device_manager import DeviceManager
+from lora_edit.prepared_clip import prepare_clip
 from lora_edit.reporting import SilentReporter
+from lora_edit.resolved import resolve_edit
 from lora_edit.run import Run
-from lora_edit.samples import prepare_clip
 from lora_edit.types import Video
 from lora_edit.video.png_frames import load_frames
 from lora_edit.video.read import read_video
@@ -172,7 +173,7 @@ def test_generating_again_needs_no_training(done: Done) -> None:
 def test_an_estimate_counts_every_experts_steps(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three motion steps and one of appearance for each expert; one window of two steps of two passes."""
     clip = pipeline.check(done.settings)
-    family = open_family(done.settings, clip)
+    family = open_family(resolve_edit(done.settings, clip))
     ticks = iter(range(100))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
     found = measure_steps(family, prepare_clip(family, clip, done.settings), done.settings)

@@ -75,7 +75,7 @@ def as_it_is(picture: Image.Image) -> dict[str, Any]:
         (as_cmyk, "The picture was converted: CMYK to RGB."),
         (as_grey, "The picture was converted: grey to RGB."),
         (as_deep_grey, "The picture was converted: grey to RGB, 16 bits to 8."),
-        (as_turned, "The picture was converted: turned upright, as its orientation says."),
+        (as_turned, "The picture was converted: rotated upright by its EXIF orientation."),
         (as_double, "The picture was converted: resized from 256x192 to the source&#x27;s 128x96."),
         (as_it_is, ""),
     ],

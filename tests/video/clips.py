@@ -1,4 +1,4 @@
-"""Small synthetic clips, made in place: smooth moving pictures with every colour, and a tone for sound."""
+"""Synthetic test clips: smoothly moving gradients with all colours, and a tone as audio."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SAMPLES = Path(__file__).parents[2].parent / "shared/samples"
 
 
 def make_clip(num_frames: int = 6, height: int = 48, width: int = 64, fps: Fraction = Fraction(25), **changes) -> Video:
-    """Coloured gradients that drift, so that every frame differs."""
+    """Make a clip of drifting colour gradients, so that every frame differs."""
     rows, columns = np.mgrid[0:height, 0:width]
     phase = np.arange(num_frames)[:, None, None] * 0.4
     waves = [np.sin(rows / 9 + phase), np.cos(columns / 11 - phase), np.sin((rows + columns) / 13 + phase)]
@@ -25,7 +25,7 @@ def make_clip(num_frames: int = 6, height: int = 48, width: int = 64, fps: Fract
 
 
 def write_with_sound(path: Path, clip: Video, codec: str = "aac", rate: int = 48000) -> None:
-    """The clip in H.264 with a rising tone of the same length."""
+    """Write a clip in H.264 with a rising tone of the same length."""
     with av.open(str(path), "w") as output:
         video = output.add_stream("libx264", rate=clip.fps, options={"g": "10"})
         video.width, video.height, video.pix_fmt = clip.size.width, clip.size.height, "yuv420p"
@@ -40,13 +40,13 @@ def write_with_sound(path: Path, clip: Video, codec: str = "aac", rate: int = 48
         output.mux(audio.encode(None))
 
 
-def sound_packets(path: Path) -> list[tuple[Fraction, bytes]]:
-    """Times and contents of the first sound stream's packets."""
+def read_audio_packets(path: Path) -> list[tuple[Fraction, bytes]]:
+    """Read times and contents of the packets of the first audio stream."""
     with av.open(str(path)) as container:
         stream = container.streams.audio[0]
         return [(packet.pts * packet.time_base, bytes(packet)) for packet in container.demux(stream) if packet.size]
 
 
 def mean_error(left: torch.Tensor, right: torch.Tensor) -> float:
-    """Mean absolute difference in levels of 255."""
+    """Compute the mean absolute difference in levels of 255."""
     return float((left.int() - right.int()).abs().float().mean())

@@ -8,5 +8,5 @@ from video.clips import make_clip
 
 @pytest.fixture
 def clip() -> Video:
-    """Six frames of 64x48."""
+    """A clip of six frames of 64x48."""
     return make_clip()

@@ -1,4 +1,4 @@
-"""Sources as other programs write them, made in place through PyAV: containers, tracks, tags and faults."""
+"""Source files as other programs write them, generated with PyAV: containers, tracks, tags and errors."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ Turn = tuple[int, int, int, int]
 
 
 def pictures(num_frames: int = 50, height: int = 96, width: int = 160, grain: int = 6) -> Pictures:
-    """Drifting gradients `[H, W, 3]` uint8 with up to `grain` levels of noise, so that equal pixels are no accident."""
+    """Make drifting gradients `[H, W, 3]` uint8 with up to `grain` levels of noise, so that pixels are not equal by chance."""
     noise = np.random.default_rng(0).integers(-grain, grain + 1, (height, width, 3))
     smooth = make_clip(num_frames, height, width).frames.numpy().astype(int)
     return [(frame * 4 // 5 + 20 + noise).clip(0, 255).astype(np.uint8) for frame in smooth]
 
 
-def clicks(seconds: float = 2.0, channels: int = 1) -> np.ndarray:
-    """Samples `[channels, n]` float32 with a click of 10 ms every 0.2 s from 0.1 s on."""
+def make_clicks(seconds: float = 2.0, channels: int = 1) -> np.ndarray:
+    """Make samples `[channels, n]` float32 with a click of 10 ms every 0.2 s, starting at 0.1 s."""
     time = np.arange(round(seconds * RATE)) / RATE
     sound = 0.8 * np.sin(2 * np.pi * 1500 * time) * ((time + 0.1) % 0.2 < 0.01)
     return np.repeat(sound[None].astype(np.float32), channels, axis=0)
 
 
-def click_times(path: Path, track: int = 0) -> list[float]:
-    """When the clicks of a file's sound are heard, in seconds after its first picture."""
+def find_click_times(path: Path, track: int = 0) -> list[float]:
+    """Find the times of the clicks in a file's audio, in seconds after its first frame."""
     with av.open(f"file:{path}") as container:
         stream = container.streams.video[0]
         origin = float(next(container.decode(stream)).pts * stream.time_base)
-    found: list[float] = []
+    times: list[float] = []
     with av.open(f"file:{path}") as container:
         stream = container.streams.audio[track]
         resampler = av.AudioResampler(format="flt", layout=stream.codec_context.layout, rate=stream.codec_context.sample_rate)
@@ -46,9 +46,9 @@ def click_times(path: Path, track: int = 0) -> list[float]:
             level = np.abs(frame.to_ndarray()).reshape(-1, frame.layout.nb_channels).max(1)
             for index in np.flatnonzero(level > 0.3):
                 time = float(frame.pts * frame.time_base) + index / frame.sample_rate - origin
-                if not found or time > found[-1] + 0.05:
-                    found.append(time)
-    return found
+                if not times or time > times[-1] + 0.05:
+                    times.append(time)
+    return times
 
 
 def write_source(
@@ -70,8 +70,11 @@ def write_source(
     container_options: dict[str, str] | None = None,
     shape: Callable[[np.ndarray], av.VideoFrame] | None = None,
 ) -> Path:
-    """A clip of 25 frames a second. `sound` `[channels, n]` at 48 kHz leaves out the `sound_gap` (seconds); `prepare` sets up the stream;
-    `shape` makes a frame of `pix_fmt` of a picture."""
+    """Write a clip of 25 frames a second.
+
+    `sound` is `[channels, n]` at 48 kHz; the part inside `sound_gap` (seconds) is omitted. `prepare` configures the video stream. `shape`
+    converts an image to a frame of `pix_fmt`.
+    """
     with av.open(f"file:{path}", "w", format=form, options=container_options or {}) as output:
         stream = output.add_stream(
             codec, rate=25, options={"crf": "12", **(options or {})} if codec.startswith("libx26") else options or {}
@@ -113,7 +116,7 @@ def _write_sound(
 
 
 def remux(source: Path, target: Path, offset: float = 0.0) -> Path:
-    """The same packets in another container, `offset` seconds later."""
+    """Copy the packets to another container, `offset` seconds later."""
     with av.open(f"file:{source}") as original, av.open(f"file:{target}", "w") as copy:
         streams = {stream.index: copy.add_stream_from_template(stream) for stream in original.streams}
         for packet in original.demux():
@@ -125,32 +128,32 @@ def remux(source: Path, target: Path, offset: float = 0.0) -> Path:
     return target
 
 
-def shorten_edit(path: Path, milliseconds: int) -> Path:
-    """Have an MP4's edit list show only its first part, as a lossless trim does."""
+def shorten_edit_list(path: Path, milliseconds: int) -> Path:
+    """Shorten an MP4's edit list to its first part, as a lossless trim does."""
     data = bytearray(path.read_bytes())
-    place = data.index(b"elst") + 12
-    data[place : place + 4] = struct.pack(">I", milliseconds)
+    position = data.index(b"elst") + 12
+    data[position : position + 4] = struct.pack(">I", milliseconds)
     path.write_bytes(data)
     return path
 
 
-def turn_in_header(path: Path, matrix: Turn) -> Path:
-    """Put a display matrix (a, b, c, d) into an MP4's first track header."""
+def set_display_matrix(path: Path, matrix: Turn) -> Path:
+    """Write a display matrix (a, b, c, d) to an MP4's first track header."""
     data = bytearray(path.read_bytes())
-    place = data.index(b"tkhd") + 44
+    position = data.index(b"tkhd") + 44
     a, b, c, d = (value << 16 for value in matrix)
-    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    data[position : position + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     return path
 
 
 def plain(path: Path, num_frames: int = 25) -> Path:
-    """A 4:2:0 clip with clicks in AAC."""
-    return write_source(path, pictures(num_frames), sound=clicks(num_frames / 25))
+    """Write a 4:2:0 clip with clicks in AAC."""
+    return write_source(path, pictures(num_frames), sound=make_clicks(num_frames / 25))
 
 
 def repaint(video: Video) -> Video:
-    """The clip with a box of 60x40 pixels painted red, as an edit would."""
+    """Paint a box of 60x40 pixels red, like an edit."""
     frames = video.frames.clone()
     frames[:, 20:60, 20:80] = frames.new_tensor([200, 30, 30])
     return replace(video, frames=frames)

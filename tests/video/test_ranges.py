@@ -1,4 +1,4 @@
-"""Bytes survive the trip through every range, and faults are not hidden."""
+"""Tests of range conversion: round trips are exact, and values outside a range raise."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_values_outside_the_range_raise(value):
         ranges.to_frames(pixels)
 
 
-def test_rounding_noise_is_allowed_and_overshoot_can_be_clamped():
+def test_rounding_errors_are_accepted_and_overshoot_can_be_clamped():
     pixels = torch.full((3, 1, 2, 2), 1.0005)
     assert ranges.to_frames(pixels).unique().tolist() == [255]
     assert ranges.to_frames(ranges.clamp_signed(pixels * 3)).unique().tolist() == [255]

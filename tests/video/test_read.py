@@ -1,4 +1,4 @@
-"""Reading: every kind of source, ranges, orientation, times, and what people are told when it fails."""
+"""Tests of reading: kinds of sources, ranges, orientation, times, and error messages."""
 
 import shutil
 import struct
@@ -19,61 +19,61 @@ from video.clips import SAMPLES, make_clip, mean_error, write_with_sound
 
 
 @pytest.fixture
-def coded(tmp_path):
+def video_file(tmp_path):
     """A 20-frame MP4 with sound."""
     path = tmp_path / "clip.mp4"
     write_with_sound(path, make_clip(20))
     return path
 
 
-def turn_in_header(path, matrix):
-    """Put a display matrix (a, b, c, d) into an MP4's first track header."""
+def set_display_matrix(path, matrix):
+    """Write a display matrix (a, b, c, d) to an MP4's first track header."""
     data = bytearray(path.read_bytes())
-    place = data.index(b"tkhd") + 44
+    position = data.index(b"tkhd") + 44
     a, b, c, d = (value << 16 for value in matrix)
-    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    data[position : position + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
 
 
-def save_pictures(folder, names, size=(20, 10), mode="RGB"):
+def save_images(folder, names, size=(20, 10), mode="RGB"):
     folder.mkdir()
     for level, name in enumerate(names):
         Image.new(mode, size, tuple([level * 10] * len(mode))).save(folder / name)
 
 
-def test_whole_clip(coded):
-    video = read_video(coded)
+def test_read_whole_clip(video_file):
+    video = read_video(video_file)
     assert (video.num_frames, video.size, video.fps, video.has_sound, video.alpha) == (20, Size(48, 64), Fraction(25), True, None)
     assert video.times == pytest.approx([i / 25 for i in range(20)])
-    assert video.source == coded and video.start_time == 0.0
+    assert video.source == video_file and video.start_time == 0.0
 
 
-def test_range_is_the_same_frames(coded):
-    whole, part = read_video(coded), read_video(coded, VideoSettings(start=7, frames=5))
+def test_range_has_the_same_frames(video_file):
+    whole, part = read_video(video_file), read_video(video_file, VideoSettings(start=7, frames=5))
     assert torch.equal(part.frames, whole.frames[7:12])
     assert part.start_time == pytest.approx(7 / 25) and part.times[0] == 0.0
 
 
-@pytest.mark.parametrize(("start", "frames", "told"), [(20, None, "the clip has 20 frames"), (15, 6, "ask for 5 or fewer")])
-def test_range_past_the_end_names_the_length(coded, start, frames, told):
-    with pytest.raises(VideoError, match=told):
-        read_video(coded, VideoSettings(start=start, frames=frames))
+@pytest.mark.parametrize(("start", "frames", "message"), [(20, None, "the clip has 20 frames"), (15, 6, "ask for 5 or fewer")])
+def test_range_past_the_end_reports_the_length(video_file, start, frames, message):
+    with pytest.raises(VideoError, match=message):
+        read_video(video_file, VideoSettings(start=start, frames=frames))
 
 
-def test_fps_override_changes_times_and_drops_sound(coded):
-    video = read_video(coded, VideoSettings(fps=10))
+def test_fps_override_changes_times_and_drops_sound(video_file):
+    video = read_video(video_file, VideoSettings(fps=10))
     assert video.fps == 10 and video.times[1] == 0.1 and not video.has_sound
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".mkv"])
-def test_variable_frame_times_are_kept(tmp_path, ending):
+def test_variable_frame_times_are_preserved(tmp_path, ending):
     times = (0.0, 0.05, 0.3, 0.31, 0.5)
     write_video(tmp_path / f"v{ending}", make_clip(5, times=times))
     assert read_video(tmp_path / f"v{ending}").times == pytest.approx(times, abs=2e-5)
 
 
 @pytest.mark.parametrize(
-    ("matrix", "degrees", "turned"),
+    ("matrix", "degrees", "rotate"),
     [
         ((0, 1, -1, 0), 90, lambda f: f.rot90(-1, (1, 2))),
         ((-1, 0, 0, -1), 180, lambda f: f.rot90(2, (1, 2))),
@@ -81,26 +81,26 @@ def test_variable_frame_times_are_kept(tmp_path, ending):
         ((-1, 0, 0, 1), 180, lambda f: f.flip(2)),
     ],
 )
-def test_rotation_is_applied(tmp_path, clip, matrix, degrees, turned):
+def test_rotation_is_applied(tmp_path, clip, matrix, degrees, rotate):
     path = tmp_path / "turned.mp4"
     write_video(path, clip)
     upright = read_video(path).frames
-    turn_in_header(path, matrix)
-    assert torch.equal(read_video(path).frames, turned(upright))
+    set_display_matrix(path, matrix)
+    assert torch.equal(read_video(path).frames, rotate(upright))
     info = probe_video(path)
     assert info.rotation == degrees and info.size == read_video(path).size
 
 
-def test_probe(coded, tmp_path):
-    info = probe_video(coded)
+def test_probe_video(video_file, tmp_path):
+    info = probe_video(video_file)
     assert (info.num_frames, info.size, info.fps, info.has_audio, info.rotation) == (20, Size(48, 64), Fraction(25), True, 0)
-    save_pictures(tmp_path / "stills", ["1.png", "2.png"])
+    save_images(tmp_path / "stills", ["1.png", "2.png"])
     assert probe_video(tmp_path / "stills").num_frames == 2
 
 
 @pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize(("matrix", "red", "blue"), [(1, 0.2126, 0.0722), (6, 0.299, 0.114), (2, 0.299, 0.114), (9, 0.2627, 0.0593)])
-def test_colour_tags_are_honoured(tmp_path, clip, full_range, matrix, red, blue):
+def test_colour_tags_are_applied(tmp_path, clip, full_range, matrix, red, blue):
     rgb = clip.frames.double()
     luma = rgb @ torch.tensor([red, 1 - red - blue, blue], dtype=torch.double)
     chroma = [(rgb[..., 2] - luma) / (2 - 2 * blue), (rgb[..., 0] - luma) / (2 - 2 * red)]
@@ -121,10 +121,10 @@ def test_colour_tags_are_honoured(tmp_path, clip, full_range, matrix, red, blue)
 
 @pytest.mark.parametrize("ending", [".gif", ".webp", ".png"])
 def test_animations(tmp_path, ending):
-    pictures = [Image.fromarray(np.full((10, 12, 3), 60 * i, np.uint8)) for i in range(4)]
+    images = [Image.fromarray(np.full((10, 12, 3), 60 * i, np.uint8)) for i in range(4)]
     path = tmp_path / f"animation{ending}"
     options = {"lossless": True} if ending == ".webp" else {}
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=[40, 80, 120, 40], **options)
+    images[0].save(path, save_all=True, append_images=images[1:], duration=[40, 80, 120, 40], **options)
     video = read_video(path)
     assert video.frames[:, 0, 0, 0].tolist() == [0, 60, 120, 180]
     assert video.times == pytest.approx([0.0, 0.04, 0.12, 0.24]) and not video.has_sound
@@ -133,28 +133,28 @@ def test_animations(tmp_path, ending):
 
 
 def test_image_folder_is_in_natural_order(tmp_path):
-    save_pictures(tmp_path / "f", ["1.png", "2.png", "10.png"])
+    save_images(tmp_path / "f", ["1.png", "2.png", "10.png"])
     (tmp_path / "f" / "notes.txt").write_text("not a frame")
     video = read_video(tmp_path / "f")
     assert video.frames[:, 0, 0, 0].tolist() == [0, 10, 20] and video.size == Size(10, 20)
     assert read_video(tmp_path / "f", VideoSettings(start=2)).frames[0, 0, 0, 0] == 20
 
 
-def test_image_folder_of_two_sizes_names_the_file(tmp_path):
-    save_pictures(tmp_path / "f", ["1.png", "2.png"])
+def test_image_folder_of_two_sizes_reports_the_file(tmp_path):
+    save_images(tmp_path / "f", ["1.png", "2.png"])
     Image.new("RGB", (21, 10)).save(tmp_path / "f" / "3.png")
     with pytest.raises(VideoError, match=r"3\.png: is 21x10 but 1\.png is 20x10"):
         read_video(tmp_path / "f")
 
 
 def test_alpha_of_a_folder(tmp_path):
-    save_pictures(tmp_path / "f", ["1.png", "2.png"], mode="RGBA")
+    save_images(tmp_path / "f", ["1.png", "2.png"], mode="RGBA")
     video = read_video(tmp_path / "f")
     assert video.alpha is not None and video.alpha[:, 0, 0].tolist() == [0, 10]
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty file", "empty folder", "text", "sound"])
-def test_what_is_no_video(tmp_path, kind):
+def test_paths_that_are_not_videos(tmp_path, kind):
     path = tmp_path / "x.mp4"
     if kind == "empty file":
         path.touch()
@@ -175,7 +175,7 @@ def test_what_is_no_video(tmp_path, kind):
 
 
 @pytest.mark.parametrize("name", ["front.mp4", "plain.mkv"])
-def test_truncated_file_says_what_can_be_read(tmp_path, name):
+def test_truncated_file_reports_readable_frames(tmp_path, name):
     path = tmp_path / name
     source = tmp_path / "source.mkv"
     write_video(source, make_clip(50))
@@ -192,13 +192,13 @@ def test_truncated_file_says_what_can_be_read(tmp_path, name):
     assert read_video(path, VideoSettings(frames=5)).num_frames == 5
 
 
-def test_header_cut_off(coded):
-    coded.write_bytes(coded.read_bytes()[:2000])
+def test_truncated_header(video_file):
+    video_file.write_bytes(video_file.read_bytes()[:2000])
     with pytest.raises(VideoError, match="not a video that can be read"):
-        read_video(coded)
+        read_video(video_file)
 
 
-def test_damaged_middle(tmp_path):
+def test_damaged_file_reports_readable_frames(tmp_path):
     path = tmp_path / "damaged.mkv"
     write_video(path, make_clip(30), "ffv1")
     data = bytearray(path.read_bytes())
@@ -227,18 +227,18 @@ class TestReadImage:
         image.save(path)
         assert read_image(path).unique().tolist() == [255]
 
-    def test_faults(self, tmp_path):
+    def test_errors(self, tmp_path):
         Image.new("RGBA", (4, 4), (0, 0, 0, 128)).save(tmp_path / "clear.png")
         (tmp_path / "text.png").write_text("no picture")
         noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
         Image.fromarray(noise).save(tmp_path / "whole.png")
         (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:4000])
-        for name, told in [("clear", "flatten"), ("text", "not a picture"), ("half", "damaged"), ("gone", "no such file")]:
-            with pytest.raises(VideoError, match=told):
+        for name, message in [("clear", "flatten"), ("text", "not a picture"), ("half", "damaged"), ("gone", "no such file")]:
+            with pytest.raises(VideoError, match=message):
                 read_image(tmp_path / f"{name}.png")
 
 
-@pytest.mark.skipif(not SAMPLES.exists(), reason="the real clips are not here")
+@pytest.mark.skipif(not SAMPLES.exists(), reason="the sample clips are missing")
 def test_real_clip(tmp_path):
     shutil.copy(SAMPLES / "kitten/source.mp4", tmp_path / "kitten.mp4")
     video = read_video(tmp_path / "kitten.mp4")

@@ -1,4 +1,4 @@
-"""Writing: exact frames, times and sound; equal bytes; older files unharmed."""
+"""Tests of writing: exact frames, times and audio, reproducible bytes, and protection of existing files."""
 
 from fractions import Fraction
 
@@ -12,9 +12,9 @@ from lora_edit.video.colors import array_to_frame, frame_to_array
 from lora_edit.video.read import read_video
 from lora_edit.video.settings import VideoSettings
 from lora_edit.video.write import write_video
-from video.clips import SAMPLES, make_clip, mean_error, sound_packets, write_with_sound
+from video.clips import SAMPLES, make_clip, mean_error, read_audio_packets, write_with_sound
 
-# Largest mean error in levels of 255 that each way of writing may cost on smooth pictures.
+# Largest mean error in levels of 255 of each format on smooth images.
 TARGETS = [
     ("a.mp4", "h264", 3.0),
     ("a.mov", "h264", 3.0),
@@ -30,7 +30,7 @@ TARGETS = [
 
 @pytest.mark.parametrize(("name", "codec", "bound"), TARGETS)
 @pytest.mark.parametrize(("num_frames", "height", "width"), [(16, 48, 64), (1, 48, 64), (5, 47, 63)])
-def test_frames_size_and_length(tmp_path, name, codec, bound, num_frames, height, width):
+def test_frames_size_and_duration(tmp_path, name, codec, bound, num_frames, height, width):
     clip = make_clip(num_frames, height, width)
     write_video(tmp_path / name, clip, codec)
     back = read_video(tmp_path / name)
@@ -43,7 +43,7 @@ def test_frames_size_and_length(tmp_path, name, codec, bound, num_frames, height
 
 
 @pytest.mark.parametrize(("name", "codec"), [target[:2] for target in TARGETS if target[0] != "folder"])
-def test_two_writes_give_equal_bytes(tmp_path, name, codec):
+def test_bytes_are_reproducible(tmp_path, name, codec):
     clip = make_clip(24)
     written = []
     for _ in range(2):
@@ -52,7 +52,7 @@ def test_two_writes_give_equal_bytes(tmp_path, name, codec):
     assert written[0] == written[1]
 
 
-def test_output_is_tagged(tmp_path, clip):
+def test_output_has_colour_tags(tmp_path, clip):
     write_video(tmp_path / "a.mp4", clip)
     with av.open(str(tmp_path / "a.mp4")) as container:
         frame = next(container.decode(video=0))
@@ -60,7 +60,7 @@ def test_output_is_tagged(tmp_path, clip):
 
 
 @pytest.mark.parametrize(("pix_fmt", "bound"), [("yuv420p", 0.7), ("yuv444p", 0.5), ("yuv444p10le", 0.0)])
-def test_colours_survive_yuv_without_a_shift(clip, pix_fmt, bound):
+def test_yuv_round_trip_has_no_colour_shift(clip, pix_fmt, bound):
     back = torch.stack([torch.from_numpy(frame_to_array(array_to_frame(frame, pix_fmt))) for frame in clip.frames.numpy()])
     assert mean_error(back, clip.frames) <= bound
     assert (back.float() - clip.frames.float()).mean((0, 1, 2)).abs().max() < 0.05
@@ -77,7 +77,7 @@ def test_alpha(tmp_path, name, codec):
         assert back is not None and int((back.int() - alpha.int()).abs().max()) <= (1 if codec == "prores" else 0)
 
 
-class TestSound:
+class TestAudio:
     @pytest.fixture
     def source(self, tmp_path):
         path = tmp_path / "source.mp4"
@@ -85,31 +85,31 @@ class TestSound:
         return path
 
     @pytest.mark.parametrize("ending", [".mp4", ".mov", ".mkv"])
-    def test_whole_sound_is_copied_bit_for_bit(self, tmp_path, source, ending):
+    def test_whole_audio_is_copied_bit_for_bit(self, tmp_path, source, ending):
         out = tmp_path / f"out{ending}"
         write_video(out, read_video(source))
-        assert [data for _, data in sound_packets(out)] == [data for _, data in sound_packets(source)]
+        assert [data for _, data in read_audio_packets(out)] == [data for _, data in read_audio_packets(source)]
         if ending == ".mp4":
-            assert sound_packets(out) == sound_packets(source)
+            assert read_audio_packets(out) == read_audio_packets(source)
 
     @pytest.mark.parametrize("ending", [".mp4", ".mkv"])
-    def test_trimmed_sound_is_cut_at_packets(self, tmp_path, source, ending):
+    def test_trimmed_audio_is_cut_at_packets(self, tmp_path, source, ending):
         out = tmp_path / f"out{ending}"
         write_video(out, read_video(source, VideoSettings(start=10, frames=20)))
-        known = {data: time for time, data in sound_packets(source)}
-        copied = sound_packets(out)
-        assert all(float(time + Fraction(10, 25) - known[data]) == pytest.approx(0, abs=0.0011) for time, data in copied)
+        source_times = {data: time for time, data in read_audio_packets(source)}
+        copied = read_audio_packets(out)
+        assert all(float(time + Fraction(10, 25) - source_times[data]) == pytest.approx(0, abs=0.0011) for time, data in copied)
         span = float(copied[-1][0] - copied[0][0])
         assert 0.8 - 3 * 1024 / 48000 < span < 0.8 + 1024 / 48000
 
-    def test_webm_encodes_again(self, tmp_path, source):
+    def test_webm_reencodes_audio(self, tmp_path, source):
         write_video(tmp_path / "out.webm", read_video(source, VideoSettings(start=10, frames=20)))
         with av.open(str(tmp_path / "out.webm")) as container:
             assert container.streams.audio[0].codec_context.name == "opus"
             samples = sum(frame.samples for frame in container.decode(audio=0))
         assert samples / 48000 == pytest.approx(0.8, abs=0.03)
 
-    def test_unusual_codec_becomes_aac(self, tmp_path):
+    def test_unsupported_codec_becomes_aac(self, tmp_path):
         write_with_sound(tmp_path / "s.mkv", make_clip(25), codec="pcm_s16le", rate=22050)
         write_video(tmp_path / "out.mp4", read_video(tmp_path / "s.mkv"))
         with av.open(str(tmp_path / "out.mp4")) as container:
@@ -117,12 +117,12 @@ class TestSound:
             assert audio.codec_context.name == "aac" and audio.codec_context.sample_rate == 22050
             assert float(audio.duration * audio.time_base) == pytest.approx(1.0, abs=0.06)
 
-    def test_new_rate_and_gif_have_none(self, tmp_path, source):
+    def test_new_rate_and_gif_have_no_audio(self, tmp_path, source):
         write_video(tmp_path / "out.mp4", read_video(source, VideoSettings(fps=12)))
         write_video(tmp_path / "out.gif", read_video(source, VideoSettings(frames=3)))
         assert not read_video(tmp_path / "out.mp4").has_sound
 
-    def test_source_that_is_gone(self, tmp_path, source):
+    def test_missing_source(self, tmp_path, source):
         video = read_video(source)
         source.unlink()
         with pytest.raises(VideoError, match="is gone"):
@@ -130,7 +130,7 @@ class TestSound:
         assert list(tmp_path.iterdir()) == []
 
 
-class TestRefusals:
+class TestRejections:
     def test_existing_file_is_never_overwritten(self, tmp_path, clip):
         path = tmp_path / "a.mp4"
         path.write_text("precious")
@@ -149,7 +149,7 @@ class TestRefusals:
                 write_video(folder, clip, overwrite=overwrite)
         assert (folder / "photo.jpg").read_text() == "precious"
 
-    def test_folder_of_frames_is_replaced_when_asked(self, tmp_path, clip):
+    def test_folder_of_frames_is_replaced_with_overwrite(self, tmp_path, clip):
         write_video(tmp_path / "frames", make_clip(9))
         with pytest.raises(VideoError, match="not empty"):
             write_video(tmp_path / "frames", clip)
@@ -157,11 +157,11 @@ class TestRefusals:
         assert torch.equal(read_video(tmp_path / "frames").frames, clip.frames)
 
     @pytest.mark.parametrize(
-        ("name", "codec", "told"),
+        ("name", "codec", "message"),
         [("a.avi", "h264", r"\.mp4, \.mov, \.mkv, \.webm, \.gif"), ("a.mp4", "prores", r"\.mov, \.mkv"), ("a.mov", "ffv1", r"\.mkv")],
     )
-    def test_wrong_ending(self, tmp_path, clip, name, codec, told):
-        with pytest.raises(VideoError, match=told):
+    def test_unsupported_suffix_or_codec(self, tmp_path, clip, name, codec, message):
+        with pytest.raises(VideoError, match=message):
             write_video(tmp_path / name, clip, codec)
 
     def test_failure_leaves_nothing_behind(self, tmp_path, clip):
@@ -171,11 +171,11 @@ class TestRefusals:
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.skipif(not SAMPLES.exists(), reason="the real clips are not here")
-def test_real_sound_is_copied(tmp_path):
+@pytest.mark.skipif(not SAMPLES.exists(), reason="the sample clips are missing")
+def test_audio_of_sample_clip_is_copied(tmp_path):
     source = SAMPLES / "cups/source.mp4"
-    few = read_video(source, VideoSettings(start=100, frames=4))
-    small = Video(few.frames[:, :64, :64].contiguous(), few.fps, few.times, None, few.source, few.start_time, few.has_sound)
-    write_video(tmp_path / "out.mp4", small)
-    known = {data for _, data in sound_packets(source)}
-    assert all(data in known for _, data in sound_packets(tmp_path / "out.mp4"))
+    video = read_video(source, VideoSettings(start=100, frames=4))
+    cropped = Video(video.frames[:, :64, :64].contiguous(), video.fps, video.times, None, video.source, video.start_time, video.has_sound)
+    write_video(tmp_path / "out.mp4", cropped)
+    source_packets = {data for _, data in read_audio_packets(source)}
+    assert all(data in source_packets for _, data in read_audio_packets(tmp_path / "out.mp4"))

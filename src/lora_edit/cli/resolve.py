@@ -11,7 +11,8 @@ from lora_edit.cli.options import RegionOptions, RunOptions, parse_boxes, parse_
 from lora_edit.cli.prompts import POINT_SYNTAX, pair_click_options, parse_coordinates
 from lora_edit.config import EditSettings, merge_tables, read_toml, resolve_settings
 from lora_edit.errors import MaskError, SettingsError, VideoError
-from lora_edit.video.paths import stat_path
+from lora_edit.run import default_run_folder
+from lora_edit.video.paths import protect_inputs, stat_path
 
 REGION_HELP = (
     "give one of --mask PATH (white = edit; a video, a folder of images or one image), --box X,Y,W,H[:FRAME] and --point X,Y[:FRAME]; "
@@ -165,16 +166,12 @@ def choose_run_folder(run: Path | None, output: Path | None) -> Path:
         raise SettingsError("where the run folder should be is missing; give --run FOLDER or --output")
     if output.name in ("", ".."):
         raise SettingsError(f"--output {output}: names neither a file nor a folder of its own; give a name, such as result.mp4")
-    return output.with_name(f"{output.stem}.run")
+    return default_run_folder(output)
 
 
 def protect_input(output: Path, settings: EditSettings, overwrite: bool = True) -> None:
     """Raise `VideoError` when the output is one of the input files, so that `--overwrite` cannot destroy them, or without it any file."""
-    given = settings.input
-    later = [keyframe.image for keyframe in (*given.references, *given.anchors)]
-    for path in (given.source, given.first_frame, given.mask, *later):
-        if path is not None and path.exists() and output.exists() and output.samefile(path):
-            raise VideoError(f"{output}: is part of the input; choose another --output")
+    protect_inputs(output, settings.input.list_files())
     if output.is_file() and not overwrite:
         raise VideoError(f"{output}: exists already; choose another name or add --overwrite")
 

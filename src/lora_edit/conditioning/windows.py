@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
+from lora_edit.conditioning.sample import Hint
+
 
 @dataclass(frozen=True)
 class Window:
@@ -47,3 +51,8 @@ def plan_training_windows(num_frames: int, max_frames: int, group: int = 4) -> l
     step = max(1, (max_frames - 1) // 2)
     starts = [*range(1, num_frames - max_frames + 1, step), num_frames - max_frames + 1]
     return [Window((0, *range(start, start + max_frames - 1))) for start in sorted(set(starts))]
+
+
+def select_window_hint(hint: Hint | None, window: Window) -> Hint | None:
+    """Select a window's frames from a hint of the whole clip."""
+    return hint and hint.select_frames(torch.tensor(window.frames))

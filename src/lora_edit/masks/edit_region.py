@@ -8,7 +8,7 @@ with what it sits on (`support`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -23,14 +23,12 @@ from lora_edit.masks.morphology import find_bounds
 from lora_edit.masks.overlay import draw_region
 from lora_edit.masks.parts import split_into_parts
 from lora_edit.masks.region_check import CONTINUE_HINT, WHOLE_FRAME_NOTE, is_whole_frame_edit, touches_border
-from lora_edit.types import Box, EditMask, Float32Array
+from lora_edit.types import Box, EditMask, Float32Array, OnFrame
 from lora_edit.video.camera_motion import CameraTracker
 from lora_edit.video.flow import OpticalFlow, chain_flow_with_confidence, sample_image
 from lora_edit.video.object_motion import ObjectMotion, track_object
 from lora_edit.video.supporting_object import find_supporting_object
 from lora_edit.video.working_size import WorkingSize, to_grey
-
-OnFrame = Callable[[int, int], None]
 
 NUM_POINTS = 900
 """About so many points are spread over the changed area."""

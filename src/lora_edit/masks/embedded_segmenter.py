@@ -19,8 +19,8 @@ import torch
 from lora_edit.masks import mask_propagation
 from lora_edit.masks.interactive import correct_mask, segment_box, segment_points
 from lora_edit.masks.saliency import SaliencyNetwork
-from lora_edit.masks.segmenter import FramePrompts, OnFrame, Prompt, check_prompts, describe_lost_frames, group_by_object
-from lora_edit.types import BoolArray, EditMask, Float32Array, Size, UInt8Array
+from lora_edit.masks.segmenter import FramePrompts, Prompt, check_prompts, describe_lost_frames, group_by_object
+from lora_edit.types import BoolArray, EditMask, Float32Array, OnFrame, Size, UInt8Array
 from lora_edit.video.flow import OpticalFlow
 
 ROWS = (256, 360)

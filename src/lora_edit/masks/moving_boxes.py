@@ -12,8 +12,8 @@ import torch
 
 from lora_edit.masks.boxes import KeyframeBox, box_to_edges, mask_from_boxes
 from lora_edit.masks.change_detection import detect_changed_area, select_main_parts
-from lora_edit.masks.edit_region import OnFrame, RegionTrack, build_region_track, scale_progress, track_box
-from lora_edit.types import BoolArray, EditMask, Size
+from lora_edit.masks.edit_region import RegionTrack, build_region_track, scale_progress, track_box
+from lora_edit.types import BoolArray, EditMask, OnFrame, Size
 
 MAX_STILL_MOTION = 0.02
 """Share of the frame's shorter side up to which a box's edges count as still: then it stays exactly where it was drawn."""

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 
 from lora_edit.devices import pick_device
 from lora_edit.errors import ModelError
-from lora_edit.masks.segmenter import FramePrompts, OnFrame, Prompt, check_prompts, describe_lost_frames, group_by_object
-from lora_edit.types import EditMask, Size
+from lora_edit.masks.segmenter import FramePrompts, Prompt, check_prompts, describe_lost_frames, group_by_object
+from lora_edit.types import EditMask, OnFrame, Size
 
 MODEL_CLASSES = {
     "sam2_video": "Sam2Video",

@@ -8,7 +8,7 @@ an object is hidden or lost its frames are empty, and the mask's notes say so.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,7 @@ import torch
 from lora_edit.errors import MaskError
 from lora_edit.masks.boxes import KeyframeBox
 from lora_edit.masks.files import format_ranges
-from lora_edit.types import EditMask, Size
+from lora_edit.types import EditMask, OnFrame, Size
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,6 @@ class Click:
 
 Prompt = Click | KeyframeBox
 """A box without a frame number stands in frame 0."""
-
-OnFrame = Callable[[int, int], None]
-"""Called with how many of how many frames are done."""
 
 
 class Segmenter(Protocol):

@@ -120,8 +120,15 @@ class Family(Protocol):
 
 
 def load_family(model: str, device: torch.device, dtype: torch.dtype) -> Family:
-    """Load a model by any name that `locate_model` takes. Imports the family's module only now. Raises `ModelError`."""
-    record, source = locate_model(model)
+    """Load a model by any name that `locate_model` takes. Raises `ModelError`."""
+    return load_record(*locate_model(model), device, dtype)
+
+
+def load_record(record: ModelRecord, source: str, device: torch.device, dtype: torch.dtype) -> Family:
+    """Load the model of a record from `source`, a folder, file or Hub repository. Imports the family's module only now.
+
+    Raises `ModelError`.
+    """
     family: Family = import_target(record.loader)(record, source, device, dtype)
     return family
 

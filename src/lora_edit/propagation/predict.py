@@ -7,7 +7,7 @@ Evidence is weighed on a small copy of the clip; the shares found there mix the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -23,6 +23,7 @@ from lora_edit.propagation.images import FloatImage
 from lora_edit.propagation.mixture import MIN_ERROR, predict_shares
 from lora_edit.propagation.motion import Motion, estimate_motion
 from lora_edit.propagation.region_parts import split_region
+from lora_edit.types import OnFrame
 from lora_edit.video.flow import resize_positions
 
 WORKING_SIDE = 128
@@ -33,7 +34,6 @@ MAX_FRAME_DISTANCE = 24
 """Frames from a key frame at which the network's sense of time ends."""
 
 Frames = torch.Tensor
-OnFrame = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

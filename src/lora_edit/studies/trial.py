@@ -18,11 +18,11 @@ from lora_edit.masks.shapes import shape_mask
 from lora_edit.models.families.vace.record import list_published_overrides
 from lora_edit.models.family import Family
 from lora_edit.models.runtime.quantization import WeightFormat, quantize_blocks
+from lora_edit.prepared_clip import PreparedClip, paste_prediction
 from lora_edit.propagation.baselines import BASELINES, COLOUR_MAP, FLOW_WARP, MOVING_LAYER
-from lora_edit.samples import PreparedClip, build_training_stages, composite_output, generate_windows, paste_prediction, prepare_clip
+from lora_edit.session import Session
 from lora_edit.studies.scenes import TrueEdit
-from lora_edit.training.loop import Stage, fit
-from lora_edit.training.lora import add_lora, get_lora_parameters, remove_lora
+from lora_edit.training.lora import get_lora_parameters, remove_lora
 from lora_edit.types import Video
 
 BEST_BASELINE = "best of the three (per scene)"
@@ -86,20 +86,14 @@ class Trial(ABC):
     def train(self, *assignments: str, num_references: int = 0) -> int:
         """Fit a fresh LoRA: motion, then appearance if there are references. Returns the steps done."""
         settings = self.resolve_settings(*assignments)
-        stages = build_training_stages(self.family, self._prepare_clip(settings, num_references), settings)
-        for expert in self.family.experts():
-            add_lora(expert, settings.lora, settings.seed)
-        return self._fit(stages, settings, settings.seed)
+        session = self._open_session(settings, num_references)
+        return len(session.fit(session.build_stages()))
 
     def learn_appearance(self, num_references: int, *assignments: str) -> int:
         """Go on with the appearance stage on the LoRA as it is. Returns the steps done."""
         settings = self.resolve_settings(*assignments)
-        last = build_training_stages(self.family, self._prepare_clip(settings, num_references), settings)[-1:]
-        return self._fit(last, settings, settings.seed + 1)
-
-    def _fit(self, stages: Sequence[Stage], settings: EditSettings, seed: int) -> int:
-        done = [fit(e, get_lora_parameters(e), stages, settings.training, seed, None, "", lambda *_: None) for e in self.family.experts()]
-        return sum(len(losses) for stages_losses in done for losses in stages_losses)
+        session = self._open_session(settings, num_references)
+        return len(session.fit(session.build_stages()[-1:], seed=settings.seed + 1, reset=False))
 
     def snapshot_lora(self) -> Callable[[], None]:
         """Remember the LoRA as it is; the function returned brings it back."""
@@ -164,9 +158,9 @@ class Trial(ABC):
     def propagate_edit(self, num_references: int = 0) -> Outcome:
         """The explained edit, which no diffusion model drew: the preview."""
         settings = self.resolve_settings("method.hint=explained")
-        clip, prepared = self.build_clip(settings, num_references), self._prepare_clip(settings, num_references)
+        session = self._open_session(settings, num_references)
         label = f"{PROPAGATED_EDIT}, {num_references} references" if num_references else PROPAGATED_EDIT
-        return Outcome(label, paste_prediction(clip, prepared), None, tuple(clip.references))
+        return Outcome(label, paste_prediction(session.inputs, session.prepare()), None, tuple(session.inputs.references))
 
     def select_best(self, outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
         """The best of these by what is true, where there is a true edit: what a person would have who could choose afterwards."""
@@ -177,23 +171,23 @@ class Trial(ABC):
         return Outcome(name, BASELINES[name](clip.video.frames, clip.first_frame, clip.edit_mask))
 
     def _generate_outcome(self, label: str, settings: EditSettings, num_references: int = 0) -> Outcome:
-        clip, prepared = self.build_clip(settings, num_references), self._prepare_clip(settings, num_references)
-        pixels = generate_windows(self.family, prepared, settings, settings.seed, lambda *_: None)
-        return self._composite_outcome(label, clip, prepared, pixels, settings)
+        session = self._open_session(settings, num_references)
+        return self._composite_outcome(label, session, session.generate())
 
-    def _prepare_clip(self, settings: EditSettings, num_references: int = 0) -> PreparedClip:
-        """The clip at the model's size; made once for all rows that share it, as predicting takes seconds."""
+    def _open_session(self, settings: EditSettings, num_references: int = 0) -> Session:
+        """Open a session on the trial's model. Rows with the same preparation share it, since a prediction takes seconds."""
+        clip = self.build_clip(settings, num_references)
         parts = (self.family.name, num_references, settings.masks, settings.method.hint, settings.method.hint_confidence)
         key = repr((*parts, settings.compositing.crop, settings.compositing.zoom, settings.compositing.context))
-        if key not in self._cache:
-            self._cache[key] = prepare_clip(self.family, self.build_clip(settings, num_references), settings)
-        return self._cache[key]
+        session = Session(self.family, clip, settings, prepared=self._cache.get(key))
+        self._cache[key] = session.prepare()
+        return session
 
-    def _composite_outcome(self, label: str, clip: Clip, prepared: PreparedClip, pixels: torch.Tensor, settings: EditSettings) -> Outcome:
-        bare = settings.compositing.model_copy(update={"enabled": False, "detail": False})
-        each = (settings, settings.model_copy(update={"compositing": bare}))
-        frames, raw = (torch.stack(list(composite_output(clip, prepared, pixels, how))) for how in each)
-        return Outcome(label, frames, raw, tuple(clip.references))
+    def _composite_outcome(self, label: str, session: Session, pixels: torch.Tensor) -> Outcome:
+        compositing = session.settings.compositing.model_copy(update={"enabled": False, "detail": False})
+        raw_settings = session.settings.model_copy(update={"compositing": compositing})
+        frames, raw = session.composite(pixels).frames, session.composite(pixels, raw_settings).frames
+        return Outcome(label, frames, raw, tuple(session.inputs.references))
 
 
 @dataclass(frozen=True)
@@ -226,18 +220,19 @@ class SceneTrial(Trial):
         """The true edit through the model's codec: what a perfect model would reach."""
         settings = self.resolve_settings()
         clip = self.build_clip(settings)
-        prepared = prepare_clip(self.family, replace(clip, video=replace(clip.video, frames=self.edit.truth)), settings)
-        canvas = prepared.canvas
+        true_clip = replace(clip, video=replace(clip.video, frames=self.edit.truth))
+        prepared = Session(self.family, true_clip, settings).prepare()
+        session, canvas = Session(self.family, clip, settings, prepared=prepared), prepared.canvas
         encoded = self.family.encode_sample(build_motion_sample(canvas.source, torch.zeros_like(canvas.edit_mask)))
         assert encoded.target is not None
-        return (self._composite_outcome("truth through the codec", clip, prepared, self.family.decode(encoded.target), settings),)
+        return (self._composite_outcome("truth through the codec", session, self.family.decode(encoded.target)),)
 
     def propagate_edit(self, num_references: int = 0) -> Outcome:
         """The explained edit, which no diffusion model drew: the preview."""
         settings = self.resolve_settings("method.hint=explained")
-        clip, prepared = self.build_clip(settings, num_references), self._prepare_clip(settings, num_references)
+        session = self._open_session(settings, num_references)
         label = f"{PROPAGATED_EDIT}, {num_references} references" if num_references else PROPAGATED_EDIT
-        return Outcome(label, paste_prediction(clip, prepared), None, tuple(clip.references))
+        return Outcome(label, paste_prediction(session.inputs, session.prepare()), None, tuple(session.inputs.references))
 
     def select_best(self, outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
         """The one that is nearest to the true edit in the region, over every frame but the first."""

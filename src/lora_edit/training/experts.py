@@ -8,7 +8,7 @@ from typing import Protocol
 
 from lora_edit.models.family import Family
 from lora_edit.training.loop import OnStep, Stage, fit
-from lora_edit.training.lora import add_lora, load_lora, save_lora, set_strength
+from lora_edit.training.lora import add_lora, get_lora_parameters, load_lora, save_lora, set_strength
 from lora_edit.training.settings import LoraSettings, TrainingSettings
 
 
@@ -56,6 +56,20 @@ def train_experts(
         facts = {"time_range": "{:g}-{:g}".format(*expert.time_range)} | ({"expert": expert.part} if expert.part else {})
         save_lora(expert, files.lora_file(expert.part), metadata | facts)
     return losses, done
+
+
+def fit_experts(
+    family: Family, stages: Sequence[Stage], settings: TrainingSettings, lora: LoraSettings, seed: int, *, reset: bool = True
+) -> list[float]:
+    """Fit the experts' LoRAs in memory, without files; returns all losses. Without `reset` the present LoRAs are trained further."""
+    if reset:
+        for expert in family.experts():
+            add_lora(expert, lora, seed)
+    losses: list[float] = []
+    for expert in family.experts():
+        for stage_losses in fit(expert, get_lora_parameters(expert), stages, settings, seed, None, "", lambda *_: None):
+            losses += stage_losses
+    return losses
 
 
 def load_experts(family: Family, lora: LoraSettings, seed: int, lora_file: Callable[[str], Path]) -> None:

@@ -88,8 +88,9 @@ def remove_lora(expert: Expert) -> None:
 
 
 def set_strength(expert: Expert, strength: float) -> None:
-    """How strongly the adapter acts at generation."""
-    expert.transformer.set_adapters(ADAPTER_NAME, strength)  # type: ignore[operator]
+    """Scale the adapter's effect, for generation; without an adapter nothing changes."""
+    if get_lora_parameters(expert):
+        expert.transformer.set_adapters(ADAPTER_NAME, strength)  # type: ignore[operator]
 
 
 def save_lora(expert: Expert, path: Path, metadata: Mapping[str, str]) -> None:

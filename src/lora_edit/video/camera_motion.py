@@ -1,4 +1,4 @@
-"""The motion of what an object moves in front of, as one affine map from a key picture."""
+"""Camera motion: the motion of the background as one affine map from a key image."""
 
 from __future__ import annotations
 
@@ -10,53 +10,55 @@ from lora_edit.video.alignment import Patch, compose_affine, invert_affine
 from lora_edit.video.flow import detect_corners, track_points
 
 EXTENTS = (24.0, 64.0)
-"""Samples across the ground when it is aligned roughly, and finely."""
+"""Samples across the background in the coarse and in the fine alignment."""
 
 MAX_CORNERS = 200
-"""Corners followed from picture to picture."""
+"""Largest number of corners tracked from image to image."""
 
 MIN_SCORE_GAIN = (0.01, 0.25)
-"""By how much of agreement, and by which share of the disagreement, a motion has to be better than none."""
+"""Gain in score that a new motion needs over the previous one: a constant, plus this share of what the previous score lacks to 1."""
 
 
 class CameraTracker:
-    """The ground `mask` of a key picture `[h, w, 3]`, 0..255, followed from picture to picture."""
+    """Tracker of the background, given by `mask` `[h, w]` in a key image `[h, w, 3]`, 0..255, from image to image."""
 
     def __init__(self, key_image: Float32Array, mask: BoolArray) -> None:
         mask = mask if mask.sum() > 0.05 * mask.size else np.ones_like(mask)
         self.patches = [Patch(key_image, mask, extent, margin=0, may_leave_frame=True) for extent in EXTENTS]
         self.matrix = np.eye(2, 3)
-        self._before: UInt8Array | None = None
+        self._previous_grey: UInt8Array | None = None
 
     @property
     def light(self) -> tuple[Float32Array, Float32Array]:
-        """Factor and shift `[3]` of the last picture beside the key picture's."""
+        """Gain and shift `[3]` from the key image's colours to those of the last image."""
         return self.patches[1].light
 
     def track(self, image: Float32Array, grey: UInt8Array) -> Float64Array:
-        """The map from the next picture to the key picture."""
+        """Track the next image and return the map `[2, 3]` from it to the key image."""
         guesses = [self.matrix, np.eye(2, 3)]
-        if self._before is not None:
+        if self._previous_grey is not None:
             guesses += self._propose_from_corners(grey)
-        rough, fine = self.patches
-        soft = rough.blur_image(image)
-        best = max((rough.fit(soft, guess, iterations=5) for guess in guesses), key=lambda fit: fit.score)
-        soft = fine.blur_image(image)
-        found = fine.fit(soft, best.matrix, iterations=5)
-        still = fine.score(soft, self.matrix)
-        self.matrix = found.matrix if found.score > still + MIN_SCORE_GAIN[0] + MIN_SCORE_GAIN[1] * (1 - still) else self.matrix
+        coarse, fine = self.patches
+        blurred = coarse.blur_image(image)
+        best = max((coarse.fit(blurred, guess, iterations=5) for guess in guesses), key=lambda fit: fit.score)
+        blurred = fine.blur_image(image)
+        refined = fine.fit(blurred, best.matrix, iterations=5)
+        previous_score = fine.score(blurred, self.matrix)
+        self.matrix = (
+            refined.matrix if refined.score > previous_score + MIN_SCORE_GAIN[0] + MIN_SCORE_GAIN[1] * (1 - previous_score) else self.matrix
+        )
         for patch in self.patches:
             patch.update_light_and_trust(patch.blur_image(image), self.matrix, 0.1)
-        self._before = grey
+        self._previous_grey = grey
         return invert_affine(self.matrix)
 
     def _propose_from_corners(self, grey: UInt8Array) -> list[Float64Array]:
-        assert self._before is not None
-        old = detect_corners(self._before, MAX_CORNERS, 8.0)
-        if len(old) < 6:
+        assert self._previous_grey is not None
+        previous_points = detect_corners(self._previous_grey, MAX_CORNERS, 8.0)
+        if len(previous_points) < 6:
             return []
-        new, sure = track_points(self._before, grey, old, old)
-        if sure.sum() < 6:
+        points, is_tracked = track_points(self._previous_grey, grey, previous_points, previous_points)
+        if is_tracked.sum() < 6:
             return []
-        moved, _ = cv2.estimateAffinePartial2D(old[sure], new[sure], ransacReprojThreshold=1.5)
-        return [] if moved is None else [compose_affine(np.asarray(moved, np.float64), self.matrix)]
+        motion, _ = cv2.estimateAffinePartial2D(previous_points[is_tracked], points[is_tracked], ransacReprojThreshold=1.5)
+        return [] if motion is None else [compose_affine(np.asarray(motion, np.float64), self.matrix)]

@@ -1,6 +1,6 @@
-"""YUV <-> RGB without a shift: the right matrix, the right range, and swscale's exact arithmetic.
+"""Conversion between YUV and RGB without a colour shift: the file's matrix and range, and swscale's exact arithmetic.
 
-swscale's default arithmetic darkens 4:2:0 frames by more than a level of 255, which would break the promise of untouched pixels.
+swscale's default arithmetic darkens 4:2:0 frames by more than one level of 255, which would change pixels outside the edit.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from lora_edit.video.hdr import HDR_TRANSFERS, to_sdr
 from lora_edit.video.libav import run_filters
 
 EXACT_INTERPOLATION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-_EXACT_FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"  # the same for FFmpeg's filter
-SITING_LEFT = "left"  # where colour samples lie in H.264 that does not say
-SITING_CENTER = "center"  # where swscale takes them to lie in frames whose decoder does not say, as VP9's
+_EXACT_FLAGS = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"  # the same for FFmpeg's scale filter
+SITING_LEFT = "left"  # the default of H.264 files that state no chroma siting
+SITING_CENTER = "center"  # swscale's default where the decoder states none, as for VP9
 BT709 = 1  # ITU-T H.273 code point, shared by matrix, primaries and transfer
 BT601 = 6
 UNSPECIFIED = 2
@@ -34,11 +34,11 @@ _MATRICES = {
 _FILTER_MATRICES = {1: "bt709", 4: "fcc", 5: "bt470", 6: "smpte170m", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
 
 BT709_TAGS = ColourTags(BT709, BT709, BT709, BT709, full=False)
-"""BT.709, limited range."""
+"""Tags of BT.709, limited range."""
 
 
 def read_colour_tags(frame: VideoFrame) -> ColourTags:
-    """How the pixels of `frame_to_array` are to be stored and shown: as in the file; BT.709 for tone-mapped and RGB files."""
+    """Read the tags with which the pixels of `frame_to_array` are stored: those of the file; BT.709 for tone-mapped and RGB files."""
     if is_hdr(frame):
         return BT709_TAGS
     primaries, transfer = int(frame.color_primaries), int(frame.color_trc)
@@ -48,14 +48,17 @@ def read_colour_tags(frame: VideoFrame) -> ColourTags:
 
 
 def frame_to_array(frame: VideoFrame) -> np.ndarray:
-    """A decoded frame as `[H, W, 3]` uint8, or `[H, W, 4]` where its format has alpha. High dynamic range is tone-mapped to BT.709."""
+    """Convert a decoded frame to `[H, W, 3]` uint8, or `[H, W, 4]` where its format has alpha. HDR is tone-mapped to BT.709."""
     if is_hdr(frame):
         return to_sdr(_reformat(frame, "rgb48le"), int(frame.color_trc), int(frame.color_primaries))
     return _reformat(frame, "rgba" if has_alpha(frame) else "rgb24")
 
 
 def array_to_frame(array: np.ndarray, pix_fmt: str, tags: ColourTags = BT709_TAGS, siting: str = SITING_LEFT) -> VideoFrame:
-    """`[H, W, 3 or 4]` uint8 as a frame of `pix_fmt`; YUV is stored by `tags`, its shared colour samples at `siting` (`siting.py`)."""
+    """Convert `[H, W, 3 or 4]` uint8 to a frame of `pix_fmt`.
+
+    YUV is stored by `tags`, with subsampled chroma at `siting` (`chroma_siting.py`).
+    """
     frame = VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgba" if array.shape[-1] == 4 else "rgb24")
     if "yuv" not in pix_fmt:
         return frame.reformat(format=pix_fmt, interpolation=EXACT_INTERPOLATION)
@@ -71,7 +74,7 @@ def array_to_frame(array: np.ndarray, pix_fmt: str, tags: ColourTags = BT709_TAG
 
 
 def has_alpha(frame: VideoFrame) -> bool:
-    """Whether the frame's pixel format carries transparency."""
+    """Whether the frame's pixel format has an alpha channel."""
     return frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components)
 
 
@@ -81,17 +84,17 @@ def is_rgb(frame: VideoFrame) -> bool:
 
 
 def is_hdr(frame: VideoFrame) -> bool:
-    """Whether the frame's levels are PQ's or HLG's."""
+    """Whether the frame uses an HDR transfer function (PQ or HLG)."""
     return int(frame.color_trc) in HDR_TRANSFERS
 
 
 def guess_matrix_code(size: Size) -> int:
-    """The H.273 code of the matrix that players take where a file states none: BT.709 for HD and BT.601 for anything smaller."""
+    """Guess the matrix as players do where a file states none: the H.273 code of BT.709 for HD, of BT.601 for smaller sizes."""
     return BT709 if size.width >= 1280 or size.height > 576 else BT601
 
 
 def has_known_matrix(frame: VideoFrame) -> bool:
-    """Whether the frame is RGB, or its matrix is one that `frame_to_array` undoes (or not stated)."""
+    """Whether `frame_to_array` can convert the frame: RGB, or YUV with a supported matrix or none stated."""
     return is_rgb(frame) or int(frame.colorspace) in {*_MATRICES, UNSPECIFIED}
 
 
@@ -117,7 +120,7 @@ def _replace_unspecified(code: int) -> int:
 
 
 def _get_matrix_code(frame: VideoFrame) -> int:
-    """The H.273 code of the matrix that the frame's samples are read with."""
+    """H.273 code of the matrix with which the frame's samples are read."""
     if frame.colorspace in _MATRICES:
         return int(frame.colorspace)
     return guess_matrix_code(Size(frame.height, frame.width))

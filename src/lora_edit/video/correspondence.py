@@ -1,10 +1,10 @@
-"""Where every pixel of a clip lies in a key frame, and how sure that is.
+"""Dense correspondence: the position of every pixel of a clip in a key frame, with a confidence.
 
-Three guesses compete for every pixel: it moved as the object does as a whole (`object_motion`), as the ground does (`camera_motion`), or as
-the pixel of the frame before that optical flow leads to. Moved by what won, smoothly continued, the key frame is compared with the frame
-once more, separately for the object and for the ground, and optical flow corrects what is left: so errors don't add up, and the object's
-edge doesn't take part in the ground's motion. Differences of colour and of slope, gathered within what looks alike (guided filter; He, Sun
-and Tang 2010; as cost filter: Hosni et al. 2013), decide.
+Three candidates compete for each pixel: the object's global motion (`object_motion`), the background's (`camera_motion`), and optical flow
+to the previous frame chained with that frame's positions. The best candidate, smoothly extrapolated, warps the key frame. Optical flow
+between the warped key frame and the frame then corrects the remaining error, separately for object and background. So errors do not
+accumulate, and the object's edge does not follow the background's motion. The matching cost is the difference in colour and gradient,
+aggregated with a guided filter (He, Sun and Tang 2010; as a cost filter: Hosni et al. 2013).
 """
 
 from __future__ import annotations
@@ -28,50 +28,50 @@ GainAndShift = tuple[Float32Array, Float32Array]
 ImageSlices = tuple[slice, slice]
 
 CONTRAST_LIMITS = (7.0, 24.0)
-"""Levels of difference that cost most: as much as colours vary around, but no less and no more than these."""
+"""Lower and upper limit, in levels, of the difference with the full cost; in between it follows the local variation of colours."""
 
 COST_RADIUS = 5
-"""Pixels around that take part in a pixel's cost."""
+"""Radius, in pixels, of the window over which costs are aggregated."""
 
 EDGE_CONTRAST = 12.0
-"""Levels from which neighbours look different."""
+"""Difference in levels from which the guided filter preserves an edge."""
 
 SMOOTH_MOTION_PENALTY, CORRECTION_PENALTY, CHAINED_FLOW_PENALTY = 0.01, 0.03, 0.05
-"""What a smooth motion, its correction, and flow from frame to frame have to win by over the motion that all share: where nothing tells
-them apart, the simpler one is right."""
+"""Costs added to the smooth motion, to its correction, and to chained flow, so that the global motion wins where all match
+equally well: the simpler one is then right."""
 
 OCCLUSION_COSTS = (0.5, 0.95)
-"""What it costs to say that a pixel shows what the object hid in the key frame: where the object is lost, and where it is surely there."""
+"""Cost of a pixel that the object occludes in the key frame: where the object is lost, and where it is certainly visible."""
 
 BLUR_SIGMA = 1.0
-"""Standard deviation, in pixels, by which pictures are softened before they are compared: noise and sampling should not count."""
+"""Standard deviation, in pixels, of the blur before images are compared, which suppresses noise and sampling errors."""
 
 MAX_RELIABLE_COST = 0.45
-"""Cost below which a position is believed."""
+"""Cost below which a position is reliable."""
 
 MAX_UNCORRECTED_COST = 0.15
-"""Cost up to which the ground's motion as a whole needs no correction, where nearly all of it is that cheap."""
+"""Cost below which pixels need no correction. The background's global motion is not corrected where nearly all pixels are below it."""
 
 MARGIN = 24
-"""Pixels around object and region in which pixels are followed one by one."""
+"""Margin, in pixels, around object and region within which pixels are tracked individually."""
 
 MIN_FLOW_SIZE = 64
-"""Rows and columns that flow is computed on at least."""
+"""Smallest number of rows and columns for optical flow."""
 
 CONFIDENCE_WEIGHTS = (4.8, 1.6, -8.3, 0.6, 0.7, -1.6, -7.5, -7.2)
-"""Log-odds of a right position: a constant, then the weights of `_features`, fitted by logistic regression on the tuning half of the scenes
-of `benchmarks/moving_scenes.py`."""
+"""Log-odds of a correct position: the intercept, then the weights of `_compute_features`, fitted by logistic regression on the tuning half
+of the scenes of `benchmarks/moving_scenes.py`."""
 
 MAX_OBJECT_SHARE = 0.8
-"""Share of a frame from which a region holds no object, but everything."""
+"""Share of the frame above which a region counts as the whole frame instead of an object."""
 
 
 @dataclass(frozen=True)
 class Correspondence:
-    """Of one frame with the key frame.
+    """Correspondence of one frame with the key frame.
 
-    `positions` `[H, W, 2]` (x, y): where each pixel lies in the key frame, pixel centres at integers. `confidence` `[H, W]` in [0, 1]: the
-    chance that the key frame shows the pixel, and within 1.5 % of the frame's shorter side of there.
+    `positions` `[H, W, 2]` (x, y): the position of each pixel in the key frame, pixel centres at integers. `confidence` `[H, W]` in [0, 1]:
+    the probability that the key frame shows the pixel within 1.5 % of the frame's shorter side of that position.
     """
 
     positions: Float32Array
@@ -81,31 +81,33 @@ class Correspondence:
 def compute_correspondences(
     frames: torch.Tensor, key_index: int, region: torch.Tensor | None = None, order: Sequence[int] | None = None
 ) -> Iterator[Correspondence]:
-    """The correspondence of each frame of `frames` `[T, H, W, 3]` uint8 with frame `key`.
+    """Compute the correspondence of each frame of `frames` `[T, H, W, 3]` uint8 with frame `key_index`.
 
-    Frames come in the given `order` (neighbours follow each other; `key` and what follows it by default). `region` `[T, H, W]` bool is
-    where the object is that counts. Time is linear in the frames, memory that of a few frames.
+    `order` lists the frames to process; consecutive ones are neighbours. The default is `key_index` and all later frames. `region`
+    `[T, H, W]` bool marks the object that is tracked. Time is linear in the number of frames; memory is that of a few frames.
     """
     height, width = frames.shape[1:3]
     work = WorkingSize(height, width)
-    picture = work.resize_image(frames[key_index])
+    key_image = work.resize_image(frames[key_index])
     mask = None if region is None else work.resize_mask(region[key_index])
     if mask is not None and not 16 <= mask.sum() <= MAX_OBJECT_SHARE * mask.size:
         mask = None
-    matcher = _FrameMatcher(picture, mask)
+    matcher = _FrameMatcher(key_image, mask)
     for number in range(key_index, len(frames)) if order is None else order:
-        here = None if mask is None or region is None else work.resize_mask(region[number])
-        positions, confidence = matcher.match(work.resize_image(frames[number]), here)
-        away = positions - build_pixel_grid(*positions.shape[:2])
-        sure = cv2.resize(confidence, (width, height), interpolation=cv2.INTER_LINEAR)
-        yield Correspondence(build_pixel_grid(height, width) + resize_motion(away, height, width), np.asarray(sure, np.float32))
+        frame_region = None if mask is None or region is None else work.resize_mask(region[number])
+        positions, confidence = matcher.match(work.resize_image(frames[number]), frame_region)
+        motion = resize_motion(positions - build_pixel_grid(*positions.shape[:2]), height, width)
+        confidence = np.asarray(cv2.resize(confidence, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+        yield Correspondence(build_pixel_grid(height, width) + motion, confidence)
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """Of a window's pixels `[h, w]`: `positions` `[h, w, 2]` in the key picture, what they `cost`, and the whole `evidence` of the pictures
-    in it; whether they lie on the object there (`own`), and whether they are said to show the object here (`object`). Where these two
-    differ, the key picture doesn't show the pixel.
+    """Candidate positions for the pixels `[h, w]` of a window.
+
+    `positions` `[h, w, 2]` in the key image; their `cost` `[h, w]`; the `evidence` `[h, w]`, the part of the cost that the images
+    determine; `on_object_in_key` `[h, w]`, whether the positions lie on the object in the key image; `is_object` `[h, w]`, whether the
+    candidate assigns the pixels to the object. Where the last two differ, the key image does not show the pixel.
     """
 
     positions: Float32Array
@@ -117,7 +119,7 @@ class _Candidate:
 
 @dataclass(frozen=True)
 class _PreviousFrame:
-    """The picture before: grey `[h, w]`, and of ground and object the map to the key picture and each pixel's position there."""
+    """The previous image, grey `[h, w]`, with the map to the key image and the positions in it `[h, w, 2]`, for background and object."""
 
     grey: UInt8Array
     matrices: list[Float64Array]
@@ -125,40 +127,43 @@ class _PreviousFrame:
 
 
 class _FrameMatcher:
-    """A key picture `[h, w, 3]`, and pictures that follow each other, the first of them near it in time."""
+    """Matcher of consecutive images with a key image `[h, w, 3]`; the first of them is near it in time."""
 
     def __init__(self, key_image: Float32Array, mask: BoolArray | None) -> None:
         self.mask = mask
-        self.soft_key, self.grey_key = _blur_image(key_image), to_grey(key_image)
-        self.part = np.zeros(key_image.shape[:2], np.float32) if mask is None else mask.astype(np.float32)
+        self.blurred_key, self.grey_key = _blur_image(key_image), to_grey(key_image)
+        self.object_mask = np.zeros(key_image.shape[:2], np.float32) if mask is None else mask.astype(np.float32)
         self.camera = CameraTracker(key_image, np.ones(key_image.shape[:2], bool) if mask is None else ~mask)
         self.object = None if mask is None else ObjectTracker(key_image, mask)
-        # An object may bend; what is left of the ground's motion is slight and smooth.
+        # Objects deform; the residual motion of the background is small and smooth.
         self.flows = [_create_dense_flow(finest_scale=1), _create_dense_flow(finest_scale=0)]
-        self.home = build_pixel_grid(*key_image.shape[:2])
-        self._before: _PreviousFrame | None = None
-        self._shown = 1.0  # share of the object that the picture before showed
+        self.pixel_grid = build_pixel_grid(*key_image.shape[:2])
+        self._previous: _PreviousFrame | None = None
+        self._visible_share = 1.0  # share of the object that was visible in the previous image
 
     def match(self, image: Float32Array, region: BoolArray | None = None) -> tuple[Float32Array, Float32Array]:
-        """Positions `[h, w, 2]` and confidence `[h, w]` of the next picture; `region` `[h, w]` is where accuracy counts."""
-        grey, soft = to_grey(image), _blur_image(image)
+        """Match the next image: positions `[h, w, 2]` and confidence `[h, w]`. `region` `[h, w]` is where accuracy matters."""
+        grey, blurred = to_grey(image), _blur_image(image)
         matrices, lights = self._estimate_global_motions(image, grey)
-        whole = [_transform_positions(self.home, matrix) for matrix in matrices]
-        ground = self._build_matching_cost(soft, grey, lights, _select_all(grey))(whole[0], 0)
-        window = self._select_tracked_slices(region, whole)
-        judge = self._build_matching_cost(soft, grey, lights, window)
-        layers = [self._match_layer(layer, whole[layer][window], matrices[layer], grey, judge, window) for layer in range(len(whole))]
+        global_positions = [_transform_positions(self.pixel_grid, matrix) for matrix in matrices]
+        background = self._build_matching_cost(blurred, grey, lights, _select_all(grey))(global_positions[0], 0)
+        window = self._select_tracked_slices(region, global_positions)
+        window_cost = self._build_matching_cost(blurred, grey, lights, window)
+        layers = [
+            self._match_layer(layer, positions[window], matrices[layer], grey, window_cost, window)
+            for layer, positions in enumerate(global_positions)
+        ]
         best = _select_best(layers)
         if self.object is not None:
             self._correct_tracker(self.object, best, window)
             matrices[1] = invert_affine(self.object.matrix)
-        for positions, guess in zip(whole, layers, strict=True):
-            positions[window] = guess.positions
-        self._before = _PreviousFrame(grey, matrices, whole)
-        found = _Candidate(*(getattr(ground, part.name).copy() for part in fields(_Candidate)))
-        for part in fields(_Candidate):
-            getattr(found, part.name)[window] = getattr(best, part.name)
-        return found.positions, self._estimate_confidence(found, soft, grey, matrices)
+        for positions, layer_candidate in zip(global_positions, layers, strict=True):
+            positions[window] = layer_candidate.positions
+        self._previous = _PreviousFrame(grey, matrices, global_positions)
+        merged = _Candidate(*(getattr(background, field.name).copy() for field in fields(_Candidate)))
+        for field in fields(_Candidate):
+            getattr(merged, field.name)[window] = getattr(best, field.name)
+        return merged.positions, self._estimate_confidence(merged, blurred, grey, matrices)
 
     def _estimate_confidence(
         self, candidate: _Candidate, blurred_image: Float32Array, grey: UInt8Array, matrices: list[Float64Array]
@@ -166,18 +171,18 @@ class _FrameMatcher:
         return _apply_logistic(self._compute_features(candidate, grey, matrices))
 
     def _compute_features(self, candidate: _Candidate, grey: UInt8Array, matrices: list[Float64Array]) -> list[Float32Array]:
-        """What tells how sure a position is, `[h, w]` each, in the order of `WEIGHTS`."""
-        contrast = np.log(_compute_contrast(_GuidedFilter(grey).spread) / CONTRAST_LIMITS[1])
-        away = [_transform_positions(self.home, matrix) - candidate.positions for matrix in matrices]
-        own_way = np.where(candidate.is_object[..., None], away[-1], away[0])
-        bent = np.log1p(np.abs(own_way).sum(-1))
-        outside = ((candidate.positions < -0.5) | (candidate.positions > np.array(self.part.shape[::-1]) - 0.5)).any(-1)
-        shown = candidate.on_object_in_key == candidate.is_object
-        cost = np.where(shown, np.clip(candidate.cost, 0, 1), 0)
-        return [cost, cost * cost, contrast * shown, cost * contrast, bent, ~shown, outside]
+        """Compute the features of the confidence, `[h, w]` each, in the order of `CONFIDENCE_WEIGHTS`."""
+        contrast = np.log(_compute_contrast(_GuidedFilter(grey).variance) / CONTRAST_LIMITS[1])
+        residuals = [_transform_positions(self.pixel_grid, matrix) - candidate.positions for matrix in matrices]
+        residual = np.where(candidate.is_object[..., None], residuals[-1], residuals[0])
+        deformation = np.log1p(np.abs(residual).sum(-1))
+        outside = ((candidate.positions < -0.5) | (candidate.positions > np.array(self.object_mask.shape[::-1]) - 0.5)).any(-1)
+        visible = candidate.on_object_in_key == candidate.is_object
+        cost = np.where(visible, np.clip(candidate.cost, 0, 1), 0)
+        return [cost, cost * cost, contrast * visible, cost * contrast, deformation, ~visible, outside]
 
     def _estimate_global_motions(self, image: Float32Array, grey: UInt8Array) -> tuple[list[Float64Array], list[GainAndShift]]:
-        """The maps to the key picture of the ground and, if there is one, of the object, and the light of each."""
+        """Estimate the maps to the key image, of the background and of the object if there is one, and the light of each."""
         matrices, lights = [self.camera.track(image, grey)], [self.camera.light]
         if self.object is not None:
             matrices.append(self.object.track(image).matrix.astype(np.float64))
@@ -187,26 +192,26 @@ class _FrameMatcher:
     def _build_matching_cost(
         self, blurred_image: Float32Array, grey: UInt8Array, lights: list[GainAndShift], slices: ImageSlices
     ) -> _MatchingCost:
-        sure = 0.0 if self.object is None else max(self.object.score, self._shown)
-        hidden = OCCLUSION_COSTS[0] + (OCCLUSION_COSTS[1] - OCCLUSION_COSTS[0]) * min(1.0, sure / 0.5)
-        return _MatchingCost(blurred_image[slices], self.soft_key, self.part, lights, _GuidedFilter(grey[slices]), hidden)
+        certainty = 0.0 if self.object is None else max(self.object.score, self._visible_share)
+        occlusion_cost = OCCLUSION_COSTS[0] + (OCCLUSION_COSTS[1] - OCCLUSION_COSTS[0]) * min(1.0, certainty / 0.5)
+        return _MatchingCost(blurred_image[slices], self.blurred_key, self.object_mask, lights, _GuidedFilter(grey[slices]), occlusion_cost)
 
     def _select_tracked_slices(self, region: BoolArray | None, global_positions: list[Float32Array]) -> ImageSlices:
-        """The rows and columns of the object and the region, with what is around."""
+        """Select the rows and columns around the object and the region, with a margin."""
         if self.object is None:
-            return _select_all(self.part)
-        there = sample_image(self.part, global_positions[1]) > 0.5
-        return _select_around_mask(there if region is None else there | region, MARGIN)
+            return _select_all(self.object_mask)
+        mask = sample_image(self.object_mask, global_positions[1]) > 0.5
+        return _select_around_mask(mask if region is None else mask | region, MARGIN)
 
     def _correct_tracker(self, tracker: ObjectTracker, best: _Candidate, slices: ImageSlices) -> None:
-        """Tell the object's tracker what the pixels say, where it is less sure."""
-        sure = best.on_object_in_key & best.is_object & (best.cost < MAX_RELIABLE_COST)
-        self._shown = sure.sum() / max(1.0, float(self.part.sum()) * np.linalg.det(tracker.matrix[:, :2]))
-        if self._shown > max(0.3, tracker.score):
-            here = np.flatnonzero(sure)
-            here = here[:: max(1, len(here) // 800)]
-            old, new = (each.reshape(-1, 2)[here] for each in (best.positions, self.home[slices]))
-            matrix, _ = cv2.estimateAffine2D(old, new, ransacReprojThreshold=3.0)
+        """Correct the object's tracker by the motion of its pixels where the tracker is less certain than they are."""
+        reliable = best.on_object_in_key & best.is_object & (best.cost < MAX_RELIABLE_COST)
+        self._visible_share = reliable.sum() / max(1.0, float(self.object_mask.sum()) * np.linalg.det(tracker.matrix[:, :2]))
+        if self._visible_share > max(0.3, tracker.score):
+            indices = np.flatnonzero(reliable)
+            indices = indices[:: max(1, len(indices) // 800)]
+            key_points, points = (each.reshape(-1, 2)[indices] for each in (best.positions, self.pixel_grid[slices]))
+            matrix, _ = cv2.estimateAffine2D(key_points, points, ransacReprojThreshold=3.0)
             if matrix is not None:
                 tracker.correct_motion(np.asarray(matrix, np.float64))
 
@@ -219,46 +224,48 @@ class _FrameMatcher:
         matching_cost: _MatchingCost,
         slices: ImageSlices,
     ) -> _Candidate:
-        """The best positions on one layer: its motion as a whole, flow from frame to frame, and the correction of both."""
-        guesses = [matching_cost(global_positions, layer)]
-        if layer == 0 and np.mean(guesses[0].cost[~guesses[0].on_object_in_key] < MAX_UNCORRECTED_COST) > 0.95:
-            return guesses[0]
-        home, now = self.home[slices], np.ascontiguousarray(grey[slices])
-        if self._before is not None:
-            for guess in self._list_candidate_matrices(layer, matrix):
-                guesses.append(matching_cost(self._chain_flow(self._before, layer, guess, home, now), layer, CHAINED_FLOW_PENALTY))
-        best = _select_best(guesses)
-        away = _extrapolate_values(best.positions - global_positions, np.exp(-best.cost / 0.1).astype(np.float32), COST_RADIUS)
-        base = matching_cost(global_positions + away, layer, SMOOTH_MOTION_PENALTY)
-        # Where the key frame shows another layer there is nothing to compare.
-        moved = np.asarray(np.clip(sample_image(self.grey_key, base.positions).round(), 0, 255), np.uint8)
-        rest = self._compute_flow(layer, now, np.where(base.on_object_in_key == bool(layer), moved, now))
-        return _select_best([*guesses, base, matching_cost(_warp_positions(base.positions, rest), layer, CORRECTION_PENALTY)])
+        """Find the best positions on one layer among its global motion, chained flow, and the correction of both."""
+        candidates = [matching_cost(global_positions, layer)]
+        if layer == 0 and np.mean(candidates[0].cost[~candidates[0].on_object_in_key] < MAX_UNCORRECTED_COST) > 0.95:
+            return candidates[0]
+        pixel_grid, current_image = self.pixel_grid[slices], np.ascontiguousarray(grey[slices])
+        if self._previous is not None:
+            for candidate_matrix in self._list_candidate_matrices(layer, matrix):
+                chained = self._chain_flow(self._previous, layer, candidate_matrix, pixel_grid, current_image)
+                candidates.append(matching_cost(chained, layer, CHAINED_FLOW_PENALTY))
+        best = _select_best(candidates)
+        motion = _extrapolate_values(best.positions - global_positions, np.exp(-best.cost / 0.1).astype(np.float32), COST_RADIUS)
+        smooth = matching_cost(global_positions + motion, layer, SMOOTH_MOTION_PENALTY)
+        # Where the key frame shows the other layer there is nothing to compare.
+        warped_key = np.asarray(np.clip(sample_image(self.grey_key, smooth.positions).round(), 0, 255), np.uint8)
+        correction = self._compute_flow(layer, current_image, np.where(smooth.on_object_in_key == bool(layer), warped_key, current_image))
+        return _select_best([*candidates, smooth, matching_cost(_warp_positions(smooth.positions, correction), layer, CORRECTION_PENALTY)])
 
     def _chain_flow(
         self, previous_frame: _PreviousFrame, layer: int, matrix: Float64Array, pixel_grid: Float32Array, current_image: UInt8Array
     ) -> Float32Array:
-        """Positions by the picture before: moved by the layer's motion as a whole, and by the flow that is left."""
-        to_before = _transform_positions(pixel_grid, compose_affine(invert_affine(previous_frame.matrices[layer]), matrix))
-        moved = np.asarray(np.clip(sample_image(previous_frame.grey, to_before).round(), 0, 255), np.uint8)
-        return sample_image(previous_frame.positions[layer], _warp_positions(to_before, self._compute_flow(layer, current_image, moved)))
+        """Chain positions through the previous image: the layer's global motion to it, then the residual flow."""
+        previous_positions = _transform_positions(pixel_grid, compose_affine(invert_affine(previous_frame.matrices[layer]), matrix))
+        warped = np.asarray(np.clip(sample_image(previous_frame.grey, previous_positions).round(), 0, 255), np.uint8)
+        flow = self._compute_flow(layer, current_image, warped)
+        return sample_image(previous_frame.positions[layer], _warp_positions(previous_positions, flow))
 
     def _list_candidate_matrices(self, layer: int, matrix: Float64Array) -> list[Float64Array]:
-        """A layer's motion as a whole, and where that is unsure what else it may be: as its corners move, or none."""
-        if layer == 0 or self.object is None or self.object.second is None or self._before is None:
+        """List a layer's global motion and, where that is uncertain, the alternatives: the motion of its corners, and none."""
+        if layer == 0 or self.object is None or self.object.alternative is None or self._previous is None:
             return [matrix]
-        ways = list[Float64Array]()
-        for way in (matrix, invert_affine(self.object.second), self._before.matrices[layer]):
-            if not any(np.abs(way - other).max() < 0.5 for other in ways):
-                ways.append(way)
-        return ways
+        candidates = list[Float64Array]()
+        for candidate in (matrix, invert_affine(self.object.alternative), self._previous.matrices[layer]):
+            if not any(np.abs(candidate - other).max() < 0.5 for other in candidates):
+                candidates.append(candidate)
+        return candidates
 
     def _compute_flow(self, layer: int, current_image: UInt8Array, other_image: UInt8Array) -> Float32Array:
         return np.asarray(self.flows[layer].calc(current_image, other_image, None), np.float32)  # type: ignore[call-overload]
 
 
 class _MatchingCost:
-    """What a guess costs in a window `[h, w, 3]` of one picture."""
+    """Matching cost of candidate positions for a window `[h, w, 3]` of one image."""
 
     def __init__(
         self,
@@ -269,47 +276,42 @@ class _MatchingCost:
         cost_filter: _GuidedFilter,
         occlusion_cost: float,
     ) -> None:
-        self.picture, self.key, self.part, self.lights, self.gather, self.hidden = (
-            image,
-            key_image,
-            object_mask,
-            lights,
-            cost_filter,
-            occlusion_cost,
-        )
-        self.slopes = _compute_gradients(image)
-        self.most = _compute_contrast(cost_filter.spread)
+        self.image, self.key_image, self.object_mask, self.lights = image, key_image, object_mask, lights
+        self.cost_filter, self.occlusion_cost = cost_filter, occlusion_cost
+        self.gradients = _compute_gradients(image)
+        self.contrast = _compute_contrast(cost_filter.variance)
 
     def __call__(self, positions: Float32Array, layer: int, penalty: float = 0.0) -> _Candidate:
-        """The `extra` is what the guess has to win by."""
-        own = sample_image(self.part, positions) > 0.5
+        """Compute the cost of `positions` on a layer; `penalty` is added to it."""
+        on_object_in_key = sample_image(self.object_mask, positions) > 0.5
         gain, shift = self.lights[layer]
-        expected = np.clip(sample_image(self.key, positions) * gain + shift, 0, 255).astype(np.float32)
-        red, green, blue = cv2.split(cv2.absdiff(self.picture, expected))
+        expected = np.clip(sample_image(self.key_image, positions) * gain + shift, 0, 255).astype(np.float32)
+        red, green, blue = cv2.split(cv2.absdiff(self.image, expected))
         colour = cv2.max(cv2.max(red, green), blue)
-        x, y = (cv2.absdiff(mine, other) for mine, other in zip(self.slopes, _compute_gradients(expected), strict=True))
-        evidence = 0.5 * np.minimum(colour / self.most, 1) + 0.5 * np.minimum(2 * (x + y) / self.most, 1)
-        outside = ((positions < -0.5) | (positions > np.array(self.part.shape[::-1]) - 0.5)).any(-1)
-        cost = np.where(own == bool(layer), np.where(outside, OCCLUSION_COSTS[0], evidence), 1.0 if layer else self.hidden)
-        cost = self.gather(cost.astype(np.float32)) + np.float32(penalty)
-        return _Candidate(positions, cost, np.asarray(evidence, np.float32), own, np.full_like(own, bool(layer)))
+        dx, dy = (cv2.absdiff(own, other) for own, other in zip(self.gradients, _compute_gradients(expected), strict=True))
+        evidence = 0.5 * np.minimum(colour / self.contrast, 1) + 0.5 * np.minimum(2 * (dx + dy) / self.contrast, 1)
+        outside = ((positions < -0.5) | (positions > np.array(self.object_mask.shape[::-1]) - 0.5)).any(-1)
+        cost = np.where(
+            on_object_in_key == bool(layer), np.where(outside, OCCLUSION_COSTS[0], evidence), 1.0 if layer else self.occlusion_cost
+        )
+        cost = self.cost_filter(cost.astype(np.float32)) + np.float32(penalty)
+        return _Candidate(positions, cost, np.asarray(evidence, np.float32), on_object_in_key, np.full_like(on_object_in_key, bool(layer)))
 
 
 class _GuidedFilter:
-    """Means over what is around and looks alike in one picture (guided filter)."""
+    """Edge-preserving mean over a window, guided by one grey image (guided filter)."""
 
     def __init__(self, grey: UInt8Array) -> None:
         self.guide = grey.astype(np.float32)
         self.mean = _apply_box_filter(self.guide)
-        self.spread = _apply_box_filter(self.guide * self.guide) - self.mean * self.mean
-        self.variance = np.asarray(self.spread + EDGE_CONTRAST**2, np.float32)
+        self.variance = _apply_box_filter(self.guide * self.guide) - self.mean * self.mean
+        self.regularized_variance = np.asarray(self.variance + EDGE_CONTRAST**2, np.float32)
 
     def __call__(self, values: Float32Array) -> Float32Array:
         mean = _apply_box_filter(values)
-        slope = np.asarray((_apply_box_filter(self.guide * values) - self.mean * mean) / self.variance, np.float32)
-        return np.asarray(
-            _apply_box_filter(slope) * self.guide + _apply_box_filter(np.asarray(mean - slope * self.mean, np.float32)), np.float32
-        )
+        gain = np.asarray((_apply_box_filter(self.guide * values) - self.mean * mean) / self.regularized_variance, np.float32)
+        offset = np.asarray(mean - gain * self.mean, np.float32)
+        return np.asarray(_apply_box_filter(gain) * self.guide + _apply_box_filter(offset), np.float32)
 
 
 def _create_dense_flow(finest_scale: int) -> cv2.DISOpticalFlow:
@@ -319,17 +321,17 @@ def _create_dense_flow(finest_scale: int) -> cv2.DISOpticalFlow:
 
 
 def _compute_contrast(variance: Float32Array) -> Float32Array:
-    """How many levels of difference cost most, where colours vary by this around."""
+    """Compute the difference in levels that has the full cost, from the local variance of colours."""
     return np.clip(1.2 * np.sqrt(np.maximum(variance, 0)), *CONTRAST_LIMITS).astype(np.float32)
 
 
 def _apply_logistic(features: list[Float32Array]) -> Float32Array:
-    odds = CONFIDENCE_WEIGHTS[0] + sum(weight * feature for weight, feature in zip(CONFIDENCE_WEIGHTS[1:], features, strict=True))
-    return np.asarray(1 / (1 + np.exp(-odds)), np.float32)
+    log_odds = CONFIDENCE_WEIGHTS[0] + sum(weight * feature for weight, feature in zip(CONFIDENCE_WEIGHTS[1:], features, strict=True))
+    return np.asarray(1 / (1 + np.exp(-log_odds)), np.float32)
 
 
 def _warp_positions(positions: Float32Array, motion: Float32Array) -> Float32Array:
-    """`positions` `[h, w, 2]` read where `motion` `[h, w, 2]` leads to."""
+    """Sample `positions` `[h, w, 2]` where `motion` `[h, w, 2]` leads to."""
     return sample_image(positions, build_pixel_grid(*motion.shape[:2]) + motion)
 
 
@@ -338,15 +340,15 @@ def _select_all(image: npt.NDArray[np.generic]) -> ImageSlices:
 
 
 def _select_around_mask(mask: BoolArray, margin: int) -> ImageSlices:
-    """The rows and columns of a mask and of what is around it, `LEAST` of each at least; all of them where it is empty."""
+    """Select the rows and columns of a mask and its margin, at least `MIN_FLOW_SIZE` of each; all of them where the mask is empty."""
     spans = []
     for axis in (1, 0):
-        here = np.flatnonzero(mask.any(axis))
-        if not len(here):
+        indices = np.flatnonzero(mask.any(axis))
+        if not len(indices):
             return _select_all(mask)
-        low, high, end = int(here[0]) - margin, int(here[-1]) + 1 + margin, mask.shape[1 - axis]
-        lack = max(0, MIN_FLOW_SIZE - (min(high, end) - max(low, 0)))
-        spans.append(slice(max(0, low - lack), min(end, high + lack)))
+        low, high, end = int(indices[0]) - margin, int(indices[-1]) + 1 + margin, mask.shape[1 - axis]
+        missing = max(0, MIN_FLOW_SIZE - (min(high, end) - max(low, 0)))
+        spans.append(slice(max(0, low - missing), min(end, high + missing)))
     return spans[0], spans[1]
 
 
@@ -369,28 +371,28 @@ def _transform_positions(pixel_grid: Float32Array, matrix: npt.NDArray[np.floati
 
 
 def _select_best(candidates: list[_Candidate]) -> _Candidate:
-    """Per pixel the guess that costs least."""
+    """Select the candidate with the lowest cost for each pixel."""
     best = candidates[0]
-    for guess in candidates[1:]:
-        better = guess.cost < best.cost
-        parts = ((getattr(guess, part.name), getattr(best, part.name)) for part in fields(_Candidate))
-        best = _Candidate(*(np.where(better[..., None] if new.ndim > 2 else better, new, old) for new, old in parts))
+    for candidate in candidates[1:]:
+        better = candidate.cost < best.cost
+        pairs = ((getattr(candidate, field.name), getattr(best, field.name)) for field in fields(_Candidate))
+        best = _Candidate(*(np.where(better[..., None] if new.ndim > 2 else better, new, old) for new, old in pairs))
     return best
 
 
 def _extrapolate_values(values: Float32Array, known_weight: Float32Array, sigma: float) -> Float32Array:
-    """Values `[h, w, 2]` as they are where they are `known` `[h, w]`, smoothed, and continued to where they are not."""
+    """Smooth values `[h, w, 2]` where `known_weight` `[h, w]` is high, and extrapolate them to where it is not."""
     total, weight = np.zeros_like(values), np.zeros_like(known_weight)
-    for width, importance in ((sigma / 4, 1.0), (sigma, 0.02), (6 * sigma, 0.0005)):
-        weight += importance * _blur_values(known_weight, width)
-        total += importance * _blur_values(values * known_weight[..., None], width)
+    for scale, importance in ((sigma / 4, 1.0), (sigma, 0.02), (6 * sigma, 0.0005)):
+        weight += importance * _blur_values(known_weight, scale)
+        total += importance * _blur_values(values * known_weight[..., None], scale)
     return np.asarray(total / (weight + 1e-6)[..., None], np.float32)
 
 
 def _blur_values(values: Float32Array, sigma: float) -> Float32Array:
-    part = max(1, int(sigma / 2))
-    if part == 1:
+    step = max(1, int(sigma / 2))
+    if step == 1:
         return np.asarray(cv2.GaussianBlur(values, (0, 0), sigma), np.float32)
-    size = (max(1, values.shape[1] // part), max(1, values.shape[0] // part))
-    small = cv2.GaussianBlur(cv2.resize(values, size, interpolation=cv2.INTER_AREA), (0, 0), sigma / part)
+    size = (max(1, values.shape[1] // step), max(1, values.shape[0] // step))
+    small = cv2.GaussianBlur(cv2.resize(values, size, interpolation=cv2.INTER_AREA), (0, 0), sigma / step)
     return np.asarray(cv2.resize(small, values.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)

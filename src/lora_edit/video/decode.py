@@ -1,4 +1,4 @@
-"""Frames of a video file, one by one, upright and exact, through PyAV."""
+"""Decoding of video files with PyAV: frames one by one, upright and exact."""
 
 from __future__ import annotations
 
@@ -32,8 +32,11 @@ UPRIGHT: Orientation = (1, 0, 0, 1)
 
 @dataclass(frozen=True)
 class DecodedFrame:
-    """One frame: `[H, W, 3 or 4]` uint8, upright; its time in seconds on the file's clock and how long it lasts (None where the file
-    does not say); the `shifts` of that clock's parts so far (see `Video`); and the frame as it is stored."""
+    """A decoded frame.
+
+    `image` is `[H, W, 3 or 4]` uint8, upright. `time` (on the file's clock) and `duration` are in seconds, None where the file states
+    none. `shifts` are those of the clock's parts so far (see `Video`). `stored_frame` is the frame as stored in the file.
+    """
 
     image: np.ndarray
     time: Fraction | None
@@ -44,49 +47,49 @@ class DecodedFrame:
 
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The file and its picture stream. Raises `VideoError` when it is no video."""
+    """Open a file and its video stream. Raises `VideoError` when it is not a video."""
     try:
         container = open_input(path)
     except (FFmpegError, OSError) as error:
         raise VideoError(f"{path}: not a video that can be read ({_describe_error(error)}); export it again, for example as MP4") from error
     with container:
-        # Cover art in a sound file is stored as a video stream of one picture.
+        # Cover art in an audio file is stored as a video stream of one frame.
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not streams:
-            kind = "sound only" if container.streams.audio else "no picture stream"
+            kind = "sound only" if container.streams.audio else "no video stream"
             raise VideoError(f"{path}: {kind}; give a file with video")
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
 
 
 def get_frame_rate(stream: VideoStream) -> Fraction:
-    """Frames per second as the file states them."""
+    """Frames per second as stated in the file."""
     return stream.average_rate or stream.guessed_rate or stream.base_rate or _FALLBACK_RATE
 
 
 def is_transport_stream(container: InputContainer) -> bool:
-    """Whether the file's clock may leap, as where recordings of a transport or program stream were joined."""
+    """Whether the file is an MPEG transport or program stream; its clock may jump where recordings were joined."""
     return container.format.name in ("mpegts", "mpeg")
 
 
 def decode_range(path: Path, container: InputContainer, stream: VideoStream, start: int, stop: int | None) -> Iterator[DecodedFrame]:
-    """Frames `start` to `stop - 1` (to the end when None), decoding no further than needed.
+    """Decode frames `start` to `stop - 1` (to the end when None), and no further than needed.
 
-    Raises `VideoError` with the number of readable frames where the file is damaged or its end is missing, and with the clip's
-    length where the range passes its end.
+    Raises `VideoError` with the number of readable frames where the file is damaged or truncated, and with the clip's length where the
+    range exceeds it.
     """
     count = 0
-    watch = _EarlyEndDetector(container, stream)
+    end_detector = _EarlyEndDetector(container, stream)
     clock = ContinuousClock(1 / get_frame_rate(stream), is_transport_stream(container))
     decode = build_decoder(stream)
     try:
         for packet in container.demux():
-            watch.add_packet(packet)
+            end_detector.add_packet(packet)
             if packet.stream is not stream:
                 continue
             for frame in decode(packet):
                 if frame.is_corrupt and count >= start:
-                    raise _build_damage_error(path, count, start, "damaged picture")
+                    raise _build_damage_error(path, count, start, "damaged frame")
                 time, duration = _read_frame_time(frame, stream, clock)
                 if count >= start:
                     yield DecodedFrame(turn_upright(frame_to_array(frame), read_orientation(frame)), time, duration, clock.shifts, frame)
@@ -95,13 +98,13 @@ def decode_range(path: Path, container: InputContainer, stream: VideoStream, sta
                     return
     except (FFmpegError, OSError) as error:
         raise _build_damage_error(path, count, start, _describe_error(error)) from error
-    if watch.ended_early() and is_file_truncated(path):
+    if end_detector.ended_early() and is_file_truncated(path):
         raise _build_damage_error(path, count, start, "the end of the file is missing")
     check_range(path, start, stop, count)
 
 
 def check_range(path: Path, start: int, stop: int | None, count: int) -> None:
-    """Raise `VideoError` with the clip's length where the wanted range passes its end."""
+    """Raise `VideoError` with the clip's length where the range exceeds it."""
     if count == 0:
         raise VideoError(f"{path}: holds no frames; export it again")
     if start >= count:
@@ -113,7 +116,7 @@ def check_range(path: Path, start: int, stop: int | None, count: int) -> None:
 
 
 def read_orientation(frame: av.VideoFrame) -> Orientation:
-    """How players turn the frame. Angles that are not multiples of 90 degrees count as upright."""
+    """Read the rotation that players apply to the frame. Angles that are not multiples of 90 degrees count as upright."""
     data = read_display_matrix(frame)
     if data is None:
         return UPRIGHT
@@ -123,13 +126,13 @@ def read_orientation(frame: av.VideoFrame) -> Orientation:
 
 
 def get_clockwise_degrees(matrix: Orientation) -> int:
-    """0, 90, 180 or 270: by how much a player turns the stored picture clockwise (before mirroring, where it mirrors)."""
+    """Clockwise rotation that a player applies to the stored image (before any mirroring): 0, 90, 180 or 270 degrees."""
     a, b, _, _ = matrix
     return {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}[(a, b)]
 
 
 def turn_upright(image: np.ndarray, matrix: Orientation) -> np.ndarray:
-    """A picture or plane `[H, W, ...]` turned as players turn it."""
+    """Rotate or mirror an image or plane `[H, W, ...]` as players do."""
     a, _, c, d = matrix
     if a == 0:  # rows become columns
         image = image.swapaxes(0, 1)
@@ -138,32 +141,35 @@ def turn_upright(image: np.ndarray, matrix: Orientation) -> np.ndarray:
 
 
 class _EarlyEndDetector:
-    """Notices that fewer pictures were read than the file's header states."""
+    """Detector of files that end before what their header states."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._stream = stream
-        self._stated_packets = stream.frames
-        self._packets = 0
-        self._last = Fraction(0)
+        self._num_stated_packets = stream.frames
+        self._num_packets = 0
+        self._last_end = Fraction(0)
         # Matroska states no frame count, but a duration, which begins at 0 wherever the first frame lies.
-        stated = container.duration if "matroska" in container.format.name else None
-        self._stated_end = None if stated is None else Fraction(stated, av.time_base)
+        stated_duration = container.duration if "matroska" in container.format.name else None
+        self._stated_end = None if stated_duration is None else Fraction(stated_duration, av.time_base)
 
     def add_packet(self, packet: Packet[Stream]) -> None:
         if packet.size and packet.stream is self._stream:
-            self._packets += 1
+            self._num_packets += 1
         if packet.size and packet.pts is not None and packet.time_base:
-            self._last = max(self._last, (packet.pts + (packet.duration or 0)) * Fraction(packet.time_base))
+            self._last_end = max(self._last_end, (packet.pts + (packet.duration or 0)) * Fraction(packet.time_base))
 
     def ended_early(self) -> bool:
-        """Headers may state too much in whole files too: edit lists hide frames, and AVI counts those that were dropped."""
+        """Whether less was read than the header states.
+
+        Complete files may state too much as well: edit lists hide frames, and AVI counts dropped ones.
+        """
         if self._stated_end is not None:
-            return self._last + Fraction(3, 2) / get_frame_rate(self._stream) + Fraction(1, 20) < self._stated_end
-        return self._packets < self._stated_packets
+            return self._last_end + Fraction(3, 2) / get_frame_rate(self._stream) + Fraction(1, 20) < self._stated_end
+        return self._num_packets < self._num_stated_packets
 
 
 def _read_frame_time(frame: av.VideoFrame, stream: VideoStream, clock: ContinuousClock) -> tuple[Fraction | None, Fraction | None]:
-    """Time on the running clock, and duration, in seconds."""
+    """Read a frame's time on the continuous clock and its duration, in seconds."""
     tick = Fraction(frame.time_base or stream.time_base or 0)
     duration = frame.duration * tick if frame.duration and frame.duration > 0 else None
     return None if frame.pts is None else clock.map_time(frame.pts * tick, duration), duration

@@ -1,4 +1,4 @@
-"""Which encoder writes a clip, and how: by the name's ending, the codec asked for, and the source's own layout of colours."""
+"""Choice of the encoder and its options, by the file's suffix, the requested codec, and the source's pixel format."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ CODECS: dict[str, tuple[Codec, ...]] = {
     ".gif": ("h264",),  # likewise
 }
 ALPHA_CODECS: tuple[Codec, ...] = ("prores", "ffv1")
-_THREADS = 4  # fixed, because encoders write other bytes for other thread counts
-# x264 saves on colour where it has as many samples as luma; with 10 bits its scale goes below 0.
+_THREADS = 4  # fixed, because the encoded bytes depend on the thread count
+# x264 quantizes chroma more coarsely where it has as many samples as luma; with 10 bits its crf scale goes below 0.
 _X264_QUALITY = {
     DEFAULT_PIX_FMT: ["crf=1"],
     "yuv422p": ["crf=1", "chroma-qp-offset=-3"],
@@ -37,7 +37,7 @@ _FIELD_ORDER_CODES = {"top": (2, "tff=1"), "bottom": (3, "bff=1")}  # FFmpeg's A
 
 @dataclass(frozen=True)
 class Encoding:
-    """An encoder of FFmpeg's, its pixel format and options; `siting` says where shared colour samples lie (`siting.py`)."""
+    """An FFmpeg encoder, its pixel format and options; `siting` is the position of subsampled chroma (`chroma_siting.py`)."""
 
     encoder: str
     pix_fmt: str
@@ -47,8 +47,11 @@ class Encoding:
 
 
 def choose_encoding(suffix: str, codec: Codec, video: Video, matching_pix_fmt: str | None, siting: str = SITING_LEFT) -> Encoding:
-    """How to encode the clip; `kept_format` is the pixel format that keeps its source's pixels (`kept.py`), None where there is none, and
-    `siting` where that source's colour samples lie."""
+    """Choose how to encode the clip.
+
+    `matching_pix_fmt` is the pixel format that preserves the source's pixels (`source_samples.py`), None where there is none. `siting` is
+    the chroma siting of that source.
+    """
     if suffix == ".webm":
         options = {"crf": "12", "b": "0", "deadline": "good", "cpu-used": "3", "row-mt": "1"}
         return Encoding("libvpx-vp9", DEFAULT_PIX_FMT, options, siting=SITING_CENTER)
@@ -58,8 +61,8 @@ def choose_encoding(suffix: str, codec: Codec, video: Video, matching_pix_fmt: s
     if codec == "ffv1":
         pix_fmt = "bgr0" if video.alpha is None else "bgra"
         return Encoding("ffv1", pix_fmt, {"level": "3", "slices": "4", "slicecrc": "1"}, keeps_alpha=True)
-    # Fidelity over file size: at crf 1, tuned for error instead of looks, untouched pixels of real clips keep 50 dB at 15 to 30 Mbit/s.
-    # Macroblock-tree rate control differs from run to run on some processors.
+    # Fidelity over file size: at crf 1, tuned for PSNR, untouched pixels of real clips keep 50 dB at 15 to 30 Mbit/s.
+    # Macroblock-tree rate control is not deterministic on some processors.
     options = {"preset": "medium", "tune": "psnr", "mbtree": "0"}
     pix_fmt = _choose_h264_pix_fmt(codec, video, matching_pix_fmt)
     parameters = [] if siting == SITING_LEFT or pix_fmt != matching_pix_fmt else [f"chromaloc={CHROMA_SITING_CODES[siting]}"]
@@ -76,30 +79,30 @@ def choose_encoding(suffix: str, codec: Codec, video: Video, matching_pix_fmt: s
 
 
 def should_interlace(video: Video) -> bool:
-    """Whether the clip is written as two fields a frame; 4:2:0 needs a height in fours for that."""
+    """Whether the clip is written interlaced; with 4:2:0 that needs a height divisible by 4."""
     return video.field_order != "progressive" and video.size.height % 4 == 0
 
 
 def _choose_h264_pix_fmt(codec: Codec, video: Video, matching_pix_fmt: str | None) -> str:
-    odd = video.size.height % 2 or video.size.width % 2  # 4:2:0 shares one colour among 2x2 pixels
+    has_odd_side = video.size.height % 2 or video.size.width % 2  # 4:2:0 has one chroma sample for 2x2 pixels
     if codec == "h264-444":
         return "yuv444p"
-    if codec == "h264" and matching_pix_fmt is not None and (not odd or matching_pix_fmt in ("yuv444p", EXACT_RGB_PIX_FMT)):
+    if codec == "h264" and matching_pix_fmt is not None and (not has_odd_side or matching_pix_fmt in ("yuv444p", EXACT_RGB_PIX_FMT)):
         return matching_pix_fmt
-    return "yuv444p" if odd else DEFAULT_PIX_FMT
+    return "yuv444p" if has_odd_side else DEFAULT_PIX_FMT
 
 
 def choose_colour_tags(video: Video, pix_fmt: str) -> ColourTags:
-    """How the clip's colours are stored: as its source's, BT.709 where it has none."""
+    """Choose the clip's colour tags: those of its source, or BT.709 where it has none."""
     tags = video.tags or BT709_TAGS
     if tags.matrix == UNSPECIFIED and guess_matrix_code(video.size) != tags.read_as:
-        tags = replace(tags, matrix=tags.read_as)  # a rotated clip, or two side by side: players would guess otherwise
+        tags = replace(tags, matrix=tags.read_as)  # of rotated clips or two side by side, where players would guess another matrix
     return replace(tags, full=False) if pix_fmt == EXACT_RGB_PIX_FMT else tags
 
 
 def add_video_stream(output: OutputContainer, video: Video, encoding: Encoding, tags: ColourTags, ticks: Ticks) -> VideoStream:
-    """The picture stream of `output`."""
-    flags = encoding.options.get("flags", "") + "+frame_duration"  # without it encoders take 1 / fps
+    """Add the video stream to `output`."""
+    flags = encoding.options.get("flags", "") + "+frame_duration"  # without it, encoders assume 1 / fps
     stream = output.add_stream(encoding.encoder, rate=video.fps, options=encoding.options | {"flags": flags})
     assert isinstance(stream, VideoStream)
     stream.width, stream.height = video.size.width, video.size.height

@@ -1,4 +1,4 @@
-"""Colour profiles of pictures to sRGB, by Pillow's ImageCms (Little CMS)."""
+"""Conversion of images with ICC profiles to sRGB, with Pillow's ImageCms (Little CMS)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import numpy as np
 from PIL import Image, ImageCms
 
 _PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-_MAX_SRGB_DIFFERENCE = 1  # levels of 255 by which a profile may differ from sRGB and still be sRGB, which is then left alone
+_MAX_SRGB_DIFFERENCE = 1  # levels of 255; a profile that differs less counts as sRGB and is not applied
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """An 8-bit picture of any mode as RGB for a screen of sRGB. A profile that cannot be read, or of another kind of colours, counts as
-    none, as in browsers."""
+    """Convert an 8-bit image of any mode to sRGB.
+
+    A profile that cannot be read, or is for another colour space than the image's, counts as none, as in browsers.
+    """
     profile = image.info.get("icc_profile")
     transform = _build_transform(profile) if profile else None
     if transform is None:
@@ -22,15 +24,15 @@ def to_srgb(image: Image.Image) -> Image.Image:
     mode = transform.input_mode
     if mode == "CMYK" and image.mode != "CMYK":
         return image.convert("RGB")
-    plain = image.convert("RGB") if mode == "RGB" else image.convert(mode)
-    converted = ImageCms.applyTransform(plain, transform)
+    unprofiled = image.convert("RGB") if mode == "RGB" else image.convert(mode)
+    converted = ImageCms.applyTransform(unprofiled, transform)
     assert converted is not None
     return converted
 
 
 @lru_cache(maxsize=16)
 def _build_transform(profile: bytes) -> ImageCms.ImageCmsTransform | None:
-    """From the embedded profile to sRGB; None where that changes nothing."""
+    """Build the transform from an embedded profile to sRGB; None where the profile is unusable or the transform changes nothing."""
     try:
         source = ImageCms.getOpenProfile(io.BytesIO(profile))
         mode = _PROFILE_MODES.get(source.profile.xcolor_space.strip())
@@ -42,14 +44,14 @@ def _build_transform(profile: bytes) -> ImageCms.ImageCmsTransform | None:
     if mode == "CMYK":
         return transform
     sample = _build_test_image(mode)
-    shown = ImageCms.applyTransform(sample, transform)
-    assert shown is not None
-    difference = np.abs(np.asarray(shown, np.int16) - np.asarray(sample.convert("RGB"), np.int16))
+    converted = ImageCms.applyTransform(sample, transform)
+    assert converted is not None
+    difference = np.abs(np.asarray(converted, np.int16) - np.asarray(sample.convert("RGB"), np.int16))
     return None if difference.max() <= _MAX_SRGB_DIFFERENCE else transform
 
 
 def _build_test_image(mode: str) -> Image.Image:
-    """Levels from everywhere in the space of colours."""
+    """Build an image with levels from all over the colour space."""
     steps = np.linspace(0, 255, 9).astype(np.uint8)
     if mode == "L":
         return Image.fromarray(np.arange(256, dtype=np.uint8)[None])

@@ -1,7 +1,7 @@
-"""Pictures from files: stills, folders of stills, and animated GIF, WebP, PNG, AVIF and TIFF pages, all through Pillow and by one rule.
+"""Loading of images with Pillow: stills, folders of stills, animated GIF, WebP, PNG and AVIF, and TIFF pages.
 
-EXIF orientation is applied, colour profiles are converted to sRGB, more than 8 bits are rounded, alpha is kept where anything is
-transparent.
+All are converted alike: EXIF orientation is applied, colour profiles are converted to sRGB, more than 8 bits are rounded, and alpha is kept
+where any pixel is transparent.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ from lora_edit.video.icc_profiles import to_srgb
 from lora_edit.video.paths import stat_path
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".ppm")
-DEFAULT_DURATION = Fraction(1, 10)  # what browsers show for animations that state no delay
-PAGE_DURATION = Fraction(1, 25)  # of TIFF's pages, which state none: as of a folder of pictures
+DEFAULT_DURATION = Fraction(1, 10)  # as browsers do for animations that state no delay
+PAGE_DURATION = Fraction(1, 25)  # of TIFF pages, which state none; the same as for folders of images
 _READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")
-"""Formats whose further pictures are frames; those of a JPEG file are previews or depth."""
+"""Formats whose additional images are frames; in JPEG files they are previews or depth maps."""
 
 _SIGNATURES = re.compile(rb"GIF8|\x89PNG\r\n\x1a\n|RIFF....WEBP|II\*\0|MM\0\*|....ftypavi[fs]", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class AnimationInfo:
-    """Frame count, size, and every frame's duration in seconds."""
+    """Duration of every frame in seconds, and the size, of an animation."""
 
     durations: tuple[Fraction, ...]
     size: Size
 
 
 def require_file(path: Path) -> None:
-    """Raise `VideoError` where there is no file or folder, only an empty file, or something that can be read but once."""
-    found = stat_path(path)
-    if stat.S_ISDIR(found.st_mode):
+    """Raise `VideoError` where the path is missing, an empty file, or a pipe or device that can be read only once."""
+    status = stat_path(path)
+    if stat.S_ISDIR(status.st_mode):
         return
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise VideoError(f"{path}: is a pipe or device, which cannot be read twice; save it to a file first")
-    if found.st_size == 0:
+    if status.st_size == 0:
         raise VideoError(f"{path}: the file is empty; export or download it again")
 
 
 def read_image(path: Path) -> torch.Tensor:
-    """A still picture as `[H, W, 3]` uint8 sRGB, upright; an animation gives its first frame.
+    """Read a still image as `[H, W, 3]` uint8 sRGB, upright; of an animation, the first frame.
 
-    Raises `VideoError` when the file cannot be read, or when part of it is transparent, because what should show through is not known.
+    Raises `VideoError` when the file cannot be read, or when part of it is transparent, because its background is unknown.
     """
     rgba = load_image_array(path)
     if rgba.shape[-1] == 4:
@@ -65,7 +65,7 @@ def read_image(path: Path) -> torch.Tensor:
 
 
 def load_image_array(path: Path) -> np.ndarray:
-    """A still as `[H, W, 3]` uint8, or `[H, W, 4]` where any of it is transparent."""
+    """Load a still as `[H, W, 3]` uint8, or `[H, W, 4]` where any of it is transparent."""
     require_file(path)
     try:
         with Image.open(path) as image:
@@ -77,20 +77,20 @@ def load_image_array(path: Path) -> np.ndarray:
 
 
 def list_conversions(path: Path) -> list[str]:
-    """What `read_image` changes of a still that it can read, in words: colours, depth, orientation."""
+    """Describe the conversions that `read_image` applies to a readable still: of colours, bit depth and orientation."""
     with Image.open(path) as image:
         grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
         changes = {
             "CMYK to RGB": image.mode == "CMYK",
             "grey to RGB": grey,
             "16 bits to 8": image.mode.startswith("I") or _has_16_bits(path, image),
-            "turned upright, as its orientation says": image.getexif().get(ExifTags.Base.Orientation, 1) != 1,
+            "rotated upright by its EXIF orientation": image.getexif().get(ExifTags.Base.Orientation, 1) != 1,
         }
-    return [words for words, changed in changes.items() if changed]
+    return [description for description, applies in changes.items() if applies]
 
 
 def image_to_array(image: Image.Image) -> np.ndarray:
-    """Any Pillow mode as `[H, W, 3]` uint8 sRGB, upright, or `[H, W, 4]` where any of it is transparent."""
+    """Convert an image of any Pillow mode to `[H, W, 3]` uint8 sRGB, upright, or `[H, W, 4]` where any of it is transparent."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):  # 16-bit grayscale, whatever the byte order
         levels = np.asarray(image).astype(np.float64)
@@ -107,7 +107,7 @@ def image_to_array(image: Image.Image) -> np.ndarray:
 
 
 def _round_to_8_bits(path: Path, image: Image.Image) -> Image.Image:
-    """The picture in 8 bits. Pillow cuts colour PNG and TIFF of 16 bits instead of rounding them, which darkens by half a level."""
+    """Round a 16-bit image to 8 bits. Pillow truncates 16-bit colour PNG and TIFF instead, which darkens by half a level."""
     if image.mode not in ("RGB", "RGBA") or not _has_16_bits(path, image):
         return image
     levels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -127,7 +127,7 @@ def _has_16_bits(path: Path, image: Image.Image) -> bool:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The folder's pictures in natural order: `2.png` before `10.png`. Raises `VideoError` when there are none."""
+    """List a folder's images in natural order: `2.png` before `10.png`. Raises `VideoError` when there are none."""
     paths = [
         path
         for path in _list_entries(folder)
@@ -146,50 +146,51 @@ def _list_entries(folder: Path) -> list[Path]:
 
 
 def describe_numbering_faults(paths: list[Path]) -> tuple[str, ...]:
-    """Remarks on a folder's pictures in natural order: numbers that are missing, and numbers that are there twice."""
-    numbers = [int(found[-1]) for path in paths if (found := re.findall(r"\d+", path.stem))]
+    """Describe missing and duplicate numbers in the file names of a folder's images, given in natural order."""
+    numbers = [int(groups[-1]) for path in paths if (groups := re.findall(r"\d+", path.stem))]
     if len(numbers) != len(paths):
         return ()
     missing = sorted(set(range(numbers[0], numbers[-1])) - set(numbers)) if numbers[-1] - numbers[0] < 10 * len(paths) else []
-    doubles = sorted({number for number, following in pairwise(numbers) if number == following})
+    duplicates = sorted({number for number, following in pairwise(numbers) if number == following})
     notes = []
     if missing:
         notes.append(f"the folder {paths[0].parent.name} lacks pictures between its first and last one, such as number {missing[0]}")
-    if doubles:
-        notes.append(f"the folder {paths[0].parent.name} holds more than one picture of a number, such as {doubles[0]}; each is a frame")
+    if duplicates:
+        notes.append(
+            f"the folder {paths[0].parent.name} has several pictures with the same number, such as {duplicates[0]}; each becomes a frame"
+        )
     return tuple(notes)
 
 
 def load_folder(paths: list[Path]) -> Iterator[np.ndarray]:
-    """Every picture in turn, as `load_picture`. Raises `VideoError` naming the first file of another size."""
-    first: tuple[int, ...] | None = None
+    """Load the images one by one with `load_image_array`. Raises `VideoError` with the first file of another size."""
+    first_size: Size | None = None
     for path in paths:
-        picture = load_image_array(path)
-        first = first or picture.shape[:2]
-        if picture.shape[:2] != first:
-            raise VideoError(
-                f"{path}: is {picture.shape[1]}x{picture.shape[0]} but {paths[0].name} is {first[1]}x{first[0]}; give all frames one size"
-            )
-        yield picture
+        image = load_image_array(path)
+        size = Size(image.shape[0], image.shape[1])
+        first_size = first_size or size
+        if size != first_size:
+            raise VideoError(f"{path}: is {size} but {paths[0].name} is {first_size}; give all frames one size")
+        yield image
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether the file is a picture, still or animated: by its first bytes, or a picture's ending where those of a video may be alike."""
+    """Whether the file is an image, still or animated, by its first bytes; where these are ambiguous, its suffix must match too."""
     with path.open("rb") as file:
         head = file.read(12)
     return bool(_SIGNATURES.match(head)) or (path.suffix.lower() in IMAGE_SUFFIXES and head[:2] in (b"\xff\xd8", b"BM", b"P6", b"P5"))
 
 
 def read_animation_info(path: Path) -> AnimationInfo:
-    """Durations and upright size of the pictures in a file. Raises `VideoError` when it is damaged."""
+    """Read the frame durations and the upright size of an image file. Raises `VideoError` when it is damaged."""
     durations: list[Fraction] = []
     try:
         with Image.open(path) as image:
             for frame in _iterate_frames(image):
                 frame.load()
                 milliseconds = frame.info.get("duration", 0)
-                usual = PAGE_DURATION if image.format == "TIFF" else DEFAULT_DURATION
-                durations.append(Fraction(milliseconds).limit_denominator(10**6) / 1000 if milliseconds else usual)
+                default = PAGE_DURATION if image.format == "TIFF" else DEFAULT_DURATION
+                durations.append(Fraction(milliseconds).limit_denominator(10**6) / 1000 if milliseconds else default)
             height, width = image_to_array(image).shape[:2]
             return AnimationInfo(tuple(durations), Size(height, width))
     except UnidentifiedImageError as error:
@@ -199,14 +200,14 @@ def read_animation_info(path: Path) -> AnimationInfo:
 
 
 def load_animation(path: Path, start: int, stop: int) -> Iterator[np.ndarray]:
-    """Frames `start` to `stop - 1`, composed as a viewer shows them."""
+    """Load frames `start` to `stop - 1`, composed as viewers display them."""
     try:
         with Image.open(path) as image:
             single = getattr(image, "n_frames", 1) == 1
             for index, frame in enumerate(_iterate_frames(image)):
                 if index >= stop:
                     return
-                frame.load()  # later frames are drawn over earlier ones, so none may be skipped
+                frame.load()  # frames are drawn over earlier ones, so none may be skipped
                 if index >= start:
                     yield image_to_array(_round_to_8_bits(path, frame) if single else frame)
     except _READ_ERRORS as error:
@@ -214,7 +215,7 @@ def load_animation(path: Path, start: int, stop: int) -> Iterator[np.ndarray]:
 
 
 def _iterate_frames(image: Image.Image) -> Iterator[Image.Image]:
-    """The frames of an animation; the first picture alone where the others are none, as TIFF's thumbnails."""
+    """Iterate over the frames of an animation, without additional images that are not frames, such as TIFF thumbnails."""
     size = image.size
     for index, frame in enumerate(ImageSequence.Iterator(image)):
         if index and (image.format not in _ANIMATED_FORMATS or frame.size != size):

@@ -1,4 +1,4 @@
-"""An adapter for PyAV: file names that look like protocols, side data that it does not know, decoders that skip alpha."""
+"""Adapter for PyAV: file names that look like URLs, unknown kinds of side data, decoders that skip alpha, filters and field order."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from av.video.stream import VideoStream
 from lora_edit.types import FieldOrder
 
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-"""Decoders that read the alpha layer of WebM, which FFmpeg's own skip."""
+"""Decoders that support WebM's alpha, which FFmpeg's native ones ignore."""
 
 
 def open_input(path: Path) -> InputContainer:
-    """A file for reading. Raises FFmpeg's errors and `OSError`."""
+    """Open a file for reading. Raises FFmpeg's errors and `OSError`."""
     return av.open(_to_file_url(path))
 
 
 def open_output(path: Path, container_format: str, options: dict[str, str] | None = None) -> OutputContainer:
-    """A file for writing in FFmpeg's format `form`, without the random identifiers and version texts that containers like to hold."""
+    """Open a file for writing in FFmpeg's format `container_format`, without random identifiers and version strings."""
     return av.open(_to_file_url(path), "w", format=container_format, options=options or {}, container_options={"fflags": "+bitexact"})
 
 
 def read_display_matrix(frame: VideoFrame) -> bytes | None:
-    """The frame's nine 32-bit numbers that say how players turn it; None where there are none."""
+    """Read the display matrix of a frame, nine 32-bit numbers by which players rotate it; None where there is none."""
     kinds: Any = sidedata.Type
     if not hasattr(kinds, "_missing_") or kinds._missing_.__func__ is not _create_unknown_member:
-        # FFmpeg knows kinds of side data (EXIF among them) that PyAV 18's table lacks, and a frame with one cannot be asked for any.
+        # FFmpeg has kinds of side data (such as EXIF) that are missing in PyAV 18. If a frame has one, reading any side data fails.
         kinds._missing_ = classmethod(_create_unknown_member)
     data = frame.side_data.get("DISPLAYMATRIX")
     return None if data is None else bytes(cast(bytes, data))
 
 
 def build_decoder(stream: VideoStream) -> Callable[[Packet[Stream]], list[VideoFrame]]:
-    """What turns the stream's packets into frames, alpha included."""
+    """Build the function that decodes the stream's packets to frames, including alpha."""
     name = _ALPHA_DECODERS.get(get_codec_name(stream), "")
     if name and {key.lower(): value for key, value in stream.metadata.items()}.get("alpha_mode") == "1":
         context = cast(VideoCodecContext, av.CodecContext.create(name, "r"))
@@ -52,7 +52,7 @@ def build_decoder(stream: VideoStream) -> Callable[[Packet[Stream]], list[VideoF
 
 
 def run_filters(frame: VideoFrame, filters: list[tuple[str, str]]) -> VideoFrame:
-    """A frame through FFmpeg's filters, each with its arguments."""
+    """Apply FFmpeg filters, given as (name, arguments), to a frame."""
     graph = av.filter.Graph()
     last = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 25))
     for name, arguments in filters:
@@ -71,7 +71,7 @@ def run_filters(frame: VideoFrame, filters: list[tuple[str, str]]) -> VideoFrame
 
 
 def detect_field_order(frame: VideoFrame) -> FieldOrder:
-    """Which field of the frame comes first. PyAV does not tell, but FFmpeg's filter that selects frames by it does."""
+    """Detect which field of the frame comes first, with FFmpeg's `select` filter, because PyAV does not expose it."""
     if not frame.interlaced_frame:
         return "progressive"
     try:
@@ -82,12 +82,12 @@ def detect_field_order(frame: VideoFrame) -> FieldOrder:
 
 
 def set_field_order(frame: VideoFrame, order: FieldOrder) -> VideoFrame:
-    """The frame marked as one picture, or as two fields of which the one of `order` comes first; encoders go by each frame's own mark."""
+    """Mark the frame as progressive or with its first field; encoders use the mark of each frame."""
     return run_filters(frame, [("setfield", {"progressive": "prog", "top": "tff", "bottom": "bff"}[order])])
 
 
 def get_codec_name(stream: Stream) -> str:
-    """The codec's name, such as `mp3`; a decoder's own name may be another (`mp3float`)."""
+    """Canonical name of the codec, such as `mp3`; the decoder's own name may differ (`mp3float`)."""
     return stream.codec_context.codec.canonical_name
 
 
@@ -98,5 +98,5 @@ def _create_unknown_member(kinds: Any, value: int) -> Any:
 
 
 def _to_file_url(path: Path) -> str:
-    """The path with its protocol: FFmpeg takes what stands before a colon in a name for one."""
+    """Prefix the path with its protocol, because FFmpeg parses a file name up to a colon as one."""
     return f"file:{path}"

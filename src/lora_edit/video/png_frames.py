@@ -1,4 +1,4 @@
-"""Folders of numbered PNG frames: how run folders keep clips without loss."""
+"""Folders of numbered PNG frames, the lossless format of clips in run folders."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ import torch
 from lora_edit.errors import VideoError
 
 _FRAME_NAME = re.compile(r"\d{5,}\.png")
-_WORKERS = 4  # OpenCV releases the interpreter lock while it packs a PNG
+_WORKERS = 4  # OpenCV releases the interpreter lock while it encodes a PNG
 
 
 def save_frames(folder: Path, frames: torch.Tensor, alpha: torch.Tensor | None = None) -> None:
-    """Write `[T, H, W, 3]` uint8 as `00000.png`, ... in `folder`, whole or not at all.
+    """Write frames `[T, H, W, 3]` uint8 as `00000.png`, ... to `folder`, all or none of them.
 
-    `alpha` `[T, H, W]` uint8 makes them RGBA. Frames of an earlier `save_frames` are replaced; a folder that holds anything else
-    raises `VideoError`.
+    With `alpha` `[T, H, W]` uint8 the files are RGBA. Frames of an earlier `save_frames` are replaced. Raises `VideoError` when the folder
+    holds any other file, or cannot be written.
     """
     _refuse_foreign_files(folder)
     partial = folder.with_name(f".{folder.name}-{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(_WORKERS) as pool:
-            jobs = [pool.submit(_write_png, partial / f"{i:05d}.png", _combine_alpha(frames, alpha, i)) for i in range(len(frames))]
-        for job in jobs:
-            job.result()
+            futures = [pool.submit(_write_png, partial / f"{i:05d}.png", _combine_alpha(frames, alpha, i)) for i in range(len(frames))]
+        for future in futures:
+            future.result()
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(partial, folder)
@@ -42,39 +42,39 @@ def save_frames(folder: Path, frames: torch.Tensor, alpha: torch.Tensor | None =
 
 
 def load_frames(folder: Path) -> torch.Tensor:
-    """The `[T, H, W, 3]` uint8 frames that `save_frames` wrote (alpha is left out). Raises `VideoError` on gaps and damage."""
-    names = sorted((path for path in folder.glob("*.png") if _FRAME_NAME.fullmatch(path.name)), key=lambda path: int(path.stem))
-    if not names:
+    """Load the frames `[T, H, W, 3]` uint8 written by `save_frames`, without alpha. Raises `VideoError` on gaps and damaged files."""
+    paths = sorted((path for path in folder.glob("*.png") if _FRAME_NAME.fullmatch(path.name)), key=lambda path: int(path.stem))
+    if not paths:
         raise VideoError(f"{folder}: no frames named 00000.png, 00001.png, ...; make them again")
-    for number, path in enumerate(names):
-        if int(path.stem) != number:
-            raise VideoError(f"{folder}: frame {number:05d}.png is missing; make the frames again")
-    first = _read_png(names[0])
-    frames = torch.empty((len(names), *first.shape), dtype=torch.uint8)
+    for index, path in enumerate(paths):
+        if int(path.stem) != index:
+            raise VideoError(f"{folder}: frame {index:05d}.png is missing; make the frames again")
+    first = _read_png(paths[0])
+    frames = torch.empty((len(paths), *first.shape), dtype=torch.uint8)
 
-    def load(number: int) -> None:
-        picture = _read_png(names[number])
-        if picture.shape != first.shape:
-            raise VideoError(f"{names[number]}: its size differs from {names[0].name}; make the frames again")
-        frames[number] = torch.from_numpy(picture)
+    def load(index: int) -> None:
+        image = _read_png(paths[index])
+        if image.shape != first.shape:
+            raise VideoError(f"{paths[index]}: its size differs from {paths[0].name}; make the frames again")
+        frames[index] = torch.from_numpy(image)
 
     with ThreadPoolExecutor(_WORKERS) as pool:
-        for _ in pool.map(load, range(len(names))):
+        for _ in pool.map(load, range(len(paths))):
             pass
     return frames
 
 
 def holds_only_frames(folder: Path) -> bool:
-    """Whether everything in `folder` is a frame that `save_frames` may replace."""
+    """Whether `folder` holds nothing but frames that `save_frames` may replace."""
     return all(_FRAME_NAME.fullmatch(path.name) for path in folder.iterdir())
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """`[H, W, 3 or 4]` uint8 RGB(A) as a PNG file's bytes, packed fast rather than small."""
+    """Encode `[H, W, 3 or 4]` uint8 RGB(A) as the bytes of a PNG file, with fast compression."""
     order = cv2.COLOR_RGB2BGR if image.shape[-1] == 3 else cv2.COLOR_RGBA2BGRA
-    done, packed = cv2.imencode(".png", cv2.cvtColor(image, order), [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    assert done
-    return packed.tobytes()
+    success, encoded = cv2.imencode(".png", cv2.cvtColor(image, order), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert success
+    return encoded.tobytes()
 
 
 def _combine_alpha(frames: torch.Tensor, alpha: torch.Tensor | None, index: int) -> np.ndarray:
@@ -87,11 +87,11 @@ def _write_png(path: Path, image: np.ndarray) -> None:
 
 
 def _read_png(path: Path) -> np.ndarray:
-    packed = np.frombuffer(path.read_bytes(), dtype=np.uint8)
-    picture = cv2.imdecode(packed, cv2.IMREAD_COLOR_RGB) if len(packed) else None
-    if picture is None:
+    encoded = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB) if len(encoded) else None
+    if image is None:
         raise VideoError(f"{path}: damaged PNG; make the frames again")
-    return picture
+    return image
 
 
 def _refuse_foreign_files(folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""The border between stored bytes and numbers: the only place where uint8, [0, 1] and [-1, 1] meet.
+"""Conversion between uint8 frames and pixels in [0, 1] or [-1, 1]; all such conversions are in this module.
 
-Values outside a range are a fault of the code before, so they raise instead of being clamped; `clamp_signed` is there for the one
-place where overshoot is expected, the output of an autoencoder.
+Values outside a range are an error of the calling code, so they raise instead of being clamped. `clamp_signed` is for the one place where
+overshoot is expected, the output of an autoencoder.
 """
 
 from __future__ import annotations
@@ -9,43 +9,43 @@ from __future__ import annotations
 import torch
 from einops import rearrange
 
-TOLERANCE = 1e-3  # what float arithmetic may add beyond a range's ends
+TOLERANCE = 1e-3  # rounding errors of floats beyond a range's ends
 
 
 def to_signed(frames: torch.Tensor) -> torch.Tensor:
-    """`[T, H, W, 3]` uint8 as `[3, T, H, W]` float32 in [-1, 1]."""
+    """Convert `[T, H, W, 3]` uint8 to `[3, T, H, W]` float32 in [-1, 1]."""
     return _channels_first(frames) / 127.5 - 1.0
 
 
 def to_unit(frames: torch.Tensor) -> torch.Tensor:
-    """`[T, H, W, 3]` uint8 as `[3, T, H, W]` float32 in [0, 1]."""
+    """Convert `[T, H, W, 3]` uint8 to `[3, T, H, W]` float32 in [0, 1]."""
     return _channels_first(frames) / 255.0
 
 
 def to_frames(pixels: torch.Tensor) -> torch.Tensor:
-    """`[3, T, H, W]` in [-1, 1] as `[T, H, W, 3]` uint8, rounded. Raises `ValueError` on NaN and on values outside the range."""
+    """Convert `[3, T, H, W]` in [-1, 1] to `[T, H, W, 3]` uint8, rounded. Raises `ValueError` on NaN and on values outside the range."""
     _check_range(pixels, -1.0)
     return _to_bytes((pixels.float() + 1.0) * 127.5)
 
 
 def unit_to_frames(pixels: torch.Tensor) -> torch.Tensor:
-    """`[3, T, H, W]` in [0, 1] as `[T, H, W, 3]` uint8, rounded. Raises `ValueError` on NaN and on values outside the range."""
+    """Convert `[3, T, H, W]` in [0, 1] to `[T, H, W, 3]` uint8, rounded. Raises `ValueError` on NaN and on values outside the range."""
     _check_range(pixels, 0.0)
     return _to_bytes(pixels.float() * 255.0)
 
 
 def signed_to_unit(pixels: torch.Tensor) -> torch.Tensor:
-    """[-1, 1] as [0, 1], any shape."""
+    """Map [-1, 1] to [0, 1], any shape."""
     return (pixels + 1.0) / 2.0
 
 
 def unit_to_signed(pixels: torch.Tensor) -> torch.Tensor:
-    """[0, 1] as [-1, 1], any shape."""
+    """Map [0, 1] to [-1, 1], any shape."""
     return pixels * 2.0 - 1.0
 
 
 def clamp_signed(pixels: torch.Tensor) -> torch.Tensor:
-    """`pixels` limited to [-1, 1], any shape: for decoders, whose output overshoots by nature. Raises `ValueError` on NaN."""
+    """Clamp pixels to [-1, 1], any shape; for the output of decoders, which may overshoot. Raises `ValueError` on NaN."""
     if bool(torch.isnan(pixels).any()):
         raise ValueError("pixels hold NaN")
     return pixels.clamp(-1.0, 1.0)

@@ -1,4 +1,4 @@
-"""Clips from files: `read_video` for whatever a person has, `probe` for a quick look."""
+"""Reading of clips: `read_video` decodes a video, an animation or a folder of images; `probe_video` reads only size, rate and length."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ from lora_edit.video.timing import compute_end_time
 
 __all__ = ["VideoInfo", "probe_video", "read_image", "read_video"]
 
-FOLDER_RATE = Fraction(25)  # a folder of pictures states no rate
-_DURATION_TOLERANCE = 0.1  # share of 1 / fps by which the last frame's duration may differ without meaning anything
-_RATE_TOLERANCE = 0.005  # frames per second by which people round television's rates
+FOLDER_RATE = Fraction(25)  # a folder of images states no rate
+_DURATION_TOLERANCE = 0.1  # share of 1 / fps; smaller differences of the last frame's duration are ignored
+_RATE_TOLERANCE = 0.005  # frames per second; television rates are often given rounded
 _MAX_FRAME_DURATION = 60  # seconds
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file's header says.
+    """Information from a file's header.
 
-    `num_frames` is None where only decoding would tell. `size` is upright. `rotation` is how far players turn the stored picture
-    clockwise, in degrees; `read_video` has applied it already.
+    `num_frames` is None where it is unknown without decoding. `size` is upright. `rotation` is the clockwise rotation, in degrees, that
+    players apply to the stored image; `read_video` applies it.
     """
 
     num_frames: int | None
@@ -62,9 +62,9 @@ class VideoInfo:
 
 
 def read_video(path: Path, settings: VideoSettings | None = None) -> Video:
-    """The wanted range of a video file, an animated GIF, WebP or APNG, or a folder of pictures in natural order.
+    """Read the range given by `settings` of a video file, an animated GIF, WebP or APNG, or a folder of images in natural order.
 
-    Raises `VideoError` when the path is missing, holds no video, is damaged within the range, or is shorter than the range.
+    Raises `VideoError` when the path is missing, is not a video, is damaged within the range, or is shorter than the range.
     """
     settings = settings or VideoSettings()
     require_file(path)
@@ -78,7 +78,7 @@ def read_video(path: Path, settings: VideoSettings | None = None) -> Video:
 
 
 def probe_video(path: Path) -> VideoInfo:
-    """Size, rate and length without reading the clip. Raises `VideoError` when the path is missing or no video."""
+    """Read size, rate and length without decoding the whole clip. Raises `VideoError` when the path is missing or not a video."""
     require_file(path)
     if path.is_dir():
         paths = list_images(path)
@@ -103,90 +103,90 @@ def _compute_stop(settings: VideoSettings) -> int | None:
 def _read_folder(path: Path, settings: VideoSettings) -> Video:
     paths = list_images(path)
     check_range(path, settings.start, _compute_stop(settings), len(paths))
-    chosen = paths[settings.start : _compute_stop(settings)]
-    frames, alpha = _collect_frames(path, load_folder(chosen), len(chosen))
+    range_paths = paths[settings.start : _compute_stop(settings)]
+    frames, alpha = _collect_frames(path, load_folder(range_paths), len(range_paths))
     times = _build_even_times(len(frames), FOLDER_RATE)
-    return Video(frames, FOLDER_RATE, times, alpha, source=path, notes=describe_numbering_faults(chosen))
+    return Video(frames, FOLDER_RATE, times, alpha, source=path, notes=describe_numbering_faults(range_paths))
 
 
 def _read_animation(path: Path, settings: VideoSettings) -> Video:
     durations = read_animation_info(path).durations
     check_range(path, settings.start, _compute_stop(settings), len(durations))
-    chosen = durations[settings.start : _compute_stop(settings)]
-    frames, alpha = _collect_frames(path, load_animation(path, settings.start, settings.start + len(chosen)), len(chosen))
-    times = tuple(float(time) for time in accumulate(chosen[:-1], initial=Fraction(0)))
+    range_durations = durations[settings.start : _compute_stop(settings)]
+    frames, alpha = _collect_frames(path, load_animation(path, settings.start, settings.start + len(range_durations)), len(range_durations))
+    times = tuple(float(time) for time in accumulate(range_durations[:-1], initial=Fraction(0)))
     begin = float(sum(durations[: settings.start], Fraction(0)))
     return Video(frames, _compute_mean_rate(durations), times, alpha, source=path, start_time=begin)
 
 
 def _read_file(path: Path, settings: VideoSettings) -> Video:
     times: list[Fraction | None] = []
-    last: list[DecodedFrame] = []
-    facts: list[StreamMetadata] = []
+    last_frame: list[DecodedFrame] = []
+    metadata: list[StreamMetadata] = []
     chapters: list[Chapter] = []
     with open_video(path) as (container, stream):
         fps = get_frame_rate(stream)
 
-        def pictures() -> Iterator[np.ndarray]:
+        def images() -> Iterator[np.ndarray]:
             for decoded in decode_range(path, container, stream, settings.start, _compute_stop(settings)):
                 times.append(decoded.time)
-                last[:] = [decoded]
-                if not facts:
+                last_frame[:] = [decoded]
+                if not metadata:
                     chapters[:] = read_chapters(container)
-                    facts.append(read_stream_metadata(container, stream, decoded.stored_frame))
+                    metadata.append(read_stream_metadata(container, stream, decoded.stored_frame))
                 yield decoded.image
 
-        frames, alpha = _collect_frames(path, pictures(), settings.frames or max(stream.frames - settings.start, 1))
+        frames, alpha = _collect_frames(path, images(), settings.frames or max(stream.frames - settings.start, 1))
         has_sound = bool(container.streams.audio)
-    clock = _select_valid_times(times)
-    known = [time for time in times if time is not None]
-    begin = float(known[0]) if known else float(settings.start / fps)
+    valid_times = _select_valid_times(times)
+    known_times = [time for time in times if time is not None]
+    begin = float(known_times[0]) if known_times else float(settings.start / fps)
     video = Video(
         frames=frames,
         fps=fps,
-        times=tuple(float(time - clock[0]) for time in clock) if clock else _build_even_times(len(frames), fps),
+        times=tuple(float(time - valid_times[0]) for time in valid_times) if valid_times else _build_even_times(len(frames), fps),
         alpha=alpha,
         source=path,
         start_time=begin,
         has_sound=has_sound,
         start_frame=settings.start,
-        last_duration=_get_last_duration(last[0], fps) if clock else None,
-        shifts=tuple(float(shift) for shift in last[0].shifts),
-        pixel_aspect=facts[0].pixel_aspect,
-        tags=facts[0].tags,
-        field_order=facts[0].field_order,
-        matching_pix_fmt=facts[0].matching_pix_fmt,
-        notes=facts[0].notes,
+        last_duration=_get_last_duration(last_frame[0], fps) if valid_times else None,
+        shifts=tuple(float(shift) for shift in last_frame[0].shifts),
+        pixel_aspect=metadata[0].pixel_aspect,
+        tags=metadata[0].tags,
+        field_order=metadata[0].field_order,
+        matching_pix_fmt=metadata[0].matching_pix_fmt,
+        notes=metadata[0].notes,
     )
-    # Of a joined recording the first part alone would have its chapters at the right time.
-    inside = cut_chapters(tuple(chapters), begin, begin + compute_end_time(video)) if len(video.shifts) == 1 else ()
-    return replace(video, chapters=inside)
+    # In a joined recording only the chapters of the first part would be at the right time.
+    chapters_in_range = cut_chapters(tuple(chapters), begin, begin + compute_end_time(video)) if len(video.shifts) == 1 else ()
+    return replace(video, chapters=chapters_in_range)
 
 
 def _get_last_duration(last: DecodedFrame, fps: Fraction) -> float | None:
-    """How long the last frame is shown; None for about 1 / fps, and where the file does not say or says nonsense."""
+    """Duration of the last frame in seconds; None for about 1 / fps, and where the file states none or an implausible one."""
     if last.duration is None or abs(last.duration * fps - 1) < _DURATION_TOLERANCE or last.duration > _MAX_FRAME_DURATION:
         return None
     return float(last.duration)
 
 
 def _collect_frames(path: Path, images: Iterator[np.ndarray], expected_count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Frames `[T, H, W, 3]` and alpha `[T, H, W]` (None where all is opaque), held in memory once: buffers grow, nothing is stacked."""
+    """Collect frames `[T, H, W, 3]` and alpha `[T, H, W]` (None where all is opaque) in growing buffers, so that memory holds them once."""
     frames = torch.empty(0, dtype=torch.uint8)
     alpha: torch.Tensor | None = None
     count = 0
-    for picture in images:
+    for image in images:
         if count == 0:
-            frames = torch.empty((expected_count, *picture.shape[:2], 3), dtype=torch.uint8)
-        elif picture.shape[:2] != tuple(frames.shape[1:3]):
+            frames = torch.empty((expected_count, *image.shape[:2], 3), dtype=torch.uint8)
+        elif image.shape[:2] != tuple(frames.shape[1:3]):
             raise VideoError(f"{path}: the picture size changes at frame {count} of the range; cut the clip there or export it at one size")
         if count == len(frames):
             frames = _grow_buffer(frames, 0)
             alpha = None if alpha is None else _grow_buffer(alpha, 255)
-        frames[count] = torch.from_numpy(np.ascontiguousarray(picture[..., :3]))
-        if picture.shape[-1] == 4 and picture[..., 3].min() < 255:
+        frames[count] = torch.from_numpy(np.ascontiguousarray(image[..., :3]))
+        if image.shape[-1] == 4 and image[..., 3].min() < 255:
             alpha = torch.full(frames.shape[:3], 255, dtype=torch.uint8) if alpha is None else alpha
-            alpha[count] = torch.from_numpy(np.ascontiguousarray(picture[..., 3]))
+            alpha[count] = torch.from_numpy(np.ascontiguousarray(image[..., 3]))
         count += 1
     return frames[:count], None if alpha is None else alpha[:count]
 
@@ -196,10 +196,10 @@ def _grow_buffer(buffer: torch.Tensor, value: int) -> torch.Tensor:
 
 
 def _select_valid_times(times: list[Fraction | None]) -> list[Fraction]:
-    """The frames' times where the file gives every frame one, and all in rising order; otherwise nothing."""
-    known = [time for time in times if time is not None]
-    rising = all(earlier < later for earlier, later in pairwise(known))
-    return known if len(known) == len(times) and rising else []
+    """Return the frames' times if every frame has one and they increase; otherwise an empty list."""
+    known_times = [time for time in times if time is not None]
+    is_increasing = all(earlier < later for earlier, later in pairwise(known_times))
+    return known_times if len(known_times) == len(times) and is_increasing else []
 
 
 def _build_even_times(count: int, fps: Fraction) -> tuple[float, ...]:
@@ -211,10 +211,10 @@ def _compute_mean_rate(durations: tuple[Fraction, ...]) -> Fraction:
 
 
 def to_exact_rate(rate: float) -> Fraction:
-    """Frames per second as television counts them: 23.976 and 29.97 mean 24000/1001 and 30000/1001."""
-    whole = Fraction(round(rate * 1.001))
-    television = whole * Fraction(1000, 1001)
-    return television if abs(rate - whole) > 0 and abs(rate - television) < _RATE_TOLERANCE else Fraction(rate).limit_denominator(1001)
+    """Convert a rate to an exact fraction; rounded television rates such as 23.976 and 29.97 become 24000/1001 and 30000/1001."""
+    nearest = Fraction(round(rate * 1.001))
+    television = nearest * Fraction(1000, 1001)
+    return television if abs(rate - nearest) > 0 and abs(rate - television) < _RATE_TOLERANCE else Fraction(rate).limit_denominator(1001)
 
 
 def _set_frame_rate(video: Video, rate: float) -> Video:

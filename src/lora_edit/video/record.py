@@ -1,4 +1,4 @@
-"""What is known of a clip beside its frames, as JSON: so a run folder keeps it."""
+"""JSON record of a clip's metadata, without its frames, as stored in run folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lora_edit.types import Chapter, ColourTags, Video
 
 
 def video_to_record(video: Video) -> dict[str, Any]:
-    """All of `video` but its frames and notes; of alpha only whether there is any."""
+    """Convert a clip to a record without its frames and notes; of alpha, only whether there is any."""
     return {
         "fps": str(video.fps),
         "times": list(video.times),
@@ -33,7 +33,10 @@ def video_to_record(video: Video) -> dict[str, Any]:
 
 
 def video_from_record(record: dict[str, Any], frames: torch.Tensor, alpha: torch.Tensor | None) -> Video:
-    """The clip of `video_record` with its frames; silent where the source is gone. Records of earlier versions lack the later fields."""
+    """Restore a clip from the record of `video_to_record` and its frames.
+
+    The clip has no audio if its source is missing. Records of earlier versions lack the newer fields.
+    """
     source = None if record["source"] is None else Path(record["source"])
     tags = record.get("tags")
     return Video(

@@ -1,4 +1,4 @@
-"""Sizes: resizing, the canvas that a model works on, and legal frame counts."""
+"""Resizing of frames, the canvas size for a model, and valid frame counts."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from lora_edit.types import Size
 
 
 def resize_frames(frames: torch.Tensor, size: Size) -> torch.Tensor:
-    """`[T, H, W, 3]` uint8 at another size: area average where a side shrinks (no aliasing), cubic where it grows."""
+    """Resize frames `[T, H, W, 3]` uint8: area average where a side shrinks (no aliasing), cubic where it grows."""
     if tuple(frames.shape[1:3]) == (size.height, size.width):
         return frames
-    out = torch.empty((len(frames), size.height, size.width, frames.shape[3]), dtype=torch.uint8)
+    output = torch.empty((len(frames), size.height, size.width, frames.shape[3]), dtype=torch.uint8)
     for index, frame in enumerate(frames.cpu()):
-        out[index] = torch.from_numpy(_resize_image(frame.contiguous().numpy(), size))
-    return out.to(frames.device)
+        output[index] = torch.from_numpy(_resize_image(frame.contiguous().numpy(), size))
+    return output.to(frames.device)
 
 
 def resize_pixels(pixels: torch.Tensor, size: Size) -> torch.Tensor:
-    """`resize_frames` for `[C, T, H, W]` floats of any range; the cubic filter's overshoot is limited to the input's own range."""
+    """Resize pixels `[C, T, H, W]`, floats of any range, as `resize_frames` does; the cubic filter's overshoot is clamped to that range."""
     if tuple(pixels.shape[2:]) == (size.height, size.width):
         return pixels
-    pictures = rearrange(pixels.detach().float().cpu(), "c t h w -> t h w c").contiguous().numpy()
-    resized = np.stack([_resize_image(picture, size) for picture in pictures])
-    out = rearrange(torch.from_numpy(resized.reshape(len(pictures), size.height, size.width, -1)), "t h w c -> c t h w")
-    return out.clamp(float(pictures.min()), float(pictures.max())).to(pixels)
+    images = rearrange(pixels.detach().float().cpu(), "c t h w -> t h w c").contiguous().numpy()
+    resized = np.stack([_resize_image(image, size) for image in images])
+    output = rearrange(torch.from_numpy(resized.reshape(len(images), size.height, size.width, -1)), "t h w c -> c t h w")
+    return output.clamp(float(images.min()), float(images.max())).to(pixels)
 
 
 def fit_canvas(size: Size, area: int, multiple: int) -> Size:
-    """The size of about `area` pixels whose aspect ratio is closest to `size`'s.
+    """Compute the canvas size: about `area` pixels, with an aspect ratio close to that of `size`.
 
     Both sides are multiples of `multiple`, at least two of them, and never larger than the source rounded up to the multiple.
     """
     tallest, widest = (max(2, math.ceil(side / multiple)) for side in (size.height, size.width))
     aspect = size.width / size.height
-    wanted = min(area, tallest * widest * multiple**2)
+    target_area = min(area, tallest * widest * multiple**2)
 
     def distance(rows: int, columns: int) -> float:
-        return abs(math.log(columns / rows / aspect)) + 0.5 * abs(math.log(rows * columns * multiple**2 / wanted))
+        return abs(math.log(columns / rows / aspect)) + 0.5 * abs(math.log(rows * columns * multiple**2 / target_area))
 
     rows, columns = min(
         ((rows, columns) for rows in range(2, tallest + 1) for columns in range(2, widest + 1)), key=lambda sides: distance(*sides)
@@ -51,19 +51,19 @@ def fit_canvas(size: Size, area: int, multiple: int) -> Size:
 
 
 def pad_frame_count(num_frames: int, stride: int = 4) -> int:
-    """The smallest `stride * k + 1` that holds `num_frames`."""
+    """Compute the smallest frame count `stride * k + 1` that is at least `num_frames`."""
     assert num_frames >= 1
     return math.ceil((num_frames - 1) / stride) * stride + 1
 
 
 def pad_frames(frames: torch.Tensor, count: int) -> torch.Tensor:
-    """`[T, ...]` with the last frame repeated up to `count` frames."""
+    """Pad frames `[T, ...]` to `count` frames by repeating the last one."""
     assert 1 <= len(frames) <= count
     return torch.cat([frames, frames[-1:].expand(count - len(frames), *frames.shape[1:])]) if count > len(frames) else frames
 
 
 def _resize_image(image: np.ndarray, size: Size) -> np.ndarray:
-    # One filter per direction: a picture may shrink in height and grow in width.
+    # One filter per direction: an image may shrink in height and grow in width.
     height, width = image.shape[:2]
     smaller = (min(width, size.width), min(height, size.height))
     if smaller != (width, height):

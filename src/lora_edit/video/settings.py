@@ -1,4 +1,4 @@
-"""Settings of the video room."""
+"""Settings of the video module."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Codec = Literal["h264", "h264-420", "h264-444", "prores", "ffv1"]
 
 
 class VideoSettings(BaseModel):
-    """Which part of the source is edited and how the result is written."""
+    """Settings for the edited range of the source and for writing the result."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     start: int = Field(0, ge=0, description="first source frame of the range")
-    frames: int | None = Field(None, ge=1, description="number of source frames; all to the end when left out")
+    frames: int | None = Field(None, ge=1, description="number of source frames; to the end of the clip by default")
     fps: float | None = Field(
         None,
         ge=0.1,
@@ -24,6 +24,6 @@ class VideoSettings(BaseModel):
     )
     codec: Codec = Field(
         "h264",
-        description="h264 (colour as the source has it; 4:2:0 for folders of pictures), h264-420 (every player shows it), h264-444, prores "
-        "or ffv1; frames are kept losslessly beside it anyway",
+        description="h264 (the source's chroma format; 4:2:0 for folders of pictures), h264-420 (supported by every player), h264-444, "
+        "prores or ffv1; the frames are always saved losslessly too",
     )

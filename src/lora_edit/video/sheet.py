@@ -1,4 +1,4 @@
-"""Pictures for people: contact sheets and side-by-side clips."""
+"""Contact sheets and side-by-side clips for visual comparison."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _BACKGROUND = 255
 
 
 def build_contact_sheet(rows: Sequence[torch.Tensor], labels: Sequence[str], columns: int = 8, cell_height: int = 160) -> torch.Tensor:
-    """`[H, W, 3]` uint8: evenly spaced frames of each clip in a labelled row of its own.
+    """Build a contact sheet `[H, W, 3]` uint8 with evenly spaced frames of each clip in a labelled row.
 
-    Each of `rows` is `[T, H, W, 3]` uint8; first and last frame are always shown, and a shorter clip fills fewer cells.
+    Each of `rows` is `[T, H, W, 3]` uint8. First and last frame are always included; a clip with fewer frames fills fewer cells.
     """
     assert len(rows) == len(labels) and rows and columns >= 1
     strips = [_build_strip(frames, columns, cell_height) for frames in rows]
@@ -34,45 +34,50 @@ def build_contact_sheet(rows: Sequence[torch.Tensor], labels: Sequence[str], col
 
 
 def stack_sheets(sheets: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Sheets `[H, W, 3]` uint8 under each other, the narrower ones widened."""
+    """Stack sheets `[H, W, 3]` uint8 vertically and pad the narrower ones."""
     width = max(sheet.shape[1] for sheet in sheets)
     return torch.from_numpy(np.concatenate([_pad_to_width(sheet.numpy(), width) for sheet in sheets]))
 
 
 def select_evenly_spaced(count: int, columns: int) -> list[int]:
-    """Which of `count` frames a sheet of so many columns shows: evenly spaced, first and last among them."""
+    """Select at most `columns` evenly spaced indices of `count` frames, including first and last."""
     return np.linspace(0, count - 1, min(columns, count)).round().astype(int).tolist()
 
 
 def extract_around_region(frames: torch.Tensor, region: torch.Tensor, numbers: Sequence[int], margin: float = 0.3) -> torch.Tensor:
-    """The surroundings `[n, h, w, 3]` of the region `[T, H, W]` bool in the frames `numbers` of `frames` `[T, H, W, 3]`: windows of one
-    size that go with it; where it is empty the window stays."""
+    """Extract crops `[n, h, w, 3]` around the region `[T, H, W]` bool from the frames `numbers` of `frames` `[T, H, W, 3]`.
+
+    All crops have one size and follow the region; where it is empty, the previous crop's position is used.
+    """
     height, width = region.shape[1:]
     boxes = {number: _find_bounds(region[number]) for number in numbers if region[number].any()}
     if not boxes:
         return frames[list(numbers)]
-    high = min(height, round(max(bottom - top for _, top, _, bottom in boxes.values()) * (1 + margin)) + 2)
-    wide = min(width, round(max(right - left for left, _, right, _ in boxes.values()) * (1 + margin)) + 2)
-    windows, box = [], next(iter(boxes.values()))
+    crop_height = min(height, round(max(bottom - top for _, top, _, bottom in boxes.values()) * (1 + margin)) + 2)
+    crop_width = min(width, round(max(right - left for left, _, right, _ in boxes.values()) * (1 + margin)) + 2)
+    crops, box = [], next(iter(boxes.values()))
     for number in numbers:
         box = boxes.get(number, box)
-        left = min(max((box[0] + box[2] - wide) // 2, 0), width - wide)
-        top = min(max((box[1] + box[3] - high) // 2, 0), height - high)
-        windows.append(frames[number, top : top + high, left : left + wide])
-    return torch.stack(windows)
+        left = min(max((box[0] + box[2] - crop_width) // 2, 0), width - crop_width)
+        top = min(max((box[1] + box[3] - crop_height) // 2, 0), height - crop_height)
+        crops.append(frames[number, top : top + crop_height, left : left + crop_width])
+    return torch.stack(crops)
 
 
 def _find_bounds(region: torch.Tensor) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of a region that is not empty."""
+    """Find the bounds (left, top, right, bottom) of a non-empty region."""
     rows, columns = (torch.nonzero(region.any(axis)).flatten() for axis in (1, 0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def join_side_by_side(left: torch.Tensor, right: torch.Tensor, max_width: int | None = None) -> torch.Tensor:
-    """Two clips `[T, H, W, 3]` uint8 as one, `right` brought to `left`'s height; one above the other, and smaller if need be, where they
-    would be wider than `widest`. Raises `VideoError` when their lengths differ."""
+    """Join two clips `[T, H, W, 3]` uint8 side by side, `right` resized to the height of `left`.
+
+    Where that is wider than `max_width`, they are stacked vertically, at half size if needed. Raises `VideoError` when their lengths
+    differ.
+    """
     if len(left) != len(right):
-        raise VideoError(f"clips of {len(left)} and {len(right)} frames cannot stand side by side; give clips of one length")
+        raise VideoError(f"clips of {len(left)} and {len(right)} frames cannot be joined side by side; give clips of equal length")
     height, width = left.shape[1], max(1, round(right.shape[2] * left.shape[1] / right.shape[1]))
     right = resize_frames(right, Size(height, width))
     if max_width is None or left.shape[2] + width <= max_width:
@@ -84,7 +89,7 @@ def join_side_by_side(left: torch.Tensor, right: torch.Tensor, max_width: int | 
 
 
 def save_image(path: Path, image: torch.Tensor) -> None:
-    """Write `[H, W, 3]` uint8 as a PNG file, replacing an older one. Raises `VideoError` when that is impossible."""
+    """Write an image `[H, W, 3]` uint8 as a PNG file and replace an older one. Raises `VideoError` when that fails."""
     if path.suffix.lower() != ".png":
         raise VideoError(f"{path}: pictures are written as PNG; give a name that ends in .png")
     try:
@@ -95,10 +100,10 @@ def save_image(path: Path, image: torch.Tensor) -> None:
 
 
 def _build_strip(frames: torch.Tensor, columns: int, cell_height: int) -> np.ndarray:
-    chosen = select_evenly_spaced(len(frames), columns)
-    count = len(chosen)
+    indices = select_evenly_spaced(len(frames), columns)
+    count = len(indices)
     width = max(1, round(frames.shape[2] * cell_height / frames.shape[1]))
-    cells = resize_frames(frames[chosen], Size(cell_height, width)).cpu().numpy()
+    cells = resize_frames(frames[indices], Size(cell_height, width)).cpu().numpy()
     strip = np.full((cell_height + _GAP, count * (width + _GAP) - _GAP, 3), _BACKGROUND, dtype=np.uint8)
     for index, cell in enumerate(cells):
         left = index * (width + _GAP)
@@ -111,6 +116,6 @@ def _pad_to_width(strip: np.ndarray, width: int) -> np.ndarray:
 
 
 def _draw_caption(label: str, width: int) -> np.ndarray:
-    bar = np.full((_LABEL_HEIGHT, width, 3), _BACKGROUND, dtype=np.uint8)
-    text = label.encode("ascii", "replace").decode("ascii")  # OpenCV's built-in font knows ASCII only
-    return np.asarray(cv2.putText(bar, text, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA))
+    caption = np.full((_LABEL_HEIGHT, width, 3), _BACKGROUND, dtype=np.uint8)
+    text = label.encode("ascii", "replace").decode("ascii")  # OpenCV's built-in font supports ASCII only
+    return np.asarray(cv2.putText(caption, text, (4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA))

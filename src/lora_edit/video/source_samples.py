@@ -1,7 +1,7 @@
-"""The source file's own YUV samples, where a result shows the source.
+"""Reuse of the source file's YUV samples for unchanged pixels of a result.
 
-RGB frames lose a little on the way to video: colours are averaged and values rounded, 49 dB on a real clip in 4:2:0. Where the
-result's pixel is the source's, the sample that the source file holds is written instead, so that nothing but the encoder touches it.
+Conversion from RGB to YUV is lossy: chroma is averaged and values are rounded, which leaves 49 dB on a real clip in 4:2:0. Where a pixel of
+the result equals the source's, the sample stored in the source file is written instead, so that only the encoder changes it.
 """
 
 from __future__ import annotations
@@ -33,22 +33,25 @@ _PLANAR_EQUIVALENTS = {
     "yvyu422": "yuv422p",
 }
 _CHROMA_SUBSAMPLING = {"420": (2, 2), "422": (1, 2), "444": (1, 1)}
-"""Rows and columns of pixels that share one colour."""
+"""Rows and columns of pixels per chroma sample."""
 
 DEFAULT_PIX_FMT = "yuv420p"
-"""What every player shows."""
+"""Supported by every player."""
 
 EXACT_RGB_PIX_FMT = "yuv444p10le"
-"""Holds every 8-bit RGB value, so that sources which H.264 has no layout for keep theirs."""
+"""Represents every 8-bit RGB value exactly; for sources whose pixel format H.264 does not support."""
 
 Planes = list[np.ndarray]  # Y, Cb and Cr, each [H, W]
 
 
 @dataclass(frozen=True)
 class SourceSamples:
-    """A clip's file, opened beside its decoded frames; `frames` are the file's from the clip's first on, none where the samples of such
-    a file cannot be written. `pix_fmt` is the format in which a result keeps the source's pixels, `siting` where its shared colour
-    samples lie."""
+    """Reader of the stored samples of a clip's source file.
+
+    `frames` are the file's frames from the clip's first one on, none where a result cannot hold samples of that format. `pix_fmt` is the
+    format in which a result preserves the source's pixels, `stored_format` the pixel format of the file, and `siting` the position of
+    subsampled chroma.
+    """
 
     video: Video
     pix_fmt: str
@@ -57,54 +60,57 @@ class SourceSamples:
     siting: str = SITING_LEFT
 
     def merge_source_samples(self, output_frame: VideoFrame, image: np.ndarray, index: int) -> VideoFrame:
-        """`made` (in `pix_fmt`, of the RGB `picture` `[H, W, 3]` uint8, frame number `index` of the clip) with the file's samples wherever
-        picture, clip and file agree. Asked for in order, once per frame."""
+        """Replace samples of a frame by the file's samples wherever the image, the clip and the file are equal.
+
+        `output_frame` is in `pix_fmt`, converted from the RGB `image` `[H, W, 3]` uint8, which is frame `index` of the clip. Call this
+        once per frame, in order.
+        """
         try:
             stored = next(self.frames, None)
         except FFmpegError:
             stored = None
         if stored is None or stored.format.name != self.stored_format:
             return output_frame
-        turn = read_orientation(stored)
-        shown = turn_upright(frame_to_array(stored)[..., :3], turn)
-        source = self.video.frames[index].numpy()
-        if shown.shape != image.shape:
+        orientation = read_orientation(stored)
+        stored_image = turn_upright(frame_to_array(stored)[..., :3], orientation)
+        clip_image = self.video.frames[index].numpy()
+        if stored_image.shape != image.shape:
             return output_frame
-        # The file may have changed since it was read: what it shows now has to be the clip's, too.
-        same = (image == source).all(-1) & (shown == source).all(-1)
-        mixed = [
-            np.where(_reduce_to_plane(same, plane.shape), own, plane)
-            for own, plane in zip(_read_stored_planes(stored, turn), _read_planes(output_frame), strict=True)
+        # The file may have changed since it was read, so its pixels must equal the clip's too.
+        matches = (image == clip_image).all(-1) & (stored_image == clip_image).all(-1)
+        planes = [
+            np.where(_reduce_to_plane(matches, plane.shape), own, plane)
+            for own, plane in zip(_read_stored_planes(stored, orientation), _read_planes(output_frame), strict=True)
         ]
-        return _build_frame(output_frame, mixed)
+        return _build_frame(output_frame, planes)
 
 
 @contextmanager
 def open_source_samples(source_clip: Video | None) -> Iterator[SourceSamples | None]:
-    """The stored samples of a clip's own file; None where it is gone, no video, or of high dynamic range."""
+    """Open the stored samples of a clip's source file; None where it is missing, not a video, or HDR."""
     with ExitStack() as stack:
-        found = None
+        samples = None
         if source_clip is not None and source_clip.source is not None and source_clip.source.is_file():
             with suppress(VideoError, FFmpegError):
-                found = _open_samples(stack, source_clip, source_clip.source)
-        yield found
+                samples = _open_samples(stack, source_clip, source_clip.source)
+        yield samples
 
 
 def find_matching_pix_fmt(frame: VideoFrame) -> str:
-    """In which pixel format a result keeps the pixels of a file with such frames."""
+    """Find the pixel format in which a result preserves the pixels of a file with frames like `frame`."""
     if is_hdr(frame):
         return DEFAULT_PIX_FMT
     name = _PLANAR_EQUIVALENTS.get(frame.format.name, frame.format.name)
-    layout = _PLANAR.fullmatch(name)
-    if layout is None:
+    planar = _PLANAR.fullmatch(name)
+    if planar is None:
         return EXACT_RGB_PIX_FMT
-    high, wide = _CHROMA_SUBSAMPLING[layout[1]]
-    fits = frame.height % high == 0 and frame.width % wide == 0
-    if layout[1] == "422":  # where its colour lies H.264 states for 4:2:0 only
+    rows, columns = _CHROMA_SUBSAMPLING[planar[1]]
+    fits = frame.height % rows == 0 and frame.width % columns == 0
+    if planar[1] == "422":  # H.264 states the chroma siting for 4:2:0 only
         fits = fits and detect_chroma_siting(frame) == SITING_LEFT and read_orientation(frame)[0] == 1
-    if layout[1] == "420":  # and there only at the left and in the middle, so not for mirrored and upside-down pictures
+    if planar[1] == "420":  # H.264 states only the left and the middle, which excludes mirrored and upside-down images
         fits = fits and turn_chroma_siting(detect_chroma_siting(frame), read_orientation(frame)) is not None
-    return f"yuv{layout[1]}p" if fits else EXACT_RGB_PIX_FMT
+    return f"yuv{planar[1]}p" if fits else EXACT_RGB_PIX_FMT
 
 
 def _open_samples(stack: ExitStack, video: Video, path: Path) -> SourceSamples | None:
@@ -121,32 +127,32 @@ def _open_samples(stack: ExitStack, video: Video, path: Path) -> SourceSamples |
 
 
 def _read_stored_planes(frame: VideoFrame, matrix: Orientation) -> Planes:
-    """The file's samples in 8 bits, upright."""
-    repacked = _PLANAR_EQUIVALENTS.get(frame.format.name)
-    planes = _read_planes(frame if repacked is None else frame.reformat(format=repacked))
+    """Read the stored samples in 8 bits, upright."""
+    planar_format = _PLANAR_EQUIVALENTS.get(frame.format.name)
+    planes = _read_planes(frame if planar_format is None else frame.reformat(format=planar_format))
     return [turn_upright(plane, matrix) for plane in planes]
 
 
 def _read_planes(frame: VideoFrame) -> Planes:
-    """Luma and colour samples, rounded to 8 bits."""
+    """Read luma and chroma samples, rounded to 8 bits."""
     depth = frame.format.components[0].bits
-    kind = np.dtype(np.uint8 if depth == 8 else "<u2")
+    dtype = np.dtype(np.uint8 if depth == 8 else "<u2")
     planes = []
     for plane in frame.planes[:3]:
-        rows = np.frombuffer(memoryview(plane), kind).reshape(plane.height, -1)[:, : plane.width]
+        rows = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, -1)[:, : plane.width]
         step = 1 << (depth - 8)
         planes.append(rows if depth == 8 else np.minimum((rows.astype(np.uint32) + step // 2) // step, 255).astype(np.uint8))
     return planes
 
 
 def _reduce_to_plane(matches: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """For every sample of a plane of `shape`, whether all of its pixels in `same` `[H, W]` are set."""
-    high, wide = matches.shape[0] // shape[0], matches.shape[1] // shape[1]
-    return np.asarray(matches.reshape(shape[0], high, shape[1], wide).all((1, 3)))
+    """Compute for each sample of a plane of `shape` whether all of its pixels in `matches` `[H, W]` are set."""
+    rows, columns = matches.shape[0] // shape[0], matches.shape[1] // shape[1]
+    return np.asarray(matches.reshape(shape[0], rows, shape[1], columns).all((1, 3)))
 
 
 def _build_frame(template: VideoFrame, planes: Planes) -> VideoFrame:
-    """A frame of the format and tags of `like` with other samples."""
+    """Build a frame with the format and tags of `template` and other samples."""
     frame = VideoFrame(template.width, template.height, template.format.name)
     for plane, samples in zip(frame.planes, planes, strict=True):
         rows = np.zeros((plane.height, plane.line_size), np.uint8)

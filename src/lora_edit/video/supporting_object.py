@@ -1,4 +1,7 @@
-"""What an edit sits on: something worn or stuck on moves with the thing beside or below it, not with the pixels that it hides."""
+"""Detection of the object that supports an edit.
+
+An added object that is worn or attached moves with the object beside or below it, not with the pixels that it hides.
+"""
 
 from __future__ import annotations
 
@@ -11,62 +14,70 @@ from lora_edit.types import BoolArray, Float32Array
 from lora_edit.video.flow import build_pixel_grid
 
 MAX_FRAMES = 32
-"""About so many frames, evenly spread, tell what moves."""
+"""Largest number of evenly spaced frames from which motion is measured."""
 SEARCH_RADIUS = 0.75
-"""How far around the changed pixels the support is looked for, in sizes (square roots of areas) of what is changed."""
+"""Radius of the search around the changed pixels, as a multiple of the square root of their area."""
 MIN_RELATIVE_MOTION = 0.002
-"""Shorter sides of the frame by which a pixel has to move otherwise than the camera, on the mean."""
+"""Smallest mean motion of a pixel relative to the camera, as a share of the frame's shorter side."""
 RELATIVE_MOTION_SHARE = 0.5
-"""The same, as a share of how far the fastest tenth near the change moves otherwise: near and far ground do too, but less."""
+"""Smallest relative motion as a share of its 90th percentile near the change. Near and far background moves relative to the camera too, but
+less."""
 MIN_VISIBLE_SHARE = 0.2
-"""Share of the frames in which it has to be known where a pixel went."""
+"""Smallest share of the frames in which a pixel's position is known."""
 MIN_CONFIDENCE = 0.4
-"""Confidence from which a position counts."""
+"""Confidence above which a position is used."""
 
 
 def select_support_frames(count: int) -> list[int]:
-    """The frames of a clip of `count`, after the first, by which its support is found."""
+    """Select the frames of a clip of `count`, after the first, from which its support is detected."""
     return sorted(set(np.linspace(1, count - 1, min(count - 1, MAX_FRAMES)).round().astype(int).tolist()))
 
 
 def find_supporting_object(
     correspondences: Iterable[tuple[Float32Array, Float32Array]], camera_matrices: Sequence[Float32Array], changed_mask: BoolArray
 ) -> BoolArray | None:
-    """Pixels of the key frame, on and around the `changed` ones `[H, W]`, that do not follow the camera.
+    """Find the pixels of the key frame, on and around the changed ones, that do not follow the camera.
 
-    `found` gives each frame's positions in the key frame `[H, W, 2]` and how sure they are `[H, W]`; `cameras` `[2, 3]` say where the
-    camera alone puts them. None where too few pixels are left to be followed.
+    - `correspondences`: for each frame, the positions of its pixels in the key frame `[H, W, 2]` and their confidence `[H, W]`
+    - `camera_matrices`: for each frame, the map `[2, 3]` to the key frame by the camera's motion alone
+    - `changed_mask`: the changed pixels of the key frame `[H, W]`
+
+    Returns a mask `[H, W]`, or None where too few pixels remain to be tracked.
     """
     height, width = changed_mask.shape
     if not camera_matrices or not changed_mask.any():
         return None
-    away = _compute_relative_motion(correspondences, camera_matrices, height, width)
-    reach = max(2, round(SEARCH_RADIUS * float(np.sqrt(changed_mask.sum()))))
-    near = cv2.dilate(changed_mask.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1,) * 2)) > 0
-    limit = max(MIN_RELATIVE_MOTION * min(height, width), RELATIVE_MOTION_SHARE * float(np.percentile(away[near], 90)))
-    grown = cv2.dilate((near & (away > limit)).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    mask = _select_touching_parts(np.asarray(grown, np.bool_), changed_mask)
+    relative_motion = _compute_relative_motion(correspondences, camera_matrices, height, width)
+    radius = max(2, round(SEARCH_RADIUS * float(np.sqrt(changed_mask.sum()))))
+    search_area = cv2.dilate(changed_mask.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)) > 0
+    threshold = max(
+        MIN_RELATIVE_MOTION * min(height, width), RELATIVE_MOTION_SHARE * float(np.percentile(relative_motion[search_area], 90))
+    )
+    moving = cv2.dilate((search_area & (relative_motion > threshold)).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    mask = _select_touching_parts(np.asarray(moving, np.bool_), changed_mask)
     return mask if mask.sum() >= max(32, 0.1 * changed_mask.sum()) else None
 
 
 def _compute_relative_motion(
     correspondences: Iterable[tuple[Float32Array, Float32Array]], camera_matrices: Sequence[Float32Array], height: int, width: int
 ) -> Float32Array:
-    """By how many pixels each pixel of the key frame is elsewhere than the camera alone puts it, on the mean over the frames, `[H, W]`."""
-    total, count, here = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32), build_pixel_grid(height, width)
+    """Compute the motion of each pixel of the key frame relative to the camera, in pixels, averaged over the frames, `[H, W]`."""
+    total, count, pixel_grid = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32), build_pixel_grid(height, width)
     for (positions, confidence), camera in zip(correspondences, camera_matrices, strict=True):
-        apart = np.linalg.norm(positions - here @ camera[:, :2].T - camera[:, 2], axis=-1)
+        distance = np.linalg.norm(positions - pixel_grid @ camera[:, :2].T - camera[:, 2], axis=-1)
         x, y = np.moveaxis(np.round(positions).astype(int), -1, 0)
         known = (confidence > MIN_CONFIDENCE) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        np.add.at(total, (y[known], x[known]), apart[known])
+        np.add.at(total, (y[known], x[known]), distance[known])
         np.add.at(count, (y[known], x[known]), 1)
-    soft = max(1.0, min(height, width) / 150)
-    apart_there, seen = (cv2.GaussianBlur(each, (0, 0), soft) for each in (total, count))
-    return np.asarray(np.where(seen > MIN_VISIBLE_SHARE * len(camera_matrices), apart_there / (seen + 1e-3), 0), np.float32)
+    sigma = max(1.0, min(height, width) / 150)
+    blurred_total, blurred_count = (cv2.GaussianBlur(each, (0, 0), sigma) for each in (total, count))
+    return np.asarray(
+        np.where(blurred_count > MIN_VISIBLE_SHARE * len(camera_matrices), blurred_total / (blurred_count + 1e-3), 0), np.float32
+    )
 
 
 def _select_touching_parts(mask: BoolArray, changed_mask: BoolArray) -> BoolArray:
-    """The connected parts of the mask that reach the changed pixels."""
+    """Select the connected components of the mask that touch the changed pixels."""
     _, labels = cv2.connectedComponents(mask.view(np.uint8))
     reached = np.unique(labels[cv2.dilate(changed_mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0])
     return np.asarray(np.isin(labels, reached[reached > 0]), np.bool_)

@@ -1,4 +1,4 @@
-"""Whether a file's end is missing, told by its container's own structure: what lies beyond the last byte was cut off."""
+"""Detection of truncated video files by the sizes that their containers state."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-_SEGMENT = b"\x18\x53\x80\x67"  # Matroska's element that holds everything after the header
+_SEGMENT = b"\x18\x53\x80\x67"  # ID of Matroska's element with everything after the header
 _EBML = b"\x1a\x45\xdf\xa3"
-_RIFF_PADDING = 1  # RIFF chunks are padded to even length, and some writers leave the last byte out
+_RIFF_PADDING = 1  # bytes; RIFF chunks are padded to even length, and some writers omit the last byte
 
 
 def is_file_truncated(path: Path) -> bool:
-    """Whether an MP4, MOV, Matroska, WebM or AVI file states more bytes than it has. Other containers state none."""
+    """Whether an MP4, MOV, Matroska, WebM or AVI file states more bytes than it has; False for other containers, which state none."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)
@@ -26,21 +26,21 @@ def is_file_truncated(path: Path) -> bool:
 
 
 def _find_last_box_end(file: BinaryIO, size: int) -> int:
-    """Where the last of the boxes that an MP4 file is made of ends."""
+    """Find the end, in bytes, of the last top-level box of an MP4 file."""
     end = 0
     while end + 8 <= size:
         file.seek(end)
         length, kind = struct.unpack(">I4s", file.read(8))
         if length == 1:
             length = int.from_bytes(file.read(8), "big")
-        if length == 0 or not kind.isascii():  # to the end of the file, or no box any more
+        if length == 0 or not kind.isascii():  # the box extends to the end of the file, or no box follows
             return size
         end += max(length, 8)
     return end
 
 
 def _find_segment_end(file: BinaryIO) -> int:
-    """Where the segment ends; 0 where that is not stated, as in recordings that are still written."""
+    """Find the end, in bytes, of the segment of a Matroska file; 0 where the file states none, as in unfinished recordings."""
     file.seek(4)
     header = _read_ebml_number(file)
     file.seek(file.tell() + header)
@@ -51,7 +51,7 @@ def _find_segment_end(file: BinaryIO) -> int:
 
 
 def _read_ebml_number(file: BinaryIO) -> int:
-    """A number in Matroska's variable length; -1 for "unknown"."""
+    """Read a variable-length integer of Matroska; -1 for the reserved value "unknown"."""
     first = file.read(1)
     if not first or not first[0]:
         return -1

@@ -1,9 +1,9 @@
-"""Clips to files: `write_video` picks the container by the name's ending, never harms an older file, and writes the same bytes twice."""
+"""Writing of clips: the suffix selects the container, existing files are never damaged, and the same clip gives the same bytes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from fractions import Fraction
@@ -20,7 +20,7 @@ from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
 from lora_edit.errors import VideoError
-from lora_edit.types import Video
+from lora_edit.types import OnFrame, Video
 from lora_edit.video.audio import AudioMuxer, add_audio_streams
 from lora_edit.video.chapters import add_chapters
 from lora_edit.video.colors import SITING_LEFT, array_to_frame
@@ -32,11 +32,7 @@ from lora_edit.video.source_samples import DEFAULT_PIX_FMT, open_source_samples
 from lora_edit.video.timing import Ticks, compute_frame_ticks, quantize_frame_times
 
 MAX_SIDE = 16384
-"""Pixels of a side that x264 takes."""
-
-
-OnFrame = Callable[[int, int], None]
-"""Told how many frames of how many are written."""
+"""Largest side in pixels that x264 supports."""
 
 
 def write_video(
@@ -48,22 +44,24 @@ def write_video(
     source_clip: Video | None = None,
     on_frame: OnFrame = lambda done, total: None,
 ) -> None:
-    """Write the clip with its exact frames, size, times and sound.
+    """Write a clip with its exact frames, size, times and audio.
 
-    With `like`, the clip that `video` was edited from, a file of codec `h264` gets its source file's own samples wherever the pixels are
-    the same, and keeps that file's layout of colours (`video/source_samples.py`).
+    - `path` ends in .mp4, .mov, .mkv, .webm (VP9) or .gif (256 colours per frame, no audio, times in hundredths of a second), or is a
+      folder for lossless PNG frames. The file appears only when it is complete.
+    - `codec`: `h264-420` plays everywhere, whatever the source. `h264-444` loses only the rounding to YUV (at most 2 levels of 255).
+      prores, ffv1 and folders preserve transparency.
+    - `source_clip` is the clip from which `video` was edited. With it, a file of codec `h264` contains the samples of the source file
+      wherever the pixels are equal, and keeps that file's pixel format (`video/source_samples.py`).
+    - `on_frame` is called after each encoded frame.
 
-    `path` ends in .mp4, .mov, .mkv, .webm (VP9) or .gif (256 colours per frame, no sound, times in hundredths of a second), or is a
-    folder, which gets lossless PNG frames. `h264-420` plays everywhere, whatever the source. `h264-444` loses nothing but the rounding to
-    YUV (at most 2 levels of 255). Transparency is kept by prores, ffv1 and folders. The file appears only when it is whole.
-    `on_frame` is told how many frames are encoded. Raises `VideoError` for another ending, a codec that the container cannot hold, or an
-    existing file unless `overwrite`.
+    Raises `VideoError` for another suffix, for a codec that the container does not support, and for an existing file unless `overwrite` is
+    set.
     """
     suffix = check_output(path, codec, overwrite=overwrite)
     if not suffix:
         save_frames(path, video.frames, video.alpha)
         return
-    target = Path(os.path.realpath(path))  # a link stays one
+    target = Path(os.path.realpath(path))  # writes through a link instead of replacing it
     partial = _build_partial_path(target, suffix)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -78,15 +76,17 @@ def write_video(
 
 
 def verify_output_writable(path: Path, video: Video, codec: Codec = "h264") -> None:
-    """Raise `VideoError` where a clip like `video` could not be written to `path`: its first frame is, and taken away again."""
+    """Raise `VideoError` where a clip like `video` could not be written to `path`, by writing its first frame to a temporary file."""
     suffix = path.suffix.lower() if path.suffix.lower() in FORMATS else ""
     target = Path(os.path.realpath(path))
     partial = _build_partial_path(target, suffix)
-    first = replace(video, frames=video.frames[:1], times=video.times[:1], alpha=None, source=None, has_sound=False, last_duration=None)
+    first_frame = replace(
+        video, frames=video.frames[:1], times=video.times[:1], alpha=None, source=None, has_sound=False, last_duration=None
+    )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if suffix:
-            _write_file(partial, first, suffix, codec, first)
+            _write_file(partial, first_frame, suffix, codec, first_frame)
         else:
             partial.mkdir()
             partial.rmdir()
@@ -98,7 +98,7 @@ def verify_output_writable(path: Path, video: Video, codec: Codec = "h264") -> N
 
 
 def describe_output_losses(path: Path, video: Video, codec: Codec = "h264") -> tuple[str, ...]:
-    """What of `video`, a clip to be edited, a result at `path` will not hold or not every player will show."""
+    """Describe which properties of `video`, the clip to be edited, a result at `path` loses, and which not every player supports."""
     suffix = path.suffix.lower() if path.suffix.lower() in FORMATS else ""
     kind = suffix or "a folder of pictures"
     encoding = choose_encoding(suffix, codec, video, video.matching_pix_fmt) if suffix not in ("", ".gif") else None
@@ -111,19 +111,23 @@ def describe_output_losses(path: Path, video: Video, codec: Codec = "h264") -> t
     if video.chapters and encoding is None:
         notes.append(f"the chapters are left out: {kind} holds none")
     if video.pixel_aspect != 1 and not is_h264 and not (codec == "prores" and suffix == ".mov"):
-        notes.append(f"the pixel aspect {video.pixel_aspect} is left out: {kind} does not hold it here; end the name in .mp4 or .mov")
+        notes.append(
+            f"the pixel aspect {video.pixel_aspect} is left out: the result ({kind}) does not store it; end the name in .mp4 or .mov"
+        )
     if video.field_order != "progressive" and not (is_h264 and should_interlace(video)):
-        notes.append(f"the order of the fields is left out: {kind} does not hold it here")
+        notes.append(f"the field order is left out: the result ({kind}) does not store it")
     if encoding and is_h264 and codec == "h264" and encoding.pix_fmt == video.matching_pix_fmt != DEFAULT_PIX_FMT:
         notes.append(f"the result is {encoding.pix_fmt}, which keeps the source's pixels; where players lack it, use --codec h264-420")
     if is_h264 and codec == "h264" and video.source is not None and video.tags is None:
-        kept = "--codec h264-444 keeps them up to 2 of 255 levels, a folder of pictures and --codec ffv1 (.mkv) exactly"
-        notes.append(f"{kind} averages the colours of 2x2 pixels, so those of the source's pictures change a little everywhere; {kept}")
+        alternatives = "--codec h264-444 keeps them up to 2 of 255 levels, a folder of pictures and --codec ffv1 (.mkv) exactly"
+        notes.append(
+            f"{kind} averages the colours of 2x2 pixels, so those of the source's pictures change a little everywhere; {alternatives}"
+        )
     return tuple(notes)
 
 
 def _build_partial_path(target: Path, suffix: str) -> Path:
-    """Where the file grows: a hidden neighbour, whose name is short however long the target's is."""
+    """Build the path of the hidden temporary file beside the target; its name is short even if the target's is long."""
     return target.with_name(f".{crc32(os.fsencode(target.name)):08x}-{os.getpid()}.partial{suffix}")
 
 
@@ -135,7 +139,7 @@ def _build_write_error(path: Path, error: FFmpegError | OSError, video: Video | 
 
 
 def check_output(path: Path, codec: Codec = "h264", *, overwrite: bool = False) -> str:
-    """The ending that decides the format ("" for a folder). Raises `VideoError` where `write_video` would refuse."""
+    """Check an output path and return the suffix that selects the format ("" for a folder). Raises `VideoError` as `write_video` does."""
     suffix = path.suffix.lower()
     if path.name in ("", ".."):
         raise VideoError(f"{path}: names neither a file nor a folder of its own; give a name, such as result.mp4")
@@ -150,8 +154,8 @@ def check_output(path: Path, codec: Codec = "h264", *, overwrite: bool = False) 
     if path.exists() and not overwrite:
         raise VideoError(f"{path}: exists already; choose another name or add --overwrite")
     if suffix and codec not in CODECS[suffix]:
-        fitting = ", ".join(ending for ending, codecs in CODECS.items() if codec in codecs)
-        raise VideoError(f"{path}: {suffix} cannot hold codec {codec}; end the name in {fitting}, or leave the codec out")
+        suffixes = ", ".join(container_suffix for container_suffix, codecs in CODECS.items() if codec in codecs)
+        raise VideoError(f"{path}: {suffix} cannot hold codec {codec}; end the name in {suffixes}, or leave the codec out")
     return suffix
 
 
@@ -163,38 +167,42 @@ def _write_file(
         return
     ticks = compute_frame_ticks(video)
     with ExitStack() as stack:
-        kept = stack.enter_context(open_source_samples(source_clip))
+        source_samples = stack.enter_context(open_source_samples(source_clip))
         encoding = choose_encoding(
-            suffix, codec, video, source_clip.matching_pix_fmt if source_clip else None, kept.siting if kept else SITING_LEFT
+            suffix,
+            codec,
+            video,
+            source_clip.matching_pix_fmt if source_clip else None,
+            source_samples.siting if source_samples else SITING_LEFT,
         )
         tags = choose_colour_tags(video, encoding.pix_fmt)
         output = stack.enter_context(open_output(path, FORMATS[suffix]))
         stream = add_video_stream(output, video, encoding, tags, ticks)
         add_chapters(output, video)
-        sounds = add_audio_streams(stack, output, video, suffix)
-        woven = encoding.encoder == "libx264" and should_interlace(video)
-        pictures = enumerate(_iterate_frames(video, encoding.keeps_alpha))
-        for (index, picture), start, duration in zip(pictures, ticks.starts, ticks.durations, strict=True):
-            frame = array_to_frame(picture, encoding.pix_fmt, tags, encoding.siting)
-            if kept is not None and kept.pix_fmt == encoding.pix_fmt:
-                frame = kept.merge_source_samples(frame, picture, index)
-            if woven:
+        audio_muxers = add_audio_streams(stack, output, video, suffix)
+        is_interlaced = encoding.encoder == "libx264" and should_interlace(video)
+        images = enumerate(_iterate_frames(video, encoding.keeps_alpha))
+        for (index, image), start, duration in zip(images, ticks.starts, ticks.durations, strict=True):
+            frame = array_to_frame(image, encoding.pix_fmt, tags, encoding.siting)
+            if source_samples is not None and source_samples.pix_fmt == encoding.pix_fmt:
+                frame = source_samples.merge_source_samples(frame, image, index)
+            if is_interlaced:
                 frame = set_field_order(frame, video.field_order)
             frame.pts, frame.duration, frame.time_base = start, duration, ticks.time_base
             if video.last_duration is not None and index == video.num_frames - 1:
-                frame.pict_type = PictureType.I  # decoded last as well as shown last: MP4 states a duration of its own for that one only
-            _mux_packets(output, stream.encode(frame), sounds)
+                frame.pict_type = PictureType.I  # last in decoding order too: MP4 stores an individual duration for that frame only
+            _mux_packets(output, stream.encode(frame), audio_muxers)
             on_frame(index + 1, video.num_frames)
-        _mux_packets(output, stream.encode(None), sounds)
-        for sound in sounds:
-            sound.write_rest()
+        _mux_packets(output, stream.encode(None), audio_muxers)
+        for muxer in audio_muxers:
+            muxer.write_rest()
 
 
 def _mux_packets(output: OutputContainer, packets: list[Packet[VideoStream]], audio_muxers: list[AudioMuxer]) -> None:
     for packet in packets:
-        for sound in audio_muxers:
+        for muxer in audio_muxers:
             if packet.dts is not None:
-                sound.write_until(float(packet.dts * packet.time_base))
+                muxer.write_until(float(packet.dts * packet.time_base))
         output.mux(packet)
 
 
@@ -212,8 +220,8 @@ def _write_gif(path: Path, video: Video) -> None:
         stream.width, stream.height, stream.pix_fmt = video.size.width, video.size.height, "pal8"
         stream.codec_context.time_base = ticks.time_base
         graph = _build_palette_graph(video, ticks)
-        for picture, start in zip(_iterate_frames(video, keeps_alpha=False), ticks.starts, strict=True):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        for image, start in zip(_iterate_frames(video, keeps_alpha=False), ticks.starts, strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = start, ticks.time_base
             graph.push(frame)
             _encode_filtered_frames(output, stream, graph)
@@ -223,16 +231,16 @@ def _write_gif(path: Path, video: Video) -> None:
 
 
 def _build_palette_graph(video: Video, ticks: Ticks) -> av.filter.Graph:
-    """A filter that gives every frame its own 256 colours."""
+    """Build the filter graph that chooses 256 colours for each frame."""
     graph = av.filter.Graph()
-    rgb = av.VideoFormat("rgb24", video.size.width, video.size.height)
-    source = graph.add_buffer(width=video.size.width, height=video.size.height, format=rgb, time_base=ticks.time_base)
-    split, palette, use = graph.add("split"), graph.add("palettegen", "stats_mode=single"), graph.add("paletteuse", "new=1")
+    rgb_format = av.VideoFormat("rgb24", video.size.width, video.size.height)
+    source = graph.add_buffer(width=video.size.width, height=video.size.height, format=rgb_format, time_base=ticks.time_base)
+    split, palette, palette_use = graph.add("split"), graph.add("palettegen", "stats_mode=single"), graph.add("paletteuse", "new=1")
     source.link_to(split)
-    split.link_to(use, 0, 0)
+    split.link_to(palette_use, 0, 0)
     split.link_to(palette, 1, 0)
-    palette.link_to(use, 0, 1)
-    use.link_to(graph.add("buffersink"))
+    palette.link_to(palette_use, 0, 1)
+    palette_use.link_to(graph.add("buffersink"))
     graph.configure()
     return graph
 
