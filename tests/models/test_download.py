@@ -179,7 +179,7 @@ def http(kind: type[HfHubHTTPError]) -> HfHubHTTPError:
 
 FAULTS = [
     (http(GatedRepoError), "its licence has to be accepted first; do so on https://huggingface.co/Wan-AI/"),
-    (http(RepositoryNotFoundError), "the Hub knows no such repository"),
+    (http(RepositoryNotFoundError), "the Hub has no such repository"),
     (ConnectionError("no route"), "the Hub cannot be reached or broke off"),
 ]
 
