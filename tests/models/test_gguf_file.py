@@ -1,4 +1,4 @@
-"""A transformer from a GGUF file: what the stored weights are worth, in every layer; with a LoRA that was trained on the exact ones."""
+"""A transformer from a GGUF file: every layer's dequantized weights; with a LoRA that was trained on the exact ones."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def answer(transformer: Any) -> torch.Tensor:
-    """The transformer's, to one fixed question."""
+    """Return the transformer's output for one fixed input."""
     generator = torch.Generator().manual_seed(0)
     noisy, text, image = (torch.randn(shape, generator=generator) for shape in ((1, 36, 2, 4, 4), (1, 512, 32), (1, 5, 32)))
     with torch.no_grad():
@@ -78,7 +78,7 @@ def answer(transformer: Any) -> torch.Tensor:
 
 @pytest.mark.usefixtures("wide")
 def test_a_gguf_file_equals_its_dequantized_weights(tmp_path: Path) -> None:
-    """Close to the exact model by as much as the weights are, and equal to a model of the multiplied-out ones; with a LoRA too."""
+    """As close to the exact model as the weights are, and equal to a model with the dequantized weights; with a LoRA too."""
     record, parts, (file,) = save_comfyui(WANS["wan2.1-i2v-480p"], tmp_path)
     exact = parts.transformers[0]
     packed = file.with_suffix(".gguf")
@@ -108,7 +108,7 @@ def test_a_gguf_file_equals_its_dequantized_weights(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("wide")
 def test_a_run_trained_on_exact_weights_generates_from_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its LoRA as it is; both results in the run."""
+    """With its LoRA unchanged; both results are in the run."""
     record, parts, (file,) = save_comfyui(WANS["wan2.1-i2v-480p"], tmp_path / "models")
     monkeypatch.setattr(locate, "KNOWN_MODELS", (record,))
     packed = file.with_suffix(".gguf")
@@ -133,7 +133,7 @@ def test_a_run_trained_on_exact_weights_generates_from_a_gguf_file(tmp_path: Pat
 
 @pytest.mark.usefixtures("wide")
 def test_another_model_s_gguf_is_refused(tmp_path: Path) -> None:
-    """By its tensors' names and sizes, before any is put in place."""
+    """By its tensors' names and sizes, before any is loaded."""
     record, parts, (file,) = save_comfyui(WANS["wan2.1-i2v-480p"], tmp_path)
     packed, state = file.with_suffix(".gguf"), original_transformer(parts.transformers[0])
     faults = {

@@ -1,4 +1,4 @@
-"""A text encoder from a GGUF file in ComfyUI's folder: found by its header, multiplied out, refused where it does not fit."""
+"""A text encoder from a GGUF file in ComfyUI's folder: identified by its header, dequantized, refused where it does not fit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAMES = {
 
 
 def gguf_names(encoder: Any) -> dict[str, torch.Tensor]:
-    """The encoder's tensors as llama.cpp calls them."""
+    """Return the encoder's tensors by llama.cpp's names."""
     out = {}
     for name, tensor in encoder.state_dict().items():
         if name == "encoder.embed_tokens.weight":
@@ -45,7 +45,7 @@ def gguf_names(encoder: Any) -> dict[str, torch.Tensor]:
 
 
 def write_plain(tensors: dict[str, torch.Tensor], file: Path, config: Any, encoder: bool = True) -> None:
-    """In float32, by hand: the format's own page is short, and the package that writes it may not be here."""
+    """Write a GGUF file in float32, without package gguf, which may not be installed."""
 
     def text(words: str) -> bytes:
         return struct.pack("<Q", len(words)) + words.encode()
@@ -85,7 +85,7 @@ def place(tmp_path: Path) -> tuple[Any, Any, Path, Path]:
 
 
 def test_the_header_gives_all_shapes(place: tuple[Any, Any, Path, Path]) -> None:
-    """As the module has them, by the module's names; without the package that reads the rest."""
+    """Equal to the module's, by the module's names, without package gguf."""
     _, parts, _, packed = place
     wanted = {name: tuple(tensor.shape) for name, tensor in parts.text_encoder.state_dict().items() if "embed_tokens" not in name}
     assert {rename_text_encoder_key(key)[0]: shape for key, shape in read_gguf_shapes(packed).items()} == wanted

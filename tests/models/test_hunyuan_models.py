@@ -1,4 +1,4 @@
-"""Every HunyuanVideo model of the catalogue through a whole edit: its real classes, tiny and random, from a folder to a finished clip."""
+"""Every HunyuanVideo model through a whole edit: its real classes, tiny and random, from a folder to a finished clip."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ CPU = torch.device("cpu")
 
 @dataclass
 class Done:
-    """A finished edit, and what the model was asked on the way."""
+    """A finished edit, and the calls of the model."""
 
     record: ModelRecord
     settings: EditSettings
     folder: Path
     asked: list[tuple[float, bool]] = field(default_factory=list)
-    """Time, and whether it was trained on."""
+    """Time, and whether gradients were enabled."""
     taken: list[str] = field(default_factory=list)
     """Classes of the modules that came to the device, in order."""
     conditions: dict[bool, torch.Tensor] = field(default_factory=dict)
@@ -118,7 +118,7 @@ def test_training_and_generation_use_the_same_mask(done: Done) -> None:
 
 
 def test_encoders_are_released_for_the_transformer(done: Done) -> None:
-    """Never back to an encoder within training or a window: one turn each, however many steps and pictures."""
+    """No encoder is loaded within training or a window: each is loaded once, for any number of steps and images."""
     kind = done.record.read_transformer_config()["_class_name"]
     if done.record.image_encoder:
         codec, picture = "AutoencoderKLHunyuanVideo15", "SiglipVisionModel"
@@ -144,6 +144,6 @@ def test_generating_again_needs_no_training(done: Done) -> None:
 
 
 def test_the_naive_model_is_announced(done: Done) -> None:
-    """Among the remarks that people see; the others say nothing."""
+    """In the run's notes; the other models have no such note."""
     notes = " ".join(pipeline.check(done.settings).notes)
     assert ("is given the first frame alone" in notes) == (not done.record.spatial_mask)

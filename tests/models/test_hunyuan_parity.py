@@ -83,17 +83,17 @@ def pairs() -> dict[str, Pair]:
 
 
 def clip(frames: int = FRAMES, rows: int = ROWS, columns: int = COLUMNS, seed: int = 0) -> torch.Tensor:
-    """Random frames that were uint8 once, `[3, T, H, W]`."""
+    """Return random frames with values of uint8, `[3, T, H, W]`."""
     return to_signed(torch.randint(0, 256, (frames, rows, columns, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8))
 
 
 def whole_edit(source: torch.Tensor, prompt: str = "a red coat") -> Sample:
-    """Everything behind the first frame is to be generated: what the stock pipelines are for."""
+    """Generate everything behind the first frame, as the stock pipelines do."""
     return build_inference_sample(source, source[:, 0], torch.ones(source.shape[1:], dtype=torch.bool), prompt)
 
 
 def image_of(source: torch.Tensor) -> Image.Image:
-    """The first frame as a pipeline takes it."""
+    """Return the first frame in a pipeline's format."""
     return to_pil_image(source[:, 0])
 
 
@@ -133,7 +133,7 @@ def run_stock(pair: Pair, source: torch.Tensor, noise: torch.Tensor) -> torch.Te
 
 
 def test_a_whole_run_equals_the_stock_pipelines(pair: Pair) -> None:
-    """From prompts and picture to latents with guidance, all frames; the stock pipeline of 33 channels throws the first latent away."""
+    """From prompts and image to latents with guidance, all frames; the stock pipeline of 33 channels drops the first latent."""
     source = clip()
     encoded = pair.ours.encode_sample(whole_edit(source))
     shape = (1, pair.ours.z_dim, *encoded.latent_shape)
@@ -157,7 +157,7 @@ def test_the_first_frame_ends_at_its_clean_latents(pairs: dict[str, Pair]) -> No
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=["plain", "empty", "quoted", "long"])
 def test_prompts_are_encoded_as_by_the_stock_pipelines(pairs: dict[str, Pair], prompt: str) -> None:
-    """The stock's padding left out; the picture stands in the prompt of the first version, every second or fourth token of it."""
+    """Without the stock's padding; the first version's prompt holds the image, by every second or fourth token."""
     source = clip()
     for name in ("hunyuan-i2v", "hunyuan-i2v-16"):
         pair, every = pairs[name], 2 if name == "hunyuan-i2v" else 4
@@ -214,7 +214,7 @@ def hole(frames: int = FRAMES) -> torch.Tensor:
 
 
 def test_nothing_hidden_reaches_the_condition(pair: Pair) -> None:
-    """Source pixels in the region of later frames change no bit of what the model is given; those outside do, where there is a mask."""
+    """Source pixels in the region of later frames change no bit of the input; those outside do, where there is a mask."""
     source, mask = clip(), hole()
     inside, outside = source.clone(), source.clone()
     inside[:, mask] = -inside[:, mask]
@@ -242,7 +242,7 @@ def test_a_cell_is_given_only_whole(pairs: dict[str, Pair]) -> None:
 
 @pytest.mark.parametrize(("frames", "rows", "columns"), [(6, 32, 32), (8, 32, 32), (5, 40, 32), (5, 32, 24)])
 def test_sizes_that_the_autoencoder_would_crop_are_refused(pair: Pair, frames: int, rows: int, columns: int) -> None:
-    """It encodes them without a word, and answers with another length or size."""
+    """It would encode them silently and return another length or size."""
     with pytest.raises(AssertionError, match=r"not (4 \* k \+ 1|a multiple of 16)"):
         pair.ours.encode_sample(whole_edit(clip(frames, rows, columns)))
 
@@ -278,7 +278,7 @@ def test_time_tiling_is_the_same_in_training_and_inference(pairs: dict[str, Pair
 
 
 class Stub(nn.Module):
-    """Answers with set latents and remembers what it was asked."""
+    """A transformer that returns fixed latents and records its inputs."""
 
     def __init__(self, config: Any, answer: torch.Tensor) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is known of the HunyuanVideo models before a file is opened, what they refuse, and which of their layers learn."""
+"""Records of the HunyuanVideo models, refused settings and checkpoints, and adapted layers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NAIVE = "hunyuan-i2v-16"
 def test_settings_that_need_a_mask_are_refused_without_one(
     tmp_path: Path, change: str, frames: int, anchor: bool, fault: str | None
 ) -> None:
-    """Before anything is loaded, with the model that does it; all of it is fine there."""
+    """Before anything is loaded; the message names the model that allows them."""
     assert pipeline.check(edit_settings(tmp_path, "hunyuan-i2v", change, frames=frames, anchor=anchor))
     settings = edit_settings(tmp_path, NAIVE, change, frames=frames, anchor=anchor)
     if fault is None:
@@ -95,7 +95,7 @@ def test_presets_are_the_publishers(name: str, shift: float, guidance: float, co
 
 
 def test_folders_are_identified_by_their_configuration(tmp_path: Path) -> None:
-    """None is taken for another; the text-to-video model, whose older configurations lack the key that tells them apart, for none."""
+    """No model is confused with another, nor with the text-to-video model, whose older configurations lack the distinguishing key."""
     for name, record in HUNYUANS.items():
         folder = tmp_path / name / "transformer"
         folder.mkdir(parents=True)
@@ -119,7 +119,7 @@ def test_folders_are_identified_by_their_configuration(tmp_path: Path) -> None:
     ],
 )
 def test_parts_of_another_width_are_refused(tmp_path: Path, name: str, part: str, config: dict[str, Any], fault: str) -> None:
-    """Before any weights: there are none."""
+    """Before any weights are read: there are none."""
     parts = {key: {} for key in ("vae", "text_encoder", "text_encoder_2", "image_encoder")}
     for key, own in {**parts, part: config, "transformer": HUNYUANS[name].read_transformer_config()}.items():
         (tmp_path / key).mkdir()
@@ -138,7 +138,7 @@ def test_transformer_and_autoencoder_have_to_fit() -> None:
 
 
 def test_a_tokenizer_of_another_model_is_refused() -> None:
-    """One that has no place for the picture, or another."""
+    """One without a place for the image, or with another place."""
     record = HUNYUANS["hunyuan-i2v"]
     parts = tiny_components(record)
     parts.text_encoder.config.image_token_index = 0

@@ -1,4 +1,4 @@
-"""Encoders are read when they are asked and let go when the transformer comes; what is wrong with their files is found before."""
+"""Lazy encoders: read at their first use, released for the transformer; faults of their files are found before."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LOADERS: dict[str, tuple[Callable[..., Any], Callable[..., ModelRecord]]] = {
 
 
 def laters(family: Any) -> dict[str, LazyModule]:
-    """Every encoder of a family, by its class."""
+    """Return every encoder of a family, by its class."""
     parts = [getattr(part, "prompt_encoder", part) for part in vars(family.experts()[0].parts).values()]
     found = [each for part in parts if hasattr(part, "device_manager") for each in vars(part).values() if isinstance(each, LazyModule)]
     return {f"{number} {type(each.config).__name__}": each for number, each in enumerate(found)}
@@ -67,7 +67,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, Path]:
 
 
 def test_encoders_are_read_at_first_use_and_released_for_the_transformer(loaded: tuple[Any, Path]) -> None:
-    """None is in memory after loading; all are after encoding; none of them is anywhere once the transformer's turn came."""
+    """None is in memory after loading, all are after encoding, and none is once the transformer is on the device."""
     family, _ = loaded
     waiting = laters(family)
     assert len(waiting) >= 2 and not [name for name, each in waiting.items() if each._module is not None]
@@ -82,14 +82,14 @@ def test_encoders_are_read_at_first_use_and_released_for_the_transformer(loaded:
 
 
 def test_z_dim_needs_no_weights(loaded: tuple[Any, Path]) -> None:
-    """Its configuration alone says how many channels it has."""
+    """Its configuration has the number of channels."""
     family, folder = loaded
     config = json.loads((folder / "vae" / "config.json").read_text())
     assert family.z_dim == (config.get("z_dim") or config.get("latent_channels"))
 
 
 def test_a_folder_with_an_older_configuration_gets_the_class_s_defaults(tmp_path: Path) -> None:
-    """A setting that is not written down has its default before and after the weights are read."""
+    """An absent setting has its default before and after the weights are read."""
     record = tiny_wan.save_tiny(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path)
     file = tmp_path / "vae" / "config.json"
     config = json.loads(file.read_text())
@@ -108,7 +108,7 @@ def test_vace_s_encoders_are_lazy(tmp_path: Path) -> None:
 
 
 def test_modules_in_memory_are_not_released() -> None:
-    """Their bench brings them back to main memory, as they cannot be read again."""
+    """They are moved back to main memory, because they cannot be read again."""
     parts = tiny_wan.tiny_components(KNOWN_BY_NAME["wan2.1-i2v-480p"])
     family: Any = build_wan(parts, KNOWN_BY_NAME["wan2.1-i2v-480p"], CPU, torch.float32)
     encoded = family.encode_sample(sample_of())
@@ -119,7 +119,7 @@ def test_modules_in_memory_are_not_released() -> None:
 
 
 def test_modules_in_memory_return_from_the_device() -> None:
-    """What cannot be read again is moved; what can is dropped where it is."""
+    """Modules in memory are moved; modules from files are dropped."""
     log: list[str] = []
 
     class Traveller(nn.Module):
@@ -136,7 +136,7 @@ def test_modules_in_memory_return_from_the_device() -> None:
 
 
 def test_a_deleted_encoder_is_one_line(tmp_path: Path) -> None:
-    """Somebody cleans up while the transformer trains: the family opens, and says what cannot be read when it is asked."""
+    """When files are deleted during training, the next use of the encoder raises the error."""
     record = tiny_wan.save_tiny(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path)
     family = load_wan(record, str(tmp_path), CPU, torch.float32)
     for file in (tmp_path / "vae").glob("*.safetensors"):
@@ -150,7 +150,7 @@ def test_a_deleted_encoder_is_one_line(tmp_path: Path) -> None:
 def test_a_truncated_file_is_refused_before_reading(
     tmp_path: Path, part: str, loaders_refused: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of any part, also of those that would not be read for long; in diffusers' layout."""
+    """Of any part, also of lazy ones, in diffusers' layout."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     record = tiny_wan.save_tiny(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path / "model")
     file = next((tmp_path / "model" / part).glob("*.safetensors"))
@@ -161,7 +161,7 @@ def test_a_truncated_file_is_refused_before_reading(
 
 @pytest.fixture
 def loaders_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No weights may be read."""
+    """Fail if weights are read."""
     import diffusers
     import transformers
 
@@ -174,7 +174,7 @@ def loaders_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_additional_tensor_is_refused_before_reading(
     tmp_path: Path, part: str, loaders_refused: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every tensor is accounted for at loading, not first when the encoder is asked."""
+    """Every tensor is checked at loading, not at the encoder's first use."""
     from safetensors.torch import load_file
 
     # It reads a tensor of ComfyUI's text encoder.
@@ -189,7 +189,7 @@ def test_an_additional_tensor_is_refused_before_reading(
 
 
 def test_tokenizers_and_processors_are_part_of_the_identity(tmp_path: Path) -> None:
-    """Another vocabulary or picture processor makes other encodings of the same weights."""
+    """Another vocabulary or image processor changes the encodings of the same weights."""
     record = tiny_hunyuan.save_tiny(KNOWN_BY_NAME["hunyuan-i2v"], tmp_path)
 
     def identities() -> list[str]:
@@ -216,7 +216,7 @@ def test_an_identity_does_not_read_the_weights(tmp_path: Path) -> None:
 
 
 def test_a_copied_file_has_the_same_identity(tmp_path: Path) -> None:
-    """Two models that come with one text encoder share what it said; other weights of the same shapes do not."""
+    """Two models with one text encoder share its outputs; other weights of the same shapes do not."""
     import shutil
 
     state = weights(tiny_wan.tiny_components(KNOWN_BY_NAME["wan2.1-i2v-480p"]).text_encoder)
@@ -229,7 +229,7 @@ def test_a_copied_file_has_the_same_identity(tmp_path: Path) -> None:
 
 
 def test_modules_in_memory_have_no_identity() -> None:
-    """Its parts have no files to be known by."""
+    """Their encodings cannot be cached on disk."""
     record = KNOWN_BY_NAME["hunyuan-1.5-i2v"]
     family = build_hunyuan(tiny_hunyuan.tiny_components(record), record, CPU, torch.float32)
     assert not [each for each in laters(family).values() if each.identity]

@@ -1,4 +1,4 @@
-"""What is known of each model before a file of it is opened; what other checkpoints are refused with."""
+"""Models by name, folder, file and repository; their records; errors for other checkpoints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ I2V = WANS["wan2.1-i2v-480p"]
 
 
 def checkpoint(folder: Path, config: dict[str, Any], *parts: str) -> Path:
-    """A folder with configurations and no weights at all."""
+    """Write a folder with configurations and no weights."""
     for part in parts or ("transformer",):
         (folder / part).mkdir(parents=True)
         (folder / part / "config.json").write_text(json.dumps(config), "utf-8")
@@ -37,7 +37,7 @@ def checkpoint(folder: Path, config: dict[str, Any], *parts: str) -> Path:
 
 
 def refused(model: str) -> str:
-    """The one line that loading a model ends with."""
+    """Return the message of loading a model."""
     with pytest.raises(ModelError) as error:
         load_family(model, CPU, torch.float32)
     assert "\n" not in str(error.value)
@@ -90,7 +90,7 @@ def test_models_without_a_mask_channel_take_latents_alone(record: ModelRecord) -
     ],
 )  # fmt: skip
 def test_presets_are_the_publishers(name: str, shift: float, guidance: float, steps: int) -> None:
-    """Laid under what a person gives."""
+    """They precede the user's settings."""
     tables = {"input": {"source": "a", "first_frame": "b"}, "model": name}
     generation = resolve_settings(tables).generation
     assert (generation.shift, generation.guidance_scale, generation.steps) == (shift, guidance, steps)
@@ -127,14 +127,14 @@ def test_a_model_is_located_by_name_or_repository(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize("name", ["wan2.1-flf2v", "wan2.1-fun-1.3b", "skyreels-v2-i2v", "wan2.2-i2v-a14b", *REPLACERS])
 def test_a_folder_is_identified_by_its_configuration(tmp_path: Path, name: str) -> None:
-    """None of these is taken for another, as single-file loaders do that look at widths alone."""
+    """No model is confused with another, as by single-file loaders that compare widths only."""
     record = (WANS | REPLACERS)[name]
     folder = checkpoint(tmp_path / "x", record.read_transformer_config(), *record.transformer_parts)
     assert locate_model(str(folder)) == (record, str(folder))
 
 
 def test_an_ambiguous_folder_needs_a_choice(tmp_path: Path) -> None:
-    """480P, 720P and Fun 14B have one shape; a folder called after a repository says which it is."""
+    """480P, 720P and Fun 14B have one shape; a repository's name in the folder's path decides."""
     assert "wan2.1-i2v-480p, wan2.1-i2v-720p, wan2.1-fun-14b; say which as NAME@" in refused(
         str(checkpoint(tmp_path / "x", I2V.read_transformer_config()))
     )
@@ -152,7 +152,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("other", OTHERS)
 def test_other_checkpoints_are_refused_with_what_was_found_and_expected(tmp_path: Path, other: str) -> None:
-    """By their configuration: there is no weight to read here."""
+    """By their configuration: there are no weights."""
     folder = checkpoint(tmp_path / "x", I2V.read_transformer_config() | OTHERS[other])
     key, value = next(iter(OTHERS[other].items()))
     for model in (str(folder), f"{I2V.name}@{folder}"):
@@ -178,7 +178,7 @@ def test_one_wan_is_not_taken_for_another(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("part", "key"), [("vae", "z_dim"), ("text_encoder", "d_model"), ("image_encoder", "hidden_size")])
 def test_parts_of_another_width_are_refused(tmp_path: Path, part: str, key: str) -> None:
-    """Before any weights: there are none."""
+    """Before any weights are read: there are none."""
     checkpoint(tmp_path, I2V.read_transformer_config())
     for name, own, wide in (("vae", "z_dim", 16), ("text_encoder", "d_model", 4096), ("image_encoder", "hidden_size", 1280)):
         checkpoint(tmp_path, {own: wide + 8 * (name == part)}, name)
@@ -186,7 +186,7 @@ def test_parts_of_another_width_are_refused(tmp_path: Path, part: str, key: str)
 
 
 def test_missing_or_damaged_files_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unknown names, empty folders, repositories that are not here, single files, and weights that end early."""
+    """Unknown names, empty folders, missing repositories, single files, and truncated weights."""
     assert "model 'wan9' is unknown; this version has tiny, wan2.1-i2v-480p" in refused("wan9")
     assert "no transformer/config.json" in refused(str(tmp_path))
     assert "config.json: not a JSON file" in refused(f"{I2V.name}@{_broken(tmp_path)}")
@@ -206,7 +206,7 @@ def _broken(folder: Path) -> Path:
 
 
 def test_a_downloaded_repository_is_found_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its id, from the Hub library's own folder, without a network; somebody's copy is known by its configuration."""
+    """By its id, from the Hub library's folder, offline; a copy is identified by its configuration."""
     record = save_tiny(WANS["wan2.1-fun-1.3b"], tmp_path / "saved")
     home, commit = tmp_path / "hub" / "models--someone--a-copy", "0123abcd" * 5
     shutil.copytree(tmp_path / "saved", home / "snapshots" / commit)
@@ -221,7 +221,7 @@ def test_a_downloaded_repository_is_found_and_loaded(tmp_path: Path, monkeypatch
 
 
 def test_packages_add_models_and_a_broken_one_affects_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By entry points; a known name stays what it is."""
+    """By entry points; a known name cannot be redefined."""
     points = [
         EntryPoint("theirs", "lora_edit.models.families.embedded.record:TINY", catalog.ENTRY_POINT_GROUP),
         EntryPoint("tiny", "lora_edit.models.families.wan.record:WAN21_FLF2V", catalog.ENTRY_POINT_GROUP),

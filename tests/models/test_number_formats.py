@@ -1,4 +1,4 @@
-"""Checkpoints come in the number format that was asked for, and no library finds fault with how it was asked."""
+"""Checkpoints are loaded in the requested number format, without a deprecation warning."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FORMATS = [torch.bfloat16, torch.float16, torch.float32]
 
 @pytest.fixture(autouse=True)
 def strict() -> Iterator[None]:
-    """A deprecated argument is a fault here, whoever's frame it is blamed on."""
+    """Turn deprecated arguments into errors, whichever frame the warning names."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*dtype.*")
         yield

@@ -27,7 +27,7 @@ from upstream import agree, checkout, load, take
 
 ROWS, COLUMNS = 32, 48
 FRAMES = {"i2v": 9, "flf2v": 81}
-"""The official first-and-last-frame pipeline knows one length only."""
+"""The only length of the official first-and-last-frame pipeline."""
 MODELS = {"i2v": "wan2.1-i2v-480p", "flf2v": "wan2.1-flf2v"}
 PIPELINES = {"i2v": ("wan/image2video.py", "WanI2V.generate"), "flf2v": ("wan/first_last_frame2video.py", "WanFLF2V.generate")}
 TIME = 0.7
@@ -143,7 +143,7 @@ class Official:
         self.ours: Any = ours_of(self.record, transformer, vae, tower, torch.cat([self.text, torch.zeros(505, TEXT)])[None])
 
     def generate(self, pictures: list[Image.Image], frames: int) -> tuple[dict[str, Any], torch.Tensor]:
-        """Runs one step; returns what the transformer was first given, and what it answered."""
+        """Run one step; returns the transformer's first inputs and its output."""
         calls: list[tuple[dict[str, Any], torch.Tensor]] = []
 
         def asked(latents: list[torch.Tensor], **given: Any) -> list[torch.Tensor]:
@@ -164,7 +164,7 @@ class Official:
 
 
 def ours_of(record: ModelRecord, transformer: Any, vae: Any, tower: Any, prompt: torch.Tensor) -> Any:
-    """The product's family around the components; the prompt's encoder is not what is compared here."""
+    """Build the family around the components, with a fixed prompt."""
     family: Any = build_wan(
         Components((transformer,), vae, torch.nn.Identity(), lambda *_: None, tower), record, torch.device("cpu"), torch.float32
     )
@@ -199,7 +199,7 @@ def test_the_transformer_s_inputs_equal_the_official_pipelines(kind: str) -> Non
 
 
 def everything_to_generate(first: torch.Tensor, last: torch.Tensor, frames: int, kind: str) -> Sample:
-    """What the official pipeline is for: all but the pictures that it is shown."""
+    """Generate all but the given images, as the official pipeline does."""
     clip = first[:, None].expand(-1, frames, -1, -1).clone()
     anchors = {frames - 1: last} if kind == "flf2v" else {}
     return build_inference_sample(clip, first, torch.ones(frames, ROWS, COLUMNS, dtype=torch.bool), "", anchors)

@@ -63,7 +63,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 
 @pytest.fixture(scope="module")
 def both_ends() -> Pair:
-    """The model that is shown the last frame."""
+    """The model that takes the last frame."""
     return Pair(WANS["wan2.1-flf2v"])
 
 
@@ -73,7 +73,7 @@ def pixels(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def whole_edit(record: ModelRecord, clip: torch.Tensor) -> Sample:
-    """Everything is to be generated but the pictures that the model is shown: what the stock pipelines are for."""
+    """Generate everything but the given images, as the stock pipelines do."""
     mask = torch.ones(FRAMES, ROWS, COLUMNS, dtype=torch.bool)
     anchors = {FRAMES - 1: clip[:, -1]} if record.last_frame else {}
     return build_inference_sample(clip, clip[:, 0], mask, "a red coat", anchors)

@@ -40,13 +40,13 @@ QUICK = ("training.motion_steps=3", "training.appearance_steps=1", "training.bat
 
 @dataclass
 class Done:
-    """A finished edit, and what the model was asked on the way."""
+    """A finished edit, and the calls of the model."""
 
     record: ModelRecord
     settings: EditSettings
     folder: Path
     asked: list[tuple[EncodedSample, bool]] = field(default_factory=list)
-    """What was encoded, and whether it was trained on."""
+    """Encoded sample, and whether gradients were enabled."""
     taken: list[str] = field(default_factory=list)
     """Classes of the modules that came to the device, in order."""
 
@@ -145,7 +145,7 @@ def test_generating_again_needs_no_training(done: Done) -> None:
 
 
 def test_windows_of_other_lengths_are_refused_before_anything_is_loaded(done: Done) -> None:
-    """The autoencoders drop what is over, without a word."""
+    """The autoencoders would drop the remainder silently."""
     group = done.record.geometry.temporal_compression
     for room, window, instead in (("training", group, group + 1), ("generation", group + 2, group + 1), ("training", 1, group + 1)):
         tables = done.settings.model_dump(mode="json")
@@ -182,7 +182,7 @@ def test_parts_of_another_width_are_refused(done: Done, tmp_path: Path) -> None:
 
 
 def test_an_unreadable_sentencepiece_tokenizer_is_reported(done: Done, tmp_path: Path) -> None:
-    """LTX-Video's is such a file, read here without a library for it; before any weights are."""
+    """LTX-Video's is such a file; the fault is found before weights are read."""
     shutil.copytree(done.folder / "model", tmp_path / "x", ignore=shutil.ignore_patterns("tokenizer*"))
     (tmp_path / "x" / "tokenizer").mkdir()
     (tmp_path / "x" / "tokenizer" / "spiece.model").write_bytes(b"no tokenizer.json beside it")

@@ -89,7 +89,7 @@ def test_the_original_layout_in_shards(tmp_path: Path, name: str) -> None:
 
 
 def test_either_expert_s_file_finds_the_other(tmp_path: Path) -> None:
-    """High noise comes first, whichever file was given; a half without the other is refused."""
+    """High noise comes first, whichever file was given; one expert without the other is refused."""
     record, parts, (high, low) = save_comfyui(PAIR, tmp_path)
     with torch.no_grad():
         assert not torch.equal(*(module.proj_out.weight for module in parts.transformers)), "the halves differ"
@@ -119,7 +119,7 @@ class Loader:
         return original_transformer(load_weights(module, [save(state, self.file)], rename_transformer_key, number_format))
 
     def refused(self, state: State) -> str:
-        """The line that it ends with."""
+        """Return the message of the error."""
         with pytest.raises(ModelError) as error:
             self.load(state)
         assert str(self.file) in str(error.value) and "\n" not in str(error.value)
@@ -137,7 +137,7 @@ def equal(found: State, wanted: State) -> bool:
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
 def test_plain_formats_are_read_exactly(loader: Loader, stored: torch.dtype) -> None:
-    """Unscaled 8-bit files are worth their rounded weights, no more and no less; norms and biases there are wider."""
+    """Unscaled 8-bit files give their rounded weights exactly; their norms and biases are wider."""
     rounded = {name: tensor.to(stored if name in loader.linears else torch.bfloat16) for name, tensor in loader.state.items()}
     found = loader.load(rounded)
     assert equal(found, {name: tensor.float() for name, tensor in rounded.items()})

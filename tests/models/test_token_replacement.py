@@ -1,4 +1,4 @@
-"""Given tokens in place of noisy ones: which they are, what the model is shown and told, where they end, and what is left of the loss."""
+"""Given tokens in place of noisy ones: their selection, the model's inputs, their final latents, and the loss."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def drawn(seed: int = 3) -> torch.Tensor:
 
 
 def shown(family: TokenReplaceFamily, latents: torch.Tensor, time: float, encoded: EncodedSample) -> dict[str, torch.Tensor]:
-    """What the transformer is called with, by name."""
+    """Return the transformer's arguments by name."""
     names = ("hidden_states", "timestep", "encoder_hidden_states")
     found: dict[str, torch.Tensor] = {}
 
@@ -100,7 +100,7 @@ def test_the_input_is_clean_at_time_zero_or_noisy(family: TokenReplaceFamily) ->
 
 
 def test_the_velocity_in_the_hole_is_the_transformers(family: TokenReplaceFamily) -> None:
-    """Untouched, whatever the line to the given ones is."""
+    """Independent of the velocity at given tokens."""
     encoded = family.encode_sample(build_inference_sample(CLIP, -CLIP[:, 0], drawn(), "a coat"))
     noise, time = noise_for(encoded), torch.tensor([0.5])
     generate = (encoded.hole > 0).expand(noise.shape)
@@ -144,7 +144,7 @@ def test_given_tokens_end_at_the_clean_latents(family: TokenReplaceFamily) -> No
 
 
 def test_the_loss_is_zero_at_given_tokens(family: TokenReplaceFamily) -> None:
-    """The clip's target differs from what is given there, as the hole seeps through the autoencoder: it is the latter that counts."""
+    """The clip's target differs there from the given latents, because the autoencoder mixes in the hole; the given latents count."""
     sample = build_motion_sample(CLIP, drawn(), "a coat")
     encoded = family.encode_sample(sample)
     assert encoded.target is not None
@@ -166,7 +166,7 @@ def test_the_loss_is_zero_at_given_tokens(family: TokenReplaceFamily) -> None:
 
 
 def test_gradients_come_from_generated_tokens_alone(family: TokenReplaceFamily) -> None:
-    """A clip that is given whole teaches nothing, and training survives it; checkpointed blocks give the same gradients."""
+    """A clip that is given whole has zero gradients, and training continues; checkpointed blocks give the same gradients."""
     parameters = add_lora(family, LoraSettings(rank=2), seed=0)
     with torch.no_grad():
         for parameter in parameters.values():
@@ -227,7 +227,7 @@ def test_every_conditioning_trains_and_generates(family: TokenReplaceFamily) -> 
     ],
 )
 def test_other_sizes_are_refused(family: TokenReplaceFamily, frames: int, rows: int, columns: int, fault: str) -> None:
-    """In one line, rather than dropped or misread by the autoencoder."""
+    """With one line, instead of being dropped by the autoencoder."""
     clip, mask = CLIP.new_zeros(3, frames, rows, columns), torch.zeros(frames, rows, columns, dtype=torch.bool)
     with pytest.raises(InputError, match=f"^{family.name} takes .*{fault}"):
         family.encode_sample(build_motion_sample(clip, mask))

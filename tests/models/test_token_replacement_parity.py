@@ -93,7 +93,7 @@ def test_wan_ti2v_runs_as_the_stock_pipeline() -> None:
 
 
 class LtxPair:
-    """LTX-Video as ours and as the stock pipeline of its version, whose posterior is asked for its mode."""
+    """LTX-Video as ours and as the stock pipeline of its version, with the posterior's mode."""
 
     def __init__(self, newer: bool, patch: pytest.MonkeyPatch) -> None:
         parts = tiny_components(LTX_VIDEO, newer=newer)
@@ -129,12 +129,12 @@ def ltx(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> LtxP
 
 
 def test_ltx_runs_as_the_stock_pipeline(ltx: LtxPair) -> None:
-    """Of its version: where tokens lie in time is told differently since 0.9.5."""
+    """Of its version: positions in time changed with 0.9.5."""
     torch.testing.assert_close(ours(ltx.ours), ltx.unpacked(ltx.run(output_type="latent")), atol=1e-5, rtol=0)
 
 
 def test_ltx_positions_follow_its_version(ltx: LtxPair) -> None:
-    """The other version's places give another clip, by far more than rounding."""
+    """The other version's positions give another clip, by far more than rounding."""
     family: Any = ltx.ours
     right = ours(family)
     family.exact_times = not family.exact_times
@@ -153,7 +153,7 @@ def test_ltx_decodes_as_the_stock_pipeline(ltx: LtxPair, monkeypatch: pytest.Mon
 
 
 def test_ltx_prompts_are_their_real_tokens(ltx: LtxPair) -> None:
-    """With the token that ends them; the text encoder does not see the padding, which upstream's own pipeline hides from it as well."""
+    """With the end token; the padding is masked in the text encoder, as in upstream's own pipeline."""
     for prompt, tokens in (("a red coat", 4), ("", 1), ("red " * 200, 128)):
         found = ltx.ours.encode_prompt(prompt)
         assert found.shape == (1, tokens, WIDTH)

@@ -38,7 +38,7 @@ WIDE = torch.float32
 
 
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **_: Any) -> torch.Tensor:
-    """What flash attention computes, for `[B, L, N, C]` without padding."""
+    """Compute flash attention for `[B, L, N, C]` without padding."""
     return F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
 
 

@@ -1,4 +1,4 @@
-"""VACE as we ask it, against diffusers' pipeline around the same modules; and that it is not told what the edit hides."""
+"""VACE against diffusers' pipeline around the same modules; hidden pixels do not reach it."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_the_condition_equals_the_official_one(parts: Components) -> None:
 
 
 def test_hidden_pixels_do_not_reach_vace(family: VaceFamily, parts: Components) -> None:
-    """Other source pixels in the hole: the same condition bit for bit. The stock pipeline, handed the source as it is, would tell them."""
+    """Other source pixels in the hole give the same condition bit for bit. The stock pipeline would encode the source itself."""
     source, edited, mask = a_clip()
     mask[0] = False
     other = torch.where(mask, -source, source)
@@ -139,7 +139,7 @@ def test_hidden_pixels_do_not_reach_vace(family: VaceFamily, parts: Components) 
 
 
 def test_masks_keep_every_pixel_of_one_frame_in_four() -> None:
-    """Of 49; frame 0 is never looked at, so that it is given does not show."""
+    """Of 49 frames; frame 0 is not among them."""
     looked_at = [1, 5, 9, 13, 16, 20, 24, 28, 32, 35, 39, 43, 47]
     for frame in range(49):
         mask = torch.zeros(1, 1, 49, 16, 16)
@@ -152,7 +152,7 @@ def test_masks_keep_every_pixel_of_one_frame_in_four() -> None:
 
 
 def test_vace_loads_from_a_folder(tmp_path: Path) -> None:
-    """In diffusers' layout; bytes of the weights decide what it is called by in a cache."""
+    """In diffusers' layout; the weights decide the fingerprint."""
     record = save_tiny_vace(tmp_path)
     loaded = load_vace(record, str(tmp_path), CPU, torch.float32)
     source, edited, mask = a_clip()
@@ -163,7 +163,7 @@ def test_vace_loads_from_a_folder(tmp_path: Path) -> None:
 
 
 def test_vace_is_located_by_name_repository_or_folder(tmp_path: Path) -> None:
-    """Told apart by configuration; anything else is one line."""
+    """By configuration; anything else is an error of one line."""
     assert locate_vace("wan2.1-vace-1.3b") == locate_vace(VACE_1_3B.repo) == (VACE_1_3B, VACE_1_3B.repo)
     (tmp_path / "transformer").mkdir()
     config = tmp_path / "transformer" / "config.json"

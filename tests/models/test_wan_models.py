@@ -1,4 +1,4 @@
-"""Every Wan model of the catalogue through a whole edit: its real classes, tiny and random, from a folder to a finished clip."""
+"""Every Wan model through a whole edit: its real classes, tiny and random, from a folder to a finished clip."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ QUICK = ("training.motion_steps=3", "training.appearance_steps=1", "training.bat
 
 @dataclass
 class Done:
-    """A finished edit, and what the models were asked on the way."""
+    """A finished edit, and the calls of the models."""
 
     record: ModelRecord
     settings: EditSettings
     folder: Path
     asked: list[tuple[str, float, bool]] = field(default_factory=list)
-    """Expert, time, and whether it was trained on."""
+    """Expert, time, and whether gradients were enabled."""
     taken: list[str] = field(default_factory=list)
     """Classes of the modules that came to the device, in order."""
     masks: dict[bool, torch.Tensor] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Done:
 
 
 def edit_settings(folder: Path, model: str, last_frame: bool) -> EditSettings:
-    """Seven frames of noise, a box, a red first frame, a reference; an anchor where the model is shown the last frame."""
+    """Seven frames of noise, a box, a red first frame, a reference; an anchor where the model takes the last frame."""
     generator = torch.Generator().manual_seed(1)
     frames = torch.randint(0, 256, (FRAMES, HEIGHT // 8, WIDTH // 8, 3), generator=generator, dtype=torch.uint8)
     frames = frames.repeat_interleave(8, 1).repeat_interleave(8, 2)
@@ -151,7 +151,7 @@ def test_training_and_generation_use_the_same_mask(done: Done) -> None:
 
 
 def test_encoders_are_released_for_the_transformer(done: Done) -> None:
-    """Never back to an encoder within training or a window: one turn each, however many steps."""
+    """No encoder is loaded within training or a window: each is loaded once, for any number of steps."""
     kind = done.record.read_transformer_config()["_class_name"]
     pair = ["CLIPVisionModel", "AutoencoderKLWan"] if done.record.image_encoder else ["AutoencoderKLWan"]
     samples = 2 if done.record.image_encoder else 1  # each of them is looked at, then encoded
