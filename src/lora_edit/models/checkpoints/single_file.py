@@ -53,9 +53,9 @@ def find_tensor_sources(module: nn.Module, files: Sequence[Path], rename_key: Ke
     Raises `ModelError` when the files do not hold exactly this module, or store it in an unsupported way.
     """
     _tie_weights(module)
-    wanted = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    expected_shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     linear = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Linear)}
-    return match_tensors([read_header(file) for file in files], wanted, linear, rename_key)
+    return match_tensors([read_header(file) for file in files], expected_shapes, linear, rename_key)
 
 
 def load_weights(module: nn.Module, files: Sequence[Path], rename_key: KeyRenamer, get_dtype: Callable[[str], torch.dtype]) -> nn.Module:
@@ -64,12 +64,12 @@ def load_weights(module: nn.Module, files: Sequence[Path], rename_key: KeyRename
     Parameters are on the meta device before and on the CPU afterwards. Raises as `find_tensor_sources`.
     """
     sources = find_tensor_sources(module, files, rename_key)
-    wanted = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    expected_shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     for header in {id(source.header): source.header for source in sources.values()}.values():
         with _open_file(header) as tensors:
             for name, source in sources.items():
                 if source.header is header:
-                    value = _read_tensor(tensors, source).reshape(wanted[name]).to(get_dtype(name))
+                    value = _read_tensor(tensors, source).reshape(expected_shapes[name]).to(get_dtype(name))
                     set_parameter(module, name, value)
     _tie_weights(module)
     return module

@@ -58,12 +58,12 @@ class DiskCache:
         try:
             tensors = load(path.read_bytes())  # not mapped: a file truncated meanwhile would crash this process
             value = tensors[ENCODING_KEY]
-            whole = torch.equal(tensors[CHECKSUM_KEY], _compute_checksum(value))
+            is_whole = torch.equal(tensors[CHECKSUM_KEY], _compute_checksum(value))
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError, KeyError, ValueError, RuntimeError):
-            whole = False
-        if not whole:
+            is_whole = False
+        if not is_whole:
             self.report(f"{path}: kept encoding is damaged; it is made anew")
             return None
         self._touch(path)
