@@ -1,4 +1,4 @@
-"""The documentation names only what exists."""
+"""Links, paths, code and generated pages of the documentation agree with the repository."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from source_tree import PACKAGE, ROOT, python_files, room_of
+from source_tree import PACKAGE, ROOT, package_of, python_files
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README_LINES = 200
@@ -25,32 +25,32 @@ def prose(page: Path) -> str:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that a page's headings get on the usual hosts."""
+    """The anchors that GitHub and similar hosts generate from a page's headings."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
 
 
 def tree_paths(text: str) -> list[str]:
-    """The paths that a drawn tree names, from the repository's root.
+    """The paths in a drawn tree, relative to the repository's root.
 
-    Two spaces of indentation per level; a line's first word is a name, and the rest of the line is a remark.
+    Each level is indented by two spaces. The first word of a line is a name, the remaining words are a comment.
     """
     parents: list[str] = []
-    found = []
+    paths = []
     for line in text.splitlines():
         name = line.strip().split(" ")[0]
         if not name:
             continue
         depth = (len(line) - len(line.lstrip())) // 2
         parents = [*parents[:depth], name.rstrip("/")]
-        found.append("/".join(parents))
-    return found
+        paths.append("/".join(parents))
+    return paths
 
 
 def architecture_tree() -> list[str]:
     """The paths in the first block of docs/architecture.md."""
     block = FENCE.search(ARCHITECTURE.read_text("utf-8"))
-    assert block is not None, "docs/architecture.md draws no tree"
+    assert block is not None, "docs/architecture.md has no tree in a code block"
     return tree_paths(block.group(2))
 
 
@@ -78,17 +78,17 @@ def test_paths_named_in_the_docs_exist() -> None:
     assert not missing, "\n".join(missing)
 
 
-def test_code_shown_in_the_docs_is_a_file() -> None:
-    """A block whose first line is `# examples/name.py` shows lines of that file, which exists and still holds them."""
+def test_code_blocks_in_the_docs_match_their_files() -> None:
+    """A block whose first line is `# examples/name.py` contains lines of that file, verbatim."""
     stale = []
     for page in PAGES:
         for language, code in FENCE.findall(page.read_text("utf-8")):
-            first, _, rest = code.partition("\n")
+            first, _, body = code.partition("\n")
             named = re.match(r"# ((?:examples|src|tests|tools)/\S+)$", first)
             if (
                 language != "text"
                 and named
-                and (not (ROOT / named[1]).is_file() or rest.strip() not in (ROOT / named[1]).read_text("utf-8"))
+                and (not (ROOT / named[1]).is_file() or body.strip() not in (ROOT / named[1]).read_text("utf-8"))
             ):
                 stale.append(f"{page.relative_to(ROOT)}: {named[1]}")
     assert not stale, "\n".join(stale)
@@ -99,24 +99,24 @@ def test_every_path_in_the_drawn_tree_exists() -> None:
     assert not missing, f"docs/architecture.md names what does not exist: {missing}"
 
 
-def test_the_drawn_tree_names_every_room_and_file() -> None:
+def test_the_drawn_tree_names_every_package_and_top_level_file() -> None:
     drawn = set(architecture_tree())
-    rooms = {path for path in PACKAGE.iterdir() if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py")))}
-    missing = sorted(str(path.relative_to(ROOT)) for path in rooms if str(path.relative_to(ROOT)) not in drawn)
+    entries = {path for path in PACKAGE.iterdir() if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py")))}
+    missing = sorted(str(path.relative_to(ROOT)) for path in entries if str(path.relative_to(ROOT)) not in drawn)
     assert not missing, f"docs/architecture.md leaves out {missing}"
 
 
 def test_the_import_table_is_written_down() -> None:
-    """Each room of the source has a row in docs/architecture.md."""
+    """Each package and each top-level module has a row in docs/architecture.md."""
     text = ARCHITECTURE.read_text("utf-8")
     rows = {name.strip(" `") for row in re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE) for name in row.split(",")}
-    rooms = {room_of(path) for path in python_files(PACKAGE)} - {""}
-    assert rooms <= rows, f"no row for {sorted(rooms - rows)}"
+    names = {package_of(path) for path in python_files(PACKAGE)} - {""}
+    assert names <= rows, f"no row for {sorted(names - rows)}"
 
 
 @pytest.mark.parametrize("name", ["settings", "models"])
-def test_written_pages_are_up_to_date(name: str) -> None:
-    """`docs/settings.md` says what the settings say, `docs/models.md` what the catalogue says."""
+def test_generated_pages_are_up_to_date(name: str) -> None:
+    """`docs/settings.md` is generated from the settings, `docs/models.md` from the model records."""
     spec = importlib.util.spec_from_file_location(f"{name}_page", ROOT / "tools" / f"{name}_page.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

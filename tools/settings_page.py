@@ -10,7 +10,7 @@ from lora_edit.models.families.embedded.record import tiny_preset
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 HEAD = """# Settings
 
-Give them as `--set room.setting=value`, or in a TOML file with one table per room (`--config`). Flags win over the file, `--set`
+Give them as `--set section.setting=value`, or in a TOML file with one table per section (`--config`). Flags win over the file, `--set`
 over both. The embedded model's preset changes those marked *. This page is written by `tools/settings_page.py`.
 
 Above its tables a file may also set `model`, `seed`, `prompt`, which takes the place of all captions, and `trigger`: p*, the word that
