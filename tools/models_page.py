@@ -6,16 +6,17 @@ import json
 from pathlib import Path
 
 from lora_edit.config import EditSettings, resolve_settings
-from lora_edit.models.families.registry import HUNYUAN_LOADER, KNOWN_MODELS
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.families.hunyuan.record import HUNYUAN_LOADER
+from lora_edit.models.families.registry import KNOWN_MODELS
+from lora_edit.models.record import ModelRecord
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "models.md"
 EMBEDDED = ROOT / "src" / "lora_edit" / "models" / "weights" / "tiny" / "transformer" / "config.json"
 HEAD = """# Models
 
-`lora-edit models` lists them, with what of them lies on this machine. This page is written by `tools/models_page.py` from
-`src/lora_edit/models/families/registry.py`.
+`lora-edit models` lists them, with what of them lies on this machine. This page is written by `tools/models_page.py` from the
+records in `src/lora_edit/models/families/`.
 """
 GRID = """
 ## What each takes
@@ -78,7 +79,7 @@ The autoencoder stays in float32. Norms, time embedding and modulation tables st
 """
 
 
-def grid_row(facts: ModelFacts) -> str:
+def grid_row(facts: ModelRecord) -> str:
     """One row of the first table."""
     config, geometry = facts.read_transformer_config() or json.loads(EMBEDDED.read_text("utf-8")), facts.geometry
     latents, total = config["out_channels"], config["in_channels"]
@@ -101,7 +102,7 @@ def grid_row(facts: ModelFacts) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def defaults_row(facts: ModelFacts) -> str:
+def defaults_row(facts: ModelRecord) -> str:
     """One row of the second table."""
     settings: EditSettings = resolve_settings({"input": {"source": "-", "first_frame": "-"}, "model": facts.name})
     generation = settings.generation
