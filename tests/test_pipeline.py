@@ -439,5 +439,5 @@ def test_attention_that_fails_gives_way_to_torchs_own(tmp_path: Path, monkeypatc
     for number, attention in enumerate(("_native_math", "native")):
         settings = settings_for(tmp_path, source, f"generation.attention={attention}")
         pipeline.edit(settings, tmp_path / f"{number}.mkv", tmp_path / str(number), SilentReporter())
-    assert [text for text in notes if "attention '_native_math': the model's answer at step 1 of 2" in text]
+    assert [text for text in notes if "attention '_native_math': the model's output at step 1 of 2" in text]
     assert torch.equal(read_video(tmp_path / "0.mkv").frames, read_video(tmp_path / "1.mkv").frames)

@@ -1,4 +1,4 @@
-"""Compositing is exact where it claims to be."""
+"""Tests of compositing: exact where alpha is 0 or 1."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_exact_at_zero_and_one_and_between_elsewhere(source: torch.Tensor, gener
     assert (out <= torch.maximum(source, generated)).all()
 
 
-def test_blends_by_rounding() -> None:
+def test_blend_rounds_to_nearest() -> None:
     out = composite(
         torch.zeros(1, 1, 1, 3, dtype=torch.uint8), torch.full((1, 1, 1, 3), 255, dtype=torch.uint8), torch.full((1, 1, 1), 0.25)
     )

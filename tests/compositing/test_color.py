@@ -1,4 +1,4 @@
-"""Colour matching."""
+"""Tests of colour matching."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def clip(seed: int = 0) -> torch.Tensor:
 
 
 def ring() -> torch.Tensor:
-    where = torch.zeros(6, 32, 48, dtype=torch.bool)
-    where[:, :8] = True
-    return where
+    mask = torch.zeros(6, 32, 48, dtype=torch.bool)
+    mask[:, :8] = True
+    return mask
 
 
-def test_gain_and_offset_are_undone_everywhere() -> None:
+def test_gain_and_offset_are_removed() -> None:
     reference = clip()
     generated = (reference.float() * 0.9 + torch.tensor([4.0, -3.0, 8.0])).round().to(torch.uint8)
     matched = match_colour(generated, reference, ring())
@@ -28,7 +28,7 @@ def test_gain_and_offset_are_undone_everywhere() -> None:
     assert (matched.float() - reference.float()).abs().max() <= 4
 
 
-def test_edited_pixels_in_the_ring_do_not_mislead() -> None:
+def test_edited_pixels_in_the_ring_are_outliers() -> None:
     reference = clip()
     generated = (reference.float() + 6).to(torch.uint8)
     generated[:, :4, :10] = 255 - generated[:, :4, :10]
@@ -42,18 +42,18 @@ def test_correction_is_bounded() -> None:
     assert match_colour(generated, reference, torch.ones(2, 20, 20, dtype=torch.bool)).unique().tolist() == [84]
 
 
-def test_a_drift_is_followed_and_frames_without_known_pixels_are_corrected() -> None:
+def test_drift_and_frames_without_known_pixels_are_corrected() -> None:
     reference = clip()
     generated = reference.float() + torch.linspace(0, 2, 6)[:, None, None, None]
-    where = ring()
-    where[3] = False
-    matched = match_colour(generated, reference, where)
+    mask = ring()
+    mask[3] = False
+    matched = match_colour(generated, reference, mask)
     assert matched.dtype == torch.float32
     assert (matched - reference.float()).abs().max() < 2
 
 
-def test_too_few_known_pixels_change_nothing() -> None:
+def test_too_few_known_pixels_return_the_input() -> None:
     generated = clip()
-    where = torch.zeros(6, 32, 48, dtype=torch.bool)
-    where[0, 0, :40] = True
-    assert match_colour(generated, clip(1), where) is generated
+    mask = torch.zeros(6, 32, 48, dtype=torch.bool)
+    mask[0, 0, :40] = True
+    assert match_colour(generated, clip(1), mask) is generated

@@ -1,4 +1,4 @@
-"""Windows cover a clip, in order, with legal lengths."""
+"""Tests of windows: they cover a clip in order, with valid lengths."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lora_edit.conditioning.windows import plan_inference_windows, plan_training
 
 @given(st.integers(1, 400), st.sampled_from([9, 17, 81]), st.integers(1, 8))
 def test_inference_windows(num_frames: int, longest: int, overlap: int) -> None:
-    """Every frame is made once all earlier ones are; each window starts with frame 0 and knows what it shares."""
+    """Frames are generated in order; each window starts with frame 0 and counts the frames that it shares."""
     done = 0
     for window in plan_inference_windows(num_frames, longest, overlap):
         assert window.frames[0] == 0 and len(window.frames) % 4 == 1 and len(window.frames) <= longest
@@ -23,7 +23,7 @@ def test_inference_windows(num_frames: int, longest: int, overlap: int) -> None:
 
 @given(st.integers(1, 400), st.sampled_from([9, 17, 81]))
 def test_training_windows(num_frames: int, longest: int) -> None:
-    """Every frame is in some window."""
+    """Every frame is in at least one window."""
     windows = plan_training_windows(num_frames, longest)
     assert {frame for window in windows for frame in window.frames} == set(range(num_frames))
     assert all(len(window.frames) % 4 == 1 for window in windows)

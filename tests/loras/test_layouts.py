@@ -1,4 +1,4 @@
-"""Every layout is read to the same pairs, bit for bit, and finds the same layers of a real transformer."""
+"""Tests of layouts: every one is read to the same pairs, bit for bit, and matches the same layers of a transformer."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
-from diffusers.loaders import lora_conversion_utils as theirs
+from diffusers.loaders import lora_conversion_utils
 from safetensors.torch import load_file
 
 from lora_edit.errors import ModelError
 from lora_edit.loras.files import LayerDelta, export_lora, read_lora, rename_to_diffusers, write_lora
 from lora_edit.loras.header import read_header
-from lora_edit.loras.layouts import LAYOUTS as READ
+from lora_edit.loras.layouts import LAYOUTS as READABLE_LAYOUTS
 from lora_edit.loras.layouts import detect_layout, format_layer_pattern, parse_key
 from lora_edit.loras.match import collect_linear_sizes, collect_parameter_shapes, match_layers, split_delta
 from lora_edit.loras.names import index_flat_names, to_diffusers, to_original
 from lora_maker import LAYERS, LAYOUTS, image_to_video_transformer, random_changes, spelled, write
 
 
-def assert_same(found: dict[str, LayerDelta], expected: dict[str, LayerDelta]) -> None:
-    """The same layers, and tensors, precision and scale equal without tolerance."""
-    assert found.keys() == expected.keys()
-    for name, change in expected.items():
-        for mine, given in ((found[name].down, change.down), (found[name].up, change.up)):
-            assert mine is not None and given is not None
-            assert mine.dtype == given.dtype
-            assert torch.equal(mine, given)
-        assert found[name].scale == change.scale
+def assert_same(actual: dict[str, LayerDelta], expected: dict[str, LayerDelta]) -> None:
+    """Assert equal layers, and equal tensors, dtypes and scales without tolerance."""
+    assert actual.keys() == expected.keys()
+    for name, delta in expected.items():
+        for tensor, expected_tensor in ((actual[name].down, delta.down), (actual[name].up, delta.up)):
+            assert tensor is not None and expected_tensor is not None
+            assert tensor.dtype == expected_tensor.dtype
+            assert torch.equal(tensor, expected_tensor)
+        assert actual[name].scale == delta.scale
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_gives_the_same_pairs(tmp_path: Path, layout: str, dtype: torch.dtype) -> None:
-    """With alpha other than the rank, wherever the layout keeps it."""
+    """Alpha differs from the rank and is stored where the layout stores it."""
     changes = random_changes(rank=4, alpha=6.0, dtype=dtype)
     settings = {"r": 4, "lora_alpha": 6, "alpha_pattern": {}, "use_rslora": False}
-    stated = {f"transformer.{key}": value for key, value in settings.items()}
-    metadata = {"lora_adapter_metadata": json.dumps(stated)} if layout == "diffusers" else {}
+    header_settings = {f"transformer.{key}": value for key, value in settings.items()}
+    metadata = {"lora_adapter_metadata": json.dumps(header_settings)} if layout == "diffusers" else {}
     path = write(tmp_path / "adapter_model.safetensors", spelled(layout, changes), **metadata)
     if layout == "peft":
         (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
@@ -48,13 +48,13 @@ def test_every_layout_gives_the_same_pairs(tmp_path: Path, layout: str, dtype: t
     assert_same(match_layers(file, image_to_video_transformer(), "wan").deltas, changes)
 
 
-def test_the_maker_knows_every_layout() -> None:
-    assert set(LAYOUTS) == set(READ)
+def test_helper_covers_every_layout() -> None:
+    assert set(LAYOUTS) == set(READABLE_LAYOUTS)
 
 
 @pytest.mark.parametrize("layout", ["comfyui", "diffusers"])
 @pytest.mark.parametrize("alpha", [None, 4.0, 6.0, 0.5])
-def test_what_is_written_is_read_back(tmp_path: Path, layout: str, alpha: float | None) -> None:
+def test_written_file_is_read_back(tmp_path: Path, layout: str, alpha: float | None) -> None:
     changes = random_changes(rank=4, alpha=alpha)
     write_lora(tmp_path / "a.safetensors", changes, layout, {"base_model": "wan", "seed": "1"})  # type: ignore[arg-type]
     file = read_lora(tmp_path / "a.safetensors")
@@ -67,8 +67,8 @@ def test_what_is_written_is_read_back(tmp_path: Path, layout: str, alpha: float 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors"]
 
 
-def test_export_goes_round(tmp_path: Path) -> None:
-    """ComfyUI to diffusers and back gives the same file; nothing is replaced unasked."""
+def test_export_round_trip(tmp_path: Path) -> None:
+    """ComfyUI to diffusers and back gives the same file; files are replaced only with `overwrite`."""
     first, second, third = (tmp_path / f"{name}.safetensors" for name in "abc")
     write_lora(first, random_changes(alpha=2.0), "comfyui", {"seed": "1"})
     export_lora(first, second, "diffusers")
@@ -87,17 +87,17 @@ def test_export_goes_round(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("layout", "convert"), [
-    ("comfyui", theirs._convert_non_diffusers_wan_lora_to_diffusers),
-    ("down-up", theirs._convert_non_diffusers_wan_lora_to_diffusers),
-    ("musubi", theirs._convert_musubi_wan_lora_to_diffusers),
+    ("comfyui", lora_conversion_utils._convert_non_diffusers_wan_lora_to_diffusers),
+    ("down-up", lora_conversion_utils._convert_non_diffusers_wan_lora_to_diffusers),
+    ("musubi", lora_conversion_utils._convert_musubi_wan_lora_to_diffusers),
 ])  # fmt: skip
 def test_diffusers_converters_agree(tmp_path: Path, layout: str, convert: object) -> None:
-    """They fold the scale into the first matrix."""
+    """diffusers' converters fold the scale into the first matrix."""
     tensors = spelled(layout, random_changes(rank=4, alpha=8.0))
-    found = match_layers(read_lora(write(tmp_path / "a.safetensors", tensors)), image_to_video_transformer(), "wan").deltas
+    deltas = match_layers(read_lora(write(tmp_path / "a.safetensors", tensors)), image_to_video_transformer(), "wan").deltas
     converted = convert({key: tensor.clone() for key, tensor in tensors.items()})  # type: ignore[operator]
-    assert len(converted) == 2 * len(found)
-    for name, change in found.items():
+    assert len(converted) == 2 * len(deltas)
+    for name, change in deltas.items():
         assert change.down is not None and change.up is not None
         assert torch.equal(converted[f"transformer.{name}.lora_A.weight"], change.down * change.scale)
         assert torch.equal(converted[f"transformer.{name}.lora_B.weight"], change.up)
@@ -146,15 +146,15 @@ HUNYUAN = {
 
 
 def hunyuan() -> HunyuanVideoTransformer3DModel:
-    """One block of each kind."""
+    """Build a transformer with one block of each kind."""
     return HunyuanVideoTransformer3DModel(
         in_channels=4, out_channels=4, num_attention_heads=2, attention_head_dim=6, num_layers=1, num_single_layers=1, num_refiner_layers=1,
         patch_size=1, patch_size_t=1, guidance_embeds=False, text_embed_dim=8, pooled_projection_dim=8, rope_axes_dim=(2, 2, 2),
     )  # fmt: skip
 
 
-def test_hunyuan_keeps_several_layers_in_one_matrix(tmp_path: Path) -> None:
-    """Written in the original's names they are one pair; read back, each layer's product is what it was, as in diffusers' converter."""
+def test_hunyuan_layers_are_fused_and_split(tmp_path: Path) -> None:
+    """In the original's names several layers are one pair; read back, each layer's product is restored, as by diffusers' converter."""
     draw = torch.Generator().manual_seed(0)
     pairs = {
         name: LayerDelta(*(torch.randn(shape, generator=draw) for shape in ((2, 12), (rows, 2))), 4.0) for name, rows in HUNYUAN.items()
@@ -162,46 +162,46 @@ def test_hunyuan_keeps_several_layers_in_one_matrix(tmp_path: Path) -> None:
     write_lora(tmp_path / "a.safetensors", pairs, "comfyui", {})
     file = read_lora(tmp_path / "a.safetensors")
     assert {"double_blocks.0.img_attn_qkv", "single_blocks.0.linear1"} <= file.layers.keys()
-    found = match_layers(file, hunyuan(), "hunyuan").deltas
+    deltas = match_layers(file, hunyuan(), "hunyuan").deltas
     double = {key: tensor for key, tensor in load_file(tmp_path / "a.safetensors").items() if "double" in key and not key.endswith("alpha")}
-    converted = theirs._convert_hunyuan_video_lora_to_diffusers(double)
-    assert found.keys() == pairs.keys()
-    for name, given in pairs.items():
-        mine = found[name]
-        assert None not in (mine.down, mine.up, given.down, given.up)
-        torch.testing.assert_close(mine.scale * mine.up @ mine.down, given.scale * given.up @ given.down)  # type: ignore[operator]
+    converted = lora_conversion_utils._convert_hunyuan_video_lora_to_diffusers(double)
+    assert deltas.keys() == pairs.keys()
+    for name, expected in pairs.items():
+        actual = deltas[name]
+        assert None not in (actual.down, actual.up, expected.down, expected.up)
+        torch.testing.assert_close(actual.scale * actual.up @ actual.down, expected.scale * expected.up @ expected.down)  # type: ignore[operator]
         if name.startswith("transformer_blocks") and "to_out" not in name and "add_out" not in name:
-            assert torch.equal(converted[f"transformer.{name}.lora_B.weight"], mine.up)
+            assert torch.equal(converted[f"transformer.{name}.lora_B.weight"], actual.up)
     with pytest.raises(ModelError, match="write the diffusers layout"):
         write_lora(tmp_path / "b.safetensors", {name: pairs[name] for name in list(pairs)[:2]}, "comfyui", {})
 
 
-def test_a_matrix_of_several_layers_splits_by_rows() -> None:
-    whole = LayerDelta(torch.ones(2, 3), torch.arange(10.0).view(5, 2), diff_bias=torch.arange(5.0))
-    first, second = split_delta(whole, (2, 3))
+def test_delta_of_several_layers_splits_by_rows() -> None:
+    fused = LayerDelta(torch.ones(2, 3), torch.arange(10.0).view(5, 2), diff_bias=torch.arange(5.0))
+    first, second = split_delta(fused, (2, 3))
     assert first.up is not None and second.diff_bias is not None
     assert first.up.tolist() == [[0, 1], [2, 3]]
     assert second.diff_bias.tolist() == [2, 3, 4]
 
 
-def test_layers_that_the_model_lacks_are_counted(tmp_path: Path) -> None:
-    """Wan 2.1's image layers on a model without them, as Wan 2.2 is."""
+def test_layers_missing_in_the_model_are_counted(tmp_path: Path) -> None:
+    """Wan 2.1's image layers are missing in other models, such as Wan 2.2."""
     from tiny_random import tiny_random_family
 
     path = write(tmp_path / "a.safetensors", spelled("comfyui", random_changes()))
-    found = match_layers(read_lora(path), tiny_random_family().transformer, "wan")
-    assert (found.num_matched, found.num_layers) == (20, len(LAYERS))
-    assert found.unused_layers == ("blocks.*.cross_attn.k_img", "blocks.*.cross_attn.v_img")
+    match = match_layers(read_lora(path), tiny_random_family().transformer, "wan")
+    assert (match.num_matched, match.num_layers) == (20, len(LAYERS))
+    assert match.unused_layers == ("blocks.*.cross_attn.k_img", "blocks.*.cross_attn.v_img")
 
 
-def test_the_header_says_what_a_file_is_for(tmp_path: Path) -> None:
-    def guess(key: str, width: int, **metadata: str) -> str:
+def test_base_model_is_inferred_from_the_header(tmp_path: Path) -> None:
+    def infer(key: str, width: int, **metadata: str) -> str:
         tensors = {f"{key}.lora_down.weight": torch.zeros(2, width), f"{key}.lora_up.weight": torch.zeros(4, 2)}
         return read_header(write(tmp_path / "a.safetensors", tensors, **metadata)).base_model
 
-    assert guess("lora_unet_blocks_0_self_attn_q", 5120) == "Wan 14B"
-    assert guess("diffusion_model.blocks.0.cross_attn.k_img", 1536) == "Wan 1.3B, image-to-video"
-    assert guess("transformer.single_transformer_blocks.0.attn.to_q", 3072) == "HunyuanVideo or FLUX"
-    assert guess("lora_unet_down_blocks_0_attentions_0_proj_in", 320) == "Stable Diffusion or SDXL"
-    assert guess("strange", 3) == "a model that is not known here"
-    assert guess("strange", 3, base_model="tiny") == "tiny"
+    assert infer("lora_unet_blocks_0_self_attn_q", 5120) == "Wan 14B"
+    assert infer("diffusion_model.blocks.0.cross_attn.k_img", 1536) == "Wan 1.3B, image-to-video"
+    assert infer("transformer.single_transformer_blocks.0.attn.to_q", 3072) == "HunyuanVideo or FLUX"
+    assert infer("lora_unet_down_blocks_0_attentions_0_proj_in", 320) == "Stable Diffusion or SDXL"
+    assert infer("strange", 3) == "an unknown model"
+    assert infer("strange", 3, base_model="tiny") == "tiny"

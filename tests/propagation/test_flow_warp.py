@@ -1,4 +1,4 @@
-"""The flow-warp preview."""
+"""Tests of the flow-warp baseline."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def texture(height: int, width: int, seed: int) -> torch.Tensor:
     return (smooth[0] * 255).to(torch.uint8).permute(1, 2, 0).contiguous()
 
 
-def test_a_painted_patch_follows_its_object() -> None:
-    background, thing = texture(72, 112, 0), texture(32, 32, 1)
+def test_patch_follows_its_object() -> None:
+    background, square = texture(72, 112, 0), texture(32, 32, 1)
     source = background.expand(5, -1, -1, -1).clone()
     mask = torch.zeros(5, 72, 112, dtype=torch.bool)
     for t in range(5):
-        source[t, 20:52, 20 + 4 * t : 52 + 4 * t] = thing
+        source[t, 20:52, 20 + 4 * t : 52 + 4 * t] = square
         mask[t, 20:52, 20 + 4 * t : 52 + 4 * t] = True
     edited = source[0].clone()
     edited[30:42, 30:42] = torch.tensor([255, 0, 0], dtype=torch.uint8)
@@ -35,7 +35,7 @@ def test_a_painted_patch_follows_its_object() -> None:
     assert error < (source[4].float() - truth[4].float()).abs()[inside].mean() / 2
 
 
-def test_a_still_scene_keeps_the_edit() -> None:
+def test_still_scene_keeps_the_edit() -> None:
     source = texture(48, 64, 2).expand(3, -1, -1, -1).clone()
     edited = 255 - source[0]
     mask = torch.zeros(3, 48, 64, dtype=torch.bool)

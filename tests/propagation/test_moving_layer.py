@@ -1,4 +1,4 @@
-"""The moving layer: the edit as one piece that follows the thing it lies on."""
+"""Tests of the moving-layer baseline."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ SIZE = (80, 120)
 
 
 def texture(height: int, width: int, seed: int) -> torch.Tensor:
-    """A smooth random picture."""
+    """Return a smooth random picture `[height, width, 3]` uint8."""
     coarse = torch.rand(1, 3, height // 4, width // 4, generator=torch.Generator().manual_seed(seed))
     smooth = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 1)
     return (smooth[0] * 255).to(torch.uint8).permute(1, 2, 0).contiguous()
 
 
-def sliding(frames: int = 5) -> tuple[torch.Tensor, torch.Tensor, EditMask]:
-    """A textured square that moves by 5 pixels a frame, the same with a red patch on it, and a loose region."""
-    ground, thing = texture(*SIZE, 0), texture(40, 40, 1)
+def sliding_square(frames: int = 5) -> tuple[torch.Tensor, torch.Tensor, EditMask]:
+    """Return a clip of a textured square that moves by 5 pixels per frame, the clip with a red patch on it, and a loose region."""
+    ground, square = texture(*SIZE, 0), texture(40, 40, 1)
     source = ground.expand(frames, -1, -1, -1).clone()
     for t in range(frames):
-        source[t, 20:60, 15 + 5 * t : 55 + 5 * t] = thing
+        source[t, 20:60, 15 + 5 * t : 55 + 5 * t] = square
     truth = source.clone()
     for t in range(frames):
         truth[t, 30:46, 28 + 5 * t : 44 + 5 * t] = torch.tensor([250, 10, 10], dtype=torch.uint8)
@@ -34,31 +34,31 @@ def sliding(frames: int = 5) -> tuple[torch.Tensor, torch.Tensor, EditMask]:
     return source, truth, EditMask(mask)
 
 
-def test_a_patch_moves_with_its_thing() -> None:
-    source, truth, mask = sliding()
+def test_patch_moves_with_its_object() -> None:
+    source, truth, mask = sliding_square()
     out = composite_moving_layer(source, truth[0], mask)
     assert torch.equal(out[0], truth[0]) and torch.equal(out[~mask.frames], source[~mask.frames])
-    error, before = ((clip[4].int() - truth[4].int()).abs().float().mean() for clip in (out, source))
-    assert error < before / 8
+    error, source_error = ((clip[4].int() - truth[4].int()).abs().float().mean() for clip in (out, source))
+    assert error < source_error / 8
     assert (out[4, 34:42, 52:60].int() - truth[4, 34:42, 52:60].int()).abs().max() <= 2
 
 
-def test_turning_and_growing_are_followed() -> None:
-    """The similarity that moves a picture is found again."""
+def test_rotation_and_scaling_are_tracked() -> None:
+    """The estimated similarity equals the one that warps the picture."""
     import cv2
 
     picture = texture(*SIZE, 3).numpy()
-    wanted = [np.vstack([cv2.getRotationMatrix2D((60, 40), -4 * t, 1 + 0.03 * t), [0, 0, 1]]) for t in range(6)]
-    frames = [cv2.warpAffine(picture, m[:2], SIZE[::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT) for m in wanted]
+    transforms = [np.vstack([cv2.getRotationMatrix2D((60, 40), -4 * t, 1 + 0.03 * t), [0, 0, 1]]) for t in range(6)]
+    frames = [cv2.warpAffine(picture, m[:2], SIZE[::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT) for m in transforms]
     region = np.zeros(SIZE, bool)
     region[20:60, 35:85] = True
-    found = list(track_region(torch.from_numpy(np.stack(frames)), region))
+    estimated = list(track_region(torch.from_numpy(np.stack(frames)), region))
     corners = np.array([[35, 20, 1], [85, 20, 1], [85, 60, 1], [35, 60, 1]])
-    for matrix, true in zip(found, wanted[1:], strict=True):
-        assert np.abs(corners @ (matrix - true).T).max() < 0.6
+    for matrix, transform in zip(estimated, transforms[1:], strict=True):
+        assert np.abs(corners @ (matrix - transform).T).max() < 0.6
 
 
-def test_without_anything_to_track_the_layer_stays() -> None:
+def test_layer_stays_without_trackable_points() -> None:
     source = torch.full((3, *SIZE, 3), 120, dtype=torch.uint8)
     edited = source[0].clone()
     edited[30:50, 40:70] = 200
@@ -69,8 +69,8 @@ def test_without_anything_to_track_the_layer_stays() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(BASELINES))
-def test_every_baseline_keeps_what_is_outside_the_mask(name: str) -> None:
-    source, truth, mask = sliding(3)
+def test_every_baseline_keeps_pixels_outside_the_mask(name: str) -> None:
+    source, truth, mask = sliding_square(3)
     out = BASELINES[name](source, truth[0], mask)
     assert out.shape == source.shape and out.dtype == torch.uint8
     assert torch.equal(out[~mask.frames], source[~mask.frames]) and torch.equal(out[0], truth[0])

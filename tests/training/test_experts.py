@@ -1,4 +1,4 @@
-"""A family of two experts: each is trained at its own times, stopped and resumed, saved and loaded by itself."""
+"""Tests of a family of two experts: each is trained at its own times, resumed, saved and loaded separately."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LORA = LoraSettings(rank=2)
 
 
 def pair() -> ExpertPair:
-    """Two random experts that meet at 0.9."""
+    """Build two random experts with the boundary at 0.9."""
     high, low = (
         WanFamily(replace(tiny_random_family(seed).parts, part=part, time_range=times))
         for seed, part, times in ((0, HIGH_NOISE, (0.9, 1.0)), (1, LOW_NOISE, (0.0, 0.9)))
@@ -35,7 +35,7 @@ def pair() -> ExpertPair:
 def train(
     family: ExpertPair, folder: Path, stop: tuple[str, int] | None = None, settings: TrainingSettings = SETTINGS, steps: int = 3
 ) -> tuple[list[float], list[tuple[str, int]]]:
-    """A few steps each; optionally die after one. Returns losses and stages."""
+    """Train each expert for a few steps, optionally interrupted after the step `stop`. Returns losses and stages."""
     clip = torch.rand(3, 5, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     mask = torch.zeros(5, 16, 16, dtype=torch.bool)
     mask[:, :8, :8] = True
@@ -49,42 +49,44 @@ def train(
 
 
 @pytest.mark.parametrize("stop", [("motion, high-noise", 1), ("motion, high-noise", 3), ("motion, low-noise", 2)])
-def test_a_run_that_was_stopped_in_either_expert_goes_on_where_it_was(tmp_path: Path, stop: tuple[str, int]) -> None:
-    """To the same bytes."""
-    whole = train(pair(), tmp_path / "whole")
+def test_run_stopped_in_either_expert_resumes(tmp_path: Path, stop: tuple[str, int]) -> None:
+    """The resumed run gives the same bytes."""
+    uninterrupted = train(pair(), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(pair(), tmp_path / "cut", stop)
-    assert train(pair(), tmp_path / "cut") == whole and len(whole[0]) == 6
+    assert train(pair(), tmp_path / "cut") == uninterrupted and len(uninterrupted[0]) == 6
     for part in (HIGH_NOISE, LOW_NOISE):
         assert Run(tmp_path / "cut").lora_file(part).read_bytes() == Run(tmp_path / "whole").lora_file(part).read_bytes()
 
 
-def test_loras_come_back_to_their_own_experts(tmp_path: Path) -> None:
-    """The same velocities on both sides of the boundary; at strength 0 the base model's; one file for the other is noticed."""
-    trained, opened, base = pair(), pair(), pair()
+def test_loras_are_loaded_into_their_own_experts(tmp_path: Path) -> None:
+    """Velocities are equal on both sides of the boundary; strength 0 gives the base model's; a missing file is an error."""
+    trained, loaded, base = pair(), pair(), pair()
     train(trained, tmp_path)
-    load_experts(opened, LORA, 9, Run(tmp_path).lora_file)
-    sample = opened.encode_sample(build_motion_sample(torch.zeros(3, 5, 16, 16), torch.ones(5, 16, 16, dtype=torch.bool)))
+    load_experts(loaded, LORA, 9, Run(tmp_path).lora_file)
+    sample = loaded.encode_sample(build_motion_sample(torch.zeros(3, 5, 16, 16), torch.ones(5, 16, 16, dtype=torch.bool)))
     noise = torch.randn((1, 8, *sample.latent_shape), generator=torch.Generator().manual_seed(0))
     for value in (0.95, 0.5):
         time = torch.tensor([value])
-        assert torch.equal(trained.predict_velocity(noise, time, sample), opened.predict_velocity(noise, time, sample))
-        assert not torch.equal(base.predict_velocity(noise, time, sample), opened.predict_velocity(noise, time, sample))
-    set_strengths(opened, 0.0)
+        assert torch.equal(trained.predict_velocity(noise, time, sample), loaded.predict_velocity(noise, time, sample))
+        assert not torch.equal(base.predict_velocity(noise, time, sample), loaded.predict_velocity(noise, time, sample))
+    set_strengths(loaded, 0.0)
     for value in (0.95, 0.5):
         time = torch.tensor([value])
-        torch.testing.assert_close(base.predict_velocity(noise, time, sample), opened.predict_velocity(noise, time, sample))
+        torch.testing.assert_close(base.predict_velocity(noise, time, sample), loaded.predict_velocity(noise, time, sample))
     with pytest.raises(ModelError, match="no such file"):
         load_experts(pair(), LORA, 0, lambda part: tmp_path / "none.safetensors")
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "logit-normal"])
 @pytest.mark.parametrize("shift", [1.0, 5.0])
-def test_times_of_an_expert_keep_the_distributions_form(sampling: str, shift: float) -> None:
-    """All lie in its range, and are spread as those of a whole model that fall there; all times are drawn as before."""
+def test_times_of_an_expert_keep_the_shape_of_the_distribution(sampling: str, shift: float) -> None:
+    """All times lie in the expert's range, and have the mean of a single model's times in that range."""
     generator = torch.Generator().manual_seed(0)
-    every = torch.cat([draw_time(sampling, shift, generator) for _ in range(8000)])
+    all_times = torch.cat([draw_time(sampling, shift, generator) for _ in range(8000)])
     for first, last in ((0.9, 1.0), (0.0, 0.9)):
-        own = torch.cat([draw_time(sampling, shift, generator, (first, last)) for _ in range(800)])
-        assert own.min() >= first and own.max() < last
-        assert own.mean().item() == pytest.approx(every[(every >= first) & (every < last)].mean().item(), abs=0.05 * (last - first))
+        times = torch.cat([draw_time(sampling, shift, generator, (first, last)) for _ in range(800)])
+        assert times.min() >= first and times.max() < last
+        assert times.mean().item() == pytest.approx(
+            all_times[(all_times >= first) & (all_times < last)].mean().item(), abs=0.05 * (last - first)
+        )

@@ -1,4 +1,4 @@
-"""The generated region laid over the source."""
+"""Alpha blending of the generated region over the source."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 
 
 def composite(source: torch.Tensor, generated: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-    """`source + alpha * (generated - source)` for uint8 frames `[T, H, W, 3]` and weights `[T, H, W]` in [0, 1].
+    """Compute `source + alpha * (generated - source)` for uint8 frames `[T, H, W, 3]` and weights `[T, H, W]` in [0, 1].
 
-    Where alpha is 0 the result is the source bit for bit, where it is 1 the generated. Frames are blended one after the
-    other, so that memory beyond the result stays that of one frame.
+    The result equals `source` bit for bit where alpha is 0, and `generated` where it is 1. Frames are blended one by one, so
+    that memory beyond the result is that of one frame.
     """
     assert source.dtype == generated.dtype == torch.uint8 and source.shape == generated.shape and alpha.shape == source.shape[:3]
     out = torch.empty_like(source)
@@ -19,6 +19,6 @@ def composite(source: torch.Tensor, generated: torch.Tensor, alpha: torch.Tensor
 
 
 def composite_frame(source: torch.Tensor, generated: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-    """One uint8 frame `[H, W, 3]` of `composite`; `alpha` is `[H, W]`."""
+    """Blend one uint8 frame `[H, W, 3]` as in `composite`; `alpha` is `[H, W]`."""
     base = source.float()
     return (base + alpha[..., None] * (generated.float() - base)).round_().clamp_(0, 255).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""What the method is compared with: one thing of its samples replaced; and every variant by its setting's name (paper 3.2, appendix B)."""
+"""Baselines that each replace one part of the method's samples, and all variants keyed by setting (paper 3.2, appendix B)."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from lora_edit.conditioning.sample import Hint, Sample
 
 
 def build_naive_motion_sample(source: Pixels, edit_mask: torch.Tensor, prompt: str = "", hint: Hint | None = None) -> Sample:
-    """Eq. 1: the default image-to-video condition, only frame 0 given; no region, so no hint either."""
+    """Build the default image-to-video condition (Eq. 1): only frame 0 is given. It has no region, and therefore no hint."""
     return build_motion_sample(source, torch.ones_like(edit_mask), prompt)
 
 
 def build_all_ones_motion_sample(source: Pixels, edit_mask: torch.Tensor, prompt: str = "", hint: Hint | None = None) -> Sample:
-    """Figure 2, third row: everything given."""
+    """Build a motion sample with every pixel given (figure 2, third row)."""
     return build_motion_sample(source, torch.zeros_like(edit_mask), prompt)
 
 
 def build_all_zeros_motion_sample(source: Pixels, edit_mask: torch.Tensor, prompt: str = "", hint: Hint | None = None) -> Sample:
-    """Figure 2, second row: nothing given, not even frame 0."""
+    """Build a motion sample with no pixel given, not even frame 0 (figure 2, second row)."""
     return _remove_condition(build_motion_sample(source, edit_mask, prompt))
 
 
 def build_unscheduled_appearance_sample(source_frame: Pixels, edited_frame: Pixels, edit_mask: torch.Tensor, prompt: str = "") -> Sample:
-    """Appendix B.3: the edited frame is given as frame 0 and is also the target, so copying it is enough."""
+    """Build an appearance sample whose given frame 0 is also its target, so that copying suffices (appendix B.3)."""
     return build_appearance_sample(edited_frame, edited_frame, torch.zeros_like(edit_mask), prompt)
 
 
@@ -52,7 +52,7 @@ def build_naive_inference_sample(
     anchors: Anchors | None = None,
     hint: Hint | None = None,
 ) -> Sample:
-    """Eq. 1 at inference: only the edited first frame is given."""
+    """Build the default image-to-video condition at inference (Eq. 1): only the edited first frame is given."""
     return build_inference_sample(source, edited_first, torch.ones_like(edit_mask), prompt, anchors)
 
 
@@ -64,7 +64,7 @@ def build_all_ones_inference_sample(
     anchors: Anchors | None = None,
     hint: Hint | None = None,
 ) -> Sample:
-    """Figure 2, third row: the whole source is given behind the edited first frame."""
+    """Build an inference sample with the whole source given after the edited first frame (figure 2, third row)."""
     return build_inference_sample(source, edited_first, torch.zeros_like(edit_mask), prompt, anchors)
 
 
@@ -76,7 +76,7 @@ def build_all_zeros_inference_sample(
     anchors: Anchors | None = None,
     hint: Hint | None = None,
 ) -> Sample:
-    """Figure 2, second row: nothing is given."""
+    """Build an inference sample with no pixel given (figure 2, second row)."""
     return _remove_condition(build_inference_sample(source, edited_first, edit_mask, prompt, anchors))
 
 
@@ -88,7 +88,7 @@ def build_feature_level_sample(
     anchors: Anchors | None = None,
     hint: Hint | None = None,
 ) -> Sample:
-    """Eq. 3: conditioned like the naive baseline; the source's noisy latents are blended in outside the region at every step."""
+    """Build the naive condition, with the source's noisy latents blended in outside the region at every step (Eq. 3)."""
     naive = build_naive_inference_sample(source, edited_first, edit_mask, prompt, anchors)
     return replace(
         naive, v_blend=build_inference_sample(source, edited_first, torch.zeros_like(edit_mask)).v_cond, m_blend=build_m_cond(edit_mask)
@@ -96,8 +96,8 @@ def build_feature_level_sample(
 
 
 def _remove_condition(sample: Sample) -> Sample:
-    nothing = torch.zeros_like(sample.m_cond)
-    return replace(sample, m_cond=nothing, v_cond=mask_video(sample.v_cond, nothing), hint=None)
+    empty_mask = torch.zeros_like(sample.m_cond)
+    return replace(sample, m_cond=empty_mask, v_cond=mask_video(sample.v_cond, empty_mask), hint=None)
 
 
 MOTION_BUILDERS: dict[str, Callable[..., Sample]] = {

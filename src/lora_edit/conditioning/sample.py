@@ -1,4 +1,4 @@
-"""What one training or denoising pass is given, as a frozen record."""
+"""Inputs of one training or denoising pass."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 
 @dataclass(frozen=True)
 class Hint:
-    """What is predicted where pixels are withheld, for models that were pretrained to refine a prediction.
+    """A prediction of the hidden pixels, for models that were pretrained to refine a prediction.
 
-    `pixels` `[3, T, H, W]` are in [-1, 1]; `error` `[1, T, H, W]` is the root mean square error to expect in them, in the same units.
+    `pixels` `[3, T, H, W]` are in [-1, 1]; `error` `[1, T, H, W]` is their expected root mean square error, in the same units.
     """
 
     pixels: torch.Tensor
     error: torch.Tensor
 
     def select_frames(self, frames: torch.Tensor) -> Hint:
-        """The hint of some frames, by number."""
+        """Return the hint of the frames with the given numbers."""
         return Hint(self.pixels[:, frames], self.error[:, frames])
 
 
@@ -27,9 +27,9 @@ class Sample:
     """The paper's V_cond, M_cond, V_target and prompt.
 
     `v_cond` and `v_target` are `[3, T, H, W]` in [-1, 1]; `m_cond` is `[1, T, H, W]`, 1 = given, 0 = to generate; `image` is
-    the `[3, H, W]` frame for models with an image encoder. `v_target` is None at inference. `v_blend` is set by the feature-level baseline
-    only: the source whose noisy latents replace the kept cells at every step (Eq. 3), where `m_blend` is 1. `hint` is what models that
-    refine a prediction are shown where pixels are withheld (ours).
+    the `[3, H, W]` frame for models with an image encoder. `v_target` is None at inference. Only the feature-level baseline sets `v_blend`:
+    the source whose noisy latents replace the cells where `m_blend` is 1, at every step (Eq. 3). `hint` is the prediction of the hidden
+    pixels, for models that refine one (ours).
     """
 
     v_cond: torch.Tensor
@@ -50,5 +50,5 @@ class Sample:
 
     @property
     def num_frames(self) -> int:
-        """T."""
+        """The number of frames T."""
         return self.v_cond.shape[1]

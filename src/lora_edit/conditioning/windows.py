@@ -1,7 +1,7 @@
-"""Long clips, in windows that the model can take.
+"""Division of long clips into windows of at most the model's frame count.
 
-Every window starts with frame 0 of the clip: the edited first frame stays in sight, so the look does not drift however long the clip is.
-The autoencoder codes the first frame alone, which makes the jump from frame 0 to a later stretch cheap.
+Every window starts with frame 0 of the clip, the edited first frame, so that the appearance does not drift in long clips. The autoencoder
+encodes the first frame separately, which makes the jump from frame 0 to later frames cheap.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from lora_edit.conditioning.sample import Hint
 
 @dataclass(frozen=True)
 class Window:
-    """`frames`: source frame numbers, padded by repeating the last; `known` of them after the first are given from an earlier window."""
+    """Source frame numbers `frames` of one window, padded by repeating the last.
+
+    The `num_overlap_frames` frames after the first are given from an earlier window.
+    """
 
     frames: tuple[int, ...]
     num_overlap_frames: int = 0
 
 
 def round_up_frame_count(count: int, group: int = 4) -> int:
-    """The next legal frame count, `group * k + 1`."""
+    """Round a frame count up to the next valid one, `group * k + 1`."""
     return -(-(count - 1) // group) * group + 1
 
 
@@ -31,21 +34,21 @@ def _pad_frames(frames: list[int], group: int) -> tuple[int, ...]:
 
 
 def plan_inference_windows(num_frames: int, max_frames: int, overlap: int, group: int = 4) -> list[Window]:
-    """Windows that cover the clip in order; each after the first repeats `overlap` frames that are already made."""
+    """Plan windows that cover the clip in order; each after the first repeats `overlap` frames that an earlier window generates."""
     if num_frames <= max_frames:
         return [Window(_pad_frames(list(range(num_frames)), group))]
-    windows, done = [Window(tuple(range(max_frames)))], max_frames
+    windows, num_done = [Window(tuple(range(max_frames)))], max_frames
     overlap = min(overlap, max_frames - 1 - group)
-    while done < num_frames:
-        start = done - overlap
+    while num_done < num_frames:
+        start = num_done - overlap
         frames = [0, *range(start, min(num_frames, start + max_frames - 1))]
         windows.append(Window(_pad_frames(frames, group), overlap))
-        done = frames[-1] + 1
+        num_done = frames[-1] + 1
     return windows
 
 
 def plan_training_windows(num_frames: int, max_frames: int, group: int = 4) -> list[Window]:
-    """Overlapping windows over the clip (appendix C), half a window apart, the last one flush with the end."""
+    """Plan overlapping windows over the clip, half a window apart (appendix C); the last one ends with the clip."""
     if num_frames <= max_frames:
         return [Window(_pad_frames(list(range(num_frames)), group))]
     step = max(1, (max_frames - 1) // 2)

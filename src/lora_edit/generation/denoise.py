@@ -1,4 +1,4 @@
-"""The denoising loop: noise to latents along the model's velocity, by Euler steps or UniPC."""
+"""The denoising loop: integrates the model's velocity from noise to latents, by Euler steps or UniPC."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from lora_edit.models.family import EncodedSample, Family
 from lora_edit.models.unipc import UniPC
 
 OnDenoise = Callable[[int, int], None]
-"""Called after each step with steps done and to do."""
+"""Callback after each step, with the number of steps done and in total."""
 
 
 def compute_sigmas(steps: int, shift: float) -> torch.Tensor:
-    """Times from 1 to 0, `[steps + 1]`: even, then shifted toward noise, s t / (1 + (s - 1) t).
+    """Compute noise levels from 1 to 0, `[steps + 1]`: evenly spaced, then shifted toward noise by s t / (1 + (s - 1) t).
 
-    Equals the grid of the reference's scheduler and of diffusers' `FlowMatchEulerDiscreteScheduler` given explicit sigmas.
+    Equals the grid of the reference's scheduler, and of diffusers' `FlowMatchEulerDiscreteScheduler` with explicit sigmas.
     """
-    even = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-    return (shift * even / (1 + (shift - 1) * even)).float()
+    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    return (shift * times / (1 + (shift - 1) * times)).float()
 
 
 class Scheduler(Protocol):
-    """From each noise level of `sigmas` `[steps + 1]` to the next; `times` `[steps]` are those that the model is asked at."""
+    """Solver from each noise level of `sigmas` `[steps + 1]` to the next; the model is evaluated at `times` `[steps]`."""
 
     sigmas: torch.Tensor
     times: torch.Tensor
@@ -38,7 +38,7 @@ class Scheduler(Protocol):
 
 
 class EulerScheduler:
-    """Straight along the velocity."""
+    """Euler solver."""
 
     def __init__(self, steps: int, shift: float, device: torch.device) -> None:
         self.sigmas = compute_sigmas(steps, shift).to(device)
@@ -54,7 +54,7 @@ SCHEDULERS: dict[str, Callable[[int, float, torch.device], Scheduler]] = {"euler
 
 @contextmanager
 def _enter_cache_context(transformers: Sequence[Any], context_name: str) -> Iterator[None]:
-    """Tell caches of diffusers which of the passes this is: each has its own memory."""
+    """Enter diffusers' cache context of one pass; conditional and unconditional passes have separate caches."""
     with ExitStack() as stack:
         for transformer in transformers:
             stack.enter_context(transformer.cache_context(context_name))
@@ -71,32 +71,34 @@ def denoise(
     negative: EncodedSample | None = None,
     on_step: OnDenoise | None = None,
 ) -> torch.Tensor:
-    """Latents `[1, z, F, h, w]` for one encoded sample.
+    """Generate latents `[1, z, F, h, w]` for one encoded sample.
 
-    With `negative` and a guidance scale other than 1, two passes are combined as v_neg + scale * (v - v_neg). A feature-level sample has
-    its kept cells replaced by the source at the step's noise level (Eq. 3). Raises `NotFinite`.
+    With `negative` and a guidance scale other than 1, two passes are combined as v_neg + scale * (v - v_neg). In a feature-level sample,
+    the cells of `blend_mask` are replaced by the source at the step's noise level (Eq. 3). Raises `NonFiniteError`.
     """
     device = sample.condition.device
-    cached: list[Any] = [expert.transformer for expert in family.experts() if getattr(expert.transformer, "is_cache_enabled", False)]
-    for transformer in cached:  # as diffusers' pipelines do after each call: another clip's memory is of no use
+    cached_transformers: list[Any] = [
+        expert.transformer for expert in family.experts() if getattr(expert.transformer, "is_cache_enabled", False)
+    ]
+    for transformer in cached_transformers:  # as diffusers' pipelines do after each call: caches of another clip are invalid
         transformer._reset_stateful_cache()
     noise = torch.randn((1, family.z_dim, *sample.latent_shape), generator=generator).to(device)
     latents, solver = noise, SCHEDULERS[settings.sampler](settings.steps, settings.shift, device)
     for index in range(settings.steps):
-        now = solver.times[index].float()
-        with _enter_cache_context(cached, "cond"):
-            velocity = family.predict_velocity(latents, now[None], sample)
+        time = solver.times[index].float()
+        with _enter_cache_context(cached_transformers, "cond"):
+            velocity = family.predict_velocity(latents, time[None], sample)
         if negative is not None and settings.guidance_scale != 1:
-            with _enter_cache_context(cached, "uncond"):
-                other = family.predict_velocity(latents, now[None], negative)
-            velocity = other + settings.guidance_scale * (velocity - other)
+            with _enter_cache_context(cached_transformers, "uncond"):
+                negative_velocity = family.predict_velocity(latents, time[None], negative)
+            velocity = negative_velocity + settings.guidance_scale * (velocity - negative_velocity)
         if not bool(torch.isfinite(velocity).all()):
-            raise NonFiniteError(f"the model's answer at step {index + 1} of {settings.steps} holds numbers that are not finite")
+            raise NonFiniteError(f"the model's output at step {index + 1} of {settings.steps} is not finite")
         latents = solver.step(index, velocity, latents)
         if sample.blend_latents is not None and sample.blend_mask is not None:
-            later = solver.sigmas[index + 1]
-            known = (1 - later) * sample.blend_latents + later * noise
-            latents = latents + sample.blend_mask * (known - latents)
+            next_sigma = solver.sigmas[index + 1]
+            noisy_source = (1 - next_sigma) * sample.blend_latents + next_sigma * noise
+            latents = latents + sample.blend_mask * (noisy_source - latents)
         if on_step:
             on_step(index + 1, settings.steps)
     return latents

@@ -1,4 +1,4 @@
-"""Other people's LoRAs beside the edit's own, at generation only: they act through hooks and leave no trace in the model."""
+"""LoRAs by others, applied in addition to the edit's own at generation only, through hooks that leave the model unchanged."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from lora_edit.loras.match import collect_linear_sizes, match_layers
 from lora_edit.models.family import Family, load_meta_transformer
 
 WeightedLoraPaths = Sequence[tuple[Path, float]]
-"""Files and their strengths, in any order: their changes add up."""
+"""Files and their strengths, in any order; their deltas add up."""
 
 
 @dataclass(frozen=True)
 class ExtraLora:
-    """One LoRA that fits the model, and how strongly it will act."""
+    """A LoRA that matches the model, with its strength."""
 
     path: Path
     strength: float
@@ -37,10 +37,10 @@ class ExtraLora:
     unused_layers: tuple[str, ...]
     deltas: dict[str, LayerDelta] = field(repr=False)
     expert: str = ""
-    """The expert that it acts on, by name; all of them when empty."""
+    """Name of the expert that it acts on; all experts when empty."""
 
     def to_json(self) -> dict[str, object]:
-        """What the run's manifest keeps of it."""
+        """Return the LoRA's entry in the run's manifest."""
         return {
             "file": str(self.path),
             "sha256": self.sha256,
@@ -51,94 +51,94 @@ class ExtraLora:
         }
 
     def describe_unused_layers(self) -> str | None:
-        """What a person should know: which layers the model does not have."""
+        """Describe the layers that the model lacks; None without any."""
         if not self.unused_layers:
             return None
-        shown = ", ".join(self.unused_layers[:4]) + (", ..." if len(self.unused_layers) > 4 else "")
-        return f"{self.path.name}: {self.num_matched} of its {self.num_layers} layers are in this model; not used: {shown}"
+        listed = ", ".join(self.unused_layers[:4]) + (", ..." if len(self.unused_layers) > 4 else "")
+        return f"{self.path.name}: {self.num_matched} of its {self.num_layers} layers are in this model; not used: {listed}"
 
 
 def check_extra_loras(lora_paths: WeightedLoraPaths, model: str) -> WeightedLoraPaths:
-    """Raise `ModelError` for files that are no LoRAs or none for this model, from their headers and the model's shapes, before it loads."""
-    sketches = [read_lora_shapes(path) for path, _ in lora_paths]
-    outline = load_meta_transformer(model) if sketches else None
-    if outline is not None:
-        for sketch in sketches:
-            match_layers(sketch, outline, model)
+    """Raise `ModelError` for files that are not LoRAs for this model, from their headers and the model's shapes, before it is loaded."""
+    files = [read_lora_shapes(path) for path, _ in lora_paths]
+    transformer = load_meta_transformer(model) if files else None
+    if transformer is not None:
+        for file in files:
+            match_layers(file, transformer, model)
     return lora_paths
 
 
 def load_extra_loras(family: Family, lora_paths: WeightedLoraPaths, report: Callable[[str], None]) -> list[ExtraLora]:
-    """Read the LoRAs and fit them to the model, which stays as it is; `tell` is called with remarks. Raises `ModelError`."""
-    stack: list[ExtraLora] = []
+    """Read the LoRAs and match them with the model without changing it; `report` is called with notes. Raises `ModelError`."""
+    loras: list[ExtraLora] = []
     experts = family.experts()
     for path, strength in lora_paths:
         file = read_lora(path)
-        found = match_layers(file, experts[0].transformer, family.name)
-        unused = (*found.unused_layers, *sorted({format_layer_pattern(key) for key in file.ignored_keys}))
+        match = match_layers(file, experts[0].transformer, family.name)
+        unused_layers = (*match.unused_layers, *sorted({format_layer_pattern(key) for key in file.ignored_keys}))
         part = _infer_expert(file, [expert.part for expert in experts])
-        each = ExtraLora(
-            path, strength, hash_file(path), LAYOUTS[file.layout], found.num_matched, found.num_layers, unused, found.deltas, part
+        lora = ExtraLora(
+            path, strength, hash_file(path), LAYOUTS[file.layout], match.num_matched, match.num_layers, unused_layers, match.deltas, part
         )
-        stack.append(each)
-        if note := each.describe_unused_layers():
+        loras.append(lora)
+        if note := lora.describe_unused_layers():
             report(note)
         if len(experts) > 1 and not part:
-            report(f"{path.name}: neither its header nor its name says for which expert it is; it acts on both")
-    return stack
+            report(f"{path.name}: neither its header nor its name specifies an expert; it acts on both")
+    return loras
 
 
 def _infer_expert(file: LoraFile, experts: Sequence[str]) -> str:
-    """The expert that a file was made for: by its header if we wrote it, else by its name ("high_noise", "HighNoise", "low"); else ""."""
+    """Infer a file's expert from its header if this package wrote it, else from its name ("high_noise", "HighNoise", "low"), else ""."""
     stated = file.metadata.get("expert", "")
     words = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", file.path.stem).lower())
-    named = [part for part in experts if part and not {part, part.partition("-")[0], part.replace("-", "")}.isdisjoint(words)]
-    return stated if stated in experts else named[0] if len(named) == 1 else ""
+    matches = [part for part in experts if part and not {part, part.partition("-")[0], part.replace("-", "")}.isdisjoint(words)]
+    return stated if stated in experts else matches[0] if len(matches) == 1 else ""
 
 
 @contextmanager
 def activate_loras(family: Family, loras: Sequence[ExtraLora]) -> Iterator[None]:
-    """Let the LoRAs act on every forward pass inside the block; afterwards the model computes what it did before, bit for bit.
+    """Apply the LoRAs to every forward pass inside the block; afterwards the model's output is restored bit for bit.
 
-    Nothing is merged into the weights, so that it works on quantised and offloaded bases too, and the edit's own LoRA is left alone.
+    Deltas are not merged into linear layers, so that quantised and offloaded models are supported. The edit's own LoRA is not changed.
     """
-    with ExitStack() as undo:
-        for expert, each in product(family.experts(), loras):
-            if each.strength and each.expert in ("", expert.part):
-                _activate_lora(expert.transformer, each, undo)
+    with ExitStack() as exit_stack:
+        for expert, lora in product(family.experts(), loras):
+            if lora.strength and lora.expert in ("", expert.part):
+                _activate_lora(expert.transformer, lora, exit_stack)
         yield
 
 
 def _activate_lora(transformer: nn.Module, lora: ExtraLora, exit_stack: ExitStack) -> None:
     linears = collect_linear_sizes(transformer)
-    for name, change in lora.deltas.items():
+    for name, delta in lora.deltas.items():
         if name in linears:
-            exit_stack.callback(_add_hook(transformer.get_submodule(name), change, lora.strength).remove)
+            exit_stack.callback(_add_hook(transformer.get_submodule(name), delta, lora.strength).remove)
         else:
-            _add_parameter_deltas(transformer, name, change, lora.strength, exit_stack)
+            _add_parameter_deltas(transformer, name, delta, lora.strength, exit_stack)
 
 
 def _add_hook(layer: nn.Module, delta: LayerDelta, strength: float) -> RemovableHandle:
-    moved = [delta]
+    current = [delta]
 
-    def add(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        if moved[0].list_tensors()[0].device != args[0].device:
-            moved[0] = _move_to_device(delta, args[0].device)
-        return output + strength * _compute_output_delta(moved[0], args[0]).to(output.dtype)
+    def add_delta(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        if current[0].list_tensors()[0].device != args[0].device:
+            current[0] = _move_to_device(delta, args[0].device)
+        return output + strength * _compute_output_delta(current[0], args[0]).to(output.dtype)
 
-    return layer.register_forward_hook(add)
+    return layer.register_forward_hook(add_delta)
 
 
 def _move_to_device(delta: LayerDelta, device: torch.device) -> LayerDelta:
     names = ("down", "up", "up_bias", "diff", "diff_bias")
-    given: dict[str, torch.Tensor | None] = {name: getattr(delta, name) for name in names}
-    return LayerDelta(alpha=delta.alpha, **{name: None if tensor is None else tensor.to(device) for name, tensor in given.items()})
+    tensors: dict[str, torch.Tensor | None] = {name: getattr(delta, name) for name in names}
+    return LayerDelta(alpha=delta.alpha, **{name: None if tensor is None else tensor.to(device) for name, tensor in tensors.items()})
 
 
 def _compute_output_delta(delta: LayerDelta, x: torch.Tensor) -> torch.Tensor:
-    """What the change adds to a linear layer's output, computed in the file's precision (or the input's, for what cannot be multiplied)."""
-    kept = delta.list_tensors()[0].dtype
-    dtype = kept if kept in (torch.float32, torch.float16, torch.bfloat16) else x.dtype
+    """Compute the delta of a linear layer's output in the file's precision, or in the input's if the file's does not support it."""
+    stored_dtype = delta.list_tensors()[0].dtype
+    dtype = stored_dtype if stored_dtype in (torch.float32, torch.float16, torch.bfloat16) else x.dtype
     x = x.to(dtype)
     total = torch.zeros((), dtype=dtype, device=x.device)
     if delta.down is not None and delta.up is not None:
@@ -150,7 +150,7 @@ def _compute_output_delta(delta: LayerDelta, x: torch.Tensor) -> torch.Tensor:
 
 
 def _add_parameter_deltas(transformer: nn.Module, name: str, delta: LayerDelta, strength: float, exit_stack: ExitStack) -> None:
-    """Add full differences to a layer that is not linear (a norm, a table), and have them taken back."""
+    """Add full differences to a layer that is not linear (a norm, a table), and register their removal on `exit_stack`."""
     parameters = dict(transformer.named_parameters())
     weight = parameters.get(f"{name}.weight", parameters.get(name))
     for parameter, diff in ((weight, delta.diff), (parameters.get(f"{name}.bias"), delta.diff_bias)):

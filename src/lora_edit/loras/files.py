@@ -1,4 +1,4 @@
-"""LoRA files to changes of layers and back: one record for all layouts, written so that the same tensors give the same bytes."""
+"""Reading and writing of LoRA files: one record for all layouts; the same tensors give the same bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lora_edit.loras.layouts import parse_key
 from lora_edit.loras.names import to_diffusers, to_original
 
 WritableLayout = Literal["comfyui", "diffusers"]
-"""The layouts that are written."""
+"""Layouts that can be written."""
 
 _PEFT_HEADER = "lora_adapter_metadata"
 _REWRITTEN_METADATA_KEYS = ("format", _PEFT_HEADER)
@@ -29,10 +29,10 @@ _REWRITTEN_METADATA_KEYS = ("format", _PEFT_HEADER)
 
 @dataclass(frozen=True)
 class LayerDelta:
-    """What a file adds to one layer, in the file's own precision.
+    """The delta of one layer, in the file's precision.
 
-    `up @ down * alpha / rank` to the weight, with `down` `[rank, in]` and `up` `[out, rank]`; `up_bias` `[out]`, scaled likewise, to the
-    bias; `diff` to the weight and `diff_bias` to the bias as they are. An `alpha` of None is the rank.
+    The weight's delta is `up @ down * alpha / rank + diff`, with `down` `[rank, in]` and `up` `[out, rank]`; the bias' delta is
+    `up_bias * alpha / rank + diff_bias`, with `up_bias` `[out]`. An `alpha` of None equals the rank.
     """
 
     down: torch.Tensor | None = None
@@ -44,7 +44,7 @@ class LayerDelta:
 
     @property
     def rank(self) -> int:
-        """Rank of the pair; 0 without one."""
+        """The rank of the pair; 0 without one."""
         return 0 if self.down is None else self.down.shape[0]
 
     @property
@@ -53,13 +53,13 @@ class LayerDelta:
         return 1.0 if self.alpha is None or not self.rank else self.alpha / self.rank
 
     def list_tensors(self) -> list[torch.Tensor]:
-        """Those that there are."""
+        """Return the tensors that are not None."""
         return [each for each in (self.down, self.up, self.up_bias, self.diff, self.diff_bias) if each is not None]
 
 
 @dataclass(frozen=True)
 class LoraFile:
-    """A file's changes by layer, as the file spells its layers; `ignored` are keys that are no part of a LoRA."""
+    """A file's deltas by layer, with the file's layer names; `ignored_keys` are not part of a LoRA."""
 
     path: Path
     layout: str
@@ -70,21 +70,21 @@ class LoraFile:
 
 
 def read_lora(path: Path) -> LoraFile:
-    """Read a LoRA of any layout in `layouts.LAYOUTS`. Raises `ModelError` for what `read_header` refuses and for damaged contents."""
+    """Read a LoRA of any layout in `layouts.LAYOUTS`. Raises `ModelError` as `read_header` does, and for damaged contents."""
     header = read_header(path)
     keys, ignored = _group_keys_by_layer(header)
     try:
         with safe_open(path, framework="pt") as file:
-            found = {layer: {part: file.get_tensor(key) for part, key in parts.items()} for layer, parts in keys.items()}
+            tensors = {layer: {part: file.get_tensor(key) for part, key in parts.items()} for layer, parts in keys.items()}
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a readable safetensors file ({error}); download or export it again") from error
     alphas = _read_peft_settings(path, header.layout, header.metadata)
-    layers = {name: _build_delta_with_alpha(path, name, parts, alphas) for name, parts in found.items()}
+    layers = {name: _build_delta_with_alpha(path, name, parts, alphas) for name, parts in tensors.items()}
     return LoraFile(path, header.layout, header.base_model, layers, ignored, header.metadata)
 
 
 def read_lora_shapes(path: Path) -> LoraFile:
-    """The file's layers and shapes, on torch's meta device: what `match` needs, from the header alone. Alphas are left out."""
+    """Read the file's layers and shapes from its header, as meta tensors for `match_layers`, without alphas. Raises `ModelError`."""
     header = read_header(path)
     keys, ignored = _group_keys_by_layer(header)
     layers: dict[str, LayerDelta] = {}
@@ -95,54 +95,57 @@ def read_lora_shapes(path: Path) -> LoraFile:
 
 
 def _group_keys_by_layer(header: LoraHeader) -> tuple[dict[str, dict[str, str]], tuple[str, ...]]:
-    """Keys by layer and part, and those that are no part of a LoRA. Raises `ModelError` when two keys say the same."""
-    found: dict[str, dict[str, str]] = {}
+    """Group keys by layer and part; returns the groups and the keys that are not part of a LoRA.
+
+    Raises `ModelError` when two keys have the same layer and part.
+    """
+    groups: dict[str, dict[str, str]] = {}
     ignored: list[str] = []
     for key in sorted(header.shapes):
         parsed = parse_key(key)
         if parsed is None:
             ignored.append(key)
-        elif found.setdefault(parsed.layer, {}).setdefault(parsed.part, key) != key:
+        elif groups.setdefault(parsed.layer, {}).setdefault(parsed.part, key) != key:
             raise ModelError(f"{header.path}: holds two LoRAs for {parsed.layer}; give each in a file of its own")
-    return found, tuple(ignored)
+    return groups, tuple(ignored)
 
 
 def _build_delta(path: Path, layer: str, parts: Mapping[str, torch.Tensor]) -> LayerDelta:
-    change = LayerDelta(**parts)  # type: ignore[arg-type]
-    if (change.down is None) != (change.up is None):
+    delta = LayerDelta(**parts)  # type: ignore[arg-type]
+    if (delta.down is None) != (delta.up is None):
         raise ModelError(f"{path}: damaged, {layer} has one matrix of its pair; download or export it again")
-    if change.down is not None and change.up is not None:
-        if min(change.down.ndim, change.up.ndim) < 2:
-            raise ModelError(f"{path}: damaged, the pair of {layer} are no matrices; download or export it again")
-        ranks = change.down.shape[0], change.up.shape[1]
+    if delta.down is not None and delta.up is not None:
+        if min(delta.down.ndim, delta.up.ndim) < 2:
+            raise ModelError(f"{path}: damaged, the tensors of {layer} are not matrices; download or export it again")
+        ranks = delta.down.shape[0], delta.up.shape[1]
         if ranks[0] != ranks[1]:
             raise ModelError(f"{path}: damaged, the ranks of {layer} are {ranks[0]} and {ranks[1]}; download or export it again")
-    return change
+    return delta
 
 
 def _build_delta_with_alpha(path: Path, layer: str, parts: dict[str, torch.Tensor], peft_settings: Mapping[str, Any]) -> LayerDelta:
     alpha = parts.pop("alpha", None)
-    change = _build_delta(path, layer, parts)
-    if not all(bool(torch.isfinite(tensor.float()).all()) for tensor in change.list_tensors()):
+    delta = _build_delta(path, layer, parts)
+    if not all(bool(torch.isfinite(tensor.float()).all()) for tensor in delta.list_tensors()):
         raise ModelError(f"{path}: damaged, {layer} holds numbers that are not finite; download or export it again")
     try:
-        stated = _resolve_alpha(peft_settings, layer, change.rank) if alpha is None else float(alpha)
+        resolved_alpha = _resolve_alpha(peft_settings, layer, delta.rank) if alpha is None else float(alpha)
     except (AttributeError, TypeError, ValueError, RuntimeError, re.error) as error:
         raise ModelError(f"{path}: damaged, the alpha of {layer} cannot be read ({error}); download or export it again") from error
-    if stated is not None and not math.isfinite(stated):
-        raise ModelError(f"{path}: damaged, the alpha of {layer} is {stated}; download or export it again")
-    return replace(change, alpha=stated)
+    if resolved_alpha is not None and not math.isfinite(resolved_alpha):
+        raise ModelError(f"{path}: damaged, the alpha of {layer} is {resolved_alpha}; download or export it again")
+    return replace(delta, alpha=resolved_alpha)
 
 
 def _read_peft_settings(path: Path, layout: str, metadata: Mapping[str, str]) -> Mapping[str, Any]:
-    """PEFT's settings, from the file's header as diffusers writes them or from the `adapter_config.json` beside a PEFT file."""
-    beside = path.with_name("adapter_config.json")
+    """Read PEFT's settings, from the file's header as diffusers writes them or from `adapter_config.json` next to a PEFT file."""
+    config_path = path.with_name("adapter_config.json")
     try:
         if _PEFT_HEADER in metadata:
-            stated = json.loads(metadata[_PEFT_HEADER])
-            return {key.removeprefix("transformer."): value for key, value in stated.items()}
-        if layout in ("peft", "bare") and beside.is_file():
-            settings: dict[str, Any] = json.loads(beside.read_text("utf-8"))
+            header_settings = json.loads(metadata[_PEFT_HEADER])
+            return {key.removeprefix("transformer."): value for key, value in header_settings.items()}
+        if layout in ("peft", "bare") and config_path.is_file():
+            settings: dict[str, Any] = json.loads(config_path.read_text("utf-8"))
             return settings
     except (ValueError, AttributeError) as error:
         raise ModelError(f"{path}: its PEFT settings cannot be read ({error}); export the file again") from error
@@ -150,30 +153,30 @@ def _read_peft_settings(path: Path, layout: str, metadata: Mapping[str, str]) ->
 
 
 def _resolve_alpha(settings: Mapping[str, Any], layer: str, rank: int) -> float | None:
-    """PEFT's rule: the first pattern that ends the layer's name, else the common value."""
+    """Resolve alpha by PEFT's rule: the first pattern that matches the end of the layer's name, else the common value."""
     patterns = settings.get("alpha_pattern") or {}
-    fitting = (value for pattern, value in patterns.items() if re.match(rf"(?:.*\.)?(?:{pattern})$", layer))
-    alpha = next(fitting, settings.get("lora_alpha"))
+    matches = (value for pattern, value in patterns.items() if re.match(rf"(?:.*\.)?(?:{pattern})$", layer))
+    alpha = next(matches, settings.get("lora_alpha"))
     if alpha is None:
         return None
     return float(alpha) * (math.sqrt(rank) if settings.get("use_rslora") else 1)
 
 
 def write_lora(path: Path, layers: Mapping[str, LayerDelta], layout: WritableLayout, metadata: Mapping[str, str]) -> None:
-    """Write pairs, keyed by diffusers' layer names, and `metadata`; a kill leaves the old file or the new one, never half.
+    """Write pairs, keyed by diffusers' layer names, and `metadata` atomically.
 
-    `alpha` stands beside the pairs (ComfyUI) or in PEFT's settings (diffusers) as each reader expects it. In ComfyUI's layout it is left
-    out where it equals the rank: every reader then takes it so, and diffusion-pipe refuses keys that it does not know.
-    Raises `ModelError` when a layer has no name in the layout.
+    `alpha` is written next to the pairs (ComfyUI) or in PEFT's settings (diffusers), as readers of the layout expect it. ComfyUI's layout
+    omits it where it equals the rank: that is every reader's default, and diffusion-pipe rejects unknown keys. Raises `ModelError` when a
+    layer has no name in the layout.
     """
     tensors: dict[str, torch.Tensor] = {}
     header = {"format": "pt", **{key: value for key, value in metadata.items() if key not in _REWRITTEN_METADATA_KEYS}}
-    named = _rename_for_comfyui(path, layers) if layout == "comfyui" else {f"transformer.{name}": layers[name] for name in layers}
-    for name, change in named.items():
-        assert change.down is not None and change.up is not None and change.diff is None and change.diff_bias is None
-        tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = change.down, change.up
-        if layout == "comfyui" and change.scale != 1:
-            tensors[f"{name}.alpha"] = torch.tensor(change.alpha)
+    renamed = _rename_for_comfyui(path, layers) if layout == "comfyui" else {f"transformer.{name}": layers[name] for name in layers}
+    for name, delta in renamed.items():
+        assert delta.down is not None and delta.up is not None and delta.diff is None and delta.diff_bias is None
+        tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = delta.down, delta.up
+        if layout == "comfyui" and delta.scale != 1:
+            tensors[f"{name}.alpha"] = torch.tensor(delta.alpha)
     if layout == "diffusers":
         header[_PEFT_HEADER] = json.dumps(_build_peft_settings(layers), sort_keys=True)
     raw = save({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}, metadata=header)
@@ -181,30 +184,30 @@ def write_lora(path: Path, layers: Mapping[str, LayerDelta], layout: WritableLay
 
 
 def _rename_for_comfyui(path: Path, layers: Mapping[str, LayerDelta]) -> dict[str, LayerDelta]:
-    named: dict[str, LayerDelta] = {}
+    renamed: dict[str, LayerDelta] = {}
     for name in layers:
         original, parts = to_original(name) or ("", ())
         if not original:
             raise ModelError(f"{path}: {name} has no name in ComfyUI's layout; write the diffusers layout")
-        if f"diffusion_model.{original}" not in named:
+        if f"diffusion_model.{original}" not in renamed:
             if not all(part in layers for part in parts):
                 raise ModelError(f"{path}: the LoRA adapts {name} but not all of {', '.join(parts)}; write the diffusers layout")
-            named[f"diffusion_model.{original}"] = layers[name] if len(parts) == 1 else _fuse_deltas([layers[part] for part in parts])
-    return named
+            renamed[f"diffusion_model.{original}"] = layers[name] if len(parts) == 1 else _fuse_deltas([layers[part] for part in parts])
+    return renamed
 
 
 def _fuse_deltas(deltas: list[LayerDelta]) -> LayerDelta:
-    """Pairs of several layers as one pair of the matrix that holds their rows: `down` stacked, `up` block-diagonal, the scale within."""
-    downs = [change.down for change in deltas if change.down is not None]
-    ups = [change.up * change.scale for change in deltas if change.up is not None]
-    joined: torch.Tensor = torch.block_diag(*ups)  # type: ignore[no-untyped-call]
-    return LayerDelta(torch.cat(downs), joined.to(ups[0].dtype))
+    """Fuse the pairs of several layers into one pair for the matrix of their rows: `down` stacked, `up` block-diagonal and scaled."""
+    downs = [delta.down for delta in deltas if delta.down is not None]
+    ups = [delta.up * delta.scale for delta in deltas if delta.up is not None]
+    fused_up: torch.Tensor = torch.block_diag(*ups)  # type: ignore[no-untyped-call]
+    return LayerDelta(torch.cat(downs), fused_up.to(ups[0].dtype))
 
 
 def _build_peft_settings(layers: Mapping[str, LayerDelta]) -> dict[str, Any]:
-    """What diffusers reads back as `LoraConfig` (`loaders/peft.py: load_lora_adapter`)."""
-    ranks = {name: change.rank for name, change in layers.items()}
-    alphas = {name: float(change.rank if change.alpha is None else change.alpha) for name, change in layers.items()}
+    """Build the settings that diffusers reads as `LoraConfig` (`loaders/peft.py: load_lora_adapter`)."""
+    ranks = {name: delta.rank for name, delta in layers.items()}
+    alphas = {name: float(delta.rank if delta.alpha is None else delta.alpha) for name, delta in layers.items()}
     rank, alpha = _find_most_common(ranks.values()), _find_most_common(alphas.values())
     settings = {
         "peft_type": "LORA",
@@ -218,12 +221,12 @@ def _build_peft_settings(layers: Mapping[str, LayerDelta]) -> dict[str, Any]:
 
 
 def _find_most_common(values: Iterable[Any]) -> Any:
-    counted = list(values)
-    return max(counted, key=counted.count)
+    items = list(values)
+    return max(items, key=items.count)
 
 
 def _sort_header_keys(raw: bytes) -> bytes:
-    """The same safetensors file with its header's keys sorted: the library writes metadata in another order each time."""
+    """Sort the keys of a safetensors file's header; the library writes metadata in a different order each time."""
     length = int.from_bytes(raw[:8], "little")
     header = json.dumps(json.loads(raw[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -232,18 +235,18 @@ def _sort_header_keys(raw: bytes) -> bytes:
 
 def _write_atomically(path: Path, raw: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:
         file.write(raw)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(part, path)
+    os.replace(temporary, path)
 
 
 def export_lora(source: Path, target: Path, layout: WritableLayout, *, overwrite: bool = False) -> None:
-    """Write a LoRA of this package's own making in another layout, with the same tensors and metadata.
+    """Write a LoRA of this package in another layout, with the same tensors and metadata.
 
-    Raises `ModelError` when the target exists and may not be replaced, is the source itself, or has another ending than `.safetensors`.
+    Raises `ModelError` when the target exists and `overwrite` is False, is the source itself, or has another suffix than `.safetensors`.
     """
     if target.suffix != ".safetensors":
         raise ModelError(f"{target}: a LoRA is a safetensors file; end the name in .safetensors")
@@ -256,11 +259,11 @@ def export_lora(source: Path, target: Path, layout: WritableLayout, *, overwrite
 
 
 def rename_to_diffusers(file: LoraFile) -> dict[str, LayerDelta]:
-    """The changes of a file with dotted layer names, keyed as diffusers names them. Raises `ModelError` where that takes a model."""
-    named: dict[str, LayerDelta] = {}
-    for layer, change in file.layers.items():
+    """Rename a file's dotted layers to diffusers' names. Raises `ModelError` where that is impossible without the model."""
+    renamed: dict[str, LayerDelta] = {}
+    for layer, delta in file.layers.items():
         names = (layer,) if file.layout == "diffusers" or to_original(layer) else to_diffusers(layer)
-        if names is None or len(names) > 1 or not change.rank:
+        if names is None or len(names) > 1 or not delta.rank:
             raise ModelError(f"{file.path}: {layer} cannot be renamed without its model; export a LoRA that lora-edit trained")
-        named[names[0]] = change
-    return named
+        renamed[names[0]] = delta
+    return renamed

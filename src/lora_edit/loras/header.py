@@ -1,4 +1,4 @@
-"""A LoRA file's header, read and checked without loading a tensor; whatever cannot be opened ends here in one line."""
+"""Reading and validation of a LoRA file's header, without loading tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lora_edit.models.checkpoints.headers import is_pickle
 
 @dataclass(frozen=True)
 class LoraHeader:
-    """`shapes` by key, the `dtypes` that occur (safetensors' names), the file's own `metadata`, and its layout's short name."""
+    """Header of a LoRA file: `shapes` by key, its `dtypes` (safetensors' names), its `metadata`, and its layout's short name."""
 
     path: Path
     shapes: dict[str, tuple[int, ...]]
@@ -23,12 +23,12 @@ class LoraHeader:
 
     @property
     def base_model(self) -> str:
-        """Which model the file seems to be for."""
+        """The model that the file seems to be for."""
         return infer_base_model(self.shapes, self.metadata)
 
 
 def read_header(path: Path) -> LoraHeader:
-    """Read and check a header. Raises `ModelError` when the file is missing, a pickle, damaged, no LoRA, or a kind that is not read."""
+    """Read and check a header. Raises `ModelError` when the file is missing, a pickle, damaged, not a LoRA, or of an unsupported kind."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -52,12 +52,12 @@ def read_header(path: Path) -> LoraHeader:
 
 
 def reject_pickle(path: Path) -> None:
-    """Raise `ModelError` for files that run code when they are opened, by their name or first bytes."""
+    """Raise `ModelError` for files that can run code when opened, by their name or first bytes."""
     if is_pickle(path):
         raise ModelError(f"{path}: is a pickle, which can run code when opened; give the LoRA as a .safetensors file")
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of the file."""
+    """Compute the SHA-256 of the file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""What a layer is called: in diffusers, in the original checkpoints (Wan, HunyuanVideo), and in files that write dots as underscores."""
+"""Layer names in diffusers, in the original checkpoints (Wan, HunyuanVideo), and with underscores for dots."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from lora_edit.models.families.wan.key_names import BLOCK_LAYERS, OUTER_LAYERS
 
 @dataclass(frozen=True)
 class BlockNaming:
-    """One kind of place: its prefix in diffusers and in the original (`{}` is the block's number), and its layers' names in both.
+    """Naming of one kind of block: its prefix in diffusers and in the original (`{}` is the block's number), and its layers' names in both.
 
-    Several names of diffusers for one original layer mean that the original keeps them in one matrix, rows in this order.
+    Several diffusers names for one original layer mean that the original stores them in one matrix, with rows in this order.
     """
 
     diffusers_prefix: str
@@ -21,8 +21,8 @@ class BlockNaming:
 
 
 BLOCK_NAMINGS = (
-    BlockNaming("blocks.{}.", "blocks.{}.", {(ours,): BLOCK_LAYERS[ours] for ours in BLOCK_LAYERS}),
-    BlockNaming("", "", {(ours,): OUTER_LAYERS[ours] for ours in OUTER_LAYERS}),
+    BlockNaming("blocks.{}.", "blocks.{}.", {(name,): BLOCK_LAYERS[name] for name in BLOCK_LAYERS}),
+    BlockNaming("", "", {(name,): OUTER_LAYERS[name] for name in OUTER_LAYERS}),
     # diffusers `loaders/lora_conversion_utils.py: _convert_hunyuan_video_lora_to_diffusers`
     BlockNaming(
         "transformer_blocks.{}.",
@@ -53,47 +53,47 @@ BLOCK_NAMINGS = (
 
 
 def flatten_name(name: str) -> str:
-    """The name with dots as underscores: what all spellings of one layer have in common."""
+    """Replace dots by underscores, which makes all spellings of a layer equal."""
     return name.replace(".", "_")
 
 
 def to_original(name: str) -> tuple[str, tuple[str, ...]] | None:
-    """Of a layer's name in diffusers: the original layer and all of diffusers' layers that it holds. None when it has no other name."""
+    """Map a diffusers layer name to the original layer and all diffusers layers in it; None without an original name."""
     for naming in BLOCK_NAMINGS:
-        number, rest = _split_block_name(naming.diffusers_prefix, name)
+        number, suffix = _split_block_name(naming.diffusers_prefix, name)
         for parts, original in naming.layers.items():
-            if rest in parts:
+            if suffix in parts:
                 prefix = naming.diffusers_prefix.format(number)
                 return naming.original_prefix.format(number) + original, tuple(prefix + part for part in parts)
     return None
 
 
 def to_diffusers(original: str) -> tuple[str, ...] | None:
-    """Of a layer's original name: diffusers' layers that it holds. None when it is no such name."""
+    """Map an original layer name to the diffusers layers in it; None for other names."""
     for naming in BLOCK_NAMINGS:
-        number, rest = _split_block_name(naming.original_prefix, original)
+        number, suffix = _split_block_name(naming.original_prefix, original)
         for parts, name in naming.layers.items():
-            if rest == name:
+            if suffix == name:
                 return tuple(naming.diffusers_prefix.format(number) + part for part in parts)
     return None
 
 
 def _split_block_name(template: str, name: str) -> tuple[str, str]:
-    """Block number and the rest of a name; the rest is empty when the name does not stand in such a block."""
+    """Split a name into block number and suffix; the suffix is empty when the name is not in such a block."""
     head = template.partition("{}")[0]
     if not head:
         return "", name
-    number, _, rest = name.removeprefix(head).partition(".")
-    return (number, rest) if name.startswith(head) and number.isdecimal() else ("", "")
+    number, _, suffix = name.removeprefix(head).partition(".")
+    return (number, suffix) if name.startswith(head) and number.isdecimal() else ("", "")
 
 
 def index_flat_names(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Every flat spelling under which a file may hold these layers of a model in diffusers, with the layers that it stands for."""
-    known = set(names)
-    index: dict[str, tuple[str, ...]] = {flatten_name(name): (name,) for name in known}
-    for name in known:
-        found = to_original(name)
-        if found and known.issuperset(found[1]):
-            # Where both namings use a word, diffusers' own layer keeps it.
-            index.setdefault(flatten_name(found[0]), found[1])
+    """Map every flat name, in diffusers' or original naming, to the diffusers layers that it refers to."""
+    known_names = set(names)
+    index: dict[str, tuple[str, ...]] = {flatten_name(name): (name,) for name in known_names}
+    for name in known_names:
+        original = to_original(name)
+        if original and known_names.issuperset(original[1]):
+            # A name in both namings refers to diffusers' layer.
+            index.setdefault(flatten_name(original[0]), original[1])
     return index

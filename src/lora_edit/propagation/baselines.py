@@ -1,4 +1,4 @@
-"""The three classical baselines by the names that tables use: none of them has a model."""
+"""The three classical baselines, keyed by their names in tables. None of them uses a model."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ BASELINES: dict[str, Callable[[torch.Tensor, torch.Tensor, EditMask], torch.Tens
     COLOUR_MAP: apply_colour_map,
     MOVING_LAYER: composite_moving_layer,
 }
-"""Name -> function of source `[T, H, W, 3]` uint8, edited first frame `[H, W, 3]` uint8 and mask, to the edited clip like the source."""
+"""Name -> function from source `[T, H, W, 3]` uint8, edited first frame `[H, W, 3]` uint8 and mask to the edited clip `[T, H, W, 3]`."""

@@ -1,8 +1,8 @@
-"""The edit predicted for every frame from its key frames, with the error to expect.
+"""Prediction of the edit in every frame from its key frames, with the expected error.
 
-It is the model's hint, the preview, and what compositing takes detail from.
+The prediction is the model's hint, the preview, and the source of compositing's detail.
 
-Evidence is weighed on a small copy of the clip; the shares found there mix the explanations at full size.
+Shares are computed on a downscaled copy of the clip; they mix the candidates at full size.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from lora_edit.types import OnFrame
 from lora_edit.video.flow import resize_positions
 
 WORKING_SIDE = 128
-"""Pixels of the shorter side at which evidence is weighed, as in the network's training."""
+"""Shorter side, in pixels, at which the mixture network runs, as in its training."""
 MOTION_SIDE = 224
-"""Pixels of the shorter side, at most, at which motion is estimated and kept."""
+"""Largest shorter side, in pixels, at which motion is estimated and stored."""
 MAX_FRAME_DISTANCE = 24
-"""Frames from a key frame at which the network's sense of time ends."""
+"""Distance to a key frame, in frames, at which the network's time input saturates."""
 
 Frames = torch.Tensor
 
 
 @dataclass(frozen=True)
 class PredictedFrame:
-    """A frame `[H, W, 3]` uint8 and the error to expect in it `[h, w]` (root mean square, levels of 255), at the working size."""
+    """A frame `[H, W, 3]` uint8 and its expected error `[h, w]` at the working size (root mean square, levels of 255)."""
 
     frame: npt.NDArray[np.uint8]
     error: FloatImage
@@ -46,14 +46,14 @@ class PredictedFrame:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A predicted clip: `frames` `[T, H, W, 3]` uint8 and the `errors` to expect `[T, h, w]` (root mean square, levels of 255)."""
+    """A predicted clip: `frames` `[T, H, W, 3]` uint8 and expected `errors` `[T, h, w]` (root mean square, levels of 255)."""
 
     frames: Frames
     errors: torch.Tensor
 
     @classmethod
     def from_frames(cls, frames: Iterable[PredictedFrame]) -> Self:
-        """All of the frames, stacked."""
+        """Stack predicted frames."""
         pictures, errors = zip(*((torch.from_numpy(f.frame), torch.from_numpy(f.error)) for f in frames), strict=True)
         return cls(torch.stack(pictures), torch.stack(errors))
 
@@ -69,28 +69,28 @@ class _ScaledClip:
         self.removal_shares: dict[int, float] = {}
 
     def add_background_plates(self, motions: Mapping[int, list[Motion]]) -> None:
-        """Put the backgrounds together once motion is known."""
-        for n, those in motions.items():
+        """Build the background plate of every key frame from its motions."""
+        for n, key_motions in motions.items():
             self.background_plates[n] = BackgroundPlate(
-                self.frames, self.region, [scale_affine(m.camera_matrix, self._compute_ratio(m)) for m in those]
+                self.frames, self.region, [scale_affine(m.camera_matrix, self._compute_ratio(m)) for m in key_motions]
             )
             self.removal_shares[n] = self.background_plates[n].measure_removal(self.key_frames[n].edited, self.key_frames[n].edited_share)
 
     def scale_motion(self, motion: Motion) -> Motion:
-        """The motion, which was estimated at another size, in pixels of this one."""
+        """Convert motion from the size of its estimation to this size."""
         size = self.height, self.width
         if motion.positions.shape[:2] == size:
             return motion
         ratio = self._compute_ratio(motion)
 
-        def scaled(confidence: FloatImage) -> FloatImage:
+        def resized(confidence: FloatImage) -> FloatImage:
             return np.asarray(cv2.resize(confidence, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
         return Motion(
             resize_positions(motion.positions, *size),
-            scaled(motion.confidence),
+            resized(motion.confidence),
             resize_positions(motion.chained_positions, *size),
-            scaled(motion.chained_confidence),
+            resized(motion.chained_confidence),
             scale_affine(motion.object_matrix, ratio),
             motion.object_confidence,
             scale_affine(motion.camera_matrix, ratio),
@@ -99,31 +99,35 @@ class _ScaledClip:
         )
 
     def _compute_ratio(self, motion: Motion) -> FloatImage:
-        """How many times this size is that of the motion, in x and y."""
+        """Compute the ratio (x, y) of this size to the motion's size."""
         height, width = motion.positions.shape[:2]
         return np.array([self.width / width, self.height / height], np.float32)
 
     def build_candidates(self, number: int, key_index: int, motion: Motion, allow_source: bool) -> CandidateSet:
-        """One frame from one key frame."""
-        time = min(1.0, abs(number - key_index) / MAX_FRAME_DISTANCE)
+        """Build the candidates of one frame from one key frame."""
+        time_distance = min(1.0, abs(number - key_index) / MAX_FRAME_DISTANCE)
         return build_candidates(
-            self.key_frames[key_index], *self._gather_inputs(number, key_index, motion), self.removal_shares[key_index], time, allow_source
+            self.key_frames[key_index],
+            *self._gather_inputs(number, key_index, motion),
+            self.removal_shares[key_index],
+            time_distance,
+            allow_source,
         )
 
     def mix_candidates(self, number: int, key_index: int, motion: Motion, shares: FloatImage) -> FloatImage:
-        """One frame from one key frame, by known shares."""
+        """Mix the candidates of one frame from one key frame by `shares`."""
         return mix_candidates(self.key_frames[key_index], *self._gather_inputs(number, key_index, motion), shares)
 
     def _gather_inputs(
         self, number: int, key_index: int, motion: Motion
     ) -> tuple[FloatImage, FloatImage, Motion, tuple[FloatImage, FloatImage]]:
-        moved = self.scale_motion(motion)
-        plate = self.background_plates[key_index].render(moved.camera_matrix, self.height, self.width)
-        return self.frames[number].astype(np.float32), 1 - self.region[number].astype(np.float32), moved, plate
+        scaled_motion = self.scale_motion(motion)
+        background = self.background_plates[key_index].render(scaled_motion.camera_matrix, self.height, self.width)
+        return self.frames[number].astype(np.float32), 1 - self.region[number].astype(np.float32), scaled_motion, background
 
 
 def scale_affine(matrix: FloatImage, ratio: FloatImage) -> FloatImage:
-    """An affine map between pixels (centres at integers) as one between pixels of frames `ratio` (x, y) times as large."""
+    """Scale an affine map between pixels (centres at integers) to frames `ratio` (x, y) times as large."""
     linear = matrix[:, :2] * ratio[:, None] / ratio[None, :]
     shift = ratio * (matrix[:, 2] + 0.5) - 0.5 - linear @ (0.5 * ratio - 0.5)
     # A pixel p of the small frame is ratio * (p + 0.5) - 0.5 in the large one.
@@ -131,55 +135,55 @@ def scale_affine(matrix: FloatImage, ratio: FloatImage) -> FloatImage:
 
 
 def compute_working_size(height: int, width: int, side: int = WORKING_SIDE) -> tuple[int, int]:
-    """The size of a small copy whose shorter side has `side` pixels at most."""
+    """Compute the height and width of a downscaled copy whose shorter side has at most `side` pixels."""
     scale = min(1.0, side / min(height, width))
     return max(16, round(height * scale)), max(16, round(width * scale))
 
 
 class Propagation:
-    """An edit on its way from its key frames to all others.
+    """Propagation of an edit from its key frames to all other frames.
 
-    `source` `[T, H, W, 3]` uint8, edited `pictures` `[H, W, 3]` by frame number, and the `region` `[T, H, W]` bool; outside it the source's
-    pixels stand. Things that lie apart in it are predicted each for itself. Motion is estimated once. Memory is that of the motion at its
-    working size, and of two backgrounds for every key frame and thing.
+    `source` is `[T, H, W, 3]` uint8, `pictures` are the edited frames `[H, W, 3]` by frame number, and `region` is `[T, H, W]` bool;
+    outside it the source's pixels are kept. Separate objects in the region are predicted separately. Motion is estimated once. Memory
+    holds the motion at its working size, and two backgrounds per key frame and object.
     """
 
     def __init__(
         self, source: Frames, pictures: Mapping[int, torch.Tensor], region: Frames, on_frame: OnFrame = lambda done, total: None
     ) -> None:
-        frames, where = source.numpy(), region.numpy()
+        frames, region_mask = source.numpy(), region.numpy()
         edited = {n: np.ascontiguousarray(p.numpy()) for n, p in sorted(pictures.items())}
-        self._frames, self._edited, self._region, self._on_frame = frames, edited, where, on_frame
+        self._frames, self._edited, self._region, self._on_frame = frames, edited, region_mask, on_frame
         first = min(edited)
-        changed = find_changed_pixels(frames[first], edited[first], where[first])
-        self._parts = [_RegionPart(frames, edited, part) for part in split_region(where, changed)]
+        changed = find_changed_pixels(frames[first], edited[first], region_mask[first])
+        self._parts = [_RegionPart(frames, edited, part) for part in split_region(region_mask, changed)]
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def predict_frames(self) -> Iterator[PredictedFrame]:
-        """The edited clip, frame by frame; a key frame shows its picture."""
+        """Yield the edited clip frame by frame; a key frame is its edited picture."""
         for number in range(len(self)):
             self._on_frame(number, len(self))
             yield self.predict_frame(number)
 
     def predict_frame(self, number: int, excluded_key: int | None = None) -> PredictedFrame:
-        """One frame of the edited clip; `without` a key frame, as if it had not been edited."""
+        """Predict one frame of the edited clip, without the key frame `excluded_key` if given."""
         if number in self._edited and number != excluded_key:
             region = self._region[number][..., None]
             return PredictedFrame(np.where(region, self._edited[number], self._frames[number]), self._parts[0].build_known_error())
         return self._join_parts([part.predict_frame(number, excluded_key) for part in self._parts], number)
 
     def predict_source_frames(self) -> Iterator[PredictedFrame]:
-        """The source itself, at the working size, as if its first frame were all that is known inside the region: what a LoRA learns on.
+        """Yield predictions of the source itself at the working size, with its first frame as the only key frame, for training a LoRA.
 
-        Nothing is read from the source's later frames there but its motion.
+        Inside the region, only motion is read from the source's later frames.
         """
-        for number, found in enumerate(zip(*(part.predict_source_frames() for part in self._parts), strict=True)):
-            yield self._join_parts(found, number)
+        for number, predictions in enumerate(zip(*(part.predict_source_frames() for part in self._parts), strict=True)):
+            yield self._join_parts(predictions, number)
 
     def _join_parts(self, predictions: Sequence[PredictedFrame], number: int) -> PredictedFrame:
-        """One frame of what was predicted of each thing."""
+        """Join the predictions of one frame's region parts."""
         frame, error = predictions[0].frame, predictions[0].error
         for part, each in zip(self._parts[1:], predictions[1:], strict=True):
             frame = np.where(part.get_region(number, frame.shape[:2])[..., None], each.frame, frame)
@@ -188,7 +192,7 @@ class Propagation:
 
 
 class _RegionPart:
-    """One thing that an edit changes, on its way from the key frames to all others; arguments as numpy arrays."""
+    """Propagation of one separately edited object; arguments as in `Propagation`, as NumPy arrays."""
 
     def __init__(self, frames: npt.NDArray[np.uint8], edited: Mapping[int, npt.NDArray[np.uint8]], region: npt.NDArray[np.bool_]) -> None:
         self._motions = _estimate_motions(frames, edited, region)
@@ -199,36 +203,36 @@ class _RegionPart:
             if (height, width) == frames.shape[1:3]
             else _ScaledClip(*_downscale_clip(frames, edited, region, height, width))
         )
-        for scaled in {id(each): each for each in (self._full_size_clip, self._working_size_clip)}.values():
-            scaled.add_background_plates(self._motions)
+        for clip in {id(each): each for each in (self._full_size_clip, self._working_size_clip)}.values():
+            clip.add_background_plates(self._motions)
 
     def get_region(self, number: int, size: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-        """Where it is in a frame, at full size or at that which evidence is weighed at."""
+        """Return the part's mask in a frame, at full size or at the working size."""
         return (self._full_size_clip if size == self._full_size_clip.frames.shape[1:3] else self._working_size_clip).region[number]
 
     def predict_frame(self, number: int, excluded_key: int | None) -> PredictedFrame:
-        """One frame with the edit of this thing, from all key frames but `without`."""
+        """Predict one frame with this part's edit, from all key frames except `excluded_key`."""
         keys = {n: m[number] for n, m in self._motions.items() if n != excluded_key}
         return _predict_frame(number, self._working_size_clip, self._full_size_clip, keys, True)
 
     def predict_source_frames(self) -> Iterator[PredictedFrame]:
-        """The source itself, at the working size, as if its first frame were all that is known inside the region."""
-        small = self._working_size_clip
-        unedited = _ScaledClip(small.frames, {0: small.frames[0]}, small.region)
+        """Yield predictions of the source itself at the working size, with its first frame as the only key frame."""
+        clip = self._working_size_clip
+        unedited = _ScaledClip(clip.frames, {0: clip.frames[0]}, clip.region)
         unedited.add_background_plates({0: self._motions[0]})
-        yield PredictedFrame(small.frames[0], self.build_known_error())
-        for number in range(1, len(small.frames)):
+        yield PredictedFrame(clip.frames[0], self.build_known_error())
+        for number in range(1, len(clip.frames)):
             yield _predict_frame(number, unedited, unedited, {0: self._motions[0][number]}, False)
 
     def build_known_error(self) -> FloatImage:
-        """The error where a frame was edited by the person."""
+        """Build the error map of a key frame: the smallest error everywhere."""
         return np.full((self._working_size_clip.height, self._working_size_clip.width), MIN_ERROR, np.float32)
 
 
 def _estimate_motions(
     frames: npt.NDArray[np.uint8], pictures: Mapping[int, npt.NDArray[np.uint8]], region: npt.NDArray[np.bool_]
 ) -> dict[int, list[Motion]]:
-    """For every key frame the motion of all frames to it, at a size that keeps it small."""
+    """Estimate, for every key frame, the motion from all frames to it, at a size of at most `MOTION_SIDE`."""
     size = compute_working_size(frames.shape[1], frames.shape[2], MOTION_SIDE)
     if size != frames.shape[1:3]:
         frames, pictures, region = _downscale_clip(frames, pictures, region, *size)
@@ -238,40 +242,40 @@ def _estimate_motions(
 def _estimate_key_frame_motion(
     frames: npt.NDArray[np.uint8], region: npt.NDArray[np.bool_], key_index: int, edited: npt.NDArray[np.uint8]
 ) -> list[Motion]:
-    """From every frame to the key frame: forward from it, and backward."""
-    ahead = list(estimate_motion(frames[key_index:], edited, region[key_index:]))
-    back = list(estimate_motion(frames[: key_index + 1][::-1], edited, region[: key_index + 1][::-1])) if key_index else ahead[:1]
-    return [*back[:0:-1], *ahead]
+    """Estimate the motion from every frame to one key frame, forward and backward from it."""
+    forward = list(estimate_motion(frames[key_index:], edited, region[key_index:]))
+    backward = list(estimate_motion(frames[: key_index + 1][::-1], edited, region[: key_index + 1][::-1])) if key_index else forward[:1]
+    return [*backward[:0:-1], *forward]
 
 
 def _predict_frame(
     number: int, working_size_clip: _ScaledClip, full_size_clip: _ScaledClip, motions: Mapping[int, Motion], allow_source: bool
 ) -> PredictedFrame:
-    """One frame by all key frames, each counting by the inverse of its expected squared error."""
+    """Predict one frame from all key frames, weighted by the inverse fourth power of the expected error."""
     total = np.zeros((full_size_clip.height, full_size_clip.width, 3), np.float32)
     weight = np.zeros((full_size_clip.height, full_size_clip.width), np.float32)
     precision = np.zeros((working_size_clip.height, working_size_clip.width), np.float32)
     for key, motion in motions.items():
-        out = working_size_clip.build_candidates(number, key, motion, allow_source)
-        shares, error = predict_shares(out)
-        counts, picture = error**-4, np.einsum("khw,khwc->hwc", shares, out.pictures)
+        candidates = working_size_clip.build_candidates(number, key, motion, allow_source)
+        shares, error = predict_shares(candidates)
+        frame_precision, picture = error**-4, np.einsum("khw,khwc->hwc", shares, candidates.pictures)
         if full_size_clip is not working_size_clip:
             size = (full_size_clip.width, full_size_clip.height)
-            counts = np.asarray(cv2.resize(error, size, interpolation=cv2.INTER_LINEAR), np.float32) ** -4
+            frame_precision = np.asarray(cv2.resize(error, size, interpolation=cv2.INTER_LINEAR), np.float32) ** -4
             shares = np.stack([cv2.resize(s, size, interpolation=cv2.INTER_LINEAR) for s in shares])
             picture = full_size_clip.mix_candidates(number, key, motion, shares)
-        total = total + picture * counts[..., None]
-        weight, precision = weight + counts, precision + error**-4
+        total = total + picture * frame_precision[..., None]
+        weight, precision = weight + frame_precision, precision + error**-4
     frame = np.clip(np.round(total / weight[..., None]), 0, 255).astype(np.uint8)
-    shown = np.where(full_size_clip.region[number][..., None], frame, full_size_clip.frames[number])
-    return PredictedFrame(shown, np.asarray(np.maximum(precision, 1e-12) ** -0.25, np.float32))
+    composited = np.where(full_size_clip.region[number][..., None], frame, full_size_clip.frames[number])
+    return PredictedFrame(composited, np.asarray(np.maximum(precision, 1e-12) ** -0.25, np.float32))
 
 
 def _downscale_clip(
     frames: npt.NDArray[np.uint8], pictures: Mapping[int, npt.NDArray[np.uint8]], region: npt.NDArray[np.bool_], height: int, width: int
 ) -> tuple[npt.NDArray[np.uint8], dict[int, npt.NDArray[np.uint8]], npt.NDArray[np.bool_]]:
-    def small(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def downscale(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
-    inside = np.stack([small(np.asarray(r, np.uint8) * 255) > 0 for r in region])
-    return np.stack([small(f) for f in frames]), {n: small(p) for n, p in pictures.items()}, inside
+    small_region = np.stack([downscale(np.asarray(r, np.uint8) * 255) > 0 for r in region])
+    return np.stack([downscale(f) for f in frames]), {n: downscale(p) for n, p in pictures.items()}, small_region

@@ -1,4 +1,4 @@
-"""State of a training run that survives a kill at any moment."""
+"""Checkpoints of a training run, written atomically."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: for every stage that it has begun, the loss of each step done, and the held-out losses where those are watched."""
+    """Progress of a run: for every stage begun, the loss of each step done, and the held-out losses where they are evaluated."""
 
     losses: list[list[float]] = field(default_factory=list)
     held_out_losses: list[list[float]] = field(default_factory=list)
 
 
 def get_stage_path(path: Path, stage: str) -> Path:
-    """Where the state at the end of a stage is kept once another one follows it: beside the run's checkpoint."""
+    """Return the path of the state at the end of a stage that another one follows, next to the run's checkpoint."""
     return path.with_stem(f"{path.stem}-{stage}")
 
 
 def save_checkpoint(
     path: Path, parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, progress: Progress, keys: Sequence[str]
 ) -> None:
-    """Write to a neighbour, flush to disk, then rename: the file is always a whole one. `keys` are those of the stages begun."""
+    """Write a checkpoint to a temporary file, flush it to disk, and rename it, so that the file is always complete.
+
+    `keys` are the keys of the stages begun.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
+    temporary = path.with_suffix(".part")
     state = {
         "keys": list(keys),
         "losses": progress.losses,
@@ -40,23 +43,23 @@ def save_checkpoint(
         "optimiser": optimiser.state_dict(),
     }
     try:
-        with part.open("wb") as file:
-            watched = _ErrorRecordingFile(file)
+        with temporary.open("wb") as file:
+            recording_file = _ErrorRecordingFile(file)
             try:
-                torch.save(state, cast(IO[bytes], watched))
+                torch.save(state, cast(IO[bytes], recording_file))
             except RuntimeError:
-                if watched.error:  # PyTorch says only that its position is unexpected
-                    raise watched.error from None
+                if recording_file.error:  # PyTorch's own error only reports an unexpected position
+                    raise recording_file.error from None
                 raise
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
+        os.replace(temporary, path)
     finally:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 class _ErrorRecordingFile(io.RawIOBase):
-    """A file that remembers why it could not be written."""
+    """A binary file that records the error of a failed write."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -76,13 +79,13 @@ class _ErrorRecordingFile(io.RawIOBase):
 def load_checkpoint(
     paths: Sequence[Path], parameters: dict[str, nn.Parameter], optimiser: torch.optim.Optimizer, keys: Sequence[str]
 ) -> Progress:
-    """Put the first checkpoint back whose stages are the first ones of `keys`, or start anew when there is none."""
+    """Restore the first checkpoint whose stages are the first ones of `keys`; without one, return empty progress."""
     for path in paths:
         if not path.exists():
             continue
         state = torch.load(path, map_location="cpu", weights_only=True)
-        found = state.get("keys")
-        if not found or found != list(keys[: len(found)]):
+        stage_keys = state.get("keys")
+        if not stage_keys or stage_keys != list(keys[: len(stage_keys)]):
             continue
         with torch.no_grad():
             for name, parameter in parameters.items():

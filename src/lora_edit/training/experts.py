@@ -1,4 +1,4 @@
-"""Training of a whole family: its experts in turn, each with a LoRA, a checkpoint and a file of its own."""
+"""Training of all experts of a family in turn, each with its own LoRA, checkpoint and file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lora_edit.training.settings import LoraSettings, TrainingSettings
 
 
 class ExpertFiles(Protocol):
-    """Where an expert's files are, by its `part`."""
+    """Paths of an expert's files, by its `part`."""
 
     def lora_file(self, part: str = "") -> Path:
-        """The LoRA."""
+        """Return the path of the LoRA."""
         ...
 
     def checkpoint_file(self, part: str = "") -> Path:
-        """The state of its training."""
+        """Return the path of the training checkpoint."""
         ...
 
 
@@ -35,27 +35,28 @@ def train_experts(
     metadata: dict[str, str],
     on_step: OnStep,
 ) -> tuple[list[float], list[tuple[str, int]]]:
-    """Fit and save a LoRA for each expert; returns all losses and the stages they belong to (name, steps done).
+    """Fit and save a LoRA for each expert. Returns all losses and the stages (name, steps done).
 
-    `key` stands for what decides the weights beside the stages (`fit`). Encode the stages' samples before: an expert may push the encoders
-    off the device. A stopped run goes on where it was, as each expert's checkpoint says how far it is. Raises `TrainingDiverged`.
+    `key` identifies everything besides the stages that determines the weights (see `fit`). The stages' samples must be encoded before the
+    call, because loading an expert may move the encoders off the device. A stopped run resumes from each expert's checkpoint. Raises
+    `TrainingDivergedError`.
     """
     losses: list[float] = []
-    done: list[tuple[str, int]] = []
+    stage_steps: list[tuple[str, int]] = []
     for expert in family.experts():
 
         def report(stage: str, step: int, total: int, loss: float, part: str = expert.part) -> None:
             on_step(_format_stage_name(stage, part), step, total, loss)
 
         parameters = add_lora(expert, lora, seed)
-        for stage, found in zip(
+        for stage, stage_losses in zip(
             stages, fit(expert, parameters, stages, settings, seed, files.checkpoint_file(expert.part), key, report), strict=True
         ):
-            losses += found
-            done.append((_format_stage_name(stage.name, expert.part), len(found)))
-        facts = {"time_range": "{:g}-{:g}".format(*expert.time_range)} | ({"expert": expert.part} if expert.part else {})
-        save_lora(expert, files.lora_file(expert.part), metadata | facts)
-    return losses, done
+            losses += stage_losses
+            stage_steps.append((_format_stage_name(stage.name, expert.part), len(stage_losses)))
+        expert_metadata = {"time_range": "{:g}-{:g}".format(*expert.time_range)} | ({"expert": expert.part} if expert.part else {})
+        save_lora(expert, files.lora_file(expert.part), metadata | expert_metadata)
+    return losses, stage_steps
 
 
 def fit_experts(
@@ -73,14 +74,14 @@ def fit_experts(
 
 
 def load_experts(family: Family, lora: LoraSettings, seed: int, lora_file: Callable[[str], Path]) -> None:
-    """Put the saved LoRAs into the experts. Raises `ModelError` when one does not fit."""
+    """Load the saved LoRAs into the experts. Raises `ModelError` when one does not fit."""
     for expert in family.experts():
         add_lora(expert, lora, seed)
         load_lora(expert, lora_file(expert.part))
 
 
 def set_strengths(family: Family, strength: float) -> None:
-    """How strongly the LoRAs act at generation."""
+    """Set the strength of the LoRAs at generation."""
     for expert in family.experts():
         set_strength(expert, strength)
 

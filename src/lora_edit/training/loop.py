@@ -1,4 +1,4 @@
-"""The training loop: fit the LoRA on encoded samples, stage after stage (paper 3.3, 4.1)."""
+"""The training loop: fits the LoRA to encoded samples, stage by stage (paper 3.3, 4.1)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from lora_edit.training.settings import TrainingSettings
 from lora_edit.types import hash_content
 
 OnStep = Callable[[str, int, int, float], None]
-"""Called after each step with the stage's name, steps done and (at most) to do over all stages, and the step's loss."""
+"""Callback after each step, with the stage's name, the steps done and the largest total over all stages, and the step's loss."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`steps` steps on `samples`, drawn with the probabilities `weights`; `shift` takes the place of the settings' where it is given."""
+    """At most `steps` steps on `samples`, drawn with probabilities `weights`; `shift`, if given, replaces the settings' shift."""
 
     name: str
     samples: Sequence[EncodedSample]
@@ -35,23 +35,23 @@ class Stage:
     shift: float | None = None
 
     def resolve_settings(self, settings: TrainingSettings) -> TrainingSettings:
-        """The settings as they hold in this stage."""
+        """Return the settings of this stage."""
         return settings if self.shift is None else settings.model_copy(update={"shift": self.shift})
 
     def compute_key(self, previous_key: str) -> str:
-        """A hash of all that decides the weights after this stage, where `before` is that of what went before it."""
-        drawn = [part for sample in self.samples for part in (getattr(sample, each.name) for each in fields(sample))]
-        exact = [part.float() if isinstance(part, torch.Tensor) else part for part in drawn]  # bfloat16 is nothing to NumPy
-        return hash_content(previous_key, self.name, str(self.steps), str(self.shift), str(list(self.weights)), *exact)
+        """Hash everything that determines the weights after this stage; `previous_key` is the hash before it."""
+        values = [part for sample in self.samples for part in (getattr(sample, each.name) for each in fields(sample))]
+        hashable = [part.float() if isinstance(part, torch.Tensor) else part for part in values]  # NumPy has no bfloat16
+        return hash_content(previous_key, self.name, str(self.steps), str(self.shift), str(list(self.weights)), *hashable)
 
 
 def compute_stage_keys(key: str, stages: Sequence[Stage]) -> list[str]:
-    """The stages' keys in turn: two trainings that begin alike share their first keys. `key` stands for model, seed and settings."""
-    return list(accumulate(stages, lambda before, stage: stage.compute_key(before), initial=key))[1:]
+    """Compute the stages' keys in order; runs with equal first stages share their first keys. `key` identifies model, seed and settings."""
+    return list(accumulate(stages, lambda previous_key, stage: stage.compute_key(previous_key), initial=key))[1:]
 
 
 def compute_learning_rate(settings: TrainingSettings, step: int, num_steps: int) -> float:
-    """Learning rate of a stage's step number `step` of `steps`."""
+    """Compute the learning rate of step `step` of a stage's `num_steps` steps."""
     return settings.learning_rate * (1 - step / num_steps if settings.schedule == "linear" else 1)
 
 
@@ -64,14 +64,14 @@ def _train_step(
     parameters: list[nn.Parameter],
     optimiser: torch.optim.Optimizer,
 ) -> float:
-    """One optimiser step. All its randomness comes from (seed, step), so a resumed run repeats it exactly."""
+    """Run one optimiser step and return its loss. All randomness derives from (seed, step), so a resumed run repeats it exactly."""
     generator = create_generator(seed, "training", step)
     weights = torch.tensor(stage.weights)
     optimiser.zero_grad(set_to_none=True)
     total = 0.0
     for _ in range(settings.batch_size):
-        chosen = int(torch.multinomial(weights, 1, generator=generator))
-        loss = compute_velocity_loss(expert, stage.samples[chosen], settings, generator) / settings.batch_size
+        index = int(torch.multinomial(weights, 1, generator=generator))
+        loss = compute_velocity_loss(expert, stage.samples[index], settings, generator) / settings.batch_size
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     if not math.isfinite(total):
@@ -91,21 +91,23 @@ def fit(
     key: str,
     on_step: OnStep,
 ) -> list[list[float]]:
-    """Run every stage and return each one's losses. Goes on from `file` as far as its stages are these: `key` stands for what decides the
-    weights beside the stages themselves. The state before a later stage is kept beside it, so that another later stage begins there.
+    """Run every stage and return the losses of each.
 
-    A new optimiser starts with each stage, as in the reference. With `early_stop` a stage may take fewer than its steps; the held-out
-    losses that decide it are kept with the rest, so that a resumed run ends where it would have. Raises `TrainingDiverged`.
+    Training resumes from the checkpoint `file` if its stages are the first ones of `stages`; `key` identifies everything besides the stages
+    that determines the weights. The state before each later stage is saved next to it, so that a different later stage can start there.
+
+    Each stage starts a new optimiser, as in the reference. With `early_stop`, a stage may end before its last step; the checkpoint contains
+    the held-out losses, so that a resumed run ends at the same step. Raises `TrainingDivergedError`.
     """
     values = list(parameters.values())
     expert.to_device()
     optimiser = _build_optimiser(values, settings)
     keys, progress = compute_stage_keys(key, stages) if file else [], checkpoint.Progress()
     if file:
-        ends = [checkpoint.get_stage_path(file, stage.name) for stage in reversed(stages)]
-        progress = checkpoint.load_checkpoint([file, *ends], parameters, optimiser, keys)
+        stage_paths = [checkpoint.get_stage_path(file, stage.name) for stage in reversed(stages)]
+        progress = checkpoint.load_checkpoint([file, *stage_paths], parameters, optimiser, keys)
     for number, stage in enumerate(stages):
-        own, later = stage.resolve_settings(settings), sum(each.steps for each in stages[number + 1 :])
+        stage_settings, num_later = stage.resolve_settings(settings), sum(each.steps for each in stages[number + 1 :])
         if number == len(progress.losses):
             optimiser = _build_optimiser(values, settings)
             if file and number:
@@ -113,28 +115,28 @@ def fit(
                     checkpoint.get_stage_path(file, stages[number - 1].name), parameters, optimiser, progress, keys[:number]
                 )
             progress.losses.append([])
-            progress.held_out_losses.append(_evaluate_held_out(expert, stage, own, seed, 0))
+            progress.held_out_losses.append(_evaluate_held_out(expert, stage, stage_settings, seed, 0))
         losses, held_out = progress.losses[number], progress.held_out_losses[number]
-        while left := _count_steps_left(stage, losses, held_out):
+        while num_left := _count_steps_left(stage, losses, held_out):
             for group in optimiser.param_groups:
-                group["lr"] = compute_learning_rate(own, len(losses), stage.steps)
-            losses.append(_train_step(expert, stage, sum(map(len, progress.losses)), own, seed, values, optimiser))
-            held_out += _evaluate_held_out(expert, stage, own, seed, len(losses))
-            left, done = _count_steps_left(stage, losses, held_out), sum(map(len, progress.losses))
-            if file and (done % settings.checkpoint_every == 0 or not left):
+                group["lr"] = compute_learning_rate(stage_settings, len(losses), stage.steps)
+            losses.append(_train_step(expert, stage, sum(map(len, progress.losses)), stage_settings, seed, values, optimiser))
+            held_out += _evaluate_held_out(expert, stage, stage_settings, seed, len(losses))
+            num_left, num_done = _count_steps_left(stage, losses, held_out), sum(map(len, progress.losses))
+            if file and (num_done % settings.checkpoint_every == 0 or not num_left):
                 checkpoint.save_checkpoint(file, parameters, optimiser, progress, keys[: number + 1])
-            on_step(stage.name, done, done + left + later, losses[-1])
+            on_step(stage.name, num_done, num_done + num_left + num_later, losses[-1])
     return progress.losses
 
 
 def _evaluate_held_out(expert: Expert, stage: Stage, settings: TrainingSettings, seed: int, step: int) -> list[float]:
-    """The held-out loss where a stage's step has one."""
+    """Evaluate the held-out loss if it is due at this step of the stage. Returns a list of at most one loss."""
     due = settings.early_stop and step % HELD_OUT_INTERVAL == 0
     return [compute_held_out_loss(expert, stage.samples, stage.weights, settings, seed)] if due else []
 
 
 def _count_steps_left(stage: Stage, losses: Sequence[float], held_out: Sequence[float]) -> int:
-    """How many steps a stage has to go, at most."""
+    """Count the remaining steps of a stage, at most."""
     return 0 if has_stalled(held_out) else stage.steps - len(losses)
 
 

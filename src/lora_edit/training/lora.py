@@ -1,6 +1,6 @@
-"""The LoRA: put into a transformer by PEFT, initialised from the run's seed, saved and loaded bit for bit.
+"""The edit's LoRA: added to a transformer with PEFT, initialised from the run's seed, saved and loaded bit for bit.
 
-PEFT is imported where it is used: it takes longer to load than everything else together, and a preview or a refused input needs none of it.
+PEFT is imported inside functions: its import takes longer than all others together, and previews and rejected inputs do not need it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from lora_edit.training.settings import LoraSettings
 
 ADAPTER_NAME = "edit"
 DIFFUSERS_LAYOUT_MODELS = frozenset({"tiny"})
-"""Models that no other program has: their LoRA stays in diffusers' layout, which `load_lora_adapter` opens without a pipeline."""
+"""Models that no other program supports: their LoRA is written in diffusers' layout, which `load_lora_adapter` opens without a pipeline."""
 
 
 def add_lora(expert: Expert, settings: LoraSettings, seed: int) -> dict[str, nn.Parameter]:
-    """Insert a fresh LoRA that changes nothing yet (B = 0) and return its parameters by name.
+    """Add a new LoRA without effect (B = 0) and return its parameters by name.
 
-    A is drawn from the run's seed, uniformly with bound 1 / sqrt(in_features) as PEFT does (`peft/tuners/lora/layer.py`).
-    An adapter left from an earlier edit with the same model object is removed first.
+    A is drawn from the run's seed, uniformly with bound 1 / sqrt(in_features) as in PEFT (`peft/tuners/lora/layer.py`).
+    The adapter of an earlier edit with the same model object is removed first.
     """
     from peft import LoraConfig
 
@@ -40,92 +40,107 @@ def add_lora(expert: Expert, settings: LoraSettings, seed: int) -> dict[str, nn.
     _disable_input_cast(expert.transformer)
     parameters = get_lora_parameters(expert)
     generator = create_generator(seed, "lora")
-    # PEFT puts them beside the layer's own weights, which may wait in main memory while the model is on the device.
+    # PEFT places them next to the layer's weights, which may be offloaded to main memory while the model is on the device.
     device: torch.device = expert.transformer.device  # type: ignore[assignment]
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.data = parameter.data.to(device, torch.float32)
             if "lora_A" in name:
                 bound = 1 / math.sqrt(parameter.shape[1])
-                drawn = torch.rand(parameter.shape, generator=generator) * 2 * bound - bound
-                parameter.copy_(drawn)
+                uniform = torch.rand(parameter.shape, generator=generator) * 2 * bound - bound
+                parameter.copy_(uniform)
             else:
                 parameter.zero_()
     return parameters
 
 
 class _InputDtypeLinear(nn.Linear):
-    """A linear layer whose weights take their input's number format for each pass, and keep their own for the optimiser."""
+    """A linear layer that casts its weights to the input's dtype in each forward pass; the optimiser sees the original dtype."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """`[..., in]` to `[..., out]`."""
+        """Map `[..., in]` to `[..., out]`."""
         return F.linear(input, self.weight.to(input.dtype))
 
 
 def _disable_input_cast(transformer: nn.Module) -> None:
-    """Stop PEFT from turning each layer's input into the LoRA's float32: in bfloat16 those copies, one for each layer, are most of what a
-    block keeps for its backward pass, where query, key and value can share one."""
+    """Stop PEFT from casting each layer's input to the LoRA's float32.
+
+    With a bfloat16 model, these copies, one per layer, are most of what a block saves for its backward pass; without them, query, key and
+    value share one input.
+    """
     from peft.tuners.lora import LoraLayer
 
     for layer in transformer.modules():
         if isinstance(layer, LoraLayer) and ADAPTER_NAME in layer.lora_A:
             layer.cast_input_dtype_enabled = False
             for pair in (layer.lora_A, layer.lora_B):
-                plain = pair[ADAPTER_NAME]
-                pair[ADAPTER_NAME] = mixed = _InputDtypeLinear(plain.in_features, plain.out_features, bias=False, device="meta")
-                mixed.weight = plain.weight
+                linear = pair[ADAPTER_NAME]
+                pair[ADAPTER_NAME] = replacement = _InputDtypeLinear(linear.in_features, linear.out_features, bias=False, device="meta")
+                replacement.weight = linear.weight
 
 
 def get_lora_parameters(expert: Expert) -> dict[str, nn.Parameter]:
-    """The adapter's parameters in the model's order."""
+    """Return the adapter's parameters by name, in the model's order."""
     return {name: parameter for name, parameter in expert.transformer.named_parameters() if "lora_" in name}
 
 
 def remove_lora(expert: Expert) -> None:
-    """Take the adapter out, leaving the base model as it was loaded."""
+    """Remove the adapter and restore the base model."""
     if ADAPTER_NAME in getattr(expert.transformer, "peft_config", {}):
         expert.transformer.delete_adapters(ADAPTER_NAME)  # type: ignore[operator]
 
 
 def set_strength(expert: Expert, strength: float) -> None:
-    """Scale the adapter's effect, for generation; without an adapter nothing changes."""
+    """Set the adapter's strength at generation; has no effect without an adapter."""
     if get_lora_parameters(expert):
         expert.transformer.set_adapters(ADAPTER_NAME, strength)  # type: ignore[operator]
 
 
 def save_lora(expert: Expert, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write one safetensors file with `metadata` in its header, in ComfyUI's layout where the model has one, else in diffusers'."""
+    """Write one safetensors file with `metadata` in its header, in ComfyUI's layout if the model has one, else in diffusers'."""
     write_lora(path, _get_adapter_deltas(expert), choose_layout(expert), metadata)
 
 
 def choose_layout(expert: Expert) -> WritableLayout:
-    """The layout that most programs open for this model."""
-    found = [to_original(name) for name in _get_adapter_deltas(expert)]
-    return "comfyui" if expert.name not in DIFFUSERS_LAYOUT_MODELS and all(each and len(each[1]) == 1 for each in found) else "diffusers"
+    """Choose the layout that most programs can open for this model."""
+    original_names = [to_original(name) for name in _get_adapter_deltas(expert)]
+    return (
+        "comfyui"
+        if expert.name not in DIFFUSERS_LAYOUT_MODELS and all(each and len(each[1]) == 1 for each in original_names)
+        else "diffusers"
+    )
 
 
 def load_lora(expert: Expert, path: Path) -> None:
-    """Read a file written by `save_lora` into the adapter that `add_lora` made, bit for bit.
+    """Load a file written by `save_lora` into the adapter of `add_lora`, bit for bit.
 
-    Raises `ModelError` when the file is damaged, or was made for other layers, another rank or another alpha.
+    Raises `ModelError` when the file is damaged, or has other layers, another rank or another alpha.
     """
     from peft import set_peft_model_state_dict
 
     matched = match_layers(read_lora(path), expert.transformer, expert.name)
-    own, found = _get_adapter_deltas(expert), matched.deltas
-    fitting = [name for name, change in own.items() if name in found and _describe_delta(found[name]) == _describe_delta(change)]
-    if matched.unused_layers or not len(fitting) == len(own) == len(found):
-        wanted, given = (", ".join(sorted({_describe_delta(change) for change in each.values()})) for each in (own, found))
-        raise ModelError(
-            f"{path}: {len(fitting)} of the model's {len(own)} LoRA layers fit; it was made for other layers or settings "
-            f"(found {given} on {matched.num_layers} layers, expected {wanted}); train again or give the run its own file"
+    adapter_deltas, file_deltas = _get_adapter_deltas(expert), matched.deltas
+    fitting = [
+        name
+        for name, change in adapter_deltas.items()
+        if name in file_deltas and _describe_delta(file_deltas[name]) == _describe_delta(change)
+    ]
+    if matched.unused_layers or not len(fitting) == len(adapter_deltas) == len(file_deltas):
+        expected, actual = (
+            ", ".join(sorted({_describe_delta(change) for change in each.values()})) for each in (adapter_deltas, file_deltas)
         )
-    state = {f"{name}.{key}.weight": tensor for name, each in found.items() for key, tensor in (("lora_A", each.down), ("lora_B", each.up))}
+        raise ModelError(
+            f"{path}: {len(fitting)} of the model's {len(adapter_deltas)} LoRA layers fit; it was made for other layers or settings "
+            f"(found {actual} on {matched.num_layers} layers, expected {expected}); train again or give the run its own file"
+        )
+    state = {
+        f"{name}.{key}.weight": tensor for name, each in file_deltas.items() for key, tensor in (("lora_A", each.down), ("lora_B", each.up))
+    }
     set_peft_model_state_dict(expert.transformer, state, adapter_name=ADAPTER_NAME)
 
 
 def _get_adapter_deltas(expert: Expert) -> dict[str, LayerDelta]:
-    """The adapter's pairs by layer: the live tensors."""
+    """Return the adapter's pairs by layer, without copying the tensors."""
     from peft import get_peft_model_state_dict
 
     state = get_peft_model_state_dict(expert.transformer, adapter_name=ADAPTER_NAME)

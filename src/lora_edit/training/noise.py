@@ -6,9 +6,9 @@ import torch
 
 
 def draw_time(sampling: str, shift: float, generator: torch.Generator, time_range: tuple[float, float] = (0.0, 1.0)) -> torch.Tensor:
-    """t in (0, 1), shape `[1]`: uniform or logit-normal(0, 1), moved toward noise by `shift` (1 = not, as the reference trains).
+    """Draw t in (0, 1), shape `[1]`: uniform or logit-normal(0, 1), shifted toward noise by `shift` (1 = no shift, as in the reference).
 
-    Draws outside `times` (start included, end only where it is 1) are drawn again, so that what remains keeps the distribution's form.
+    Draws outside `time_range` (start included, end only if it is 1) are rejected, so that the distribution keeps its shape in that range.
     """
     first, last = time_range
     while True:
@@ -19,6 +19,6 @@ def draw_time(sampling: str, shift: float, generator: torch.Generator, time_rang
 
 
 def add_noise(target: torch.Tensor, noise: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-    """x_t = (1 - t) x + t noise; the velocity to learn is noise - x (Eq. 1 and 2 of the paper write it as noise prediction)."""
+    """Compute x_t = (1 - t) x + t noise. The target velocity is noise - x (Eq. 1 and 2 of the paper state it as noise prediction)."""
     blend = time.view(-1, 1, 1, 1, 1)
     return (1 - blend) * target + blend * noise

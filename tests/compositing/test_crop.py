@@ -1,4 +1,4 @@
-"""The window around the edit."""
+"""Tests of the crop around the edit."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def box_mask(left: int, top: int, width: int, height: int, frame: tuple[int, int
     return EditMask(frames)
 
 
-def test_window_has_context_on_each_side() -> None:
+def test_crop_has_context_on_each_side() -> None:
     assert compute_crop(box_mask(100, 60, 80, 60), 0.25) == RegionCrop(80, 45, 120, 90)
 
 
-def test_small_regions_get_the_least_side() -> None:
+def test_small_regions_get_the_smallest_side() -> None:
     crop = compute_crop(box_mask(0, 0, 4, 4), 0.1)
     assert (crop.left, crop.top, crop.width, crop.height) == (0, 0, 50, 50)
 
@@ -42,7 +42,7 @@ def test_aspect_widens_the_shorter_dimension() -> None:
     st.integers(0, 39), st.integers(0, 29), st.integers(1, 40), st.integers(1, 30),
     st.floats(0, 2), st.none() | st.floats(0.3, 3), st.sampled_from([1, 8, 16]),
 )  # fmt: skip
-def test_window_lies_in_the_frame_and_holds_the_region(
+def test_crop_lies_in_the_frame_and_contains_the_region(
     left: int, top: int, width: int, height: int, context: float, aspect: float | None, multiple: int
 ) -> None:
     mask = box_mask(left, top, width, height, (30, 40))
@@ -56,7 +56,7 @@ def test_window_lies_in_the_frame_and_holds_the_region(
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
-def test_paste_puts_a_crop_back(channels: tuple[int, ...]) -> None:
+def test_paste_restores_a_crop(channels: tuple[int, ...]) -> None:
     frames = torch.randint(0, 255, (2, 20, 30, *channels), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     crop = RegionCrop(3, 4, 10, 8)
     assert torch.equal(paste_crop(frames, crop_frames(frames, crop), crop), frames)

@@ -1,4 +1,4 @@
-"""The file that training leaves opens in diffusers with the same outputs, and in our own loader bit for bit."""
+"""Tests of the file of a training: it opens in diffusers with the same output, and in this package bit for bit."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from lora_edit.training.settings import LoraSettings
 from lora_maker import image_to_video_family, image_to_video_transformer, velocity
 
 
-def trained(rank: int = 4, alpha: float | None = None, name: str = "wan-random", targets: str = "attention+ffn") -> WanFamily:
-    """A family whose LoRA does something."""
+def family_with_lora(rank: int = 4, alpha: float | None = None, name: str = "wan-random", targets: str = "attention+ffn") -> WanFamily:
+    """Build a family whose LoRA has an effect."""
     family = image_to_video_family(name=name)
     settings = LoraSettings.model_validate({"rank": rank, "alpha": alpha, "targets": targets})
     generator = torch.Generator().manual_seed(2)
@@ -27,8 +27,8 @@ def trained(rank: int = 4, alpha: float | None = None, name: str = "wan-random",
     return family
 
 
-def opened_by_a_pipeline(path: Path) -> WanTransformer3DModel:
-    """The transformer of diffusers' own pipeline after `load_lora_weights`."""
+def load_in_pipeline(path: Path) -> WanTransformer3DModel:
+    """Return the transformer of diffusers' pipeline after `load_lora_weights`."""
     pipeline = WanImageToVideoPipeline(None, None, None, None, None, None, image_to_video_transformer())  # type: ignore[arg-type]
     pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
     return pipeline.transformer
@@ -38,28 +38,28 @@ def opened_by_a_pipeline(path: Path) -> WanTransformer3DModel:
 @pytest.mark.parametrize("alpha", [None, 8.0, 2.0])
 @pytest.mark.parametrize("name", ["wan-random", "tiny"])
 def test_diffusers_pipeline_opens_the_file(tmp_path: Path, name: str, alpha: float | None, targets: str) -> None:
-    """In both layouts, with alpha at, above and below the rank."""
-    family = trained(4, alpha, name, targets)
-    live = {key: parameter.clone() for key, parameter in get_lora_parameters(family).items()}
+    """The file opens in both layouts, with alpha equal to, above and below the rank."""
+    family = family_with_lora(4, alpha, name, targets)
+    before = {key: parameter.clone() for key, parameter in get_lora_parameters(family).items()}
     save_lora(family, tmp_path / "edit.safetensors", {"base_model": name})
     with safe_open(tmp_path / "edit.safetensors", "pt") as file:
         keys = list(file.keys())
     assert all(key.startswith("transformer." if name == "tiny" else "diffusion_model.blocks.") for key in keys)
-    assert torch.equal(velocity(opened_by_a_pipeline(tmp_path / "edit.safetensors")), velocity(family.transformer))
-    assert all(torch.equal(parameter, live[key]) for key, parameter in get_lora_parameters(family).items())
+    assert torch.equal(velocity(load_in_pipeline(tmp_path / "edit.safetensors")), velocity(family.transformer))
+    assert all(torch.equal(parameter, before[key]) for key, parameter in get_lora_parameters(family).items())
 
 
-def test_diffusion_pipe_knows_every_key_of_a_default_file(tmp_path: Path) -> None:
-    """It takes keys of parameters alone, and its alpha is the rank."""
-    save_lora(trained(), tmp_path / "edit.safetensors", {})
+def test_default_file_has_only_keys_of_diffusion_pipe(tmp_path: Path) -> None:
+    """diffusion-pipe accepts only keys of parameters, and uses the rank as alpha."""
+    save_lora(family_with_lora(), tmp_path / "edit.safetensors", {})
     with safe_open(tmp_path / "edit.safetensors", "pt") as file:
         assert all(key.endswith((".lora_A.weight", ".lora_B.weight")) for key in file.keys())  # noqa: SIM118
         assert "lora_adapter_metadata" not in file.metadata()
 
 
 @pytest.mark.parametrize("alpha", [None, 6.0])
-def test_our_own_loader_restores_every_bit(tmp_path: Path, alpha: float | None) -> None:
-    family, other = trained(4, alpha), image_to_video_family()
+def test_load_lora_restores_every_bit(tmp_path: Path, alpha: float | None) -> None:
+    family, other = family_with_lora(4, alpha), image_to_video_family()
     save_lora(family, tmp_path / "a.safetensors", {"seed": "2"})
     add_lora(other, LoraSettings(rank=4, alpha=alpha), seed=9)
     load_lora(other, tmp_path / "a.safetensors")
@@ -76,8 +76,8 @@ def test_our_own_loader_restores_every_bit(tmp_path: Path, alpha: float | None) 
         ({"rank": 4, "targets": "attention"}, "16 of the model's 16"),
     ],
 )
-def test_a_lora_of_other_settings_is_refused(tmp_path: Path, settings: dict[str, object], words: str) -> None:
-    save_lora(trained(), tmp_path / "edit.safetensors", {})
+def test_lora_of_other_settings_is_rejected(tmp_path: Path, settings: dict[str, object], words: str) -> None:
+    save_lora(family_with_lora(), tmp_path / "edit.safetensors", {})
     other = image_to_video_family()
     add_lora(other, LoraSettings.model_validate(settings), seed=0)
     with pytest.raises(ModelError, match=words):

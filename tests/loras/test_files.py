@@ -1,4 +1,4 @@
-"""Files that cannot be used end in one line that says what is wrong, and what to do."""
+"""Tests of invalid files: each gives an error of one line with the problem and the remedy."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def pair(layer: str, rank: int = 2, inputs: int = 24, outputs: int = 24) -> dict
     return {f"{layer}.lora_A.weight": torch.ones(rank, inputs), f"{layer}.lora_B.weight": torch.ones(outputs, rank)}
 
 
-def bad(folder: Path, kind: str) -> Path:
-    """A bad file of each kind."""
-    good = write(folder / "good.safetensors", spelled("comfyui", random_changes()))
+def write_invalid(folder: Path, kind: str) -> Path:
+    """Write an invalid file of the given kind and return its path."""
+    valid = write(folder / "good.safetensors", spelled("comfyui", random_changes()))
     path = folder / f"{kind}.safetensors"
-    whole = good.read_bytes()
-    raw = {"truncated": whole[:-100], "cut in its header": whole[:50], "empty": b"", "text": b"<html>not found</html>"}
-    if kind in raw:
-        path.write_bytes(raw[kind])
+    valid_bytes = valid.read_bytes()
+    contents = {"truncated": valid_bytes[:-100], "cut in its header": valid_bytes[:50], "empty": b"", "text": b"<html>not found</html>"}
+    if kind in contents:
+        path.write_bytes(contents[kind])
     elif kind == "pickle":
         path = folder / "lora.pt"
         torch.save({"a": torch.ones(1)}, path)
@@ -71,12 +71,12 @@ def bad(folder: Path, kind: str) -> Path:
     return path
 
 
-HEADER = {
+HEADER_ERRORS = {
     "truncated": "download", "cut in its header": "download", "empty": "download", "text": "download", "pickle": r"\.safetensors file",
     "pickle under another name": r"\.safetensors file", "old pickle": r"\.safetensors file", "checkpoint": "no LoRA pairs",
     "LoKr": "LoKr", "DoRA": "DoRA", "no file": "no such file", "folder": "no such file",
 }  # fmt: skip
-CONTENTS = {
+CONTENT_ERRORS = {
     "half a pair": "one matrix",
     "two ranks": "2 and 3",
     "not a number": "finite",
@@ -84,27 +84,27 @@ CONTENTS = {
     "endless alpha": "alpha",
     "odd settings": "settings",
     "odd patterns": "alpha",
-    "no matrices": "no matrices",
+    "no matrices": "not matrices",
     "two adapters": "two LoRAs",
 }
 
 
-@pytest.mark.parametrize(("kind", "words"), [*HEADER.items(), *CONTENTS.items()])
-def test_bad_files_are_one_line(tmp_path: Path, kind: str, words: str) -> None:
-    with pytest.raises(ModelError, match=words) as caught:
-        read_lora(bad(tmp_path, kind))
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize(("kind", "words"), [*HEADER_ERRORS.items(), *CONTENT_ERRORS.items()])
+def test_invalid_files_give_errors_of_one_line(tmp_path: Path, kind: str, words: str) -> None:
+    with pytest.raises(ModelError, match=words) as error:
+        read_lora(write_invalid(tmp_path, kind))
+    assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("kind", HEADER)
-def test_the_command_ends_with_2(tmp_path: Path, kind: str) -> None:
-    outcome = CliRunner().invoke(app, ["import", str(bad(tmp_path, kind))])
-    assert (outcome.exit_code, outcome.stdout, outcome.stderr.count("\n")) == (2, "", 1)
-    assert outcome.stderr.startswith("error: ")
+@pytest.mark.parametrize("kind", HEADER_ERRORS)
+def test_command_exits_with_2(tmp_path: Path, kind: str) -> None:
+    result = CliRunner().invoke(app, ["import", str(write_invalid(tmp_path, kind))])
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert result.stderr.startswith("error: ")
 
 
-def test_a_header_that_starts_like_a_pickle_is_none(tmp_path: Path) -> None:
-    """A header of 640 bytes gives the first bytes of a pickle."""
+def test_header_that_starts_like_a_pickle_is_accepted(tmp_path: Path) -> None:
+    """A header of 640 bytes starts with the first bytes of a pickle."""
     tensors = pair("blocks.0.attn1.to_q")
     for extra in range(640):
         path = write(tmp_path / "a.safetensors", tensors, note="x" * extra)
@@ -117,7 +117,7 @@ def test_a_header_that_starts_like_a_pickle_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "shape", "words"), [("diff", (24, 25), "is 24x25 in the file and 24x24"), ("diff_b", (25,), "is 25 in the file and 24 in")]
 )
-def test_differences_are_measured_too(tmp_path: Path, key: str, shape: tuple[int, ...], words: str) -> None:
+def test_shapes_of_full_differences_are_checked(tmp_path: Path, key: str, shape: tuple[int, ...], words: str) -> None:
     layer = "diffusion_model.blocks.0.self_attn.q"
     path = write(tmp_path / "a.safetensors", pair(layer) | {f"{layer}.{key}": torch.ones(shape)})
     with pytest.raises(ModelError, match=words):
@@ -125,14 +125,14 @@ def test_differences_are_measured_too(tmp_path: Path, key: str, shape: tuple[int
 
 
 @pytest.mark.parametrize("read", [read_lora, read_lora_shapes])
-def test_another_base_is_told_with_sizes(tmp_path: Path, read: Callable[[Path], LoraFile]) -> None:
+def test_error_for_another_base_states_the_sizes(tmp_path: Path, read: Callable[[Path], LoraFile]) -> None:
     path = write(tmp_path / "a.safetensors", pair("diffusion_model.blocks.0.self_attn.q", inputs=1536, outputs=1536))
     with pytest.raises(ModelError, match=r"another base than wan: .* is 1536x1536 in the file and 24x24 in the model; 1 of 1 .*Wan 1\.3B"):
         match_layers(read(path), image_to_video_transformer(), "wan")
 
 
-def test_another_base_is_refused_before_the_model_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From headers and the model's own settings."""
+def test_lora_for_another_base_is_rejected_before_the_model_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check uses only headers and the model's configuration."""
     for name in ("from_pretrained", "load_state_dict"):
         monkeypatch.setattr(WanTransformer3DModel, name, lambda *_, **__: pytest.fail("weights were read"))
     path = write(tmp_path / "a.safetensors", pair("diffusion_model.blocks.0.self_attn.q", inputs=1536, outputs=1536))
@@ -147,20 +147,20 @@ def test_another_base_is_refused_before_the_model_loads(tmp_path: Path, monkeypa
     assert check_extra_loras([], "tiny") == []
 
 
-def test_the_outline_is_the_embedded_model() -> None:
-    outline, family = load_meta_transformer("tiny"), load_family("tiny", torch.device("cpu"), torch.float32)
-    assert outline is not None
-    assert collect_linear_sizes(outline) == collect_linear_sizes(family.transformer)
-    assert collect_parameter_shapes(outline) == collect_parameter_shapes(family.transformer)
+def test_meta_transformer_equals_the_embedded_model() -> None:
+    transformer, family = load_meta_transformer("tiny"), load_family("tiny", torch.device("cpu"), torch.float32)
+    assert transformer is not None
+    assert collect_linear_sizes(transformer) == collect_linear_sizes(family.transformer)
+    assert collect_parameter_shapes(transformer) == collect_parameter_shapes(family.transformer)
 
 
-def test_one_layer_under_two_names_is_refused(tmp_path: Path) -> None:
+def test_layer_under_two_names_is_rejected(tmp_path: Path) -> None:
     tensors = pair("diffusion_model.blocks.0.self_attn.q") | pair("transformer.blocks.0.attn1.to_q")
     with pytest.raises(ModelError, match=r"two LoRAs for blocks\.0\.attn1\.to_q"):
         match_layers(read_lora(write(tmp_path / "a.safetensors", tensors)), image_to_video_transformer(), "wan")
 
 
-def test_another_model_is_told_by_name(tmp_path: Path) -> None:
+def test_error_names_the_other_model(tmp_path: Path) -> None:
     path = write(tmp_path / "a.safetensors", pair("lora_unet_down_blocks_0_attentions_0_proj_in"))
     with pytest.raises(ModelError, match="none of its 1 layers is in wan; it seems to be for Stable Diffusion or SDXL"):
         match_layers(read_lora(path), image_to_video_transformer(), "wan")
