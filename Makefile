@@ -30,17 +30,17 @@ ui: $(VENV)/.dev  ## open the page at http://127.0.0.1:7860
 	@$(BIN)/lora-edit ui
 
 test-ui: $(VENV)/.dev  ## run the page's tests, in Chromium where it is installed
-	@$(BIN)/python -m pytest -rs -m browser tests/ui || \
-	  { echo "What failed is tried once more: a browser on a busy machine may be slower than a test waits."; \
-	    $(BIN)/python -m pytest -rs -m browser --last-failed --last-failed-no-failures none tests/ui; }
+	@$(BIN)/python -m pytest -rs -m browser tests/ui
 
-# A file's tests stay in one process, which shares what they look at; each process computes with its share of the cores.
+# The tests of a file run in one process, which shares their fixtures. Each process computes with one thread.
+# -rs lists what was skipped, and what is missing.
 test: $(VENV)/.dev  ## run every test but those in a browser
-	@$(BIN)/python -m pytest -m "not browser" --numprocesses auto --maxprocesses 4 --dist loadfile
+	@$(BIN)/python -m pytest -rs -m "not browser" --numprocesses auto --maxprocesses 4 --dist loadfile
 
-check: $(VENV)/.dev  ## lint, formatting, types, import table, house rules, docs
+check: $(VENV)/.dev  ## lint, formatting, import contracts, types, code style, docs
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest tests/test_architecture.py tests/test_house.py tests/test_docs.py
 

@@ -21,6 +21,7 @@ import torch
 from segmenting import overlaps
 
 from lora_edit.masks.files import load_mask
+from lora_edit.types import mask_bounds
 from lora_edit.video.read import read_video
 from lora_edit.video.settings import VideoSettings
 from lora_edit.video.sheet import save_image
@@ -50,9 +51,11 @@ def outlined(number: int) -> torch.Tensor:
 
 def rectangle(mask: torch.Tensor) -> torch.Tensor:
     """The upright rectangle around a mask `[H, W]`."""
-    rows, columns = (torch.nonzero(mask.any(axis)).flatten() for axis in (1, 0))
+    bounds = mask_bounds(mask)
+    assert bounds is not None, "the mask is empty"
+    left, top, right, bottom = bounds
     out = torch.zeros_like(mask)
-    out[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+    out[top:bottom, left:right] = True
     return out
 
 

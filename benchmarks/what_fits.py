@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
-from lora_edit.config import EditSettings, resolve_settings
+from lora_edit.config import EditSettings, PresetName, resolve_settings
 from lora_edit.devices import Machine
 from lora_edit.memory_estimate import ResourceEstimate, estimate_resources
 from lora_edit.models.families.registry import KNOWN_MODELS
@@ -27,7 +27,7 @@ from lora_edit.types import Size
 
 CARDS = (8, 12, 16, 24, 48, 80)
 """GB; a fiftieth of each is left to the system."""
-PRESETS = ("standard", "fast", "low-vram")
+PRESETS: tuple[PresetName, ...] = get_args(PresetName)
 PAPER_SWAPS = {0: 25_097, 16: 16_305, 32: 9_987, 38: 7_617}
 """Blocks swapped and peak MB (paper, table 4: Wan2.1-I2V-14B, nine frames of 832x480)."""
 PAPER_STANDARD = 21_522

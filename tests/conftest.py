@@ -1,4 +1,4 @@
-"""What every test shares: no network, no display, a bounded number of threads."""
+"""Fixtures and environment of all tests: no network, no display, one thread."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Small tensors gain nothing from more threads, a shared machine loses, and what else it does must make no difference.
-# Where several processes share the tests, each takes its part of the cores.
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, min(4, os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))))
+# One thread in each process. Small tensors gain nothing from more, and threads that share a core spin while they wait for each other:
+# on two busy cores, fifty steps of the random model took 25 processor seconds with two threads and 0.9 with one.
+# pytest-xdist's workers inherit the value from the process that starts them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from lora_edit.types import Box
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Encodings go to a folder of the tests' own, not to the person's."""
+    """Keep cached encodings in a temporary folder, not in the user's cache."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORA_EDIT_CACHE", str(folder))
@@ -31,7 +32,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def motion_once() -> Iterator[None]:
-    """A clip's motion, and where a box goes in it, is computed once for all edits of it: that is most of a small edit."""
+    """Compute the motion of a clip and the track of a box once for all edits of that clip: they take most of the time of a small edit."""
     from lora_edit.masks import edit_region, moving_boxes
     from lora_edit.masks.edit_region import BoxTrack, track_box
     from lora_edit.propagation import predict
@@ -63,7 +64,7 @@ def motion_once() -> Iterator[None]:
 
 @pytest.fixture
 def single_thread() -> Iterator[None]:
-    """One torch thread: sums then run in one order, so that golden numbers do not depend on the machine's core count."""
+    """One torch thread: the order of summation is then fixed, and golden numbers do not depend on the number of cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -72,7 +73,7 @@ def single_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny Florence-2 that says which of three colours a frame has."""
+    """A folder with a tiny Florence-2 that names one of three colours for a frame."""
     from tiny_florence import save_tiny_florence
 
     return save_tiny_florence(tmp_path_factory.mktemp("florence"))

@@ -1,4 +1,4 @@
-"""The package's source as syntax trees, for the tests that hold its layout and its habits."""
+"""The package's source as syntax trees, for the tests of its layout and code style."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"), filename=str(path))
 
 
-def room_of(path: Path) -> str:
-    """The first name under `lora_edit`: `video` for `video/read.py`, `types` for `types.py`, `""` for the package's `__init__`; its
-    `__main__` is the command's."""
+def package_of(path: Path) -> str:
+    """The first name under `lora_edit`: `video` for `video/read.py`, `types` for `types.py`, `""` for the package's `__init__`.
+    `__main__` counts as part of `cli`."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return {"__init__": "", "__main__": "cli"}.get(parts[0], parts[0])
 
@@ -44,7 +44,7 @@ def nodes(*folders: Path) -> Iterator[tuple[Path, ast.AST]]:
 
 
 def dotted(node: ast.AST) -> str:
-    """`torch.random.fork_rng` for that expression; `""` parts for anything that is not a name."""
+    """The dotted name of an expression, such as `torch.random.fork_rng`; parts that are not names are empty."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute):

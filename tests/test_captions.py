@@ -1,4 +1,4 @@
-"""Prompts that write themselves: which frame is described for what, once, and what is asked of the model with it."""
+"""Automatic prompts: which frame is captioned for which prompt, that captions are generated once, and which prompts the model gets."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ GREEN, RED, BLUE = (f"p3rs0n, a {colour} coat" for colour in ("green", "red", "b
 
 
 @dataclass
-class Heard(SilentReporter):
-    """A reporter that remembers."""
+class NoteRecorder(SilentReporter):
+    """A reporter that records notes."""
 
     notes: list[str] = field(default_factory=list)
 
@@ -47,17 +47,17 @@ class Heard(SilentReporter):
 
 
 @dataclass
-class Place:
+class Workspace:
     """A green clip, a red edited first frame, a blue edited frame 3, and a small model that reads prompts."""
 
     folder: Path
     captioner: Path
     prompts: list[str]
-    """What the model was asked with, in order, each once per load."""
+    """The prompts of the model in order, without repetitions."""
     model: str = ""
 
     def settings(self, *assignments: str, **given: Any) -> EditSettings:
-        """Captions by the tiny captioner unless assigned otherwise."""
+        """Settings with the tiny captioner by default."""
         picture = {"source": str(self.folder / "source.mkv"), "first_frame": str(self.folder / "red.png")}
         picture |= {"boxes": [{"x": 0, "y": 0, "width": WIDTH, "height": HEIGHT}]}
         later = [{"frame": 3, "image": str(self.folder / "blue.png")}]
@@ -66,37 +66,37 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, captioner: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def workspace(tmp_path: Path, captioner: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     clip = plain_frame("green", HEIGHT, WIDTH).expand(5, HEIGHT, WIDTH, 3).contiguous()
     write_video(tmp_path / "source.mkv", Video(clip, Fraction(8), tuple(i / 8 for i in range(5))), "ffv1")
     for colour in ("red", "blue"):
         save_image(tmp_path / f"{colour}.png", plain_frame(colour, HEIGHT, WIDTH))
     facts = save_tiny(WANS["wan2.1-i2v-480p"], tmp_path / "model")
     monkeypatch.setattr(locate, "KNOWN_MODELS", (*KNOWN_MODELS[:1], facts))
-    out = Place(tmp_path, captioner, [], f"{facts.name}@{tmp_path / 'model'}")
+    out = Workspace(tmp_path, captioner, [], f"{facts.name}@{tmp_path / 'model'}")
     encode = PromptEncoder.__call__
 
-    def asked(encoder: PromptEncoder, prompt: str) -> torch.Tensor:
+    def record_prompt(encoder: PromptEncoder, prompt: str) -> torch.Tensor:
         if not out.prompts or out.prompts[-1] != prompt:
             out.prompts.append(prompt)
         return encode(encoder, prompt)
 
-    monkeypatch.setattr(PromptEncoder, "__call__", asked)
+    monkeypatch.setattr(PromptEncoder, "__call__", record_prompt)
     return out
 
 
-def no_captioner(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on, describing anything is a fault."""
-    monkeypatch.setattr(captions, "caption_frames", lambda *_: pytest.fail("a frame was described"))
+def forbid_captions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail on generating captions."""
+    monkeypatch.setattr(captions, "caption_frames", lambda *_: pytest.fail("a frame was captioned"))
 
 
-def test_every_frame_is_asked_for_in_its_own_words(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Motion with the source's first frame, each edited later frame with its own, generation with the edited first frame (3.1)."""
+def test_each_frame_has_its_own_caption(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Motion uses the source's first frame, each later edited frame its own caption, generation the edited first frame (3.1)."""
     loaded: list[int] = []
     load, open_family = Florence2ForConditionalGeneration.from_pretrained, pipeline.open_family
 
     def spy(*given: Any, **named: Any) -> Any:
-        loaded.append(len(place.prompts))
+        loaded.append(len(workspace.prompts))
         return load(*given, **named)
 
     def opened(*given: Any) -> Any:
@@ -105,15 +105,15 @@ def test_every_frame_is_asked_for_in_its_own_words(place: Place, monkeypatch: py
 
     monkeypatch.setattr(Florence2ForConditionalGeneration, "from_pretrained", spy)
     monkeypatch.setattr(pipeline, "open_family", opened)
-    heard = Heard()
-    result = pipeline.edit(place.settings(), place.folder / "out.mkv", place.folder / "run", heard)
-    assert place.prompts == [GREEN, BLUE, RED, "coat"]
-    assert loaded == [0, -1], "one captioner for all frames, before the model"
-    run = Run(place.folder / "run")
-    said = {"source": "a green coat", "first_frame": "a red coat", "reference_3": "a blue coat"}
-    assert run.read_manifest()["captions"] == said and run.read_manifest()["captioner"] == str(place.captioner)
-    assert sorted(json.loads((run.folder / "captions.json").read_text()).values()) == sorted(said.values())
-    assert any("a red coat" in note for note in heard.notes) and any("a red coat" in note for note in result.notes)
+    reporter = NoteRecorder()
+    result = pipeline.edit(workspace.settings(), workspace.folder / "out.mkv", workspace.folder / "run", reporter)
+    assert workspace.prompts == [GREEN, BLUE, RED, "coat"]
+    assert loaded == [0, -1], "the captioner is loaded once, before the model"
+    run = Run(workspace.folder / "run")
+    captions_by_name = {"source": "a green coat", "first_frame": "a red coat", "reference_3": "a blue coat"}
+    assert run.read_manifest()["captions"] == captions_by_name and run.read_manifest()["captioner"] == str(workspace.captioner)
+    assert sorted(json.loads((run.folder / "captions.json").read_text()).values()) == sorted(captions_by_name.values())
+    assert any("a red coat" in note for note in reporter.notes) and any("a red coat" in note for note in result.notes)
     assert f"prompts: {GREEN} | edited: {RED}" in run.log_file.read_text()
     report = (run.folder / "report.html").read_text()
     assert all(text in report for text in (GREEN, RED, BLUE))
@@ -121,11 +121,11 @@ def test_every_frame_is_asked_for_in_its_own_words(place: Place, monkeypatch: py
     assert (metadata["prompt"], metadata["reference_3_prompt"]) == (GREEN, BLUE) and RED not in str(metadata)
 
 
-def test_a_run_is_described_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another seed asks nobody; another first frame gets a caption of its own, and the LoRA stays."""
-    pipeline.edit(place.settings(), place.folder / "out.mkv", place.folder / "run", SilentReporter())
-    lora = Run(place.folder / "run").lora_file()
-    before, place.prompts[:] = lora.read_bytes(), []
+def test_captions_are_generated_once_per_run(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another seed needs no captions; another first frame gets its own caption, and the LoRA stays."""
+    pipeline.edit(workspace.settings(), workspace.folder / "out.mkv", workspace.folder / "run", SilentReporter())
+    lora = Run(workspace.folder / "run").lora_file()
+    before, workspace.prompts[:] = lora.read_bytes(), []
     described: list[int] = []
     describe = captions.caption_frames
 
@@ -134,81 +134,83 @@ def test_a_run_is_described_once(place: Place, monkeypatch: pytest.MonkeyPatch) 
         return describe(frames, *given)
 
     monkeypatch.setattr(captions, "caption_frames", spy)
-    pipeline.generate(place.folder / "run", SilentReporter(), first_frame=place.folder / "blue.png")
-    assert described == [], "the same picture was described as frame 3"
-    assert place.prompts == [BLUE, "coat"]
+    pipeline.generate(workspace.folder / "run", SilentReporter(), first_frame=workspace.folder / "blue.png")
+    assert described == [], "the same image was captioned as frame 3"
+    assert workspace.prompts == [BLUE, "coat"]
     picture = plain_frame("green", HEIGHT, WIDTH)
     picture[:2] = 0
-    save_image(place.folder / "other.png", picture)
-    place.prompts.clear()
-    pipeline.generate(place.folder / "run", SilentReporter(), first_frame=place.folder / "other.png")
-    assert described == [1] and place.prompts == [GREEN, "coat"]
-    no_captioner(monkeypatch)
-    place.prompts.clear()
-    pipeline.generate(place.folder / "run", SilentReporter(), seed=3)
-    assert place.prompts == [RED, "coat"] and lora.read_bytes() == before
+    save_image(workspace.folder / "other.png", picture)
+    workspace.prompts.clear()
+    pipeline.generate(workspace.folder / "run", SilentReporter(), first_frame=workspace.folder / "other.png")
+    assert described == [1] and workspace.prompts == [GREEN, "coat"]
+    forbid_captions(monkeypatch)
+    workspace.prompts.clear()
+    pipeline.generate(workspace.folder / "run", SilentReporter(), seed=3)
+    assert workspace.prompts == [RED, "coat"] and lora.read_bytes() == before
 
 
-def test_a_prompt_of_ones_own_takes_the_place_of_all(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In training and generation; and p* is a person's to choose."""
-    no_captioner(monkeypatch)
-    settings = place.settings(prompt="a red coat", trigger="green")
-    pipeline.edit(settings, place.folder / "out.mkv", place.folder / "run", SilentReporter())
-    assert place.prompts == ["green, a red coat", "coat"]
-    assert not (place.folder / "run" / "captions.json").exists()
-    assert build_prompt("source", place.settings(trigger=""), {"source": "a coat"}) == "a coat"
+def test_prompt_replaces_all_captions(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training and generation. The trigger p* is a setting."""
+    forbid_captions(monkeypatch)
+    settings = workspace.settings(prompt="a red coat", trigger="green")
+    pipeline.edit(settings, workspace.folder / "out.mkv", workspace.folder / "run", SilentReporter())
+    assert workspace.prompts == ["green, a red coat", "coat"]
+    assert not (workspace.folder / "run" / "captions.json").exists()
+    assert build_prompt("source", workspace.settings(trigger=""), {"source": "a coat"}) == "a coat"
 
 
-def test_captions_can_be_switched_off(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The prompt is then p*."""
-    no_captioner(monkeypatch)
-    pipeline.edit(place.settings("caption.enabled=false"), place.folder / "out.mkv", place.folder / "run", SilentReporter())
-    assert place.prompts == ["p3rs0n", "coat"]
+def test_captions_can_be_disabled(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prompt is p* alone."""
+    forbid_captions(monkeypatch)
+    pipeline.edit(workspace.settings("caption.enabled=false"), workspace.folder / "out.mkv", workspace.folder / "run", SilentReporter())
+    assert workspace.prompts == ["p3rs0n", "coat"]
 
 
-def test_without_the_captioner_the_prompt_is_p_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a note that says how to get it. A run that began so stays so: it is asked as it was trained."""
-    heard = Heard()
-    settings = place.settings(caption={})
-    pipeline.edit(settings, place.folder / "out.mkv", place.folder / "run", heard)
-    assert place.prompts == ["p3rs0n", "coat"]
-    note = [text for text in heard.notes if "p* alone" in text]
+def test_prompt_is_trigger_alone_without_captioner(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a note on how to download the captioner. The run keeps these prompts, as generation uses those of training."""
+    reporter = NoteRecorder()
+    settings = workspace.settings(caption={})
+    pipeline.edit(settings, workspace.folder / "out.mkv", workspace.folder / "run", reporter)
+    assert workspace.prompts == ["p3rs0n", "coat"]
+    note = [text for text in reporter.notes if "p* alone" in text]
     assert len(note) == 1 and "hf download florence-community/Florence-2-large" in note[0] and "--prompt TEXT" in note[0]
-    lora = Run(place.folder / "run").lora_file().read_bytes()
+    lora = Run(workspace.folder / "run").lora_file().read_bytes()
     monkeypatch.setattr(captions, "caption_frames", lambda frames, *_: ["now it is here"] * len(frames))
-    place.prompts.clear()
-    pipeline.generate(place.folder / "run", heard, first_frame=place.folder / "blue.png")
-    assert place.prompts == ["p3rs0n", "coat"] and Run(place.folder / "run").lora_file().read_bytes() == lora
+    workspace.prompts.clear()
+    pipeline.generate(workspace.folder / "run", reporter, first_frame=workspace.folder / "blue.png")
+    assert workspace.prompts == ["p3rs0n", "coat"] and Run(workspace.folder / "run").lora_file().read_bytes() == lora
 
 
-def test_a_captioner_of_ones_own_has_to_be_there(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Found out before anything is written."""
+def test_missing_custom_captioner_is_rejected(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is written."""
     monkeypatch.setattr(pipeline, "open_family", lambda *_: pytest.fail("a model was loaded"))
-    for model in ("no/such", str(place.folder)):
+    for model in ("no/such", str(workspace.folder)):
         with pytest.raises(ModelError, match=r"caption\.model"):
-            pipeline.create_run(place.settings(caption={"model": model}), place.folder / "run")
-    assert not (place.folder / "run").exists()
-    pipeline.check(place.settings(prompt="mine", caption={"model": "no/such"}))
+            pipeline.create_run(workspace.settings(caption={"model": model}), workspace.folder / "run")
+    assert not (workspace.folder / "run").exists()
+    pipeline.check(workspace.settings(prompt="mine", caption={"model": "no/such"}))
 
 
-def test_the_embedded_model_never_asks_for_captions(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ignores prompts: no captioner, no note, no prompt in the report; so does a model without a text encoder."""
-    no_captioner(monkeypatch)
-    heard = Heard()
-    settings = place.settings(model="tiny", caption={"model": "no/such"})
-    run = pipeline.create_run(settings, place.folder / "run")
-    clip = add_captions(load_inputs(run), run, settings, heard)
-    assert clip.captions == {} and heard.notes == [] and not (run.folder / "captions.json").exists()
+def test_embedded_model_needs_no_captions(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ignores prompts: there is no captioner, no note and no prompt in the report."""
+    forbid_captions(monkeypatch)
+    reporter = NoteRecorder()
+    settings = workspace.settings(model="tiny", caption={"model": "no/such"})
+    run = pipeline.create_run(settings, workspace.folder / "run")
+    clip = add_captions(load_inputs(run), run, settings, reporter)
+    assert clip.captions == {} and reporter.notes == [] and not (run.folder / "captions.json").exists()
     assert captions.build_prompt_rows(settings, clip) == []
     assert build_prompt("source", settings, clip.captions) == "p3rs0n"
     assert [facts.name for facts in KNOWN_MODELS if not facts.reads_prompts] == ["tiny"]
 
 
-def test_captions_of_what_is_trained_on_are_part_of_the_training_key(place: Place) -> None:
-    """Those of the source and of each later frame; not that of the edited first frame, of which there may be many."""
-    settings = place.settings()
-    said = {"source": "a green coat", "first_frame": "a red coat", "reference_3": "a blue coat"}
-    clip = replace(pipeline.check(settings), captions=said)
+def test_training_key_includes_captions_of_training_frames(workspace: Workspace) -> None:
+    """Those of the source and of each later edited frame, but not of the edited first frame, which may be replaced."""
+    settings = workspace.settings()
+    captions_by_name = {"source": "a green coat", "first_frame": "a red coat", "reference_3": "a blue coat"}
+    clip = replace(pipeline.check(settings), captions=captions_by_name)
     facts = list_training_key_parts(settings, clip)
     for name, same in (("source", False), ("reference_3", False), ("first_frame", True)):
-        assert (list_training_key_parts(settings, replace(clip, captions={**said, name: "something else"})) == facts) == same, name
+        assert (list_training_key_parts(settings, replace(clip, captions={**captions_by_name, name: "something else"})) == facts) == same, (
+            name
+        )

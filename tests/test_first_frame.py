@@ -1,4 +1,4 @@
-"""The first frame through each editor: real pipelines, tiny and random, from a folder to a picture of the clip's size."""
+"""`edit-frame` with each image editor: tiny random models in their real pipelines, from checkpoint folders to output images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from lora_edit import first_frame
 from lora_edit.cli.frame_commands import EDITOR_NAMES
 from lora_edit.cli.main import app
 from lora_edit.errors import ModelError
@@ -44,13 +43,13 @@ NAMES = [editor.name for editor in EDITORS]
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A checkpoint of each editor."""
+    """A checkpoint folder of each editor."""
     return {name: save_tiny_editor(name, tmp_path_factory.mktemp(name)) for name in NAMES}
 
 
 @pytest.fixture
 def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three frames, each of its own; the editors work small and take two steps."""
+    """A clip of three different frames; the editors run at small sizes with two steps."""
     coarse = torch.randint(0, 256, (3, 5, 7, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     frames = coarse.repeat_interleave(10, 1).repeat_interleave(10, 2)
     write_video(tmp_path / "clip.mkv", Video(frames, Fraction(8), (0.0, 0.125, 0.25)), "ffv1")
@@ -75,7 +74,7 @@ def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(name: str, folder: Path, *more: str, output: str = "first.png") -> Outcome:
-    """The command on the clip."""
+    """Run `edit-frame` on the clip."""
     model = ("--model", f"{name}@{folder}")
     return CliRunner().invoke(app, ["edit-frame", "clip.mkv", "--instruction", "a red coat", *model, "--output", output, *more])
 
@@ -85,8 +84,8 @@ def read(name: str = "first.png") -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_frame_is_edited_inside_the_box_alone(name: str, folders: dict[str, Path], clip: Path) -> None:
-    """At the clip's size; outside every pixel is the source's; the licence is told before; the same seed makes the same picture."""
+def test_frame_is_edited_inside_box_only(name: str, folders: dict[str, Path], clip: Path) -> None:
+    """At the size of the clip, with the source's pixels outside of the box. The licence is printed first. A seed determines the image."""
     box = ("--box", ",".join(map(str, BOX)))
     outcome = run(name, folders[name], *box)
     assert (outcome.exit_code, outcome.stdout) == (0, "first.png\n"), outcome.stderr
@@ -103,15 +102,15 @@ def test_the_frame_is_edited_inside_the_box_alone(name: str, folders: dict[str, 
 
 
 @pytest.mark.parametrize("name", ["flux-kontext", "qwen-image-edit"])
-def test_without_a_mask_the_whole_picture_is_the_editors(name: str, folders: dict[str, Path], clip: Path) -> None:
-    """And a note says what a mask would do."""
+def test_output_replaces_whole_frame_without_mask(name: str, folders: dict[str, Path], clip: Path) -> None:
+    """A note recommends a mask."""
     outcome = run(name, folders[name])
     assert outcome.exit_code == 0 and "give --box or --mask" in outcome.stderr
     assert not torch.equal(read()[OUTSIDE], read_video(clip).frames[0][OUTSIDE])
 
 
-def test_a_mask_can_be_the_clips(folders: dict[str, Path], clip: Path) -> None:
-    """Its frame of the same number is taken; a rest of the picture that the editor changed is told with the remedy."""
+def test_mask_of_clip_is_accepted(folders: dict[str, Path], clip: Path) -> None:
+    """The mask frame of the same number is used. A note describes changes outside of the mask, with the remedy."""
     (clip.parent / "masks").mkdir()
     for number in range(3):
         mask = torch.zeros(HEIGHT, WIDTH, 3, dtype=torch.uint8)
@@ -124,55 +123,57 @@ def test_a_mask_can_be_the_clips(folders: dict[str, Path], clip: Path) -> None:
     assert "of the pixels outside the mask; the result shows the source there" in outcome.stderr
 
 
-def test_what_changed_outside_is_told_with_the_box_that_holds_it() -> None:
-    """A coat that is larger than its mask is cut off at it; colours that shift as a whole come back."""
+def test_changes_outside_mask_are_noted_with_their_box() -> None:
+    """An object larger than its mask is cut off at the mask; a shift of all colours is corrected."""
     source = torch.randint(60, 200, (90, 120, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     hole = torch.zeros(90, 120, dtype=torch.bool)
     hole[30:60, 40:80] = True
-    made = source.clone()
-    made[30:75, 40:80] = torch.tensor([250, 10, 10], dtype=torch.uint8)
-    edited, notes = composite_edited_frame(source, made, hole)
+    output = source.clone()
+    output[30:75, 40:80] = torch.tensor([250, 10, 10], dtype=torch.uint8)
+    edited, notes = composite_edited_frame(source, output, hole)
     assert torch.equal(edited[~hole], source[~hole]) and len(notes) == 1 and "use --box 40,30,40,45" in notes[0]
-    assert torch.equal(edited[40:50, 50:70], made[40:50, 50:70])
-    shifted = (made.int() + torch.tensor([10, 0, -10])).clamp(0, 255).to(torch.uint8)
+    assert torch.equal(edited[40:50, 50:70], output[40:50, 50:70])
+    shifted = (output.int() + torch.tensor([10, 0, -10])).clamp(0, 255).to(torch.uint8)
     shifted[60:] = source[60:] + torch.tensor([10, 0, 0], dtype=torch.uint8)
     shifted[60:, :, 2] -= 10
     edited, notes = composite_edited_frame(source, shifted, hole)
     assert torch.equal(edited[~hole], source[~hole]) and not notes
-    assert (edited[40:50, 50:70, :2].int() - made[40:50, 50:70, :2].int()).abs().max() <= 6
+    assert (edited[40:50, 50:70, :2].int() - output[40:50, 50:70, :2].int()).abs().max() <= 6
 
 
-def refused(outcome: Outcome) -> str:
-    """The one line of a command that ended before the editor was read."""
+def get_error_line(outcome: Outcome) -> str:
+    """Return the only line of a command that failed before loading the editor."""
     assert outcome.exit_code == 2 and outcome.stdout == "" and outcome.stderr.count("\n") == 1, outcome.stderr
     assert not Path("first.png").exists()
     return outcome.stderr
 
 
-def test_faults_end_before_the_editor_is_read(folders: dict[str, Path], clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line each, with what to do."""
-    monkeypatch.setattr(first_frame, "load_editor", lambda *_: pytest.fail("an editor was read"))
+def test_errors_precede_loading_the_editor(folders: dict[str, Path], clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is one line with a remedy."""
+    monkeypatch.setattr("lora_edit.models.image_editors.pipeline.load_editor", lambda *_: pytest.fail("an editor was loaded"))
     fill = folders["flux-fill"]
-    assert "flux-fill paints where a mask is white; give --box" in refused(run("flux-fill", fill))
-    assert "outside the frame" in refused(run("flux-fill", fill, "--box", "900,0,5,5"))
-    assert "none.safetensors: no such file" in refused(run("flux-kontext", folders["flux-kontext"], "--lora", "none.safetensors"))
-    assert "holds FluxFillPipeline, not FluxKontextPipeline" in refused(run("flux-kontext", fill))
-    assert "the frame is written without loss" in refused(run("flux-kontext", folders["flux-kontext"], output="first.webp"))
+    assert "flux-fill paints where a mask is white; give --box" in get_error_line(run("flux-fill", fill))
+    assert "outside the frame" in get_error_line(run("flux-fill", fill, "--box", "900,0,5,5"))
+    assert "none.safetensors: no such file" in get_error_line(run("flux-kontext", folders["flux-kontext"], "--lora", "none.safetensors"))
+    assert "holds FluxFillPipeline, not FluxKontextPipeline" in get_error_line(run("flux-kontext", fill))
+    assert "the frame is written losslessly" in get_error_line(run("flux-kontext", folders["flux-kontext"], output="first.webp"))
     for name in ("flux-kontext", "qwen-image-edit"):
         given = ("--box", "20,12,30,20", "--reference", "coat.png")
-        assert "takes no reference picture; leave out --reference, or choose --model flux-fill" in refused(run(name, folders[name], *given))
-    assert "coat.png" in refused(run("flux-fill", fill, "--box", "20,12,30,20", "--reference", "coat.png"))
-    assert "flux-fill paints where a mask is white" in refused(run("flux-fill", fill, "--reference", "coat.png"))
+        assert "takes no reference image; leave out --reference, or choose --model flux-fill" in get_error_line(
+            run(name, folders[name], *given)
+        )
+    assert "coat.png" in get_error_line(run("flux-fill", fill, "--box", "20,12,30,20", "--reference", "coat.png"))
+    assert "flux-fill paints where a mask is white" in get_error_line(run("flux-fill", fill, "--reference", "coat.png"))
     Path("there.png").write_bytes(b"mine")
-    assert "--overwrite" in refused(run("flux-kontext", folders["flux-kontext"], output="there.png"))
+    assert "--overwrite" in get_error_line(run("flux-kontext", folders["flux-kontext"], output="there.png"))
     save_image(Path("mask.png"), torch.full((HEIGHT, WIDTH, 3), 255, dtype=torch.uint8))
     given = ("--mask", "mask.png", "--overwrite")
-    assert "part of the input" in refused(run("flux-fill", fill, *given, output="mask.png"))
+    assert "part of the input" in get_error_line(run("flux-fill", fill, *given, output="mask.png"))
     assert Path("there.png").read_bytes() == b"mine"
 
 
-def test_a_download_that_is_not_whole_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
-    """By the list of its parts and of their shards, before weights are read."""
+def test_incomplete_download_is_rejected(folders: dict[str, Path], tmp_path: Path) -> None:
+    """By the list of its parts and their shards, before reading weights."""
     copy = Path(shutil.copytree(folders["flux-fill"], tmp_path / "copy"))
     assert find_editor(f"flux-fill@{copy}")[1] == copy
     weights = copy / "transformer" / "diffusion_pytorch_model.safetensors"
@@ -190,8 +191,8 @@ def test_a_download_that_is_not_whole_is_refused(folders: dict[str, Path], tmp_p
         find_editor(f"flux-fill@{tmp_path}")
 
 
-def test_a_downloaded_repository_is_found(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the Hub's cache, by the editor's own name."""
+def test_downloaded_repository_is_found(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the cache of the Hub, by the name of the editor."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     snapshot = tmp_path / "models--black-forest-labs--FLUX.1-Fill-dev" / "snapshots" / "abc"
     shutil.copytree(folders["flux-fill"], snapshot)
@@ -207,8 +208,8 @@ def lora(path: Path, width: int, strength: float = 1.0) -> Path:
     return path
 
 
-def test_a_lora_acts_on_the_editor_by_its_strength(folders: dict[str, Path], clip: Path) -> None:
-    """As ACE++'s do on Fill; one for another model is refused in one line."""
+def test_lora_acts_on_editor_with_its_strength(folders: dict[str, Path], clip: Path) -> None:
+    """Like those of ACE++ on Fill. A LoRA for another model is rejected with one line."""
     box, fill = ("--box", "20,12,30,20"), folders["flux-fill"]
     path = lora(clip.parent / "ace.safetensors", 32)
     for output, more in (("plain.png", ()), ("none.png", ("--lora", f"{path}:0")), ("half.png", ("--lora", f"{path}:0.5")),
@@ -224,8 +225,8 @@ def test_a_lora_acts_on_the_editor_by_its_strength(folders: dict[str, Path], cli
     assert other.exit_code == 2 and "wan.safetensors: " in other.stderr and "leave out --lora" in other.stderr
 
 
-def test_a_reference_is_shown_beside_the_frame(folders: dict[str, Path], clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To its left, unpainted; the frame keeps its place, and what the reference shows decides what is painted."""
+def test_reference_is_placed_beside_frame(folders: dict[str, Path], clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the left of the frame and outside of the mask. The reference determines what is painted."""
     fill, box = folders["flux-fill"], ("--box", "20,12,30,20")
     given: list[dict[str, Any]] = []
     call = diffusers.FluxFillPipeline.__call__
@@ -240,7 +241,7 @@ def test_a_reference_is_shown_beside_the_frame(folders: dict[str, Path], clip: P
         picture[..., colour] = 255
         save_image(Path(f"{name}.png"), picture)
         outcome = run("flux-fill", fill, *box, "--reference", f"{name}.png", output=f"{name}_coat.png")
-        assert outcome.exit_code == 0 and "ACE++'s subject LoRA" in outcome.stderr, outcome.stderr
+        assert outcome.exit_code == 0 and "the subject LoRA of ACE++" in outcome.stderr, outcome.stderr
     source = read_video(clip).frames[0]
     assert torch.equal(read("red_coat.png")[OUTSIDE], source[OUTSIDE]) and not torch.equal(read("red_coat.png"), read("blue_coat.png"))
     shown, hole = np.asarray(given[0]["image"]), np.asarray(given[0]["mask_image"])
@@ -253,8 +254,8 @@ def test_a_reference_is_shown_beside_the_frame(folders: dict[str, Path], clip: P
     inspect.signature(call).bind(None, **{key: value for key, value in given[0].items() if key != "self"})
 
 
-def test_a_reference_and_its_frame_share_a_million_pixels() -> None:
-    """ACE++'s numbers: at the frame's height, never enlarged, 4096 tokens at most, 4:1 at most."""
+def test_size_of_reference_layout() -> None:
+    """The limits of ACE++: the height of the frame, no enlargement, at most 4096 tokens, at most 4:1."""
 
     def sizes(reference: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int, int]:
         pair = build_reference_layout(Image.new("RGB", reference), Image.new("RGB", frame), Image.new("L", frame, 255))
@@ -273,8 +274,8 @@ def test_a_reference_and_its_frame_share_a_million_pixels() -> None:
 
 
 @pytest.mark.parametrize("editor", EDITORS, ids=NAMES)
-def test_the_pipelines_take_what_they_are_given(editor: ImageEditor) -> None:
-    """Diffusers' own signatures, at full size; and what comes out has the size of what goes in."""
+def test_arguments_match_signatures_of_pipelines(editor: ImageEditor) -> None:
+    """The signatures are those of diffusers."""
     given = build_edit_arguments(editor, Image.new("RGB", (832, 480)), "a red coat", Image.new("L", (832, 480)))
     call = inspect.signature(getattr(diffusers, editor.pipeline).__call__)
     call.bind(None, **given, generator=None, callback_on_step_end=None)
@@ -282,20 +283,20 @@ def test_the_pipelines_take_what_they_are_given(editor: ImageEditor) -> None:
     assert editor.license == "Apache-2.0" or "not for commercial use" in editor.license
 
 
-def test_editors_work_on_whole_tokens_of_the_pictures_shape() -> None:
-    """Fill within one and two million pixels; Kontext at the sizes it was trained at, as the pipeline itself would choose."""
+def test_editor_sizes_are_multiples_of_tokens() -> None:
+    """Fill has one to two million pixels; Kontext has the size of its training data that its pipeline chooses."""
     fill = (1024 * 1024, 2 * 1024 * 1024)
     assert fit_size_to_area((832, 480), fill) == (1344, 784) and fit_size_to_area((3840, 2160), fill) == (1936, 1088)
     assert fit_size_to_area((1280, 720), fill) == (1360, 768) and fit_size_to_area((4000, 100), fill) == (6480, 160)
     assert choose_kontext_size((832, 480)) == (1328, 800) and choose_kontext_size((500, 500)) == (1024, 1024)
 
 
-def test_the_names_in_the_help_are_the_editors() -> None:
+def test_editor_names_match_registry() -> None:
     assert EDITOR_NAMES.split(", ") == NAMES
 
 
-def test_the_page_tells_of_every_editor() -> None:
-    """Name, licence, size, memory, and the command that gets it."""
+def test_docs_describe_all_editors() -> None:
+    """Name, licence, size, memory and download command."""
     page = (Path(__file__).parents[1] / "docs" / "first-frame.md").read_text("utf-8")
     for editor in EDITORS:
         row = next(line for line in page.splitlines() if line.startswith(f"| `{editor.name}`"))

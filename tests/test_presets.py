@@ -1,20 +1,22 @@
-"""Named presets: what they change, what wins over them, and that a run remembers which it was."""
+"""Named presets: what they change, what overrides them, and that settings files store them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from lora_edit.canvas import build_canvas
 from lora_edit.compositing.settings import CompositingSettings
-from lora_edit.config import EditSettings, dump_toml, read_toml, resolve_settings
+from lora_edit.config import EditSettings, PresetName, dump_toml, read_toml, resolve_settings
 from lora_edit.errors import SettingsError
 from lora_edit.inputs import Clip
 from lora_edit.models.families.registry import WAN21_I2V_480P, WAN22_I2V_A14B
+from lora_edit.run import write_atomically
 from lora_edit.types import EditMask, Video
 
 INPUT = {"input": {"source": "clip.mp4", "first_frame": "edited.png"}}
@@ -24,13 +26,13 @@ def settings(preset: str, model: str = "wan2.1-i2v-480p", *assignments: str) -> 
     return resolve_settings({**INPUT, "preset": preset, "model": model}, assignments)
 
 
-def test_standard_is_the_models_own() -> None:
+def test_standard_preset_is_that_of_the_model() -> None:
     assert settings("standard") == resolve_settings({**INPUT, "model": "wan2.1-i2v-480p"})
 
 
 @pytest.mark.parametrize(("model", "sampling"), [("wan2.1-i2v-480p", 20), ("wan2.2-i2v-a14b", 27), ("tiny", 1)])
-def test_fast_halves_the_training_and_asks_the_model_once(model: str, sampling: int) -> None:
-    """From the model's own numbers, whatever they are."""
+def test_fast_preset_halves_training_and_disables_guidance(model: str, sampling: int) -> None:
+    """Relative to the settings of the model."""
     standard, fast = settings("standard", model), settings("fast", model)
     assert 2 * fast.training.motion_steps == standard.training.motion_steps
     assert 2 * fast.training.appearance_steps == standard.training.appearance_steps
@@ -38,39 +40,57 @@ def test_fast_halves_the_training_and_asks_the_model_once(model: str, sampling: 
     assert fast.generation.shift == standard.generation.shift and fast.lora == standard.lora
 
 
-def test_low_vram_trains_on_short_windows() -> None:
+def test_low_vram_preset_trains_on_short_windows() -> None:
     assert settings("low-vram").training.window == 9 and settings("low-vram", "tiny").training.window == 13
     assert settings("low-vram").training.motion_steps == settings("standard").training.motion_steps
 
 
-def test_what_is_given_wins_over_the_preset() -> None:
+def test_explicit_settings_override_preset() -> None:
     tables = {**INPUT, "preset": "fast", "training": {"motion_steps": 7}}
     assert resolve_settings(tables, ["generation.steps=9"]).training.motion_steps == 7
     assert resolve_settings(tables, ["generation.steps=9"]).generation.steps == 9
 
 
-def test_names_without_a_room_can_be_assigned_too() -> None:
-    made = resolve_settings(INPUT, ["preset=fast", "trigger=sks", "seed=4"])
-    assert made.training == settings("fast", "tiny").training and (made.trigger, made.seed) == ("sks", 4)
-    with pytest.raises(SettingsError, match=r"--set steps=3: write room\.setting=value .* or name=value with one of model, prompt"):
+def test_top_level_settings_can_be_assigned() -> None:
+    resolved = resolve_settings(INPUT, ["preset=fast", "trigger=sks", "seed=4"])
+    assert resolved.training == settings("fast", "tiny").training and (resolved.trigger, resolved.seed) == ("sks", 4)
+    with pytest.raises(SettingsError, match=r"--set steps=3: write section\.setting=value .* or name=value with one of model, prompt"):
         resolve_settings(INPUT, ["steps=3"])
 
 
-def test_an_unknown_preset_is_refused() -> None:
+def test_unknown_preset_is_rejected() -> None:
     with pytest.raises(SettingsError, match=r"preset: .*'standard', 'fast' or 'low-vram'"):
         settings("faster")
 
 
-@pytest.mark.parametrize("preset", ["standard", "fast", "low-vram"])
+@pytest.mark.parametrize("preset", get_args(PresetName))
 @pytest.mark.parametrize("model", ["tiny", WAN22_I2V_A14B.name])
-def test_a_settings_file_says_the_same_again(tmp_path: Path, preset: str, model: str) -> None:
-    made = settings(preset, model, "lora.rank=3")
-    (tmp_path / "edit.toml").write_text(dump_toml(made), "utf-8")
-    assert resolve_settings(read_toml(tmp_path / "edit.toml")) == made
+def test_settings_file_round_trip(tmp_path: Path, preset: str, model: str) -> None:
+    resolved = settings(preset, model, "lora.rank=3")
+    (tmp_path / "edit.toml").write_text(dump_toml(resolved), "utf-8")
+    assert resolve_settings(read_toml(tmp_path / "edit.toml")) == resolved
 
 
-def test_without_zoom_a_region_stays_at_the_frames_own_scale() -> None:
-    """A window of a third of the frame gets a third of the model's pixels; with zoom, all of them."""
+@pytest.mark.parametrize(
+    "prompt", ["a\a", "\0\b\t\n\v\f\r\x1b\x7f", "\"\\\" and 'quotes'", "caf\N{LATIN SMALL LETTER E WITH ACUTE}\u2028\U0001f9e2"]
+)
+def test_settings_file_preserves_control_characters(tmp_path: Path, prompt: str) -> None:
+    """In a prompt, in the name of an object, and in a file name."""
+    boxes = [{"x": 1, "y": 2, "width": 3, "height": 4, "object": prompt}]
+    loras = [{"file": f"/loras/{prompt}", "strength": 0.5}]
+    original = resolve_settings({"input": {**INPUT["input"], "boxes": boxes}, "prompt": prompt, "generation": {"loras": loras}})
+    write_atomically(tmp_path / "edit.toml", dump_toml(original))
+    assert resolve_settings(read_toml(tmp_path / "edit.toml")) == original
+
+
+def test_all_presets_but_standard_change_settings() -> None:
+    for name in get_args(PresetName):
+        changed = settings(name).model_copy(update={"preset": "standard"}) != settings("standard")
+        assert changed == (name != "standard")
+
+
+def test_region_keeps_scale_of_frame_without_zoom() -> None:
+    """A crop of a third of the frame gets a third of the model's pixels; with zoom, all of them."""
     region = torch.zeros(5, 192, 320, dtype=torch.bool)
     region[:, 60:130, 100:190] = True
     frames = torch.zeros(5, 192, 320, 3, dtype=torch.uint8)

@@ -49,7 +49,7 @@ def aligned_mask(frames: int) -> torch.Tensor:
 
 def layers_of(model: Any) -> list[Any]:
     """The reference's pipeline stages around an official transformer: what its trainer runs one after another."""
-    file = checkout("LoRAEdit") / "models/families/wan/family.py"
+    file = checkout("LoRAEdit") / "models/wan.py"
     known = {
         "AUTOCAST_DTYPE": torch.float32,
         "sinusoidal_embedding_1d": wan_module("model").sinusoidal_embedding_1d,
@@ -87,7 +87,7 @@ def packed(sample: Sample, white: torch.Tensor) -> torch.Tensor:
 
 def reference_step(parts: SimpleNamespace, clip: torch.Tensor, noise: torch.Tensor, time: float) -> SimpleNamespace:
     """One training step of the reference on its own clip, with given draws: what its transformer is fed and says, and the loss."""
-    file = checkout("LoRAEdit") / "models/families/wan/family.py"
+    file = checkout("LoRAEdit") / "models/wan.py"
     pipeline = SimpleNamespace(
         i2v=True, flf2v=False, vae=parts.vae, clip=SimpleNamespace(visual=lambda frames: parts.shown),
         model_config={"timestep_sample_method": "uniform"},

@@ -1,4 +1,4 @@
-"""A run that is killed at random moments ends with the same LoRA."""
+"""A run that is killed at random times and resumed gives the same LoRA."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_runs_give_the_same_bytes() -> None:
+def test_killed_and_resumed_runs_are_byte_identical() -> None:
     """SIGKILL three times, on five frames (the benchmark's defaults are ten and the whole clip)."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "kill_and_resume.py"), "--kills", "3", "--steps", "8", "--frames", "5"],

@@ -1,4 +1,4 @@
-"""How many threads compute: what a person says, else what the machine has free."""
+"""Number of compute threads: as requested, else the number of free cores."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ def machine(patch: pytest.MonkeyPatch, cores: int, load: float, busy: float) -> 
         (2, 0.9, 1.0, 1),
         (2, 3.0, 2.0, 1),
         (8, 3.2, 2.9, 5),
-        (8, 7.9, 0.1, 8),  # what was there has ended
-        (8, 0.3, 7.9, 8),  # what is there has only begun
+        (8, 7.9, 0.1, 8),  # other work has ended
+        (8, 0.3, 7.9, 8),  # other work has just begun
         (1, 9.0, 1.0, 1),
     ],
 )
-def test_cores_that_others_use_are_left_to_them(monkeypatch: pytest.MonkeyPatch, cores: int, load: float, busy: float, free: int) -> None:
+def test_free_cores_exclude_those_of_other_work(monkeypatch: pytest.MonkeyPatch, cores: int, load: float, busy: float, free: int) -> None:
     machine(monkeypatch, cores, load, busy)
     assert count_free_cores(cores) == free
 
 
-def test_a_share_of_a_large_machine_counts_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two cores' worth of time on 64 cores, of which others use 30."""
+def test_cpu_quota_limits_usable_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quota of two cores on 64 cores, of which others use 30."""
     machine(monkeypatch, 64, 30, 30)
     monkeypatch.setattr(threads, "read_cgroup_cores", lambda: 2.0)
     assert count_usable_cores() == 2
@@ -74,14 +74,14 @@ def test_a_share_of_a_large_machine_counts_by_itself(monkeypatch: pytest.MonkeyP
         ("", {}, None),
     ],
 )
-def test_the_control_groups_limit_is_read(tmp_path: Path, groups: str, files: dict[str, str], cores: float | None) -> None:
+def test_cgroup_quota_is_read(tmp_path: Path, groups: str, files: dict[str, str], cores: float | None) -> None:
     for name, text in {"proc/self/cgroup": groups, **{f"groups/{name}": text for name, text in files.items()}}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     assert read_cgroup_cores(tmp_path / "groups", tmp_path / "proc") == cores
 
 
-def test_only_cores_of_our_own_count_as_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_busy_seconds_count_allowed_cores_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "_get_affinity", lambda: {1})
     tick = os.sysconf("SC_CLK_TCK")
     stat = tmp_path / "stat"
@@ -90,7 +90,7 @@ def test_only_cores_of_our_own_count_as_busy(tmp_path: Path, monkeypatch: pytest
     assert read_busy_seconds(tmp_path / "none") is None
 
 
-def test_a_person_decides_then_the_environment_then_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thread_count_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, 4, 1, 1)
     monkeypatch.setattr(threads, "read_cgroup_cores", lambda: None)
     for wanted, environment, used in (
@@ -110,7 +110,7 @@ COMMAND = """
 import sys
 from lora_edit.cli import main
 main.app = lambda **_: None
-assert "torch" not in sys.modules, "loaded before threads were told how to wait"
+assert "torch" not in sys.modules, "torch was loaded before the wait policy was set"
 main.main()
 import os
 print(os.environ["OMP_WAIT_POLICY"])
@@ -118,8 +118,8 @@ print(os.environ["OMP_WAIT_POLICY"])
 
 
 @pytest.mark.parametrize(("given", "kept"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_the_command_lets_threads_wait_asleep_unless_told_otherwise(given: str | None, kept: str) -> None:
-    """Before torch is loaded, which reads it then; the library alone sets nothing."""
+def test_command_sets_passive_wait_policy_by_default(given: str | None, kept: str) -> None:
+    """Before torch is loaded, which reads the variables. Importing the library sets nothing."""
     environment = {name: value for name, value in os.environ.items() if name not in threads.PASSIVE_WAIT_ENVIRONMENT}
     if given:
         environment["OMP_WAIT_POLICY"] = given

@@ -1,7 +1,7 @@
-"""Upstream source as an oracle: read from checkouts that people make themselves (CONTRIBUTING.md), never from this repository.
+"""Upstream source code as an oracle, read from checkouts outside this repository (CONTRIBUTING.md, "Upstream checkouts").
 
-`LORA_EDIT_UPSTREAM` names a folder of work trees; what is not there is skipped. Nothing of it is installed: modules are loaded by path,
-and where a file does work on import, or needs a device, single functions and classes are taken out of it.
+`LORA_EDIT_UPSTREAM` names the folder of the checkouts. Tests of a missing checkout are skipped, with a reason that names it. Nothing is
+installed: modules are loaded by path. Where a file works on import, or needs a device, single functions and classes are compiled alone.
 """
 
 from __future__ import annotations
@@ -22,23 +22,35 @@ import torch
 import torch.nn.functional as F
 
 VARIABLE = "LORA_EDIT_UPSTREAM"
+REPOSITORIES = {
+    "HunyuanVideo-I2V": "https://github.com/Tencent-Hunyuan/HunyuanVideo-I2V",
+    "LoRAEdit": "https://github.com/cjeen/LoRAEdit",
+    "Wan2.1": "https://github.com/Wan-Video/Wan2.1",
+}
+
+
+def skip_reason(name: str) -> str:
+    """What a skipped test needs: the checkout, its address, and the variable that names its folder."""
+    folder = os.environ.get(VARIABLE)
+    state = f"{VARIABLE}={folder} does not contain it" if folder else f"{VARIABLE} is not set"
+    return f"needs a checkout of {REPOSITORIES[name]} in the folder that {VARIABLE} names (CONTRIBUTING.md); {state}"
 
 
 def checkout(name: str) -> Path:
-    """The work tree of that name; the test is skipped where there is none."""
+    """The work tree of that name. Skips the test if there is none."""
     folder = Path(os.environ.get(VARIABLE) or "/nonexistent") / name
     if not folder.is_dir():
-        pytest.skip(f"{VARIABLE} holds no {name} (see CONTRIBUTING.md)")
+        pytest.skip(skip_reason(name))
     return folder
 
 
 def load(name: str, folder: str, module: str, **stubs: types.ModuleType) -> Any:
-    """`module` of the checkout's `folder`, as a package without its `__init__`; `stubs` stand in for its neighbours."""
-    place = checkout(name) / folder
+    """Import `module` from the checkout's `folder`, as a package without its `__init__`. `stubs` replace its sibling modules."""
+    path = checkout(name) / folder
     package = "upstream_" + f"{name}_{folder}".replace("/", "_").replace(".", "_")
     if package not in sys.modules:
         empty = types.ModuleType(package)
-        empty.__path__ = [str(place)]
+        empty.__path__ = [str(path)]
         sys.modules[package] = empty
     for neighbour, stub in stubs.items():
         sys.modules.setdefault(f"{package}.{neighbour}", stub)
@@ -47,26 +59,26 @@ def load(name: str, folder: str, module: str, **stubs: types.ModuleType) -> Any:
 
 @contextmanager
 def standing_in(**modules: types.ModuleType) -> Iterator[None]:
-    """While a file is imported: stand-ins for libraries that it asks for and nothing here uses, with `__` for dots."""
-    names = {name.replace("__", "."): made for name, made in modules.items()}
+    """Replace libraries that a file imports and no test uses, for as long as the context lasts. In names, `__` stands for a dot."""
+    names = {name.replace("__", "."): module for name, module in modules.items()}
     before = {name: sys.modules.get(name) for name in names}
     sys.modules.update(names)
     try:
         yield
     finally:
-        for name, was in before.items():
-            sys.modules.pop(name) if was is None else sys.modules.update({name: was})
+        for name, module in before.items():
+            sys.modules.pop(name) if module is None else sys.modules.update({name: module})
 
 
 def take(path: Path, name: str, **known: Any) -> Any:
-    """One function or class, or `Class.method`, out of a file that cannot be imported; `known` are the names that it uses."""
+    """Compile one function, class or `Class.method` of a file that cannot be imported. `known` defines the names that it uses."""
     body: list[ast.stmt] = ast.parse(path.read_text("utf-8")).body
     for part in name.split("."):
-        found = next(node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == part)
-        body = found.body
+        definition = next(node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == part)
+        body = definition.body
     namespace = {"torch": torch, "nn": torch.nn, "F": F, **known}
-    exec(compile(ast.Module([found], []), str(path), "exec"), namespace)
-    return namespace[found.name]
+    exec(compile(ast.Module([definition], []), str(path), "exec"), namespace)
+    return namespace[definition.name]
 
 
 def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, k_lens: Any = None, **kwargs: Any) -> torch.Tensor:
@@ -76,7 +88,7 @@ def sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, k_lens: Any = None, 
 
 
 def agree(ours: torch.Tensor, theirs: torch.Tensor, within: float) -> None:
-    """Assert equal shapes and a largest difference of at most `within`, which is logged: `pytest --log-cli-level=INFO` shows it."""
+    """Assert equal shapes and a largest difference of at most `within`. `pytest --log-cli-level=INFO` shows the difference."""
     assert ours.shape == theirs.shape, f"{tuple(ours.shape)} against {tuple(theirs.shape)}"
     away = (ours.detach().double() - theirs.detach().double()).abs().max().item()
     logging.getLogger("parity").info("largest difference %.1e of values up to %.1e", away, theirs.abs().max().item())

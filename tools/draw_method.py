@@ -11,6 +11,7 @@ import torch
 
 from lora_edit.conditioning.method import build_appearance_sample, build_inference_sample, build_motion_sample
 from lora_edit.conditioning.sample import Sample
+from lora_edit.masks.settings import MaskSettings
 from lora_edit.masks.shapes import shape_mask, snap_to_cells, union_latent_frames
 from lora_edit.propagation.predict import Propagation
 from lora_edit.studies.scene_kinds import draw_scenes
@@ -30,7 +31,8 @@ def white(mask: torch.Tensor) -> torch.Tensor:
 def main() -> None:
     """Two sheets: whole clips (motion, inference), and one later frame (appearance)."""
     edit = render_true_edit(draw_scenes(1, 0, ("rotation",))[0], Size(96, 96), 17)
-    region = shape_mask(edit.mask, "box", 0.1, 5)
+    masks = MaskSettings()
+    region = shape_mask(edit.mask, masks.shape, masks.expand, masks.smooth)
     hole = union_latent_frames(snap_to_cells(region.frames, (8, 8)), 4)
     source, wanted = to_signed(edit.source), to_signed(edit.truth)
     learn, use = build_motion_sample(source, hole), build_inference_sample(source, wanted[:, 0], hole)

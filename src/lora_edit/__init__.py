@@ -1,6 +1,6 @@
 """First-frame-guided video editing by mask-aware LoRA fine-tuning.
 
-Importing this package loads no model, opens no file and touches no device: the names below are imported when they are first used.
+Importing this package loads no model, opens no file and initializes no device: public names are imported on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m lora_edit`, where the command itself is not on the path."""
+"""Run the command as `python -m lora_edit`, for when the `lora-edit` script is not on the path."""
 
 from lora_edit.cli.main import main
 

@@ -1,7 +1,7 @@
-"""The prompt writes itself: the frames are described once, and the run keeps what was said (paper 3.1).
+"""Automatic prompts: captions of the frames, generated once and stored in the run folder (paper 3.1).
 
-Motion is trained with the caption of the source's first frame, each later edited frame with its own, and generation asks with that of
-the edited first frame. A prompt that a person gives takes the place of all of them.
+Motion is trained with the caption of the source's first frame, each later edited frame with its own caption, and generation uses the
+caption of the edited first frame. A prompt of the user replaces all of them.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from lora_edit.types import hash_content
 
 SOURCE, FIRST_FRAME = "source", "first_frame"
 CAPTIONS_FILE = "captions.json"
-"""In the run folder: a picture's hash to its caption."""
+"""File in the run folder that maps hashes of images to their captions."""
 
 
 def get_reference_name(number: int) -> str:
-    """What the edited frame `number` is called here."""
+    """Return the name of the edited frame `number` in tables of captions."""
     return f"reference_{number}"
 
 
 def build_prompt(image_name: str, settings: EditSettings, captions: Mapping[str, str]) -> str:
-    """[p*] + c, the paper's prompt (3.1), with the caption of the named picture; p* alone where there is none."""
+    """Build [p*] + c, the prompt of the paper (3.1), with the caption of the named image; p* alone without a caption."""
     return ", ".join(part for part in (settings.trigger, settings.prompt or captions.get(image_name, "")) if part)
 
 
 def build_training_prompts(settings: EditSettings, clip: Clip) -> dict[str, str]:
-    """The prompts that the LoRA is trained with, by the names of the pictures they describe."""
+    """Build the training prompts by the names of the images they describe."""
     return {name: build_prompt(name, settings, clip.captions) for name in (SOURCE, *map(get_reference_name, sorted(clip.references)))}
 
 
 def build_prompt_rows(settings: EditSettings, clip: Clip) -> list[tuple[str, str]]:
-    """The prompts by what they are for, for the report; none for a model that ignores them."""
+    """Build pairs of a label and a prompt for the report; empty for a model that ignores prompts."""
     if not reads_prompts(settings.model):
         return []
     prompts = {**build_training_prompts(settings, clip), "generation": build_prompt(FIRST_FRAME, settings, clip.captions)}
@@ -53,95 +53,99 @@ def build_prompt_rows(settings: EditSettings, clip: Clip) -> list[tuple[str, str
 
 
 def check_captioner(settings: EditSettings, has_vace_baseline: bool = False) -> None:
-    """Raise `ModelError` for a captioner of the person's choice that is not here; the usual one may be missing."""
-    chosen = settings.caption.model
-    if needs_captions(settings, has_vace_baseline) and chosen != CAPTIONER and not has_captioner(chosen):
-        raise ModelError(f"caption.model {chosen}: no Florence-2 of that name on this machine; download it or give its folder")
+    """Raise `ModelError` if captions are needed and a captioner other than the default one is missing. The default one may be missing."""
+    captioner = settings.caption.model
+    if needs_captions(settings, has_vace_baseline) and captioner != CAPTIONER and not has_captioner(captioner):
+        raise ModelError(f"caption.model {captioner}: no Florence-2 of that name on this machine; download it or give its folder")
 
 
 def add_captions(clip: Clip, run: Run, settings: EditSettings, reporter: Reporter) -> Clip:
-    """The clip with captions of the pictures that a prompt describes: those that the run keeps, and new ones, which it keeps from now on.
+    """Return the clip with captions of its images: those stored in the run, and new ones, which are stored as well.
 
-    Where the captioner is not here, that is kept too, and the prompt stays p* alone for all of the run: the LoRA is asked as it was
-    trained. Raises `ModelError` for a captioner of the person's choice that cannot be read.
+    Without a captioner, empty captions are stored, and the prompt is p* alone for the whole run: generation uses the same prompts as
+    training. Raises `ModelError` if a captioner other than the default one cannot be read.
     """
     if not needs_captions(settings):
         return clip
-    fresh = caption_images(collect_images(clip).values(), run.folder / CAPTIONS_FILE, settings, reporter)
+    has_new_captions = caption_images(collect_images(clip).values(), run.folder / CAPTIONS_FILE, settings, reporter)
     captions = read_captions(clip, run.folder / CAPTIONS_FILE)
     run.update_manifest(captions=captions, captioner=settings.caption.model)
-    if fresh:
+    if has_new_captions:
         run.log(f"prompts: {build_prompt(SOURCE, settings, captions)} | edited: {build_prompt(FIRST_FRAME, settings, captions)}")
-    note = f"the edited first frame in words, for the model: {captions[FIRST_FRAME]} (--prompt TEXT replaces all captions)"
+    note = f"caption of the edited first frame, used as prompt: {captions[FIRST_FRAME]} (--prompt TEXT replaces all captions)"
     if not captions[SOURCE]:
         note = (
-            f"the prompt is p* alone ({settings.trigger}): this run began without a captioner; `hf download {settings.caption.model}` "
-            "(up to 3.3 GB) writes the prompts of new runs, and --prompt TEXT takes yours"
+            f"the prompt is p* alone ({settings.trigger}), as this run started without a captioner; `hf download {settings.caption.model}` "
+            "(up to 3.3 GB) enables automatic prompts for new runs, and --prompt TEXT sets a prompt"
         )
     reporter.note(note)
     return replace(clip, captions=captions, notes=(*clip.notes, note))
 
 
 def caption_images(images: Iterable[torch.Tensor], file: Path, settings: EditSettings, reporter: Reporter) -> bool:
-    """Have uint8 pictures `[H, W, 3]` described that `file` does not know yet, which keeps them from now on; says whether there were any.
+    """Generate captions of uint8 images `[H, W, 3]` that `file` lacks, and add them to it. Returns whether it lacked any.
 
-    Where some have no caption because there was no captioner, the others get none either. Raises `ModelError` for a captioner of the
-    person's choice that cannot be read.
+    If earlier captions are empty for lack of a captioner, new ones are empty too. Raises `ModelError` if a captioner other than the
+    default one cannot be read.
     """
-    kept = _read_caption_file(file)
-    fresh = {key: picture for picture in images if (key := hash_content(picture)) not in kept}
-    if fresh:
-        kept |= _run_captioner(fresh, "" in kept.values(), settings, reporter)
-        write_atomically(file, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
-    return bool(fresh)
+    captions = _read_caption_file(file)
+    new_images = {key: image for image in images if (key := hash_content(image)) not in captions}
+    if new_images:
+        captions |= _run_captioner(new_images, "" in captions.values(), settings, reporter)
+        write_atomically(file, json.dumps(captions, indent=2, ensure_ascii=False) + "\n")
+    return bool(new_images)
 
 
 def read_captions(clip: Clip, file: Path) -> dict[str, str]:
-    """Captions of a clip's pictures by their names, as `file` has them."""
-    kept = _read_caption_file(file)
-    return {name: kept[hash_content(picture)] for name, picture in collect_images(clip).items()}
+    """Read the captions of the clip's images from `file`, by the names of the images."""
+    captions = _read_caption_file(file)
+    return {name: captions[hash_content(image)] for name, image in collect_images(clip).items()}
 
 
 def lacks_captions(file: Path) -> bool:
-    """Has it pictures that nobody described, for want of a captioner?"""
+    """Whether the file has empty captions, for lack of a captioner."""
     return "" in _read_caption_file(file).values()
 
 
 def collect_images(clip: Clip) -> dict[str, torch.Tensor]:
-    """The pictures that prompts describe, by name."""
-    return {SOURCE: clip.video.frames[0], FIRST_FRAME: clip.first_frame, **{get_reference_name(n): p for n, p in clip.references.items()}}
+    """Collect the images that prompts describe, by name."""
+    return {
+        SOURCE: clip.video.frames[0],
+        FIRST_FRAME: clip.first_frame,
+        **{get_reference_name(n): image for n, image in clip.references.items()},
+    }
 
 
 def caption_image(image: torch.Tensor, settings: EditSettings, reporter: Reporter) -> str:
-    """One uint8 picture `[H, W, 3]` in words, kept nowhere; empty where the captioner is not here, which is told."""
+    """Generate the caption of one uint8 image `[H, W, 3]` without storing it. Empty, with a note, without a captioner."""
     return _run_captioner({FIRST_FRAME: image}, False, settings, reporter)[FIRST_FRAME]
 
 
 def needs_captions(settings: EditSettings, has_vace_baseline: bool = False) -> bool:
-    """Are captions asked for: does the model read prompts, or a `rival` beside it, and is none given?"""
+    """Whether captions are enabled and used: no prompt is given, and the model reads prompts or there is a VACE baseline."""
     return settings.caption.enabled and not settings.prompt and (has_vace_baseline or reads_prompts(settings.model))
 
 
 def _read_caption_file(file: Path) -> dict[str, str]:
-    found: dict[str, str] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    return found
+    captions: dict[str, str] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    return captions
 
 
 def _run_captioner(images: Mapping[str, torch.Tensor], skip_captioner: bool, settings: EditSettings, reporter: Reporter) -> dict[str, str]:
-    """Captions by the same keys; empty ones where the run began `without`, or the usual captioner is not here."""
-    device, chosen = pick_device(), settings.caption.model
+    """Generate captions by the keys of `images`; empty ones with `skip_captioner`, or if the default captioner is missing."""
+    device, captioner = pick_device(), settings.caption.model
     if not skip_captioner:
         try:
-            found = caption_frames(
+            captions = caption_frames(
                 list(images.values()),
-                chosen,
+                captioner,
                 device,
                 pick_compute_dtype(device),
                 lambda done, total: reporter.step("captions", done, total),
             )
-            return dict(zip(images, found, strict=True))
+            return dict(zip(images, captions, strict=True))
         except ModelError as error:
-            if chosen != CAPTIONER:
+            if captioner != CAPTIONER:
                 raise
             reporter.note(str(error))
     return dict.fromkeys(images, "")

@@ -1,4 +1,4 @@
-"""One edit's settings: the rooms' own settings put together, read from TOML, changed by `room.setting=value`, and written back."""
+"""The settings of one edit: the settings of all packages, read from TOML, changed by `section.setting=value`, and written back."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lora_edit.compositing.settings import CompositingSettings
@@ -20,9 +21,12 @@ from lora_edit.models.settings import CaptionSettings, EncodingSettings
 from lora_edit.training.settings import LoraSettings, TrainingSettings
 from lora_edit.video.settings import VideoSettings
 
+PresetName = Literal["standard", "fast", "low-vram"]
+"""The named presets; `models/presets.py` defines what each of them changes."""
+
 
 class Keyframe(BaseModel):
-    """An edited frame: source frame number (from 0, in the trimmed range) and its picture."""
+    """An edited frame: its number in the source (from 0, in the trimmed range) and its image file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     frame: int = Field(ge=0)
@@ -30,39 +34,39 @@ class Keyframe(BaseModel):
 
 
 class KeyBox(BaseModel):
-    """A rectangle in source pixels at one frame; boxes of one object at several frames are interpolated."""
+    """A rectangle in source pixels at one frame. Boxes of one object at several frames are interpolated."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     x: float
     y: float
     width: float = Field(gt=0)
     height: float = Field(gt=0)
-    frame: int | None = Field(None, ge=0, description="source frame; the first when left out, from where it goes with what was edited")
+    frame: int | None = Field(None, ge=0, description="source frame; by default the first one, from which the box follows the edit")
     object: str = Field("1", description="boxes of the same name are one object's path")
 
 
 class KeyPoint(BaseModel):
-    """A pixel of the source on the object to be edited, or off it; the object is outlined there and followed."""
+    """A source pixel on the object to edit, or off it. The object is segmented from its points and tracked."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     x: float
     y: float
-    on: bool = Field(True, description="whether the object is there; false corrects what another point outlined")
+    on: bool = Field(True, description="whether the object covers the point; false excludes an area that another point included")
     frame: int = Field(0, ge=0)
     object: str = Field("1", description="points of the same name are on one object")
 
 
 class InputSettings(BaseModel):
-    """What a person hands over."""
+    """The input files of an edit and its region."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     source: Path
     first_frame: Path
     mask: Path | None = None
     boxes: tuple[KeyBox, ...] = ()
-    points: tuple[KeyPoint, ...] = Field((), description="what they are on is outlined by the embedded segmenter, and followed")
+    points: tuple[KeyPoint, ...] = Field((), description="the embedded segmenter outlines the object under them and tracks it")
     references: tuple[Keyframe, ...] = Field((), description="later edited frames to learn from (paper 3.3.2)")
-    anchors: tuple[Keyframe, ...] = Field((), description="later edited frames that the result must show as they are")
+    anchors: tuple[Keyframe, ...] = Field((), description="later edited frames that the result shows unchanged")
 
     def list_files(self) -> list[Path]:
         """List every file and folder that the edit reads."""
@@ -71,14 +75,14 @@ class InputSettings(BaseModel):
 
 
 class EditSettings(BaseModel):
-    """Everything that decides an edit's result."""
+    """All settings that determine the result of an edit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     input: InputSettings
     model: str = Field("tiny", description="a name from `lora-edit models`, a folder, a file, a Hub id, or NAME@PLACE (docs/loading.md)")
-    prompt: str = Field("", description="takes the place of all captions; models without a text encoder ignore it")
+    prompt: str = Field("", description="replaces all captions; models without a text encoder ignore it")
     trigger: str = Field("p3rs0n", description="p*, put before the caption or the prompt (paper 3.1)")
-    preset: Literal["standard", "fast", "low-vram"] = Field("standard", description="which named settings the others departed from")
+    preset: PresetName = Field("standard", description="the named preset that the other settings override")
     seed: int = Field(0, ge=0, le=2**63 - 1)
     video: VideoSettings = VideoSettings()
     masks: MaskSettings = MaskSettings()
@@ -92,36 +96,43 @@ class EditSettings(BaseModel):
 
 
 TOP_LEVEL_SETTINGS = ("model", "prompt", "trigger", "preset", "seed")
-"""Settings that belong to no room."""
+"""Settings outside of any section."""
 
 SECTIONS = ("video", "masks", "method", "training", "lora", "generation", "compositing", "caption", "encodings")
+"""Tables of a settings file, one for each package with settings. `[input]` is not among them: `--set` cannot change it."""
 
 
 def merge_tables(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, room by room."""
-    out = dict(base)
+    """Merge nested tables; values of `overrides` replace those of `base`."""
+    merged = dict(base)
     for key, value in overrides.items():
-        out[key] = merge_tables(out[key], value) if isinstance(value, Mapping) and isinstance(out.get(key), Mapping) else value
-    return out
+        is_table = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge_tables(merged[key], value) if is_table else value
+    return merged
 
 
 def parse_assignment(text: str) -> dict[str, Any]:
-    """`room.setting=value`, or `name=value` for one of `PLAIN`, as nested tables; values are TOML, bare words are strings."""
+    """Parse `section.setting=value`, or `name=value` for one of `TOP_LEVEL_SETTINGS`, to nested tables.
+
+    Values are TOML; text that is not valid TOML is a string. Raises `SettingsError` for an unknown section or name.
+    """
     path, equals, value = text.partition("=")
-    room, dot, name = path.strip().partition(".")
-    if not equals or room not in (SECTIONS if dot else TOP_LEVEL_SETTINGS):
-        rooms, plain = ", ".join(SECTIONS), ", ".join(TOP_LEVEL_SETTINGS)
-        wrong = suggest_setting(path.strip()) if equals else ""
-        raise SettingsError(f"--set {text}: write room.setting=value with a room of {rooms}, or name=value with one of {plain}{wrong}")
+    section, dot, name = path.strip().partition(".")
+    if not equals or section not in (SECTIONS if dot else TOP_LEVEL_SETTINGS):
+        sections, names = ", ".join(SECTIONS), ", ".join(TOP_LEVEL_SETTINGS)
+        suggestion = suggest_setting(path.strip()) if equals else ""
+        raise SettingsError(
+            f"--set {text}: write section.setting=value with a section of {sections}, or name=value with one of {names}{suggestion}"
+        )
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value
-    return {room: {name.strip(): parsed}} if dot else {room: parsed}
+    return {section: {name.strip(): parsed}} if dot else {section: parsed}
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """A settings file's tables. Raises `SettingsError` when it is missing or malformed."""
+    """Read the tables of a settings file. Raises `SettingsError` when it is missing or malformed."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -131,9 +142,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def resolve_settings(tables: Mapping[str, Any], assignments: Sequence[str] = ()) -> EditSettings:
-    """Validated settings: the model's preset as the tables' `preset` changes it, then the given tables, then the `--set` assignments.
+    """Merge and validate the settings of an edit.
 
-    Raises `SettingsError` with the first fault, its place and the rule it breaks.
+    Later sources override earlier ones: the model's preset with the changes of the named preset `tables["preset"]`, then `tables`, then
+    the `--set` assignments. Raises `SettingsError` with the first invalid setting, its path and the violated rule.
     """
     for text in assignments:
         tables = merge_tables(tables, parse_assignment(text))
@@ -142,18 +154,18 @@ def resolve_settings(tables: Mapping[str, Any], assignments: Sequence[str] = ())
         return EditSettings.model_validate(merge_tables(preset, tables))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        path = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            raise SettingsError(f"{place}: no such setting{suggest_setting(place) or '; docs/settings.md lists them all'}") from error
-        raise SettingsError(f"{place}: {first['msg'].lower()} (given: {first['input']!r})") from error
+            raise SettingsError(f"{path}: no such setting{suggest_setting(path) or '; docs/settings.md lists them all'}") from error
+        raise SettingsError(f"{path}: {first['msg'].lower()} (given: {first['input']!r})") from error
 
 
 def suggest_setting(path: str) -> str:
-    """`; did you mean X?` for a setting that is misspelt, by its room and name; nothing where none is like it."""
-    known = [f"{room}.{name}" for room in SECTIONS for name in _list_fields(room)] + list(TOP_LEVEL_SETTINGS)
-    room, _, name = path.rpartition(".")
+    """Format `; did you mean X?` with the closest setting by section and name; empty when none is similar."""
+    known = [f"{section}.{name}" for section in SECTIONS for name in _list_fields(section)] + list(TOP_LEVEL_SETTINGS)
+    section, _, name = path.rpartition(".")
     matches = [each for each in known if each.rpartition(".")[2] == name] or get_close_matches(path, known, 1, 0.75)
-    matches = matches or [f"{room}.{each}" for each in get_close_matches(name, _list_fields(room), 1, 0.7)]
+    matches = matches or [f"{section}.{each}" for each in get_close_matches(name, _list_fields(section), 1, 0.7)]
     return f"; did you mean {matches[0]}?" if matches else ""
 
 
@@ -163,40 +175,15 @@ def _list_fields(section: str) -> list[str]:
 
 
 def apply_preset(settings: EditSettings, preset: str) -> EditSettings:
-    """The same edit with another named preset's settings, and nothing else changed by hand."""
+    """Resolve the same input and model with another named preset. Settings that were changed by hand are dropped."""
     return resolve_settings({"input": settings.input.model_dump(mode="json", exclude_none=True), "model": settings.model, "preset": preset})
 
 
 def _get_preset_defaults() -> dict[str, Any]:
-    """The paper's settings, spelled out: what a named preset reckons from."""
+    """Return the paper's settings in full, from which named presets are computed."""
     return {"training": TrainingSettings().model_dump(), "generation": GenerationSettings().model_dump()}
 
 
 def dump_toml(settings: EditSettings) -> str:
-    """The settings as TOML text that `read_toml` and `resolve` turn back into the same settings."""
-    lines: list[str] = []
-    _dump_table(settings.model_dump(mode="json", exclude_none=True), "", lines)
-    return "\n".join(lines) + "\n"
-
-
-def _dump_table(table: Mapping[str, Any], prefix: str, lines: list[str]) -> None:
-    nested = {k: v for k, v in table.items() if isinstance(v, Mapping)}
-    for key, value in table.items():
-        if key not in nested:
-            lines.append(f"{key} = {_dump_value(value)}")
-    for key, value in nested.items():
-        lines.extend(["", f"[{prefix}{key}]"])
-        _dump_table(value, f"{prefix}{key}.", lines)
-
-
-def _dump_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
-        return f'"{escaped}"'
-    if isinstance(value, list):
-        return "[" + ", ".join(_dump_value(item) for item in value) + "]"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k} = {_dump_value(v)}" for k, v in value.items()) + "}"
-    return repr(value)
+    """Serialize the settings to TOML. `resolve_settings` restores equal settings from what `read_toml` reads back."""
+    return tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True))

@@ -1,4 +1,4 @@
-"""Which device computes, and in which number format. The only file that knows device names."""
+"""Devices, their dtypes and memory. No other module names a device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is the first of CUDA, MPS and CPU that is present; anything else is taken as it is."""
+    """Return the device `name`. `auto` is the first available one of CUDA, MPS and CPU."""
     if name != "auto":
         return torch.device(name)
     if torch.cuda.is_available():
@@ -21,28 +21,28 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_compute_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device is fast at it; CPUs without matrix units are many times slower in it, so float32 there."""
+    """Return bfloat16 for CUDA, else float32: CPUs without matrix units are many times slower in bfloat16."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def get_weight_memory_limit(device: torch.device) -> float:
-    """Bytes that weights may take there, with some left for what is computed; endless where the device is main memory."""
+    """Return the bytes that weights may use: 90 % of the memory of a CUDA device, the rest being for activations; else infinity."""
     return 0.9 * torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else float("inf")
 
 
 def get_peak_memory_bytes(device: torch.device) -> int | None:
-    """Most device memory allocated so far; None on a CPU."""
+    """Return the peak of allocated device memory in bytes; None without CUDA."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Count `peak_memory_bytes` from here on."""
+    """Reset the peak that `get_peak_memory_bytes` returns."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def synchronize_device(device: torch.device) -> None:
-    """Wait until the device has done all that it was asked for, so that a clock means something."""
+    """Wait until the device has finished all queued work, for instance before reading a clock."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -50,33 +50,33 @@ def synchronize_device(device: torch.device) -> None:
 
 
 def empty_device_cache(device: torch.device) -> None:
-    """Give back what the device's library keeps of freed memory, in pieces that may be too small for what comes."""
+    """Release cached device memory, whose fragments may be too small for later allocations."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def get_device_name(device: torch.device) -> str:
-    """What the maker calls it; a CPU's architecture."""
+    """Return the product name of a CUDA device, else the architecture of the CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
 
 
 def allocate_transfer_buffer(num_bytes: int, device: torch.device) -> torch.Tensor:
-    """`count` bytes of main memory, page-locked where the device can then read them beside its computations."""
+    """Allocate `num_bytes` bytes of main memory `[num_bytes]` uint8, page-locked for CUDA so that copies overlap computation."""
     return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
 
 
 CopyEvent = torch.cuda.Event | None
-"""A copy on its way; None when it is done."""
+"""Event of a pending copy; None if the copy is complete."""
 
 
 class AsyncCopier:
-    """Copies from main memory that run beside the device's computations; on a CPU they are done at once."""
+    """Copies tensors from main memory while the device computes. Without CUDA, copies are synchronous."""
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def start_copy(self, target: torch.Tensor, source: torch.Tensor) -> CopyEvent:
-        """Copy, once all that was asked of the device so far is done, as it may still read `target`. Returns what `finish` takes."""
+        """Queue a copy after all work queued so far, which may still read `target`. Returns the event for `wait_for_copy`."""
         if self._stream is None:
             target.copy_(source)
             return None
@@ -86,24 +86,24 @@ class AsyncCopier:
             return self._stream.record_event()
 
     def wait_for_copy(self, event: CopyEvent) -> None:
-        """What is asked of the device from here on waits for the copy."""
+        """Make work that is queued from now on wait for the copy."""
         if event is not None and self._stream is not None:
             torch.cuda.current_stream(self._stream.device).wait_event(event)
 
 
 def get_peak_host_memory_bytes() -> int:
-    """Most memory this process has held; 0 where the system does not say."""
+    """Return the peak of main memory of this process in bytes; 0 if the system does not report it."""
     try:
         import resource
     except ImportError:
         return 0
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(held if sys.platform == "darwin" else held * 1024)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
+    return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Bytes of the device (0 where there is none but the CPU) and of main memory; matrix operations per second in `dtype`."""
+    """Memory of the device (0 without CUDA) and main memory in bytes, and floating-point operations per second of matmuls in `dtype`."""
 
     device_bytes: float
     host_bytes: float
@@ -112,29 +112,32 @@ class Machine:
 
 
 def measure_machine() -> Machine:
-    """What this machine has. Takes a fraction of a second: the rate is measured on a product of two square matrices."""
+    """Measure this machine. Takes a fraction of a second, as the rate is measured on a product of two square matrices."""
     device = pick_device()
-    own = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
+    device_bytes = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
     dtype = pick_compute_dtype(device)
-    return Machine(float(own), float(_get_main_memory_bytes()), measure_matmul_rate(device, dtype), dtype)
+    return Machine(float(device_bytes), float(_get_main_memory_bytes()), measure_matmul_rate(device, dtype), dtype)
 
 
 def measure_matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 0, repeats: int = 4) -> float:
-    """Floating-point operations per second of a product of two square matrices, the best of some repeats; `side` 0 fits the device."""
+    """Measure floating-point operations per second of a product of two square matrices; the best of `repeats`.
+
+    `side` is the size of the matrices; 0 selects one for the device.
+    """
     side = side or (1024 if device.type == "cpu" else 8192)
-    left = torch.ones(side, side, device=device, dtype=dtype)
+    matrix = torch.ones(side, side, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(repeats):
         synchronize_device(device)
         started = time.perf_counter()
-        left @ left
+        matrix @ matrix
         synchronize_device(device)
         best = min(best, time.perf_counter() - started)
     return 2 * side**3 / best
 
 
 def _get_main_memory_bytes() -> int:
-    """All of it; what nothing says is taken as endless."""
+    """Return the size of main memory; `sys.maxsize` if the system does not report it."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):

@@ -1,15 +1,15 @@
-"""Everything that can go wrong, in one tree.
+"""Exception classes.
 
 LoraEditError
-|-- InputError (also ValueError): the input is at fault; the message says what, where and what to do; exit code 2
+|-- InputError (also ValueError): invalid input; the message gives the fault, its location and the remedy; exit code 2
 |   |-- VideoError: a clip or image cannot be read or written
 |   |-- MaskError: a mask or box does not fit the clip
-|   |   `-- RegionError: the region misses the edit; comes with a picture that shows it
+|   |   `-- RegionError: the region misses the edit; has an image that shows both
 |   |-- SettingsError: a setting is unknown or out of range
-|   |-- ModelError: a model or LoRA file is missing, damaged or of another kind
+|   |-- ModelError: a model or LoRA file is missing, damaged or of another type
 |   `-- RunError: a run folder is missing, in use, or belongs to another edit
-|-- TrainingDiverged: the loss is no longer a finite number; the last checkpoint is whole
-`-- NotFinite: the model answered with numbers that are not finite
+|-- TrainingDivergedError: the loss is not finite; the last checkpoint is intact
+`-- NonFiniteError: the output of the model is not finite
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class LoraEditError(Exception):
-    """Root of this package's errors."""
+    """Base class of all exceptions of this package."""
 
 
 class InputError(LoraEditError, ValueError):
-    """The input is at fault. The message is one line: what, where, what to do."""
+    """Invalid input. The message is one line: the fault, its location and the remedy."""
 
 
 class VideoError(InputError):
@@ -37,7 +37,7 @@ class MaskError(InputError):
 
 
 class RegionError(MaskError):
-    """The region misses the edit. `picture` `[H, W, 3]` uint8 shows both, for whoever reports the error."""
+    """The region misses the edit. `image` `[H, W, 3]` uint8 shows both."""
 
     def __init__(self, message: str, image: torch.Tensor) -> None:
         super().__init__(message)
@@ -49,7 +49,7 @@ class SettingsError(InputError):
 
 
 class ModelError(InputError):
-    """A model or LoRA file is missing, damaged or of another kind."""
+    """A model or LoRA file is missing, damaged or of another type."""
 
 
 class RunError(InputError):
@@ -57,8 +57,8 @@ class RunError(InputError):
 
 
 class TrainingDivergedError(LoraEditError):
-    """The loss is no longer a finite number."""
+    """The loss is not finite."""
 
 
 class NonFiniteError(LoraEditError):
-    """The model answered with numbers that are not finite: what it would draw is black or noise."""
+    """The output of the model is not finite, and would decode to black or noise."""

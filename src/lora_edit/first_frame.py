@@ -1,45 +1,37 @@
-"""The edited first frame, made by a picture editor: taken from the clip without loss, edited, and brought back to the clip's pixels."""
+"""Editing the first frame with an image editor: read the frame losslessly, edit it, and composite the result at the size of the clip."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from lora_edit.compositing.blend import composite_frame
-from lora_edit.compositing.color import match_colour
-from lora_edit.compositing.settings import CompositingSettings
-from lora_edit.devices import pick_compute_dtype, pick_device
+from lora_edit.config import KeyBox
 from lora_edit.errors import InputError, MaskError, VideoError
 from lora_edit.loras.header import read_header
-from lora_edit.masks.boxes import KeyframeBox, mask_from_boxes
-from lora_edit.masks.change_detection import check_first_frame
-from lora_edit.masks.files import read_mask
-from lora_edit.masks.shapes import feather_frame
-from lora_edit.models.image_editors.pipeline import edit_image, load_editor
-from lora_edit.models.image_editors.registry import EDITORS, find_editor
-from lora_edit.reporting import Reporter
-from lora_edit.seeds import create_generator
-from lora_edit.types import EditMask, Size, Video
-from lora_edit.video.read import read_image, read_video
-from lora_edit.video.resize import resize_frames
-from lora_edit.video.settings import VideoSettings
-from lora_edit.video.sheet import save_image
+from lora_edit.models.image_editors.registry import EDITORS, ImageEditor, find_editor
+
+if TYPE_CHECKING:
+    import torch
+
+    from lora_edit.reporting import Reporter
+    from lora_edit.types import EditMask, Video
 
 
 @dataclass(frozen=True)
 class FrameEdit:
-    """What a person asks for: frame `start` of `source`, edited as told, inside the mask or the boxes where these are given, with what
-    a `reference` picture shows."""
+    """Request to edit frame `start` of `source` by `instruction`, inside `mask` or `boxes` if these are given.
+
+    `reference` is an image of what to put into the mask; `loras` are files and their strengths.
+    """
 
     source: Path
     instruction: str
     output: Path
     model: str
     mask: Path | None = None
-    boxes: Sequence[KeyframeBox] = ()
+    boxes: Sequence[KeyBox] = ()
     start: int = 0
     loras: Sequence[tuple[Path, float]] = ()
     seed: int = 0
@@ -47,41 +39,59 @@ class FrameEdit:
     reference: Path | None = None
 
 
-def edit_first_frame(request: FrameEdit, reporter: Reporter) -> Path:
-    """Write the edited frame as PNG at the clip's size; returns its path.
+def check_frame_edit(request: FrameEdit) -> tuple[ImageEditor, Path]:
+    """Check everything that needs neither the frame nor the model, without loading a heavy library.
 
-    Outside a given mask every pixel is the source's. Everything is checked before the editor is read. Raises `InputError` kin.
+    Returns the editor and the folder of its checkpoint. Raises subclasses of `InputError`.
     """
-    _check_request(request)
+    _check_paths(request)
     editor, folder = find_editor(request.model)
     if editor.inpaints and not (request.mask or request.boxes):
         raise MaskError(f"{editor.name} paints where a mask is white; give --box X,Y,W,H or --mask IMAGE, or choose another --model")
     if request.reference and editor.reference_arguments is None:
-        able = " or ".join(each.name for each in EDITORS if each.reference_arguments)
-        raise InputError(f"{editor.name} takes no reference picture; leave out --reference, or choose --model {able}")
+        names = " or ".join(each.name for each in EDITORS if each.reference_arguments)
+        raise InputError(f"{editor.name} takes no reference image; leave out --reference, or choose --model {names}")
     for file, _ in request.loras:
         read_header(file)
+    return editor, folder
+
+
+def edit_first_frame(request: FrameEdit, reporter: Reporter) -> Path:
+    """Write the edited frame as PNG at the size of the clip. Returns its path.
+
+    Outside of a mask all pixels are those of the source. All checks precede loading the editor. Raises subclasses of `InputError`.
+    """
+    from lora_edit.devices import pick_compute_dtype, pick_device
+    from lora_edit.models.image_editors.pipeline import edit_image, load_editor
+    from lora_edit.seeds import create_generator
+    from lora_edit.video.read import read_image, read_video
+    from lora_edit.video.settings import VideoSettings
+    from lora_edit.video.sheet import save_image
+
+    editor, folder = check_frame_edit(request)
     reference = read_image(request.reference) if request.reference else None
     video = read_video(request.source, VideoSettings(start=request.start, frames=1))
     region = _read_region(request, video)
     for note in (f"{editor.name} ({editor.repo}): {editor.license}", *(region.notes if region else ())):
         reporter.note(note)
     if request.reference and not request.loras:
-        reporter.note(f"{editor.name} alone was not taught what a reference is for; ACE++'s subject LoRA was (--lora; docs/first-frame.md)")
-    source, hole = video.frames[0], None if region is None else region.frames[0]
+        reporter.note(
+            f"{editor.name} alone was not trained with reference images; the subject LoRA of ACE++ was (--lora; docs/first-frame.md)"
+        )
+    source, edit_mask = video.frames[0], None if region is None else region.frames[0]
     device = pick_device()
     pipeline = load_editor(editor, folder, request.loras, device, pick_compute_dtype(device))
-    made = edit_image(
+    output = edit_image(
         pipeline,
         editor,
         source,
         request.instruction,
-        hole,
+        edit_mask,
         create_generator(request.seed, "edit-frame"),
         lambda done, total: reporter.step("edit-frame", done, total),
         reference,
     )
-    edited, notes = composite_edited_frame(source, made, hole)
+    edited, notes = composite_edited_frame(source, output, edit_mask)
     for note in notes:
         reporter.note(note)
     save_image(request.output, edited)
@@ -91,34 +101,49 @@ def edit_first_frame(request: FrameEdit, reporter: Reporter) -> Path:
 def composite_edited_frame(
     source: torch.Tensor, output: torch.Tensor, edit_mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, tuple[str, ...]]:
-    """The editor's picture `[h, w, 3]` at the size of `source` `[H, W, 3]`, all uint8, and remarks on what it changed.
+    """Resize the editor's `output` `[h, w, 3]` to `source` `[H, W, 3]` and composite both, all uint8. Returns the frame and notes.
 
-    With a `hole` `[H, W]` bool, colours are matched where the answer is known, and outside the hole the source's pixels return.
+    With an `edit_mask` `[H, W]` bool, colours are matched to the source outside of the mask, and the source's pixels replace the output
+    there. The notes describe what the editor changed outside of the mask.
     """
+    from lora_edit.compositing.blend import composite_frame
+    from lora_edit.compositing.color import match_colour
+    from lora_edit.compositing.settings import CompositingSettings
+    from lora_edit.masks.change_detection import check_first_frame
+    from lora_edit.masks.shapes import feather_frame
+    from lora_edit.types import Size
+    from lora_edit.video.resize import resize_frames
+
     edited = resize_frames(output[None], Size(source.shape[0], source.shape[1]))
     if edit_mask is None:
-        return edited[0], ("the whole picture is the editor's; give --box or --mask to keep the source's pixels around the edit",)
+        return edited[0], ("the editor's output replaces the whole frame; give --box or --mask to keep the source around the edit",)
     edited = match_colour(edited, source[None], ~edit_mask[None])
     notes = check_first_frame(source, edited[0], edit_mask)
     radius = round(CompositingSettings().feather * min(source.shape[:2]))
     return composite_frame(source, edited[0], feather_frame(edit_mask, radius)), notes
 
 
-def _check_request(request: FrameEdit) -> None:
+def _check_paths(request: FrameEdit) -> None:
     if not request.instruction.strip():
-        raise InputError('--instruction is empty; say what to change, for instance --instruction "make the coat red"')
+        raise InputError('--instruction is empty; describe the change, for instance --instruction "make the coat red"')
     if request.mask and request.boxes:
         raise MaskError("both --mask and --box are given; give one of them")
     if request.output.suffix.lower() != ".png":
-        raise VideoError(f"{request.output}: the frame is written without loss; end the name in .png")
+        raise VideoError(f"{request.output}: the frame is written losslessly; end the name in .png")
     if request.output.exists() and (not request.output.is_file() or not request.overwrite):
-        raise VideoError(f"{request.output}: exists; give another --output, or --overwrite to replace a picture")
+        raise VideoError(f"{request.output}: exists; give another --output, or --overwrite to replace an image")
     for path in (request.source, request.mask, request.reference):
         if path is not None and path.exists() and request.output.exists() and request.output.samefile(path):
             raise VideoError(f"{request.output}: is part of the input; choose another --output")
 
 
 def _read_region(request: FrameEdit, video: Video) -> EditMask | None:
+    """Read the mask or draw the boxes. Returns None without either."""
+    from lora_edit.masks.boxes import KeyframeBox, mask_from_boxes
+    from lora_edit.masks.files import read_mask
+    from lora_edit.types import Box
+
     if request.mask is not None:
         return read_mask(request.mask, 1, video.size, request.start)
-    return mask_from_boxes(list(request.boxes), 1, video.size) if request.boxes else None
+    boxes = [KeyframeBox(Box(each.x, each.y, each.width, each.height), each.frame, each.object) for each in request.boxes]
+    return mask_from_boxes(boxes, 1, video.size) if boxes else None

@@ -1,4 +1,4 @@
-"""What a person hands over, read and checked once, before any model is loaded; and kept in the run folder as it was."""
+"""The input of an edit: read and checked once before loading any model, and stored losslessly in the run folder."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from lora_edit.video.sheet import save_image
 class Clip:
     """The checked input at source size.
 
-    `edit_mask` is the region after shaping; `first_frame` and the values of `references` and `anchors` are `[H, W, 3]` uint8, keyed by
-    frame number; `notes` are remarks for the person; `captions` say in words what the named pictures show (`captions.py`).
+    `edit_mask` is the shaped region. `first_frame` and the values of `references` and `anchors`, which are keyed by frame number, are
+    `[H, W, 3]` uint8. `notes` are for the user; `captions` describe the named images (`captions.py`).
     """
 
     video: Video
@@ -52,39 +52,39 @@ class Clip:
     captions: Mapping[str, str] = field(default_factory=dict)
 
     def compute_hash(self) -> str:
-        """Hash of all pixels and masks."""
+        """Hash all pixels and masks."""
         later = [t for frames in (self.references, self.anchors) for n in sorted(frames) for t in (str(n), frames[n])]
         return hash_content(self.video.frames, self.edit_mask.frames, self.first_frame, *later)
 
     def compute_input_hashes(self) -> dict[str, str]:
-        """Hashes of the single inputs, by name."""
-        later = {f"{kind}_{n}": t for kind, of in (("reference", self.references), ("anchor", self.anchors)) for n, t in of.items()}
-        named = {"source": self.video.frames, "edit_mask": self.edit_mask.frames, "first_frame": self.first_frame, **later}
-        return {name: hash_content(pixels) for name, pixels in named.items()}
+        """Hash each input, by name."""
+        later = {f"{kind}_{n}": t for kind, images in (("reference", self.references), ("anchor", self.anchors)) for n, t in images.items()}
+        inputs = {"source": self.video.frames, "edit_mask": self.edit_mask.frames, "first_frame": self.first_frame, **later}
+        return {name: hash_content(pixels) for name, pixels in inputs.items()}
 
 
 def read_inputs(settings: EditSettings, reporter: Reporter | None = None) -> Clip:
-    """Read and check everything. Raises `InputError` kin; loads no model."""
-    given = settings.input
+    """Read and check the input without loading a model. Raises subclasses of `InputError`."""
+    inputs = settings.input
     check_trainable(settings.model)
-    video = read_video(given.source, settings.video)
-    first, note = fit_first_frame(read_image(given.first_frame), video.size)
-    region = _read_region(settings, video, first, reporter or SilentReporter())
-    notes = [*video.notes, *region.notes, *([note] if note else []), *check_first_frame(video.frames[0], first, region.frames[0])]
+    video = read_video(inputs.source, settings.video)
+    first_frame, note = fit_first_frame(read_image(inputs.first_frame), video.size)
+    region = _read_region(settings, video, first_frame, reporter or SilentReporter())
+    notes = [*video.notes, *region.notes, *([note] if note else []), *check_first_frame(video.frames[0], first_frame, region.frames[0])]
     if bool(region.frames.all()) and not any("whole-frame" in text for text in notes):
-        notes.append("whole-frame edit: the region covers every frame, so nothing but the first frame is given")
-    references = {k.frame: _read_keyframe(k, video, "reference", notes) for k in given.references}
-    anchors = {k.frame: _read_keyframe(k, video, "anchor", notes) for k in given.anchors}
+        notes.append("whole-frame edit: the region covers all frames, so the model is given the first frame alone")
+    references = {k.frame: _read_keyframe(k, video, "reference", notes) for k in inputs.references}
+    anchors = {k.frame: _read_keyframe(k, video, "anchor", notes) for k in inputs.anchors}
     _check_windows(settings, video)
     _check_last_frame(settings, video, anchors)
     notes += _check_first_frame_only(settings, video)
-    return Clip(video, region, first, references, anchors, tuple(dict.fromkeys(notes)))
+    return Clip(video, region, first_frame, references, anchors, tuple(dict.fromkeys(notes)))
 
 
 def _check_windows(settings: EditSettings, video: Video) -> None:
-    """A window that is shorter than the clip has to be whole latent frames, the first of them one frame long."""
+    """Raise `SettingsError` unless windows that are shorter than the clip consist of whole latent frames, the first of one frame."""
     geometry = get_geometry(settings.model)
-    for room, window in (("training", settings.training.window), ("generation", settings.generation.window)):
+    for section, window in (("training", settings.training.window), ("generation", settings.generation.window)):
         if (
             geometry
             and 0 < window < video.num_frames
@@ -92,19 +92,19 @@ def _check_windows(settings: EditSettings, video: Video) -> None:
         ):
             group = geometry.temporal_compression
             raise SettingsError(
-                f"{room}.window is {window}, but {settings.model} takes {group} k + 1 frames at once; "
-                f"set it to {max(1, window // group) * group + 1}, or to 0 for all that the model takes"
+                f"{section}.window is {window}, but {settings.model} takes {group} k + 1 frames at once; "
+                f"set it to {max(1, window // group) * group + 1}, or to 0 for the longest window of the model"
             )
 
 
 def _check_last_frame(settings: EditSettings, video: Video, anchors: dict[int, torch.Tensor]) -> None:
-    """Models that are shown both ends need the edited last frame, and the whole clip in one window."""
-    longest = get_last_frame_max_frames(settings.model)
-    if longest is None:
+    """Raise `InputError` unless a model with first and last frame gets the edited last frame and a clip of one window."""
+    max_frames = get_last_frame_max_frames(settings.model)
+    if max_frames is None:
         return
-    if not 1 < video.num_frames <= longest:
+    if not 1 < video.num_frames <= max_frames:
         raise InputError(
-            f"{settings.model} works between a first and a last frame of 2 to {longest} frames, not {video.num_frames}; give --start and "
+            f"{settings.model} generates 2 to {max_frames} frames between a first and a last one, not {video.num_frames}; give --start and "
             "--frames, or another --model"
         )
     last = video.num_frames - 1
@@ -113,85 +113,91 @@ def _check_last_frame(settings: EditSettings, video: Video, anchors: dict[int, t
 
 
 FIRST_FRAME_CONDITIONINGS = ("first-frame", "feature-level")
-"""Conditionings that give a model the first frame alone."""
+"""Conditionings in which the model is given the first frame alone."""
 
 
 def _check_first_frame_only(settings: EditSettings, video: Video) -> list[str]:
-    """Models that cannot be told of a region do the naive LoRA alone; returns the remark that says so."""
-    longest = get_first_frame_only_max_frames(settings.model)
-    if longest is None:
+    """Check settings and input of models without a spatial mask, which support the naive LoRA alone. Returns the note about it.
+
+    Raises subclasses of `InputError`.
+    """
+    max_frames = get_first_frame_only_max_frames(settings.model)
+    if max_frames is None:
         return []
     method = settings.method
-    for name, value, fitting in (
+    for name, value, allowed in (
         ("conditioning", method.conditioning, FIRST_FRAME_CONDITIONINGS),
         ("appearance_mask", method.appearance_mask, ("after-first",)),
     ):
-        if value not in fitting:
+        if value not in allowed:
             raise SettingsError(
-                f"{settings.model} is given the first frame alone, so method.{name}={value} is nothing it can do; leave it out (then it is "
-                f"{fitting[0]}), or choose --model hunyuan-i2v, which takes masks"
+                f"{settings.model} is given the first frame alone, so it does not support method.{name}={value}; leave it out (then it is "
+                f"{allowed[0]}), or choose --model hunyuan-i2v, which takes masks"
             )
     if settings.input.anchors:
         raise InputError(f"{settings.model} is given the first frame alone; leave out --anchor, or choose --model hunyuan-i2v")
-    longest = min(longest, settings.generation.window or longest)  # a second window would know nothing of the first
-    if not 1 < video.num_frames <= longest:
+    max_frames = min(max_frames, settings.generation.window or max_frames)  # a second window would not be given the first one
+    if not 1 < video.num_frames <= max_frames:
         raise InputError(
-            f"{settings.model} makes 2 to {longest} frames from the first one, not {video.num_frames}; give --start and --frames, or "
+            f"{settings.model} makes 2 to {max_frames} frames from the first one, not {video.num_frames}; give --start and --frames, or "
             "choose --model hunyuan-i2v"
         )
-    return [f"{settings.model} is given the first frame alone: the naive LoRA of the paper's comparison; hunyuan-i2v takes masks"]
+    return [f"{settings.model} is given the first frame alone: the naive LoRA of the paper; hunyuan-i2v takes masks"]
 
 
 def _read_region(settings: EditSettings, video: Video, first_frame: torch.Tensor, reporter: Reporter) -> EditMask:
-    """The edit region: as given, or found from the edit; shaped, and checked against what the edited first frame changes."""
-    given, masks = settings.input, settings.masks
-    kinds = {"--mask": given.mask is not None, "--box": bool(given.boxes), "--point": bool(given.points)}
-    kind, *more = [name for name, is_given in kinds.items() if is_given] or [""]
-    if more:
-        raise MaskError(f"both {kind} and {more[0]} are given; give one of them")
-    if not kind:
-        followed = track_edit_region(video.frames, first_frame, partial(reporter.step, "following the edit"))
+    """Read the region, or detect it from the edit; shape it, and check it against what the edited first frame changes.
+
+    Raises `MaskError`.
+    """
+    inputs, masks = settings.input, settings.masks
+    is_given = {"--mask": inputs.mask is not None, "--box": bool(inputs.boxes), "--point": bool(inputs.points)}
+    option, *others = [name for name, given in is_given.items() if given] or [""]
+    if others:
+        raise MaskError(f"both {option} and {others[0]} are given; give one of them")
+    if not option:
+        track = track_edit_region(video.frames, first_frame, partial(reporter.step, "following the edit"))
         if masks.check:
-            check_region_track(first_frame, followed, video.frames)
-        return _shape_region(followed.region, settings)
-    if given.mask is not None:
-        drawn = read_mask(given.mask, video.num_frames, video.size, settings.video.start, _count_source_frames(settings, video))
-    elif given.points:
-        drawn = _segment_points(given.points, video, reporter)
+            check_region_track(first_frame, track, video.frames)
+        return _shape_region(track.region, settings)
+    if inputs.mask is not None:
+        edit_mask = read_mask(inputs.mask, video.num_frames, video.size, settings.video.start, _count_source_frames(settings, video))
+    elif inputs.points:
+        edit_mask = _segment_points(inputs.points, video, reporter)
         if masks.check:
-            check_region_track(first_frame, region_track_from_mask(drawn), video.frames, "--point")
+            check_region_track(first_frame, region_track_from_mask(edit_mask), video.frames, "--point")
     else:
-        things = track_boxes(
-            video.frames, first_frame, [_build_keyed_box(box) for box in given.boxes], partial(reporter.step, "following the box")
+        tracks = track_boxes(
+            video.frames, first_frame, [_build_keyed_box(box) for box in inputs.boxes], partial(reporter.step, "following the box")
         )
-        drawn = union([each.region for each in things])
-    if not given.boxes and masks.shape == "auto":
-        region = auto_shape_mask(drawn, video.frames[0], first_frame, masks.expand, masks.smooth)
+        edit_mask = union([each.region for each in tracks])
+    if not inputs.boxes and masks.shape == "auto":
+        region = auto_shape_mask(edit_mask, video.frames[0], first_frame, masks.expand, masks.smooth)
     else:
-        region = _shape_region(drawn, settings)
+        region = _shape_region(edit_mask, settings)
     if masks.check:
-        check_region(video.frames[0], first_frame, drawn, region, kind)
+        check_region(video.frames[0], first_frame, edit_mask, region, option)
     return region
 
 
 def _shape_region(edit_mask: EditMask, settings: EditSettings) -> EditMask:
     masks, compositing = settings.masks, settings.compositing
-    shaped = shape_mask(edit_mask, masks.shape, masks.expand, masks.smooth)
-    return grow_by_soft_edge(shaped, masks.shape, compositing.feather if compositing.enabled else 0.0)
+    region = shape_mask(edit_mask, masks.shape, masks.expand, masks.smooth)
+    return grow_by_soft_edge(region, masks.shape, compositing.feather if compositing.enabled else 0.0)
 
 
 def _count_source_frames(settings: EditSettings, video: Video) -> int | None:
-    """How many frames the whole source has; None where only decoding would tell."""
-    whole = settings.video.start == 0 and settings.video.frames is None
-    return video.num_frames if whole else probe_video(settings.input.source).num_frames
+    """Count the frames of the whole source; None if this needs decoding."""
+    is_whole = settings.video.start == 0 and settings.video.frames is None
+    return video.num_frames if is_whole else probe_video(settings.input.source).num_frames
 
 
 def _segment_points(points: Sequence[KeyPoint], video: Video, reporter: Reporter) -> EditMask:
-    """What the points are on, through the clip, bridged where it was hidden between two sights."""
+    """Segment and track the objects under the points. Frames in which an object is hidden between two others are interpolated."""
     clicks = [Click(each.x, each.y, each.on, each.frame, each.object) for each in points]
     check_prompts(clicks, video.num_frames, video.size)
-    things = EmbeddedSegmenter(load_saliency_network()).segment(video.frames, clicks, partial(reporter.step, "segmenting"))
-    return union([interpolate_missing_frames(each) for each in things.values()])
+    masks = EmbeddedSegmenter(load_saliency_network()).segment(video.frames, clicks, partial(reporter.step, "segmenting"))
+    return union([interpolate_missing_frames(each) for each in masks.values()])
 
 
 def _build_keyed_box(box: KeyBox) -> KeyframeBox:
@@ -204,20 +210,20 @@ def _read_keyframe(keyframe: Keyframe, video: Video, kind: str, notes: list[str]
             f"--{kind} {keyframe.frame}={keyframe.image}: the range has frames 1 to {video.num_frames - 1} after the first; give "
             f"one of these"
         )
-    picture, note = fit_first_frame(read_image(keyframe.image), video.size)
+    image, note = fit_first_frame(read_image(keyframe.image), video.size)
     if note:
         notes.append(note.replace("first frame", f"frame {keyframe.frame}"))
-    return picture
+    return image
 
 
 def store_inputs(clip: Clip, run: Run, settings: EditSettings) -> bool:
-    """Store the input losslessly in the run folder, so that the run needs nothing else (but the source's sound).
+    """Store the input losslessly in the run folder, so that the run needs no other files (but the source for its sound).
 
-    A run with other settings adopts these, and what changed of the input. Returns False when the folder already held an input of the same
-    settings, which is then kept as it is.
+    In an existing run, replace the settings and the inputs that differ. Returns False if the folder already holds the input of equal
+    settings, which then stays as it is.
     """
     if run.read_settings() != settings:
-        # Without this file the input counts as incomplete, should this be cut off.
+        # Without this file the input counts as incomplete, in case of an interruption.
         (run.folder / "clip.json").unlink(missing_ok=True)
         run.replace_settings(settings)
     if (run.folder / "clip.json").is_file():
@@ -228,40 +234,41 @@ def store_inputs(clip: Clip, run: Run, settings: EditSettings) -> bool:
         run.update_manifest(source_hash=source_hash)
     save_mask(run.folder / "masks", clip.edit_mask)
     (run.folder / "references").mkdir(exist_ok=True)
-    for earlier in (run.folder / "references").glob("*_*.png"):
-        earlier.unlink()
+    for file in (run.folder / "references").glob("*_*.png"):
+        file.unlink()
     save_image(run.folder / "references" / "first_frame.png", clip.first_frame)
-    for kind, frames in (("reference", clip.references), ("anchor", clip.anchors)):
-        for number, picture in frames.items():
-            save_image(run.folder / "references" / f"{kind}_{number:05d}.png", picture)
+    for kind, images in (("reference", clip.references), ("anchor", clip.anchors)):
+        for number, image in images.items():
+            save_image(run.folder / "references" / f"{kind}_{number:05d}.png", image)
     write_atomically(run.folder / "clip.json", json.dumps(video_to_record(clip.video) | {"notes": list(clip.notes)}))
     return True
 
 
 def load_inputs(run: Run) -> Clip:
-    """Read back what `store_inputs` kept. Raises `RunError` when the folder is incomplete."""
-    facts_file = run.folder / "clip.json"
-    if not facts_file.is_file():
+    """Load what `store_inputs` stored. Raises `RunError` if the folder is incomplete."""
+    record_file = run.folder / "clip.json"
+    if not record_file.is_file():
         raise RunError(f"{run.folder}: the run's input is incomplete (clip.json is missing); remove the folder and start again")
-    facts = json.loads(facts_file.read_text("utf-8"))
-    alpha = read_video(run.folder / "frames").alpha if facts.get("alpha") else None
-    video = video_from_record(facts, load_frames(run.folder / "frames"), alpha)
-    kept = run.folder / "references"
-    later = {
-        kind: {int(p.stem.split("_")[1]): read_image(p) for p in sorted(kept.glob(f"{kind}_*.png"))} for kind in ("reference", "anchor")
-    }
-    mask = load_mask(run.folder / "masks")
-    return Clip(video, mask, read_image(kept / "first_frame.png"), later["reference"], later["anchor"], tuple(facts["notes"]))
+    record = json.loads(record_file.read_text("utf-8"))
+    alpha = read_video(run.folder / "frames").alpha if record.get("alpha") else None
+    video = video_from_record(record, load_frames(run.folder / "frames"), alpha)
+    folder = run.folder / "references"
+    references, anchors = (
+        {int(file.stem.split("_")[1]): read_image(file) for file in sorted(folder.glob(f"{kind}_*.png"))}
+        for kind in ("reference", "anchor")
+    )
+    edit_mask = load_mask(run.folder / "masks")
+    return Clip(video, edit_mask, read_image(folder / "first_frame.png"), references, anchors, tuple(record["notes"]))
 
 
 def read_run_frame_rate(folder: Path) -> Fraction | None:
-    """The frame rate of the run that a folder of frames lies in; None where there is none."""
-    facts_file = folder.parent / "clip.json"
-    return Fraction(json.loads(facts_file.read_text("utf-8"))["fps"]) if facts_file.is_file() else None
+    """Read the frame rate of the run that contains a folder of frames; None outside of a run."""
+    record_file = folder.parent / "clip.json"
+    return Fraction(json.loads(record_file.read_text("utf-8"))["fps"]) if record_file.is_file() else None
 
 
 def replace_first_frame(clip: Clip, path: Path) -> Clip:
-    """The same clip with another edited first frame, checked like the first."""
-    picture, note = fit_first_frame(read_image(path), clip.video.size)
-    notes = [*([note] if note else []), *check_first_frame(clip.video.frames[0], picture, clip.edit_mask.frames[0])]
-    return replace(clip, first_frame=picture, notes=tuple(notes))
+    """Return the clip with another edited first frame, which is checked like the original one."""
+    first_frame, note = fit_first_frame(read_image(path), clip.video.size)
+    notes = [*([note] if note else []), *check_first_frame(clip.video.frames[0], first_frame, clip.edit_mask.frames[0])]
+    return replace(clip, first_frame=first_frame, notes=tuple(notes))

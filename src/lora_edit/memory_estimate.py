@@ -1,4 +1,4 @@
-"""What an edit with a large model will need of a machine, reckoned before any of its weights is read."""
+"""Estimates of the memory and time of an edit with a large model, without reading its weights."""
 
 from __future__ import annotations
 
@@ -23,34 +23,37 @@ from lora_edit.training.settings import LoraSettings, TrainingSettings
 from lora_edit.types import Size
 
 MODEL_FLOPS_UTILIZATION = 0.5
-"""Share of a machine's matrix rate that a step is reckoned to reach."""
+"""Assumed share of the matmul rate of the machine that a step reaches."""
 
 DEVICE_RESERVE_BYTES = 0.7e9
-"""What the device's own library holds, in bytes."""
+"""Bytes that the library of the device occupies."""
 
 ALLOCATOR_OVERHEAD = 1.05
-"""Allocators lose a few hundredths to gaps between tensors."""
+"""Factor for the gaps of the allocator between tensors."""
 
 ADAM_BYTES_PER_PARAMETER = 16
-"""Bytes for each trained number: itself, its gradient, and two moments, in float32."""
+"""Bytes per trainable parameter: the parameter, its gradient and two moments, in float32."""
 
 COUNTED_BLOCKS = 2
-"""Blocks of a kind that are counted; the rest costs as much each."""
+"""Blocks of each type that are counted; each further block costs the same."""
 
 HOST_TO_DEVICE_BANDWIDTH = 2e10
-"""Bytes per second from page-locked main memory to a device (PCIe 4 with 16 lanes, less what is always lost)."""
+"""Bytes per second from page-locked main memory to a device: PCIe 4 with 16 lanes, minus overhead."""
 
 WEIGHT_FORMAT_SIZE_RATIO: dict[WeightFormat, float] = {"full": 1.0, "int8": 0.51, "fp8": 0.51, "nf4": 0.29}
-"""What stored weights with their scales take of bfloat16's room."""
+"""Size of stored weights with their scales, relative to bfloat16."""
 
 TILED_DECODE_RATIO = 0.2
-"""What decoding in tiles takes of decoding whole frames, at 832x480."""
+"""Memory of decoding in tiles relative to decoding whole frames, at 832x480."""
 
 
 @dataclass(frozen=True)
 class ResourceEstimate:
-    """Bytes on the device by stage, bytes of main memory, seconds by stage; `windows` are the passes over a long clip. `place` is where
-    weights and states lie, of `blocks` blocks."""
+    """Bytes on the device and seconds by stage, and bytes of main memory.
+
+    `windows` is the number of windows of a long clip; `offload_plan` divides the `blocks` transformer blocks between device and main
+    memory.
+    """
 
     train_bytes: float
     generate_bytes: float
@@ -64,51 +67,52 @@ class ResourceEstimate:
 
     @property
     def device_bytes(self) -> float:
-        """The most that any stage needs."""
+        """The maximum of all stages."""
         return max(self.train_bytes, self.generate_bytes, self.autoencoder_bytes)
 
     def list_shortfalls(self, machine: Machine) -> list[str]:
-        """What does not fit the machine, in words; empty when all does."""
-        found = []
+        """Describe what does not fit the machine; empty if everything fits."""
+        shortfalls = []
         if machine.device_bytes and self.device_bytes > machine.device_bytes:
-            found.append(f"{self.device_bytes / 1e9:.1f} GB on the device, which has {machine.device_bytes / 1e9:.1f}")
-        held = self.host_bytes if machine.device_bytes else max(self.host_bytes, self.device_bytes)
-        if held > machine.host_bytes:
-            found.append(f"{held / 1e9:.1f} GB of main memory, of which the machine has {machine.host_bytes / 1e9:.1f}")
-        return found
+            shortfalls.append(f"{self.device_bytes / 1e9:.1f} GB on the device, which has {machine.device_bytes / 1e9:.1f}")
+        host_bytes = self.host_bytes if machine.device_bytes else max(self.host_bytes, self.device_bytes)
+        if host_bytes > machine.host_bytes:
+            shortfalls.append(f"{host_bytes / 1e9:.1f} GB of main memory, of which the machine has {machine.host_bytes / 1e9:.1f}")
+        return shortfalls
 
 
 def supports_estimate(facts: ModelFacts) -> bool:
-    """Can a step of the model be counted? Not of a small one, which is quicker to measure, nor of one that nobody outlined."""
+    """Whether the model has a meta model to count the cost of a step. The small model has none, as measuring it is faster."""
     return has_meta_model(facts)
 
 
 def estimate_resources(
     settings: EditSettings, facts: ModelFacts, size: Size, num_frames: int, has_references: bool, machine: Machine
 ) -> ResourceEstimate:
-    """The forecast for a clip at the frame size of a `countable` model, with as much on the machine's device as fits there.
+    """Estimate an edit of `num_frames` frames at the canvas size `size`, for a model with `supports_estimate`.
 
-    Where nothing does, that of the most sparing way that the settings allow.
+    The estimate has as much on the device of the machine as fits. If nothing fits, it has the smallest memory use that the settings
+    allow.
     """
     training, geometry = settings.training, facts.geometry
-    seen = _compute_window_length(num_frames, training.window, geometry)
-    blocks = len(_count_step_cost(facts, _compute_latent_shape(seen, size, geometry), machine.dtype, settings.lora).block_bytes)
-    found = None
-    for place in _list_offload_plans(training, blocks):
-        found = _estimate_with_plan(place, settings, facts, size, num_frames, has_references, machine)
-        if not found.list_shortfalls(machine):
+    window = _compute_window_length(num_frames, training.window, geometry)
+    blocks = len(_count_step_cost(facts, _compute_latent_shape(window, size, geometry), machine.dtype, settings.lora).block_bytes)
+    estimate = None
+    for offload_plan in _list_offload_plans(training, blocks):
+        estimate = _estimate_with_plan(offload_plan, settings, facts, size, num_frames, has_references, machine)
+        if not estimate.list_shortfalls(machine):
             break
-    assert found is not None
-    return found
+    assert estimate is not None
+    return estimate
 
 
 def _list_offload_plans(training: TrainingSettings, blocks: int) -> Iterator[OffloadPlan]:
-    """Ways to lay a model out that the settings allow, the quickest first."""
-    swaps = range(blocks + 1) if training.blocks_to_swap == "auto" else [min(training.blocks_to_swap, blocks)]
-    for swapped in swaps:
-        yield OffloadPlan(swapped, training.base, training.offload_activations is True)
+    """Yield the offload plans that the settings allow, the fastest first."""
+    swap_counts = range(blocks + 1) if training.blocks_to_swap == "auto" else [min(training.blocks_to_swap, blocks)]
+    for num_swapped in swap_counts:
+        yield OffloadPlan(num_swapped, training.base, training.offload_activations is True)
     if training.offload_activations == "auto":
-        yield OffloadPlan(swaps[-1], training.base, True)
+        yield OffloadPlan(swap_counts[-1], training.base, True)
 
 
 def _estimate_with_plan(
@@ -121,42 +125,43 @@ def _estimate_with_plan(
     machine: Machine,
 ) -> ResourceEstimate:
     training, generation, geometry = settings.training, settings.generation, facts.geometry
-    seen = _compute_window_length(num_frames, training.window, geometry)
-    drawn = _compute_window_length(num_frames, generation.window, geometry)
-    learned, made = (
-        _count_step_cost(facts, _compute_latent_shape(count, size, geometry), machine.dtype, settings.lora) for count in (seen, drawn)
+    training_window = _compute_window_length(num_frames, training.window, geometry)
+    generation_window = _compute_window_length(num_frames, generation.window, geometry)
+    training_cost, generation_cost = (
+        _count_step_cost(facts, _compute_latent_shape(window, size, geometry), machine.dtype, settings.lora)
+        for window in (training_window, generation_window)
     )
-    experts, rate = len(facts.transformer_parts), MODEL_FLOPS_UTILIZATION * machine.flops_per_second
-    steps = experts * (training.motion_steps + (training.appearance_steps if has_references else 0))
+    num_experts, rate = len(facts.transformer_parts), MODEL_FLOPS_UTILIZATION * machine.flops_per_second
+    steps = num_experts * (training.motion_steps + (training.appearance_steps if has_references else 0))
     windows = len(
         plan_inference_windows(num_frames, generation.window or geometry.max_frames, generation.overlap, geometry.temporal_compression)
     )
     passes = windows * generation.steps * (1 if generation.guidance_scale == 1 else 2)
     encode, decode = count_codec_bytes(facts, size)
-    tiled = bool(machine.device_bytes) and decode + DEVICE_RESERVE_BYTES > machine.device_bytes
-    copied = (
+    tile_decoding = bool(machine.device_bytes) and decode + DEVICE_RESERVE_BYTES > machine.device_bytes
+    copy_seconds = (
         _get_size_ratio(offload_plan)
-        * sum(learned.block_bytes)
+        * sum(training_cost.block_bytes)
         * offload_plan.blocks_to_swap
-        / max(1, len(learned.block_bytes))
+        / max(1, len(training_cost.block_bytes))
         / HOST_TO_DEVICE_BANDWIDTH
     )
     return ResourceEstimate(
-        train_bytes=_compute_weight_bytes(learned, offload_plan)
-        + ALLOCATOR_OVERHEAD * _compute_step_bytes(learned, offload_plan)
+        train_bytes=_compute_weight_bytes(training_cost, offload_plan)
+        + ALLOCATOR_OVERHEAD * _compute_step_bytes(training_cost, offload_plan)
         + DEVICE_RESERVE_BYTES,
-        generate_bytes=_compute_weight_bytes(made, offload_plan)
-        + 4 * made.num_trainable
-        + ALLOCATOR_OVERHEAD * made.forward_peak_bytes
+        generate_bytes=_compute_weight_bytes(generation_cost, offload_plan)
+        + 4 * generation_cost.num_trainable
+        + ALLOCATOR_OVERHEAD * generation_cost.forward_peak_bytes
         + DEVICE_RESERVE_BYTES,
-        host_bytes=experts * (sum(learned.block_bytes) + learned.rest_bytes) + 1e9 * facts.encoders_gb,
-        seconds_train=steps * training.batch_size * max(learned.step_flops / rate, 2 * copied)
-        + held_out_passes(training, steps) * max(learned.forward_flops / rate, copied),
-        seconds_generate=passes * max(made.forward_flops / rate, copied),
+        host_bytes=num_experts * (sum(training_cost.block_bytes) + training_cost.rest_bytes) + 1e9 * facts.encoders_gb,
+        seconds_train=steps * training.batch_size * max(training_cost.step_flops / rate, 2 * copy_seconds)
+        + held_out_passes(training, steps) * max(training_cost.forward_flops / rate, copy_seconds),
+        seconds_generate=passes * max(generation_cost.forward_flops / rate, copy_seconds),
         windows=windows,
-        autoencoder_bytes=max(encode, TILED_DECODE_RATIO * decode if tiled else decode) + DEVICE_RESERVE_BYTES,
-        offload_plan=replace(offload_plan, tile_decoding=tiled),
-        blocks=len(learned.block_bytes),
+        autoencoder_bytes=max(encode, TILED_DECODE_RATIO * decode if tile_decoding else decode) + DEVICE_RESERVE_BYTES,
+        offload_plan=replace(offload_plan, tile_decoding=tile_decoding),
+        blocks=len(training_cost.block_bytes),
     )
 
 
@@ -165,15 +170,15 @@ def _get_size_ratio(offload_plan: OffloadPlan) -> float:
 
 
 def _compute_weight_bytes(cost: StepCost, offload_plan: OffloadPlan) -> float:
-    """Frozen weights on the device: what stays there, and two blocks' room for those that pass through."""
-    blocks = sorted(cost.block_bytes)
-    stay = sum(blocks[: len(blocks) - offload_plan.blocks_to_swap])
-    return cost.rest_bytes + _get_size_ratio(offload_plan) * (stay + (2 * blocks[-1] if offload_plan.blocks_to_swap else 0))
+    """Compute the bytes of frozen weights on the device: those that stay there, and buffers of two blocks for swapped ones."""
+    block_bytes = sorted(cost.block_bytes)
+    resident_bytes = sum(block_bytes[: len(block_bytes) - offload_plan.blocks_to_swap])
+    return cost.rest_bytes + _get_size_ratio(offload_plan) * (resident_bytes + (2 * block_bytes[-1] if offload_plan.blocks_to_swap else 0))
 
 
 def _compute_step_bytes(cost: StepCost, offload_plan: OffloadPlan) -> float:
-    parked = max(0, len(cost.block_bytes) - 2) * cost.hidden_state_bytes if offload_plan.offload_activations else 0
-    return cost.step_peak_bytes - parked + ADAM_BYTES_PER_PARAMETER * cost.num_trainable
+    offloaded_bytes = max(0, len(cost.block_bytes) - 2) * cost.hidden_state_bytes if offload_plan.offload_activations else 0
+    return cost.step_peak_bytes - offloaded_bytes + ADAM_BYTES_PER_PARAMETER * cost.num_trainable
 
 
 def _compute_window_length(num_frames: int, window: int, geometry: Geometry) -> int:
@@ -189,26 +194,29 @@ def _compute_latent_shape(num_frames: int, size: Size, geometry: Geometry) -> tu
 
 
 @lru_cache(maxsize=8)
-def _count_step_cost(facts: ModelFacts, latent: tuple[int, int, int], dtype: torch.dtype, lora: LoraSettings) -> StepCost:
-    """The cost with all blocks, from that with few of each kind: a further block costs what the one before did."""
-    depths = count_blocks_by_list(META_MODEL_BUILDERS[facts.loader](facts, latent, dtype)[0].transformer)
-    few = {name: min(COUNTED_BLOCKS, depth) for name, depth in depths.items()}
-    total = base = _count_step_cost_at_depths(few, facts, latent, dtype, lora)
+def _count_step_cost(facts: ModelFacts, latent_shape: tuple[int, int, int], dtype: torch.dtype, lora: LoraSettings) -> StepCost:
+    """Count the cost of a step from that with few blocks of each type, as each further block costs the same."""
+    depths = count_blocks_by_list(META_MODEL_BUILDERS[facts.loader](facts, latent_shape, dtype)[0].transformer)
+    small_depths = {name: min(COUNTED_BLOCKS, depth) for name, depth in depths.items()}
+    total = base = _count_step_cost_at_depths(small_depths, facts, latent_shape, dtype, lora)
     block_bytes: list[int] = []
     for name, depth in depths.items():
-        further = _count_step_cost_at_depths({**few, name: few[name] + 1}, facts, latent, dtype, lora) if depth > few[name] else base
-        total = total.add_difference(further, base, depth - few[name])
-        block_bytes += [base.block_bytes[sum(list(few.values())[: list(few).index(name)])]] * depth
+        small_depth = small_depths[name]
+        if depth > small_depth:
+            deeper = _count_step_cost_at_depths({**small_depths, name: small_depth + 1}, facts, latent_shape, dtype, lora)
+            total = total.add_difference(deeper, base, depth - small_depth)
+        first_block = sum(list(small_depths.values())[: list(small_depths).index(name)])
+        block_bytes += [base.block_bytes[first_block]] * depth
     return replace(total, block_bytes=tuple(block_bytes))
 
 
 def _count_step_cost_at_depths(
-    depths: dict[str, int], facts: ModelFacts, latent: tuple[int, int, int], dtype: torch.dtype, lora: LoraSettings
+    depths: dict[str, int], facts: ModelFacts, latent_shape: tuple[int, int, int], dtype: torch.dtype, lora: LoraSettings
 ) -> StepCost:
-    expert, encoded = META_MODEL_BUILDERS[facts.loader](facts, latent, dtype)
+    expert, encoded = META_MODEL_BUILDERS[facts.loader](facts, latent_shape, dtype)
     for name, depth in depths.items():
         setattr(expert.transformer, name, getattr(expert.transformer, name)[:depth])
     add_lora(expert, lora, seed=0)
-    noisy, time = encoded.target, torch.empty(1, device=encoded.condition.device)
-    assert noisy is not None
-    return count_step_cost(expert.transformer, lambda: expert.predict_velocity(noisy, time, encoded))
+    latents, time = encoded.target, torch.empty(1, device=encoded.condition.device)
+    assert latents is not None
+    return count_step_cost(expert.transformer, lambda: expert.predict_velocity(latents, time, encoded))

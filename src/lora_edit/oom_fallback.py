@@ -1,4 +1,4 @@
-"""When the device's memory runs out in the middle: take one notch more off it, say so, and do the work again."""
+"""Fallback for a device out of memory: reduce its memory use by one step, report it, and repeat the work."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ def retry_with_less_memory(
     on_note: Callable[[str], None],
     short_window: int | None = None,
 ) -> WorkResult:
-    """Return what `work` returns. Each time the device's memory runs out, move more of the family to main memory and call it again.
+    """Call `work` and return its result. When memory runs out, call it again with more of the family in main memory.
 
-    When all of it has moved, training windows are shortened to `short_window` frames (paper, appendix C; None where that cannot help).
-    `work` must continue from what it saved. Raises `ModelError` when nothing is left to reduce.
+    The last step shortens training windows to `short_window` frames (paper, appendix C); None skips it. `work` has to resume from its
+    checkpoints. `on_note` receives a note on each step. Raises `ModelError` when no step is left.
     """
     while True:
         try:
             return work(settings)
         except torch.OutOfMemoryError:
-            pass  # The failed call's tensors are freed with its stack frames, before anything is moved.
+            pass  # the tensors of the failed call are freed with its stack frames, before any module moves
         empty_device_cache(pick_device())
         if reduction := reduce_memory(family, pick_device()):
-            on_note(f"the device's memory ran out; going on with less there: {reduction}")
+            on_note(f"the device ran out of memory; continuing with less on the device: {reduction}")
         elif short_window is not None and settings.training.window != short_window:
             settings = settings.model_copy(update={"training": settings.training.model_copy(update={"window": short_window})})
-            on_note(f"the device's memory ran out; going on with windows of {short_window} frames")
+            on_note(f"the device ran out of memory; continuing with windows of {short_window} frames")
         else:
-            short = "" if short_window is None else f" and {short_window} frames at a time"
+            windows = "" if short_window is None else f" and windows of {short_window} frames"
             raise ModelError(
-                f"{settings.model}: the device's memory does not suffice, with all blocks in main memory{short}; "
-                "choose a smaller model (`lora-edit models`) or free the device of other programs"
+                f"{settings.model}: the memory of the device is too small even with all blocks in main memory{windows}; "
+                "choose a smaller model (`lora-edit models`), or end other programs that use the device"
             )

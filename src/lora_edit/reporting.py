@@ -1,4 +1,4 @@
-"""How long work tells a person where it is; the command line and the page each bring their own."""
+"""Interface for progress and notes of long work, which the command line and the page implement."""
 
 from __future__ import annotations
 
@@ -10,38 +10,41 @@ if TYPE_CHECKING:
 
 
 class Reporter(Protocol):
-    """Receives remarks and progress."""
+    """Receives notes and progress."""
 
     def note(self, text: str) -> None:
-        """A remark for the person."""
+        """Receive a note for the user."""
         ...
 
     def step(self, stage: str, done: int, total: int, detail: str = "", seconds_left: float | None = None) -> None:
-        """Progress of a named stage; `left` are the seconds left, where the caller knows more than the pace so far tells."""
+        """Receive the progress of a named stage. `seconds_left` is a better estimate than its speed so far gives, if there is one."""
         ...
 
 
 class SilentReporter:
-    """A reporter that says nothing."""
+    """A reporter that ignores everything."""
 
     def note(self, text: str) -> None:
-        """Drop the remark."""
+        """Ignore the note."""
 
     def step(self, stage: str, done: int, total: int, detail: str = "", seconds_left: float | None = None) -> None:
-        """Drop the progress."""
+        """Ignore the progress."""
 
 
 @runtime_checkable
 class PreviewReporter(Reporter, Protocol):
-    """A reporter that also wants to see what training has come to."""
+    """A reporter that also shows previews during training."""
 
     def show_preview(self, draw: Callable[[], torch.Tensor]) -> None:
-        """Called after every step; `draw` samples a few frames `[n, H, W, 3]` uint8 with the LoRA as it is by now, which costs time."""
+        """Receive the option of a preview after every step.
+
+        `draw` samples a few frames `[n, H, W, 3]` uint8 with the current LoRA, which takes time.
+        """
         ...
 
 
 def format_seconds(seconds: float) -> str:
-    """`40 s`, `12 min`, `3 h 05 min`."""
+    """Format seconds as `40 s`, `12 min` or `3 h 05 min`."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -50,5 +53,5 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_bytes(number: float) -> str:
-    """`850 MB`, `12.4 GB`."""
+    """Format bytes as `850 MB` or `12.4 GB`."""
     return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"

@@ -1,4 +1,4 @@
-"""The run folder: everything that one edit needs, makes and learns about itself, so that it can be stopped, resumed and repeated."""
+"""The run folder: input, settings, checkpoints, results and log of one edit, so that it can be stopped, resumed and repeated."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Run:
 
     @property
     def settings_file(self) -> Path:
-        """The resolved settings."""
+        """Resolved settings."""
         return self.folder / "edit.toml"
 
     @property
@@ -37,72 +37,82 @@ class Run:
         return self.folder / "manifest.json"
 
     def lora_file(self, part: str = "") -> Path:
-        """The trained LoRA; one for each expert, by name, where the model has several."""
+        """Path of the trained LoRA. `part` names the expert of a model with several."""
         return self.folder / "lora" / ("-".join(filter(None, ("edit", part))) + ".safetensors")
 
     def list_lora_files(self) -> list[Path]:
-        """Those that are trained, in the order of their names."""
+        """List the trained LoRAs, sorted by name."""
         return sorted((self.folder / "lora").glob("edit*.safetensors"))
 
     def checkpoint_file(self, part: str = "") -> Path:
-        """State of unfinished (and finished) training, likewise."""
+        """Path of the training state, unfinished or finished. `part` names the expert of a model with several."""
         return self.folder / "checkpoints" / ("-".join(filter(None, ("training", part))) + ".pt")
 
     @property
     def log_file(self) -> Path:
-        """What happened, with times."""
+        """Log with time stamps."""
         return self.folder / "log.txt"
 
     def read_settings(self) -> EditSettings:
-        """The settings the run was made with. Raises `RunError` when this is no run folder."""
+        """Read the settings of the run. Raises `RunError` if the folder is not a run folder."""
         if not self.settings_file.is_file():
-            raise RunError(f"{self.folder}: not a run folder (edit.toml is missing); make one with `lora-edit new`")
+            raise RunError(f"{self.folder}: not a run folder (edit.toml is missing); create one with `lora-edit new`")
         return resolve_settings(read_toml(self.settings_file))
 
     def replace_settings(self, settings: EditSettings) -> None:
-        """Go on with other settings; the earlier ones are kept beside them, numbered."""
+        """Replace the settings. The previous ones stay beside them as `edit-N.toml`."""
         number = 1
-        while (kept := self.folder / f"edit-{number}.toml").exists():
+        while (backup := self.folder / f"edit-{number}.toml").exists():
             number += 1
-        write_atomically(kept, self.settings_file.read_text("utf-8"))
+        write_atomically(backup, self.settings_file.read_text("utf-8"))
         write_atomically(self.settings_file, dump_toml(settings))
         self.update_manifest(seed=settings.seed)
-        self.log(f"other settings; the earlier ones are in {kept.name}")
+        self.log(f"settings replaced; the previous ones are in {backup.name}")
 
     def read_manifest(self) -> dict[str, Any]:
-        """The manifest so far; empty when none was written."""
+        """Read the manifest; empty if there is none yet."""
         return json.loads(self.manifest_file.read_text("utf-8")) if self.manifest_file.is_file() else {}
 
     def update_manifest(self, **entries: Any) -> None:
-        """Add or replace top-level entries, atomically."""
+        """Add or replace top-level entries of the manifest, atomically."""
         write_atomically(self.manifest_file, json.dumps({**self.read_manifest(), **entries}, indent=2, sort_keys=True) + "\n")
 
     def log(self, text: str) -> None:
-        """Append one line with the time."""
+        """Append one line with a time stamp to the log."""
         with self.log_file.open("a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for one process; the lock ends with the process, however it ends. Raises `RunError` when another holds it."""
+        """Lock the folder for this process until the end of the context or of the process.
+
+        Raises `RunError` if another process holds the lock.
+        """
         with (self.folder / ".lock").open("w") as file:
             if not try_lock(file.fileno()):
                 raise RunError(f"{self.folder}: another lora-edit process is working on this run; wait for it or give another --run")
             yield
 
 
-def make_run(folder: Path, settings: EditSettings) -> Run:
-    """Create the folder, or open it again for an edit of the same clip; its settings then change with `take_settings`.
-
-    Raises `RunError` when it holds an edit of another clip or by another model, or something that is no run at all.
-    """
+def check_run_folder(folder: Path, settings: EditSettings) -> None:
+    """Raise `RunError` if the folder holds an edit of another clip or with another model, or files that are not a run."""
     run = Run(folder)
     if run.settings_file.is_file():
         if _get_run_identity(run.read_settings()) != _get_run_identity(settings):
             raise RunError(f"{folder}: holds a run of another clip, range or model; give another --run or remove it")
-        return run
-    if folder.exists() and (not folder.is_dir() or any(p.name != "edit.toml.part" for p in folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or any(path.name != "edit.toml.part" for path in folder.iterdir())):
         raise RunError(f"{folder}: exists and is not a run folder; give another --run")
+
+
+def make_run(folder: Path, settings: EditSettings) -> Run:
+    """Create the folder, or reopen it for another edit of the same clip; `inputs.store_inputs` then replaces its settings.
+
+    Raises `RunError` as `check_run_folder` does.
+    """
+    run = Run(folder)
+    check_run_folder(folder, settings)
+    if run.settings_file.is_file():
+        return run
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(run.settings_file, dump_toml(settings))
     run.update_manifest(
@@ -116,18 +126,18 @@ def make_run(folder: Path, settings: EditSettings) -> Run:
 
 
 def _get_run_identity(settings: EditSettings) -> tuple[object, ...]:
-    """What of an edit's settings a run folder belongs to."""
+    """Return the settings that all edits of one run folder share."""
     video = settings.video
     return (settings.input.source, video.start, video.frames, video.fps, settings.model)
 
 
 def default_run_folder(output: Path) -> Path:
-    """The run folder of an edit that names none: `<output stem>.run` beside the output."""
+    """Return the default run folder: `<output stem>.run` beside the output."""
     return output.with_name(f"{output.stem}.run")
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a kill leaves the old one or the new one, never half."""
+    """Write a text file such that an interruption leaves the old file or the new one, never a partial one."""
     part = path.with_name(path.name + ".part")
     try:
         part.write_text(text, "utf-8")
@@ -137,7 +147,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock an open file for this process; False where another process holds it."""
+    """Lock an open file for this process. Returns False if another process holds the lock."""
     try:
         import fcntl
     except ImportError:

@@ -1,6 +1,6 @@
-"""The takes of a run: every result that it made, named by seed and edited frame, listed in the manifest and never overwritten.
+"""The takes of a run: all its results, named by seed and edited frame, listed in the manifest and never overwritten.
 
-The run's own `result.mp4` is the edit's; an edit with other settings moves it to `samples/` first.
+`result.mp4` is the result of the edit itself; an edit with other settings first moves it to `samples/`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from lora_edit.run import Run
 from lora_edit.video.settings import Codec
 
 RESULT_FILE = "result.mp4"
-"""The run's own result; its lossless frames lie in `result/`."""
+"""Result of the edit; its lossless frames are in `result/`."""
 
 SAMPLES_FOLDER = "samples"
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """What a generation was asked for: the seed, and what differs from the run's own edit, by the names of files."""
+    """Seed of a generation, and file names of what differs from the edit of the run."""
 
     seed: int
     first_frame: str = ""
@@ -30,7 +30,7 @@ class GenerationRequest:
 
     @property
     def title(self) -> str:
-        """In words."""
+        """Description for people."""
         parts = [f"seed {self.seed}"]
         parts += [f"first frame {self.first_frame}"] if self.first_frame else []
         parts += [f"with {', '.join(self.loras)}"] if self.loras else []
@@ -39,15 +39,15 @@ class GenerationRequest:
 
     @property
     def name(self) -> str:
-        """As a file's name without an ending."""
+        """File name without suffix."""
         stem = re.sub(r"[^\w.-]+", "-", Path(self.first_frame).stem)
         return f"seed-{self.seed}" + (f"-first-{stem}" if stem else "")
 
 
 @dataclass(frozen=True)
 class Take:
-    """One result: its `name` among the run's samples, the video's `file` and a `picture` of some frames, both in the run folder, and a
-    hash of its pixels."""
+    """One result: its `name` among the samples of the run, the video `file` and a `picture` of some frames, both relative to the run
+    folder, and a hash of its pixels."""
 
     name: str
     file: str
@@ -57,52 +57,52 @@ class Take:
 
 
 def list_takes(run: Run) -> list[Take]:
-    """In the order in which they were made."""
+    """List the takes in order of creation."""
     return [Take(**each) for each in run.read_manifest().get("takes", [])]
 
 
 def find_sample_path(run: Run, codec: Codec, request: GenerationRequest) -> Path:
-    """A free name in the run's `samples/`, with an ending that holds the codec."""
-    ending = {"ffv1": ".mkv", "prores": ".mov"}.get(codec, ".mp4")
+    """Find an unused path in `samples/` of the run, with a suffix that can hold the codec."""
+    suffix = {"ffv1": ".mkv", "prores": ".mov"}.get(codec, ".mp4")
     (run.folder / SAMPLES_FOLDER).mkdir(exist_ok=True)
-    return run.folder / SAMPLES_FOLDER / f"{find_free_name(run, request)}{ending}"
+    return run.folder / SAMPLES_FOLDER / f"{find_free_name(run, request)}{suffix}"
 
 
 def find_free_name(run: Run, request: GenerationRequest) -> str:
-    """The request's name, numbered from 2 where there is a take or a file of that name."""
-    used = {take.name for take in list_takes(run)} | {file.stem for file in (run.folder / SAMPLES_FOLDER).glob("*")}
+    """Find an unused name: that of the request, numbered from 2 if a take or a file has it."""
+    used_names = {take.name for take in list_takes(run)} | {file.stem for file in (run.folder / SAMPLES_FOLDER).glob("*")}
     name, number = request.name, 1
-    while name in used:
+    while name in used_names:
         number += 1
         name = f"{request.name}-{number}"
     return name
 
 
 def add_take(run: Run, take: Take) -> None:
-    """List a take; one of the same name is replaced."""
+    """Add a take to the list, replacing one of the same name."""
     others = [each for each in list_takes(run) if each.name != take.name]
     run.update_manifest(takes=[asdict(each) for each in (*others, take)])
 
 
 def archive_result(run: Run, result_hash: str) -> str | None:
-    """Make way for a new result of the run: an earlier one goes to the samples, with its lossless frames.
+    """Move the previous result of the edit with its lossless frames to the samples, before a new one replaces it.
 
-    Returns the name of the take that the new one repeats pixel by pixel, which is then kept as it is; else None.
+    If the new result with `result_hash` has the same pixels, nothing is moved, and the name of the previous take is returned; else None.
     """
     earlier = next((take for take in list_takes(run) if take.file == RESULT_FILE), None)
     if earlier is not None and earlier.result_hash == result_hash:
         return earlier.name
     if not (run.folder / RESULT_FILE).is_file():
         return None
-    if earlier is None:  # a run of an earlier version, which kept no list
+    if earlier is None:  # a run of a version without this list
         earlier = Take(
             find_free_name(run, GenerationRequest(int(run.read_manifest().get("seed", 0)))), RESULT_FILE, "", "earlier result", ""
         )
-    kept = run.folder / SAMPLES_FOLDER / f"{earlier.name}.mp4"
-    kept.parent.mkdir(exist_ok=True)
-    (run.folder / RESULT_FILE).replace(kept)
+    archive = run.folder / SAMPLES_FOLDER / f"{earlier.name}.mp4"
+    archive.parent.mkdir(exist_ok=True)
+    (run.folder / RESULT_FILE).replace(archive)
     if (run.folder / "result").is_dir():
-        shutil.rmtree(kept.with_suffix(""), ignore_errors=True)
-        (run.folder / "result").replace(kept.with_suffix(""))
-    add_take(run, replace(earlier, file=str(kept.relative_to(run.folder))))
+        shutil.rmtree(archive.with_suffix(""), ignore_errors=True)
+        (run.folder / "result").replace(archive.with_suffix(""))
+    add_take(run, replace(earlier, file=str(archive.relative_to(run.folder))))
     return None

@@ -1,13 +1,13 @@
-"""Words that every room shares.
+"""Types that all packages share.
 
-Shapes, written the same way everywhere:
+Shapes and value ranges:
 
 | name | shape | values |
 |---|---|---|
-| frames | `[T, H, W, 3]` uint8 | sRGB as decoded, 0..255; the only layout in which whole clips are kept |
-| pixels | `[B, C, T, H, W]` float | what the autoencoder takes, in [-1, 1]; `[C, T, H, W]` for one clip |
+| frames | `[T, H, W, 3]` uint8 | sRGB as decoded, 0..255; the only layout of whole clips |
+| pixels | `[B, C, T, H, W]` float | input of the autoencoder, in [-1, 1]; `[C, T, H, W]` for one clip |
 | latents | `[B, C, F, h, w]` float | F = 1 + (T - 1) / 4 and h = H / 8 for the Wan 2.1 autoencoder |
-| edit mask | `[T, H, W]` bool | True (white) = edit here |
+| edit mask | `[T, H, W]` bool | True (white) = edit |
 | `M_cond` | `[1, T, H, W]` float | 1 = given, 0 = to generate: the opposite of the edit mask |
 """
 
@@ -46,18 +46,41 @@ class Size:
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle in pixels: left and top inside, `left + width` and `top + height` outside."""
+    """A rectangle in pixels. Left and top are inclusive, `left + width` and `top + height` exclusive."""
 
     left: float
     top: float
     width: float
     height: float
 
+    @property
+    def right(self) -> float:
+        """First column outside, to the right."""
+        return self.left + self.width
+
+    @property
+    def bottom(self) -> float:
+        """First row outside, below."""
+        return self.top + self.height
+
+
+Bounds = tuple[int, int, int, int]
+"""Left, top, right and bottom in whole pixels: left and top inside, right and bottom outside."""
+
+
+def mask_bounds(mask: torch.Tensor | BoolArray) -> Bounds | None:
+    """Return the bounds of the True pixels of a mask `[H, W]`, or None where there are none."""
+    array = mask.cpu().numpy() if isinstance(mask, torch.Tensor) else mask
+    rows, columns = (np.flatnonzero(array.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return None
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
 
 @dataclass(frozen=True)
 class ColourTags:
-    """How a YUV file stores colour: code points of ITU-T H.273 for matrix, primaries and transfer (2 where the file does not say), the
-    matrix that its samples were read with, and whether they use the full range."""
+    """Colour metadata of a YUV file: code points of ITU-T H.273 for matrix, primaries and transfer (2 if unspecified), the matrix
+    `read_as` that decoded the samples, and whether they have the full range."""
 
     matrix: int
     primaries: int
@@ -68,7 +91,7 @@ class ColourTags:
 
 @dataclass(frozen=True)
 class Chapter:
-    """A named part of a clip; `begin` and `end` in seconds from the first frame on."""
+    """A named part of a clip; `begin` and `end` are in seconds from the first frame."""
 
     title: str
     begin: float
@@ -76,22 +99,25 @@ class Chapter:
 
 
 FieldOrder = Literal["progressive", "top", "bottom"]
-"""Whether a frame is one picture, or two fields of which the top or the bottom one comes first."""
+"""Order of the fields of interlaced frames, or `progressive`."""
 
 
 @dataclass(frozen=True)
 class Video:
     """A decoded clip.
 
-    `frames` is `[T, H, W, 3]` uint8, upright (rotation metadata applied). `times` holds each frame's time in seconds
-    from the first one, so that a clip of variable frame rate keeps it; the last frame lasts `last_duration` seconds, 1 / fps where
-    that is None. `alpha` is `[T, H, W]` uint8 where the source has transparency. `source`, `start_time` (seconds into it) and `first`
-    (the number of the clip's first frame in it) say where sound and untouched samples can be copied from; `shifts` are the seconds to
-    be added to the time stamps of each part of a source that was joined from several recordings.
-
-    `pixel_aspect` is a pixel's width by its height. `tags` say how the frames' colours are meant, None for sRGB pictures. `kept_format`
-    is FFmpeg's name of the pixel format in which a result keeps the source file's pixels, None where there is no file. `chapters` are
-    those that lie in the range. `notes` tell what of the source a result does not carry.
+    - `frames`: `[T, H, W, 3]` uint8, upright (rotation metadata applied).
+    - `times`: time of each frame in seconds from the first one, which preserves variable frame rates.
+    - `alpha`: `[T, H, W]` uint8, or None for sources without transparency.
+    - `source`, `start_time`, `start_frame`: file for sound and unchanged samples, and the clip's first frame in it, in seconds and by
+      number.
+    - `last_duration`: duration of the last frame in seconds; None is 1 / fps.
+    - `shifts`: seconds to add to the time stamps of each part of a source that was joined from several recordings.
+    - `pixel_aspect`: width of a pixel divided by its height.
+    - `tags`: colour metadata; None for sRGB images.
+    - `matching_pix_fmt`: FFmpeg name of the pixel format in which a result preserves the pixels of the source file; None without a file.
+    - `chapters`: those within the range.
+    - `notes`: what of the source a result lacks.
     """
 
     frames: torch.Tensor
@@ -128,9 +154,9 @@ class Video:
 
 @dataclass(frozen=True)
 class EditMask:
-    """Where the edit lives: `frames` is `[T, H, W]` bool, True = edit. `notes` are remarks that a person should read.
+    """The edit region: `frames` is `[T, H, W]` bool, True = edit. `notes` are for the user.
 
-    `parts` are the same of each thing by itself, where several are known; together they make `frames`.
+    `parts` are the masks of the single objects, if several are known; their union is `frames`.
     """
 
     frames: torch.Tensor
@@ -152,7 +178,7 @@ class EditMask:
 
 
 def hash_content(*parts: torch.Tensor | str | None) -> str:
-    """Hash of tensors' and texts' contents: caches keyed by it cannot go stale."""
+    """Hash the contents of tensors and texts. Caches with such keys cannot become stale."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, torch.Tensor):

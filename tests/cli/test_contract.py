@@ -1,4 +1,4 @@
-"""The command as scripts rely on it: verbs, options, exit codes, what goes to which stream."""
+"""The interface of the command that scripts rely on: subcommands, options, exit codes and output streams."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RUN = {
     "--no-composite", "--run", "--output", "--overwrite", "--json",
 }  # fmt: skip
 
-# A change here is a change of the contract in the documentation: scripts out there may break.
+# A change here changes the documented interface and may break scripts.
 CONTRACT: dict[str, set[str]] = {
     "edit": RUN,
     "new": RUN,
@@ -121,8 +121,8 @@ def run(*arguments: str) -> Outcome:
     return CliRunner().invoke(app, list(arguments))
 
 
-def fails(outcome: Outcome, code: int) -> str:
-    """The one line on stderr of a command that failed with this code and nothing on stdout."""
+def get_error_line(outcome: Outcome, code: int) -> str:
+    """Return the only line on stderr of a command that failed with this code and printed nothing to stdout."""
     assert outcome.exit_code == code, outcome.stderr
     assert outcome.stdout == ""
     line, end = outcome.stderr[:-1], outcome.stderr[-1:]
@@ -136,8 +136,8 @@ def option_names(parameter: Any) -> str:
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with files of the names that an edit is given; what is in them is no matter here."""
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Working directory with the files `clip.mp4` and `first.png`, whose contents do not matter."""
     monkeypatch.chdir(tmp_path)
     for name in ("clip.mp4", "first.png"):
         (tmp_path / name).write_bytes(b"something")
@@ -146,7 +146,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @dataclass
 class Calls:
-    """What the replaced pipeline was called with."""
+    """Arguments of the calls of the replaced pipeline."""
 
     settings: EditSettings | None = None
     arguments: tuple[Any, ...] = ()
@@ -165,21 +165,21 @@ def replace_edit(monkeypatch: pytest.MonkeyPatch, work: Callable[[Path, Reporter
     return calls
 
 
-def test_the_verbs_and_options_are_frozen() -> None:
-    verbs: Any = typer.main.get_command(app)
-    found = {name: {option_names(p) for p in verb.params if p.name != "help"} for name, verb in verbs.commands.items()}
-    assert found == CONTRACT
-    required = {(name, option_names(p)) for name, verb in verbs.commands.items() for p in verb.params if p.required}
+def test_subcommands_and_options_are_unchanged() -> None:
+    group: Any = typer.main.get_command(app)
+    options = {name: {option_names(p) for p in command.params if p.name != "help"} for name, command in group.commands.items()}
+    assert options == CONTRACT
+    required = {(name, option_names(p)) for name, command in group.commands.items() for p in command.params if p.required}
     assert required == REQUIRED
 
 
-def test_every_verb_and_option_is_explained() -> None:
-    verbs: Any = typer.main.get_command(app)
-    assert all(verb.help for verb in verbs.commands.values())
-    assert all(p.help for verb in verbs.commands.values() for p in verb.params)
+def test_all_subcommands_and_options_have_help() -> None:
+    group: Any = typer.main.get_command(app)
+    assert all(command.help for command in group.commands.values())
+    assert all(p.help for command in group.commands.values() for p in command.params)
 
 
-def test_edit_prints_the_path_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edit_prints_only_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = replace_edit(monkeypatch)
     outcome = run(*EDIT)
     assert (outcome.exit_code, outcome.stdout) == (0, "out.mp4\n")
@@ -205,10 +205,10 @@ def test_edit_prints_one_json_object(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "a library that prints" in outcome.stderr
 
 
-def test_every_edit_option_reaches_the_settings(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> None:
+def test_all_edit_options_set_their_settings(monkeypatch: pytest.MonkeyPatch, working_folder: Path) -> None:
     calls = replace_edit(monkeypatch)
     for name in ("four.png", "six.png", "eight.png", "style.safetensors", "few.safetensors"):
-        (elsewhere / name).touch()
+        (working_folder / name).touch()
     outcome = run(
         *EDIT, "--box", "5,6,7,8:3", "--mask-shape", "tight", "--expand", "0.25", "--start", "2", "--frames", "9", "--fps", "12.5",
         "--reference", "4=four.png", "--reference", "6=six.png", "--anchor", "8=eight.png", "--model", "tiny", "--preset", "standard",
@@ -218,7 +218,7 @@ def test_every_edit_option_reaches_the_settings(monkeypatch: pytest.MonkeyPatch,
     assert outcome.exit_code == 0, outcome.stderr
     settings = calls.settings
     assert settings is not None
-    assert settings.input.source == elsewhere / "clip.mp4"
+    assert settings.input.source == working_folder / "clip.mp4"
     assert [box.frame for box in settings.input.boxes] == [None, 3]
     assert [(key.frame, key.image.name) for key in settings.input.references] == [(4, "four.png"), (6, "six.png")]
     assert [(key.frame, key.image.name) for key in settings.input.anchors] == [(8, "eight.png")]
@@ -226,15 +226,15 @@ def test_every_edit_option_reaches_the_settings(monkeypatch: pytest.MonkeyPatch,
     assert (settings.video.start, settings.video.frames, settings.video.fps, settings.video.codec) == (2, 9, 12.5, "h264-444")
     assert (settings.prompt, settings.seed, settings.compositing.enabled) == ("a red cup", 7, False)
     assert settings.training.motion_steps == 3
-    assert settings.generation.list_lora_paths() == ((elsewhere / "style.safetensors", 0.5), (elsewhere / "few.safetensors", 1.0))
+    assert settings.generation.list_lora_paths() == ((working_folder / "style.safetensors", 0.5), (working_folder / "few.safetensors", 1.0))
 
 
-def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> None:
+def test_set_overrides_flags_and_flags_override_config_file(monkeypatch: pytest.MonkeyPatch, working_folder: Path) -> None:
     calls = replace_edit(monkeypatch)
-    (elsewhere / "kept").mkdir()
+    (working_folder / "kept").mkdir()
     for name in ("kept/a.mp4", "kept/b.png", "kept/m.png", "kept/style.safetensors", "c.png"):
-        (elsewhere / name).touch()
-    config = elsewhere / "kept" / "edit.toml"
+        (working_folder / name).touch()
+    config = working_folder / "kept" / "edit.toml"
     config.write_text(
         'seed = 1\nprompt = "from the file"\n[input]\nsource = "a.mp4"\nfirst_frame = "b.png"\nmask = "m.png"\n'
         "[masks]\nexpand = 0.3\nsmooth = 9\n[generation]\nsteps = 5\nloras = [{file = 'style.safetensors'}]\n"
@@ -244,10 +244,10 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
     assert outcome.exit_code == 0, outcome.stderr
     settings = calls.settings
     assert settings is not None
-    assert settings.input.source == elsewhere / "kept" / "a.mp4"  # relative to the file
-    assert settings.input.mask == elsewhere / "kept" / "m.png"
-    assert settings.input.first_frame == elsewhere / "c.png"  # relative to the person
-    assert settings.generation.list_lora_paths() == ((elsewhere / "kept" / "style.safetensors", 1.0),)
+    assert settings.input.source == working_folder / "kept" / "a.mp4"  # relative to the file
+    assert settings.input.mask == working_folder / "kept" / "m.png"
+    assert settings.input.first_frame == working_folder / "c.png"  # relative to the person
+    assert settings.generation.list_lora_paths() == ((working_folder / "kept" / "style.safetensors", 1.0),)
     assert (settings.seed, settings.prompt, settings.generation.steps) == (2, "from the file", 5)
     assert (settings.masks.expand, settings.masks.smooth) == (0.5, 9)
     run("edit", "--config", str(config), "--box", "1,1,5,5", "--output", "o.mp4")
@@ -260,8 +260,8 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
     ("arguments", "words"),
     [
         ([*EDIT, "--mask", "m.png"], "all-white image"),
-        ([*EDIT, "--point", "3,4"], "where to edit is given twice"),
-        ([*EDIT, "--not-point", "3,4"], "--not-point corrects what --point outlined"),
+        ([*EDIT, "--point", "3,4"], "the region is given twice"),
+        ([*EDIT, "--not-point", "3,4"], "--not-point corrects the outline of --point"),
         ([*EDIT[:4], "--not-point", "3,4", *EDIT[6:]], "give --point X,Y[:FRAME] on the object too"),
         ([*EDIT[:4], "--point", "3", *EDIT[6:]], "write X,Y[:FRAME][#NAME]"),
         (["edit", "nofile.mp4", *EDIT[2:]], "nofile.mp4: no such file or folder"),
@@ -276,7 +276,7 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
         (["generate", "nowhere"], "nowhere: not a run folder"),
         ([*EDIT, "--box", "1,2,3"], "write X,Y,W,H[:FRAME]"),
         ([*EDIT, "--reference", "four.png"], "write N=IMAGE"),
-        ([*EDIT, "--set", "nonsense=1"], "room.setting=value"),
+        ([*EDIT, "--set", "nonsense=1"], "section.setting=value"),
         ([*EDIT, "--set", "training.nonsense=1"], "training.nonsense: no such setting; docs/settings.md lists"),
         ([*EDIT, "--set", "training.motion_step=1"], "training.motion_step: no such setting; did you mean training.motion_steps?"),
         ([*EDIT, "--set", "generation.motion_steps=1"], "did you mean training.motion_steps?"),
@@ -305,11 +305,11 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
         (["models", "huge"], "this version has tiny"),
         (["mask", "clip.mp4", "--output", "m"], "--box"),
         (["mask", "nofile.mp4", "--point", "1,1", "--output", "m"], "nofile.mp4: no such file"),
-        (["mask", "clip.mp4", "--point", "1,1", "--first-frame", "first.png", "--output", "m"], "say where in one way"),
+        (["mask", "clip.mp4", "--point", "1,1", "--first-frame", "first.png", "--output", "m"], "give the region in one way"),
         (["mask", "clip.mp4", "--point", "1", "--output", "m"], "write X,Y[:FRAME][#NAME]"),
         (["mask", "clip.mp4", "--point", "1,2:-3", "--output", "m"], "frames count from 0"),
         (["mask", "clip.mp4", "--box", "1,2,3#hat", "--output", "m"], "write X,Y,W,H[:FRAME]"),
-        (["mask", "clip.mp4", "--point", "1,1", "--output", "m.webm"], "masks are kept without loss"),
+        (["mask", "clip.mp4", "--point", "1,1", "--output", "m.webm"], "masks are stored losslessly"),
         (["evaluate", "r.mp4", "--source", "clip.mp4"], "r.mp4: no such file"),
         ([*FRAME, "--model", "photoshop"], "this version has qwen-image-edit, flux-kontext, flux-fill"),
         (FRAME, "Qwen/Qwen-Image-Edit is not on this machine; get it with `hf download Qwen/Qwen-Image-Edit` (about 58 GB; Apache-2.0)"),
@@ -321,93 +321,93 @@ def test_set_beats_flags_and_flags_beat_the_config_file(monkeypatch: pytest.Monk
         ([*FRAME, "--box", "1,2,3"], "write X,Y,W,H"),
         ([*FRAME, "--box", "1,2,3,4", "--mask", "m.png"], "both --mask and --box"),
         ([*FRAME[:2], *FRAME[4:]], "--instruction"),
-        (["evaluate", "r.mp4", "--source", "s.mp4", "--metrics", "fvd"], "fvd is not in this version; choose from region_psnr"),
+        (["evaluate", "r.mp4", "--source", "s.mp4", "--metrics", "fvd"], "unknown metric fvd; choose from region_psnr"),
         (["evaluate", "clip.mp4", "--source", "clip.mp4", "--metrics", "clip_score"], "--first-frame"),
         (["study", "x" * 5, "--output", "s"], "this version"),
-        (["study", "methods", "--tally", "a.json", "--output", "s"], "--tally belongs to `study users`"),
+        (["study", "methods", "--tally", "a.json", "--output", "s"], "--tally is an option of `study users` only"),
         (["study", "methods", "--cases", "c.jsonl", "--scenes", "2", "--output", "s"], "--scenes and --cases are both given"),
         (["study", "methods", "--cases", "c.jsonl", "--scenes-from", "f", "--output", "s"], "--scenes-from and --cases are both given"),
-        (["study", "methods", "--half", "seen", "--output", "s"], "--half belongs to --scenes-from"),
-        (["study", "methods", "--scenes-from", "f", "--output", "s"], "f/scenes.jsonl: cannot be read"),
-        (["study", "users", "--cases", "c", "--scenes-from", "f", "--output", "s"], "--scenes-from: means nothing"),
+        (["study", "methods", "--half", "seen", "--output", "s"], "--half needs --scenes-from"),
+        (["study", "methods", "--scenes-from", "f", "--output", "s"], "--scenes-from f: has no scenes.jsonl"),
+        (["study", "users", "--cases", "c", "--scenes-from", "f", "--output", "s"], "--scenes-from: is not an option"),
         (["evaluate", "r.mp4", "--source", "s.mp4", "--baselines"], "give --truth T, --mask M, --first-frame IMAGE"),
-        (["study", "methods", "--cases", "c.jsonl", "--output", "s"], "c.jsonl: cannot be read as a manifest"),
-        (["study", "frames", "--cases", "c.jsonl", "--output", "s"], "leave out --cases, or choose another study"),
-        (["study", "windows", "--vace", "v", "--output", "s"], "--vace belongs to `study methods`"),
+        (["study", "methods", "--cases", "c.jsonl", "--output", "s"], "--cases c.jsonl: no such file"),
+        (["study", "frames", "--cases", "clip.mp4", "--output", "s"], "leave out --cases, or choose another study"),
+        (["study", "windows", "--vace", "v", "--output", "s"], "--vace is an option of `study methods` only"),
         (["study", "methods", "--vace", "v", "--output", "s"], "--vace v: no such folder or downloaded repository"),
         (["study", "users", "--output", "s"], "one of --cases FOLDER"),
         (["study", "users", "--cases", "c", "--tally", "a.json", "--output", "s"], "one of --cases FOLDER"),
         (["study", "users", "--cases", "c"], "--output FOLDER"),
-        (["study", "users", "--cases", "c", "--output", "s"], "c: no such folder"),
-        (["study", "users", "--cases", "c", "--scenes", "2", "--output", "s"], "--scenes: means nothing"),
+        (["study", "users", "--cases", "c", "--output", "s"], "--cases c: no such folder"),
+        (["study", "users", "--cases", "c", "--scenes", "2", "--output", "s"], "--scenes: is not an option"),
         (["study", "users", "--tally", "a.json", "--output", "s"], "key.json: no such file"),
     ],
 )
-def test_faults_of_the_input_are_one_line_and_write_nothing(arguments: list[str], words: str, elsewhere: Path) -> None:
-    before = set(elsewhere.iterdir())
-    line = fails(run(*arguments), 2)
+def test_input_errors_print_one_line_and_write_nothing(arguments: list[str], words: str, working_folder: Path) -> None:
+    before = set(working_folder.iterdir())
+    line = get_error_line(run(*arguments), 2)
     assert line.startswith("error: ")
     assert words in line
-    assert set(elsewhere.iterdir()) == before
+    assert set(working_folder.iterdir()) == before
 
 
-def test_an_input_error_is_one_line_whatever_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_input_error_is_printed_as_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(folder: Path, reporter: Reporter) -> None:
         raise VideoError("clip.mp4: no such file;\n check the path [red]")
 
     replace_edit(monkeypatch, work)
-    assert fails(run(*EDIT, "--json"), 2) == "error: clip.mp4: no such file; check the path [red]"
+    assert get_error_line(run(*EDIT, "--json"), 2) == "error: clip.mp4: no such file; check the path [red]"
 
 
-def test_a_full_disk_is_not_our_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(folder: Path, reporter: Reporter) -> None:
         raise OSError(28, "No space left on device", "out.mp4")
 
     replace_edit(monkeypatch, work)
-    assert "out.mp4" in fails(run(*EDIT), 2)
+    assert "out.mp4" in get_error_line(run(*EDIT), 2)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a\nbug"), TrainingDivergedError("loss is not finite at step 3")])
-def test_our_fault_is_one_line_and_a_traceback_in_the_log(monkeypatch: pytest.MonkeyPatch, elsewhere: Path, error: Exception) -> None:
+def test_internal_error_prints_one_line_and_logs_traceback(monkeypatch: pytest.MonkeyPatch, working_folder: Path, error: Exception) -> None:
     def work(folder: Path, reporter: Reporter) -> None:
         (folder / "log.txt").write_text("earlier\n")
         raise error
 
     replace_edit(monkeypatch, work)
-    line = fails(run(*EDIT), 1)
+    line = get_error_line(run(*EDIT), 1)
     assert type(error).__name__ in line
     assert str(Path("out.run") / "log.txt") in line
-    log = (elsewhere / "out.run" / "log.txt").read_text()
+    log = (working_folder / "out.run" / "log.txt").read_text()
     assert log.startswith("earlier\n")
     assert "Traceback" in log
 
 
-def test_without_a_run_folder_the_traceback_gets_a_file_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_traceback_goes_to_temporary_file_without_run_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     def check(settings: EditSettings, reporter: Reporter) -> None:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(pipeline, "check", check)
-    log = Path(fails(run("preview", *EDIT[1:]), 1).rpartition("the traceback is in ")[2].rstrip(")"))
+    log = Path(get_error_line(run("preview", *EDIT[1:]), 1).rpartition("the traceback is in ")[2].rstrip(")"))
     assert "Traceback" in log.read_text()
     log.unlink()
 
 
-def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interruption_prints_how_to_resume(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(folder: Path, reporter: Reporter) -> None:
         raise KeyboardInterrupt
 
     replace_edit(monkeypatch, work)
-    assert fails(run(*EDIT), 130) == "interrupted; run the same command again to resume"
+    assert get_error_line(run(*EDIT), 130) == "interrupted; run the same command again to resume"
 
 
-def test_output_never_replaces_the_input(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> None:
+def test_output_never_replaces_input(monkeypatch: pytest.MonkeyPatch, working_folder: Path) -> None:
     replace_edit(monkeypatch)
-    (elsewhere / "clip.mp4").write_bytes(b"precious")
+    (working_folder / "clip.mp4").write_bytes(b"precious")
     arguments = ["clip.mp4" if word == "out.mp4" else word for word in EDIT]
-    assert "part of the input" in fails(run(*arguments, "--overwrite"), 2)
+    assert "part of the input" in get_error_line(run(*arguments, "--overwrite"), 2)
 
 
-def test_new_checks_estimates_and_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_checks_and_estimates_and_stores(monkeypatch: pytest.MonkeyPatch) -> None:
     frames = torch.zeros(5, 48, 64, 3, dtype=torch.uint8)
     video = Video(frames, Fraction(25), tuple(i / 25 for i in range(5)))
 
@@ -422,13 +422,13 @@ def test_new_checks_estimates_and_stores(monkeypatch: pytest.MonkeyPatch) -> Non
         seconds_train: float = 90.0
         seconds_generate: float = 4.0
         memory_bytes: int = 850_000_000
-        canvas: Size = Size(80, 80)  # noqa: RUF009
+        canvas_size: Size = Size(80, 80)  # noqa: RUF009
         windows: int = 1
         host_bytes: int = 0
-        place: None = None
+        offload_plan: None = None
         blocks: int = 0
 
-        def waiting(self) -> str:
+        def describe_offloading(self) -> str:
             return ""
 
     monkeypatch.setattr(pipeline, "check", lambda settings, reporter: Clip(video, EditMask(torch.ones(5, 48, 64, dtype=torch.bool))))
@@ -447,11 +447,11 @@ def test_new_checks_estimates_and_stores(monkeypatch: pytest.MonkeyPatch) -> Non
     }  # fmt: skip
 
 
-def test_train_and_generate_work_on_the_run(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> None:
+def test_train_and_generate_use_the_run(monkeypatch: pytest.MonkeyPatch, working_folder: Path) -> None:
     seen: list[Any] = []
     make_run(Path("kept"), resolve_settings({"input": {"source": "clip.mp4", "first_frame": "first.png"}}))
     for name in ("f.png", "a.safetensors"):
-        (elsewhere / name).touch()
+        (working_folder / name).touch()
 
     def generate(*arguments: Any) -> pipeline.Result:
         seen.append(arguments[:1] + arguments[2:])
@@ -462,7 +462,7 @@ def test_train_and_generate_work_on_the_run(monkeypatch: pytest.MonkeyPatch, els
     assert run("train", "kept").stdout == "kept\n"
     outcome = run("generate", "kept", "--seed", "3", "--first-frame", "f.png", "--output", "s.mp4")
     assert outcome.stdout == "s.mp4\n"
-    assert "the embedded model draws nearly the same with every seed" in outcome.stderr
+    assert "the embedded model gives nearly the same result for every seed" in outcome.stderr
     outcome = run("generate", "kept", "--lora", "a.safetensors:2")
     assert outcome.stdout == "s.mp4\n" and "every seed" not in outcome.stderr
     assert seen[:2] == [Path("kept"), (Path("kept"), Path("s.mp4"), False, 3, Path("f.png"), None, None)]
@@ -471,7 +471,7 @@ def test_train_and_generate_work_on_the_run(monkeypatch: pytest.MonkeyPatch, els
     assert seen[3][-1] == "tiny"
 
 
-def test_models_agree_with_the_registry() -> None:
+def test_models_match_registry() -> None:
     from lora_edit.models.families.registry import KNOWN_MODELS
 
     cards = {card.name: card for card in find_models(None)}
@@ -482,7 +482,7 @@ def test_models_agree_with_the_registry() -> None:
     assert (cards["tiny"].size, cards["wan2.1-i2v-480p"].size, cards["wan2.2-i2v-a14b"].size) == ("128x128", "832x480", "1280x720")
 
 
-def test_models_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_lists_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lora_edit.models.families.registry import KNOWN_MODELS
 
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
@@ -492,12 +492,12 @@ def test_models_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     cards = {card["name"]: card for card in json.loads(run("models", "--json").stdout)["models"]}
     assert list(cards) == [facts.name for facts in KNOWN_MODELS]
     assert (cards["tiny"]["weights"], cards["tiny"]["needs"]) == ("included", "edited first frame")
-    assert cards["wan2.1-i2v-480p"]["weights"] == "not here, about 90 GB"
-    assert cards["wan2.1-fun-1.3b"]["weights"] == "not here, about 30 GB"
+    assert cards["wan2.1-i2v-480p"]["weights"] == "not downloaded, about 90 GB"
+    assert cards["wan2.1-fun-1.3b"]["weights"] == "not downloaded, about 30 GB"
     assert cards["wan2.1-flf2v"]["needs"] == "edited first frame, edited last frame, prompt"
 
 
-def test_a_downloaded_model_says_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_shows_folder_of_downloaded_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     snapshot = tmp_path / "models--Wan-AI--Wan2.2-I2V-A14B-Diffusers" / "snapshots" / "abc"
     assert find_models("wan2.2-i2v-a14b")[0].state == "missing"
@@ -526,9 +526,9 @@ for arguments, code in json.loads(sys.argv[1]):
 """
 
 
-def test_help_and_trivial_faults_load_nothing_heavy(elsewhere: Path) -> None:
-    """What makes them quick, and unlike a clock the same on every machine."""
-    (elsewhere / "there.mp4").touch()
+def test_help_and_input_errors_load_no_heavy_library(working_folder: Path) -> None:
+    """This keeps them fast, and unlike time it does not depend on the machine."""
+    (working_folder / "there.mp4").touch()
     faults = [
         ["edit", "nofile.mp4", *EDIT[2:]],
         ["new", "clip.mp4", "--first-frame", "nofile.png", "--output", "o.mp4"],
@@ -555,6 +555,24 @@ def test_help_and_trivial_faults_load_nothing_heavy(elsewhere: Path) -> None:
         [*EDIT, "--model", "wan9"],
         [*EDIT, "--model", "wan2.1-i2v-480p"],
         ["study", "nosuch"],
+        ["study", "methods", "--cases", "nofile.jsonl", "--output", "s"],
+        ["study", "methods", "--scenes-from", "nofolder", "--output", "s"],
+        ["study", "users", "--cases", "nofolder", "--output", "s"],
+        ["study", "users", "--tally", "nofile.json", "--output", "s"],
+        [*EDIT[:-1], "out.xyz"],
+        [*EDIT, "--codec", "ffv1"],
+        [*EDIT, "--run", "clip.mp4"],
+        ["new", *EDIT[1:-1], "out.xyz"],
+        ["preview", *EDIT[1:-1], "out.xyz"],
+        ["mask", "clip.mp4", "--box", "1,2,3,4", "--output", "m", "--overlay", "shown.xyz"],
+        ["mask", "clip.mp4", "--point", "1,1", "--segmenter", "magic", "--output", "m"],
+        ["mask", "clip.mp4", "--box", "1,2,3,4", "--output", "clip.mp4", "--overwrite"],
+        ["evaluate", "clip.mp4", "--source", "clip.mp4", "--metrics", "clip_score"],
+        ["evaluate", "clip.mp4", "--source", "clip.mp4", "--vace", "v", "--mask", "first.png", "--first-frame", "first.png"],
+        [*FRAME, "--model", "photoshop"],
+        [*FRAME[:3], " ", *FRAME[4:]],
+        [*FRAME[:-1], "out.jpg"],
+        FRAME,
     ]
     calls = [(["edit", "--help"], 0), *((fault, 2) for fault in faults)]
     done = subprocess.run([sys.executable, "-c", LIGHT, json.dumps(calls)], capture_output=True, text=True, check=False)
@@ -563,26 +581,26 @@ def test_help_and_trivial_faults_load_nothing_heavy(elsewhere: Path) -> None:
     assert done.stderr.count("error: ") == len(faults)
 
 
-def test_the_package_is_the_command() -> None:
-    """`python -m lora_edit` works where no script was installed."""
+def test_package_runs_as_module() -> None:
+    """`python -m lora_edit` works without the installed script."""
     done = subprocess.run([sys.executable, "-m", "lora_edit", "train", "nowhere"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: nowhere: not a run folder")
 
 
-def test_help_is_whole_at_eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No panel's title is cut, and no list of choices is broken within a word."""
+def test_help_fits_eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No panel title is cut off, and no list of choices is broken within a word."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERMINAL_WIDTH", "80")
-    verbs: Any = typer.main.get_command(app)
-    for name, verb in verbs.commands.items():
+    group: Any = typer.main.get_command(app)
+    for name, command in group.commands.items():
         page = run(name, "--help").stdout
-        titles = {getattr(each, "rich_help_panel", None) for each in verb.params} - {None}
+        titles = {getattr(each, "rich_help_panel", None) for each in command.params} - {None}
         assert all(f" {title} ─" in page for title in titles), name
         assert not [line for line in page.splitlines() if re.search(r"<[a-z][^>]*$", line)], name
 
 
-def test_studies_are_listed_with_what_they_are_about() -> None:
+def test_study_list_has_descriptions() -> None:
     from lora_edit.studies.registry import DESCRIPTIONS, STUDIES
 
     assert list(DESCRIPTIONS) == [*STUDIES, "users"]
@@ -591,6 +609,6 @@ def test_studies_are_listed_with_what_they_are_about() -> None:
     assert all(line.endswith(DESCRIPTIONS[line.split()[0]]) for line in lines)
 
 
-def test_the_module_is_the_command() -> None:
+def test_main_module_runs_as_script() -> None:
     done = subprocess.run([sys.executable, "-m", "lora_edit.cli.main", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("lora-edit 0.")

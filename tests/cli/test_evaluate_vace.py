@@ -1,4 +1,4 @@
-"""`evaluate --vace`: a VACE, tiny and random, edits the same, and its figures stand beside the result's."""
+"""`evaluate --vace` with a tiny random VACE model: it edits the same clip, and its metrics are printed beside those of the result."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ COUNT = 5
 
 
 @dataclass
-class Place:
-    """A clip, its edited first frame, region and result, and a VACE."""
+class Workspace:
+    """A clip, its edited first frame, region and result, and a VACE model."""
 
     folder: Path
     edit: TrueEdit
@@ -46,7 +46,7 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     facts = save_tiny_vace(tmp_path / "vace")
     monkeypatch.setattr(catalog, "VACE_MODELS", (facts,))
     monkeypatch.setattr(catalog, "vace_preset", lambda: {"generation": {"steps": 2, "shift": 16.0, "guidance_scale": 1.0}})
@@ -64,54 +64,54 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 
     monkeypatch.setattr(VaceFamily, "encode_prompt", asked)
     monkeypatch.chdir(tmp_path)
-    return Place(tmp_path, edit, prompts)
+    return Workspace(tmp_path, edit, prompts)
 
 
-def refused(outcome: Outcome) -> str:
+def get_error_line(outcome: Outcome) -> str:
     assert outcome.exit_code == 2 and outcome.stdout == "" and outcome.stderr.count("\n") == 1, outcome.stderr
     return outcome.stderr
 
 
-def test_its_figures_stand_beside_the_results(place: Place) -> None:
-    """Of a clip of its own, which lies beside the result; outside the region the source's pixels, inside another picture's."""
-    outcome = place.run("--prompt", "a red coat")
+def test_vace_metrics_are_printed_beside_result(workspace: Workspace) -> None:
+    """They are of a separate clip beside the result, which has the pixels of the source outside of the region and others inside."""
+    outcome = workspace.run("--prompt", "a red coat")
     assert outcome.exit_code == 0, outcome.stderr
     rows = {line.split()[0]: line.split()[1:] for line in outcome.stdout.splitlines()}
-    output = place.folder / "result-vace"
+    output = workspace.folder / "result-vace"
     assert rows["result"] == ["VACE"] and rows["output"] == ["result", str(output)] and rows["model"] == ["-", "wan2.1-vace-1.3b"]
-    made = load_frames(output)
-    hidden = place.edit.mask.frames
-    assert made.shape == place.edit.source.shape
-    assert torch.equal(made[~hidden], place.edit.source[~hidden]) and rows["background_exact"][1] == "True"
-    assert (made[1:].float() - place.edit.source[1:].float()).abs()[hidden[1:]].mean() > 10
+    output_frames = load_frames(output)
+    hidden = workspace.edit.mask.frames
+    assert output_frames.shape == workspace.edit.source.shape
+    assert torch.equal(output_frames[~hidden], workspace.edit.source[~hidden]) and rows["background_exact"][1] == "True"
+    assert (output_frames[1:].float() - workspace.edit.source[1:].float()).abs()[hidden[1:]].mean() > 10
     assert rows["region_psnr"][0] != rows["region_psnr"][1]
-    assert place.prompts == ["a red coat"], "as it was told, without p*, which nothing taught it"
+    assert workspace.prompts == ["a red coat"], "the prompt as given, without p*, as VACE was not trained with it"
 
 
-def test_the_json_has_an_object_for_it(place: Place) -> None:
-    """With the same keys as the result's, of which none moves; only what was asked for is measured."""
-    outcome = place.run("--metrics", "region_psnr,leak", "--prompt", "x", json_wanted=True)
+def test_json_has_vace_object(workspace: Workspace) -> None:
+    """It has the same keys as the result, whose keys do not change; only the requested metrics are computed."""
+    outcome = workspace.run("--metrics", "region_psnr,leak", "--prompt", "x", json_wanted=True)
     record = json.loads(outcome.stdout)
-    rival = record.pop("vace")
-    assert list(record) == ["num_frames", "size", "fps", "region_psnr", "leak"] and list(rival) == [*record, "model", "output"]
-    assert rival["region_psnr"] != record["region_psnr"]
-    again = CliRunner().invoke(app, ["evaluate", rival["output"], "--source", "source.mkv", "--mask", "mask", "--first-frame", "first.png",
+    vace = record.pop("vace")
+    assert list(record) == ["num_frames", "size", "fps", "region_psnr", "leak"] and list(vace) == [*record, "model", "output"]
+    assert vace["region_psnr"] != record["region_psnr"]
+    again = CliRunner().invoke(app, ["evaluate", vace["output"], "--source", "source.mkv", "--mask", "mask", "--first-frame", "first.png",
                                      "--metrics", "region_psnr,leak", "--json"])  # fmt: skip
-    assert json.loads(again.stdout) == {key: rival[key] for key in record}, "measured as it lies there"
+    assert json.loads(again.stdout) == {key: vace[key] for key in record}, "equal to the metrics of the written file"
 
 
-def test_a_video_gets_a_video_beside_it(place: Place) -> None:
-    write_video(Path("out.mp4"), Video(place.edit.truth, Fraction(8), tuple(i / 8 for i in range(COUNT))))
-    outcome = place.run("--prompt", "x", "--metrics", "flicker", result="out.mp4")
+def test_vace_clip_of_video_is_a_video(workspace: Workspace) -> None:
+    write_video(Path("out.mp4"), Video(workspace.edit.truth, Fraction(8), tuple(i / 8 for i in range(COUNT))))
+    outcome = workspace.run("--prompt", "x", "--metrics", "flicker", result="out.mp4")
     assert outcome.exit_code == 0, outcome.stderr
     assert read_video(Path("out-vace.mp4")).num_frames == COUNT
 
 
-def test_without_a_prompt_the_captioner_writes_it(place: Place, captioner: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That of the edited first frame; where there is none, a note says what helps."""
+def test_prompt_defaults_to_caption(workspace: Workspace, captioner: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caption is of the edited first frame. Without a captioner, a note names the remedy."""
     save_image(Path("first.png"), plain_frame("red", 32, 48))
-    outcome = place.run("--metrics", "flicker")
-    assert outcome.exit_code == 0 and place.prompts == [""], outcome.stderr
+    outcome = workspace.run("--metrics", "flicker")
+    assert outcome.exit_code == 0 and workspace.prompts == [""], outcome.stderr
     assert "asked without a prompt" in outcome.stderr and "--prompt TEXT" in outcome.stderr
     shutil.rmtree("result-vace")
     settings = vace_baseline._build_settings
@@ -121,50 +121,50 @@ def test_without_a_prompt_the_captioner_writes_it(place: Place, captioner: Path,
         return found.model_copy(update={"caption": found.caption.model_copy(update={"model": str(captioner)})})
 
     monkeypatch.setattr(vace_baseline, "_build_settings", told)
-    outcome = place.run("--metrics", "flicker")
-    assert place.prompts[1:] == ["a red coat"] and "is asked for: a red coat" in outcome.stderr, outcome.stderr
+    outcome = workspace.run("--metrics", "flicker")
+    assert workspace.prompts[1:] == ["a red coat"] and "is asked for: a red coat" in outcome.stderr, outcome.stderr
 
 
-def test_what_is_there_is_never_replaced(place: Place) -> None:
-    save_frames(Path("result-vace"), place.edit.source)
-    line = refused(place.run())
+def test_existing_vace_clip_is_never_replaced(workspace: Workspace) -> None:
+    save_frames(Path("result-vace"), workspace.edit.source)
+    line = get_error_line(workspace.run())
     assert "result-vace: exists already" in line and "lora-edit evaluate" in line
-    assert torch.equal(load_frames(Path("result-vace")), place.edit.source)
+    assert torch.equal(load_frames(Path("result-vace")), workspace.edit.source)
 
 
-def test_faults_end_before_a_weight_is_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line each; nothing is written."""
+def test_errors_precede_loading_weights(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is one line, and nothing is written."""
     monkeypatch.setattr(vace_baseline, "load_vace", lambda *_: pytest.fail("VACE was read"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(place.folder / "hub"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(workspace.folder / "hub"))
     plain = ["evaluate", "result", "--source", "source.mkv"]
-    assert "--mask M" in refused(CliRunner().invoke(app, [*plain, "--vace", "vace", "--first-frame", "first.png"]))
-    assert "--prompt belongs to --vace" in refused(CliRunner().invoke(app, [*plain, "--prompt", "a coat"]))
-    assert "--vace none: no such folder" in refused(place.run(vace="none"))
-    line = refused(place.run(vace="wan2.1-vace-1.3b"))
+    assert "--mask M" in get_error_line(CliRunner().invoke(app, [*plain, "--vace", "vace", "--first-frame", "first.png"]))
+    assert "--prompt belongs to --vace" in get_error_line(CliRunner().invoke(app, [*plain, "--prompt", "a coat"]))
+    assert "--vace none: no such folder" in get_error_line(workspace.run(vace="none"))
+    line = get_error_line(workspace.run(vace="wan2.1-vace-1.3b"))
     assert "is not downloaded (about 20 GB, Apache-2.0)" in line and "lora-edit models --download wan2.1-vace-1.3b" in line
-    save_image(Path("first.png"), place.edit.truth[0][:, :20])
-    assert "the edited first frame is 20x32 but the source is 48x32" in refused(place.run())
-    save_image(Path("first.png"), place.edit.truth[0])
-    save_frames(Path("short"), place.edit.truth[:2])
-    assert "frames" in refused(place.run(result="short"))
+    save_image(Path("first.png"), workspace.edit.truth[0][:, :20])
+    assert "the edited first frame is 20x32 but the source is 48x32" in get_error_line(workspace.run())
+    save_image(Path("first.png"), workspace.edit.truth[0])
+    save_frames(Path("short"), workspace.edit.truth[:2])
+    assert "frames" in get_error_line(workspace.run(result="short"))
     weights = Path("vace/transformer/diffusion_pytorch_model.safetensors")
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-100])
-    assert "a copy or download that broke off" in refused(place.run())
+    assert "a copy or download that broke off" in get_error_line(workspace.run())
     weights.write_bytes(whole)
     shutil.rmtree("vace/vae")
-    assert "lacks vae" in refused(place.run())
+    assert "lacks vae" in get_error_line(workspace.run())
     config = Path("vace/transformer/config.json")
     config.write_text(json.dumps(json.loads(config.read_text()) | {"num_layers": 7}))
-    assert "its transformer is not that of" in refused(place.run())
+    assert "its transformer is not that of" in get_error_line(workspace.run())
     config.write_text(json.dumps(json.loads(config.read_text()) | {"_class_name": "WanTransformer3DModel"}))
-    assert "its transformer is not that of" in refused(place.run())
+    assert "its transformer is not that of" in get_error_line(workspace.run())
     assert sorted(path.name for path in Path().glob("*vace*")) == ["vace"]
 
 
-def test_a_device_that_is_too_small_gets_less_and_then_one_line(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks in main memory give the same figures; where even that does not help, nothing is left behind."""
-    whole = place.run("--prompt", "x", json_wanted=True)
+def test_device_out_of_memory_offloads_and_then_fails(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offloading gives the same metrics. If it does not suffice, no files remain."""
+    whole = workspace.run("--prompt", "x", json_wanted=True)
     shutil.rmtree("result-vace")
     draw, failures = session.generate_clip, [torch.OutOfMemoryError()]
 
@@ -174,17 +174,17 @@ def test_a_device_that_is_too_small_gets_less_and_then_one_line(place: Place, mo
         return draw(*given, **named)
 
     monkeypatch.setattr(session, "generate_clip", short)
-    less = place.run("--prompt", "x", json_wanted=True)
-    assert less.stdout == whole.stdout and "the device's memory ran out; going on with less there" in less.stderr
+    less = workspace.run("--prompt", "x", json_wanted=True)
+    assert less.stdout == whole.stdout and "the device ran out of memory; continuing with less on the device" in less.stderr
     shutil.rmtree("result-vace")
     failures.extend(torch.OutOfMemoryError() for _ in range(20))
-    never = place.run("--prompt", "x")
-    assert never.exit_code == 2 and "wan2.1-vace-1.3b: the device's memory does not suffice" in never.stderr
+    never = workspace.run("--prompt", "x")
+    assert never.exit_code == 2 and "wan2.1-vace-1.3b: the memory of the device is too small" in never.stderr
     assert not Path("result-vace").exists()
 
 
-def test_the_remedy_for_one_that_is_not_here_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """`models` knows a VACE by its name, though it is in no list of models to edit with."""
+def test_models_finds_vace_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`models NAME` describes a VACE model, although `models` does not list it and `edit` rejects it."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     card = json.loads(CliRunner().invoke(app, ["models", "wan2.1-vace-14b", "--json"]).stdout)["models"]
     assert [(each["name"], each["state"]) for each in card] == [("wan2.1-vace-14b", "missing")]

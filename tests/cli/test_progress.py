@@ -1,4 +1,4 @@
-"""Progress for logs and for terminals."""
+"""Progress reporters for logs and for terminals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lora_edit.cli.output import convert_to_json, replace_control_characters
 from lora_edit.cli.progress import BarReporter, PlainReporter, format_bytes, format_seconds
 
 
-def test_plain_lines_come_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_reporter_prints_a_line_for_each_tenth(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = PlainReporter()
     for done in range(1, 201):
         reporter.step("motion", done, 200, f"loss {done}")
@@ -24,7 +24,7 @@ def test_plain_lines_come_now_and_then(capsys: pytest.CaptureFixture[str]) -> No
     assert "left" in lines[5]
 
 
-def test_a_time_left_that_is_known_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_reported_time_left_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = PlainReporter()
     reporter.step("methods", 0, 4)
     reporter.step("methods", 1, 4, "swan", 90.0)
@@ -44,7 +44,7 @@ def test_notes_are_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "note: one\nnote: two\n"
 
 
-def test_bars_show_stage_and_notes() -> None:
+def test_bar_reporter_shows_stages_and_notes() -> None:
     screen = io.StringIO()
     reporter = BarReporter(Console(file=screen, force_terminal=True, width=120))
     with reporter.progress:
@@ -57,14 +57,14 @@ def test_bars_show_stage_and_notes() -> None:
     assert "4/4" in shown
 
 
-def test_units() -> None:
+def test_format_seconds_and_bytes() -> None:
     assert [format_seconds(s) for s in (0.4, 59, 90, 3600, 11100)] == ["0 s", "59 s", "2 min", "1 h 00 min", "3 h 05 min"]
     assert [format_bytes(n) for n in (850e6, 12.44e9)] == ["850 MB", "12.4 GB"]
 
 
-def test_json_has_no_infinity() -> None:
+def test_convert_to_json_replaces_infinity() -> None:
     assert convert_to_json({"psnr": float("inf"), "pair": (1, float("nan"))}) == {"psnr": None, "pair": [1, None]}
 
 
-def test_a_file_cannot_steer_the_terminal() -> None:
+def test_replace_control_characters() -> None:
     assert "\x1b" not in replace_control_characters("\x1b[31mred")

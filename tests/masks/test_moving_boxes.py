@@ -1,4 +1,4 @@
-"""A box that is drawn in the first frame goes with what was edited in it."""
+"""Boxes drawn in the first frame that move with the edited object."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ import torch
 
 from lora_edit.masks.boxes import KeyframeBox, mask_from_boxes
 from lora_edit.masks.moving_boxes import track_boxes
-from lora_edit.types import Box, Size
-from masks.test_follow import bounds, crossing, edited, textured
+from lora_edit.types import Box, Size, mask_bounds
+from masks.test_edit_region import invert_patch, make_crossing_clip, make_texture
 
 LOOSE = Box(6, 26, 48, 40)
-"""Around the patch of `crossing` in frame 0, four pixels wider on every side."""
+"""The patch of `make_crossing_clip` in frame 0, with a margin of four pixels on every side."""
 
 
 @pytest.mark.parametrize("frame", [None, 0])
-def test_a_box_goes_with_the_thing_and_keeps_its_size(frame: int | None) -> None:
-    frames = crossing(10)
-    (found,) = track_boxes(frames, edited(frames[0]), [KeyframeBox(LOOSE, frame)])
-    assert bounds(found.region.frames[0]) == (6, 26, 54, 66)
-    for number, mask in enumerate(found.region.frames):
-        wanted = (6 + 4 * number, 26, 54 + 4 * number, 66)
-        assert max(abs(a - b) for a, b in zip(bounds(mask), wanted, strict=True)) <= 3, number
-    assert not found.lost_frames
-    assert len(found.region.notes) == 1 and "by up to 3" in found.region.notes[0]
+def test_box_moves_with_the_object_and_keeps_its_size(frame: int | None) -> None:
+    frames = make_crossing_clip(10)
+    (track,) = track_boxes(frames, invert_patch(frames[0]), [KeyframeBox(LOOSE, frame)])
+    assert mask_bounds(track.region.frames[0]) == (6, 26, 54, 66)
+    for number, mask in enumerate(track.region.frames):
+        expected = (6 + 4 * number, 26, 54 + 4 * number, 66)
+        assert max(abs(a - b) for a, b in zip(mask_bounds(mask), expected, strict=True)) <= 3, number
+    assert not track.lost_frames
+    assert len(track.region.notes) == 1 and "by up to 3" in track.region.notes[0]
 
 
-def test_a_box_on_still_ground_stays_to_the_pixel() -> None:
-    frames = crossing(10)
+def test_box_on_static_background_keeps_its_exact_position() -> None:
+    frames = make_crossing_clip(10)
     picture = frames[0].clone()
     picture[70:90, 90:120] = torch.tensor([240, 20, 20], dtype=torch.uint8)
-    (found,) = track_boxes(frames, picture, [KeyframeBox(Box(86, 66, 38, 28))])
-    assert all(bounds(mask) == (86, 66, 124, 94) for mask in found.region.frames)
-    assert found.region.notes == ()
+    (track,) = track_boxes(frames, picture, [KeyframeBox(Box(86, 66, 38, 28))])
+    assert all(mask_bounds(mask) == (86, 66, 124, 94) for mask in track.region.frames)
+    assert track.region.notes == ()
 
 
 @pytest.mark.parametrize(
@@ -45,32 +45,32 @@ def test_a_box_on_still_ground_stays_to_the_pixel() -> None:
     ],
     ids=["a path", "a later frame", "the whole frame", "nothing edited in it"],
 )
-def test_other_boxes_are_kept_as_they_are_given(boxes: list[KeyframeBox]) -> None:
-    frames = crossing(10)
-    (found,) = track_boxes(frames, edited(frames[0]), boxes)
-    assert torch.equal(found.region.frames, mask_from_boxes(boxes, 10, Size(96, 128)).frames)
+def test_other_boxes_are_unchanged(boxes: list[KeyframeBox]) -> None:
+    frames = make_crossing_clip(10)
+    (track,) = track_boxes(frames, invert_patch(frames[0]), boxes)
+    assert torch.equal(track.region.frames, mask_from_boxes(boxes, 10, Size(96, 128)).frames)
 
 
-def test_each_box_goes_its_own_way() -> None:
-    frames = crossing(6)
-    picture = edited(frames[0])
+def test_boxes_move_independently() -> None:
+    frames = make_crossing_clip(6)
+    picture = invert_patch(frames[0])
     picture[70:90, 90:120] = torch.tensor([240, 20, 20], dtype=torch.uint8)
     boxes = [KeyframeBox(LOOSE), KeyframeBox(Box(86, 66, 38, 28)), KeyframeBox(Box(0, 0, 9, 9), 2, "corner")]
     calls: list[tuple[int, int]] = []
     corner, first, second = track_boxes(frames, picture, boxes, lambda *done: calls.append(done))
-    assert bounds(first.region.frames[5])[0] >= 22
-    assert bounds(second.region.frames[5]) == (86, 66, 124, 94)
-    assert bounds(corner.region.frames[5]) == (0, 0, 9, 9)
+    assert mask_bounds(first.region.frames[5])[0] >= 22
+    assert mask_bounds(second.region.frames[5]) == (86, 66, 124, 94)
+    assert mask_bounds(corner.region.frames[5]) == (0, 0, 9, 9)
     assert calls == [(number, 12) for number in range(1, 13)]
 
 
-def test_a_box_whose_thing_is_lost_stays_where_it_was_drawn() -> None:
-    frames = textured(0, 96, 128).repeat(8, 1, 1, 1)
-    frames[0, 30:62, 50:90] = textured(1, 32, 40)
+def test_box_of_a_lost_object_stays_in_place() -> None:
+    frames = make_texture(0, 96, 128).repeat(8, 1, 1, 1)
+    frames[0, 30:62, 50:90] = make_texture(1, 32, 40)
     for number in range(1, 8):
-        frames[number] = textured(10 + number, 96, 128)
+        frames[number] = make_texture(10 + number, 96, 128)
     picture = frames[0].clone()
     picture[30:62, 50:90] = 255 - picture[30:62, 50:90]
-    (found,) = track_boxes(frames, picture, [KeyframeBox(Box(46, 26, 48, 40))])
-    assert not found.lost_frames and "could not be followed from frame 1 on, so the box stays" in found.region.notes[-1]
-    assert all(bounds(frame) == (46, 26, 94, 66) for frame in found.region.frames)
+    (track,) = track_boxes(frames, picture, [KeyframeBox(Box(46, 26, 48, 40))])
+    assert not track.lost_frames and "could not be followed from frame 1 on, so the box stays" in track.region.notes[-1]
+    assert all(mask_bounds(frame) == (46, 26, 94, 66) for frame in track.region.frames)

@@ -1,4 +1,4 @@
-"""SAM 2 and its relatives by transformers' own classes, tiny and with random weights, behind the segmenters' interface."""
+"""SAM 2 and its relatives by transformers' own classes, with make_tiny_model random weights, behind the segmenters' interface."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lora_edit.masks.boxes import KeyframeBox
 from lora_edit.masks.sam2 import IMAGENET_STATISTICS, MODEL_CLASSES, Sam2Segmenter, add_prompt, preprocess_frame
 from lora_edit.masks.segmenter import Click, Prompt, group_by_object
 from lora_edit.types import Box
-from masks.things import HEIGHT, WIDTH, disc_clip
+from masks.synthetic_clips import HEIGHT, WIDTH, disc_clip
 
 SQUARE = 64
 PROMPTS: list[Prompt] = [KeyframeBox(Box(30, 28, 40, 40), 1), Click(52, 50, frame=1), Click(5, 5, is_positive=False, frame=1)]
 
 
-def tiny() -> Any:
-    """A model of a few thousand random weights."""
+def make_tiny_model() -> Any:
+    """Create a model of a few thousand random weights."""
     import transformers
 
     vision = {
@@ -44,7 +44,7 @@ def tiny() -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = transformers.Sam2VideoModel(config).eval()
-        # Weights as small as they are drawn see no object anywhere: let it be there, and its mask differ from place to place.
+        # Default initial weights predict no object. Larger ones and a bias on the object score give a mask that varies over the frame.
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 torch.nn.init.normal_(parameter, std=0.2)
@@ -55,30 +55,30 @@ def tiny() -> Any:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sam2")
-    tiny().save_pretrained(path)
+    make_tiny_model().save_pretrained(path)
     return path
 
 
-def test_every_object_gets_a_mask_of_the_whole_clip(folder: Path) -> None:
+def test_every_object_has_a_mask_of_the_whole_clip(folder: Path) -> None:
     clip, _ = disc_clip(frames=4)
     counts: list[int] = []
     prompts = [*PROMPTS, Click(20, 20, frame=2, name="other")]
-    found = Sam2Segmenter(str(folder)).segment(clip, prompts, lambda done, total: counts.append(done))
-    assert {name: mask.frames.shape for name, mask in found.items()} == {"1": clip.shape[:3], "other": clip.shape[:3]}
+    masks = Sam2Segmenter(str(folder)).segment(clip, prompts, lambda done, total: counts.append(done))
+    assert {name: mask.frames.shape for name, mask in masks.items()} == {"1": clip.shape[:3], "other": clip.shape[:3]}
     assert counts == list(range(1, 9))
     alone = Sam2Segmenter(str(folder)).segment(clip, PROMPTS)["1"].frames
-    assert torch.equal(found["1"].frames, alone)
+    assert torch.equal(masks["1"].frames, alone)
     assert 0.02 < float(alone.float().mean()) < 0.98
 
 
-def test_the_outline_at_the_prompt_is_what_the_clip_gets_there(folder: Path) -> None:
+def test_segment_frame_matches_segment_at_the_prompted_frame(folder: Path) -> None:
     clip, _ = disc_clip(frames=4)
     segmenter = Sam2Segmenter(str(folder))
     assert torch.equal(segmenter.segment_frame(clip, PROMPTS, 1), segmenter.segment(clip, PROMPTS)["1"].frames[1])
 
 
-def test_it_is_what_transformers_own_loop_gives(folder: Path) -> None:
-    """Frames prepared ahead, prompts added, propagated by the model's own iterator."""
+def test_masks_match_the_loop_of_transformers(folder: Path) -> None:
+    """Frames are preprocessed ahead, prompts added, and masks propagated by the model's own iterator."""
     from transformers import Sam2VideoInferenceSession, Sam2VideoModel
 
     clip, _ = disc_clip(frames=4)
@@ -90,16 +90,16 @@ def test_it_is_what_transformers_own_loop_gives(folder: Path) -> None:
     with torch.inference_mode():
         model(session, frame_idx=1)
         for reverse in (False, True):
-            for found in model.propagate_in_video_iterator(session, 1, reverse=reverse):
-                logits[found.frame_idx] = found.pred_masks[:1].reshape(1, 1, *found.pred_masks.shape[-2:])
+            for output in model.propagate_in_video_iterator(session, 1, reverse=reverse):
+                logits[output.frame_idx] = output.pred_masks[:1].reshape(1, 1, *output.pred_masks.shape[-2:])
     masks = Sam2Segmenter(str(folder)).segment(clip, PROMPTS)["1"].frames
-    for number in (1, 2, 3):  # backward from a prompt that loop also looks at what it found forward, which is left out here
+    for number in (1, 2, 3):  # backward from a prompt that loop also attends to the frames tracked forward, which `Sam2Segmenter` clears
         large = torch.nn.functional.interpolate(logits[number], (SQUARE, SQUARE), mode="bilinear")
         large = torch.nn.functional.interpolate(large, (HEIGHT, WIDTH), mode="bilinear")
         assert torch.equal(masks[number], large[0, 0] > 0)
 
 
-def test_a_correction_counts_from_its_frame_on(folder: Path) -> None:
+def test_correction_changes_its_frame(folder: Path) -> None:
     clip, _ = disc_clip(frames=5)
     segmenter = Sam2Segmenter(str(folder), "cpu")
     before = segmenter.segment(clip, PROMPTS)["1"].frames
@@ -116,13 +116,13 @@ def test_transformers_has_every_class(name: str) -> None:
     assert hasattr(getattr(transformers, f"{name}InferenceSession"), "add_point_inputs")
 
 
-def test_prompts_reach_the_model_as_transformers_own_processor_gives_them() -> None:
+def test_prompts_match_the_processor_of_transformers() -> None:
     from transformers import Sam2VideoInferenceSession
     from transformers.models.sam2_video.processing_sam2_video import Sam2VideoProcessor
 
     ours, theirs = (Sam2VideoInferenceSession(video_height=HEIGHT, video_width=WIDTH) for _ in range(2))
     add_prompt(ours, group_by_object(PROMPTS)["1"][0], SQUARE)
-    processor = Sam2VideoProcessor.__new__(Sam2VideoProcessor)  # its pictures' part wants torchvision; its prompts' part does not
+    processor = Sam2VideoProcessor.__new__(Sam2VideoProcessor)  # processing pictures needs torchvision, processing prompts does not
     processor.target_size, processor.point_pad_value = SQUARE, -10
     points, labels = [[[[52.0, 50.0], [5.0, 5.0]]]], [[[1, 0]]]
     processor.add_inputs_to_inference_session(theirs, 1, 1, points, labels, input_boxes=[[[30, 28, 70, 68]]])
@@ -131,7 +131,7 @@ def test_prompts_reach_the_model_as_transformers_own_processor_gives_them() -> N
     assert ours.obj_with_new_inputs == theirs.obj_with_new_inputs
 
 
-def test_frames_reach_the_model_as_transformers_own_processor_gives_them() -> None:
+def test_frames_match_the_processor_of_transformers() -> None:
     pytest.importorskip("torchvision")
     from transformers.models.sam2_video.video_processing_sam2_video import Sam2VideoVideoProcessor
 
@@ -142,13 +142,13 @@ def test_frames_reach_the_model_as_transformers_own_processor_gives_them() -> No
 
 
 @pytest.mark.parametrize("kind", ["nothing", "another"])
-def test_a_folder_without_such_a_model_says_what_to_do(tmp_path: Path, kind: str) -> None:
+def test_folder_without_a_model_raises(tmp_path: Path, kind: str) -> None:
     if kind == "another":
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ModelError, match="SAM 2 model"):
         Sam2Segmenter(str(tmp_path))
 
 
-def test_a_hub_id_that_is_not_here_says_how_to_get_it() -> None:
+def test_uncached_hub_id_raises() -> None:
     with pytest.raises(ModelError, match=r"hf download facebook/sam2.1-nowhere"):
         Sam2Segmenter("facebook/sam2.1-nowhere")

@@ -28,16 +28,16 @@ from lora_edit.types import EditMask
 
 bool_masks = hnp.arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(3, 21), st.integers(3, 21))).map(torch.from_numpy)
 cells = st.tuples(st.integers(1, 8), st.integers(1, 8))
-quick = settings(max_examples=40, deadline=None)
+few_examples = settings(max_examples=40, deadline=None)
 
 
-def disc(num_frames: int = 3) -> EditMask:
-    """A disc of radius 14 that moves 2 pixels a frame, on 64 x 96 pixels."""
+def make_disc(num_frames: int = 3) -> EditMask:
+    """Return a disc of radius 14 that moves by 2 pixels per frame, on 64 x 96 pixels."""
     rows, columns = torch.meshgrid(torch.arange(64), torch.arange(96), indexing="ij")
     return EditMask(torch.stack([(rows - 30) ** 2 + (columns - 40 - 2 * t) ** 2 <= 14**2 for t in range(num_frames)]), ("a note",))
 
 
-@quick
+@few_examples
 @given(bool_masks, st.sampled_from(["box", "tight", "as-is"]), st.integers(1, 5))
 def test_shapes_contain_the_mask(frames: torch.Tensor, shape: MaskShape, smooth: int) -> None:
     shaped = shape_mask(EditMask(frames), shape, 0.1, smooth)
@@ -45,22 +45,22 @@ def test_shapes_contain_the_mask(frames: torch.Tensor, shape: MaskShape, smooth:
     assert (shaped.frames | ~frames).all()
 
 
-def test_box_grows_by_its_share_in_all_and_keeps_notes() -> None:
-    box = shape_mask(disc(1), "box", 0.0, 1)
+def test_box_grows_by_its_total_share_and_keeps_notes() -> None:
+    box = shape_mask(make_disc(1), "box", 0.0, 1)
     assert int(box.frames.sum()) == 29 * 29
-    grown = shape_mask(disc(1), "box", 0.2, 1)
+    grown = shape_mask(make_disc(1), "box", 0.2, 1)
     assert int(grown.frames.sum()) == 35 * 35
     assert grown.notes == ("a note",)
 
 
-def test_box_at_the_border_is_clamped() -> None:
+def test_box_is_clipped_at_the_border() -> None:
     frames = torch.zeros(1, 20, 20, dtype=torch.bool)
     frames[0, :5, 15:] = True
     assert shape_mask(EditMask(frames), "box", 2.0, 1).frames[0].nonzero().amin(0).tolist() == [0, 10]
 
 
-def test_noisy_has_coarse_cells_and_covers_most() -> None:
-    mask = disc(2)
+def test_noisy_mask_has_coarse_cells_and_covers_most() -> None:
+    mask = make_disc(2)
     noisy = shape_mask(mask, "noisy", 0.1, 5).frames
     shared = (noisy & mask.frames).sum() / (noisy | mask.frames).sum()
     assert 0.7 < float(shared) < 0.99
@@ -79,7 +79,7 @@ def test_dilate_grows_by_a_disc() -> None:
     assert dilate(EditMask(frames), 0).frames is frames
 
 
-@quick
+@few_examples
 @given(bool_masks, st.integers(0, 6))
 def test_feather_is_zero_outside_and_positive_inside(frames: torch.Tensor, radius: int) -> None:
     alpha = feather(frames, radius)
@@ -98,14 +98,14 @@ def test_feather_rises_to_one_and_ignores_the_frame_border() -> None:
     assert (feather(torch.ones(1, 4, 4, dtype=torch.bool), 9) == 1).all()
 
 
-def test_feather_of_a_thin_part_still_reaches_one() -> None:
+def test_feather_of_a_thin_part_reaches_one() -> None:
     frames = torch.zeros(1, 30, 30, dtype=torch.bool)
     frames[0, 10:16, 5:25] = True
     assert feather(frames, 10).max() == 1
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1])
-def test_all_of_a_tight_outline_shows_the_edit(share: float) -> None:
+def test_tight_outline_has_full_blend_weight(share: float) -> None:
     frames = torch.zeros(1, 96, 160, dtype=torch.bool)
     frames[0, 30:70, 40:80] = True
     frames[0, 20, 20:120] = True  # thinner than the soft edge
@@ -116,9 +116,9 @@ def test_all_of_a_tight_outline_shows_the_edit(share: float) -> None:
     assert all(grow_by_soft_edge(EditMask(frames), shape, share).frames is frames for shape in ("box", "noisy", "as-is"))
 
 
-@quick
+@few_examples
 @given(bool_masks, cells)
-def test_snap_is_the_smallest_aligned_superset(frames: torch.Tensor, cell: tuple[int, int]) -> None:
+def test_snapped_mask_is_the_smallest_aligned_superset(frames: torch.Tensor, cell: tuple[int, int]) -> None:
     snapped = snap_to_cells(frames, cell)
     assert (snapped | ~frames).all()
     for top in range(0, frames.shape[1], cell[0]):
@@ -128,9 +128,9 @@ def test_snap_is_the_smallest_aligned_superset(frames: torch.Tensor, cell: tuple
             assert torch.equal(snapped[window], expected)
 
 
-@quick
+@few_examples
 @given(bool_masks)
-def test_hole_union_unites_each_latent_frame(frames: torch.Tensor) -> None:
+def test_union_latent_frames_unites_each_latent_frame(frames: torch.Tensor) -> None:
     united = union_latent_frames(frames)
     assert torch.equal(united[0], frames[0])
     for index in range(1, len(frames)):
@@ -138,26 +138,26 @@ def test_hole_union_unites_each_latent_frame(frames: torch.Tensor) -> None:
         assert torch.equal(united[index], frames[start : start + 4].any(0))
 
 
-@quick
+@few_examples
 @given(bool_masks, cells, st.sampled_from([1, 4]))
-def test_a_cell_is_kept_only_if_all_its_pixels_are(frames: torch.Tensor, cell: tuple[int, int], stride: int) -> None:
-    keep = find_given_cells(frames, cell, stride)
-    for f, h, w in np.ndindex(*keep.shape):
+def test_cell_is_given_only_if_all_its_pixels_are(frames: torch.Tensor, cell: tuple[int, int], stride: int) -> None:
+    given_cells = find_given_cells(frames, cell, stride)
+    for f, h, w in np.ndindex(*given_cells.shape):
         start, stop = (0, 1) if f == 0 else (1 + stride * (f - 1), 1 + stride * f)
         window = frames[start:stop, h * cell[0] : (h + 1) * cell[0], w * cell[1] : (w + 1) * cell[1]]
         assert window.numel() > 0
-        assert bool(keep[f, h, w]) == (not window.any())
+        assert bool(given_cells[f, h, w]) == (not window.any())
 
 
 @pytest.mark.parametrize("stride", [1, 4])
-def test_snapping_and_uniting_do_not_change_what_is_kept(stride: int) -> None:
-    mask = disc(9).frames
+def test_snapping_and_uniting_do_not_change_given_cells(stride: int) -> None:
+    mask = make_disc(9).frames
     whole = union_latent_frames(snap_to_cells(mask, (8, 8)), stride)
     assert torch.equal(find_given_cells(whole, (8, 8), stride), find_given_cells(mask, (8, 8), stride))
 
 
-def test_masks_add_up_and_take_away() -> None:
-    whole = disc(2)
+def test_union_subtract_and_invert() -> None:
+    whole = make_disc(2)
     left = EditMask(whole.frames.clone())
     left.frames[..., 40:] = False
     right = subtract(whole, left)
@@ -168,27 +168,27 @@ def test_masks_add_up_and_take_away() -> None:
     assert torch.equal(invert(invert(whole)).frames, whole.frames)
 
 
-def test_a_smooth_outline_loses_specks_and_keeps_the_rest() -> None:
-    ragged = disc(1)
+def test_smooth_outline_removes_specks_only() -> None:
+    ragged = make_disc(1)
     ragged.frames[0, 5, 5] = True
     smooth = smooth_outline(ragged, 2).frames
     assert not smooth[0, 5, 5]
-    assert (smooth == disc(1).frames).float().mean() > 0.98
+    assert (smooth == make_disc(1).frames).float().mean() > 0.98
 
 
-def test_lost_frames_are_bridged_by_the_outline_on_its_way() -> None:
-    whole = disc(7)
-    lost = EditMask(whole.frames.clone(), ("lost",))
-    lost.frames[[0, 2, 3, 4]] = False
-    found = interpolate_missing_frames(lost)
-    assert found.notes == ("lost",)
-    assert not found.frames[0].any()
+def test_lost_frames_are_interpolated_between_outlines() -> None:
+    whole = make_disc(7)
+    gaps = EditMask(whole.frames.clone(), ("lost",))
+    gaps.frames[[0, 2, 3, 4]] = False
+    filled = interpolate_missing_frames(gaps)
+    assert filled.notes == ("lost",)
+    assert not filled.frames[0].any()
     for number in (2, 3, 4):
-        shared = (found.frames[number] & whole.frames[number]).sum() / (found.frames[number] | whole.frames[number]).sum()
+        shared = (filled.frames[number] & whole.frames[number]).sum() / (filled.frames[number] | whole.frames[number]).sum()
         assert float(shared) > 0.95
 
 
-def test_parts_that_touch_keep_a_box_each() -> None:
+def test_touching_parts_have_a_box_each() -> None:
     first, second = torch.zeros(3, 40, 60, dtype=torch.bool), torch.zeros(3, 40, 60, dtype=torch.bool)
     first[:, 5:15, 5:25], second[:, 12:35, 22:50] = True, True
     both = EditMask(first | second, (), (first, second))

@@ -33,6 +33,7 @@ from lora_edit.models.record import ModelFacts
 from lora_edit.training.noise import add_noise, draw_time
 from lora_edit.video.ranges import to_signed
 from tiny_hunyuan import GLYPHS, HUNYUANS, POOLED, WIDTH, tiny_components
+from upstream import skip_reason
 
 FRAMES, ROWS, COLUMNS, STEPS, SHIFT = 9, 48, 80, 4, 7.0
 CPU = torch.device("cpu")
@@ -296,7 +297,7 @@ class Stub(nn.Module):
 def transport(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The publisher's `transport.py`, from a checkout of HunyuanVideo-I2V in the folder that LORA_EDIT_UPSTREAM names."""
     if not (UPSTREAM / "hyvideo" / "diffusion" / "flow" / "transport.py").is_file():
-        pytest.skip("no checkout of HunyuanVideo-I2V in LORA_EDIT_UPSTREAM")
+        pytest.skip(skip_reason("HunyuanVideo-I2V"))
     for name in ("hyvideo", "hyvideo.diffusion"):  # their own files import everything else
         package = ModuleType(name)
         package.__path__ = [str(UPSTREAM.joinpath(*name.split(".")))]

@@ -28,10 +28,11 @@ from lora_edit.models.families.wan.key_names import (
     rename_transformer_key,
 )
 from single_files import save
+from upstream import skip_reason
 
 UPSTREAM = Path(os.environ.get("LORA_EDIT_UPSTREAM", "/nowhere")) / "Wan2.1" / "wan" / "modules"
 pytestmark = [
-    pytest.mark.skipif(not UPSTREAM.is_dir(), reason="LORA_EDIT_UPSTREAM names no checkout of Wan2.1"),
+    pytest.mark.skipif(not UPSTREAM.is_dir(), reason=skip_reason("Wan2.1")),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
 WIDE = torch.float32

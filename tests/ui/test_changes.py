@@ -1,4 +1,4 @@
-"""What differs between two states of a project: undo and outdated results name it; a trimmed clip keeps what was made for its frames."""
+"""Differences between two states of a project: labels for undo, outdated results, and trimmed clips."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ ANOTHER: dict[str, Any] = {
 """Another value for every field of a project."""
 
 
-def test_every_field_has_a_name_and_a_step() -> None:
+def test_every_field_has_a_label_and_a_step() -> None:
     assert set(FIELD_LABELS) == set(ProjectState.model_fields) == set(ANOTHER)
 
 
 @pytest.mark.parametrize("field", ANOTHER)
-def test_whatever_changes_is_named_by_undo_and_makes_a_result_outdated(field: str) -> None:
+def test_every_changed_field_labels_undo_and_outdates_results(field: str) -> None:
     before = ProjectState()
     after = before.replace_fields(**{field: ANOTHER[field]})
     for change in (find_change(before, after), find_change(after, before)):
         assert change is not None and (change.label, change.step) == FIELD_LABELS[field]
-    said = describe_outdated(before, after)
+    warning = describe_outdated(before, after)
     part = {CLIP: "the clip", REGION: "the region", FRAMES: "the edited frames", SETTINGS: "the settings"}[FIELD_LABELS[field][1]]
-    assert (f"before {part} changed" in said) == (field != "clip_name")
+    assert (f"before {part} changed" in warning) == (field != "clip_name")
     assert describe_outdated(None, after) == describe_outdated(after, after) == ""
 
 
-def test_several_changes_are_told_in_one_sentence() -> None:
+def test_several_changes_are_described_in_one_sentence() -> None:
     assert "before the clip, the region and the settings changed" in describe_outdated(
         ProjectState(), ProjectState(start=1, shape="tight", seed=2)
     )
 
 
-def test_marks_and_edited_frames_stay_on_their_frames_however_the_clip_is_trimmed() -> None:
+def test_marks_and_edited_frames_stay_on_their_frames_after_trimming() -> None:
     project = ProjectState(clip="a", marks=(POINT,), first_frame="zero.png", later=(EditedFrame(frame=6, file="six.png", kind="anchor"),))
     later = trim_state(project, 4, None)
     assert [mark.frame for mark in later.marks] == [0]
@@ -55,7 +55,7 @@ def test_marks_and_edited_frames_stay_on_their_frames_however_the_clip_is_trimme
     assert [(each.frame, each.file) for each in back.select_later_frames(10)] == [(6, "six.png")]
 
 
-def test_a_shorter_range_with_the_same_first_frame_asks_for_nothing() -> None:
+def test_a_shorter_range_with_the_same_first_frame_has_no_notes() -> None:
     project = ProjectState(clip="a", marks=(Mark(kind="point", frame=0, x=1, y=2),), first_frame="zero.png")
     shorter = trim_state(project, 0, 3)
     assert shorter == project.replace_fields(frames=3)

@@ -1,4 +1,4 @@
-"""The page as a person uses it, in a real browser, with the embedded model."""
+"""Complete edits in a browser, with the embedded model."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.browser
 Visit = Callable[..., Any]
 
 
-def with_edit(visit: Visit, folder: Path, seed: int = 0, steps: int = 4, **clip: int) -> Person:
-    """Somebody who has done steps 1 to 4, with few steps of training and sampling."""
+def prepare_edit(visit: Visit, folder: Path, seed: int = 0, steps: int = 4, **clip: int) -> Person:
+    """Complete steps 1 to 4, with few training and sampling steps."""
     source, edited = write(folder, seed=seed, **clip)
     person = Person(visit())
     person.brings_a_clip(source)
@@ -40,8 +40,8 @@ def with_edit(visit: Visit, folder: Path, seed: int = 0, steps: int = 4, **clip:
     return person
 
 
-def test_a_whole_edit_from_an_empty_page_to_a_downloaded_clip(visit: Visit, folder: Path) -> None:
-    person = with_edit(visit, folder)
+def test_a_complete_edit_from_an_empty_page_to_a_downloaded_clip(visit: Visit, folder: Path) -> None:
+    person = prepare_edit(visit, folder)
     page = person.page
     page.click("#run-try")
     page.wait_for_selector("#run-preview video")
@@ -49,22 +49,22 @@ def test_a_whole_edit_from_an_empty_page_to_a_downloaded_clip(visit: Visit, fold
     page.wait_for_selector("#run-next", state="visible", timeout=90_000)
     person.goes_on("run-next", "result-video")
     person.sees("result-view")
-    plays_by_itself(person)
-    calm = Person(visit("?" + page.url.partition("?")[2], reduced_motion="reduce"))
-    calm.sees("result-view")
+    check_autoplay(person)
+    reduced_motion = Person(visit("?" + page.url.partition("?")[2], reduced_motion="reduce"))
+    reduced_motion.sees("result-view")
     page.locator("#result-view .divider").fill("20")
     assert "20%" in page.locator("#result-view .over").get_attribute("style")
     person.goes_to_frame(2, "result-view")
-    assert calm.page.get_attribute("#result-view .play", "aria-pressed") == "false", "who asked for less motion gets none"
-    calm.page.close()
-    person.finds_every_control_named()
+    assert reduced_motion.page.get_attribute("#result-view .play", "aria-pressed") == "false", "no autoplay with reduced motion"
+    reduced_motion.page.close()
+    person.checks_control_names()
     with page.expect_download() as download:
         page.click("#result-video")
     download.value.save_as(folder / "mine.mp4")
     source, edit = read_video(folder / "clip-0.mp4"), read_video(folder / "mine.mp4")
     assert edit.frames.shape == source.frames.shape
     assert (edit.frames[2].int() - source.frames[2].int()).abs().amax() > 40
-    # The same samples, encoded anew beside other ones.
+    # The same samples, but encoded again with other content.
     assert (edit.frames[:, :, -8:].int() - source.frames[:, :, -8:].int()).abs().amax() <= 3
     with page.expect_download() as download:
         page.click("#result-lora")
@@ -77,11 +77,11 @@ def test_a_whole_edit_from_an_empty_page_to_a_downloaded_clip(visit: Visit, fold
     person.goes_on("again-start", "run-start")
     person.goes_on("run-next", "result-video")
     assert "2: seed 5, again" in page.locator("#result-which input").input_value()
-    says_what_is_out_of_date(person)
+    check_outdated_result(person)
 
 
-def plays_by_itself(person: Person) -> None:
-    """In a loop, and mute."""
+def check_autoplay(person: Person) -> None:
+    """Check that the result plays in a loop and mute."""
     frame = "parseInt(document.querySelector('#result-view .count').innerText)"
     person.page.wait_for_function(
         f"() => {{ window.furthest = Math.max(window.furthest || 0, {frame}); return {frame} < window.furthest; }}"
@@ -90,47 +90,47 @@ def plays_by_itself(person: Person) -> None:
     assert person.page.evaluate("document.querySelector('#result-view .voice').paused")
 
 
-def says_what_is_out_of_date(person: Person) -> None:
-    """A result is one of the project as it is, or says of which; what comes next is the one primary button."""
+def check_outdated_result(person: Person) -> None:
+    """Check that a change outdates the result, and that the primary button is the next action."""
     page = person.page
-    goes_to(person, "Region", "region-view")
+    go_to_step(person, "Region", "region-view")
     person.waits_for_new_picture("region-view", lambda: page.get_by_label("Close to the outline").click())
-    goes_to(person, "Train", "run-start")
+    go_to_step(person, "Train", "run-start")
     page.locator("#run-progress").get_by_text("out of date").first.wait_for()
     page.locator("#run-progress").get_by_text("from before the region changed").first.wait_for()
     page.wait_for_selector("#run-start.primary")
     page.wait_for_selector("#run-next.secondary")
-    goes_to(person, "Result", "result-video")
-    person.says("from before the region changed")
+    go_to_step(person, "Result", "result-video")
+    person.sees_text("from before the region changed")
     page.get_by_role("button", name="Undo: shape").click()
     page.wait_for_selector("#region-view .view")
-    goes_to(person, "Train", "run-next")
+    go_to_step(person, "Train", "run-next")
     page.wait_for_selector("#run-next.primary")
     assert page.locator("#run-progress").get_by_text("out of date").count() == 0
     page.go_back()
     page.wait_for_selector("#region-view .view", state="visible")
 
 
-def goes_to(person: Person, step: str, then: str) -> None:
-    """By the step's name: reached steps stay open."""
+def go_to_step(person: Person, step: str, then: str) -> None:
+    """Open a step by its tab; reached steps stay open."""
     person.page.get_by_role("tab", name=step).click()
     person.page.wait_for_selector(f"#{then}", state="visible")
 
 
-def before_training(visit: Visit, projects: Path, folder: Path, seed: int, steps: int = 4) -> Person:
-    """Somebody who comes back to a project of their own that is ready to be trained."""
+def open_prepared_project(visit: Visit, projects: Path, folder: Path, seed: int, steps: int = 4) -> Person:
+    """Open a project that is ready for training."""
     source, edited = write(folder, seed=seed)
     project = ProjectStore(projects).create_project()
     box = Mark(kind="box", frame=0, x=12, y=19, width=52, height=58)
-    cheap = (f"training.motion_steps={steps}", "generation.steps=2")
-    project.update_state(clip=project.import_file(source), marks=(box,), first_frame=project.import_file(edited), assignments=cheap)
+    assignments = (f"training.motion_steps={steps}", "generation.steps=2")
+    project.update_state(clip=project.import_file(source), marks=(box,), first_frame=project.import_file(edited), assignments=assignments)
     person = Person(visit(f"?project={project.id}"))
     person.goes_on("settings-next", "run-start")
     return person
 
 
-def test_training_is_watched_stopped_found_again_and_resumed(visit: Visit, projects: Path, folder: Path) -> None:
-    person = before_training(visit, projects, folder, seed=1, steps=40)
+def test_training_shows_progress_stops_and_resumes(visit: Visit, projects: Path, folder: Path) -> None:
+    person = open_prepared_project(visit, projects, folder, seed=1, steps=40)
     page = person.page
     page.click("#run-start")
     page.wait_for_selector("#run-look img")
@@ -143,7 +143,7 @@ def test_training_is_watched_stopped_found_again_and_resumed(visit: Visit, proje
     page.reload()
     resume = page.get_by_role("button", name="Resume")
     resume.click()
-    assert wait_for_step(page, 1) > 10, "training began anew"
+    assert wait_for_step(page, 1) > 10, "training started over"
     page.reload()
     page.wait_for_selector("#halt", state="visible")
     assert wait_for_step(page, 1) > 10
@@ -151,22 +151,25 @@ def test_training_is_watched_stopped_found_again_and_resumed(visit: Visit, proje
 
 
 def wait_for_step(page: Any, least: int) -> int:
-    """The training step that the page tells, once it is `least`."""
+    """Wait for training step `least`; returns the displayed step."""
     page.wait_for_function(
         f"Number((/motion, (\\d+) of/.exec(document.querySelector('#run-progress').innerText) || [0, -1])[1]) >= {least}", timeout=60_000
     )
-    found = re.search(r"motion, (\d+) of", page.locator("#run-progress").inner_text())
-    return int(found[1]) if found else least
+    match = re.search(r"motion, (\d+) of", page.locator("#run-progress").inner_text())
+    return int(match[1]) if match else least
 
 
-def test_two_people_at_once_see_their_own_runs_only(visit: Visit, projects: Path, folder: Path) -> None:
-    first, second = before_training(visit, projects, folder, seed=2, steps=200), before_training(visit, projects, folder, seed=3)
+def test_two_people_see_their_own_runs_only(visit: Visit, projects: Path, folder: Path) -> None:
+    first, second = (
+        open_prepared_project(visit, projects, folder, seed=2, steps=200),
+        open_prepared_project(visit, projects, folder, seed=3),
+    )
     assert first.page.url != second.page.url
     first.page.click("#run-start")
     wait_for_step(first.page, 1)
     assert "Nothing is running" in second.page.locator("#status").inner_text()
     second.page.click("#run-start")
-    second.says("1 before it")
+    second.sees_text("1 ahead of it")
     first.page.click("#halt")
     first.page.get_by_role("button", name="Resume").wait_for()
     second.page.wait_for_selector("#run-next", state="visible", timeout=90_000)

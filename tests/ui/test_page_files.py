@@ -1,4 +1,4 @@
-"""Files in a browser: looked at before they are sent, cancelled, kept under their names, and refused beside the field."""
+"""File fields in a browser: checks before the upload, cancelling, displayed names, and errors beside the field."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ pytestmark = pytest.mark.browser
 Visit = Callable[..., Any]
 
 
-def large(path: Path, begin: bytes, size: int) -> Path:
-    """A file that begins so, with nothing in it after that; it takes no room on the disk."""
+def create_large_file(path: Path, begin: bytes, size: int) -> Path:
+    """Create a sparse file of `size` bytes that starts with `begin`."""
     path.write_bytes(begin)
     os.truncate(path, size)
     return path
 
 
-def uploads() -> list[Path]:
-    """Files in the server's folder of uploads."""
+def list_uploads() -> list[Path]:
+    """List the files in the server's upload folder."""
     return [file for file in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*") if file.is_file() and file.name != ".lock"]
 
 
-def test_a_large_file_that_is_no_video_is_refused_before_it_is_sent(visit: Visit, folder: Path) -> None:
-    earlier = set(uploads())
+def test_a_large_file_without_a_media_signature_is_rejected_before_its_upload(visit: Visit, folder: Path) -> None:
+    earlier = set(list_uploads())
     person = Person(visit())
     page = person.page
-    sent = []
-    page.on("request", lambda request: sent.append(request.url) if "/upload" in request.url else None)
-    person.drops("clip-file", large(folder / "disk.mp4", b"PK\3\4", 2_000_000_000))
-    person.is_told("disk.mp4 is neither a video nor a picture")
-    person.drops("clip-file", large(folder / "film.mp4", b"\0\0\0\x18ftypmp42", 4_500_000_000))
-    person.is_told("film.mp4 is larger than 4 GB")
+    upload_requests = []
+    page.on("request", lambda request: upload_requests.append(request.url) if "/upload" in request.url else None)
+    person.drops("clip-file", create_large_file(folder / "disk.mp4", b"PK\3\4", 2_000_000_000))
+    person.sees_error("disk.mp4 is neither a video nor a picture")
+    person.drops("clip-file", create_large_file(folder / "film.mp4", b"\0\0\0\x18ftypmp42", 4_500_000_000))
+    person.sees_error("film.mp4 is larger than 4 GB")
     (folder / "empty.mp4").touch()
     person.drops("clip-file", folder / "empty.mp4")
-    person.is_told("empty.mp4 is empty")
-    assert not sent
-    assert page.locator("[role=alert]").filter(visible=True).count() == 1, "an earlier fault is told no longer"
+    person.sees_error("empty.mp4 is empty")
+    assert not upload_requests
+    assert page.locator("[role=alert]").filter(visible=True).count() == 1, "earlier errors are cleared"
     person.drops("clip-file", write(folder)[0])
     person.sees("clip-view")
     assert page.locator("[role=alert]").filter(visible=True).count() == 0
-    kept = [file for file in uploads() if file not in earlier]
-    assert not [file for file in kept if file.suffix == ".mp4" or (file.stat().st_size and file.name.startswith("tmp"))], (
-        "what is kept in the project needs no second copy"
+    remaining = [file for file in list_uploads() if file not in earlier]
+    assert not [file for file in remaining if file.suffix == ".mp4" or (file.stat().st_size and file.name.startswith("tmp"))], (
+        "an imported upload is deleted"
     )
 
 
@@ -64,17 +64,17 @@ def test_an_upload_can_be_cancelled(visit: Visit, folder: Path) -> None:
     page.context.new_cdp_session(page).send(
         "Network.emulateNetworkConditions", {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 2_000_000}
     )
-    person.drops("clip-file", large(folder / "film.mp4", b"\0\0\0\x18ftypmp42", 400_000_000))
+    person.drops("clip-file", create_large_file(folder / "film.mp4", b"\0\0\0\x18ftypmp42", 400_000_000))
     page.get_by_role("button", name="Cancel the upload").click()
     page.get_by_role("button", name="Cancel the upload").wait_for(state="detached")
-    assert page.locator("#clip-file input[type=file]").count() == 1, "the field is ready for another file"
+    assert page.locator("#clip-file input[type=file]").count() == 1, "the field accepts another file"
     assert page.locator(".toast-body").count() == 0
     page.wait_for_timeout(500)
-    assert not [file for file in uploads() if file.name.startswith("tmp")]
+    assert not [file for file in list_uploads() if file.name.startswith("tmp")]
 
 
-def test_fields_show_the_names_of_the_files_that_are_kept(visit: Visit, projects: Path, folder: Path) -> None:
-    """After a reload, too; nothing there can be crossed out that would stay."""
+def test_fields_show_the_names_of_imported_files(visit: Visit, projects: Path, folder: Path) -> None:
+    """Also after a reload; the fields have no button to remove the stored file."""
     source, edited = write(folder, seed=50)
     project = ProjectStore(projects).create_project()
     mask = torch.zeros(96, 128, 3, dtype=torch.uint8)
@@ -102,21 +102,21 @@ def test_fields_show_the_names_of_the_files_that_are_kept(visit: Visit, projects
         assert page.locator(f"#{field}").get_by_label("Clear").or_(page.locator(f"#{field}").get_by_label("Remove")).count() == 0
 
 
-def test_faults_stand_in_sight_and_leave_the_field_empty(visit: Visit, folder: Path) -> None:
+def test_errors_are_scrolled_into_view_and_leave_the_field_empty(visit: Visit, folder: Path) -> None:
     person = Person(visit(viewport={"width": 1280, "height": 500}))
     page = person.page
     person.brings_a_clip(write(folder, seed=51)[0])
     person.drags_a_box(0.1, 0.2, 0.5, 0.8)
     person.unfolds("Use a mask of your own")
-    for words, file in (
+    for message, file in (
         ("is 64x64", write(folder, height=64, width=64, seed=52)[0]),
         ("has 3 frames", write(folder, frames=3, seed=53)[0]),
     ):
         person.drops("region-mask", file)
-        person.is_told(words)
-        told = page.locator("[role=alert]").filter(has_text=words, visible=True)
+        person.sees_error(message)
+        alert = page.locator("[role=alert]").filter(has_text=message, visible=True)
         page.wait_for_function(
-            "(told) => { const box = told.getBoundingClientRect(); return box.top > 0 && box.bottom <= innerHeight; }",
-            arg=told.element_handle(),
+            "(alert) => { const box = alert.getBoundingClientRect(); return box.top > 0 && box.bottom <= innerHeight; }",
+            arg=alert.element_handle(),
         )
         assert page.locator("#region-mask input[type=file]").count() == 1

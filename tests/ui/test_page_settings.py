@@ -1,4 +1,4 @@
-"""The settings step in a browser: what is chosen is what is kept."""
+"""The settings step in a browser: selected values are stored."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Visit = Callable[..., Any]
 
 
 @pytest.mark.parametrize("model_first", [True, False], ids=["model-first", "preset-first"])
-def test_a_chosen_model_brings_its_own_numbers(visit: Visit, projects: Path, folder: Path, model_first: bool) -> None:
+def test_a_model_applies_its_own_values(visit: Visit, projects: Path, folder: Path, model_first: bool) -> None:
     source, edited = write(folder, seed=20)
     project = ProjectStore(projects).create_project()
     box = Mark(kind="box", frame=0, x=12, y=19, width=52, height=58)
@@ -32,19 +32,19 @@ def test_a_chosen_model_brings_its_own_numbers(visit: Visit, projects: Path, fol
     person = Person(visit(f"?project={project.id}"))
     for number, model in enumerate([each.name for each in list_models()][::-3]):
         label, preset = PRESET_CHOICES[number % len(PRESET_CHOICES)]
-        choices = [lambda model=model: chooses_model(person, model), lambda label=label: person.page.get_by_label(label).click()]
-        for choose in choices if model_first else choices[::-1]:
-            choose()
+        choices = [lambda model=model: select_model(person, model), lambda label=label: person.page.get_by_label(label).click()]
+        for select in choices if model_first else choices[::-1]:
+            select()
         person.goes_on("settings-next", "run-start")
-        held = actions.build_settings(project, project.read_state())
-        assert (held.model, held.preset, project.read_state().assignments) == (model, preset, ())
-        own = resolve_settings({"input": {"source": "", "first_frame": ""}, "model": model, "preset": preset})
-        assert (held.training, held.lora, held.generation) == (own.training, own.lora, own.generation)
+        settings = actions.build_settings(project, project.read_state())
+        assert (settings.model, settings.preset, project.read_state().assignments) == (model, preset, ())
+        expected = resolve_settings({"input": {"source": "", "first_frame": ""}, "model": model, "preset": preset})
+        assert (settings.training, settings.lora, settings.generation) == (expected.training, expected.lora, expected.generation)
         person.page.get_by_role("tab", name="Settings").click()
         person.page.wait_for_selector("#settings-model", state="visible")
 
 
-def chooses_model(person: Person, model: str) -> None:
-    """From the list, as a person does who sees all of it."""
+def select_model(person: Person, model: str) -> None:
+    """Select a model from the list."""
     person.page.locator("#settings-model input").click()
     person.page.get_by_role("option", name=f"{model} · ").click()

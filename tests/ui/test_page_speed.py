@@ -1,4 +1,4 @@
-"""How quickly the page answers, measured in the browser; `benchmarks/page_speed.py` prints all figures."""
+"""Response time of the page, measured in the browser; `benchmarks/page_speed.py` prints all figures."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ Visit = Callable[..., Any]
 
 
 def test_a_click_shows_its_mask_within_a_second(visit: Visit, folder: Path) -> None:
-    """On a clip of 1280x720: from the mouse button to the picture with the overlay, measured in the browser."""
+    """On a 1280x720 clip: from the mouse button to the picture with the overlay, measured in the browser."""
     source, _ = write(folder, frames=9, height=720, width=1280)
     person = Person(visit())
     person.brings_a_clip(source)
     rounds: list[float] = []
-    while not rounds or (min(rounds) >= limit() and len(rounds) < 3):
-        rounds.append(statistics.median(seconds_of_a_click(person, 0.28 + 0.01 * number) for number in range(3)))
-    assert min(rounds) < limit(), rounds
+    while not rounds or (min(rounds) >= compute_limit() and len(rounds) < 3):
+        rounds.append(statistics.median(measure_click(person, 0.28 + 0.01 * number) for number in range(3)))
+    assert min(rounds) < compute_limit(), rounds
 
 
-def limit() -> float:
-    """A second; where other work shares the cores, as many times that as there is work for each core."""
+def compute_limit() -> float:
+    """Return the limit in seconds: one, times the load per core if that is above one."""
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
-def seconds_of_a_click(person: Person, x: float) -> float:
-    """Click, and take the mark away again; the seconds until its overlay was to be seen."""
+def measure_click(person: Person, x: float) -> float:
+    """Click and remove the mark again; returns the seconds until the overlay is drawn."""
     person.clicks_at(x, 0.5)
     seconds = float(person.page.evaluate("document.querySelector('#region-view .viewer').dataset.seconds"))
     person.presses("region-last")

@@ -1,4 +1,4 @@
-"""The viewer of frames in a browser: playing, with the clip's sound, from where it stopped."""
+"""The frame viewer in a browser: playback with sound, from the frame where it stopped."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ pytestmark = pytest.mark.browser
 Visit = Callable[..., Any]
 
 
-def shown_frame(page: Any, view: str) -> int:
-    """The number of the frame in sight."""
+def read_frame_number(page: Any, view: str) -> int:
+    """Read the number of the displayed frame."""
     return int(page.locator(f"#{view} .count").inner_text().partition(" ")[0])
 
 
-def test_play_goes_on_where_it_stopped_with_the_clips_sound(visit: Visit, folder: Path) -> None:
+def test_play_continues_where_it_stopped_with_sound(visit: Visit, folder: Path) -> None:
     frames = draw(40, 48, 64, COLOUR)
     write_with_sound(folder / "loud.mp4", Video(frames, Fraction(10), tuple(number / 10 for number in range(40))))
     person = Person(visit())
@@ -43,14 +43,14 @@ def test_play_goes_on_where_it_stopped_with_the_clips_sound(visit: Visit, folder
     page.wait_for_function(f"() => {voice}.muted")
     person.waits_for_new_picture("clip-view", play.click)
     assert page.evaluate(f"{voice}.paused")
-    stopped = shown_frame(page, "clip-view")
+    stopped_frame = read_frame_number(page, "clip-view")
     play.click()
     page.wait_for_selector("#clip-view .play[aria-pressed=true]")
-    assert shown_frame(page, "clip-view") >= stopped > 12
+    assert read_frame_number(page, "clip-view") >= stopped_frame > 12
     page.get_by_role("button", name="Unmute").wait_for()
 
 
-def test_a_clip_without_sound_has_no_button_for_it(visit: Visit, folder: Path) -> None:
+def test_a_clip_without_sound_has_no_sound_button(visit: Visit, folder: Path) -> None:
     person = Person(visit())
     person.drops("clip-file", write(folder)[0])
     person.sees("clip-view")

@@ -1,4 +1,4 @@
-"""Marks to the edit region, without a browser."""
+"""The edit region from marks, without a browser."""
 
 from __future__ import annotations
 
@@ -7,70 +7,72 @@ from pathlib import Path
 import pytest
 import torch
 
+pytest.importorskip("cachetools", reason="cachetools is not installed: pip install 'lora-edit[ui]'")
+
 from lora_edit.errors import MaskError
 from lora_edit.masks.shapes import feather_frame
 from lora_edit.ui.projects import Mark, Project, ProjectState
 from lora_edit.ui.region import compute_region, read_clip, segment_object
-from masks.things import overlap
-from ui.rendered import place, write
+from masks.synthetic_clips import overlap
+from ui.rendered import locate_disc, write
 
 FRAMES, HEIGHT, WIDTH = 5, 96, 128
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> tuple[Project, ProjectState]:
+def project_and_state(tmp_path: Path) -> tuple[Project, ProjectState]:
     source, _ = write(tmp_path, FRAMES, HEIGHT, WIDTH)
     return Project(tmp_path), ProjectState(clip=source.name, shape="as-is")
 
 
-def true_disc(number: int) -> torch.Tensor:
-    x, y, radius = place(number, FRAMES, HEIGHT, WIDTH)
+def build_disc_mask(number: int) -> torch.Tensor:
+    x, y, radius = locate_disc(number, FRAMES, HEIGHT, WIDTH)
     rows, columns = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
     return torch.hypot(columns - x, rows - y) < radius
 
 
-def box_at(number: int) -> Mark:
-    x, y, radius = place(number, FRAMES, HEIGHT, WIDTH)
+def build_box(number: int) -> Mark:
+    x, y, radius = locate_disc(number, FRAMES, HEIGHT, WIDTH)
     return Mark(kind="box", frame=number, x=x - radius - 2, y=y - radius - 2, width=2 * radius + 4, height=2 * radius + 4)
 
 
-def test_a_click_or_a_box_gives_the_outline_on_every_frame(project: tuple[Project, ProjectState]) -> None:
-    folder, blank = project
-    x, y, _ = place(0, FRAMES, HEIGHT, WIDTH)
-    for mark in (Mark(kind="point", frame=0, x=x, y=y), box_at(0)):
-        region = compute_region(folder, blank.replace_fields(marks=(mark,)))
-        assert [overlap(region.base_mask.frames[number], true_disc(number)) > 0.85 for number in range(FRAMES)] == [True] * FRAMES
+def test_a_click_or_a_box_segments_the_object_on_every_frame(project_and_state: tuple[Project, ProjectState]) -> None:
+    project, state = project_and_state
+    x, y, _ = locate_disc(0, FRAMES, HEIGHT, WIDTH)
+    for mark in (Mark(kind="point", frame=0, x=x, y=y), build_box(0)):
+        region = compute_region(project, state.replace_fields(marks=(mark,)))
+        assert [overlap(region.base_mask.frames[number], build_disc_mask(number)) > 0.85 for number in range(FRAMES)] == [True] * FRAMES
 
 
-def test_the_shape_makes_a_box_of_the_outline(project: tuple[Project, ProjectState]) -> None:
-    folder, blank = project
-    marked = blank.replace_fields(marks=(box_at(0),), shape="box", expand=0.0)
-    region = compute_region(folder, marked)
+def test_the_box_shape_covers_the_outline(project_and_state: tuple[Project, ProjectState]) -> None:
+    project, state = project_and_state
+    marked = state.replace_fields(marks=(build_box(0),), shape="box", expand=0.0)
+    region = compute_region(project, marked)
     assert not (region.base_mask.frames & ~region.edit_mask.frames).any()
     rows, columns = torch.nonzero(region.edit_mask.frames[2], as_tuple=True)
     assert len(rows) == (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1)
 
 
-def test_boxes_on_several_frames_glide_as_they_are(project: tuple[Project, ProjectState]) -> None:
-    folder, blank = project
-    region = compute_region(folder, blank.replace_fields(marks=(box_at(0), box_at(4))))
+def test_boxes_on_several_frames_are_interpolated(project_and_state: tuple[Project, ProjectState]) -> None:
+    project, state = project_and_state
+    region = compute_region(project, state.replace_fields(marks=(build_box(0), build_box(4))))
     for number in range(FRAMES):
-        assert not (true_disc(number) & ~region.base_mask.frames[number]).any()
-        assert overlap(region.base_mask.frames[number], true_disc(number)) < 0.8
+        assert not (build_disc_mask(number) & ~region.base_mask.frames[number]).any()
+        assert overlap(region.base_mask.frames[number], build_disc_mask(number)) < 0.8
 
 
-def test_what_is_shown_at_once_is_what_the_clip_gets_there(project: tuple[Project, ProjectState]) -> None:
-    folder, blank = project
-    x, y, _ = place(0, FRAMES, HEIGHT, WIDTH)
-    marked = blank.replace_fields(marks=(Mark(kind="point", frame=0, x=x, y=y), Mark(kind="not-point", frame=3, x=120, y=8)))
-    here = segment_object(folder, marked, read_clip(folder, marked), 3, "1")
-    assert torch.equal(here, compute_region(folder, marked).base_mask.frames[3])
+def test_the_immediate_mask_equals_the_propagated_one(project_and_state: tuple[Project, ProjectState]) -> None:
+    project, state = project_and_state
+    x, y, _ = locate_disc(0, FRAMES, HEIGHT, WIDTH)
+    marked = state.replace_fields(marks=(Mark(kind="point", frame=0, x=x, y=y), Mark(kind="not-point", frame=3, x=120, y=8)))
+    mask = segment_object(project, marked, read_clip(project, marked), 3, "1")
+    assert torch.equal(mask, compute_region(project, marked).base_mask.frames[3])
 
 
-def test_a_click_off_a_thing_that_is_nowhere_says_what_to_do(project: tuple[Project, ProjectState]) -> None:
-    folder, blank = project
+def test_a_negative_click_alone_raises(project_and_state: tuple[Project, ProjectState]) -> None:
+    project, state = project_and_state
     with pytest.raises(MaskError, match="no click is on it yet"):
-        compute_region(folder, blank.replace_fields(marks=(Mark(kind="not-point", frame=0, x=5, y=5),)))
+        compute_region(project, state.replace_fields(marks=(Mark(kind="not-point", frame=0, x=5, y=5),)))
 
 
 def stroke(frame: int, kind: str = "paint", y: float = 10) -> Mark:
@@ -79,26 +81,26 @@ def stroke(frame: int, kind: str = "paint", y: float = 10) -> Mark:
 
 
 @pytest.mark.parametrize("feather", [0.0, 0.02, 0.05])
-def test_close_to_the_outline_all_that_is_marked_is_edited_in_full(project: tuple[Project, ProjectState], feather: float) -> None:
-    """Thin parts too: the soft edge lies around the outline. Drawn exactly, it lies inside."""
-    folder, blank = project
-    marks = (box_at(0), *(stroke(number) for number in range(FRAMES)))
+def test_a_tight_region_edits_all_marked_pixels_fully(project_and_state: tuple[Project, ProjectState], feather: float) -> None:
+    """Including thin parts: the soft edge lies around the outline. With the `as-is` shape it lies inside."""
+    project, state = project_and_state
+    marks = (build_box(0), *(stroke(number) for number in range(FRAMES)))
     radius = round(feather * HEIGHT)
-    close = compute_region(folder, blank.replace_fields(marks=marks, shape="tight", feather=feather, smooth=1))
+    close = compute_region(project, state.replace_fields(marks=marks, shape="tight", feather=feather, smooth=1))
     for drawn, shaped in zip(close.base_mask.frames, close.edit_mask.frames, strict=True):
         assert feather_frame(shaped, radius)[drawn].min() == 1
-        assert not shaped[:, 90:][20:].any(), "and no further than the edge is soft"
-    exact = compute_region(folder, blank.replace_fields(marks=marks, shape="as-is", feather=feather))
+        assert not shaped[:, 90:][20:].any(), "the region grows by the soft edge only"
+    exact = compute_region(project, state.replace_fields(marks=marks, shape="as-is", feather=feather))
     assert torch.equal(exact.edit_mask.frames, exact.base_mask.frames)
 
 
 @pytest.mark.parametrize("shape", ["box", "tight", "noisy", "as-is"])
 @pytest.mark.parametrize("bridged", [False, True])
-def test_what_is_painted_by_hand_stays(project: tuple[Project, ProjectState], shape: str, bridged: bool) -> None:
-    """On one frame alone, however many neighbours it is made steady over."""
-    folder, blank = project
-    marked = blank.replace_fields(marks=(box_at(0), stroke(2)), shape=shape, smooth=5, bridged=bridged)
-    region = compute_region(folder, marked).edit_mask.frames
+def test_painted_strokes_stay_in_the_region(project_and_state: tuple[Project, ProjectState], shape: str, bridged: bool) -> None:
+    """On a single frame, regardless of smoothing over its neighbours."""
+    project, state = project_and_state
+    marked = state.replace_fields(marks=(build_box(0), stroke(2)), shape=shape, smooth=5, bridged=bridged)
+    region = compute_region(project, marked).edit_mask.frames
     assert region[2, 8:12, 100:111].all()
     erased = marked.replace_fields(marks=(*marked.marks, stroke(2, "erase")))
-    assert shape == "box" or not compute_region(folder, erased).edit_mask.frames[2, 8:12, 100:111].any()
+    assert shape == "box" or not compute_region(project, erased).edit_mask.frames[2, 8:12, 100:111].any()

@@ -1,4 +1,4 @@
-"""The verbs that make videos: edit, new, train, generate, preview."""
+"""The subcommands that make videos: edit, new, train, generate, preview."""
 
 from __future__ import annotations
 
@@ -32,50 +32,58 @@ if TYPE_CHECKING:
 
 @make_typer_command(EditOptions)
 def edit(state: CommandState, options: EditOptions) -> None:
-    """Edit a clip: check, train, generate, composite, write. Prints the result's path."""
-    from lora_edit.cli.resolve import choose_run_folder, protect_input, resolve_run_settings
+    """Edit a clip: check, train, generate, composite, write. Prints the path of the result."""
+    from lora_edit.cli.resolve import check_output_path, choose_run_folder, resolve_run_settings
+    from lora_edit.run import check_run_folder
 
     settings = resolve_run_settings(options)
-    protect_input(options.output, settings, options.overwrite)
-    state.run, state.output = choose_run_folder(options.run, options.output), options.output
+    check_output_path(options.output, settings.input.list_files(), settings.video.codec, overwrite=options.overwrite)
+    folder = choose_run_folder(options.run, options.output)
+    check_run_folder(folder, settings)
+    state.run, state.output = folder, options.output
     with open_compute_reporter(options.threads) as reporter:
         from lora_edit import pipeline
 
-        result = pipeline.edit(settings, options.output, state.run, reporter, options.overwrite)
+        result = pipeline.edit(settings, options.output, folder, reporter, options.overwrite)
         _print_notes(result, reporter)
     _emit_result(result, json=options.json)
 
 
 @make_typer_command(NewOptions)
 def new(state: CommandState, options: NewOptions) -> None:
-    """Make the run folder and check everything, but train nothing. Prints the folder, and what the edit would need."""
+    """Create the run folder and check everything without training. Prints the folder, and the time and memory that the edit needs."""
     from lora_edit.cli.model_cards import get_missing_gigabytes
-    from lora_edit.cli.resolve import choose_run_folder, protect_input, resolve_plan_settings
+    from lora_edit.cli.resolve import check_output_path, choose_run_folder, resolve_plan_settings
+    from lora_edit.run import check_run_folder
 
     settings = resolve_plan_settings(options)
-    absent = get_missing_gigabytes(settings.model)
+    missing_gigabytes = get_missing_gigabytes(settings.model)
     folder = choose_run_folder(options.run, options.output)
+    if options.output is not None:
+        check_output_path(options.output, settings.input.list_files(), settings.video.codec, overwrite=options.overwrite)
+    check_run_folder(folder, settings)
     state.output = options.output or folder
     with open_compute_reporter(options.threads) as reporter:
         from lora_edit import pipeline
 
-        if absent:
-            download = f"`lora-edit models --download {settings.model}` gets it"
-            reporter.note(f"{settings.model} is not here, so this is a plan: about {absent:g} GB to download; {download}")
+        if missing_gigabytes:
+            reporter.note(
+                f"{settings.model} is not downloaded, so this is an estimate only; "
+                f"`lora-edit models --download {settings.model}` downloads about {missing_gigabytes:g} GB"
+            )
         if options.output is not None:
             from lora_edit.video.write import check_output
 
-            protect_input(options.output, settings)
             check_output(options.output, settings.video.codec, overwrite=options.overwrite)
         clip = pipeline.check(settings, reporter)
         from lora_edit.video.write import describe_output_losses
 
-        lost = () if options.output is None else describe_output_losses(options.output, clip.video, settings.video.codec)
-        for text in (*clip.notes, *lost):
+        losses = () if options.output is None else describe_output_losses(options.output, clip.video, settings.video.codec)
+        for text in (*clip.notes, *losses):
             reporter.note(text)
         estimate = pipeline.estimate(settings, clip)
         state.run = pipeline.create_run(settings, folder, reporter, clip).folder
-        needs = {
+        requirements = {
             "seconds_train": round(estimate.seconds_train, 1),
             "seconds_generate": round(estimate.seconds_generate, 1),
             "memory_bytes": int(estimate.memory_bytes),
@@ -84,29 +92,29 @@ def new(state: CommandState, options: NewOptions) -> None:
             "host_bytes": estimate.host_bytes,
             "blocks_to_swap": estimate.offload_plan.blocks_to_swap if estimate.offload_plan else 0,
             "blocks": estimate.blocks,
-            "download_bytes": round(1e9 * absent),
+            "download_bytes": round(1e9 * missing_gigabytes),
         }
         if not options.json:
-            beside = f" on the device and {format_bytes(estimate.host_bytes)} of main memory" if estimate.host_bytes else ""
+            host_memory = f" on the device and {format_bytes(estimate.host_bytes)} of main memory" if estimate.host_bytes else ""
             reporter.note(
                 f"about {format_seconds(estimate.seconds_train)} to train, {format_seconds(estimate.seconds_generate)} to generate and "
-                f"{format_bytes(estimate.memory_bytes)} of memory{beside}; "
-                f"the model works at {estimate.canvas_size} in {estimate.windows} window(s){estimate.describe_offloading()}"
+                f"{format_bytes(estimate.memory_bytes)} of memory{host_memory}; "
+                f"the model runs at {estimate.canvas_size} in {estimate.windows} window(s){estimate.describe_offloading()}"
             )
     if options.json:
         video = clip.video
         facts = {"run": folder, "num_frames": video.num_frames, "size": str(video.size), "fps": float(video.fps)}
-        emit_json({**facts, "estimate": needs, "notes": clip.notes})
+        emit_json({**facts, "estimate": requirements, "notes": clip.notes})
     else:
         typer.echo(folder)
 
 
 def train(
     ctx: typer.Context,
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `edit` or `new` made.", show_default=False)],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of `edit` or `new`.", show_default=False)],
     threads: Threads = None,
 ) -> None:
-    """Train the LoRA of a run: motion, then appearance. Goes on where an earlier call stopped. Prints the run folder."""
+    """Train the LoRA of a run: motion, then appearance. Resumes interrupted training. Prints the run folder."""
     require_run(run)
     ctx.obj.run = run
     with open_compute_reporter(threads) as reporter:
@@ -120,24 +128,24 @@ def train(
 class GenerateOptions:
     """Options of `generate`."""
 
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `edit` or `new` made.", show_default=False)]
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of `edit` or `new`.", show_default=False)]
     seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", help="Another seed than the run's; hardly changes what tiny draws.", min=0)
+        int | None, typer.Option("--seed", metavar="N", help="Another seed than that of the run; has little effect on tiny.", min=0)
     ] = None
     first_frame: Annotated[
-        Path | None, typer.Option("--first-frame", metavar="IMAGE", help="Another edited first frame than the run's.")
+        Path | None, typer.Option("--first-frame", metavar="IMAGE", help="Another edited first frame than that of the run.")
     ] = None
-    lora: Annotated[list[str], typer.Option("--lora", metavar=LORA_METAVAR, help=f"{LORA_HELP} Replaces the run's.")] = field(
+    lora: Annotated[list[str], typer.Option("--lora", metavar=LORA_METAVAR, help=f"{LORA_HELP} Replaces those of the run.")] = field(
         default_factory=list
     )
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="NAME@PLACE", help="Another checkpoint of the run's model; also a .gguf file."),
+        typer.Option("--model", metavar="NAME@PLACE", help="Another checkpoint of the model of the run; also a .gguf file."),
     ] = None
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", metavar="OUT.mp4", help="Default: the next free name in the run's samples/.", rich_help_panel=RESULT_PANEL
+            "--output", metavar="OUT.mp4", help="Default: the next free name in samples/ of the run.", rich_help_panel=RESULT_PANEL
         ),
     ] = None
     overwrite: Overwrite = False
@@ -147,14 +155,16 @@ class GenerateOptions:
 
 @make_typer_command(GenerateOptions)
 def generate(state: CommandState, options: GenerateOptions) -> None:
-    """Sample and composite again with a run's LoRA (trained first where that is unfinished). Prints the result's path."""
+    """Sample and composite again with the LoRA of a run; finishes its training first. Prints the path of the result."""
     from lora_edit.cli.model_cards import require_model
-    from lora_edit.cli.resolve import make_model_absolute, require_files
+    from lora_edit.cli.resolve import check_output_path, make_model_absolute, require_files
 
     settings = require_run(options.run)
     state.run = options.run
     loras = parse_loras(options.lora) or None
     require_files(options.first_frame, *(file for file, _ in loras or ()))
+    if options.output is not None:
+        check_output_path(options.output, [options.first_frame], settings.video.codec, overwrite=options.overwrite)
     model = options.model and make_model_absolute(options.model)
     if model:
         require_model(model, for_training=False)
@@ -163,7 +173,7 @@ def generate(state: CommandState, options: GenerateOptions) -> None:
 
         if options.seed is not None and settings.model == "tiny":
             reporter.note(
-                "the embedded model draws nearly the same with every seed; another first frame or a later edited frame changes more"
+                "the embedded model gives nearly the same result for every seed; another first frame or a later edited frame changes more"
             )
         result = pipeline.generate(
             options.run, reporter, options.output, options.overwrite, options.seed, options.first_frame, loras, model
@@ -174,11 +184,11 @@ def generate(state: CommandState, options: GenerateOptions) -> None:
 
 @make_typer_command(PreviewOptions)
 def preview(state: CommandState, options: PreviewOptions) -> None:
-    """Predict the edited clip in seconds, without a diffusion model: what the model is shown before it draws."""
-    from lora_edit.cli.resolve import protect_input, resolve_preview_settings
+    """Predict the edited clip in seconds, without a diffusion model: the prediction that the model gets as its input."""
+    from lora_edit.cli.resolve import check_output_path, resolve_preview_settings
 
     settings = resolve_preview_settings(options)
-    protect_input(options.output, settings, options.overwrite)
+    check_output_path(options.output, settings.input.list_files(), settings.video.codec, overwrite=options.overwrite)
     state.output = options.output
     with open_compute_reporter(options.threads) as reporter:
         from lora_edit import pipeline
@@ -188,7 +198,7 @@ def preview(state: CommandState, options: PreviewOptions) -> None:
 
 
 def require_run(folder: Path) -> EditSettings:
-    """A run's settings. Raises `RunError` for what is no run folder, before anything heavy is loaded."""
+    """Read the settings of a run without loading heavy libraries. Raises `RunError` if `folder` is not a run folder."""
     from lora_edit.run import Run
 
     return Run(folder).read_settings()

@@ -1,6 +1,6 @@
-"""How a command ends when it does not end well: one line for the person, and the exit code that scripts rely on.
+"""Error handling of the command: every error becomes one line on stderr and an exit code that scripts rely on.
 
-2: the input is at fault.  1: we are; the traceback goes to the run's log.  130: interrupted; the run can be resumed.
+2: invalid input. 1: internal error; the traceback goes to the log of the run. 130: interrupted; the run can be resumed.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from lora_edit.errors import InputError, RegionError, VideoError
 
 INTERRUPTED_MESSAGE = "interrupted; run the same command again to resume"
 
-# What the machine refuses for reasons that its owner can change.
+# Errors of the file system that the user can fix.
 FILESYSTEM_ERRNOS = frozenset({errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EDQUOT})
 
 
 @dataclass
 class CommandState:
-    """One call of the command; `run` is the run folder that it works on, `output` where its result goes, once these are known."""
+    """State of one call of the command: its run folder `run` and the path `output` of its result. Both are None until known."""
 
     run: Path | None = None
     output: Path | None = None
 
 
 class CommandGroup(TyperGroup):
-    """The verbs, with every failure turned into one line and an exit code."""
+    """Command group that turns every exception into one line on stderr and an exit code."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Parse and run. Misuse of the command line ends here, whatever its kind."""
+        """Parse the command line and run the subcommand. Usage errors of all kinds exit with code 2."""
         try:
             code = super().main(*args, **extra | {"standalone_mode": False})
         except Exception as error:
@@ -49,7 +49,7 @@ class CommandGroup(TyperGroup):
         sys.exit(code or 0)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb. Failures of the work end here."""
+        """Run the subcommand. Its exceptions become exit codes."""
         ctx.obj = CommandState()
         try:
             return super().invoke(ctx)
@@ -66,45 +66,48 @@ class CommandGroup(TyperGroup):
 
 
 def print_error(text: str) -> None:
-    """One line on stderr, whatever line breaks the text has."""
+    """Print `text` to stderr as one line; line breaks in it become spaces."""
     typer.echo(f"error: {' '.join(text.split())}", err=True)
 
 
 def save_region_image(error: InputError, state: CommandState) -> str:
-    """Where the picture of a region that misses the edit was written, as the end of the message: beside the output or the run folder."""
-    place = state.output or state.run
-    if not isinstance(error, RegionError) or place is None:
+    """Write the image of a `RegionError` beside the output or the run folder. Returns the end of the message, which names the file.
+
+    Returns an empty string for other errors and where the image cannot be written.
+    """
+    path = state.output or state.run
+    if not isinstance(error, RegionError) or path is None:
         return ""
     from lora_edit.video.sheet import save_image
 
-    file = place.with_name(f"{place.stem}-region.png")
+    file = path.with_name(f"{path.stem}-region.png")
     try:
         save_image(file, error.image)
-    except VideoError:  # the region is the fault that matters
+    except VideoError:  # the error of the region matters more
         return ""
-    return f"; region and change are drawn in {file}"
+    return f"; {file} shows the region and the change"
 
 
 def report_error(error: Exception, state: CommandState) -> int:
-    """Tell of an error that is no `InputError`, and return the exit code."""
+    """Print an exception other than `InputError`. Returns the exit code."""
     from pydantic import ValidationError
 
     if isinstance(error, OSError) and error.errno in FILESYSTEM_ERRNOS:
-        place = f"{error.filename}: " if error.filename else ""
-        print_error(f"{place}{os.strerror(error.errno or 0).lower()}; choose a place that can be written and has room")
+        path = f"{error.filename}: " if error.filename else ""
+        print_error(f"{path}{os.strerror(error.errno or 0).lower()}; choose a writable folder with free space")
         return 2
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         print_error(f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()} (given: {first['input']!r})")
         return 2
     log = write_traceback(error, state)
-    words = " ".join(str(error).split())
-    print_error(f"{type(error).__name__}: {words[:300]} (the traceback is in {log})")
+    message = " ".join(str(error).split())
+    print_error(f"{type(error).__name__}: {message[:300]} (the traceback is in {log})")
     return 1
 
 
 def write_traceback(error: Exception, state: CommandState) -> Path:
-    """Append the traceback to the run's `log.txt`, or to a new file where there is no run folder; returns the file."""
+    """Append the traceback to `log.txt` in the run folder, or to a temporary file if there is no run folder. Returns the path."""
     text = "".join(traceback.format_exception(error))
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
     if state.run is not None and state.run.is_dir():
@@ -113,7 +116,7 @@ def write_traceback(error: Exception, state: CommandState) -> Path:
                 file.write(f"{stamp} failed\n{text}")
             return state.run / "log.txt"
         except OSError:
-            pass  # a full or read-only disk may be what failed in the first place
+            pass  # a full or read-only disk may be the cause of the error
     descriptor, name = tempfile.mkstemp(prefix="lora-edit-", suffix=".log")
     with open(descriptor, "w", encoding="utf-8") as file:
         file.write(f"{stamp} failed\n{text}")
@@ -121,13 +124,14 @@ def write_traceback(error: Exception, state: CommandState) -> Path:
 
 
 def get_usage_error_class() -> type[Exception]:
-    """The class of what Typer raises for a command line that cannot be read; its import path differs between Typer's versions."""
-    kind = typer.BadParameter.__bases__[0]
-    assert issubclass(kind, Exception)
-    return kind
+    """Return the class of Typer's usage errors, whose import path depends on Typer's version."""
+    usage_error = typer.BadParameter.__bases__[0]
+    assert issubclass(usage_error, Exception)
+    return usage_error
 
 
 def format_usage_error(error: Any) -> str:
-    """What is wrong with the command line, and where its help is."""
+    """Format a usage error: the fault, and the command that prints the help."""
     command = error.ctx.command_path if error.ctx else "lora-edit"
-    return f"{error.format_message().rstrip('.')}; see `{command} --help`"
+    message = error.format_message().rstrip(".").replace(": Value error, ", ": ")  # pydantic's prefix
+    return f"{message}; see `{command} --help`"

@@ -1,4 +1,4 @@
-"""The verbs that look at things and hand them on: evaluate, models, import, export."""
+"""The subcommands for results and files: evaluate, models, import, export."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lora_edit.cli.options import Json, Overwrite, Threads, make_typer_command
 from lora_edit.cli.output import emit_columns, emit_json, emit_rows
 from lora_edit.cli.progress import open_compute_reporter
 from lora_edit.errors import RunError, SettingsError
+from lora_edit.models.families.vace.record import check_vace
 from lora_edit.reporting import Reporter
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 METRICS = ("region_psnr", "region_ssim", "background_psnr", "background_ssim", "flicker", "leak")
 LEARNED_METRICS = ("clip_score", "input_similarity", "deqa", "lpips")
-"""Measured when asked for by name: each needs a network that is downloaded once, see `evaluation/learned_metrics.py`."""
+"""Metrics that are computed only by name. Each needs a network that is downloaded once; see `evaluation/learned_metrics.py`."""
 METRIC_LIST = "region_psnr, region_ssim, background_psnr, background_ssim, flicker, leak, clip_score, input_similarity, deqa, lpips"
 
 
@@ -38,20 +39,20 @@ class EvaluateOptions:
     """Options of `evaluate`."""
 
     result: Annotated[Path, typer.Argument(metavar="RESULT", help="The edited clip; best as lossless frames.", show_default=False)]
-    source: Annotated[Path, typer.Option("--source", metavar="SOURCE", help="The source, of the same range of frames.")]
-    truth: Annotated[Path | None, typer.Option("--truth", metavar="T", help="How the edited clip should look.")] = None
+    source: Annotated[Path, typer.Option("--source", metavar="SOURCE", help="The source, with the same range of frames.")]
+    truth: Annotated[Path | None, typer.Option("--truth", metavar="T", help="The ground truth of the edited clip.")] = None
     mask: Annotated[Path | None, typer.Option("--mask", metavar="M", help="The edit region (white), such as RUN/masks.")] = None
     first_frame: Annotated[Path | None, typer.Option("--first-frame", metavar="IMAGE", help="The edited first frame.")] = None
     metrics: Annotated[
         str | None, typer.Option("--metrics", metavar="LIST", help=f"Some of {METRIC_LIST}; the last four need a download.")
     ] = None
     vace: Annotated[
-        str | None, typer.Option("--vace", metavar="FOLDER|HUB-ID", help="Have a VACE edit the same and measure that beside the result.")
+        str | None, typer.Option("--vace", metavar="FOLDER|HUB-ID", help="Also edit the clip with a VACE model, and measure its result.")
     ] = None
     baselines: Annotated[
-        bool, typer.Option("--baselines", help="Measure a flow warp, a colour map and a moving layer of the same edit beside the result.")
+        bool, typer.Option("--baselines", help="Also measure three baselines of the same edit: flow warp, colour map, moving layer.")
     ] = False
-    prompt: Annotated[str | None, typer.Option("--prompt", metavar="TEXT", help="What --vace is asked for; else a caption.")] = None
+    prompt: Annotated[str | None, typer.Option("--prompt", metavar="TEXT", help="Prompt for --vace; default: a caption.")] = None
     threads: Threads = None
     json: Json = False
 
@@ -61,92 +62,97 @@ def evaluate(state: CommandState, options: EvaluateOptions) -> None:
     """Measure a result: its region against the truth (or the source), its background against the source, and flicker."""
     from lora_edit.cli.resolve import require_files
 
-    wanted = parse_metrics(options.metrics)
+    metrics = parse_metrics(options.metrics)
     if options.vace and not (options.mask and options.first_frame):
         raise SettingsError("--vace edits the source where the mask is white; give --mask M and --first-frame IMAGE too")
     if options.prompt is not None and not options.vace:
         raise SettingsError("--prompt belongs to --vace; leave it out")
     if options.baselines and not (options.truth and options.mask and options.first_frame):
         raise SettingsError(
-            "--baselines are made from the first frame and held against the truth; give --truth T, --mask M, --first-frame IMAGE"
+            "--baselines start from the first frame and are compared with the truth; give --truth T, --mask M, --first-frame IMAGE"
         )
     require_files(options.result, options.source, options.truth, options.mask, options.first_frame)
+    if "clip_score" in metrics and options.first_frame is None:
+        raise SettingsError("clip_score compares with the edited first frame; give it with --first-frame IMAGE")
+    if options.vace:
+        check_vace(options.vace)
     with open_compute_reporter(options.threads) as reporter:
-        record, baselines, rival = _measure_clips(options, wanted, reporter)
+        record, baselines, vace = _measure_clips(options, metrics, reporter)
     if options.json:
-        emit_json(record | ({"baselines": baselines} if baselines else {}) | ({"vace": rival} if rival else {}))
-    elif baselines or rival:
-        columns = {"result": {**record, "output": options.result}} | baselines | ({"VACE": rival} if rival else {})
-        emit_columns({name: _format_infinite_psnr(figures) for name, figures in columns.items()})
+        emit_json(record | ({"baselines": baselines} if baselines else {}) | ({"vace": vace} if vace else {}))
+    elif baselines or vace:
+        columns = {"result": {**record, "output": options.result}} | baselines | ({"VACE": vace} if vace else {})
+        emit_columns({name: _format_infinite_psnr(column) for name, column in columns.items()})
     else:
         emit_rows(_format_infinite_psnr(record))
 
 
 MetricRecord = dict[str, Any]
+"""Metrics of one clip by name."""
 
 
 def _measure_clips(
     options: EvaluateOptions, metrics: tuple[str, ...], reporter: Reporter
 ) -> tuple[MetricRecord, dict[str, MetricRecord], MetricRecord]:
-    """The figures of the result, those of the baselines by name, and those of VACE's clip, which come with its place.
+    """Compute the metrics of the result, of the baselines by name, and of the VACE clip, which include its path.
 
-    The last two are empty unless they were asked for.
+    The latter two are empty unless the options request them.
     """
     from lora_edit.evaluation import learned_metrics, summary
     from lora_edit.masks.files import read_mask
     from lora_edit.video.read import read_image, read_video
 
     learned_metrics.require_first_frame(metrics, options.first_frame is not None)
-    rival = _find_vace_baseline(options)
+    baseline = _find_vace_baseline(options)
     result, source = read_video(options.result), read_video(options.source)
     truth = read_video(options.truth) if options.truth else None
     mask = read_mask(options.mask, result.num_frames, result.size) if options.mask else None
     first = read_image(options.first_frame) if options.first_frame else None
-    asked = _build_vace_clip(rival, source, mask, first)
-    # Before the long work, so that a missing network is told at once.
+    vace_clip = _build_vace_clip(baseline, source, mask, first)
+    # Before the long work, so that a missing network is reported at once.
     networks = learned_metrics.load_networks(metrics)
 
     rate = _read_frame_rate(options.result, result) or _read_frame_rate(options.source, source)
 
-    def figures(clip: Video) -> MetricRecord:
+    def compute_metrics(clip: Video) -> MetricRecord:
         record = summary.evaluate(clip, source, truth, mask, first).to_json() | {"fps": rate and round(float(rate), 4)}
         record |= learned_metrics.measure_learned_metrics(networks, metrics, clip, source, truth, mask, first)
         return _filter_metrics(record, metrics)
 
-    record = figures(result)
+    record = compute_metrics(result)
     for text in mask.notes if mask else ():
         reporter.note(text)
-    drawn = _build_baselines(source, first, mask, reporter) if options.baselines else {}
-    baselines = {name: figures(clip) for name, clip in drawn.items()}
-    if rival is None or asked is None:
+    baseline_clips = _build_baselines(source, first, mask, reporter) if options.baselines else {}
+    baselines = {name: compute_metrics(clip) for name, clip in baseline_clips.items()}
+    if baseline is None or vace_clip is None:
         return record, baselines, {}
     from lora_edit.vace_baseline import generate_vace_baseline
 
-    made = generate_vace_baseline(rival, asked, options.prompt or "", reporter)
-    return record, baselines, {**figures(made), "model": rival.facts.name, "output": rival.output}
+    output = generate_vace_baseline(baseline, vace_clip, options.prompt or "", reporter)
+    return record, baselines, {**compute_metrics(output), "model": baseline.facts.name, "output": baseline.output}
 
 
 def _build_baselines(source: Video, first_frame: torch.Tensor | None, mask: EditMask | None, reporter: Reporter) -> dict[str, Video]:
-    """The clips of the classical baselines by name. Raises `MaskError` when the first frame is of another shape."""
+    """Build the clips of the classical baselines by name. Raises `MaskError` if the first frame has another shape."""
     from lora_edit.masks.change_detection import fit_first_frame
     from lora_edit.propagation.baselines import BASELINES
 
     assert first_frame is not None and mask is not None
-    picture, note = fit_first_frame(first_frame, source.size)
+    image, note = fit_first_frame(first_frame, source.size)
     if note:
         reporter.note(note)
-    return {name: replace(source, frames=draw(source.frames, picture, mask)) for name, draw in BASELINES.items()}
+    return {name: replace(source, frames=build(source.frames, image, mask)) for name, build in BASELINES.items()}
 
 
 def _read_frame_rate(path: Path, video: Video) -> Fraction | None:
-    """A clip's frame rate; of a folder of frames that of the run it lies in, and None where it lies in none."""
+    """Return the frame rate of a clip; for a folder of frames that of its run, or None outside of a run."""
     from lora_edit.inputs import read_run_frame_rate
 
     return read_run_frame_rate(path) if path.is_dir() else video.fps
 
 
 def _format_infinite_psnr(record: dict[str, Any]) -> dict[str, Any]:
-    """The record for a person: a PSNR that is infinite is said to be."""
+    """Format a record for the terminal: an infinite PSNR, None in the record, becomes `exact (inf)`."""
     infinite = {"region_psnr": "region_psnr" in record, "background_psnr": bool(record.get("background_exact"))}
     exact = {name: "exact (inf)" for name, is_infinite in infinite.items() if is_infinite and record.get(name) is None}
     return {**record, **exact}
@@ -169,31 +175,32 @@ def _build_vace_clip(baseline: VaceBaseline | None, source: Video, mask: EditMas
 
 
 def _filter_metrics(record: dict[str, Any], metrics: tuple[str, ...]) -> dict[str, Any]:
-    kept = {key: value for key, value in record.items() if key not in METRICS or key in metrics}
+    filtered = {key: value for key, value in record.items() if key not in METRICS or key in metrics}
     if "background_psnr" not in metrics:
-        kept.pop("background_exact", None)
-    return kept
+        filtered.pop("background_exact", None)
+    return filtered
 
 
 def parse_metrics(text: str | None) -> tuple[str, ...]:
-    """A comma-separated list of metrics; all that need no download when None. Raises `SettingsError` for an unknown one."""
+    """Parse a comma-separated list of metrics; None is all that need no download. Raises `SettingsError` for an unknown one."""
     if text is None:
         return METRICS
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     unknown = [name for name in names if name not in (*METRICS, *LEARNED_METRICS)]
     if unknown or not names:
-        raise SettingsError(f"--metrics {text}: {', '.join(unknown) or 'nothing'} is not in this version; choose from {METRIC_LIST}")
+        fault = f"unknown metric {', '.join(unknown)}" if unknown else "the list is empty"
+        raise SettingsError(f"--metrics {text}: {fault}; choose from {METRIC_LIST}")
     return names
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One model; all by default.", show_default=False)] = None,
-    download: Annotated[bool, typer.Option("--download", help="Get what the model lacks here from the Hub; resumes.")] = False,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One model; default: all.", show_default=False)] = None,
+    download: Annotated[bool, typer.Option("--download", help="Download the missing files of the model from the Hub; resumes.")] = False,
     json: Json = False,
 ) -> None:
-    """List the models: what each needs, under which licence it stands, and what of it is here."""
+    """List the models with their licence, requirements and download state."""
     if download and name is None:
-        raise SettingsError("--download: which model is missing; give a NAME (`lora-edit models` lists them)")
+        raise SettingsError("--download: the name of the model is missing; give a NAME (`lora-edit models` lists them)")
     cards = [card.to_json() for card in ([download_model(name)] if download and name else find_models(name))]
     if json:
         emit_json({"models": cards})
@@ -210,7 +217,7 @@ def models(
 def import_lora(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA as a .safetensors file.", show_default=False)], json: Json = False
 ) -> None:
-    """Say what a LoRA file is: tensors, rank, layers, metadata. Loads no weights and runs no code from the file."""
+    """Describe a LoRA file: tensors, rank, layers, metadata. Loads no weights and runs no code of the file."""
     from lora_edit.cli.resolve import require_files
 
     require_files(file)
@@ -227,7 +234,7 @@ def import_lora(
 
 
 class LoraFormat(StrEnum):
-    """Layouts that `export` writes."""
+    """File layouts of `export`."""
 
     COMFYUI = "comfyui"
     DIFFUSERS = "diffusers"
@@ -237,9 +244,9 @@ class LoraFormat(StrEnum):
 class ExportOptions:
     """Options of `export`."""
 
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder whose LoRA is trained.", show_default=False)]
-    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="Where to: a name that ends in .safetensors.")]
-    format: Annotated[LoraFormat, typer.Option("--format", help="comfyui also opens in diffusers' pipelines and diffusion-pipe.")] = (
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder with a trained LoRA.", show_default=False)]
+    output: Annotated[Path, typer.Option("--output", metavar="FILE", help="Output file; its name ends in .safetensors.")]
+    format: Annotated[LoraFormat, typer.Option("--format", help="diffusers pipelines and diffusion-pipe read comfyui as well.")] = (
         LoraFormat.COMFYUI
     )
     overwrite: Overwrite = False
@@ -247,7 +254,7 @@ class ExportOptions:
 
 @make_typer_command(ExportOptions)
 def export(state: CommandState, options: ExportOptions) -> None:
-    """Write a run's LoRA for other programs; of a model with two experts one file for each, named after it. Prints the files' paths."""
+    """Write the LoRA of a run for other programs, one file for each expert of the model. Prints the paths."""
     from lora_edit.run import Run
 
     run = Run(options.run)

@@ -1,4 +1,4 @@
-"""What a LoRA file says about itself, read from its header alone."""
+"""Description of a LoRA file, read from its header alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lora_edit.loras.layouts import LAYOUTS, format_layer_pattern, parse_key
 
 @dataclass(frozen=True)
 class LoraFacts:
-    """`tensors` counts all; `ranks` and `dtypes` are those that occur; `targets` are layers' names with `*` for numbers."""
+    """Facts of a LoRA file: number of `tensors`, all `ranks` and `dtypes`, and `targets`: layer names with `*` for numbers."""
 
     file: str
     layout: str
@@ -26,23 +26,23 @@ class LoraFacts:
     metadata: dict[str, str]
 
     def to_json(self) -> dict[str, object]:
-        """The facts as a record."""
+        """Convert the facts to a JSON record."""
         return asdict(self)
 
 
 def describe_lora(path: Path) -> LoraFacts:
-    """Read the file's header. Raises `ModelError` when it is missing, a pickle, damaged, or no LoRA."""
+    """Read the header of the file. Raises `ModelError` if it is missing, a pickle, damaged or not a LoRA."""
     header = read_header(path)
-    down = {parsed.layer: shape for key, shape in header.shapes.items() if (parsed := parse_key(key)) and parsed.part == "down"}
+    down_shapes = {parsed.layer: shape for key, shape in header.shapes.items() if (parsed := parse_key(key)) and parsed.part == "down"}
     return LoraFacts(
         file=str(path),
         layout=LAYOUTS[header.layout],
         made_for=header.base_model,
         tensors=len(header.shapes),
         parameters=sum(math.prod(shape) for shape in header.shapes.values()),
-        layers=len(down),
-        ranks=sorted({shape[0] for shape in down.values() if shape}),
+        layers=len(down_shapes),
+        ranks=sorted({shape[0] for shape in down_shapes.values() if shape}),
         dtypes=list(header.dtypes),
-        targets=sorted({format_layer_pattern(layer) for layer in down}),
+        targets=sorted({format_layer_pattern(layer) for layer in down_shapes}),
         metadata=header.metadata,
     )

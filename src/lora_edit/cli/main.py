@@ -1,4 +1,4 @@
-"""The `lora-edit` command: a thin door. Everything heavy is imported by the verb that needs it, so that `--help` is quick."""
+"""The `lora-edit` command. Subcommands import heavy libraries when they run, so that `--help` and input errors take no time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ app = typer.Typer(
 
 
 def show_version(value: bool) -> None:
-    """Print the version and end."""
+    """Print the version and exit."""
     if value:
         from importlib.metadata import version
 
@@ -35,9 +35,9 @@ def show_version(value: bool) -> None:
 def lora_edit(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=show_version)] = False,
 ) -> None:
-    """Edit the first frame of a clip; a LoRA fitted to that clip carries the edit through the rest.
+    """Edit the first frame of a clip; a LoRA trained on that clip propagates the edit to all other frames.
 
-    Results go to stdout; progress, notes and errors to stderr. Exit codes: 0 done, 2 the input is at fault, 1 our fault, 130 interrupted.
+    Results go to stdout; progress, notes and errors to stderr. Exit codes: 0 success, 2 invalid input, 1 internal error, 130 interrupted.
     """
 
 
@@ -58,11 +58,11 @@ app.command("ui")(ui_command.ui)
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    # Libraries' warnings are for programmers; a person sees our notes and errors only, unless Python was told otherwise.
+    """Run the command line; entry point of the console script."""
+    # Warnings of libraries are for developers: users see notes and errors only, unless `-W` or PYTHONWARNINGS enables warnings.
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    set_passive_wait_policy()  # before a verb loads what computes
+    set_passive_wait_policy()  # before a subcommand loads torch or OpenCV
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     app(prog_name="lora-edit")

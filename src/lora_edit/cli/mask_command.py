@@ -1,4 +1,4 @@
-"""The verb that draws masks."""
+"""The subcommand that creates masks: mask."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ import typer
 from lora_edit.cli.error_handling import CommandState
 from lora_edit.cli.options import RESULT_PANEL, MaskShapeName, Overwrite, Threads, make_typer_command
 from lora_edit.cli.progress import open_compute_reporter
-from lora_edit.cli.prompts import BOX_SYNTAX, POINT_SYNTAX, build_automatic_prompt, load_segmenter, parse_prompts
-from lora_edit.errors import MaskError, VideoError
+from lora_edit.cli.prompts import (
+    BOX_SYNTAX,
+    POINT_SYNTAX,
+    build_automatic_prompt,
+    build_prompts,
+    check_segmenter_name,
+    load_segmenter,
+    parse_prompts,
+)
+from lora_edit.errors import MaskError
 
 if TYPE_CHECKING:
     from lora_edit.masks.segmenter import Prompt
@@ -30,104 +38,112 @@ class MaskOptions:
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The clip.", show_default=False)]
     box: Annotated[
         list[str],
-        typer.Option("--box", metavar=BOX_SYNTAX, help="Rectangle in source pixels; several frames are interpolated."),
+        typer.Option("--box", metavar=BOX_SYNTAX, help="Rectangle in source pixels; boxes at several frames are interpolated."),
     ] = field(default_factory=list)
     first_frame: Annotated[
         Path | None,
-        typer.Option("--first-frame", metavar="IMAGE", help="Edited first frame: what it changes is followed through the clip."),
+        typer.Option("--first-frame", metavar="IMAGE", help="Edited first frame: what it changes is tracked through the clip."),
     ] = None
     point: Annotated[
         list[str],
         typer.Option(
             "--point",
             metavar=POINT_SYNTAX,
-            help="On the object: it is outlined and followed; repeatable.",
+            help="A point on the object, which is segmented and tracked; repeatable.",
             rich_help_panel=SEGMENTING_PANEL,
         ),
     ] = field(default_factory=list)
     not_point: Annotated[
-        list[str], typer.Option("--not-point", metavar=POINT_SYNTAX, help="Off the object; repeatable.", rich_help_panel=SEGMENTING_PANEL)
+        list[str],
+        typer.Option("--not-point", metavar=POINT_SYNTAX, help="A point off the object; repeatable.", rich_help_panel=SEGMENTING_PANEL),
     ] = field(default_factory=list)
     auto: Annotated[
         bool,
-        typer.Option("--auto", help="What stands out in the first frame; needs the extra `segment`.", rich_help_panel=SEGMENTING_PANEL),
+        typer.Option(
+            "--auto", help="Segment the salient object of the first frame; needs the extra `segment`.", rich_help_panel=SEGMENTING_PANEL
+        ),
     ] = False
-    object: Annotated[str, typer.Option("--object", metavar="NAME", help="Name of the object where a place has none.")] = "1"
+    object: Annotated[str, typer.Option("--object", metavar="NAME", help="Name of the object for prompts without #NAME.")] = "1"
     segmenter: Annotated[
         str | None,
         typer.Option(
             "--segmenter",
             metavar="embedded|sam2:FOLDER",
-            help="Who outlines points and boxes; embedded needs no model.",
+            help="Segmenter of points and boxes; embedded needs no model.",
             rich_help_panel=SEGMENTING_PANEL,
         ),
     ] = None
-    shape: Annotated[MaskShapeName, typer.Option("--shape", help="Shape of what is written.")] = MaskShapeName.AS_IS
+    shape: Annotated[MaskShapeName, typer.Option("--shape", help="Shape of the written mask.")] = MaskShapeName.AS_IS
     bridge: Annotated[
         bool,
-        typer.Option("--bridge", help="Fill the frames in which an object was lost between two sights.", rich_help_panel=SEGMENTING_PANEL),
+        typer.Option("--bridge", help="Fill gaps in which an object is hidden.", rich_help_panel=SEGMENTING_PANEL),
     ] = False
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for PNG, or .mp4, .mov, .mkv.", rich_help_panel=RESULT_PANEL)
     ]
     overlay: Annotated[
         Path | None,
-        typer.Option("--overlay", metavar="VIDEO", help="Also the clip with the region drawn on it.", rich_help_panel=RESULT_PANEL),
+        typer.Option("--overlay", metavar="VIDEO", help="Also write the clip with the region drawn on it.", rich_help_panel=RESULT_PANEL),
     ] = None
     overwrite: Overwrite = False
     threads: Threads = None
 
     @property
     def needs_segmenter(self) -> bool:
-        """Is anything to be segmented? Boxes alone are drawn as they are."""
+        """Whether a segmenter is needed. Boxes alone are drawn as they are."""
         return bool(self.point or self.not_point or self.segmenter or self.auto)
 
 
 @make_typer_command(MaskOptions)
 def mask(state: CommandState, options: MaskOptions) -> None:
-    """Draw a mask (white = edit) of boxes, of what points are on or what stands out, or of what an edited first frame changes."""
+    """Create a mask (white = edit) from boxes, points, the salient object, or what an edited first frame changes."""
     if (options.first_frame and (options.box or options.needs_segmenter)) or not (
         options.first_frame or options.box or options.needs_segmenter
     ):
         raise MaskError(
-            f"say where in one way: --box X,Y,W,H[:FRAME] or --point {POINT_SYNTAX} in source pixels, --auto, or --first-frame IMAGE"
+            f"give the region in one way: --box X,Y,W,H[:FRAME] or --point {POINT_SYNTAX} in source pixels, --auto, or --first-frame IMAGE"
         )
-    from lora_edit.cli.resolve import require_files
+    from lora_edit.cli.resolve import check_output_path, require_files
 
     require_files(options.source, options.first_frame)
     suffix = options.output.suffix.lower()
     if suffix and suffix not in LOSSLESS_SUFFIXES:
         raise MaskError(
-            f"{options.output}: masks are kept without loss; give a folder for PNG, or end the name in {', '.join(LOSSLESS_SUFFIXES)}"
+            f"{options.output}: masks are stored losslessly; give a folder for PNG, or end the name in {', '.join(LOSSLESS_SUFFIXES)}"
         )
-    prompts = parse_prompts(options.point, options.not_point, options.box, options.object)
-    _check_outputs(options)
+    parsed_prompts = parse_prompts(options.point, options.not_point, options.box, options.object)
+    check_segmenter_name(options.segmenter or "embedded")
+    for path in (options.output, options.overlay):
+        if path is not None:
+            check_output_path(path, [options.source, options.first_frame], overwrite=options.overwrite)
     with open_compute_reporter(options.threads) as reporter:
+        from lora_edit.masks.settings import MaskSettings
         from lora_edit.masks.shapes import shape_mask
         from lora_edit.video.read import read_video
 
+        _check_outputs(options)
+        prompts = build_prompts(parsed_prompts)
         video = read_video(options.source)
-        drawn = _segment_objects(options, video, prompts, reporter) if options.needs_segmenter else _build_mask(options, video, prompts)
-        drawn = shape_mask(drawn, options.shape.value, 0.1, 5)
-        for text in drawn.notes:
+        region = _segment_objects(options, video, prompts, reporter) if options.needs_segmenter else _build_mask(options, video, prompts)
+        defaults = MaskSettings()
+        region = shape_mask(region, options.shape.value, defaults.expand, defaults.smooth)
+        for text in region.notes:
             reporter.note(text)
-        _write_mask(options, video, drawn)
+        _write_mask(options, video, region)
     typer.echo(options.output)
 
 
 def _check_outputs(options: MaskOptions) -> None:
-    """Raises `VideoError` kin where `_write` would refuse."""
+    """Raise `VideoError` for outputs that cannot be written, such as folders that hold other files."""
     from lora_edit.video.write import check_output
 
     for path in (options.output, options.overlay):
         if path is not None:
             check_output(path, overwrite=options.overwrite)
-            if path.exists() and path.samefile(options.source):
-                raise VideoError(f"{path}: is the source; choose another name")
 
 
 def _build_mask(options: MaskOptions, video: Video, prompts: list[Prompt]) -> EditMask:
-    """The boxes, or what the edited first frame changes."""
+    """Build the mask from boxes, or from what the edited first frame changes."""
     from lora_edit.masks.boxes import KeyframeBox, mask_from_boxes
     from lora_edit.masks.change_detection import fit_first_frame
     from lora_edit.masks.edit_region import find_edit_region
@@ -139,16 +155,16 @@ def _build_mask(options: MaskOptions, video: Video, prompts: list[Prompt]) -> Ed
 
 
 def _segment_objects(options: MaskOptions, video: Video, prompts: list[Prompt], reporter: Reporter) -> EditMask:
-    """All prompted objects together. Raises `MaskError` for prompts that do not fit the clip, before any model is loaded."""
+    """Segment all prompted objects to one mask. Raises `MaskError` before loading a model if the prompts do not fit the clip."""
     from lora_edit.masks.segmenter import check_prompts
     from lora_edit.masks.shapes import interpolate_missing_frames, union
 
     if options.auto:
         prompts = [build_automatic_prompt(video.frames[0], options.object), *prompts]
     check_prompts(prompts, video.num_frames, video.size)
-    chosen = load_segmenter(options.segmenter or "embedded")
-    found = chosen.segment(video.frames, prompts, lambda done, total: reporter.step("segmenting", done, total, ""))
-    return union([interpolate_missing_frames(each) if options.bridge else each for each in found.values()])
+    segmenter = load_segmenter(options.segmenter or "embedded")
+    masks = segmenter.segment(video.frames, prompts, lambda done, total: reporter.step("segmenting", done, total, ""))
+    return union([interpolate_missing_frames(each) if options.bridge else each for each in masks.values()])
 
 
 def _write_mask(options: MaskOptions, video: Video, edit_mask: EditMask) -> None:
@@ -163,6 +179,6 @@ def _write_mask(options: MaskOptions, video: Video, edit_mask: EditMask) -> None
     else:
         save_mask(options.output, edit_mask)
     if options.overlay is not None:
-        for number, region in enumerate(edit_mask.frames):  # the clip is not needed any more
+        for number, region in enumerate(edit_mask.frames):  # in place, as the clip is not needed any more
             video.frames[number] = draw_region(video.frames[number], region)
         write_video(options.overlay, replace(video, alpha=None), overwrite=options.overwrite)

@@ -1,4 +1,4 @@
-"""The models of this version, for people: the catalogue's records, and what of them lies on this machine."""
+"""Descriptions of the models for the terminal: facts of the catalogue and the download state on this machine."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lora_edit.models.record import Geometry, ModelFacts
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a person needs to know to choose a model.
+    """Facts of a model that help to choose one.
 
-    `frames` is the longest window it takes at once (longer clips are made window by window) and `size` a frame of the area it works
-    best at. `download_gb` is approximate; `repo` is empty for the embedded model. `state` is `included`, `downloaded`, `partial` or
-    `missing`, and `weights` says the same for people.
+    `frames` is the longest window of the model (longer clips take several windows) and `size` a frame of its native area.
+    `download_gb` is approximate; `repo` is empty for the embedded model. `state` is `included`, `downloaded`, `partial` or `missing`;
+    `weights` describes the same in words.
     """
 
     name: str
@@ -38,22 +38,22 @@ class ModelCard:
     download_gb: float
 
     def to_json(self) -> dict[str, object]:
-        """The card as a record."""
+        """Convert the card to a JSON record."""
         return asdict(self)
 
 
 def find_models(name: str | None) -> list[ModelCard]:
-    """Every model, or the named one (any of the names that `--model` takes). Raises `ModelError` for an unknown name."""
+    """Describe all models, or the one that `name` (any value of `--model`) names. Raises `ModelError` for an unknown name."""
     if name is None:
         return [_build_card(facts, facts.repo) for facts in list_models()]
     return [_build_card(*_locate_model(name))]
 
 
 def require_model(name: str, for_training: bool = True) -> None:
-    """See before anything is written that the model exists and can be loaded: all its parts are here, whole and of the right shape.
-    `trained`: a LoRA is going to be.
+    """Check before anything is written that all parts of the model are on this machine, complete and of the right shape.
 
-    A model that would have to be downloaded is downloaded when a person at a terminal agrees. Raises `ModelError`.
+    With `for_training` the model must also support training a LoRA. In a terminal, a missing model is downloaded after confirmation.
+    Raises `ModelError`.
     """
     facts, source = locate_model(name)
     if for_training:
@@ -68,8 +68,10 @@ def require_model(name: str, for_training: bool = True) -> None:
 
 
 def get_missing_gigabytes(name: str) -> float:
-    """What would have to be downloaded, where nothing of the model is on this machine: a plan needs only what the catalogue knows. 0 where
-    the model is here, as `require_model` sees. Raises `ModelError`."""
+    """Return the download size in GB of a model that is entirely missing, for which estimates use the catalogue alone.
+
+    Other models have to pass `require_model`, and the size is 0. Raises `ModelError`.
+    """
     facts, source = locate_model(name)
     if get_download_state(facts, source) == "missing":
         check_trainable(name)
@@ -79,7 +81,7 @@ def get_missing_gigabytes(name: str) -> float:
 
 
 def download_model(name: str) -> ModelCard:
-    """Download what a model lacks, told beforehand on stderr. Raises `ModelError`."""
+    """Print the size and licence of the missing parts of a model to stderr, and download them. Raises `ModelError`."""
     facts, source = _locate_model(name)
     if get_download_state(facts, source) not in ("included", "downloaded"):
         typer.echo(describe_download(facts, source), err=True)
@@ -88,12 +90,12 @@ def download_model(name: str) -> ModelCard:
 
 
 def _locate_model(name: str) -> tuple[ModelFacts, str]:
-    """Also what is no model to edit with, but to be compared with."""
+    """Locate a model for editing, or a VACE model for comparison."""
     return find_vace(name) or locate_model(name)
 
 
 def is_interactive() -> bool:
-    """Is there a person to ask?"""
+    """Whether stdin and stderr are terminals, so that a question can be answered."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
@@ -121,26 +123,26 @@ def _build_card(facts: ModelFacts, source: str) -> ModelCard:
 
 
 def _describe_weights(facts: ModelFacts, source: str) -> str:
-    here = get_download_state(facts, source)
-    if here == "included":
-        return here
-    if here == "downloaded":
+    state = get_download_state(facts, source)
+    if state == "included":
+        return state
+    if state == "downloaded":
         return f"in {find_weights(facts, source)}"
-    if here == "partial":
-        begun = (
+    if state == "partial":
+        progress = (
             f"{count_downloaded_bytes(source) / 1e9:.1f} of about {facts.download_gb:g} GB" if is_repository(source) else "parts missing"
         )
-        return f"partly here, {begun}"
-    return f"not here, about {facts.download_gb:g} GB"
+        return f"incomplete, {progress}"
+    return f"not downloaded, about {facts.download_gb:g} GB"
 
 
 def _describe_inputs(facts: ModelFacts) -> str:
-    given = ["edited first frame", *(["edited last frame"] if facts.last_frame else []), *(["prompt"] if facts.reads_prompts else [])]
-    return ", ".join(given)
+    inputs = ["edited first frame", *(["edited last frame"] if facts.last_frame else []), *(["prompt"] if facts.reads_prompts else [])]
+    return ", ".join(inputs)
 
 
 def format_frame_size(geometry: Geometry) -> str:
-    """`WIDTHxHEIGHT` of whole tokens with the model's area, as near to 16:9 as that allows."""
+    """Format `WIDTHxHEIGHT` of a frame of whole tokens with the native area of the model, as close to 16:9 as possible."""
     units = geometry.native_area // geometry.token_size**2
     rows = min((n for n in range(1, units + 1) if units % n == 0), key=lambda n: abs(units / n**2 - 16 / 9))
     return f"{units // rows * geometry.token_size}x{rows * geometry.token_size}"

@@ -1,4 +1,4 @@
-"""What the verbs share: groups of options as frozen records, and the small notations in which people write boxes and frames."""
+"""Options that subcommands share, as frozen dataclasses, and parsers for boxes, frames and LoRAs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 
 from lora_edit.cli.error_handling import CommandState
 from lora_edit.cli.prompts import BOX_SYNTAX, POINT_SYNTAX, parse_coordinates
+from lora_edit.config import PresetName
 from lora_edit.errors import MaskError, SettingsError
 
 REGION_PANEL = "Where to edit: one of these, else what the first frame changes"
@@ -22,19 +23,11 @@ RESULT_PANEL = "Result"
 SETTINGS_PANEL = "Settings (preset, then --config, then these, then --set)"
 
 LORA_METAVAR = "FILE[:STRENGTH]"
-LORA_HELP = "Another LoRA at generation (style, few steps), never in training; repeatable; strength 1 by default."
-
-
-class Preset(StrEnum):
-    """Named sets of settings."""
-
-    STANDARD = "standard"
-    FAST = "fast"
-    LOW_VRAM = "low-vram"
+LORA_HELP = "Another LoRA for generation (style, few steps), not for training; repeatable; default strength 1."
 
 
 class MaskShapeName(StrEnum):
-    """How a drawn mask becomes the edit region."""
+    """Shape of the mask that `mask` writes."""
 
     BOX = "box"
     TIGHT = "tight"
@@ -43,7 +36,7 @@ class MaskShapeName(StrEnum):
 
 
 class RegionShape(StrEnum):
-    """How a drawn mask becomes the edit region of an edit; `auto` needs to see the edit."""
+    """Shape of the edit region for a given mask; `auto` depends on the edited first frame."""
 
     AUTO = "auto"
     BOX = "box"
@@ -53,7 +46,7 @@ class RegionShape(StrEnum):
 
 
 class CodecName(StrEnum):
-    """How a video file is encoded."""
+    """Encoding of a video file."""
 
     H264 = "h264"
     H264_420 = "h264-420"
@@ -65,23 +58,23 @@ class CodecName(StrEnum):
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.", rich_help_panel=RESULT_PANEL)]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", metavar="N", min=1, help="Threads that compute; by default as many as there are free cores."),
+    typer.Option("--threads", metavar="N", min=1, help="Number of compute threads; default: the number of free cores."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the bare result.", rich_help_panel=RESULT_PANEL)]
 
 
 def parse_rate(text: str) -> float:
-    """Frames per second as a number or a ratio."""
-    above, slash, below = str(text).partition("/")
+    """Parse frames per second, a number or a ratio."""
+    numerator, slash, denominator = str(text).partition("/")
     try:
-        return float(above) / float(below) if slash else float(above)
+        return float(numerator) / float(denominator) if slash else float(numerator)
     except (ValueError, ZeroDivisionError) as error:
         raise typer.BadParameter(f"{text} is not a rate; write a number or a ratio, for instance 25 or 24000/1001") from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegionOptions:
-    """A clip, its edited first frame, and where the edit lives."""
+    """Options for a clip, its edited first frame and the edit region."""
 
     source: Annotated[
         Path | None, typer.Argument(metavar="SOURCE", help="The clip: a video, a folder of images or a GIF.", show_default=False)
@@ -101,7 +94,7 @@ class RegionOptions:
         typer.Option(
             "--box",
             metavar=BOX_SYNTAX,
-            help="Rectangle in source pixels, in the first frame; it goes with the edited thing. Several frames are interpolated.",
+            help="Rectangle in source pixels, in the first frame; it follows the edit. Boxes at several frames are interpolated.",
             rich_help_panel=REGION_PANEL,
         ),
     ] = field(default_factory=list)
@@ -110,14 +103,17 @@ class RegionOptions:
         typer.Option(
             "--point",
             metavar=POINT_SYNTAX,
-            help="On the object: outlined and followed, as `mask --point` does.",
+            help="A point on the object, which is segmented and tracked as by `mask --point`.",
             rich_help_panel=REGION_PANEL,
         ),
     ] = field(default_factory=list)
     not_point: Annotated[
         list[str],
         typer.Option(
-            "--not-point", metavar=POINT_SYNTAX, help="Off the object: corrects what --point outlined.", rich_help_panel=REGION_PANEL
+            "--not-point",
+            metavar=POINT_SYNTAX,
+            help="A point off the object; corrects the outline of --point.",
+            rich_help_panel=REGION_PANEL,
         ),
     ] = field(default_factory=list)
     mask_shape: Annotated[
@@ -125,19 +121,19 @@ class RegionOptions:
         typer.Option(
             "--mask-shape",
             metavar="SHAPE",
-            help="Shape of the region: box (default), tight, noisy, as-is, or auto (default of tiny), by what was given.",
+            help="Shape of the region: box (default), tight, noisy, as-is, or auto (default of tiny; depends on the mask).",
             rich_help_panel=REGION_PANEL,
         ),
     ] = None
     expand: Annotated[
         float | None,
-        typer.Option("--expand", metavar="SHARE", help="Growth of the region; 0.1 by default.", rich_help_panel=REGION_PANEL),
+        typer.Option("--expand", metavar="SHARE", help="Growth of the region; default 0.1.", rich_help_panel=REGION_PANEL),
     ] = None
     start: Annotated[int | None, typer.Option("--start", metavar="S", help="First source frame, from 0.", rich_help_panel=RANGE_PANEL)] = (
         None
     )
     frames: Annotated[
-        int | None, typer.Option("--frames", metavar="N", help="Number of frames; all by default.", rich_help_panel=RANGE_PANEL)
+        int | None, typer.Option("--frames", metavar="N", help="Number of frames; default: all.", rich_help_panel=RANGE_PANEL)
     ] = None
     fps: Annotated[
         float | None,
@@ -154,27 +150,29 @@ class RegionOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(RegionOptions):
-    """Everything that decides an edit."""
+    """All options of an edit but its output."""
 
     reference: Annotated[
         list[str],
-        typer.Option("--reference", metavar="N=IMAGE", help="Frame N (from 0), edited: learned from.", rich_help_panel=EDITED_FRAMES_PANEL),
+        typer.Option(
+            "--reference", metavar="N=IMAGE", help="Edited frame N (from 0), used in training.", rich_help_panel=EDITED_FRAMES_PANEL
+        ),
     ] = field(default_factory=list)
     anchor: Annotated[
         list[str],
-        typer.Option("--anchor", metavar="N=IMAGE", help="Frame N (from 0), edited: shown as it is.", rich_help_panel=EDITED_FRAMES_PANEL),
+        typer.Option("--anchor", metavar="N=IMAGE", help="Edited frame N (from 0), shown unchanged.", rich_help_panel=EDITED_FRAMES_PANEL),
     ] = field(default_factory=list)
     model: Annotated[
         str | None,
         typer.Option(
             "--model",
             metavar="NAME",
-            help="See `lora-edit models`; tiny by default. Or a folder or file, or NAME@PLACE.",
+            help="See `lora-edit models`; default tiny. Or a folder or file, or NAME@PLACE.",
             rich_help_panel=SETTINGS_PANEL,
         ),
     ] = None
     preset: Annotated[
-        Preset | None,
+        PresetName | None,
         typer.Option(
             "--preset", help="A named set of settings: the paper's (standard), fewer steps, or less memory.", rich_help_panel=SETTINGS_PANEL
         ),
@@ -187,7 +185,7 @@ class RunOptions(RegionOptions):
         typer.Option(
             "--seed",
             metavar="N",
-            help="Same seed, same result; 0 by default. Hardly changes what tiny draws.",
+            help="Same seed, same result; default 0. Has little effect on tiny.",
             rich_help_panel=SETTINGS_PANEL,
         ),
     ] = None
@@ -196,7 +194,7 @@ class RunOptions(RegionOptions):
         typer.Option(
             "--config",
             metavar="FILE.toml",
-            help="Settings as a run's edit.toml holds them; may also name the input.",
+            help="Settings file, such as a run's edit.toml; may include the input.",
             rich_help_panel=SETTINGS_PANEL,
         ),
     ] = None
@@ -204,23 +202,23 @@ class RunOptions(RegionOptions):
         default_factory=list
     )
     assignments: Annotated[
-        list[str], typer.Option("--set", metavar="ROOM.SETTING=VALUE", help="Any other setting.", rich_help_panel=SETTINGS_PANEL)
+        list[str], typer.Option("--set", metavar="SECTION.SETTING=VALUE", help="Any other setting.", rich_help_panel=SETTINGS_PANEL)
     ] = field(default_factory=list)
     codec: Annotated[
         CodecName | None,
         typer.Option(
             "--codec",
             metavar="CODEC",
-            help="h264 (default: with the source's colour layout), h264-420 (plays everywhere), h264-444, prores or ffv1.",
+            help="h264 (default; the source's chroma subsampling), h264-420 (plays everywhere), h264-444, prores or ffv1.",
             rich_help_panel=RESULT_PANEL,
         ),
     ] = None
     no_composite: Annotated[
-        bool, typer.Option("--no-composite", help="Keep the model's pixels outside the region too.", rich_help_panel=RESULT_PANEL)
+        bool, typer.Option("--no-composite", help="Keep the model's pixels outside the region as well.", rich_help_panel=RESULT_PANEL)
     ] = False
     run: Annotated[
         Path | None,
-        typer.Option("--run", metavar="FOLDER", help="Run folder; beside the output by default.", rich_help_panel=RESULT_PANEL),
+        typer.Option("--run", metavar="FOLDER", help="Run folder; default: beside the output.", rich_help_panel=RESULT_PANEL),
     ] = None
     overwrite: Overwrite = False
     json: Json = False
@@ -240,11 +238,11 @@ class EditOptions(RunOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class NewOptions(RunOptions):
-    """Options of `new`: those of `edit`, so that one word changes a command into its dry run."""
+    """Options of `new`: the same as of `edit`, so that replacing one word makes a dry run."""
 
     output: Annotated[
         Path | None,
-        typer.Option("--output", metavar="OUT.mp4", help="Names the run folder where --run does not.", rich_help_panel=RESULT_PANEL),
+        typer.Option("--output", metavar="OUT.mp4", help="Names the run folder if --run is missing.", rich_help_panel=RESULT_PANEL),
     ] = None
 
 
@@ -262,7 +260,7 @@ class PreviewOptions(RegionOptions):
 
 
 class Options(Protocol):
-    """A dataclass whose fields are annotated with Typer's options."""
+    """A dataclass with fields that are annotated with Typer options."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
@@ -271,11 +269,11 @@ T = TypeVar("T", bound=Options)
 
 
 def make_typer_command(options_class: type[T]) -> Callable[[Callable[[CommandState, T], None]], Callable[..., None]]:
-    """Make a verb on one record of options a function that Typer can read: one keyword for every field of `kind`."""
+    """Decorate a function of `(state, options)` for Typer: the new function has one keyword for each field of `options_class`."""
 
-    def wrap(verb: Callable[[CommandState, T], None]) -> Callable[..., None]:
-        def command(ctx: typer.Context, **given: Any) -> None:
-            verb(ctx.obj, options_class(**given))
+    def decorate(function: Callable[[CommandState, T], None]) -> Callable[..., None]:
+        def command(ctx: typer.Context, **values: Any) -> None:
+            function(ctx.obj, options_class(**values))
 
         hints = get_type_hints(options_class, include_extras=True)
         keywords = [
@@ -285,10 +283,10 @@ def make_typer_command(options_class: type[T]) -> Callable[[Callable[[CommandSta
         context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
         command.__signature__ = inspect.Signature([context, *keywords])  # type: ignore[attr-defined]
         command.__annotations__ = {"ctx": typer.Context, **{each.name: each.annotation for each in keywords}}
-        command.__name__, command.__doc__ = verb.__name__, verb.__doc__
+        command.__name__, command.__doc__ = function.__name__, function.__doc__
         return command
 
-    return wrap
+    return decorate
 
 
 def _get_default(option: Field[Any]) -> Any:
@@ -298,27 +296,27 @@ def _get_default(option: Field[Any]) -> Any:
 
 
 def parse_box(text: str) -> dict[str, Any]:
-    """`X,Y,W,H[:FRAME][#NAME]` as a table of `config.KeyBox`. Raises `MaskError`."""
+    """Parse `X,Y,W,H[:FRAME][#NAME]` to a table of `config.KeyBox`. Raises `MaskError`."""
     (x, y, width, height), frame, name = parse_coordinates("--box", text, BOX_SYNTAX, "")
     table = {"x": x, "y": y, "width": width, "height": height, "frame": frame, "object": name or None}
     return {key: value for key, value in table.items() if value is not None}
 
 
 def parse_boxes(texts: list[str]) -> list[dict[str, Any]]:
-    """Every `--box` in turn; those of one name are one object's path. Raises `MaskError` for two boxes of one name at one frame."""
+    """Parse all `--box` values. Boxes of one name form the track of one object: two of them at one frame raise `MaskError`."""
     boxes = [parse_box(text) for text in texts]
-    keyed = [(box["frame"], box.get("object")) for box in boxes if "frame" in box]
-    for place in keyed:
-        if keyed.count(place) > 1:
+    keys = [(box["frame"], box.get("object")) for box in boxes if "frame" in box]
+    for key in keys:
+        if keys.count(key) > 1:
             raise MaskError(
-                f"--box: two boxes at frame {place[0]}; boxes with frames are one object's path, "
-                "so give one box that holds both, or name the objects: --box X,Y,W,H:FRAME#NAME"
+                f"--box: two boxes of one object at frame {key[0]}; "
+                "give one box that contains both, or name the objects: --box X,Y,W,H:FRAME#NAME"
             )
     return boxes
 
 
 def parse_keyframe(option: str, text: str) -> tuple[int, Path]:
-    """`N=IMAGE` as frame number and path; `option` is the flag's name, for the message. Raises `SettingsError`."""
+    """Parse `N=IMAGE` to frame number and path. `option` is the flag for the message. Raises `SettingsError`."""
     number, _, image = text.partition("=")
     if not number.strip().isdecimal() or not image.strip():
         raise SettingsError(f"{option} {text}: write N=IMAGE with a frame number from 0, for instance {option} 12=frame12.png")
@@ -326,7 +324,7 @@ def parse_keyframe(option: str, text: str) -> tuple[int, Path]:
 
 
 def parse_keyframes(option: str, texts: list[str]) -> list[dict[str, int | str]]:
-    """Every `N=IMAGE` of a flag as tables of `config.Keyframe`. Raises `SettingsError` for a frame that is given twice."""
+    """Parse all `N=IMAGE` values of a flag to tables of `config.Keyframe`. A frame that is given twice raises `SettingsError`."""
     pairs = [parse_keyframe(option, text) for text in texts]
     numbers = [number for number, _ in pairs]
     for number in numbers:
@@ -336,7 +334,7 @@ def parse_keyframes(option: str, texts: list[str]) -> list[dict[str, int | str]]
 
 
 def parse_loras(texts: list[str]) -> list[tuple[Path, float]]:
-    """Every `FILE[:STRENGTH]` of `--lora`. Raises `SettingsError` for a strength outside -4 to 4."""
+    """Parse all `FILE[:STRENGTH]` values of `--lora`. Raises `SettingsError` for a strength outside -4 to 4."""
     loras: list[tuple[Path, float]] = []
     for text in texts:
         file, colon, number = text.rpartition(":")
@@ -345,6 +343,6 @@ def parse_loras(texts: list[str]) -> list[tuple[Path, float]]:
         except ValueError:  # the colon belongs to the path
             file, strength = text, 1.0
         if not -4 <= strength <= 4:
-            raise SettingsError(f"--lora {text}: the strength is a number from -4 to 4, for instance --lora style.safetensors:0.8")
+            raise SettingsError(f"--lora {text}: the strength must be a number from -4 to 4, for instance --lora style.safetensors:0.8")
         loras.append((Path(file if colon else text).absolute(), strength))
     return loras

@@ -1,4 +1,4 @@
-"""What goes to stdout: the bare result, or exactly one JSON object."""
+"""Output on stdout: the plain result, or exactly one JSON object."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def emit_json(record: Mapping[str, Any]) -> None:
 
 
 def emit_rows(record: Mapping[str, Any]) -> None:
-    """Print names and values as aligned lines."""
+    """Print names and values in two aligned columns."""
     width = max(map(len, record), default=0)
     for name, value in record.items():
         typer.echo(f"{name:<{width}}  {replace_control_characters(format_value(value))}")
 
 
 def emit_columns(records: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print records side by side as aligned lines, their names above: every key of any of them, a dash where one lacks it."""
+    """Print records side by side in aligned columns, headed by their names. A dash stands for a key that a record lacks."""
     keys = list(dict.fromkeys(key for record in records.values() for key in record))
     table = [
         ["", *records],
@@ -35,7 +35,7 @@ def emit_columns(records: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def format_value(value: Any) -> str:
-    """A value in a line of text."""
+    """Format a value for one line of text; None becomes a dash."""
     if value is None:
         return "-"
     if isinstance(value, list | tuple):
@@ -44,12 +44,12 @@ def format_value(value: Any) -> str:
 
 
 def replace_control_characters(text: str) -> str:
-    """Text from a file of unknown origin without the control characters that could steer a terminal."""
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+    """Replace control characters, as text of a file from an unknown source could otherwise control the terminal."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def convert_to_json(value: Any) -> Any:
-    """The value in JSON's own types; JSON knows neither infinity nor NaN, so these are null."""
+    """Convert a value to JSON types. Infinity and NaN, which JSON lacks, become None."""
     if isinstance(value, Mapping):
         return {str(key): convert_to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Progress and remarks for a person, on stderr: bars on a terminal, a plain line now and then elsewhere."""
+"""Reporters that print progress and notes to stderr: progress bars on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from lora_edit.reporting import format_seconds as format_seconds
 from lora_edit.threads import configure_threads
 
 LINES_PER_STAGE = 10
+"""Progress lines of a stage, without its first one."""
 
 
 class NotePrinter:
-    """Prints each remark once."""
+    """Prints each note once."""
 
     def __init__(self) -> None:
-        self._seen: set[str] = set()
+        self._printed: set[str] = set()
         self.opening_note = ""
-        """A remark for when work really begins: faults of the input are told alone."""
+        """Note that is printed when work begins, so that input errors appear alone."""
 
     def note(self, text: str) -> None:
-        """Print a remark that was not printed yet."""
-        if text not in self._seen:
-            self._seen.add(text)
+        """Print a note, unless it was printed before."""
+        if text not in self._printed:
+            self._printed.add(text)
             self._print(f"note: {' '.join(text.split())}")
 
     def print_opening_note(self) -> None:
-        """Print the opening remark, once."""
+        """Print `opening_note`, once."""
         if self.opening_note:
             self.note(self.opening_note)
 
@@ -44,44 +45,44 @@ class NotePrinter:
 
 
 class PlainReporter(NotePrinter):
-    """A line for each tenth of a stage: for logs and pipes."""
+    """Prints a line for each tenth of a stage; for logs and pipes."""
 
     def __init__(self) -> None:
         super().__init__()
         self._stages: dict[str, _StageTimer] = {}
 
     def step(self, stage: str, done: int, total: int, detail: str = "", seconds_left: float | None = None) -> None:
-        """Print a line when another tenth is done."""
+        """Print a line when another tenth of the stage is done."""
         self.print_opening_note()
-        pace = self._stages.setdefault(stage, _StageTimer(done, time.monotonic()))
+        timer = self._stages.setdefault(stage, _StageTimer(done, time.monotonic()))
         tenth = LINES_PER_STAGE * done // max(total, 1)
-        if tenth > pace.tenth:
-            pace.tenth = tenth
+        if tenth > timer.tenth:
+            timer.tenth = tenth
             time_left = (
-                pace.format_time_left(done, total) if seconds_left is None or done >= total else f"{format_seconds(seconds_left)} left"
+                timer.format_time_left(done, total) if seconds_left is None or done >= total else f"{format_seconds(seconds_left)} left"
             )
             parts = [f"{stage} {done}/{total}", detail, time_left]
             self._print(", ".join(part for part in parts if part))
 
 
 class _StageTimer:
-    """Where a stage began, so that a resumed one is not taken for a fast one."""
+    """Start time and first step of a stage. The first step keeps a resumed stage from looking fast."""
 
     def __init__(self, first: int, started: float) -> None:
         self.first, self.started, self.tenth = first, started, -1
 
     def format_time_left(self, done: int, total: int) -> str:
-        """The time left in words; nothing before there is anything to go by."""
+        """Format the estimated time left; empty before the second report and at the end."""
         if done <= self.first or done >= total:
             return ""
         return f"{format_seconds((time.monotonic() - self.started) / (done - self.first) * (total - done))} left"
 
 
 class _TimeLeftColumn(TimeRemainingColumn):
-    """The time left: what the work says of it, else by the pace."""
+    """Column of the time left: as reported by the work, else estimated from its speed."""
 
     def render(self, task: Task) -> Text:
-        """The column's text; a time that was said runs down until the next is."""
+        """Render the time left. A reported time counts down until the next report."""
         ends = task.fields.get("ends")
         if ends is None or task.finished:
             return super().render(task)
@@ -89,7 +90,7 @@ class _TimeLeftColumn(TimeRemainingColumn):
 
 
 class BarReporter(NotePrinter):
-    """A bar with the time left for every stage: for terminals."""
+    """Draws a progress bar with the time left for each stage; for terminals."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -104,7 +105,7 @@ class BarReporter(NotePrinter):
         self._tasks: dict[str, TaskID] = {}
 
     def step(self, stage: str, done: int, total: int, detail: str = "", seconds_left: float | None = None) -> None:
-        """Move the stage's bar."""
+        """Update the progress bar of the stage."""
         self.print_opening_note()
         ends = None if seconds_left is None else time.monotonic() + seconds_left
         if stage not in self._tasks:
@@ -117,22 +118,25 @@ class BarReporter(NotePrinter):
 
 @contextmanager
 def open_reporter() -> Iterator[BarReporter | PlainReporter]:
-    """A reporter for as long as short work takes. Whatever libraries print meanwhile goes to stderr, so that stdout has the result only."""
+    """Yield a reporter for short work. Meanwhile the output of libraries goes to stderr, so that stdout holds the result only."""
     console = Console(stderr=True)
     with redirect_stdout(sys.stderr):
         if console.is_terminal and not console.is_dumb_terminal:
-            bars = BarReporter(console)
-            with bars.progress:
-                yield bars
+            reporter = BarReporter(console)
+            with reporter.progress:
+                yield reporter
         else:
             yield PlainReporter()
 
 
 @contextmanager
 def open_compute_reporter(threads: int | None) -> Iterator[BarReporter | PlainReporter]:
-    """`reporting` for work that computes: with so many threads, or as many as the machine has free cores, which it says."""
+    """Yield a reporter for heavy work and set the number of threads: `threads`, or by default the number of free cores.
+
+    The opening note names the number of threads if other programs reduce it.
+    """
     with open_reporter() as reporter:
-        used = configure_threads(threads)
-        if used.is_reduced:
-            reporter.opening_note = f"computing with {used}, as other programs use the rest; --threads N says otherwise"
+        allocation = configure_threads(threads)
+        if allocation.is_reduced:
+            reporter.opening_note = f"using {allocation}, as other programs use the other cores; --threads N sets another number"
         yield reporter

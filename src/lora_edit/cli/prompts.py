@@ -1,9 +1,10 @@
-"""Points and boxes as people write them, to a segmenter's prompts; and the segmenter by its name."""
+"""Parsing of points and boxes to prompts of a segmenter, and lookup of segmenters by name."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,13 @@ POINT_SYNTAX, BOX_SYNTAX = "X,Y[:FRAME][#NAME]", "X,Y,W,H[:FRAME][#NAME]"
 
 
 def parse_coordinates(option: str, text: str, syntax: str, default_object: str) -> tuple[list[float], int | None, str]:
-    """The numbers, frame and object of `X,Y[:FRAME][#NAME]` or `X,Y,W,H[:FRAME][#NAME]`; `name` where none is written. Raises `MaskError`.
+    """Parse `X,Y[:FRAME][#NAME]` or `X,Y,W,H[:FRAME][#NAME]`; `@FRAME` works like `:FRAME`.
 
-    `@FRAME` is understood too.
+    Returns the numbers, the frame (None without one) and the object name (`default_object` without one). `option` is the flag for the
+    message. Raises `MaskError`.
     """
-    place, _, written = text.partition("#")
-    numbers, colon, frame = place.replace("@", ":").partition(":")
+    position, _, object_name = text.partition("#")
+    numbers, colon, frame = position.replace("@", ":").partition(":")
     try:
         values = [float(part) for part in numbers.split(",")]
         number = int(frame) if colon else None
@@ -35,63 +37,82 @@ def parse_coordinates(option: str, text: str, syntax: str, default_object: str) 
         raise MaskError(f"{option} {text}: frames count from 0; write {syntax}")
     if syntax == BOX_SYNTAX and min(values[2:]) <= 0:
         raise MaskError(f"{option} {text}: width and height must be positive numbers; write {syntax}")
-    return values, number, written or default_object
+    return values, number, object_name or default_object
 
 
 def _get_example(syntax: str) -> str:
     return "320,180:12" if syntax == POINT_SYNTAX else "40,20,120,90:12"
 
 
-def parse_prompts(points: Sequence[str], not_points: Sequence[str], boxes: Sequence[str], default_object: str) -> list[Prompt]:
-    """Every `--box`, `--point` and `--not-point`; `name` is the object of those that name none. Raises `MaskError`."""
-    places = [("--box", *parse_coordinates("--box", text, BOX_SYNTAX, default_object)) for text in boxes]
-    places += [
-        (option, *parse_coordinates(option, text, POINT_SYNTAX, default_object))
-        for option, texts in pair_click_options(points, not_points)
+@dataclass(frozen=True)
+class ParsedPrompt:
+    """The value of a `--box`, `--point` or `--not-point`: coordinates in source pixels, frame (None without one) and object name."""
+
+    option: str
+    coordinates: list[float]
+    frame: int | None
+    object_name: str
+
+
+def parse_prompts(points: Sequence[str], not_points: Sequence[str], boxes: Sequence[str], default_object: str) -> list[ParsedPrompt]:
+    """Parse all boxes, points and negative points. `default_object` names the object of those without a name. Raises `MaskError`."""
+    options = [("--box", boxes), *pair_click_options(points, not_points)]
+    return [
+        ParsedPrompt(option, *parse_coordinates(option, text, BOX_SYNTAX if option == "--box" else POINT_SYNTAX, default_object))
+        for option, texts in options
         for text in texts
     ]
-    # Heavy, and of no use to what cannot be read.
+
+
+def build_prompts(parsed_prompts: Sequence[ParsedPrompt]) -> list[Prompt]:
+    """Convert parsed prompts to those of the segmenter."""
     from lora_edit.masks.boxes import KeyframeBox
     from lora_edit.masks.segmenter import Click
     from lora_edit.types import Box
 
-    def prompt(option: str, values: list[float], frame: int | None, owner: str) -> Prompt:
-        if option == "--box":
-            return KeyframeBox(Box(*values), frame, owner)
-        return Click(values[0], values[1], option == "--point", frame or 0, owner)
-
-    return [prompt(*place) for place in places]
+    return [
+        KeyframeBox(Box(*each.coordinates), each.frame, each.object_name)
+        if each.option == "--box"
+        else Click(each.coordinates[0], each.coordinates[1], each.option == "--point", each.frame or 0, each.object_name)
+        for each in parsed_prompts
+    ]
 
 
 def pair_click_options(points: Sequence[str], not_points: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
-    """The two options of clicks with what was given for each: those on an object first, as the first of them says what it is."""
+    """Pair both click options with their values. Points on an object come first, as the first of them starts the object."""
     return [("--point", points), ("--not-point", not_points)]
 
 
 def build_automatic_prompt(frame: torch.Tensor, object_name: str) -> Prompt:
-    """A box around what stands out in the first frame `[H, W, 3]`. Raises `MaskError` where nothing does or the network is missing."""
+    """Build a box around the salient object of the first frame `[H, W, 3]`. Raises `MaskError` without such an object or the network."""
     from lora_edit.masks.boxes import KeyframeBox
     from lora_edit.masks.saliency import find_salient_box, load_saliency_network
 
-    net = load_saliency_network()
-    if net is None:
-        raise MaskError("--auto: needs the network U2-Net-p; docs/masks.md says how to install it, or give --point or --box")
-    box = find_salient_box(net, frame.numpy())
+    network = load_saliency_network()
+    if network is None:
+        raise MaskError("--auto: the network U2-Net-p is missing; install it as docs/masks.md describes, or give --point or --box")
+    box = find_salient_box(network, frame.numpy())
     if box is None:
-        raise MaskError("--auto: nothing stands out in the first frame; give --point or --box")
+        raise MaskError("--auto: no object stands out in the first frame; give --point or --box")
     return KeyframeBox(box, 0, object_name)
 
 
+def check_segmenter_name(text: str) -> None:
+    """Raise `MaskError` for a name other than `embedded` and `sam2:FOLDER`."""
+    kind, _, source = text.partition(":")
+    if not (kind == "embedded" and not source) and not (kind == "sam2" and source):
+        raise MaskError(f"--segmenter {text}: no such segmenter; write embedded, or sam2:FOLDER with a downloaded SAM 2 model")
+
+
 def load_segmenter(text: str) -> Segmenter:
-    """The segmenter of `embedded` or `sam2:FOLDER`. Raises `MaskError` for another name, `ModelError` for another model."""
-    kind, _, place = text.partition(":")
-    if kind == "embedded" and not place:
+    """Load the segmenter `embedded` or `sam2:FOLDER`. Raises `MaskError` for another name, `ModelError` for another model."""
+    check_segmenter_name(text)
+    kind, _, source = text.partition(":")
+    if kind == "embedded":
         from lora_edit.masks.embedded_segmenter import EmbeddedSegmenter
         from lora_edit.masks.saliency import load_saliency_network
 
         return EmbeddedSegmenter(load_saliency_network())
-    if kind == "sam2" and place:
-        from lora_edit.masks.sam2 import Sam2Segmenter
+    from lora_edit.masks.sam2 import Sam2Segmenter
 
-        return Sam2Segmenter(str(Path(place).absolute()) if Path(place).exists() else place)
-    raise MaskError(f"--segmenter {text}: no such segmenter; write embedded, or sam2:FOLDER with a downloaded SAM 2 model")
+    return Sam2Segmenter(str(Path(source).absolute()) if Path(source).exists() else source)

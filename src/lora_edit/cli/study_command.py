@@ -1,4 +1,4 @@
-"""The verb that repeats the paper's experiments."""
+"""The subcommand that runs the experiments of the paper: study."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from lora_edit.config import parse_assignment
 from lora_edit.errors import SettingsError
 from lora_edit.models.families.vace.record import check_vace
 
-# By name, because no room imports the studies: they are experiments on the package, not a part that others build on.
+# A name, as no package imports the studies: they are experiments with this package, and nothing depends on them.
 REGISTRY_MODULE = "lora_edit.studies.registry"
 
 DEFAULT_SCENES = 4
-"""Scenes that a study draws unless told otherwise."""
+"""Default number of scenes."""
 
 
 class SceneHalf(StrEnum):
-    """Which scenes of a folder."""
+    """Which scenes of a folder to use."""
 
     SEEN = "seen"
     UNSEEN = "unseen"
@@ -41,41 +41,42 @@ class StudyOptions:
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="The study; see --list.", show_default=False)] = None
     list_names: Annotated[bool, typer.Option("--list", help="List the studies.")] = False
     scenes: Annotated[
-        int | None, typer.Option("--scenes", metavar="N", help="How many scenes: 4 unless given, or all of --scenes-from.", min=1)
+        int | None, typer.Option("--scenes", metavar="N", help="Number of scenes; default: 4, or all of --scenes-from.", min=1)
     ] = None
     scenes_from: Annotated[
-        Path | None, typer.Option("--scenes-from", metavar="FOLDER", help="Scenes of this folder (scenes.jsonl) instead of drawn ones.")
+        Path | None,
+        typer.Option("--scenes-from", metavar="FOLDER", help="Use the scenes of this folder (scenes.jsonl) instead of random ones."),
     ] = None
-    half: Annotated[SceneHalf | None, typer.Option("--half", help="Of --scenes-from; seen unless given.")] = None
-    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="How many seeds; each draws its own scenes.", min=1)] = 1
+    half: Annotated[SceneHalf | None, typer.Option("--half", help="Which of --scenes-from; default: seen.")] = None
+    seeds: Annotated[int, typer.Option("--seeds", metavar="N", help="Number of seeds; each has its own random scenes.", min=1)] = 1
     model: Annotated[str, typer.Option("--model", metavar="NAME", help="See `lora-edit models`.")] = "tiny"
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="ROOM.SETTING=VALUE", help="A setting of every row, as in `edit`.")
+        list[str] | None, typer.Option("--set", metavar="SECTION.SETTING=VALUE", help="A setting for all rows, as in `edit`.")
     ] = None
-    workers: Annotated[int, typer.Option("--workers", metavar="N", help="How many at a time, each in a process of its own.", min=1)] = 1
+    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Number of parallel processes.", min=1)] = 1
     vace: Annotated[
-        str | None, typer.Option("--vace", metavar="FOLDER|HUB-ID", help="A VACE to compare with in `methods`.", show_default=False)
+        str | None, typer.Option("--vace", metavar="FOLDER|HUB-ID", help="A VACE model to compare with in `methods`.", show_default=False)
     ] = None
     threads: Threads = None
     cases: Cases = None
     tally: Answers = None
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FOLDER", help="Where results and table are kept.", rich_help_panel=RESULT_PANEL)
+        Path | None, typer.Option("--output", metavar="FOLDER", help="Folder for results and table.", rich_help_panel=RESULT_PANEL)
     ] = None
 
 
 @make_typer_command(StudyOptions)
 def study(state: CommandState, options: StudyOptions) -> None:
-    """Run one of the paper's experiments. Prints the path of its table."""
+    """Run an experiment of the paper. Prints the path of its table."""
     studies = load_studies()
-    about: dict[str, str] = getattr(import_module(REGISTRY_MODULE), "DESCRIPTIONS", {})
+    descriptions: dict[str, str] = getattr(import_module(REGISTRY_MODULE), "DESCRIPTIONS", {})
     if options.list_names:
         for name in (*studies, USER_STUDY_NAME):
-            typer.echo(f"{name:<20} {about.get(name, '')}".rstrip())
+            typer.echo(f"{name:<20} {descriptions.get(name, '')}".rstrip())
         return
-    known = ", ".join((*studies, USER_STUDY_NAME))
+    names = ", ".join((*studies, USER_STUDY_NAME))
     if options.name is None:
-        raise SettingsError(f"NAME is missing; this version has the studies {known}")
+        raise SettingsError(f"NAME is missing; this version has the studies {names}")
     if options.name == USER_STUDY_NAME:
         typer.echo(
             run_user_study(
@@ -87,16 +88,16 @@ def study(state: CommandState, options: StudyOptions) -> None:
         )
         return
     if options.name not in studies:
-        raise SettingsError(f"study {options.name!r} is unknown; this version has {known}")
+        raise SettingsError(f"study {options.name!r} is unknown; this version has {names}")
     if options.tally:
-        raise SettingsError(f"--tally belongs to `study {USER_STUDY_NAME}`; leave it out")
+        raise SettingsError(f"--tally is an option of `study {USER_STUDY_NAME}` only; leave it out")
     check_scenes(options)
     if options.output is None:
-        raise SettingsError("where results go is missing; give --output FOLDER")
+        raise SettingsError("the folder for results is missing; give --output FOLDER")
     require_model(options.model)
     if options.vace:
         if options.name != "methods":
-            raise SettingsError("--vace belongs to `study methods`; leave it out")
+            raise SettingsError("--vace is an option of `study methods` only; leave it out")
         check_vace(options.vace)
     assignments = options.assignments or []
     for text in assignments:
@@ -121,16 +122,20 @@ def study(state: CommandState, options: StudyOptions) -> None:
 
 
 def check_scenes(options: StudyOptions) -> None:
-    """Raises `SettingsError` for options that say differently where scenes come from."""
+    """Raise `SettingsError` for conflicting or missing sources of scenes."""
     for flag, value in {"--scenes": options.scenes, "--scenes-from": options.scenes_from}.items():
         if options.cases and value is not None:
             raise SettingsError(f"{flag} and --cases are both given; leave one of them out")
     if options.half and not options.scenes_from:
-        raise SettingsError("--half belongs to --scenes-from; leave it out")
+        raise SettingsError("--half needs --scenes-from; leave it out")
+    if options.cases and not options.cases.is_file():
+        raise SettingsError(f"--cases {options.cases}: no such file; give a text file with one JSON object per line")
+    if options.scenes_from and not (options.scenes_from / "scenes.jsonl").is_file():
+        raise SettingsError(f"--scenes-from {options.scenes_from}: has no scenes.jsonl; benchmarks/real_scenes.py writes such a folder")
 
 
 def select_scenes(options: StudyOptions) -> object:
-    """How many scenes are drawn, or those of a folder, as the studies' runner takes them."""
+    """Return the number of random scenes, or the scenes of a folder, for the runner of the studies."""
     if options.scenes_from is None:
         return options.scenes or DEFAULT_SCENES
     module, _, name = import_module(REGISTRY_MODULE).SCENE_FOLDER.partition(":")
@@ -138,13 +143,13 @@ def select_scenes(options: StudyOptions) -> object:
 
 
 def list_changed_options(options: StudyOptions) -> list[str]:
-    """The options, other than NAME and --output, that are not at their defaults."""
-    named = [(each.name, getattr(options, each.name), each.default) for each in fields(options)]
-    return [name for name, value, default in named if name not in ("name", "output") and value not in (default, [])]
+    """List the fields, other than NAME and --output, with values other than their defaults."""
+    values = [(each.name, getattr(options, each.name), each.default) for each in fields(options)]
+    return [name for name, value, default in values if name not in ("name", "output") and value not in (default, [])]
 
 
 def load_studies() -> dict[str, str]:
-    """Study name -> `module:function`. Raises `SettingsError` when this installation has none."""
+    """Load the table of study name -> `module:STUDY`. Raises `SettingsError` if this installation has no studies."""
     try:
         studies: dict[str, str] = import_module(REGISTRY_MODULE).STUDIES
     except ModuleNotFoundError as error:

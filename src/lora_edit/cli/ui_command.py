@@ -1,4 +1,4 @@
-"""The verb that opens the page."""
+"""The subcommand that serves the page: ui."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from lora_edit.cli.options import Threads
 from lora_edit.errors import SettingsError
 
 UI_MODULE = "lora_edit.ui.serve"
-"""Named, not imported: neither door knows the other."""
+"""A name, as the packages `cli` and `ui` do not import each other."""
 
 
 def ui(
     host: Annotated[
-        str, typer.Option("--host", metavar="ADDRESS", help="0.0.0.0 lets other machines in; there are no passwords.")
+        str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on. 0.0.0.0 allows other machines, without a password.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", metavar="N", help="Where the page is served.", min=1, max=65535)] = 7860,
+    port: Annotated[int, typer.Option("--port", metavar="N", help="Port of the page.", min=1, max=65535)] = 7860,
     threads: Threads = None,
 ) -> None:
-    """Open a page to edit clips in the browser, until interrupted. Projects are kept in ./runs; prints the page's address."""
+    """Serve a page to edit clips in the browser, until interrupted. Projects are stored in ./runs. Prints the address of the page."""
     if find_spec("gradio") is None:
         raise SettingsError("the page needs Gradio, which is not installed; run: pip install 'lora-edit[ui]'")
     import_module(UI_MODULE).serve(host, port, started=typer.echo, threads=threads)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lora_edit.types import EditMask, Size
+from lora_edit.types import EditMask, Size, mask_bounds
 
 MIN_CROP_SHARE = 0.25
 """Smallest side of the crop, as a share of the frame's shorter side."""
@@ -41,12 +41,11 @@ def compute_crop(mask: EditMask, context: float, aspect: float | None = None, mu
     both sides up to a multiple, again as far as the frame allows. An empty mask gives the whole frame.
     """
     whole = RegionCrop(0, 0, mask.size.width, mask.size.height)
-    union = mask.frames.any(0)
-    rows, columns = (torch.nonzero(union.any(axis)).flatten().tolist() for axis in (1, 0))
-    if not rows:
+    bounds = mask_bounds(mask.frames.any(0))
+    if bounds is None:
         return whole
     min_side = MIN_CROP_SHARE * min(whole.width, whole.height)
-    spans = [(columns[0], columns[-1] + 1), (rows[0], rows[-1] + 1)]
+    spans = [(bounds[0], bounds[2]), (bounds[1], bounds[3])]
     sides = [max((1 + 2 * context) * (last - first), min_side) for first, last in spans]
     # Context that the frame's border cuts off is not added on the other side.
     expanded = [_expand_span(span, side, limit) for span, side, limit in zip(spans, sides, (whole.width, whole.height), strict=True)]

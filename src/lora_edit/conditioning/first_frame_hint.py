@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from lora_edit.types import mask_bounds
+
 BORDER_TOLERANCE = 0.5
 """Distance to the frame's border, in pixels, within which a box may show only a part of its object."""
 
@@ -17,9 +19,9 @@ def compute_region_boxes(edit_mask: torch.Tensor) -> torch.Tensor:
     """Compute the bounds `[T, 4]` (left, top, right, bottom; pixels) of a bool mask `[T, H, W]`, NaN in frames where it is empty."""
     boxes = torch.full((len(edit_mask), 4), torch.nan)
     for index, frame in enumerate(edit_mask):
-        rows, columns = (torch.nonzero(frame.any(axis)).flatten() for axis in (1, 0))
-        if len(rows):
-            boxes[index] = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+        bounds = mask_bounds(frame)
+        if bounds is not None:
+            boxes[index] = torch.tensor(bounds)
     return boxes
 
 

@@ -1,9 +1,9 @@
-"""The segmenter that needs no weights: prompts are cut out of their frame by colour and motion, then carried from frame to frame.
+"""The segmenter that needs no weights: it segments prompted frames by colour and motion, and propagates the masks from frame to frame.
 
-Where a small network is at hand (`salient.py`), it has a say in what is prompted.
+Where the small saliency network (`saliency.py`) is available, it takes part in segmenting prompted frames.
 
-It works on pictures of a few hundred rows, made when they are needed: beside the clip and the finished masks it holds a few frames, and
-some kilobytes for each frame.
+Frames are processed at a few hundred rows and prepared on demand. Besides the clip and the finished masks, the segmenter holds a few
+frames, and a few kilobytes per frame.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from lora_edit.masks import mask_propagation
+from lora_edit.masks.boxes import box_to_edges
 from lora_edit.masks.interactive import correct_mask, segment_box, segment_points
 from lora_edit.masks.saliency import SaliencyNetwork
 from lora_edit.masks.segmenter import FramePrompts, Prompt, check_prompts, describe_lost_frames, group_by_object
@@ -24,19 +25,20 @@ from lora_edit.types import BoolArray, EditMask, Float32Array, OnFrame, Size, UI
 from lora_edit.video.flow import OpticalFlow
 
 ROWS = (256, 360)
-"""Rows of the pictures that objects are cut out of: at least, at most."""
+"""Minimum and maximum rows of the pictures in which objects are segmented."""
 
 MOTION_FRAME_GAP = 2
-"""Frames over which a clicked thing is told from what is around it by its motion."""
+"""Number of frames between the two pictures whose motion separates a clicked object from its surroundings."""
 
 MAX_CACHED_TRACKS = 16
-"""Runs that are kept for the next call: a correction computes only what it changes."""
+"""Number of tracks kept for the next call, so that a correction computes only what it changes."""
 
 
 class EmbeddedSegmenter:
-    """`Segmenter` by GrabCut, optical flow and graph cuts (`pointed.py`, `carried.py`). The last clip's work is kept for the next call.
+    """`Segmenter` by GrabCut, optical flow and graph cuts (`interactive.py`, `mask_propagation.py`). The last clip's results are cached
+    for the next call.
 
-    With a `net` the first prompt of an object is also seen by it (`salient.py`).
+    With a `network` (`saliency.py`), its saliency also contributes to the first prompt of an object.
     """
 
     def __init__(self, network: SaliencyNetwork | None = None) -> None:
@@ -47,25 +49,25 @@ class EmbeddedSegmenter:
         """See `Segmenter.segment`."""
         check_prompts(prompts, len(frames), Size(frames.shape[1], frames.shape[2]))
         clip, objects = self._open_clip(frames), group_by_object(prompts)
-        found, total = dict[str, EditMask](), len(objects) * len(frames)
-        for number, (name, marked) in enumerate(objects.items()):
+        object_masks, total = dict[str, EditMask](), len(objects) * len(frames)
+        for number, (name, frame_prompts) in enumerate(objects.items()):
             masks = torch.zeros(frames.shape[:3], dtype=torch.bool)
             with clip.lock:
-                anchors = clip.segment_prompted_frames(marked)
+                anchors = clip.segment_prompted_frames(frame_prompts)
                 for frame in range(len(frames)):
                     masks[frame] = clip.upscale_mask(clip.segment_frame(frame, anchors))
                     if on_frame is not None:
                         on_frame(number * len(frames) + frame + 1, total)
-            found[name] = EditMask(masks, describe_lost_frames(name, masks))
-        return found
+            object_masks[name] = EditMask(masks, describe_lost_frames(name, masks))
+        return object_masks
 
     def segment_frame(self, frames: torch.Tensor, prompts: Sequence[Prompt], frame: int) -> torch.Tensor:
-        """See `Segmenter.outline`."""
+        """See `Segmenter.segment_frame`."""
         check_prompts(prompts, len(frames), Size(frames.shape[1], frames.shape[2]))
         clip = self._open_clip(frames)
         with clip.lock:
-            (marked,) = group_by_object(prompts).values()
-            return clip.upscale_mask(clip.segment_frame(frame, clip.segment_prompted_frames(marked)))
+            (frame_prompts,) = group_by_object(prompts).values()
+            return clip.upscale_mask(clip.segment_frame(frame, clip.segment_prompted_frames(frame_prompts)))
 
     def _open_clip(self, frames: torch.Tensor) -> _Clip:
         clip = self._clip
@@ -75,7 +77,7 @@ class EmbeddedSegmenter:
 
 
 class _Clip:
-    """A clip at the size that it is worked on, and what was carried through it so far."""
+    """A clip at its working size, with the masks propagated through it so far."""
 
     def __init__(self, frames: torch.Tensor, network: SaliencyNetwork | None = None) -> None:
         self.frames, self.network, self.lock = frames, network, Lock()
@@ -84,60 +86,61 @@ class _Clip:
         self.tracks: dict[tuple[int, int, bytes], _MaskTrack] = {}
 
     def resize_frame(self, frame_index: int) -> UInt8Array:
-        """A frame `[h, w, 3]` at the size of the flow."""
+        """Resize a frame to the size of the flow, `[h, w, 3]`."""
         frame = np.ascontiguousarray(self.frames[frame_index].numpy())
-        method = cv2.INTER_CUBIC if self.flow.size[1] > frame.shape[0] else cv2.INTER_AREA
-        return np.asarray(cv2.resize(frame, self.flow.size, interpolation=method), np.uint8)
+        interpolation = cv2.INTER_CUBIC if self.flow.size[1] > frame.shape[0] else cv2.INTER_AREA
+        return np.asarray(cv2.resize(frame, self.flow.size, interpolation=interpolation), np.uint8)
 
     def upscale_mask(self, mask: BoolArray) -> torch.Tensor:
-        """A mask `[h, w]` at the clip's own size `[H, W]`."""
+        """Resize a mask `[h, w]` to the clip's own size `[H, W]`."""
         height, width = self.frames.shape[1:3]
-        smooth = cv2.resize(mask.view(np.uint8) * np.uint8(255), (width, height), interpolation=cv2.INTER_LINEAR)
-        return torch.from_numpy(np.asarray(smooth > 127))
+        resized = cv2.resize(mask.view(np.uint8) * np.uint8(255), (width, height), interpolation=cv2.INTER_LINEAR)
+        return torch.from_numpy(np.asarray(resized > 127))
 
     def segment_prompted_frames(self, prompts: Sequence[FramePrompts]) -> dict[int, BoolArray]:
-        """The object `[h, w]` at its prompted frames, each prompt seen in the light of those before it."""
-        found: dict[int, BoolArray] = {}
-        for here in prompts:
-            found[here.frame] = self._segment_prompt(here, self.segment_frame(here.frame, found) if found else None)
-        return found
+        """Segment the object `[h, w]` at its prompted frames. Each later prompt corrects the mask that the earlier ones give there."""
+        anchors: dict[int, BoolArray] = {}
+        for prompt in prompts:
+            anchors[prompt.frame] = self._segment_prompt(prompt, self.segment_frame(prompt.frame, anchors) if anchors else None)
+        return anchors
 
     def _segment_prompt(self, prompt: FramePrompts, previous_mask: BoolArray | None) -> BoolArray:
-        """What is marked on a frame, where `before` was found until now."""
+        """Segment the prompted object of a frame, starting from `previous_mask` where there is one."""
         picture = self.resize_frame(prompt.frame)
-        on, off = (
+        positive_points, negative_points = (
             [(float(x * self.scale[0]), float(y * self.scale[1])) for x, y in points]
             for points in (prompt.positive_points, prompt.negative_points)
         )
         if prompt.box is not None:
-            box = np.asarray(np.array(prompt.box) * np.tile(self.scale, 2), np.float32)
+            box = np.asarray(box_to_edges(prompt.box) * np.tile(self.scale, 2), np.float32)
             mask = segment_box(picture, box, None if self.network is None else self._estimate_motion(prompt.frame, picture), self.network)
         elif previous_mask is not None and previous_mask.any():
             mask = previous_mask
-        elif on:
-            mask, on = segment_points(picture, on, self._estimate_motion(prompt.frame, picture), self.network), []
+        elif positive_points:
+            mask, positive_points = segment_points(picture, positive_points, self._estimate_motion(prompt.frame, picture), self.network), []
         else:
             return np.zeros(picture.shape[:2], np.bool_)
-        return correct_mask(picture, mask, on, off) if on or off else mask
+        return correct_mask(picture, mask, positive_points, negative_points) if positive_points or negative_points else mask
 
     def _estimate_motion(self, frame_index: int, picture: UInt8Array) -> Float32Array | None:
-        """Motion `[h, w, 2]` at a frame, over a few frames; None for a still."""
-        other = (
+        """Estimate the motion `[h, w, 2]` at a frame over a few frames. Returns None for a still."""
+        other_frame = (
             frame_index + MOTION_FRAME_GAP if frame_index + MOTION_FRAME_GAP < len(self.frames) else max(0, frame_index - MOTION_FRAME_GAP)
         )
-        if other == frame_index:
+        if other_frame == frame_index:
             return None
-        greys = [np.asarray(cv2.cvtColor(each, cv2.COLOR_RGB2GRAY), np.uint8) for each in (picture, self.resize_frame(other))]
+        greys = [np.asarray(cv2.cvtColor(each, cv2.COLOR_RGB2GRAY), np.uint8) for each in (picture, self.resize_frame(other_frame))]
         return self.flow.compute_backward_flow(greys[0], greys[1])[0]
 
     def segment_frame(self, frame_index: int, anchors: dict[int, BoolArray]) -> BoolArray:
-        """The object at a frame: carried from the nearer prompted frame, or from the one on its other side where that lost it."""
+        """Return the object's mask at a frame, propagated from the nearer prompted frame, or from the one on the other side where that
+        lost the object."""
         earlier = [frame for frame in anchors if frame <= frame_index]
         later = [frame for frame in anchors if frame > frame_index]
-        near = [max(earlier)] if earlier else []
-        near += [min(later)] if later else []
+        anchor_frames = [max(earlier)] if earlier else []
+        anchor_frames += [min(later)] if later else []
         mask = np.zeros(self.flow.size[::-1], np.bool_)
-        for frame in sorted(near, key=lambda each: abs(each - frame_index)):
+        for frame in sorted(anchor_frames, key=lambda each: abs(each - frame_index)):
             mask = self._get_track(frame, anchors[frame], 1 if frame_index >= frame else -1).compute_mask(abs(frame_index - frame))
             if mask.any() or frame == frame_index:
                 return mask
@@ -145,15 +148,15 @@ class _Clip:
 
     def _get_track(self, frame: int, mask: BoolArray, direction: int) -> _MaskTrack:
         key = (frame, direction, np.packbits(mask).tobytes())
-        run = self.tracks.pop(key, None) or _MaskTrack(self, frame, mask, direction)
-        self.tracks[key] = run
+        track = self.tracks.pop(key, None) or _MaskTrack(self, frame, mask, direction)
+        self.tracks[key] = track
         while len(self.tracks) > MAX_CACHED_TRACKS:
             del self.tracks[next(iter(self.tracks))]
-        return run
+        return track
 
 
 class _MaskTrack:
-    """An object carried forward (`way` 1) or backward (-1) from a frame, as far as it was asked for."""
+    """An object propagated forward (`direction` 1) or backward (-1) from a frame, extended on demand."""
 
     def __init__(self, clip: _Clip, frame: int, mask: BoolArray, direction: int) -> None:
         self.clip, self.frame, self.direction = clip, frame, direction
@@ -162,12 +165,12 @@ class _MaskTrack:
         self.state = mask_propagation.init_object_state(self.previous_frame, mask) if mask.any() else None
 
     def compute_mask(self, distance: int) -> BoolArray:
-        """The object `[h, w]` so many frames from where the run began."""
+        """Compute the object's mask `[h, w]` at `distance` frames from the track's start."""
         shape = self.clip.flow.size[::-1]
         while len(self.masks) <= distance and self.state is not None:
-            now = self.clip.resize_frame(self.frame + self.direction * len(self.masks))
-            self.state = mask_propagation.propagate_object(self.state, self.previous_frame, now, self.clip.flow)
-            self.previous_frame = now
+            current_frame = self.clip.resize_frame(self.frame + self.direction * len(self.masks))
+            self.state = mask_propagation.propagate_object(self.state, self.previous_frame, current_frame, self.clip.flow)
+            self.previous_frame = current_frame
             self.masks.append(np.packbits(self.state.mask))
         packed = self.masks[min(distance, len(self.masks) - 1)]
         return np.unpackbits(packed, count=shape[0] * shape[1]).reshape(shape).astype(np.bool_)

@@ -1,4 +1,4 @@
-"""Mask files in and out. Masks are stored losslessly only: a lossy codec moves their edges."""
+"""Reading and writing of mask files. Masks are stored losslessly only: a lossy codec moves their edges."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ THRESHOLD = 128
 
 MID_GREY = (40, 215)
 MID_GREY_SHARE = 0.02
+"""Range of luma that counts as grey, and the share of such pixels above which a mask counts as grey."""
 
 
 def read_mask(path: Path, num_frames: int, size: Size, start: int = 0, source_frames: int | None = None) -> EditMask:
-    """An edit mask (white = edit) from a video, a folder of images in frame order, or one still image for all frames.
+    """Read an edit mask (white = edit) from a video, a folder of images in frame order, or one still image for all frames.
 
-    A mask of exactly `num_frames` frames is taken as it is; a longer one is taken to cover the whole source, of `source_frames` where
-    that is known, and its frames `start` to `start + num_frames - 1` are used. Raises `MaskError` when it is missing, empty or does not
-    fit the clip.
+    A mask of exactly `num_frames` frames is used as it is. A longer one is taken to cover the whole source, which has `source_frames`
+    frames where that is known, and its frames `start` to `start + num_frames - 1` are used. Raises `MaskError` when the mask is
+    missing, empty or does not fit the clip.
     """
     frames, notes = _read_frames(path)
-    found = Size(frames.shape[1], frames.shape[2])
-    if found != size:
-        raise MaskError(f"{path}: the mask is {found} but the source is {size}; export the mask at the source's size")
+    mask_size = Size(frames.shape[1], frames.shape[2])
+    if mask_size != size:
+        raise MaskError(f"{path}: the mask is {mask_size} but the source is {size}; export the mask at the source's size")
     if source_frames not in (None, num_frames, len(frames)) and len(frames) not in (1, num_frames):
         notes = (
             *notes,
@@ -47,8 +48,8 @@ def read_mask(path: Path, num_frames: int, size: Size, start: int = 0, source_fr
 
 
 def _read_frames(path: Path) -> tuple[torch.Tensor, tuple[str, ...]]:
-    """`[T, H, W, 3]` uint8, what is transparent as black, and a remark where transparency alone says what is edited."""
-    # Decoding is loaded only when a mask file is really read.
+    """Read frames `[T, H, W, 3]` uint8 with transparent pixels as black, and a note where transparency alone defines the mask."""
+    # Imported here so that decoding loads only when a mask file is read.
     from lora_edit.video.read import read_video
 
     if not path.exists():
@@ -58,9 +59,9 @@ def _read_frames(path: Path) -> tuple[torch.Tensor, tuple[str, ...]]:
         return video.frames, ()
     opaque = video.alpha >= THRESHOLD
     luma = torch.stack([_compute_luma(frame) for frame in video.frames])[opaque]
-    coloured = float(((luma >= MID_GREY[0]) & (luma <= MID_GREY[1])).float().mean()) if len(luma) else 0.0
-    if coloured > MID_GREY_SHARE:  # a cut-out: the object itself on nothing
-        note = "the mask is a picture with transparent parts; what is opaque in it is edited, whatever its colours"
+    grey_share = float(((luma >= MID_GREY[0]) & (luma <= MID_GREY[1])).float().mean()) if len(luma) else 0.0
+    if grey_share > MID_GREY_SHARE:  # a cut-out: the object itself on a transparent background
+        note = "the mask is a picture with transparent parts; its opaque pixels are edited, whatever their colours"
         return video.alpha[..., None].expand(-1, -1, -1, 3), (note,)
     return (video.frames.int() * video.alpha[..., None].int() // 255).to(torch.uint8), ()
 
@@ -78,7 +79,7 @@ def _select_frame_range(path: Path, frames: torch.Tensor, num_frames: int, start
 
 
 def _compute_luma(frame: torch.Tensor) -> torch.Tensor:
-    """`[H, W]` uint8 of a uint8 frame `[H, W, 3]` (BT.601 weights in 1/256, which add up to 256)."""
+    """Compute luma `[H, W]` uint8 of a uint8 frame `[H, W, 3]` (BT.601 weights in 1/256, which sum to 256)."""
     red, green, blue = frame.to(torch.int32).unbind(-1)
     return ((77 * red + 150 * green + 29 * blue) >> 8).to(torch.uint8)
 
@@ -91,44 +92,48 @@ def _check_grey_pixels(luma: torch.Tensor) -> tuple[str, ...]:
 
 
 def _check_content(path: Path, edit_mask: torch.Tensor, brightest: int) -> tuple[str, ...]:
-    """Remarks on what the mask covers; `brightest` is its highest luma. Raises `MaskError` for an empty mask."""
+    """Return notes on the mask's coverage; `brightest` is its highest luma. Raises `MaskError` for an empty mask."""
     covered = edit_mask.flatten(1).any(1)
     if not covered.any() and brightest > 0:
         raise MaskError(
-            f"{path}: the mask's brightest pixel is {brightest} of 255, and white (255) marks what is edited; "
+            f"{path}: the mask's brightest pixel is {brightest} of 255, but white (255) marks the pixels to edit; "
             "save labels such as 0 and 1, or a palette of objects, as black and white"
         )
     if not covered.any():
-        raise MaskError(f"{path}: the mask has no white pixel; white marks what is edited, so invert it if black does here")
+        raise MaskError(
+            f"{path}: the mask has no white pixel; white marks the pixels to edit, so invert the mask if it uses black for them"
+        )
     if edit_mask.all():
         return ("whole-frame edit: nothing but the first frame is preserved",)
-    seen = torch.nonzero(covered).flatten().tolist()
-    inner = [frame for frame in range(seen[0], seen[-1]) if not covered[frame]]
-    outer = [*range(seen[0]), *range(seen[-1] + 1, len(covered))]
+    covered_frames = torch.nonzero(covered).flatten().tolist()
+    inner_gaps = [frame for frame in range(covered_frames[0], covered_frames[-1]) if not covered[frame]]
+    outer_gaps = [*range(covered_frames[0]), *range(covered_frames[-1] + 1, len(covered))]
     notes = []
-    if inner:
-        notes.append(f"the mask is empty in frames {format_ranges(inner)}; with --mask-shape box the region is bridged across them")
-    if outer:
-        notes.append(f"the mask is empty in frames {format_ranges(outer)}; the source is kept there, even if the object is still in sight")
+    if inner_gaps:
+        notes.append(f"the mask is empty in frames {format_ranges(inner_gaps)}; with --mask-shape box the region is bridged across them")
+    if outer_gaps:
+        notes.append(
+            f"the mask is empty in frames {format_ranges(outer_gaps)}; the source is kept there, even if the object is still in sight"
+        )
     return tuple(notes)
 
 
 def format_ranges(numbers: Sequence[int]) -> str:
-    """`3-5, 8` for 3, 4, 5, 8."""
+    """Format numbers as ranges: `3-5, 8` for 3, 4, 5, 8."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:
             runs[-1][1] = number
         else:
             runs.append([number, number])
-    words = [f"{first}" if first == last else f"{first}-{last}" for first, last in runs[:6]]
-    return ", ".join(words) + (", ..." if len(runs) > 6 else "")
+    texts = [f"{first}" if first == last else f"{first}-{last}" for first, last in runs[:6]]
+    return ", ".join(texts) + (", ..." if len(runs) > 6 else "")
 
 
 def save_mask(folder: Path, mask: EditMask) -> None:
-    """Write one 1-bit PNG per frame, `00000.png` and on; frames of an earlier, longer mask in the folder are removed.
+    """Write one 1-bit PNG per frame, named `00000.png` and up. Frames of an earlier, longer mask in the folder are removed.
 
-    The frames appear in `folder` once all of them are written. Raises `OSError` where that is impossible, as on a full disc.
+    The frames appear in `folder` once all of them are written. Raises `OSError` where writing fails, as on a full disk.
     """
     names = [f"{index:05d}.png" for index in range(mask.num_frames)]
     partial = folder.with_name(f".mask-{os.getpid()}.partial")
@@ -146,7 +151,7 @@ def save_mask(folder: Path, mask: EditMask) -> None:
 
 
 def load_mask(folder: Path) -> EditMask:
-    """The mask that `save_mask` wrote (its frames, not its notes). Raises `MaskError` when it is missing or damaged."""
+    """Load the mask that `save_mask` wrote (its frames, not its notes). Raises `MaskError` when it is missing or damaged."""
     files = _list_frame_files(folder)
     if not files or [int(file.stem) for file in files] != list(range(len(files))):
         raise MaskError(f"{folder}: no complete mask (00000.png and on); make the mask again")

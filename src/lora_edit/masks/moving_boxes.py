@@ -1,6 +1,6 @@
-"""Boxes that a person draws in the first frame only: they go with what the edited first frame changes in them.
+"""Boxes that are drawn in the first frame only: they move with the edited object inside them.
 
-Boxes of one object at several frames are a person's own path, which is kept exactly.
+Boxes of one object at several frames are a path drawn by the user, which is kept exactly.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lora_edit.masks.edit_region import RegionTrack, build_region_track, scale_p
 from lora_edit.types import BoolArray, EditMask, OnFrame, Size
 
 MAX_STILL_MOTION = 0.02
-"""Share of the frame's shorter side up to which a box's edges count as still: then it stays exactly where it was drawn."""
+"""Motion of a box's edges, as a share of the frame's shorter side, up to which it counts as still and keeps its exact position."""
 
 
 def track_boxes(
@@ -25,45 +25,50 @@ def track_boxes(
     boxes: Sequence[KeyframeBox],
     on_frame: OnFrame = lambda done, total: None,
 ) -> list[RegionTrack]:
-    """The region of every box in `frames` `[T, H, W, 3]` uint8, whose first is `edited_first` `[H, W, 3]` after the edit.
+    """Track every box through `frames` `[T, H, W, 3]` uint8, given the edited first frame `[H, W, 3]`.
 
-    An object's only box, in the first frame, goes with what the edit changes in it; it stays where the edit changes nothing in it, where
-    that can't be followed, and where it holds the whole frame. Boxes at several frames, or at a later one, are drawn by
-    `mask_from_boxes`, which says what it raises.
-    `on_frame` is told how many frames are done, of how many.
+    An object's only box, in the first frame, moves with the changed pixels inside it. It stays in place where the edit changes
+    nothing inside it, where the change cannot be tracked, and where it covers the whole frame. Boxes at several frames, or at a later
+    one, are drawn by `mask_from_boxes`, which also defines the errors raised. `on_frame` receives the number of finished frames and
+    their total.
     """
     size = Size(frames.shape[1], frames.shape[2])
-    mask_from_boxes(boxes, len(frames), size)  # every box is checked before any is followed
-    paths = {box.name for box in boxes if box.frame}
-    moving = [box for box in boxes if box.name not in paths]
-    kept = [box for box in boxes if box.name in paths]
-    changed = detect_changed_area(frames[0], edited_frame)
-    regions = [RegionTrack(mask_from_boxes(kept, len(frames), size))] if kept else []
-    for number, box in enumerate(moving):
-        regions.append(_build_box_region(frames, changed, box, scale_progress(on_frame, number, len(moving))))
+    mask_from_boxes(boxes, len(frames), size)  # checks every box before any is tracked
+    path_names = {box.name for box in boxes if box.frame}
+    moving_boxes = [box for box in boxes if box.name not in path_names]
+    path_boxes = [box for box in boxes if box.name in path_names]
+    change_mask = detect_changed_area(frames[0], edited_frame)
+    regions = [RegionTrack(mask_from_boxes(path_boxes, len(frames), size))] if path_boxes else []
+    for number, box in enumerate(moving_boxes):
+        regions.append(_build_box_region(frames, change_mask, box, scale_progress(on_frame, number, len(moving_boxes))))
     return regions
 
 
 def _build_box_region(frames: torch.Tensor, change_mask: BoolArray, drawn_box: KeyframeBox, on_frame: OnFrame) -> RegionTrack:
-    """One box with what of the changed area `[H, W]` lies in it."""
-    still = mask_from_boxes([drawn_box], len(frames), Size(frames.shape[1], frames.shape[2]))
-    inside = change_mask & still.frames[0].numpy()
-    if still.frames[0].all() or not inside.any():
-        return RegionTrack(still)
+    """Track one box with the changed pixels `[H, W]` inside it."""
+    static_mask = mask_from_boxes([drawn_box], len(frames), Size(frames.shape[1], frames.shape[2]))
+    inside = change_mask & static_mask.frames[0].numpy()
+    if static_mask.frames[0].all() or not inside.any():
+        return RegionTrack(static_mask)
     track = track_box(frames, select_main_parts(inside), drawn_box.box, on_frame)
-    moved = float(np.abs(track.edges - box_to_edges(drawn_box.box)).max())
-    if moved <= MAX_STILL_MOTION * min(frames.shape[1:3]):
-        return RegionTrack(still)
+    max_motion = float(np.abs(track.edges - box_to_edges(drawn_box.box)).max())
+    if max_motion <= MAX_STILL_MOTION * min(frames.shape[1:3]):
+        return RegionTrack(static_mask)
     mask = track.to_mask(frames.shape[1:3])
-    mask[0] = still.frames[0]  # as it was drawn, to the pixel
+    mask[0] = static_mask.frames[0]  # exactly as drawn
     box = drawn_box.box
-    place, last = f"--box {box.left:g},{box.top:g},{box.width:g},{box.height:g}", len(frames) - 1
-    note = f"{place} goes with what the edit changes in it, by up to {moved:.0f} pixels"
-    found = build_region_track(mask, track, (*still.notes, f"{note}; for a box that stays, give {place}:0 {place}:{last}"))
-    if not found.exceeds_lost_share:
-        return found
-    # Where to edit was said; that it goes with the thing is a help, and no reason to refuse the clip.
-    note = (
-        f"what the edit changes in {place} could not be followed from frame {found.lost_frames[0]} on, so the box stays where it was drawn"
+    box_option, last_frame = f"--box {box.left:g},{box.top:g},{box.width:g},{box.height:g}", len(frames) - 1
+    note = f"{box_option} goes with what the edit changes in it, by up to {max_motion:.0f} pixels"
+    moving_track = build_region_track(
+        mask, track, (*static_mask.notes, f"{note}; for a box that stays, give {box_option}:0 {box_option}:{last_frame}")
     )
-    return RegionTrack(EditMask(still.frames, (*still.notes, f"{note}; where the thing leaves it, give --box at several frames")))
+    if not moving_track.exceeds_lost_share:
+        return moving_track
+    # The user placed the box. That it moves is a convenience, so a failure to track it is a note and not an error.
+    note = (
+        f"what the edit changes in {box_option} could not be followed from frame {moving_track.lost_frames[0]} on, "
+        "so the box stays where it was drawn"
+    )
+    return RegionTrack(
+        EditMask(static_mask.frames, (*static_mask.notes, f"{note}; where the object leaves it, give --box at several frames"))
+    )

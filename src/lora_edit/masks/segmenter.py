@@ -1,8 +1,8 @@
-"""Segmenters behind one interface: what a person points at in some frames, outlined in every frame.
+"""The common interface of segmenters: from prompts in some frames to the object's mask in every frame.
 
-Prompts are clicks and boxes in source pixels, each at a frame and for an object. The first prompt of an object says what it is; clicks at
-further frames correct what was found there, and what follows from there. A frame between two prompted ones goes by the nearer one. Where
-an object is hidden or lost its frames are empty, and the mask's notes say so.
+Prompts are clicks and boxes in source pixels, each at a frame and for an object. The first prompt of an object defines it. Clicks at
+further frames correct the mask there and in the frames propagated from there. A frame between two prompted ones is propagated from
+the nearer one. Frames in which an object is hidden or lost are empty, and the mask's notes list them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import torch
 from lora_edit.errors import MaskError
 from lora_edit.masks.boxes import KeyframeBox
 from lora_edit.masks.files import format_ranges
-from lora_edit.types import EditMask, OnFrame, Size
+from lora_edit.types import Box, EditMask, OnFrame, Size
 
 
 @dataclass(frozen=True)
 class Click:
-    """A point in source pixels at `frame`: on the object `name`, or off it."""
+    """A point in source pixels at `frame`, on the object `name` or off it."""
 
     x: float
     y: float
@@ -32,66 +32,70 @@ class Click:
 
 
 Prompt = Click | KeyframeBox
-"""A box without a frame number stands in frame 0."""
+"""A click or a box. A box without a frame number applies to frame 0."""
 
 
 class Segmenter(Protocol):
-    """Outlines objects through a clip. Frames are `[T, H, W, 3]` uint8; both verbs raise `MaskError` for prompts that do not fit them."""
+    """Segments objects through a clip. Frames are `[T, H, W, 3]` uint8. Both methods raise `MaskError` for prompts that do not fit them."""
 
     def segment(self, frames: torch.Tensor, prompts: Sequence[Prompt], on_frame: OnFrame | None = None) -> dict[str, EditMask]:
-        """Every prompted object's mask over the whole clip, by name in the order of the prompts."""
+        """Return every prompted object's mask over the whole clip, by name in the order of the prompts."""
         ...
 
     def segment_frame(self, frames: torch.Tensor, prompts: Sequence[Prompt], frame: int) -> torch.Tensor:
-        """One object's mask `[H, W]` bool at `frame`, to be shown before the rest of the clip is done; all prompts are that object's."""
+        """Return one object's mask `[H, W]` bool at `frame`, as a preview before the rest of the clip is segmented. All prompts belong
+        to that object."""
         ...
 
 
 @dataclass(frozen=True)
 class FramePrompts:
-    """What is marked of one object on one frame: the box (left, top, right, bottom) or None, points (x, y) on the object and off it."""
+    """One object's prompts on one frame: the box or None, and points (x, y) on the object and off it."""
 
     frame: int
-    box: tuple[float, float, float, float] | None
+    box: Box | None
     positive_points: tuple[tuple[float, float], ...]
     negative_points: tuple[tuple[float, float], ...]
 
 
 def get_prompt_frame(prompt: Prompt) -> int:
-    """The frame that a prompt stands in."""
+    """Return the frame of a prompt."""
     return prompt.frame or 0
 
 
 def group_by_object(prompts: Sequence[Prompt]) -> dict[str, list[FramePrompts]]:
-    """Every object's prompted frames, objects and frames in the order in which they were first prompted; a frame's last box counts."""
-    names: dict[str, dict[int, list[Prompt]]] = {}
+    """Group prompts by object and frame, in the order in which objects and frames were first prompted. The last box of a frame applies."""
+    objects: dict[str, dict[int, list[Prompt]]] = {}
     for prompt in prompts:
-        names.setdefault(prompt.name, {}).setdefault(get_prompt_frame(prompt), []).append(prompt)
-    return {name: [_merge_frame_prompts(frame, here) for frame, here in frames.items()] for name, frames in names.items()}
+        objects.setdefault(prompt.name, {}).setdefault(get_prompt_frame(prompt), []).append(prompt)
+    return {
+        name: [_merge_frame_prompts(frame, frame_prompts) for frame, frame_prompts in frames.items()] for name, frames in objects.items()
+    }
 
 
 def _merge_frame_prompts(frame: int, prompts: list[Prompt]) -> FramePrompts:
     boxes = [prompt.box for prompt in prompts if isinstance(prompt, KeyframeBox)]
     clicks = [prompt for prompt in prompts if isinstance(prompt, Click)]
-    on, off = (tuple((click.x, click.y) for click in clicks if click.is_positive == wanted) for wanted in (True, False))
-    edges = [(box.left, box.top, box.left + box.width, box.top + box.height) for box in boxes]
-    return FramePrompts(frame, edges[-1] if edges else None, on, off)
+    positive_points, negative_points = (
+        tuple((click.x, click.y) for click in clicks if click.is_positive == is_positive) for is_positive in (True, False)
+    )
+    return FramePrompts(frame, boxes[-1] if boxes else None, positive_points, negative_points)
 
 
 def check_prompts(prompts: Sequence[Prompt], num_frames: int, size: Size) -> None:
-    """Raises `MaskError` for a prompt outside the frame or the clip, and for an object whose first prompts do not say where it is."""
+    """Raise `MaskError` for a prompt outside the frame or the clip, and for an object whose first prompts do not locate it."""
     if not prompts:
         raise MaskError("nothing is marked; give a point on the object, or a box around it, in pixels of the source")
     for prompt in prompts:
-        words = _describe_prompt(prompt)
+        description = _describe_prompt(prompt)
         if not 0 <= get_prompt_frame(prompt) < num_frames:
-            raise MaskError(f"{words}: the clip has frames 0 to {num_frames - 1}; give a frame number in that range")
+            raise MaskError(f"{description}: the clip has frames 0 to {num_frames - 1}; give a frame number in that range")
         if not _is_within_frame(prompt, size):
-            raise MaskError(f"{words}: outside the frame, which is {size}; give pixels of the source, counted from the top left")
-    for name, marked in group_by_object(prompts).items():
-        if marked[0].box is None and not marked[0].positive_points:
+            raise MaskError(f"{description}: outside the frame, which is {size}; give pixels of the source, counted from the top left")
+    for name, frame_prompts in group_by_object(prompts).items():
+        if frame_prompts[0].box is None and not frame_prompts[0].positive_points:
             raise MaskError(
-                f"object {name}: no click is on it yet at frame {marked[0].frame}; click on it first, then beside it to correct"
+                f"object {name}: no click is on it yet at frame {frame_prompts[0].frame}; click on it first, then beside it to correct"
             )
 
 
@@ -105,13 +109,13 @@ def _describe_prompt(prompt: Prompt) -> str:
 def _is_within_frame(prompt: Prompt, size: Size) -> bool:
     if isinstance(prompt, Click):
         return 0 <= prompt.x < size.width and 0 <= prompt.y < size.height
-    left, top, width, height = prompt.box.left, prompt.box.top, prompt.box.width, prompt.box.height
-    shown = all(map(math.isfinite, (left, top, width, height))) and width > 0 and height > 0
-    return shown and left < size.width and top < size.height and left + width > 0 and top + height > 0
+    box = prompt.box
+    is_valid = all(map(math.isfinite, (box.left, box.top, box.width, box.height))) and box.width > 0 and box.height > 0
+    return is_valid and box.left < size.width and box.top < size.height and box.right > 0 and box.bottom > 0
 
 
 def describe_lost_frames(name: str, frames: torch.Tensor) -> tuple[str, ...]:
-    """A remark on the frames of `[T, H, W]` bool in which an object is nowhere."""
+    """Return a note on the frames of `[T, H, W]` bool in which an object is missing."""
     empty = torch.nonzero(~frames.flatten(1).any(1)).flatten().tolist()
     if not empty:
         return ()

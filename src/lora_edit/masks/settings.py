@@ -1,4 +1,4 @@
-"""Settings of the masks room."""
+"""Settings of the masks module."""
 
 from __future__ import annotations
 

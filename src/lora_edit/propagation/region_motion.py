@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from lora_edit.propagation.images import FloatImage
 from lora_edit.propagation.motion import Motion
+from lora_edit.types import mask_bounds
 
 MAX_SIDE_ERROR = 0.12
 """Largest mean error of the box's sides under a motion, in region sizes, for the region to follow that motion."""
@@ -60,8 +61,9 @@ def _find_uncut_sides(key_region: npt.NDArray[np.bool_], frame_region: npt.NDArr
 
 def _compute_extent(region: npt.NDArray[np.bool_], axis: int) -> tuple[int, int]:
     """Compute the first and last column (axis 0) or row (axis 1) of the region."""
-    indices = np.flatnonzero(region.any(axis))
-    return int(indices[0]), int(indices[-1])
+    bounds = mask_bounds(region)
+    assert bounds is not None, "the region is empty"
+    return bounds[axis], bounds[axis + 2] - 1
 
 
 def _compute_box_centre(region: npt.NDArray[np.bool_]) -> FloatImage:

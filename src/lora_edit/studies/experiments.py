@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
+from lora_edit.config import PresetName
 from lora_edit.models.runtime.quantization import WeightFormat
 from lora_edit.studies.study import Study
 from lora_edit.studies.table import Claim
@@ -274,7 +276,7 @@ STANDARD_PRESET = "standard"
 
 
 def _run_presets(trial: Trial) -> Iterator[Outcome]:
-    for preset in (STANDARD_PRESET, "fast", "low-vram"):
+    for preset in get_args(PresetName):
         model = trial.with_quantization(trial.resolve_settings(f"preset={preset}").training.base)
         yield model.train_and_generate(preset, f"preset={preset}")
         yield model.generate(f"{preset}, as delivered", DETAIL_ON, f"preset={preset}")

@@ -1,4 +1,4 @@
-"""What is different between two states of a project, in words: for undo, and for results that were made from an earlier state."""
+"""Differences between two states of a project, in words: for undo, and for results of an earlier state."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ FIELD_LABELS: dict[str, tuple[str, int]] = {
     "seed": ("seed", SETTINGS),
     "assignments": ("setting", SETTINGS),
 }
-"""Every field of a project: what a change of it is called, and the step that it is made in. Where several fields change at once, the first
-one gives the change its name."""
+"""Label and step of every field of a project, for a change of that field. If several fields change at once, the first in this order
+names the change."""
 
 STEP_LABELS = {CLIP: "the clip", REGION: "the region", FRAMES: "the edited frames", SETTINGS: "the settings"}
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a change is called, and the step that it is made in."""
+    """A change of a project: its label, and the step that makes it."""
 
     label: str
     step: int
 
 
 def find_changed_fields(before: ProjectState, after: ProjectState) -> list[str]:
-    """The fields that differ, in the order of `FIELDS`."""
+    """Return the names of the fields that differ, in the order of `FIELD_LABELS`."""
     return [name for name in FIELD_LABELS if getattr(before, name) != getattr(after, name)]
 
 
 def find_change(before: ProjectState | None, after: ProjectState | None) -> Change | None:
-    """The change from one state to the next, or back; None where there is no other state."""
+    """Return the change between two states, in either direction; None if a state is missing or nothing differs."""
     if before is None or after is None:
         return None
     fields = find_changed_fields(before, after)
@@ -61,34 +61,37 @@ def find_change(before: ProjectState | None, after: ProjectState | None) -> Chan
 
 
 def describe_outdated(result_state: ProjectState | None, state: ProjectState) -> str:
-    """What to say of a result that was made from another state than the present one; nothing where it shows what is on the page."""
+    """Return a warning for a result whose project state differs from the current one; an empty string if it is up to date."""
     if result_state is None:
         return ""
     steps = sorted({FIELD_LABELS[name][1] for name in find_changed_fields(result_state, state) if name != "clip_name"})
     if not steps:
         return ""
-    parts = [STEP_LABELS[step] for step in steps]
-    words = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-    return f"This result is from before {words} changed; train and generate again to bring it up to date."
+    labels = [STEP_LABELS[step] for step in steps]
+    parts = " and ".join([", ".join(labels[:-1]), labels[-1]] if len(labels) > 1 else labels)
+    return f"This result is from before {parts} changed; train and generate again to bring it up to date."
 
 
 def trim_state(state: ProjectState, start: int, frames: int | None) -> ProjectState:
-    """The project with another range of its clip. Marks and edited frames stay on the frames that they were made for; outside of the range
-    they wait until it holds them again, with negative numbers where they lie before it."""
-    by = state.start - start
-    marks = [mark.model_copy(update={"frame": mark.frame + by}) for mark in state.marks]
-    first = [EditedFrame(frame=0, file=state.first_frame)] if state.first_frame else []
-    edited = {each.frame + by: each.model_copy(update={"frame": each.frame + by}) for each in [*state.later, *first]}
-    shown = edited.pop(0, None)
+    """Return the state with another range of its clip.
+
+    Marks and edited frames stay on their source frames. Those outside the range are kept for a later, longer range; frame numbers
+    before its start are negative.
+    """
+    shift = state.start - start
+    marks = [mark.model_copy(update={"frame": mark.frame + shift}) for mark in state.marks]
+    edited_first = [EditedFrame(frame=0, file=state.first_frame)] if state.first_frame else []
+    edited = {each.frame + shift: each.model_copy(update={"frame": each.frame + shift}) for each in [*state.later, *edited_first]}
+    first_frame = edited.pop(0, None)
     later = [edited[number] for number in sorted(edited)]
-    return state.replace_fields(start=start, frames=frames, marks=marks, first_frame=shown.file if shown else "", later=later)
+    return state.replace_fields(start=start, frames=frames, marks=marks, first_frame=first_frame.file if first_frame else "", later=later)
 
 
 def describe_trim(before: ProjectState, after: ProjectState, num_frames: int) -> list[str]:
-    """What a trimmed project has to say, where the range has `num_frames` frames now."""
-    remarks = []
-    if away := sum(not 0 <= mark.frame < num_frames for mark in after.marks):
-        remarks.append(f"{away} mark{'s are' if away > 1 else ' is'} outside of the range now, and kept for when it is longer again.")
+    """Return notes on a trim to `num_frames` frames: marks outside the range, and a missing edited first frame."""
+    notes = []
+    if outside := sum(not 0 <= mark.frame < num_frames for mark in after.marks):
+        notes.append(f"{outside} mark{'s are' if outside > 1 else ' is'} outside of the range, and kept for a longer range.")
     if before.first_frame and not after.first_frame:
-        remarks.append("The clip starts with another frame now: edit this first frame, too. Marks moved along with their frames.")
-    return remarks
+        notes.append("The clip starts with another frame: edit this first frame too. Marks moved with their frames.")
+    return notes

@@ -1,7 +1,7 @@
-"""Long work outside the page: one queue for the device, one job per project at a time, told apart from the browsers that watch.
+"""Queues of long jobs, independent of the browsers that show them; a project has at most one unfinished job per queue.
 
-A page that is closed or reloaded leaves its job alone; whoever opens the project's address sees it again. A job is stopped at its next
-step; training then lies in its checkpoint, and the same job, handed in again, goes on from there.
+Closing or reloading a page does not affect its job; opening the project's address shows it again. A job stops at its next step. Training
+then continues from its checkpoint if the same job is submitted again.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ JobState = Literal["waiting", "running", "stopping", "done", "stopped", "failed"
 FINAL_STATES = frozenset({"done", "stopped", "failed"})
 
 TRAINING_STAGES = frozenset({"motion", "appearance"})
-"""Stages that learn; drawing the result comes after them."""
+"""Stages of training; generation follows them."""
 
 PREVIEW_TIME_SHARE = 0.1
-"""Share of the time that looks at unfinished training may take."""
+"""Maximum share of the time that previews during training may take."""
 
 MIN_PREVIEW_INTERVAL = 2.0
-"""Seconds between two looks, at least."""
+"""Minimum seconds between two previews."""
 
 
 class JobStopped(Exception):
-    """A person stopped the job."""
+    """Raised inside a job that a person stopped."""
 
 
 @dataclass
 class Job:
-    """One piece of long work and what is known of it by now; written by the desk's thread, read by pages.
+    """A job and its progress; written by the thread that runs it, read by pages.
 
-    `about` is what the page wants to remember of what the job was made for. `stage`, `done`, `total`, `detail` are the last progress,
-    `left` the seconds that remain of the stage where that is known. `planned` are the seconds that training and drawing were estimated to
-    take; `after` the seconds that come after training, renewed by its measured speed. `look` is `[n, H, W, 3]` uint8, the newest look at
-    unfinished training, number `looks`.
+    `project_state` is the project state that the job was created for. `stage`, `done`, `total` and `detail` are the latest progress;
+    `seconds_left` is the remaining time of the stage, if known. `planned_seconds` are the estimated seconds of training and generation;
+    `seconds_after_training` is the remaining time after training, updated by the measured training speed. `preview` is the newest
+    preview of unfinished training, `[n, H, W, 3]` uint8, number `preview_count`.
     """
 
     project_id: str
@@ -71,16 +71,16 @@ class Job:
 
     @property
     def is_finished(self) -> bool:
-        """Nothing more will happen to it."""
+        """Whether the job is done, stopped or failed."""
         return self.state in FINAL_STATES
 
     def get_elapsed_seconds(self) -> float:
-        """How long it has run, or ran."""
+        """Return the seconds since the start, up to the end for a finished job; 0 before the start."""
         return 0.0 if not self.start_time else (self.end_time or time.monotonic()) - self.start_time
 
 
 class JobReporter:
-    """The reporter of a job: keeps progress where pages can read it, and stops the work when it was told to."""
+    """The reporter of a job: stores its progress for pages, and stops the work on request."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -88,12 +88,12 @@ class JobReporter:
         self._next_preview_time = time.monotonic() + MIN_PREVIEW_INTERVAL
 
     def note(self, text: str) -> None:
-        """Keep a remark once."""
+        """Store a note, without duplicates."""
         if text not in self.job.notes:
             self.job.notes.append(text)
 
     def step(self, stage: str, done: int, total: int, detail: str = "", seconds_left: float | None = None) -> None:
-        """Keep the progress. Raises `Stopped` when the job is to stop."""
+        """Store the progress. Raises `JobStopped` if the job should stop."""
         job, now = self.job, time.monotonic()
         if stage != job.stage or done < job.done:
             self._stage_start_time, self._stage_first_step = now, done
@@ -102,32 +102,38 @@ class JobReporter:
         job.stage, job.done, job.total, job.detail, job.seconds_left = stage, done, total, detail, seconds_left
         job.seconds_after_training = None
         if job.planned_seconds and stage in TRAINING_STAGES and done > self._stage_first_step:
-            each = (now - self._stage_start_time) / (done - self._stage_first_step)
-            job.seconds_after_training = job.planned_seconds[1] * each * total / max(job.planned_seconds[0], 1e-3)
+            seconds_per_step = (now - self._stage_start_time) / (done - self._stage_first_step)
+            job.seconds_after_training = job.planned_seconds[1] * seconds_per_step * total / max(job.planned_seconds[0], 1e-3)
         if job.state == "stopping":
             raise JobStopped
 
     def show_preview(self, draw: Callable[[], torch.Tensor]) -> None:
-        """Draw a look when the last one was long enough ago for what it cost."""
-        started = time.monotonic()
-        if started < self._next_preview_time:
+        """Draw a preview, unless that would exceed `PREVIEW_TIME_SHARE` of the time since the last one."""
+        start_time = time.monotonic()
+        if start_time < self._next_preview_time:
             return
         self.job.preview = draw()
         self.job.preview_count += 1
-        ended = time.monotonic()
-        self._next_preview_time = ended + max(MIN_PREVIEW_INTERVAL, (ended - started) / PREVIEW_TIME_SHARE)
+        end_time = time.monotonic()
+        self._next_preview_time = end_time + max(MIN_PREVIEW_INTERVAL, (end_time - start_time) / PREVIEW_TIME_SHARE)
 
 
 class JobQueue:
-    """Takes jobs in, does them one after the other in a thread of its own, and knows each project's newest; they compute with `threads`
-    threads, or as many as there are free cores."""
+    """A queue of jobs with the newest job of each project; a project has at most one unfinished job.
+
+    `submit` runs jobs one after the other in a worker thread, with `threads` compute threads, by default as many as there are free cores.
+    `register_job` and `run_job` run a job in the thread of the caller, which waits for it.
+
+    `concurrent.futures.ThreadPoolExecutor` does not replace the worker thread: the interpreter waits for its threads at exit, so
+    interrupting the server would block until training ends, and it does not expose the position of a waiting job.
+    """
 
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads
         self._waiting_jobs: deque[Job] = deque()
         self._latest_jobs: dict[str, Job] = {}
         self._condition = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._worker: threading.Thread | None = None
 
     def submit(
         self,
@@ -138,10 +144,9 @@ class JobQueue:
         project_state: Any = None,
         planned_seconds: tuple[float, float] | None = None,
     ) -> Job:
-        """Queue `work`, which was `planned` to take so many seconds, where that was estimated. Failures that are not the input's fault
-        leave their traceback in `log`.
+        """Queue `work` for the worker thread; `planned_seconds` are the estimated seconds of training and generation.
 
-        Raises `RunError` when the project has a job that is not over.
+        Failures other than input errors append their traceback to `log`. Raises `RunError` if the project has an unfinished job.
         """
         with self._condition:
             current = self._latest_jobs.get(project_id)
@@ -150,18 +155,33 @@ class JobQueue:
             job = Job(project_id, kind, work, log, project_state, planned_seconds=planned_seconds)
             self._latest_jobs[project_id] = job
             self._waiting_jobs.append(job)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run_jobs, name="device", daemon=True)
-                self._thread.start()
+            if self._worker is None:
+                self._worker = threading.Thread(target=self._run_waiting_jobs, name="jobs", daemon=True)
+                self._worker.start()
             self._condition.notify_all()
         return job
 
+    def register_job(self, project_id: str, kind: str, work: Callable[[Reporter], Any], log: Path, project_state: Any = None) -> Job:
+        """Register `work` as a waiting job for `run_job` and stop the project's previous job at its next step."""
+        with self._condition:
+            self.stop(project_id)
+            job = Job(project_id, kind, work, log, project_state)
+            self._latest_jobs[project_id] = job
+        return job
+
+    def run_job(self, job: Job) -> None:
+        """Run a registered job in the calling thread, unless it was stopped or started before. Raises `InputError` if it fails."""
+        if self._start(job):
+            self._finish(job, *_execute_job(job))
+            if job.error:
+                raise InputError(job.error)
+
     def get_latest_job(self, project_id: str) -> Job | None:
-        """The project's last job, over or not."""
+        """Return the project's newest job, finished or not."""
         return self._latest_jobs.get(project_id)
 
     def count_jobs_ahead(self, job: Job) -> int:
-        """How many jobs come before one that waits."""
+        """Count the unfinished jobs ahead of a waiting job."""
         with self._condition:
             if job not in self._waiting_jobs:
                 return 0
@@ -170,78 +190,48 @@ class JobQueue:
             )
 
     def stop(self, project_id: str) -> None:
-        """Take a waiting job out of the queue, or let a running one end at its next step. Nothing happens to one that is over."""
+        """Cancel the project's waiting job, or stop its running job at the next step. Finished jobs stay as they are."""
         with self._condition:
             job = self._latest_jobs.get(project_id)
             if job is None or job.is_finished:
                 return
+            job.state = "stopped" if job.state == "waiting" else "stopping"
             if job in self._waiting_jobs:
                 self._waiting_jobs.remove(job)
-                job.state = "stopped"
-            else:
-                job.state = "stopping"
             self._condition.notify_all()
 
     def wait(self, job: Job, seconds: float) -> bool:
-        """Wait until the job is over; False when it is not within that time."""
+        """Wait for the job; returns whether it finished within that time."""
         with self._condition:
             return self._condition.wait_for(lambda: job.is_finished, seconds)
 
-    def _run_jobs(self) -> None:
+    def _run_waiting_jobs(self) -> None:
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: bool(self._waiting_jobs))
                 job = self._waiting_jobs.popleft()
-                job.state, job.start_time = "running", time.monotonic()
-            used = configure_threads(self._threads)
-            if used.is_reduced:
-                job.notes.append(f"computes with {used}, as other programs use the rest")
-            ending, fault = _execute_job(job)
-            with self._condition:
-                job.error, job.end_time, job.state = fault, time.monotonic(), ending
-                self._condition.notify_all()
+                self._start(job)
+            allocation = configure_threads(self._threads)
+            if allocation.is_reduced:
+                job.notes.append(f"computes with {allocation}, as other programs use the rest")
+            self._finish(job, *_execute_job(job))
 
-
-class ForegroundRunner:
-    """Work that a page waits for, done by its handler and not in any queue; a project's newest takes the place of the one before."""
-
-    def __init__(self) -> None:
-        self._latest_jobs: dict[str, Job] = {}
-        self._lock = threading.Lock()
-
-    def register_job(self, project_id: str, kind: str, work: Callable[[Reporter], Any], log: Path, project_state: Any = None) -> Job:
-        """Show that `work` is coming, which `do` begins; what the project had under way ends at its next step."""
-        self.stop(project_id)
-        job = Job(project_id, kind, work, log, project_state)
-        self._latest_jobs[project_id] = job
-        return job
-
-    def run_job(self, job: Job) -> None:
-        """Do the work, unless it was stopped or begun before. Raises `InputError` when it fails."""
-        with self._lock:
+    def _start(self, job: Job) -> bool:
+        """Mark a waiting job as running; returns False for any other job."""
+        with self._condition:
             if job.state != "waiting":
-                return
+                return False
             job.state, job.start_time = "running", time.monotonic()
-        ending, fault = _execute_job(job)
-        with self._lock:
-            job.error, job.end_time, job.state = fault, time.monotonic(), ending
-        if fault:
-            raise InputError(fault)
+            return True
 
-    def get_latest_job(self, project_id: str) -> Job | None:
-        """The project's last job, over or not."""
-        return self._latest_jobs.get(project_id)
-
-    def stop(self, project_id: str) -> None:
-        """Let the work end at its next step. Nothing happens to work that is over."""
-        with self._lock:
-            job = self._latest_jobs.get(project_id)
-            if job is not None and not job.is_finished:
-                job.state = "stopped" if job.state == "waiting" else "stopping"
+    def _finish(self, job: Job, state: JobState, error: str) -> None:
+        with self._condition:
+            job.error, job.end_time, job.state = error, time.monotonic(), state
+            self._condition.notify_all()
 
 
 def _execute_job(job: Job) -> tuple[JobState, str]:
-    """Do the work; how it ended, and what was wrong in one line."""
+    """Run the work; returns the final state and a one-line error message, empty unless it failed."""
     try:
         job.result = job.work(JobReporter(job))
     except JobStopped:
@@ -252,12 +242,12 @@ def _execute_job(job: Job) -> tuple[JobState, str]:
         write_traceback(job.log, error)
         return (
             "failed",
-            f"this failed on our side ({type(error).__name__}); what was done so far is kept, and {job.log.name} has the details",
+            f"an internal error occurred ({type(error).__name__}); earlier work is kept, and details are in {job.log.name}",
         )
     return "done", ""
 
 
 def write_traceback(log: Path, error: Exception) -> None:
-    """Append a failure to a log file."""
+    """Append the traceback of an error to a log file."""
     with log.open("a", encoding="utf-8") as file:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} failed\n{''.join(traceback.format_exception(error))}")

@@ -1,7 +1,8 @@
-"""The page: six steps in order, the state of the run above them, and which button calls what."""
+"""The page: six steps, a status bar above them, and the wiring of events to handlers."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,42 +10,35 @@ from typing import Any
 import gradio as gr
 
 from lora_edit.errors import InputError
-from lora_edit.ui.changes import CLIP, FRAMES, REGION, RESULT, RUN, SETTINGS, Change, describe_outdated, find_change
-from lora_edit.ui.components import AppState, Updates, catch_errors, create_message, delete_upload, render_messages
+from lora_edit.ui.changes import CLIP, FRAMES, REGION, RESULT, RUN, SETTINGS, find_change
+from lora_edit.ui.components import AppState, Updates, build_history_button, catch_errors, create_message, delete_upload, render_messages
 from lora_edit.ui.jobs import Job, JobQueue
-from lora_edit.ui.projects import Project, ProjectState, ProjectStore
+from lora_edit.ui.navigation import find_current_step, find_last_open_step
+from lora_edit.ui.projects import Project, ProjectStore
 from lora_edit.ui.step_clip import ClipStep
 from lora_edit.ui.step_frames import FramesStep
 from lora_edit.ui.step_region import RegionStep
 from lora_edit.ui.step_result import ResultStep
-from lora_edit.ui.step_run import KIND_LABELS, STATE_LABELS, RunStep, find_unfinished_edit, render_job
+from lora_edit.ui.step_run import KIND_LABELS, STATE_LABELS, RunStep, render_job
 from lora_edit.ui.step_settings import SettingsStep
+from lora_edit.ui.theme import FORGET_MARKS_SCRIPT, SCROLL_SCRIPT, UPDATE_ADDRESS_SCRIPT
 
 STEP_NAMES = ("Clip", "Region", "Edited frames", "Settings", "Train", "Result")
 
 BUSY_INTERVAL, IDLE_INTERVAL = 0.7, 3.0
-"""Seconds between two looks at what runs; another page of the same project may start something at any time."""
+"""Seconds between two status updates, with and without a running job. Another page of the same project may start a job at any time."""
 
-UPDATE_ADDRESS_SCRIPT = """(name) => {
-  const address = new URL(window.location);
-  if (name) address.searchParams.set("project", name); else address.searchParams.delete("project");
-  if (address.href !== window.location.href) history.replaceState(history.state, "", address);
-}"""
-"""Puts the project into the page's address, so that a reload, a bookmark or another device finds it again."""
+HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""Options of every event: no progress animation, and no public API."""
 
 IDLE_MESSAGE, OPENING_MESSAGE = "Nothing is running.", "Opening the project…"
 
 FAST_STEPS, SLOW_STEPS = (CLIP, SETTINGS, RUN), (FRAMES, REGION, RESULT)
-"""The steps in the order in which an opened project fills them: some have to follow the marks through the clip again."""
-
-SCROLL_SCRIPT = """() => document.querySelector("#later-number").scrollIntoView({ block: "center" })"""
-
-FORGET_MARKS_SCRIPT = """() => document.querySelector("#region-view .view")?.dispatchEvent(new Event("forget"))"""
-"""The marks that wait in the viewer for their turn are not sent any more."""
+"""The order in which an opened project fills the steps. The slow ones may have to propagate the marks through the clip again."""
 
 
 class Page:
-    """The page's elements and their wiring; `blocks` is what Gradio serves."""
+    """The page's elements and their wiring; Gradio serves `blocks`."""
 
     clip: ClipStep
     region: RegionStep
@@ -78,18 +72,12 @@ class Page:
         self.error_message = create_message()
         with gr.Tabs(selected=CLIP, elem_id="steps", overflow_behavior="wrap") as self.step_tabs:
             self.tabs = []
-            makers: tuple[Callable[[], Any], ...] = (
-                lambda: ClipStep(self.app_state, self.project_id),
-                lambda: RegionStep(self.app_state),
-                lambda: FramesStep(self.app_state),
-                lambda: SettingsStep(self.app_state),
-                lambda: RunStep(self.app_state),
-                lambda: ResultStep(self.app_state),
-            )
+            clip_step = functools.partial(ClipStep, project_id=self.project_id)
+            step_types: tuple[Callable[[AppState], Any], ...] = (clip_step, RegionStep, FramesStep, SettingsStep, RunStep, ResultStep)
             steps: list[Any] = []
-            for number, (label, maker) in enumerate(zip(STEP_NAMES, makers, strict=True)):
+            for number, (label, step_type) in enumerate(zip(STEP_NAMES, step_types, strict=True)):
                 with gr.Tab(f"{number + 1}  {label}", id=number, interactive=number == CLIP) as tab:
-                    steps.append(maker())
+                    steps.append(step_type(self.app_state))
                 self.tabs.append(tab)
         self.steps = steps
         self.clip, self.region, self.frames, self.settings, self.run, self.result = steps
@@ -104,71 +92,72 @@ class Page:
         updates_on_error: Updates | None = None,
         **event_options: Any,
     ) -> Any:
-        """Call the handler with the project's name and the inputs; its failures are told at `fault`, with `refused` as what else becomes
-        of the page then, and the state above is renewed."""
-        every = list(dict.fromkeys([*outputs, error_field, *(updates_on_error or ()), *self._list_status_outputs()]))
+        """Call the handler with the project's id and the inputs, then update the status bar.
+
+        A failure shows its message in `error_field` and applies `updates_on_error`.
+        """
+        all_outputs = list(dict.fromkeys([*outputs, error_field, *(updates_on_error or ()), *self._list_status_outputs()]))
         view = next((step.view for step in self.steps if getattr(step, "view", None) in outputs), None)
         call = catch_errors(self.app_state, self._add_status_update(handler), error_field, view, updates_on_error)
-        return trigger(call, [self.project_id, *inputs], every, show_progress="hidden", api_visibility="private", **event_options)
+        return trigger(call, [self.project_id, *inputs], all_outputs, **HIDDEN, **event_options)
 
     def _connect_upload(
         self, step: Any, field: Any, handler: Callable[..., Updates], inputs: list[Any], outputs: list[Any], error_field: Any
     ) -> None:
-        """Call the handler for a file that is dropped on the field, the last of the inputs. The field is empty again afterwards, as what is
-        wanted of the file is kept; where it is good, what was wrong with others is told no longer."""
-        faults = {place: "" for name, place in vars(step).items() if "error" in name}
+        """Call the handler for a file dropped on the field, which is the last input.
 
-        def taken(name: str, *given: Any) -> Updates:
+        Afterwards the field is empty again, as the project holds its own copy. A valid file clears the step's error messages.
+        """
+        cleared_errors = {error: "" for name, error in vars(step).items() if "error" in name}
+
+        def import_upload(project_id: str, *args: Any) -> Updates:
             try:
-                return {**faults, **handler(name, *given)}
+                return {**cleared_errors, **handler(project_id, *args)}
             finally:
-                delete_upload(given[-1])
+                delete_upload(args[-1])
 
-        self._connect_event(field.upload, taken, [*inputs, field], [*outputs, *faults], error_field, {field: None})
+        self._connect_event(field.upload, import_upload, [*inputs, field], [*outputs, *cleared_errors], error_field, {field: None})
 
     def _list_status_outputs(self) -> list[Any]:
         return [self.status, self.stop_button, self.undo_button, self.redo_button, self.timer, *self.tabs]
 
     def _add_status_update(self, handler: Callable[..., Updates]) -> Callable[..., Updates]:
-        """The handler, with the state above the steps renewed after it."""
-        import functools
+        """Wrap a handler so that the status bar is updated after it."""
 
         @functools.wraps(handler)
-        def call(name: str, *args: Any) -> Updates:
-            answer = handler(name, *args)
-            name = answer.get(self.project_id, name)
-            return {**answer, **(self.render_status(self.app_state.open_project(name)) if name else {})}
+        def call(project_id: str, *args: Any) -> Updates:
+            updates = handler(project_id, *args)
+            project_id = updates.get(self.project_id, project_id)
+            return {**updates, **(self.render_status(self.app_state.open_project(project_id)) if project_id else {})}
 
         return call
 
-    def render_status(self, folder: Project) -> Updates:
-        """The state of the run, what can be undone, and how soon to look again."""
-        jobs, now = self._list_jobs(folder), folder.read_state()
-        busy = [job for job in jobs if not job.is_finished]
-        back, forth = (find_change(now, other) for other in folder.read_adjacent_states())
-        shown = busy or [job for job in jobs if job.kind in ("edit", "again")]
-        words = "".join(render_job(job, self.app_state.device_queue.count_jobs_ahead(job), now) for job in shown[-1:]) or render_messages(
-            IDLE_MESSAGE
-        )
-        # Screen readers hear of what begins and ends, not of every step.
-        heard = "; ".join(f"{KIND_LABELS[job.kind]} {STATE_LABELS[job.state]}" for job in shown[-1:])
+    def render_status(self, project: Project) -> Updates:
+        """Render the status bar: the newest job, the undo and redo buttons, and the interval of the next update."""
+        jobs, state = self._list_jobs(project), project.read_state()
+        active_jobs = [job for job in jobs if not job.is_finished]
+        undo_change, redo_change = (find_change(state, other) for other in project.read_adjacent_states())
+        visible_jobs = active_jobs or [job for job in jobs if job.kind in ("edit", "again")]
+        text = "".join(
+            render_job(job, self.app_state.device_queue.count_jobs_ahead(job), state) for job in visible_jobs[-1:]
+        ) or render_messages(IDLE_MESSAGE)
+        # Screen readers announce the start and the end of a job, not every step.
+        announcement = "; ".join(f"{KIND_LABELS[job.kind]} {STATE_LABELS[job.state]}" for job in visible_jobs[-1:])
         return {
-            self.status: f'{words}<span class="hidden-text" role="status">{heard}</span>',
-            self.stop_button: gr.Button(visible=bool(busy)),
-            self.undo_button: _build_history_button("Undo", back),
-            self.redo_button: _build_history_button("Redo", forth),
-            self.timer: gr.Timer(BUSY_INTERVAL if busy else IDLE_INTERVAL, active=True),
-            **{tab: gr.Tab(interactive=number <= find_last_open_step(folder, now)) for number, tab in enumerate(self.tabs)},
+            self.status: f'{text}<span class="hidden-text" role="status">{announcement}</span>',
+            self.stop_button: gr.Button(visible=bool(active_jobs)),
+            self.undo_button: build_history_button("Undo", undo_change),
+            self.redo_button: build_history_button("Redo", redo_change),
+            self.timer: gr.Timer(BUSY_INTERVAL if active_jobs else IDLE_INTERVAL, active=True),
+            **{tab: gr.Tab(interactive=number <= find_last_open_step(project, state)) for number, tab in enumerate(self.tabs)},
         }
 
-    def _list_jobs(self, folder: Project) -> list[Job]:
-        found = (
-            desk.get_latest_job(folder.id) for desk in (self.app_state.background, self.app_state.device_queue, self.app_state.foreground)
-        )
-        return [job for job in found if job is not None]
+    def _list_jobs(self, project: Project) -> list[Job]:
+        queues = (self.app_state.background, self.app_state.device_queue, self.app_state.foreground)
+        return [job for queue in queues if (job := queue.get_latest_job(project.id)) is not None]
 
     def _connect_viewer(self, step: Any) -> None:
-        """The viewer's events of a step."""
+        """Connect the viewer's events of a step."""
         inputs = [self.result.result_choice] if step is self.result else []
         self._connect_event(step.view.frame, step.show_frame, inputs, step.frame_outputs, step.error_message, trigger_mode="always_last")
         self._connect_event(step.view.film, step.play_frames, inputs, step.frame_outputs, step.error_message)
@@ -182,60 +171,47 @@ class Page:
 
     def _wire_region(self) -> None:
         step = self.region
-        out = step.list_outputs()
-        begun = (
-            # The viewer itself makes one at a time.
-            self._connect_event(step.view.mark, step.add_mark, [step.object_choice], out, step.error_message, trigger_mode="multiple"),
+        outputs = step.list_outputs()
+        propagation_starts = (
+            # The viewer sends one mark at a time.
+            self._connect_event(step.view.mark, step.add_mark, [step.object_choice], outputs, step.error_message, trigger_mode="multiple"),
             self._connect_event(
-                step.add_button.click, step.add_typed_mark, [step.object_choice, *step.mark_numbers], out, step.sidebar_error
+                step.add_button.click, step.add_typed_mark, [step.object_choice, *step.mark_numbers], outputs, step.sidebar_error
             ),
-            self._connect_event(step.resume_button.click, step.resume_propagation, [step.current_frame], out, step.sidebar_error),
+            self._connect_event(step.resume_button.click, step.resume_propagation, [step.current_frame], outputs, step.sidebar_error),
         )
-        for first in begun:
-            second = self._connect_event(first.then, step.run_propagation, [], [step.propagation_done], step.propagation_error)
-            self._connect_event(second.then, step.show_propagation, [step.propagation_done, step.current_frame], out, step.refresh_error)
-        self._connect_event(step.remove_button.click, step.remove_last_mark, [step.current_frame], out, step.error_message)
-        self._connect_event(step.clear_button.click, step.clear_region, [step.current_frame], out, step.error_message)
+        for start in propagation_starts:
+            propagation = self._connect_event(start.then, step.run_propagation, [], [step.propagation_done], step.propagation_error)
+            self._connect_event(
+                propagation.then, step.show_propagation, [step.propagation_done, step.current_frame], outputs, step.refresh_error
+            )
+        self._connect_event(step.remove_button.click, step.remove_last_mark, [step.current_frame], outputs, step.error_message)
+        self._connect_event(step.clear_button.click, step.clear_region, [step.current_frame], outputs, step.error_message)
         step.clear_button.click(None, js=FORGET_MARKS_SCRIPT)
-        for knob in step.controls:
-            told = knob.release if isinstance(knob, gr.Slider) else knob.input
-            place = step.mask_error if knob is step.mask_use else step.sidebar_error
-            self._connect_event(told, step.update_shape, [step.current_frame, *step.controls], out, place)
-        self._connect_upload(step, step.mask_file, step.import_mask, [], out, step.mask_error)
+        for control in step.controls:
+            event = control.release if isinstance(control, gr.Slider) else control.input
+            error_field = step.mask_error if control is step.mask_use else step.sidebar_error
+            self._connect_event(event, step.update_shape, [step.current_frame, *step.controls], outputs, error_field)
+        self._connect_upload(step, step.mask_file, step.import_mask, [], outputs, step.mask_error)
         self._connect_event(step.overlay_button.click, step.start_overlay, [], [step.overlay_download], step.sidebar_error)
         self._connect_viewer(step)
         self._connect_next_button(step.next_button, FRAMES, step.sidebar_error)
 
     def _wire_frames(self) -> None:
         step = self.frames
-        out = step.list_outputs()
-        self._connect_upload(step, step.file, step.import_first_frame, [], out, step.error_message)
-        self._connect_event(step.cover_button.click, step.grow_region, [], out, step.error_message)
-        looking = self._connect_event(step.suggest_button.click, step.show_search_message, [], [], step.later_error)
-        suggested = self._connect_event(
-            looking.then,
-            step.suggest_frame,
-            [],
-            [step.later_number, step.later_download_button, step.view, step.current_frame],
-            step.later_error,
-        )
-        suggested.then(None, js=SCROLL_SCRIPT)
-        self._connect_event(
-            step.later_number.submit,
-            step.select_frame,
-            [step.later_number],
-            [step.later_download_button, step.view, step.current_frame],
-            step.later_error,
-        )
-        self._connect_event(
-            step.later_number.blur,
-            step.select_frame,
-            [step.later_number],
-            [step.later_download_button, step.view, step.current_frame],
-            step.later_error,
-        )
-        self._connect_upload(step, step.later_file, step.import_later_frame, [step.later_number, step.later_kind], out, step.later_error)
-        self._connect_event(step.remove_button.click, step.remove_later_frame, [step.later_frames], out, step.later_error)
+        outputs = step.list_outputs()
+        self._connect_upload(step, step.file, step.import_first_frame, [], outputs, step.error_message)
+        self._connect_event(step.cover_button.click, step.grow_region, [], outputs, step.error_message)
+        search_started = self._connect_event(step.suggest_button.click, step.show_search_message, [], [], step.later_error)
+        selection_outputs = [step.later_download_button, step.view, step.current_frame]
+        all_selection_outputs = [step.later_number, *selection_outputs]
+        suggestion = self._connect_event(search_started.then, step.suggest_frame, [], all_selection_outputs, step.later_error)
+        suggestion.then(None, js=SCROLL_SCRIPT)
+        for event in (step.later_number.submit, step.later_number.blur):
+            self._connect_event(event, step.select_frame, [step.later_number], selection_outputs, step.later_error)
+        frame_inputs = [step.later_number, step.later_kind]
+        self._connect_upload(step, step.later_file, step.import_later_frame, frame_inputs, outputs, step.later_error)
+        self._connect_event(step.remove_button.click, step.remove_later_frame, [step.later_frames], outputs, step.later_error)
         self._connect_viewer(step)
         self._connect_next_button(step.next_button, SETTINGS, step.error_message)
 
@@ -243,8 +219,8 @@ class Page:
         step = self.settings
         for choice in (step.preset, step.model):
             self._connect_event(choice.input, step.apply_preset, step.list_inputs(), step.list_outputs(), step.error_message)
-        for typed in (step.prompt, step.other_settings, step.seed, *step.setting_fields):
-            self._connect_event(typed.blur, step.save_settings, step.list_inputs(), [step.estimate_summary], step.error_message)
+        for field in (step.prompt, step.other_settings, step.seed, *step.setting_fields):
+            self._connect_event(field.blur, step.save_settings, step.list_inputs(), [step.estimate_summary], step.error_message)
         self._connect_event(step.estimate_button.click, step.start_estimate, [], [step.estimate_summary], step.error_message)
         self._connect_next_button(step.next_button, RUN, step.error_message, step.save_settings, step.list_inputs())
 
@@ -276,26 +252,30 @@ class Page:
         )
 
     def _wire_page(self) -> None:
-        everything = [self.step_tabs, *self._list_outputs()]
+        all_outputs = [self.step_tabs, *self._list_outputs()]
         for button, steps in ((self.undo_button, 1), (self.redo_button, -1)):
-            at = [self.region.current_frame]
+            frame_input = [self.region.current_frame]
             self._connect_event(
-                button.click, lambda name, frame, steps=steps: self._undo(name, steps, frame), at, everything, self.error_message
+                button.click,
+                lambda project_id, frame, steps=steps: self._undo(project_id, steps, frame),
+                frame_input,
+                all_outputs,
+                self.error_message,
             )
             button.click(None, js=FORGET_MARKS_SCRIPT)
         self._connect_event(self.stop_button.click, self._stop_jobs, [], self.run.list_outputs(), self.error_message)
         for number, tab in enumerate(self.tabs):
             step = self.steps[number]
-            at = [step.current_frame] if number in (CLIP, REGION, FRAMES) else []
+            frame_input = [step.current_frame] if number in (CLIP, REGION, FRAMES) else []
             self._connect_event(
                 tab.select,
-                lambda name, *at, number=number: self._refresh_step(name, number, *at),
-                at,
+                lambda project_id, *frame, number=number: self._refresh_step(project_id, number, *frame),
+                frame_input,
                 step.list_outputs(),
                 self.error_message,
             )
-        tick = catch_errors(self.app_state, self.refresh_status, self.error_message)
-        news = [
+        refresh = catch_errors(self.app_state, self.refresh_status, self.error_message)
+        refresh_outputs = [
             self.status_key,
             *self._list_status_outputs(),
             *self.run.list_outputs(),
@@ -303,78 +283,80 @@ class Page:
             self.settings.estimate_summary,
             self.error_message,
         ]
-        self.timer.tick(tick, [self.project_id, self.status_key], news, show_progress="hidden", api_visibility="private")
-        opened = catch_errors(self.app_state, self.open_project, self.clip.error_message)
-        begun = [self.step_tabs, *self._list_status_outputs(), self.project_id, self.clip.error_message]
-        last = self.blocks.load(opened, None, begun, show_progress="hidden", api_visibility="private")
-        quick = catch_errors(self.app_state, lambda name: self.restore_steps(name, FAST_STEPS), self.error_message)
-        last = last.then(
-            quick, self.project_id, [*self._list_outputs(FAST_STEPS), self.error_message], show_progress="hidden", api_visibility="private"
-        )
+        self.timer.tick(refresh, [self.project_id, self.status_key], refresh_outputs, **HIDDEN)
+        open_project = catch_errors(self.app_state, self.open_project, self.clip.error_message)
+        load_outputs = [self.step_tabs, *self._list_status_outputs(), self.project_id, self.clip.error_message]
+        load = self.blocks.load(open_project, None, load_outputs, **HIDDEN)
+        restore_fast = catch_errors(self.app_state, lambda project_id: self.restore_steps(project_id, FAST_STEPS), self.error_message)
+        fast_restored = load.then(restore_fast, self.project_id, [*self._list_outputs(FAST_STEPS), self.error_message], **HIDDEN)
         self._connect_event(
-            last.then, lambda name: self.restore_steps(name, SLOW_STEPS), [], self._list_outputs(SLOW_STEPS), self.error_message
+            fast_restored.then,
+            lambda project_id: self.restore_steps(project_id, SLOW_STEPS),
+            [],
+            self._list_outputs(SLOW_STEPS),
+            self.error_message,
         )
         self.project_id.change(None, self.project_id, None, js=UPDATE_ADDRESS_SCRIPT)
 
     def _connect_next_button(
         self, button: Any, number: int, error_field: Any, save: Callable[..., Updates] | None = None, fields: Sequence[Any] = ()
     ) -> None:
-        """The button leads to a step; `keep` keeps what stands in the `fields` first, typed just now or not."""
+        """Connect a button that leads to a step; `save` first stores the values of the `fields`."""
 
-        def gone(name: str, *values: Any) -> Updates:
-            return {**({} if save is None else save(name, *values)), **self._go_to_step(name, number)}
+        def save_and_go(project_id: str, *values: Any) -> Updates:
+            return {**({} if save is None else save(project_id, *values)), **self._go_to_step(project_id, number)}
 
-        here = next(step for step in self.steps if step.next_button is button)
+        current = next(step for step in self.steps if step.next_button is button)
         self._connect_event(
             button.click,
-            gone,
+            save_and_go,
             [*fields],
-            [self.step_tabs, *(here.list_outputs() if save else ()), *self.steps[number].list_outputs()],
+            [self.step_tabs, *(current.list_outputs() if save else ()), *self.steps[number].list_outputs()],
             error_field,
         )
 
     def _go_to_step(self, project_id: str, number: int) -> Updates:
-        """On to a step, when the ones before it are done."""
-        folder = self.app_state.open_project(project_id)
+        """Go to a step. Raises `InputError` if an earlier step is incomplete."""
+        project = self.app_state.open_project(project_id)
         if number > REGION:
-            self.region.check_propagation(folder)
-        if number > FRAMES and not folder.read_state().first_frame:
+            self.region.check_propagation(project)
+        if number > FRAMES and not project.read_state().first_frame:
             raise InputError("the edited first frame is missing; download the first frame, edit it, and drop it here")
-        return {**self.steps[number].show(folder), self.step_tabs: gr.Tabs(selected=number)}
+        return {**self.steps[number].show(project), self.step_tabs: gr.Tabs(selected=number)}
 
     def _stop_jobs(self, project_id: str) -> Updates:
-        """Stop whatever this project is having done."""
+        """Stop all jobs of the project."""
         self.app_state.background.stop(project_id)
         self.app_state.foreground.stop(project_id)
         return self.run.stop_edit(project_id)
 
-    def _refresh_step(self, project_id: str, number: int, *at: int) -> Updates:
-        """A step that is come to. Its fields are as they were left: what is typed in them by now is not overwritten."""
+    def _refresh_step(self, project_id: str, number: int, *frame: int) -> Updates:
+        """Update a step on return to it. Its fields keep their values, which may have just been typed."""
         step = self.steps[number]
         show = getattr(step, "refresh", step.show)
-        return show(self.app_state.open_project(project_id), *at) if project_id else {}
+        return show(self.app_state.open_project(project_id), *frame) if project_id else {}
 
     def _import_clip(self, project_id: str, file: str | None) -> Updates:
-        """A clip: all that was there of another one is gone from every step."""
-        answer = self.clip.import_clip(project_id, file)
-        project_id = answer.get(self.project_id, project_id)
-        return {**self._show_all_steps(self.app_state.open_project(project_id)), **answer} if answer else {}
+        """Import a clip and update all steps, which may show another clip."""
+        updates = self.clip.import_clip(project_id, file)
+        project_id = updates.get(self.project_id, project_id)
+        return {**self._show_all_steps(self.app_state.open_project(project_id)), **updates} if updates else {}
 
     def _undo(self, project_id: str, steps: int, frame: int) -> Updates:
-        """Undo or redo, at the step where it is seen; the region stays at its frame."""
-        folder = self.app_state.open_project(project_id)
-        self.region.cancel_marks(folder)
-        before, after = folder.read_state(), folder.undo(steps)
+        """Undo or redo and go to the step of that change; the region stays at its frame."""
+        project = self.app_state.open_project(project_id)
+        self.region.cancel_marks(project)
+        before, after = project.read_state(), project.undo(steps)
         change = find_change(before, after)
-        jump = {self.step_tabs: gr.Tabs(selected=change.step)} if change else {}
-        return {**self._show_all_steps(folder), **self.region.show(folder, frame), **jump}
+        tab = {self.step_tabs: gr.Tabs(selected=change.step)} if change else {}
+        return {**self._show_all_steps(project), **self.region.show(project, frame), **tab}
 
     def _list_outputs(self, steps: Sequence[int] = tuple(range(len(STEP_NAMES)))) -> list[Any]:
-        """What these steps may change."""
+        """List the elements that these steps update."""
         return [each for number in steps for each in self.steps[number].list_outputs()]
 
-    def _show_all_steps(self, folder: Project) -> Updates:
-        return {key: value for step in self.steps for key, value in step.show(folder).items()}
+    def _show_all_steps(self, project: Project) -> Updates:
+        return {key: value for step in self.steps for key, value in step.show(project).items()}
 
     def _start_regeneration(self, project_id: str, number: int | None, seed: float | None, file: str | None) -> Updates:
         self.result.start_regeneration(project_id, number, seed, file)
@@ -384,61 +366,35 @@ class Page:
         return {**self._go_to_step(project_id, FRAMES), **self.frames.suggest_frame(project_id)}
 
     def refresh_status(self, project_id: str, status_key: str) -> Updates:
-        """News of a running job, if there are any."""
+        """Update the status bar and the run step if a job has changed since `status_key`."""
         if not project_id:
             return {self.timer: gr.Timer(active=False)}
-        folder = self.app_state.open_project(project_id)
-        now = repr([project_id, *((job.kind, job.state, job.stage, job.done, job.preview_count) for job in self._list_jobs(folder))])
-        if now == status_key:
+        project = self.app_state.open_project(project_id)
+        new_key = repr([project_id, *((job.kind, job.state, job.stage, job.done, job.preview_count) for job in self._list_jobs(project))])
+        if new_key == status_key:
             return {}
-        made = {**self.region.update_overlay_download(folder), **self.settings.render_estimate(folder)}
-        return {self.status_key: now, **self.run.show(folder), **made, **self.render_status(folder)}
+        job_outputs = {**self.region.update_overlay_download(project), **self.settings.render_estimate(project)}
+        return {self.status_key: new_key, **self.run.show(project), **job_outputs, **self.render_status(project)}
 
     def open_project(self, request: gr.Request) -> Updates:
-        """The project that the page's address names, as far as it is; a running job is found again."""
+        """Open the project in the page's address, at its current step, with its running job."""
         name = request.query_params.get("project", "")
         try:
-            folder = self.app_state.open_project(name)
+            project = self.app_state.open_project(name)
         except InputError as error:
             return {
                 self.status: render_messages(IDLE_MESSAGE),
                 **({self.clip.error_message: render_messages(str(error), "fault")} if name else {}),
             }
-        at = gr.Tabs(selected=find_current_step(self.app_state, folder))
-        return {**self.render_status(folder), self.project_id: name, self.step_tabs: at, self.status: render_messages(OPENING_MESSAGE)}
+        tab = gr.Tabs(selected=find_current_step(self.app_state, project))
+        return {**self.render_status(project), self.project_id: name, self.step_tabs: tab, self.status: render_messages(OPENING_MESSAGE)}
 
     def restore_steps(self, project_id: str, steps: Sequence[int]) -> Updates:
-        """Some steps of a project that was just opened."""
-        folder = self.app_state.open_project(project_id) if project_id else None
-        return {key: value for step in steps for key, value in self.steps[step].show(folder).items()} if folder else {}
-
-
-def find_last_open_step(folder: Project, state: ProjectState) -> int:
-    """The last step that can be gone to; going back closes none."""
-    if folder.read_results():
-        return RESULT
-    return RUN if state.first_frame else FRAMES if state.clip else CLIP
-
-
-def _build_history_button(label: str, change: Change | None) -> Any:
-    """The button that undoes or redoes a change; it says which."""
-    return gr.Button(f"{label}: {change.label}" if change else label, interactive=change is not None)
-
-
-def find_current_step(app_state: AppState, folder: Project) -> int:
-    """The step that a project is at."""
-    project, job = folder.read_state(), app_state.device_queue.get_latest_job(folder.id)
-    if job is not None and job.kind != "estimate" and not job.is_finished:
-        return RUN
-    if find_unfinished_edit(folder, project):
-        return RUN
-    if made := folder.read_results():
-        return RUN if describe_outdated(made[-1].state, project) else RESULT
-    if job is not None and job.kind != "estimate":
-        return RUN
-    return SETTINGS if project.first_frame else REGION if project.clip else CLIP
+        """Fill some steps of a newly opened project."""
+        project = self.app_state.open_project(project_id) if project_id else None
+        return {key: value for step in steps for key, value in self.steps[step].show(project).items()} if project else {}
 
 
 def make_page(folder: Path, threads: int | None = None) -> Page:
-    """The page over the projects in a folder; jobs compute with so many threads, or as many as there are free cores."""
+    """Build the page over the projects in a folder. Jobs compute with `threads` threads, by default as many as there are free cores."""
     return Page(AppState(ProjectStore(folder.absolute()), JobQueue(threads), JobQueue(threads)))

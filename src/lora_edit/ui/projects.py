@@ -1,7 +1,7 @@
-"""What a person has put together on the page: one folder per project, every state of it kept, so that each step can be undone.
+"""Projects of the page: one folder per project, with the history of its states for undo.
 
-A project is an immutable record; a change makes the next one. Files that people hand over are copied into the folder under names of
-their own and never changed, so that an earlier state finds its files again.
+A state is an immutable record; every change creates the next one. Imported files are copied into the folder under unique names and
+never changed, so that earlier states stay valid.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from lora_edit.config import PresetName
 from lora_edit.errors import RunError
-from lora_edit.masks.settings import MaskShape
+from lora_edit.masks.settings import MaskSettings, MaskShape
 from lora_edit.run import write_atomically
 
 MAX_HISTORY = 200
+"""States kept for undo."""
 
 
 class Mark(BaseModel):
-    """Something drawn on a frame, in source pixels: a point on or off an object, a box, or a stroke of a brush of width `width` that adds
-    to the mask or takes away from it."""
+    """A mark on a frame, in source pixels: a point on or off an object, a box, or a brush stroke of width `width` that adds to the mask or
+    subtracts from it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     kind: Literal["point", "not-point", "box", "paint", "erase"]
@@ -42,7 +44,7 @@ class Mark(BaseModel):
 
 
 class EditedFrame(BaseModel):
-    """An edited later frame, to learn from or to show as it is."""
+    """An edited later frame: a `reference` for training, or an `anchor` that the result shows unchanged."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     frame: int
@@ -51,9 +53,9 @@ class EditedFrame(BaseModel):
 
 
 class ProjectState(BaseModel):
-    """One state of a project. Files are named relative to its folder; `grown` is left, top, right, bottom in pixels;
-    objects `left_out` are taken out of the region; `smooth` counts frames. Frame numbers count from `start`; marks and edited frames
-    outside of the range are kept and ignored."""
+    """One state of a project. File names are relative to its folder. `grown` is left, top, right, bottom in pixels; `left_out` lists the
+    objects that are subtracted from the region; `smooth` counts frames. Frame numbers count from `start`; marks and edited frames
+    outside the range are kept but ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     clip: str = ""
@@ -66,31 +68,31 @@ class ProjectState(BaseModel):
     left_out: tuple[str, ...] = ()
     grown: tuple[int, int, int, int] = (0, 0, 0, 0)
     inverted: bool = False
-    smooth: int = 5
+    smooth: int = MaskSettings().smooth
     bridged: bool = False
     shape: MaskShape = "box"
-    expand: float = 0.1
+    expand: float = MaskSettings().expand
     feather: float = 0.02
     first_frame: str = ""
     later: tuple[EditedFrame, ...] = ()
     model: str = "tiny"
-    preset: Literal["standard", "fast", "low-vram"] = "standard"
+    preset: PresetName = "standard"
     prompt: str = ""
     seed: int = 0
     assignments: tuple[str, ...] = ()
 
     def select_later_frames(self, num_frames: int) -> tuple[EditedFrame, ...]:
-        """The edited later frames within a range of that length."""
+        """Return the edited later frames within a range of `num_frames` frames."""
         return tuple(each for each in self.later if 0 < each.frame < num_frames)
 
     def replace_fields(self, **changes: Any) -> ProjectState:
-        """The state with these changes, checked."""
+        """Return a validated copy with these changes. Raises pydantic's `ValidationError`."""
         return ProjectState.model_validate({**self.model_dump(), **changes})
 
 
 class ProjectResult(BaseModel):
-    """One result: its file and run folder (relative), the project's state that it was made from (older results don't know), and what there
-    is to say about it."""
+    """One result: its file and run folder (relative paths), seconds per stage, notes, and the project state that produced it (None in older
+    projects)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     file: str
@@ -103,7 +105,7 @@ class ProjectResult(BaseModel):
 
 
 class UnfinishedEdit(BaseModel):
-    """An edit that was begun and has not come to its end: the project's state that it is of, and how far it was when last heard of."""
+    """An edit that started and has not finished: its project state and its last recorded progress."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     state: ProjectState
@@ -114,71 +116,71 @@ class UnfinishedEdit(BaseModel):
 
 @dataclass(frozen=True)
 class Project:
-    """A project's place on disk. A page may ask for two changes at once: a field that is left, and the button that is pressed then."""
+    """A project on disk. The lock guards changes, as a page may send two at once: leaving a field, and pressing a button."""
 
     path: Path
     lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     @property
     def id(self) -> str:
-        """What the page's address calls it; nobody can guess it."""
+        """The random name of its folder, as in the page's address."""
         return self.path.name
 
     @property
     def log(self) -> Path:
-        """Where failures are written down."""
+        """The file that receives tracebacks of failed jobs."""
         return self.path / "log.txt"
 
     def read_state(self) -> ProjectState:
-        """The present state."""
-        states, at = self._read_states()
-        return states[at]
+        """Read the current state."""
+        states, index = self._read_states()
+        return states[index]
 
     def update_state(self, **changes: Any) -> ProjectState:
-        """Make and keep the next state; what had been undone is forgotten. Nothing is kept where nothing changes."""
+        """Append the state with these changes and drop undone states. Equal states are not stored."""
         with self.lock:
-            states, at = self._read_states()
-            following = states[at].replace_fields(**changes)
-            if following != states[at]:
-                states = [*states[: at + 1], following][-MAX_HISTORY:]
+            states, index = self._read_states()
+            next_state = states[index].replace_fields(**changes)
+            if next_state != states[index]:
+                states = [*states[: index + 1], next_state][-MAX_HISTORY:]
                 self._write_states(states, len(states) - 1)
-        return following
+        return next_state
 
     def undo(self, steps: int = 1) -> ProjectState:
-        """Undo (or, with a negative number, redo) as far as there is something to undo."""
+        """Undo this many steps, or redo with a negative number, within the history; returns the new current state."""
         with self.lock:
-            states, at = self._read_states()
-            at = min(max(at - steps, 0), len(states) - 1)
-            self._write_states(states, at)
-        return states[at]
+            states, index = self._read_states()
+            index = min(max(index - steps, 0), len(states) - 1)
+            self._write_states(states, index)
+        return states[index]
 
     def read_adjacent_states(self) -> tuple[ProjectState | None, ProjectState | None]:
-        """The state that undo leads to, and the one that redo leads to."""
-        states, at = self._read_states()
-        return states[at - 1] if at else None, states[at + 1] if at + 1 < len(states) else None
+        """Return the states that undo and redo lead to; None if there is none."""
+        states, index = self._read_states()
+        return states[index - 1] if index else None, states[index + 1] if index + 1 < len(states) else None
 
     @contextmanager
     def stage_file(self, file: Path) -> Iterator[str]:
-        """`keep`, for as long as it takes to check the file: a copy that is refused with an exception goes again."""
-        kept = self.import_file(file)
+        """Import a file for the duration of a check; an exception inside the block deletes the copy."""
+        stored_file = self.import_file(file)
         try:
-            yield kept
+            yield stored_file
         except BaseException:
-            for each in (self.path / kept, self._name_path(kept)):
-                each.unlink(missing_ok=True)
+            for path in (self.path / stored_file, self._name_path(stored_file)):
+                path.unlink(missing_ok=True)
             raise
 
     def import_file(self, file: Path) -> str:
-        """Copy a file of the person's into the folder; its name there."""
+        """Copy a file into the folder; returns its path relative to the folder."""
         target = self.path / "given" / f"{uuid.uuid4().hex[:12]}{file.suffix.lower()}"
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(file, target)
-        kept = str(target.relative_to(self.path))
-        self._name_path(kept).write_text(file.name, "utf-8")
-        return kept
+        stored_file = str(target.relative_to(self.path))
+        self._name_path(stored_file).write_text(file.name, "utf-8")
+        return stored_file
 
     def read_original_name(self, stored_file: str) -> str:
-        """What a kept file was called when it was handed over; nothing where that is not known."""
+        """Return the original name of an imported file; an empty string if unknown."""
         file = self._name_path(stored_file)
         return file.read_text("utf-8") if stored_file and file.is_file() else ""
 
@@ -186,21 +188,21 @@ class Project:
         return (self.path / stored_file).with_suffix(".name")
 
     def read_results(self) -> list[ProjectResult]:
-        """Every result so far, oldest first."""
+        """Read all results, oldest first."""
         file = self.path / "made.json"
         return [ProjectResult.model_validate(each) for each in json.loads(file.read_text("utf-8"))] if file.is_file() else []
 
     def add_result(self, result: ProjectResult) -> None:
-        """Note a result."""
+        """Append a result."""
         write_atomically(self.path / "made.json", json.dumps([each.model_dump(mode="json") for each in [*self.read_results(), result]]))
 
     def read_unfinished_edit(self) -> UnfinishedEdit | None:
-        """The edit that was begun last, if it has not ended."""
+        """Read the record of the unfinished edit, or None."""
         file = self.path / "unfinished.json"
         return UnfinishedEdit.model_validate_json(file.read_text("utf-8")) if file.is_file() else None
 
     def record_unfinished_edit(self, edit: UnfinishedEdit | None) -> None:
-        """Note how far an edit is; None when it has ended."""
+        """Write the progress of an edit; None removes the record."""
         file = self.path / "unfinished.json"
         if edit is None:
             file.unlink(missing_ok=True)
@@ -208,30 +210,30 @@ class Project:
             write_atomically(file, edit.model_dump_json(exclude_defaults=True))
 
     def _read_states(self) -> tuple[list[ProjectState], int]:
-        kept = json.loads((self.path / "states.json").read_text("utf-8"))
-        return [ProjectState.model_validate(state) for state in kept["states"]], kept["at"]
+        data = json.loads((self.path / "states.json").read_text("utf-8"))
+        return [ProjectState.model_validate(state) for state in data["states"]], data["at"]
 
     def _write_states(self, states: list[ProjectState], index: int) -> None:
-        kept = {"states": [state.model_dump(mode="json", exclude_defaults=True) for state in states], "at": index}
-        write_atomically(self.path / "states.json", json.dumps(kept))
+        data = {"states": [state.model_dump(mode="json", exclude_defaults=True) for state in states], "at": index}
+        write_atomically(self.path / "states.json", json.dumps(data))
 
 
 @dataclass(frozen=True)
 class ProjectStore:
-    """Where all projects lie."""
+    """The folder of all projects."""
 
     path: Path
     lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     def create_project(self) -> Project:
-        """An empty project. Two people never get the same one."""
-        folder = Project(self.path / uuid.uuid4().hex, self.lock)
-        folder.path.mkdir(parents=True)
-        folder._write_states([ProjectState()], 0)
-        return folder
+        """Create an empty project with a unique random name."""
+        project = Project(self.path / uuid.uuid4().hex, self.lock)
+        project.path.mkdir(parents=True)
+        project._write_states([ProjectState()], 0)
+        return project
 
     def open_project(self, project_id: str) -> Project:
-        """The project of that name. Raises `RunError` when there is none."""
+        """Open the project of that name. Raises `RunError` if it does not exist."""
         if not re.fullmatch(r"[0-9a-f]{32}", project_id) or not (self.path / project_id / "states.json").is_file():
-            raise RunError("this project is not here (any more); start with a clip")
+            raise RunError("this project does not exist on this server (any more); start with a clip")
         return Project(self.path / project_id, self.lock)

@@ -1,4 +1,4 @@
-"""Starts the page: for `lora-edit ui`, for notebooks and for a Hugging Face Space."""
+"""The page's server, for `lora-edit ui`, notebooks and a Hugging Face Space."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from lora_edit.threads import set_passive_wait_policy
 from lora_edit.ui.uploads import MAX_FILE_BYTES, UploadMiddleware, create_upload_folder
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-"""Names of this computer for itself."""
+"""Loopback names of this computer."""
 
-FORBIDDEN_MESSAGE = b"this page is for the computer that it runs on; lora-edit ui --host 0.0.0.0 lets other names in"
+FORBIDDEN_MESSAGE = b"this page answers only on the computer that runs it; to allow other names, start it with lora-edit ui --host 0.0.0.0"
 
 PROJECTS_FOLDER = Path("runs")
-"""Where projects are kept, in the folder that the server was started from."""
+"""Folder of the projects, relative to the working directory of the server."""
 
 
 class FileAccessMiddleware:
-    """Keeps Gradio's file route to the copies that were made for a page.
+    """Restricts Gradio's file route to files that were copied for a page.
 
-    It would also serve what lies in the projects' folder to whoever knows or guesses a path, and fetch addresses of other hosts.
+    Without it, the route also serves files in the projects' folder to anyone with the path, and fetches addresses of other hosts.
     """
 
     def __init__(self, app: Any, folder: Path) -> None:
         self.app, self.folder = app, folder.resolve()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer 404 instead of such a file."""
-        _, asked, file = scope.get("path", "").partition("/file=")
-        if asked and (file.lower().startswith(("http:", "https:")) or Path(file).resolve().is_relative_to(self.folder)):
+        """Respond with 404 to requests for such files."""
+        _, is_file_route, file = scope.get("path", "").partition("/file=")
+        if is_file_route and (file.lower().startswith(("http:", "https:")) or Path(file).resolve().is_relative_to(self.folder)):
             await send({"type": "http.response.start", "status": 404, "headers": []})
             await send({"type": "http.response.body", "body": b"not found"})
         else:
@@ -41,10 +41,10 @@ class FileAccessMiddleware:
 
 
 class OriginMiddleware:
-    """Refuses what another site's page asks for, and pages that another name stands for: a browser sends both along.
+    """Rejects requests with a foreign `Host` or `Origin` header.
 
-    A server for this computer alone is known by a loopback name, so whoever gives it another one has had the name moved here. Answers
-    tell browsers to guess no types and to pass the address, in which a project is named, to nobody.
+    A server for this computer alone has a loopback name; any other name is a sign of DNS rebinding. Responses forbid browsers to guess
+    content types and to pass on the address, which contains the project's name.
     """
 
     HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"), (b"x-frame-options", b"SAMEORIGIN"))
@@ -53,26 +53,26 @@ class OriginMiddleware:
         self.app, self.local = app, local
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer 403 instead of a foreign request."""
+        """Respond with 403 to a foreign request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope.get("headers", ())}
-        if self.is_foreign(given.get("host", ""), given.get("origin", "")):
+        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope.get("headers", ())}
+        if self.is_foreign(headers.get("host", ""), headers.get("origin", "")):
             await send({"type": "http.response.start", "status": 403, "headers": []})
             await send({"type": "http.response.body", "body": FORBIDDEN_MESSAGE})
             return
 
-        async def secured(message: dict[str, Any]) -> None:
+        async def send_secured(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                shown = self.HEADERS if self.local else self.HEADERS[:2]  # others may be meant to frame a public page
-                message = {**message, "headers": [*message.get("headers", ()), *shown]}
+                added = self.HEADERS if self.local else self.HEADERS[:2]  # other sites may embed a public page in a frame
+                message = {**message, "headers": [*message.get("headers", ()), *added]}
             await send(message)
 
-        await self.app(scope, receive, secured)
+        await self.app(scope, receive, send_secured)
 
     def is_foreign(self, host: str, origin: str) -> bool:
-        """Is the request for another name than this computer's, or from another page than ours?"""
+        """Return whether a request to a local server names another host or comes from another origin."""
         name = urlsplit(f"//{host}").hostname
         if self.local and name not in LOOPBACK:
             return True
@@ -80,10 +80,10 @@ class OriginMiddleware:
 
 
 class AssetCacheMiddleware:
-    """Answers for the page's own scripts and styles from memory; Gradio reads some eighty files anew for every browser.
+    """Caches the page's scripts and styles in memory; Gradio reads about eighty files from disk for every browser.
 
-    Their names carry a hash of what is in them, so that what was sent once stays right. Stands next to Gradio's own compression, which
-    changes the messages that it is given: they are kept compressed, with the header that says so.
+    File names contain a hash of the content, so cached responses stay valid. The middleware sits next to Gradio's compression, which
+    modifies the messages that it is given: responses are cached compressed, with their `content-encoding` header.
     """
 
     def __init__(self, app: Any) -> None:
@@ -91,7 +91,7 @@ class AssetCacheMiddleware:
         self.responses: dict[str, list[dict[str, Any]]] = {}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Send what is kept, or keep what is sent."""
+        """Send the cached response, or forward the request and cache the response."""
         path = scope.get("path", "")
         if scope["type"] != "http" or scope["method"] != "GET" or not path.startswith("/assets/"):
             await self.app(scope, receive, send)
@@ -100,15 +100,15 @@ class AssetCacheMiddleware:
             for message in self.responses[path]:
                 await send(message)
             return
-        sent: list[dict[str, Any]] = []
+        messages: list[dict[str, Any]] = []
 
-        async def keep(message: dict[str, Any]) -> None:
-            sent.append(message)
+        async def send_and_record(message: dict[str, Any]) -> None:
+            messages.append(message)
             await send(message)
 
-        await self.app(scope, receive, keep)
-        if sent[0]["status"] == 200 and not sent[-1].get("more_body", False):
-            self.responses[path] = sent
+        await self.app(scope, receive, send_and_record)
+        if messages[0]["status"] == 200 and not messages[-1].get("more_body", False):
+            self.responses[path] = messages
 
 
 def serve(
@@ -120,14 +120,14 @@ def serve(
     on_start: Callable[[str], None] | None = None,
     **launch_options: Any,
 ) -> str:
-    """Serve the page, until interrupted unless `wait` is off; returns its address, and tells it to `started` at once.
+    """Serve the page and return its address; with `wait`, block until interrupted. `on_start` receives the address at once.
 
-    Jobs compute with so many `threads`, or with as many as there are free cores when they begin. `more` goes to Gradio's `launch`.
-    Nothing is asked of other servers: analytics are off, and fonts and scripts are the page's own.
-    Raises `SettingsError` when the port is taken.
+    Jobs compute with `threads` threads, by default with as many as there are free cores when they start. `launch_options` are passed to
+    Gradio's `launch`. The page contacts no other servers: analytics are off, and fonts and scripts are local.
+    Raises `SettingsError` if the port is in use.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # else a table of all events so far is made after each
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # else Gradio rebuilds a table of all events after each event
     uploads, lock = create_upload_folder()
     os.environ["GRADIO_TEMP_DIR"] = str(uploads)
     set_passive_wait_policy()
@@ -138,9 +138,9 @@ def serve(
 
     page = make_page(folder, threads)
     page.blocks.queue(default_concurrency_limit=4, api_open=False)
-    # A notebook's frame and a shared address stand on other names.
+    # The frame of a notebook and a shared address use other names.
     local = host in LOOPBACK and not (launch_options.get("inline") or launch_options.get("share"))
-    given = {
+    defaults = {
         "quiet": True,
         "prevent_thread_lock": True,
         "allowed_paths": [str(folder.absolute())],
@@ -158,9 +158,9 @@ def serve(
         },
     }
     try:
-        _, address, _ = page.blocks.launch(server_name=host, server_port=port, **given | build_launch_options() | launch_options)
+        _, address, _ = page.blocks.launch(server_name=host, server_port=port, **defaults | build_launch_options() | launch_options)
     except OSError as error:
-        raise SettingsError(f"port {port} of {host} cannot be used; give another --port") from error
+        raise SettingsError(f"port {port} of {host} is not available; choose another with --port") from error
     if on_start is not None:
         on_start(address)
     if wait:

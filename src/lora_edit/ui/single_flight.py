@@ -1,42 +1,20 @@
-"""Costly answers that several ask for at the same time, worked out once."""
+"""A cache for expensive functions that several threads call at the same time."""
 
 from __future__ import annotations
 
-import functools
-import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
+from threading import Condition
 from typing import Any, TypeVar
+
+from cachetools import LRUCache, cached
 
 Value = TypeVar("Value")
 
 
-class _CacheEntry:
-    """Where an answer will be."""
-
-    def __init__(self) -> None:
-        self.lock, self.is_computed = threading.Lock(), False
-        self.value: Any = None
-
-
 def single_flight_cache(maxsize: int) -> Callable[[Callable[..., Value]], Callable[..., Value]]:
-    """A decorator like `lru_cache`, which keeps the `size` newest answers; but who asks while another works the answer out waits for it.
+    """Create a decorator that caches the `maxsize` most recently used values of a function with hashable arguments.
 
-    A failure is not kept.
+    Concurrent calls with equal arguments run the function once: the others wait for its value. Exceptions are not cached.
     """
-
-    def decorate(function: Callable[..., Value]) -> Callable[..., Value]:
-        finding = threading.Lock()
-        places = functools.lru_cache(maxsize=maxsize)(lambda *args: _CacheEntry())
-
-        @functools.wraps(function)
-        def call(*args: Hashable) -> Any:
-            with finding:
-                place = places(*args)
-            with place.lock:
-                if not place.is_computed:
-                    place.value, place.is_computed = function(*args), True
-                return place.value
-
-        return call
-
-    return decorate
+    cache: LRUCache[Any, Any] = LRUCache(maxsize)
+    return cached(cache, condition=Condition())

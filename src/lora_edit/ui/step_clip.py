@@ -1,4 +1,4 @@
-"""Step 1: the clip, and which part of it."""
+"""Step 1: import and trim the clip."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from lora_edit.ui.region import check_range, choose_initial_length, read_clip
 FILE_LABEL = "Drop a video or GIF here"
 
 CLIP_DEPENDENT_FIELDS = ("marks", "imported", "imported_use", "left_out", "grown", "inverted", "bridged", "first_frame", "later")
-"""What of a project means nothing on another clip."""
+"""State fields that are reset for another clip."""
 
-CLIP_REPLACED_MESSAGE = "This is another clip: the marks and edited frames of the one before are gone. Undo brings both back."
+CLIP_REPLACED_MESSAGE = "This is another clip: the marks and edited frames of the previous clip were removed. Undo restores them."
 
 
 class ClipStep:
-    """Drop a clip; trim it."""
+    """The step that imports a clip and trims it."""
 
     def __init__(self, app_state: AppState, project_id: Any) -> None:
         self.app_state, self.project_id, self.current_frame = app_state, project_id, gr.State(0)
@@ -53,7 +53,7 @@ class ClipStep:
                 self.next_button = gr.Button("Continue", variant="primary", elem_id="clip-next")
 
     def list_outputs(self) -> list[Any]:
-        """What `show` may change."""
+        """List the elements that `show` updates."""
         return [
             self.project_id,
             self.current_frame,
@@ -66,66 +66,66 @@ class ClipStep:
             self.trim_error,
         ]
 
-    def show(self, folder: Project) -> Updates:
-        """The step as the project is."""
-        project = folder.read_state()
-        if not project.clip:
-            return {self.view: None, self.sidebar: gr.Column(visible=False), self.file: build_file_field(folder, "", FILE_LABEL)}
+    def show(self, project: Project) -> Updates:
+        """Render the step for the project's current state."""
+        state = project.read_state()
+        if not state.clip:
+            return {self.view: None, self.sidebar: gr.Column(visible=False), self.file: build_file_field(project, "", FILE_LABEL)}
         return {
-            self.project_id: folder.id,
-            **self._render_frame(folder, 0),
+            self.project_id: project.id,
+            **self._render_frame(project, 0),
             self.sidebar: gr.Column(visible=True),
-            self.facts: render_messages(_describe_clip(project, read_clip(folder, project))),
-            self.start: project.start,
-            self.frames: project.frames,
-            self.file: build_file_field(folder, project.clip, FILE_LABEL),
+            self.facts: render_messages(_describe_clip(state, read_clip(project, state))),
+            self.start: state.start,
+            self.frames: state.frames,
+            self.file: build_file_field(project, state.clip, FILE_LABEL),
             self.trim_error: "",
         }
 
-    def refresh(self, folder: Project, frame: int) -> Updates:
-        """The step when it is come to again."""
-        return self._render_frame(folder, frame) if folder.read_state().clip else {}
+    def refresh(self, project: Project, frame: int) -> Updates:
+        """Update the step on return to it."""
+        return self._render_frame(project, frame) if project.read_state().clip else {}
 
     def import_clip(self, project_id: str, file: str | None) -> Updates:
-        """A clip was dropped: it starts a project of its own, unless it replaces the clip of one."""
+        """Import a dropped clip: into a new project, or in place of the project's clip."""
         if not file:
             return {}
         length = choose_initial_length(Path(file))
-        folder = self.app_state.open_project(project_id) if project_id else self.app_state.store.create_project()
-        with folder.stage_file(Path(file)) as kept:
-            check_range(folder, ProjectState(clip=kept, frames=length))
-        before = folder.read_state()
-        made_for_it = {key: ProjectState.model_fields[key].default for key in CLIP_DEPENDENT_FIELDS}
-        folder.update_state(clip=kept, clip_name=Path(file).name, start=0, frames=length, **made_for_it)
-        gone = any(getattr(before, key) != value for key, value in made_for_it.items())
-        return {**self.show(folder), self.trim_error: render_messages(CLIP_REPLACED_MESSAGE, "warning") if gone else ""}
+        project = self.app_state.open_project(project_id) if project_id else self.app_state.store.create_project()
+        with project.stage_file(Path(file)) as stored_file:
+            check_range(project, ProjectState(clip=stored_file, frames=length))
+        before = project.read_state()
+        defaults = {key: ProjectState.model_fields[key].default for key in CLIP_DEPENDENT_FIELDS}
+        project.update_state(clip=stored_file, clip_name=Path(file).name, start=0, frames=length, **defaults)
+        was_reset = any(getattr(before, key) != value for key, value in defaults.items())
+        return {**self.show(project), self.trim_error: render_messages(CLIP_REPLACED_MESSAGE, "warning") if was_reset else ""}
 
     def trim_clip(self, project_id: str, start: float | None, frames: float | None) -> Updates:
-        """Another range; marks and edited frames stay with the frames that they were made for."""
-        folder = self.app_state.open_project(project_id)
+        """Set the range of the clip; marks and edited frames stay on their source frames."""
+        project = self.app_state.open_project(project_id)
         length = parse_integer(frames, 1, 10**7, "frames") if frames else None
-        before = folder.read_state()
+        before = project.read_state()
         after = trim_state(before, parse_integer(start, 0, 10**7, "the first frame"), length)
-        count = check_range(folder, after)
-        folder.update_state(**{key: getattr(after, key) for key in ProjectState.model_fields})
-        return {**self.show(folder), self.trim_error: render_messages(describe_trim(before, after, count), "warning")}
+        num_frames = check_range(project, after)
+        project.update_state(**{key: getattr(after, key) for key in ProjectState.model_fields})
+        return {**self.show(project), self.trim_error: render_messages(describe_trim(before, after, num_frames), "warning")}
 
     def show_frame(self, project_id: str, event: gr.EventData) -> Updates:
         """Show another frame."""
         return self._render_frame(self.app_state.open_project(project_id), read_frame_number(event))
 
-    def _render_frame(self, folder: Project, frame: int, **film: Any) -> Updates:
-        video = read_clip(folder, folder.read_state())
+    def _render_frame(self, project: Project, frame: int, **extra: Any) -> Updates:
+        video = read_clip(project, project.read_state())
         frame = min(frame, video.num_frames - 1)
-        return {self.current_frame: frame, self.view: pictures.build_still(video.frames[frame], frame, video.num_frames, "Clip", **film)}
+        return {self.current_frame: frame, self.view: pictures.build_still(video.frames[frame], frame, video.num_frames, "Clip", **extra)}
 
     def play_frames(self, project_id: str, event: gr.EventData) -> Updates:
-        """Play."""
-        folder = self.app_state.open_project(project_id)
-        return self._render_frame(folder, read_frame_number(event), film=pictures.build_playback(read_clip(folder, folder.read_state())))
+        """Play the clip."""
+        project = self.app_state.open_project(project_id)
+        return self._render_frame(project, read_frame_number(event), film=pictures.build_playback(read_clip(project, project.read_state())))
 
 
 def _describe_clip(state: ProjectState, video: Video) -> str:
-    """The clip in words."""
+    """Describe the clip: name, frames, size, rate and sound."""
     sound = "with sound" if video.has_sound else "without sound"
     return f"{state.clip_name}: {video.num_frames} frames, {video.size}, {float(video.fps):.4g} per second, {sound}"

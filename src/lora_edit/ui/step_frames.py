@@ -1,4 +1,4 @@
-"""Step 3: the edited first frame, and later frames where the edit turns or opens."""
+"""Step 3: the edited first frame, and edited later frames for an object that turns or opens."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ KIND_CHOICES = [("Learn from it", "reference"), ("Show it exactly as it is", "an
 FIRST_FRAME_LABEL, LATER_FRAME_LABEL = "Drop the edited first frame here", "Drop the edited frame here"
 
 MISSING_FIRST_FRAME_MESSAGE = (
-    "The clip's first frame is not edited, only frames elsewhere are. Download it, edit it likewise, and drop it here."
+    "The clip's first frame is not edited, only later frames are. Download it, edit it the same way, and drop it here."
 )
 
 
 class FramesStep:
-    """Download a frame, edit it anywhere, drop it back."""
+    """The step that exports frames for editing and imports them again."""
 
     def __init__(self, app_state: AppState) -> None:
         self.app_state, self.current_frame = app_state, gr.State(0)
@@ -66,7 +66,7 @@ class FramesStep:
 
     def _build_later_section(self) -> None:
         with gr.Accordion("Edit a later frame too", open=False, elem_id="frames-later") as self.later_accordion:
-            gr.HTML("<p class='lead'>Where the thing turns or opens, the first frame cannot show it. Edit a frame that does.</p>")
+            gr.HTML("<p class='lead'>If the object turns or opens, the first frame does not show all of it. Edit a later frame too.</p>")
             with gr.Row():
                 self.later_number = gr.Number(None, label="Frame", precision=0, minimum=1, min_width=90, elem_id="later-number")
                 self.later_kind = gr.Radio(KIND_CHOICES, value="reference", label="Use", elem_id="later-kind")
@@ -78,7 +78,7 @@ class FramesStep:
             self.remove_button = gr.Button("Remove", elem_id="later-remove")
 
     def list_outputs(self) -> list[Any]:
-        """What `show` may change."""
+        """List the elements that `show` updates."""
         return [
             self.current_frame,
             self.view,
@@ -90,128 +90,128 @@ class FramesStep:
             self.later_file,
         ]
 
-    def show(self, folder: Project, frame: int = 0) -> Updates:
-        """The step as the project is."""
-        project = folder.read_state()
-        if not project.clip:
+    def show(self, project: Project, frame: int = 0) -> Updates:
+        """Render the step for the project's current state."""
+        state = project.read_state()
+        if not state.clip:
             return {self.view: None}
-        video = read_clip(folder, project)
-        first = actions.save_frame(folder, video.frames[0], 0)
-        names = [
-            (f"frame {each.frame}, {KIND_DESCRIPTIONS[each.kind]}", each.frame) for each in project.select_later_frames(video.num_frames)
-        ]
+        video = read_clip(project, state)
+        first = actions.save_frame(project, video.frames[0], 0)
+        later_frames = state.select_later_frames(video.num_frames)
+        names = [(f"frame {each.frame}, {KIND_DESCRIPTIONS[each.kind]}", each.frame) for each in later_frames]
         return {
-            **self._render_frame(folder, project, frame),
+            **self._render_frame(project, state, frame),
             self.download_button: gr.DownloadButton(value=str(first)),
-            **self._render_remarks(folder, project),
+            **self._render_remarks(project, state),
             self.later_frames: gr.Dropdown(names, value=names[-1][1] if names else None),
-            self.file: build_file_field(folder, project.first_frame, FIRST_FRAME_LABEL),
+            self.file: build_file_field(project, state.first_frame, FIRST_FRAME_LABEL),
             self.later_file: gr.File(None),
         }
 
-    def _render_remarks(self, folder: Project, state: ProjectState) -> Updates:
-        """What was converted of the edited first frame; does it keep to the region? If not: say so, and offer to grow it. Or was it another
-        frame's?"""
+    def _render_remarks(self, project: Project, state: ProjectState) -> Updates:
+        """Render notes on the edited first frame: conversions, changes outside the region (with a button to grow it), or its absence."""
         if not state.first_frame and state.later:
             return {self.notes: render_messages(MISSING_FIRST_FRAME_MESSAGE, "warning"), self.cover_button: gr.Button(visible=False)}
-        converted = (
-            render_messages(describe_conversions(folder, state.first_frame, read_clip(folder, state).size)) if state.first_frame else ""
+        conversions = (
+            render_messages(describe_conversions(project, state.first_frame, read_clip(project, state).size)) if state.first_frame else ""
         )
-        change = find_edit_outside_region(folder, state)
-        if change is None or compute_growth(folder, state, change.suggested_box) == state.grown:
-            return {self.notes: converted, self.cover_button: gr.Button(visible=False)}
-        words = f"The edited first frame also changes {change.share:.1%} of the picture outside of the region; the source is shown there."
-        return {self.notes: converted + render_messages(words, "warning"), self.cover_button: gr.Button(visible=True)}
+        change = find_edit_outside_region(project, state)
+        if change is None or compute_growth(project, state, change.suggested_box) == state.grown:
+            return {self.notes: conversions, self.cover_button: gr.Button(visible=False)}
+        warning = f"The edited first frame also changes {change.share:.1%} of the picture outside of the region; the source is shown there."
+        return {self.notes: conversions + render_messages(warning, "warning"), self.cover_button: gr.Button(visible=True)}
 
-    def _render_frame(self, folder: Project, state: ProjectState, frame: int, **film: Any) -> Updates:
-        video = read_clip(folder, state)
+    def _render_frame(self, project: Project, state: ProjectState, frame: int, **extra: Any) -> Updates:
+        video = read_clip(project, state)
         frame = min(frame, video.num_frames - 1)
         edited = {0: state.first_frame, **{each.frame: each.file for each in state.later}}.get(frame, "")
-        more = _render_edited_frame(folder, edited, video, frame) if edited else {}
-        region = compute_region(folder, state).edit_mask.frames[frame] if (has_region(state) or state.first_frame) and not edited else None
+        overlay = _render_edited_frame(project, edited, video, frame) if edited else {}
+        region = compute_region(project, state).edit_mask.frames[frame] if (has_region(state) or state.first_frame) and not edited else None
         picture = video.frames[frame] if region is None else draw_region(video.frames[frame], region)
-        return {self.current_frame: frame, self.view: pictures.build_still(picture, frame, video.num_frames, "source", **more, **film)}
+        return {self.current_frame: frame, self.view: pictures.build_still(picture, frame, video.num_frames, "source", **overlay, **extra)}
 
     def import_first_frame(self, project_id: str, file: str | None) -> Updates:
-        """The edited first frame came back."""
+        """Import the edited first frame."""
         if not file:
             return {}
-        folder = self.app_state.open_project(project_id)
-        with folder.stage_file(Path(file)) as kept:
-            check_edit(folder, folder.read_state().replace_fields(first_frame=kept))
-        folder.update_state(first_frame=kept)
-        return self.show(folder)
+        project = self.app_state.open_project(project_id)
+        with project.stage_file(Path(file)) as stored_file:
+            check_edit(project, project.read_state().replace_fields(first_frame=stored_file))
+        project.update_state(first_frame=stored_file)
+        return self.show(project)
 
     def grow_region(self, project_id: str) -> Updates:
-        """Grow the region over what the edited first frame changes outside of it."""
-        folder = self.app_state.open_project(project_id)
-        folder.update_state(grown=compute_covering_growth(folder, folder.read_state()))
-        return self.show(folder)
+        """Grow the region over the change of the edited first frame outside of it."""
+        project = self.app_state.open_project(project_id)
+        project.update_state(grown=compute_covering_growth(project, project.read_state()))
+        return self.show(project)
 
     def show_search_message(self, project_id: str) -> Updates:
-        """Say that a frame is looked for, which takes a while."""
-        return {self.later_error: render_messages("Looking through the clip…")}
+        """Show a message during the search for a frame, which takes a while."""
+        return {self.later_error: render_messages("Searching the clip…")}
 
     def suggest_frame(self, project_id: str) -> Updates:
-        """Which later frame shows most that no edited frame has shown."""
-        folder = self.app_state.open_project(project_id)
-        number = actions.suggest_frame(folder, folder.read_state())
+        """Suggest the later frame that shows the largest area that no edited frame shows."""
+        project = self.app_state.open_project(project_id)
+        number = actions.suggest_frame(project, project.read_state())
         if number is None:
             return {self.later_error: render_messages("The edited frames show nearly all of what changes; no other frame is needed.")}
         return {self.later_number: number, **self.select_frame(project_id, number)}
 
     def select_frame(self, project_id: str, number: float | None) -> Updates:
-        """A later frame to edit."""
-        folder = self.app_state.open_project(project_id)
-        video = read_clip(folder, folder.read_state())
+        """Select a later frame to edit and offer it for download."""
+        project = self.app_state.open_project(project_id)
+        video = read_clip(project, project.read_state())
         frame = parse_integer(number, 1, video.num_frames - 1, "a later frame")
-        file = actions.save_frame(folder, video.frames[frame], frame)
+        file = actions.save_frame(project, video.frames[frame], frame)
         return {
             self.later_download_button: gr.DownloadButton(value=str(file), interactive=True),
-            **self._render_frame(folder, folder.read_state(), frame),
+            **self._render_frame(project, project.read_state(), frame),
         }
 
     def import_later_frame(self, project_id: str, number: float | None, kind: str, file: str | None) -> Updates:
-        """An edited later frame came back."""
+        """Import an edited later frame."""
         if not file:
             return {}
-        folder = self.app_state.open_project(project_id)
-        video = read_clip(folder, folder.read_state())
+        project = self.app_state.open_project(project_id)
+        video = read_clip(project, project.read_state())
         frame = parse_integer(number, 1, video.num_frames - 1, "a later frame")
-        with folder.stage_file(Path(file)) as kept:
-            note = describe_conversions(folder, kept, video.size)
-        others = [each for each in folder.read_state().later if each.frame != frame]
-        folder.update_state(later=tuple(sorted([*others, EditedFrame(frame=frame, file=kept, kind=kind)], key=lambda each: each.frame)))
-        return {**self.show(folder, frame), self.later_error: render_messages(note)}
+        with project.stage_file(Path(file)) as stored_file:
+            note = describe_conversions(project, stored_file, video.size)
+        others = [each for each in project.read_state().later if each.frame != frame]
+        project.update_state(
+            later=tuple(sorted([*others, EditedFrame(frame=frame, file=stored_file, kind=kind)], key=lambda each: each.frame))
+        )
+        return {**self.show(project, frame), self.later_error: render_messages(note)}
 
     def remove_later_frame(self, project_id: str, number: int | None) -> Updates:
-        """Take an edited later frame away."""
-        folder = self.app_state.open_project(project_id)
+        """Remove an edited later frame."""
+        project = self.app_state.open_project(project_id)
         if number is None:
-            raise InputError("no edited later frame is chosen; there is nothing to remove")
-        folder.update_state(later=tuple(each for each in folder.read_state().later if each.frame != number))
-        return self.show(folder)
+            raise InputError("no edited later frame is selected; select the one to remove")
+        project.update_state(later=tuple(each for each in project.read_state().later if each.frame != number))
+        return self.show(project)
 
     def show_frame(self, project_id: str, event: gr.EventData) -> Updates:
-        """Show another frame, which is then the one to edit, too."""
-        folder = self.app_state.open_project(project_id)
+        """Show another frame and select it for editing."""
+        project = self.app_state.open_project(project_id)
         if number := read_frame_number(event):
             return {self.later_number: number, **self.select_frame(project_id, number)}
         return {
             self.later_number: None,
             self.later_download_button: gr.DownloadButton(interactive=False),
-            **self._render_frame(folder, folder.read_state(), 0),
+            **self._render_frame(project, project.read_state(), 0),
         }
 
     def play_frames(self, project_id: str, event: gr.EventData) -> Updates:
         """Play the source."""
-        folder = self.app_state.open_project(project_id)
-        video = read_clip(folder, folder.read_state())
-        return self._render_frame(folder, folder.read_state(), read_frame_number(event), film=pictures.build_playback(video))
+        project = self.app_state.open_project(project_id)
+        video = read_clip(project, project.read_state())
+        return self._render_frame(project, project.read_state(), read_frame_number(event), film=pictures.build_playback(video))
 
 
-def _render_edited_frame(folder: Project, file: str, video: Video, frame: int) -> dict[str, Any]:
-    """The edited frame for the viewer, with the divider on what it changes."""
-    picture = read_edited_frame(folder, file, video.size)[0]
+def _render_edited_frame(project: Project, file: str, video: Video, frame: int) -> dict[str, Any]:
+    """Render an edited frame for the viewer, with the divider on its change."""
+    picture = read_edited_frame(project, file, video.size)[0]
     split = pictures.find_divider_position(video.frames[frame], picture)
     return {"over": pictures.encode_jpeg(pictures.shrink_frame(picture)), "over_label": "edited", "split": split}

@@ -1,4 +1,4 @@
-"""Step 6: source and edit under a slider, what to edit next, downloads, and the same again without training."""
+"""Step 6: comparison of source and edit, the frame to edit next, downloads, and regeneration without training."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from lora_edit.video.read import read_image
 
 
 class ResultStep:
-    """Compare, download, do it again."""
+    """The step that compares, downloads and regenerates results."""
 
     def __init__(self, app_state: AppState) -> None:
         self.app_state, self.current_frame = app_state, gr.State(0)
-        create_heading("Result", "Drag the divider. Outside of the region every pixel is the source's own.")
+        create_heading("Result", "Drag the divider. Outside of the region every pixel is unchanged.")
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=3):
                 self.view = create_viewer("result-view", "Source and edit")
@@ -53,12 +53,12 @@ class ResultStep:
     def _build_regeneration_section(self) -> None:
         with gr.Accordion("Again, without training", open=False, elem_id="result-again"):
             self.seed = gr.Number(1, label="Seed", precision=0, minimum=0, elem_id="again-seed")
-            self.file = gr.File(label="Another edited first frame (or none)", elem_id="again-file", height=150)
+            self.file = gr.File(label="Another edited first frame (optional)", elem_id="again-file", height=150)
             self.regenerate_button = gr.Button("Generate again", elem_id="again-start")
             self.regeneration_error = create_message()
 
     def list_outputs(self) -> list[Any]:
-        """What `show` may change."""
+        """List the elements that `show` updates."""
         return [
             self.current_frame,
             self.view,
@@ -73,76 +73,76 @@ class ResultStep:
             self.project_download,
         ]
 
-    def show(self, folder: Project, number: int | None = None) -> Updates:
-        """The newest result, or number `number`."""
-        every = folder.read_results()
-        if not every:
+    def show(self, project: Project, number: int | None = None) -> Updates:
+        """Render result `number`, by default the newest."""
+        results = project.read_results()
+        if not results:
             return {self.view: None}
-        number = len(every) - 1 if number is None else number
-        names = [(f"{place + 1}: seed {each.seed}" + (", again" if each.again else ""), place) for place, each in enumerate(every)]
+        number = len(results) - 1 if number is None else number
+        names = [(f"{index + 1}: seed {each.seed}" + (", again" if each.again else ""), index) for index, each in enumerate(results)]
         return {
-            **self._render_frame(folder, number, 0, autoplay=True),
+            **self._render_frame(project, number, 0, autoplay=True),
             self.result_choice: gr.Dropdown(names, value=number),
-            **self._update_files(folder, number),
-            **self._render_frame_hint(folder),
+            **self._update_files(project, number),
+            **self._render_frame_hint(project),
         }
 
-    def _update_files(self, folder: Project, number: int) -> Updates:
-        made = folder.read_results()[number]
-        run, lora = folder.path / made.run, actions.find_lora_file(folder, made)
-        words = ", ".join(f"{stage} {format_seconds(seconds)}" for stage, seconds in made.seconds.items())
+    def _update_files(self, project: Project, number: int) -> Updates:
+        result = project.read_results()[number]
+        run, lora = project.path / result.run, actions.find_lora_file(project, result)
+        durations = ", ".join(f"{stage} {format_seconds(seconds)}" for stage, seconds in result.seconds.items())
         return {
-            self.facts: render_messages(describe_outdated(made.state, folder.read_state()), "warning")
-            + render_messages([words, *made.notes]),
+            self.facts: render_messages(describe_outdated(result.state, project.read_state()), "warning")
+            + render_messages([durations, *result.notes]),
             self.sheet: render_figure(pictures.encode_jpeg(read_image(run / "sheet.png")), "Source, edit region and result"),
-            self.video_download: gr.DownloadButton(value=str(folder.path / made.file)),
+            self.video_download: gr.DownloadButton(value=str(project.path / result.file)),
             self.lora_download: gr.DownloadButton(value=str(lora)) if lora else gr.DownloadButton(interactive=False),
             self.pack_button: gr.Button(visible=True),
             self.project_download: gr.DownloadButton(visible=False),
         }
 
-    def _render_frame_hint(self, folder: Project) -> Updates:
-        frame = actions.suggest_frame(folder, folder.read_state())
+    def _render_frame_hint(self, project: Project) -> Updates:
+        frame = actions.suggest_frame(project, project.read_state())
         if frame is None:
             return {
-                self.frame_hint: render_messages("The edited frames show nearly all of what changes."),
+                self.frame_hint: render_messages("The edited frames show nearly the whole region."),
                 self.edit_frame_button: gr.Button(visible=False),
             }
-        words = f"Frame {frame} has the largest area that no edited frame shows. If the result is unsure there, edit that frame too."
-        return {self.frame_hint: render_messages(words), self.edit_frame_button: gr.Button(f"Edit frame {frame} too", visible=True)}
+        hint = f"Frame {frame} has the largest area that no edited frame shows. If the result is poor there, edit that frame too."
+        return {self.frame_hint: render_messages(hint), self.edit_frame_button: gr.Button(f"Edit frame {frame} too", visible=True)}
 
-    def _render_frame(self, folder: Project, number: int, frame: int, **extra: Any) -> Updates:
-        source, edit = actions.read_result_clips(folder, folder.read_results()[number])
-        over = {"over": pictures.encode_jpeg(pictures.shrink_frame(edit.frames[frame])), "over_label": "edited",
+    def _render_frame(self, project: Project, number: int, frame: int, **extra: Any) -> Updates:
+        source, edit = actions.read_result_clips(project, project.read_results()[number])
+        overlay = {"over": pictures.encode_jpeg(pictures.shrink_frame(edit.frames[frame])), "over_label": "edited",
                 "split": pictures.find_divider_position(source.frames[frame], edit.frames[frame])}  # fmt: skip
-        still = pictures.build_still(source.frames[frame], frame, source.num_frames, "source", **over, **extra)
+        still = pictures.build_still(source.frames[frame], frame, source.num_frames, "source", **overlay, **extra)
         return {self.current_frame: frame, self.view: still}
 
     def select_result(self, project_id: str, number: int | None) -> Updates:
-        """Another result."""
+        """Show another result."""
         return self.show(self.app_state.open_project(project_id), number)
 
     def show_frame(self, project_id: str, number: int | None, event: gr.EventData) -> Updates:
-        """Another frame."""
+        """Show another frame."""
         return self._render_frame(self.app_state.open_project(project_id), number or 0, read_frame_number(event))
 
     def play_frames(self, project_id: str, number: int | None, event: gr.EventData) -> Updates:
-        """Play both."""
-        folder = self.app_state.open_project(project_id)
-        source, edit = actions.read_result_clips(folder, folder.read_results()[number or 0])
-        return self._render_frame(folder, number or 0, read_frame_number(event), film=pictures.build_playback(source, edit=edit))
+        """Play source and edit."""
+        project = self.app_state.open_project(project_id)
+        source, edit = actions.read_result_clips(project, project.read_results()[number or 0])
+        return self._render_frame(project, number or 0, read_frame_number(event), film=pictures.build_playback(source, edit=edit))
 
     def pack_project(self, project_id: str, number: int | None) -> Updates:
-        """Everything in one file."""
-        folder = self.app_state.open_project(project_id)
-        file = actions.pack_project(folder, folder.read_results()[number or 0])
+        """Pack the project into one file for download."""
+        project = self.app_state.open_project(project_id)
+        file = actions.pack_project(project, project.read_results()[number or 0])
         return {self.pack_button: gr.Button(visible=False), self.project_download: gr.DownloadButton(value=str(file), visible=True)}
 
     def start_regeneration(self, project_id: str, number: int | None, seed: float | None, file: str | None) -> Updates:
-        """Generate again."""
-        folder = self.app_state.open_project(project_id)
+        """Start generating with the same LoRA and another seed or first frame."""
+        project = self.app_state.open_project(project_id)
         if number is None:
             raise InputError("there is no result yet; train first")
-        first = folder.path / folder.import_file(Path(file)) if file else None
-        actions.start_regeneration(self.app_state.device_queue, folder, number, parse_integer(seed, 0, 2**62, "the seed"), first)
+        first_frame = project.path / project.import_file(Path(file)) if file else None
+        actions.start_regeneration(self.app_state.device_queue, project, number, parse_integer(seed, 0, 2**62, "the seed"), first_frame)
         return {}

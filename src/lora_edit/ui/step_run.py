@@ -1,4 +1,4 @@
-"""Step 5: a preview in seconds; then training, watched, stopped and resumed."""
+"""Step 5: a quick preview; then training and generation, with progress, stop and resume."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ STAGE_LABELS = {
     "appearance": "learning the edited frames",
     "captions": "describing the frames",
     "following the edit": "finding what the edited first frame changes",
-    "motions": "finding how the clip moves",
-    "prepare": "preparing what is learned",
+    "motions": "estimating the motion of the clip",
+    "prepare": "preparing the training data",
     "predict": "predicting the edit",
-    "generate": "drawing the result",
-    "composite": "putting it into the clip",
+    "generate": "generating the result",
+    "composite": "compositing it into the clip",
     "write": "writing the video",
     "compare": "writing source and edit side by side",
     "measure": "measuring the result",
     "follow": "following it through the clip",
 }
-"""What the page calls the stages of an edit."""
+"""Labels of the stages of an edit."""
 
-RESUME_MESSAGE = "Resume goes on from the last state that was kept."
+RESUME_MESSAGE = "Resume continues from the last checkpoint."
 
 PROJECT_JOB_KINDS = ("edit", "again", "preview")
-"""Jobs whose result is out of date once anything of the project changes."""
+"""Kinds of jobs whose result is outdated by any change of the project."""
 
 STATE_LABELS = {
     "waiting": "waiting",
@@ -49,12 +49,13 @@ STATE_LABELS = {
 
 
 class RunStep:
-    """Train and generate."""
+    """The step that previews, trains and generates."""
 
     def __init__(self, app_state: AppState) -> None:
         self.app_state = app_state
         create_heading(
-            "Train and generate", "A small LoRA learns how your clip moves; then the edit is drawn. You may close this page meanwhile."
+            "Train and generate",
+            "A small LoRA learns the motion of your clip; then the edit is generated. You may close this page meanwhile.",
         )
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=3):
@@ -72,7 +73,7 @@ class RunStep:
                 self.next_button = gr.Button("See the result", variant="primary", visible=False, elem_id="run-next")
 
     def list_outputs(self) -> list[Any]:
-        """What `show` may change."""
+        """List the elements that `show` updates."""
         return [
             self.progress,
             self.training_preview,
@@ -84,75 +85,75 @@ class RunStep:
             self.next_button,
         ]
 
-    def show(self, folder: Project) -> Updates:
-        """The step as its jobs are."""
-        job, quick = self.app_state.device_queue.get_latest_job(folder.id), self.app_state.background.get_latest_job(folder.id)
-        quick = None if quick is not None and quick.kind != "preview" else quick
-        now, jobs = folder.read_state(), [each for each in (job, quick) if each is not None]
+    def show(self, project: Project) -> Updates:
+        """Render the step for the project's jobs."""
+        job, preview = self.app_state.device_queue.get_latest_job(project.id), self.app_state.background.get_latest_job(project.id)
+        preview = None if preview is not None and preview.kind != "preview" else preview
+        state, jobs = project.read_state(), [each for each in (job, preview) if each is not None]
         return {
-            self.progress: "".join(render_job(each, self.app_state.device_queue.count_jobs_ahead(each), now) for each in jobs)
-            or _render_interrupted(folder, now),
+            self.progress: "".join(render_job(each, self.app_state.device_queue.count_jobs_ahead(each), state) for each in jobs)
+            or _render_interrupted(project, state),
             self.training_preview: _render_training_preview(job),
-            self.preview_video: _update_preview_video(quick, now),
+            self.preview_video: _update_preview_video(preview, state),
             self.remarks: render_messages([note for each in jobs for note in each.notes]),
-            self.preview_button: gr.Button(interactive=quick is None or quick.is_finished),
-            **self._update_buttons(folder, job, now),
+            self.preview_button: gr.Button(interactive=preview is None or preview.is_finished),
+            **self._update_buttons(project, job, state),
         }
 
-    def _update_buttons(self, folder: Project, job: Job | None, state: ProjectState) -> Updates:
-        """What comes next is the one primary button: to train, or to see the result where that is of the project as it is."""
-        busy, made = job is not None and not job.is_finished, folder.read_results()
-        stopped = find_unfinished_edit(folder, state) is not None
-        fresh = bool(made) and not stopped and not describe_outdated(made[-1].state, state)
-        primary, secondary = ("secondary", "primary") if fresh else ("primary", "secondary")
-        words = "Resume" if stopped else "Train and generate"
+    def _update_buttons(self, project: Project, job: Job | None, state: ProjectState) -> Updates:
+        """Update the buttons; the primary one is the next action: train, or see the result if it is up to date."""
+        is_active, results = job is not None and not job.is_finished, project.read_results()
+        is_unfinished = find_unfinished_edit(project, state) is not None
+        is_current = bool(results) and not is_unfinished and not describe_outdated(results[-1].state, state)
+        primary, secondary = ("secondary", "primary") if is_current else ("primary", "secondary")
+        label = "Resume" if is_unfinished else "Train and generate"
         return {
-            self.start_button: gr.Button(words, visible=not busy, variant=primary),
-            self.stop_button: gr.Button(visible=busy, interactive=job is not None and job.state != "stopping"),
+            self.start_button: gr.Button(label, visible=not is_active, variant=primary),
+            self.stop_button: gr.Button(visible=is_active, interactive=job is not None and job.state != "stopping"),
             self.next_button: gr.Button(
-                "See the result" if fresh else "See the last result", visible=not busy and bool(made), variant=secondary
+                "See the result" if is_current else "See the last result", visible=not is_active and bool(results), variant=secondary
             ),
         }
 
     def start_edit(self, project_id: str) -> Updates:
-        """Train and generate, or go on."""
-        folder = self.app_state.open_project(project_id)
-        actions.start_edit(self.app_state.device_queue, folder)
-        return self.show(folder)
+        """Start or resume training and generation."""
+        project = self.app_state.open_project(project_id)
+        actions.start_edit(self.app_state.device_queue, project)
+        return self.show(project)
 
     def start_preview(self, project_id: str) -> Updates:
-        """The preview."""
-        folder = self.app_state.open_project(project_id)
-        actions.start_preview(self.app_state.background, folder)
-        return self.show(folder)
+        """Start the preview."""
+        project = self.app_state.open_project(project_id)
+        actions.start_preview(self.app_state.background, project)
+        return self.show(project)
 
     def stop_edit(self, project_id: str) -> Updates:
-        """Stop at the next step."""
+        """Stop the edit at its next step."""
         self.app_state.device_queue.stop(project_id)
         return self.show(self.app_state.open_project(project_id))
 
 
-def find_unfinished_edit(folder: Project, state: ProjectState) -> UnfinishedEdit | None:
-    """The edit of the project as it is, where it was begun and has not ended."""
-    edit = folder.read_unfinished_edit()
+def find_unfinished_edit(project: Project, state: ProjectState) -> UnfinishedEdit | None:
+    """Return the unfinished edit of the current state, or None."""
+    edit = project.read_unfinished_edit()
     return edit if edit is not None and not describe_outdated(edit.state, state) else None
 
 
-def _render_interrupted(folder: Project, state: ProjectState) -> str:
-    """What to say of an edit that was cut off, as when the server was ended."""
-    edit = find_unfinished_edit(folder, state)
+def _render_interrupted(project: Project, state: ProjectState) -> str:
+    """Render a message for an interrupted edit, for example after the server stopped."""
+    edit = find_unfinished_edit(project, state)
     if edit is None:
         return ""
-    where = f" at step {edit.done} of {edit.total} ({STAGE_LABELS.get(edit.stage, edit.stage)})" if edit.total > 1 else ""
-    return f'<div class="job stopped"><strong>{html.escape(f"Edit: interrupted{where}")}</strong>{render_messages(RESUME_MESSAGE)}</div>'
+    position = f" at step {edit.done} of {edit.total} ({STAGE_LABELS.get(edit.stage, edit.stage)})" if edit.total > 1 else ""
+    return f'<div class="job stopped"><strong>{html.escape(f"Edit: interrupted{position}")}</strong>{render_messages(RESUME_MESSAGE)}</div>'
 
 
 def describe_job(job: Job, jobs_ahead: int, is_outdated: bool = False) -> str:
-    """A job in one line; an `old` one was done before the project changed."""
-    doing = job.state == "running" and bool(job.stage)
-    parts = [f"{KIND_LABELS[job.kind]}: {STAGE_LABELS.get(job.stage, job.stage) if doing else STATE_LABELS[job.state]}"]
+    """Describe a job in one line."""
+    has_stage = job.state == "running" and bool(job.stage)
+    parts = [f"{KIND_LABELS[job.kind]}: {STAGE_LABELS.get(job.stage, job.stage) if has_stage else STATE_LABELS[job.state]}"]
     if job.state == "waiting":
-        parts.append(f"{jobs_ahead} before it" if jobs_ahead else "next")
+        parts.append(f"{jobs_ahead} ahead of it" if jobs_ahead else "next")
     elif not job.is_finished and job.stage:
         parts += [f"{job.done} of {job.total}"] if job.total > 1 else []
         parts += (
@@ -161,7 +162,7 @@ def describe_job(job: Job, jobs_ahead: int, is_outdated: bool = False) -> str:
             else []
         )
         parts += (
-            [f"{format_seconds(job.seconds_after_training)} of it to draw the result"]
+            [f"{format_seconds(job.seconds_after_training)} of it to generate the result"]
             if job.seconds_left and job.seconds_after_training
             else []
         )
@@ -174,23 +175,23 @@ def describe_job(job: Job, jobs_ahead: int, is_outdated: bool = False) -> str:
 
 
 def render_job(job: Job, jobs_ahead: int, state: ProjectState) -> str:
-    """A job with its progress bar; one that is done, with what has changed in the project since then."""
-    old = describe_outdated(job.project_state, state) if job.state == "done" and job.kind in PROJECT_JOB_KINDS else ""
+    """Render a job with its progress bar; a finished job also shows what has changed in the project since."""
+    outdated = describe_outdated(job.project_state, state) if job.state == "done" and job.kind in PROJECT_JOB_KINDS else ""
     value = 'value="1"' if job.state == "done" else f'value="{job.done / job.total:.4f}"' if job.total > 1 else ""
     bar = (
         f'<progress aria-label="{KIND_LABELS[job.kind]}" max="1" {value}></progress>' if not job.is_finished or job.state == "done" else ""
     )
     detail = f"<span class='detail'>{html.escape(job.detail)}</span>" if job.detail and not job.is_finished else ""
-    fault = render_messages(simplify_message(job.error), "fault") if job.error else ""
-    words = html.escape(describe_job(job, jobs_ahead, bool(old)))
-    return f'<div class="job {job.state}"><strong>{words}</strong>{detail}{bar}{fault}{render_messages(old, "warning")}</div>'
+    error = render_messages(simplify_message(job.error), "fault") if job.error else ""
+    description = html.escape(describe_job(job, jobs_ahead, bool(outdated)))
+    return f'<div class="job {job.state}"><strong>{description}</strong>{detail}{bar}{error}{render_messages(outdated, "warning")}</div>'
 
 
 def _render_training_preview(job: Job | None) -> str:
     if job is None or job.preview is None or job.is_finished:
         return ""
     return render_figure(
-        pictures.encode_jpeg(pictures.join_frames(job.preview)), f"What it draws after {job.done} step{'' if job.done == 1 else 's'}"
+        pictures.encode_jpeg(pictures.join_frames(job.preview)), f"Preview after {job.done} step{'' if job.done == 1 else 's'}"
     )
 
 

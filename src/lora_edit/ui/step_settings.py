@@ -1,4 +1,4 @@
-"""Step 4: presets in front, everything else folded away; what it will cost."""
+"""Step 4: presets and model, further settings in a folded section, and the estimate of time and memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from lora_edit.config import resolve_settings
+from lora_edit.config import PresetName, resolve_settings
 from lora_edit.errors import ModelError, SettingsError
 from lora_edit.estimate import Estimate
 from lora_edit.models.checkpoints.hub import list_snapshots
@@ -18,20 +18,24 @@ from lora_edit.ui.components import AppState, Updates, create_heading, create_me
 from lora_edit.ui.labels import SETTING_FIELDS, explain_settings_error
 from lora_edit.ui.projects import Project, ProjectState
 
-PRESET_CHOICES = [("Standard", "standard"), ("Fast: about half the time", "fast"), ("Low memory: short windows", "low-vram")]
+PRESET_CHOICES: list[tuple[str, PresetName]] = [
+    ("Standard", "standard"),
+    ("Fast: about half the time", "fast"),
+    ("Low memory: short windows", "low-vram"),
+]
 
 MAX_TEXT_LENGTH = 4000
-"""Characters of a prompt, and of the other settings."""
+"""Maximum number of characters of a prompt, and of the other settings."""
 
 
 class SettingsStep:
-    """Choose a model and a preset; see the estimate."""
+    """The step that selects model, preset and settings and shows the estimate."""
 
     def __init__(self, app_state: AppState) -> None:
         self.app_state = app_state
         self.basis = gr.Textbox("", visible=False)
-        """The model and preset whose numbers the fields show, kept in the browser with them: fields are sent before an answer has come."""
-        create_heading("Settings", "The presets are measured. Change nothing if in doubt.")
+        """The model and preset of the numbers in the fields, stored in the browser: fields are sent before a response arrives."""
+        create_heading("Settings", "The presets were chosen by measurements. If in doubt, change nothing.")
         with gr.Row(elem_classes="columns"):
             with gr.Column(scale=3):
                 self.preset = gr.Radio(PRESET_CHOICES, value="standard", label="Preset", elem_id="settings-preset")
@@ -46,7 +50,7 @@ class SettingsStep:
                     list_model_choices(),
                     value="tiny",
                     label="Model",
-                    info="The folder, file or Hub name of another one can be typed",
+                    info="Or type the folder, file or Hub name of another model",
                     allow_custom_value=True,
                     elem_id="settings-model",
                 )
@@ -57,80 +61,80 @@ class SettingsStep:
 
     def _build_more_settings(self) -> None:
         self.setting_fields = []
-        for pair in (list(SETTING_FIELDS.items())[place : place + 2] for place in range(0, len(SETTING_FIELDS), 2)):
+        for pair in (list(SETTING_FIELDS.items())[index : index + 2] for index in range(0, len(SETTING_FIELDS), 2)):
             with gr.Row():
                 self.setting_fields += [
                     gr.Number(None, label=label, info=info, elem_id=f"knob-{name.replace('.', '-')}") for name, (label, info, *_) in pair
                 ]
         self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="settings-seed")
         self.other_settings = gr.Textbox(
-            "", label="Any other setting", info="module.setting=value, one to a line", lines=3, elem_id="settings-others"
+            "", label="Any other setting", info="section.setting=value, one per line", lines=3, elem_id="settings-others"
         )
 
     def list_inputs(self) -> list[Any]:
-        """What `changed` reads."""
+        """List the inputs of `save_settings`."""
         return [self.basis, self.preset, self.prompt, self.model, self.seed, self.other_settings, *self.setting_fields]
 
     def list_outputs(self) -> list[Any]:
-        """What `show` may change."""
+        """List the elements that `show` updates."""
         return [*self.list_inputs(), self.model_summary, self.estimate_summary]
 
-    def show(self, folder: Project) -> Updates:
-        """The step as the project is; fields show what the preset says."""
-        project = folder.read_state()
-        given = [text for text in project.assignments if text.partition("=")[0] not in SETTING_FIELDS]
-        resolved = _resolve_settings(project)
-        values = [getattr(getattr(resolved, room), key) for room, key in (name.split(".") for name in SETTING_FIELDS)]
-        plain = (_build_basis(project.model, project.preset), project.preset, project.prompt, project.model, project.seed, "\n".join(given))
+    def show(self, project: Project) -> Updates:
+        """Render the step for the project's current state; unset fields show the preset's values."""
+        state = project.read_state()
+        other_settings = [text for text in state.assignments if text.partition("=")[0] not in SETTING_FIELDS]
+        resolved = _resolve_settings(state)
+        values = [getattr(getattr(resolved, section), key) for section, key in (name.split(".") for name in SETTING_FIELDS)]
+        plain = (_build_basis(state.model, state.preset), state.preset, state.prompt, state.model, state.seed, "\n".join(other_settings))
         fields = dict(zip(self.list_inputs(), (*plain, *values), strict=True))
-        return {**fields, self.model_summary: describe_model(project.model), **self.render_estimate(folder)}
+        return {**fields, self.model_summary: describe_model(state.model), **self.render_estimate(project)}
 
-    def refresh(self, folder: Project) -> Updates:
-        """The step when it is come to again."""
-        return self.render_estimate(folder)
+    def refresh(self, project: Project) -> Updates:
+        """Update the step on return to it."""
+        return self.render_estimate(project)
 
     def save_settings(
         self, project_id: str, basis: str, preset: str, prompt: str, model: str, seed: float, other_settings: str, *values: float
     ) -> Updates:
-        """Keep the settings when they make sense together. Numbers that are the preset's are not kept, nor those of another preset."""
-        folder = self.app_state.open_project(project_id)
+        """Store valid settings. Numbers that equal the preset's, or belong to another preset, are not stored. Raises `InputError`."""
+        project = self.app_state.open_project(project_id)
         plain = {"preset": preset, "prompt": prompt.strip(), "model": model, "seed": parse_integer(seed, 0, 2**62, "the seed")}
         check_length(prompt=prompt, other=other_settings)
         lines = [line.strip() for line in other_settings.splitlines() if line.strip()]
         if basis == _build_basis(model, preset):
-            lines += _find_overrides(folder.read_state().replace_fields(**plain, assignments=()), values)
+            lines += _find_overrides(project.read_state().replace_fields(**plain, assignments=()), values)
         locate_model(model)
-        following = folder.read_state().replace_fields(**plain, assignments=tuple(lines))
-        _check_ranges(_resolve_settings(following))
-        folder.update_state(**plain, assignments=following.assignments)
-        return self.render_estimate(folder)  # fields are left alone: the next one may be typed in already
+        new_state = project.read_state().replace_fields(**plain, assignments=tuple(lines))
+        _check_ranges(_resolve_settings(new_state))
+        project.update_state(**plain, assignments=new_state.assignments)
+        return self.render_estimate(project)  # fields are not updated: the next one may already be in use
 
     def apply_preset(self, project_id: str, *values: Any) -> Updates:
-        """Another preset or model; fields show what it says."""
+        """Apply another preset or model and show its values in the fields."""
         return {**self.save_settings(project_id, *values), **self.show(self.app_state.open_project(project_id))}
 
     def start_estimate(self, project_id: str) -> Updates:
-        """Measure one step."""
-        folder = self.app_state.open_project(project_id)
-        actions.start_estimate(self.app_state.device_queue, folder)
-        return self.render_estimate(folder)
+        """Start the estimate, which measures one step."""
+        project = self.app_state.open_project(project_id)
+        actions.start_estimate(self.app_state.device_queue, project)
+        return self.render_estimate(project)
 
-    def render_estimate(self, folder: Project) -> Updates:
-        """The estimate, once it is made."""
-        job = self.app_state.device_queue.get_latest_job(folder.id)
-        if job is None or job.kind != "estimate" or job.project_state != folder.read_state():
+    def render_estimate(self, project: Project) -> Updates:
+        """Render the estimate once it is finished."""
+        job = self.app_state.device_queue.get_latest_job(project.id)
+        if job is None or job.kind != "estimate" or job.project_state != project.read_state():
             return {self.estimate_summary: ""}
         if not isinstance(job.result, Estimate):
             return {
                 self.estimate_summary: render_messages(job.error, "fault") if job.is_finished else render_messages("Measuring one step…")
             }
-        found = job.result
-        words = [
-            f"about {format_seconds(found.seconds_train)} to train, {format_seconds(found.seconds_generate)} to generate",
-            f"about {format_bytes(found.memory_bytes)} of memory",
-            f"the model works at {found.canvas_size}, in {found.windows} window{'s' if found.windows > 1 else ''}",
+        estimate = job.result
+        lines = [
+            f"about {format_seconds(estimate.seconds_train)} to train, {format_seconds(estimate.seconds_generate)} to generate",
+            f"about {format_bytes(estimate.memory_bytes)} of memory",
+            f"the model works at {estimate.canvas_size}, in {estimate.windows} window{'s' if estimate.windows > 1 else ''}",
         ]
-        return {self.estimate_summary: render_messages([*words, *job.notes])}
+        return {self.estimate_summary: render_messages([*lines, *job.notes])}
 
 
 def _build_basis(model: str, preset: str) -> str:
@@ -138,25 +142,25 @@ def _build_basis(model: str, preset: str) -> str:
 
 
 def list_model_choices() -> list[tuple[str, str]]:
-    """Each model with the memory that it needs and its licence, and its name."""
+    """List the models as pairs of label and name; the label adds memory and licence."""
     return [(f"{each.name} · {each.memory} · {each.license}", each.name) for each in list_models()]
 
 
 def describe_model(model: str) -> str:
-    """What a model is, what it needs, and what of it is not here yet; nothing for one that is not found (any more)."""
+    """Render summary, licence, memory and missing download of a model; an empty string for an unknown model."""
     try:
         facts, source = locate_model(model)
     except ModelError:
         return ""
-    words = [facts.summary, f"licence {facts.license}", facts.memory]
-    missing = bool(facts.download_gb) and not Path(source).exists() and not list_snapshots(source)
-    return render_messages(words) + render_messages(
-        f"Its files are not on this computer: about {facts.download_gb:g} GB of {source}" if missing else "", "warning"
+    lines = [facts.summary, f"licence {facts.license}", facts.memory]
+    needs_download = bool(facts.download_gb) and not Path(source).exists() and not list_snapshots(source)
+    return render_messages(lines) + render_messages(
+        f"Its files are not on this computer: about {facts.download_gb:g} GB of {source}" if needs_download else "", "warning"
     )
 
 
 def _resolve_settings(state: ProjectState) -> Any:
-    """The settings that need no clip. Raises `SettingsError`."""
+    """Resolve the settings that need no clip. Raises `SettingsError`."""
     for text in state.assignments:
         if text.partition("=")[0].partition(".")[0].strip() in ("input", "preset", "model", "seed"):
             raise SettingsError(f"{text}: has a field of its own on the page; use that")
@@ -168,29 +172,29 @@ def _resolve_settings(state: ProjectState) -> Any:
 
 
 def _check_ranges(resolved: Any) -> None:
-    """Raise `InputError` for a number with a field of its own that makes no sense, wherever it was typed."""
+    """Raise `InputError` if a setting with its own field is out of range, wherever it was typed."""
     for name, (label, _, low, high) in SETTING_FIELDS.items():
-        room, key = name.split(".")
-        value = getattr(getattr(resolved, room), key)
+        section, key = name.split(".")
+        value = getattr(getattr(resolved, section), key)
         _ = parse_integer(value, low, int(high), label) if isinstance(low, int) else parse_decimal(value, low, high, label)
 
 
 def _find_overrides(state: ProjectState, values: tuple[float, ...]) -> list[str]:
-    """The fields that say something else than the preset, as assignments."""
+    """Return the fields that differ from the preset, as assignments."""
     resolved = _resolve_settings(state)
-    found = []
+    overrides = []
     for (name, (label, _, low, high)), value in zip(SETTING_FIELDS.items(), values, strict=True):
-        room, key = name.split(".")
-        own = getattr(getattr(resolved, room), key)
-        if value is not None and value != own:
+        section, key = name.split(".")
+        preset_value = getattr(getattr(resolved, section), key)
+        if value is not None and value != preset_value:
             number = parse_integer(value, low, int(high), label) if isinstance(low, int) else parse_decimal(value, low, high, label)
-            found.append(f"{name}={number}")
-    return found
+            overrides.append(f"{name}={number}")
+    return overrides
 
 
 def check_length(**texts: str) -> None:
-    """Raises `SettingsError` for text that is far longer than any that is meant."""
-    for what, text in texts.items():
+    """Raise `SettingsError` for text longer than `MAX_TEXT_LENGTH`."""
+    for field, text in texts.items():
         if len(text) > MAX_TEXT_LENGTH:
-            words = {"prompt": "the text of what the clip shows", "other": "the list of other settings"}[what]
-            raise SettingsError(f"{words} has {len(text)} characters; {MAX_TEXT_LENGTH} at most are read, so shorten it")
+            label = {"prompt": "the description of the edited clip", "other": "the list of other settings"}[field]
+            raise SettingsError(f"{label} has {len(text)} characters; shorten it to at most {MAX_TEXT_LENGTH}")

@@ -1,4 +1,4 @@
-"""How the page looks, and what it does by itself in the browser."""
+"""The page's theme, and its script in the browser."""
 
 from __future__ import annotations
 
@@ -14,11 +14,23 @@ FONTS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "N
 MONOSPACE_FONTS = ("ui-monospace", "Consolas", "DejaVu Sans Mono", "monospace")
 
 SCREEN_READER_TEXTS = {"common.complete": "done", "common.error": "failed", "common.loading": "loading"}
-"""What Gradio tells screen readers and has no words for."""
+"""Translations for screen readers that Gradio lacks."""
+
+UPDATE_ADDRESS_SCRIPT = """(name) => {
+  const address = new URL(window.location);
+  if (name) address.searchParams.set("project", name); else address.searchParams.delete("project");
+  if (address.href !== window.location.href) history.replaceState(history.state, "", address);
+}"""
+"""Writes the project into the page's address, so that a reload, a bookmark or another device opens it again."""
+
+SCROLL_SCRIPT = """() => document.querySelector("#later-number").scrollIntoView({ block: "center" })"""
+
+FORGET_MARKS_SCRIPT = """() => document.querySelector("#region-view .view")?.dispatchEvent(new Event("forget"))"""
+"""Discards the marks that are queued in the viewer."""
 
 
 def build_launch_options() -> dict[str, Any]:
-    """How the page looks: arguments of Gradio's `launch`. Every font and script comes from the page's own server."""
+    """Build the arguments of Gradio's `launch` for theme, styles and script. All fonts and scripts are local."""
     theme = gr.themes.Base(
         primary_hue="teal", secondary_hue="teal", neutral_hue="slate", radius_size="md", font=FONTS, font_mono=MONOSPACE_FONTS
     ).set(
@@ -43,8 +55,8 @@ def build_launch_options() -> dict[str, Any]:
 
 
 def build_script() -> str:
-    """The page's script, which knows the files that the server takes."""
-    known = {
+    """Build the page's script with the upload limits and file signatures of the server."""
+    limits = {
         "signatures": SIGNATURES,
         "head": SIGNATURE_BYTES,
         "small": MAX_UNKNOWN_FILE_BYTES,
@@ -52,4 +64,4 @@ def build_script() -> str:
         "noMedia": NOT_MEDIA_MESSAGE,
         "tooLarge": TOO_LARGE_MESSAGE,
     }
-    return (ASSETS_FOLDER / "page.js").read_text("utf-8").replace("FILES_TAKEN", json.dumps(known))
+    return (ASSETS_FOLDER / "page.js").read_text("utf-8").replace("FILES_TAKEN", json.dumps(limits))

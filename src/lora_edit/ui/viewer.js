@@ -1,106 +1,106 @@
-// The viewer of a clip's frames: one picture that can be marked, or two under a slider; frames are stepped, dragged and played.
-// It keeps its own page elements; `props.value` brings what to show, and `trigger` tells what a person did.
+// Frame viewer: one picture for marks, or two with a divider; with frame steps, a timeline and playback.
+// It manages its own elements; `props.value` holds the data to display, and `trigger` sends events to the server.
 const part = (name) => element.querySelector("." + name);
 const view = part("view"), picture = part("picture"), over = part("over"), marks = part("marks"), bar = part("bar");
 const range = part("range"), count = part("count"), play = part("play"), divider = part("divider"), tools = part("tools");
 const voice = part("voice"), sound = part("sound");
-const told = element.querySelector(".viewer").dataset; // how many pictures came and were drawn, and how long the last answer took
+const stats = element.querySelector(".viewer").dataset; // number of received and drawn pictures, and the time of the last response
 let sent = 0, tool = "point", drag = null, cross = null, playing = null, wanted = 0;
-let audible = null; // is the sound to be heard? Undecided until a person plays the clip or presses the button: what plays by itself is mute
-let byItself = false; // the clip in sight is to be played without being asked, once it can be seen
-let divided = false; // has the divider been moved by hand? Until then it stands where the edit is
-let asks = 0, asked = null, askedAt = 0, marking = null, missed = false; // questions are numbered; the last one, and the last that was a mark, while unanswered
-const held = []; // marks made meanwhile: the server takes one at a time
+let audible = null; // whether sound is on; null until the first press of Play or Mute, as autoplay is mute
+let autoplay = false; // whether to start playback once the viewer is visible
+let dividerMoved = false; // whether a person moved the divider; until then it is at the position of the edit
+let requests = 0, request = null, requestedAt = 0, marking = null, missed = false; // numbers of the pending request and of the pending mark; null if answered
+const queued = []; // marks made meanwhile: the server processes one at a time
 
 const value = () => props.value || {};
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 
 function show() {
-  const now = value();
-  element.querySelector(".viewer").hidden = !now.src;
-  if (!now.src) return;
-  // Not the answer to what was done last, which comes after it and shows more.
-  if (asked !== null && asked !== now.ask && performance.now() - askedAt < 5000) { missed = true; return; }
-  asked = null;
+  const still = value();
+  element.querySelector(".viewer").hidden = !still.src;
+  if (!still.src) return;
+  // Skip responses to earlier requests: the response to the newest one follows.
+  if (request !== null && request !== still.ask && performance.now() - requestedAt < 5000) { missed = true; return; }
+  request = null;
   stop();
-  wanted = now.frame;
-  picture.src = now.src;
-  picture.alt = now.label || "";
-  over.hidden = !now.over;
-  divider.parentElement.hidden = !now.over;
-  if (now.over && now.split !== undefined && !divided) divider.value = now.split;
-  if (now.over) { over.src = now.over; over.alt = now.over_label || ""; split(); }
-  tools.hidden = !now.marking;
-  view.classList.toggle("marking", !!now.marking);
-  part("left-label").textContent = now.over ? now.label : "";
-  part("right-label").textContent = now.over ? now.over_label : "";
-  bar.hidden = now.count < 2;
-  range.max = now.count - 1;
-  range.value = now.frame;
-  range.setAttribute("aria-valuetext", `frame ${now.frame} of ${now.count - 1}`);
-  count.textContent = `${now.frame} / ${now.count - 1}`;
-  view.style.setProperty("--ratio", now.width / now.height); // so that all of it fits below the steps
-  marks.setAttribute("viewBox", `0 0 ${now.width} ${now.height}`);
+  wanted = still.frame;
+  picture.src = still.src;
+  picture.alt = still.label || "";
+  over.hidden = !still.over;
+  divider.parentElement.hidden = !still.over;
+  if (still.over && still.split !== undefined && !dividerMoved) divider.value = still.split;
+  if (still.over) { over.src = still.over; over.alt = still.over_label || ""; split(); }
+  tools.hidden = !still.marking;
+  view.classList.toggle("marking", !!still.marking);
+  part("left-label").textContent = still.over ? still.label : "";
+  part("right-label").textContent = still.over ? still.over_label : "";
+  bar.hidden = still.count < 2;
+  range.max = still.count - 1;
+  range.value = still.frame;
+  range.setAttribute("aria-valuetext", `frame ${still.frame} of ${still.count - 1}`);
+  count.textContent = `${still.frame} / ${still.count - 1}`;
+  view.style.setProperty("--ratio", still.width / still.height); // fits the picture below the tabs
+  marks.setAttribute("viewBox", `0 0 ${still.width} ${still.height}`);
   drawMarks();
-  settle(now.pending);
-  // What was passed over may have been the end of what this answer still waits for.
-  if (missed && now.pending) go(now.frame);
+  setBusy(still.pending);
+  // A skipped response may have been the end of the work that this response still shows as pending.
+  if (missed && still.pending) go(still.frame);
   missed = false;
-  told.come = String(Number(told.come || 0) + 1);
-  byItself = !!now.autoplay && !matchMedia("(prefers-reduced-motion: reduce)").matches;
-  playByItself();
+  stats.come = String(Number(stats.come || 0) + 1);
+  autoplay = !!still.autoplay && !matchMedia("(prefers-reduced-motion: reduce)").matches;
+  startAutoplay();
   const since = sent;
   sent = 0;
   picture.decode().catch(() => {}).then(() => requestAnimationFrame(() => {
-    if (since) told.seconds = String((performance.now() - since) / 1000);
-    told.shown = String(Number(told.shown || 0) + 1);
+    if (since) stats.seconds = String((performance.now() - since) / 1000);
+    stats.shown = String(Number(stats.shown || 0) + 1);
   }));
 }
 
-// Tell the server what a person did; until its answer the view says that it is busy.
-function tell(what, data) {
-  sent = askedAt = performance.now();
-  asked = ++asks;
-  if (what === "mark") marking = asked;
-  settle(" ");
-  trigger(what, { ...data, ask: asked });
+// Send an event to the server; the view is busy until the response.
+function send(name, data) {
+  sent = requestedAt = performance.now();
+  request = ++requests;
+  if (name === "mark") marking = request;
+  setBusy(" ");
+  trigger(name, { ...data, ask: request });
 }
 
-// A mark is answered, or refused: on to the next.
+// Send the next queued mark after a response or a failure.
 function release() {
   marking = null;
-  if (held.length) tell("mark", held.shift());
+  if (queued.length) send("mark", queued.shift());
 }
 
-// All is cleared or undone: marks that wait for their turn are not meant any more.
-view.addEventListener("forget", () => { held.length = 0; });
+// Discard queued marks after clearing or undoing.
+view.addEventListener("forget", () => { queued.length = 0; });
 
-// Busy with what is pending, if anything is.
-function settle(pending) {
+// Set the busy state and the text of the pending work; without text the view is idle.
+function setBusy(pending) {
   view.classList.toggle("busy", !!pending);
   view.setAttribute("aria-busy", String(!!pending));
   part("pending").textContent = (pending || "").trim();
 }
 
-function node(name, attributes) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const key in attributes) made.setAttribute(key, attributes[key]);
-  marks.appendChild(made);
+function addShape(name, attributes) {
+  const shape = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const key in attributes) shape.setAttribute(key, attributes[key]);
+  marks.appendChild(shape);
 }
 
 function drawMarks() {
-  const now = value(), radius = Math.max(now.width, now.height) / 110;
+  const still = value(), radius = Math.max(still.width, still.height) / 110;
   marks.replaceChildren();
-  for (const mark of now.marks || []) {
-    if (mark.kind === "box") node("rect", { x: mark.x, y: mark.y, width: mark.width, height: mark.height, class: "box" });
-    else node("circle", { cx: mark.x, cy: mark.y, r: radius, class: mark.kind });
+  for (const mark of still.marks || []) {
+    if (mark.kind === "box") addShape("rect", { x: mark.x, y: mark.y, width: mark.width, height: mark.height, class: "box" });
+    else addShape("circle", { cx: mark.x, cy: mark.y, r: radius, class: mark.kind });
   }
   if (drag && brushing()) {
     const path = drag.stroke.map(([x, y], index) => `${index ? "L" : "M"} ${x} ${y}`).join(" ");
-    node("path", { d: path + ` L ${drag.to.x} ${drag.to.y}`, class: "stroke " + tool, "stroke-width": brush() });
-  } else if (drag && drag.moved) node("rect", { ...corners(drag), class: "box drawing" });
+    addShape("path", { d: path + ` L ${drag.to.x} ${drag.to.y}`, class: "stroke " + tool, "stroke-width": brush() });
+  } else if (drag && drag.moved) addShape("rect", { ...corners(drag), class: "box drawing" });
   if (cross) {
-    node("path", { d: `M ${cross.x} 0 V ${now.height} M 0 ${cross.y} H ${now.width}`, class: "cross" });
+    addShape("path", { d: `M ${cross.x} 0 V ${still.height} M 0 ${cross.y} H ${still.width}`, class: "cross" });
   }
 }
 
@@ -108,10 +108,10 @@ const brushing = () => tool === "paint" || tool === "erase";
 const brush = () => (Number(part("brush-size").value) / 200) * value().width;
 
 function at(event) {
-  const now = value(), box = picture.getBoundingClientRect();
+  const still = value(), box = picture.getBoundingClientRect();
   return {
-    x: clamp((event.clientX - box.left) / box.width, 0, 1) * now.width,
-    y: clamp((event.clientY - box.top) / box.height, 0, 1) * now.height,
+    x: clamp((event.clientX - box.left) / box.width, 0, 1) * still.width,
+    y: clamp((event.clientY - box.top) / box.height, 0, 1) * still.height,
   };
 }
 
@@ -119,13 +119,13 @@ function corners({ from, to }) {
   return { x: Math.min(from.x, to.x), y: Math.min(from.y, to.y), width: Math.abs(from.x - to.x), height: Math.abs(from.y - to.y) };
 }
 
-function mark(what) {
-  const made = { frame: value().frame, ...what };
-  if (marking === null) tell("mark", made);
-  else held.push(made);
+function addMark(data) {
+  const mark = { frame: value().frame, ...data };
+  if (marking === null) send("mark", mark);
+  else queued.push(mark);
 }
 
-function choose(name) {
+function selectTool(name) {
   tool = name;
   part("brush").hidden = !brushing();
   for (const button of tools.querySelectorAll("button")) button.setAttribute("aria-pressed", String(button.dataset.tool === name));
@@ -141,34 +141,34 @@ view.addEventListener("pointermove", (event) => {
   if (!drag) return;
   drag.to = at(event);
   if (brushing() && drag.stroke.length < 2000) drag.stroke.push([drag.to.x, drag.to.y]);
-  const { width, height } = corners(drag), now = value();
-  drag.moved = Math.max(width / now.width, height / now.height) > 0.012;
+  const { width, height } = corners(drag), still = value();
+  drag.moved = Math.max(width / still.width, height / still.height) > 0.012;
   drawMarks();
 });
 view.addEventListener("pointerup", (event) => {
   if (!drag) return;
-  const done = drag;
+  const finished = drag;
   drag = null;
-  if (brushing()) mark({ kind: tool, width: brush(), stroke: [...done.stroke, [done.to.x, done.to.y]] });
-  else if (done.moved) mark({ kind: "box", ...corners(done) });
-  else if (tool !== "box") mark({ kind: tool === "not-point" || event.shiftKey || event.altKey ? "not-point" : "point", ...done.from });
+  if (brushing()) addMark({ kind: tool, width: brush(), stroke: [...finished.stroke, [finished.to.x, finished.to.y]] });
+  else if (finished.moved) addMark({ kind: "box", ...corners(finished) });
+  else if (tool !== "box") addMark({ kind: tool === "not-point" || event.shiftKey || event.altKey ? "not-point" : "point", ...finished.from });
   drawMarks();
 });
 
 view.addEventListener("keydown", (event) => {
-  const now = value(), step = (event.shiftKey ? 0.05 : 0.01) * now.width;
+  const still = value(), step = (event.shiftKey ? 0.05 : 0.01) * still.width;
   const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
-  if (event.key === "PageUp") go(now.frame - 1);
-  else if (event.key === "PageDown") go(now.frame + 1);
-  else if (!now.marking) return;
+  if (event.key === "PageUp") go(still.frame - 1);
+  else if (event.key === "PageDown") go(still.frame + 1);
+  else if (!still.marking) return;
   else if (moves[event.key]) {
-    cross = cross || { x: now.width / 2, y: now.height / 2 };
-    cross = { x: clamp(cross.x + moves[event.key][0], 0, now.width), y: clamp(cross.y + moves[event.key][1], 0, now.height) };
+    cross = cross || { x: still.width / 2, y: still.height / 2 };
+    cross = { x: clamp(cross.x + moves[event.key][0], 0, still.width), y: clamp(cross.y + moves[event.key][1], 0, still.height) };
     part("spoken").textContent = `${Math.round(cross.x)}, ${Math.round(cross.y)}`;
-  } else if (event.key === "Enter" && cross) mark({ kind: "point", ...cross });
-  else if (event.key.toLowerCase() === "n" && cross) mark({ kind: "not-point", ...cross });
+  } else if (event.key === "Enter" && cross) addMark({ kind: "point", ...cross });
+  else if (event.key.toLowerCase() === "n" && cross) addMark({ kind: "not-point", ...cross });
   else if (event.key.toLowerCase() === "b" && cross) {
-    if (drag) { drag.to = cross; const done = drag; drag = null; mark({ kind: "box", ...corners(done) }); }
+    if (drag) { drag.to = cross; const finished = drag; drag = null; addMark({ kind: "box", ...corners(finished) }); }
     else drag = { from: cross, to: cross, moved: false };
   } else return;
   event.preventDefault();
@@ -177,11 +177,11 @@ view.addEventListener("keydown", (event) => {
 view.addEventListener("blur", () => { cross = null; drawMarks(); });
 
 function go(frame) {
-  const now = value();
-  wanted = clamp(frame, 0, now.count - 1);
+  const still = value();
+  wanted = clamp(frame, 0, still.count - 1);
   range.value = wanted;
-  count.textContent = `${wanted} / ${now.count - 1}`;
-  tell("frame", { frame: wanted });
+  count.textContent = `${wanted} / ${still.count - 1}`;
+  send("frame", { frame: wanted });
 }
 
 function stop() {
@@ -192,51 +192,51 @@ function stop() {
   play.setAttribute("aria-pressed", "false");
 }
 
-// Play in a loop, from the frame in sight on; what is heard sets the pace, and else the clock.
+// Play in a loop, starting at the current frame. Audible sound is the clock; without it, the system clock is.
 function start(film) {
   stop();
-  asked = null;
-  settle();
+  request = null;
+  setBusy();
   marks.replaceChildren();
   play.textContent = "Stop";
   play.setAttribute("aria-pressed", "true");
   sound.hidden = !film.sound;
   if (film.sound && voice.src !== film.sound) voice.src = film.sound;
-  let begun;
-  const from = (index) => {
-    begun = performance.now() - (index / film.rate) * 1000;
+  let startTime;
+  const seek = (index) => {
+    startTime = performance.now() - (index / film.rate) * 1000;
     if (!film.sound) return;
     voice.currentTime = index / film.rate;
-    hear();
+    updateSound();
   };
   playing = setInterval(() => {
     if (!view.checkVisibility()) return stop();
-    const heard = !voice.paused && !voice.muted && voice.readyState > 2;
-    let index = Math.floor((heard ? voice.currentTime : (performance.now() - begun) / 1000) * film.rate + 1e-3);
-    if (heard) begun = performance.now() - voice.currentTime * 1000;
-    if (index >= film.pictures.length) from(index = 0);
+    const isAudible = !voice.paused && !voice.muted && voice.readyState > 2;
+    let index = Math.floor((isAudible ? voice.currentTime : (performance.now() - startTime) / 1000) * film.rate + 1e-3);
+    if (isAudible) startTime = performance.now() - voice.currentTime * 1000;
+    if (index >= film.pictures.length) seek(index = 0);
     picture.src = film.pictures[index];
     if (film.over) over.src = film.over[index];
     wanted = film.numbers[index];
     range.value = wanted;
     count.textContent = `${wanted} / ${value().count - 1}`;
   }, 1000 / film.rate);
-  from(Math.max(0, film.numbers.findIndex((number) => number >= wanted)));
+  seek(Math.max(0, film.numbers.findIndex((number) => number >= wanted)));
 }
 
-// The sound as it is wanted; browsers refuse what nobody asked for.
-function hear() {
+// Apply the sound setting; browsers reject playback without a user action.
+function updateSound() {
   voice.muted = !audible;
   sound.textContent = audible ? "Mute" : "Unmute";
   if (playing) voice.play().catch(() => {});
 }
 
-function playByItself() {
-  if (!byItself || !view.checkVisibility() || value().count < 2) return;
-  byItself = false;
-  tell("film", { frame: wanted });
+function startAutoplay() {
+  if (!autoplay || !view.checkVisibility() || value().count < 2) return;
+  autoplay = false;
+  send("film", { frame: wanted });
 }
-new IntersectionObserver(playByItself).observe(element);
+new IntersectionObserver(startAutoplay).observe(element);
 
 function split() {
   over.style.clipPath = `inset(0 0 0 ${divider.value}%)`;
@@ -249,17 +249,17 @@ part("after").addEventListener("click", () => go(wanted + 1));
 play.addEventListener("click", () => {
   if (playing) { stop(); go(wanted); return; }
   if (audible === null) audible = true;
-  tell("film", { frame: wanted });
+  send("film", { frame: wanted });
 });
-sound.addEventListener("click", () => { audible = !audible; hear(); });
-divider.addEventListener("input", () => { divided = true; split(); });
-for (const button of tools.querySelectorAll("button")) button.addEventListener("click", () => choose(button.dataset.tool));
-choose("point");
+sound.addEventListener("click", () => { audible = !audible; updateSound(); });
+divider.addEventListener("input", () => { dividerMoved = true; split(); });
+for (const button of tools.querySelectorAll("button")) button.addEventListener("click", () => selectTool(button.dataset.tool));
+selectTool("point");
 watch("value", () => {
   const { film, ask } = value();
   if (!film) show();
-  else if (asked === null || ask === asked) start(film); // a person who went on meanwhile does not want it any more
+  else if (request === null || ask === request) start(film); // a newer request cancels playback
   if (marking !== null && ask === marking) release();
 });
-watch("failed", () => { asked = null; settle(); release(); });
+watch("failed", () => { request = null; setBusy(); release(); });
 show();

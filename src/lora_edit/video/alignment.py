@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lora_edit.types import BoolArray, Float32Array, Float64Array
+from lora_edit.types import BoolArray, Float32Array, Float64Array, mask_bounds
 
 NOISE_STD_LIMITS = (4.0, 16.0)
 """Smallest and largest standard deviation assumed for the differences between aligned images, in levels of 255."""
@@ -63,10 +63,10 @@ class Patch:
         self.spacing = max(1.0, float(np.sqrt(mask.sum())) / extent)
         blurred = self.blur_image(image)
         area = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, 3) <= margin * self.spacing
-        rows, columns = np.flatnonzero(area.any(1)), np.flatnonzero(area.any(0))
-        y, x = np.meshgrid(
-            np.arange(rows[0], rows[-1] + 1, self.spacing), np.arange(columns[0], columns[-1] + 1, self.spacing), indexing="ij"
-        )
+        bounds = mask_bounds(area)
+        assert bounds is not None, "the mask is empty"
+        left, top, right, bottom = bounds
+        y, x = np.meshgrid(np.arange(top, bottom, self.spacing), np.arange(left, right, self.spacing), indexing="ij")
         nearest = np.rint(y).astype(int).clip(0, mask.shape[0] - 1), np.rint(x).astype(int).clip(0, mask.shape[1] - 1)
         in_area = area[nearest]
         self.points = np.stack([x[in_area], y[in_area]])

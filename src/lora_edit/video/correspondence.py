@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lora_edit.types import BoolArray, Float32Array, Float64Array, UInt8Array
+from lora_edit.types import BoolArray, Float32Array, Float64Array, UInt8Array, mask_bounds
 from lora_edit.video.alignment import compose_affine, invert_affine
 from lora_edit.video.camera_motion import CameraTracker
 from lora_edit.video.flow import build_pixel_grid, resize_motion, sample_image
@@ -341,12 +341,12 @@ def _select_all(image: npt.NDArray[np.generic]) -> ImageSlices:
 
 def _select_around_mask(mask: BoolArray, margin: int) -> ImageSlices:
     """Select the rows and columns of a mask and its margin, at least `MIN_FLOW_SIZE` of each; all of them where the mask is empty."""
+    bounds = mask_bounds(mask)
+    if bounds is None:
+        return _select_all(mask)
     spans = []
     for axis in (1, 0):
-        indices = np.flatnonzero(mask.any(axis))
-        if not len(indices):
-            return _select_all(mask)
-        low, high, end = int(indices[0]) - margin, int(indices[-1]) + 1 + margin, mask.shape[1 - axis]
+        low, high, end = bounds[axis] - margin, bounds[axis + 2] + margin, mask.shape[1 - axis]
         missing = max(0, MIN_FLOW_SIZE - (min(high, end) - max(low, 0)))
         spans.append(slice(max(0, low - missing), min(end, high + missing)))
     return spans[0], spans[1]

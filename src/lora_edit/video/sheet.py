@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lora_edit.errors import VideoError
-from lora_edit.types import Size
+from lora_edit.types import Size, mask_bounds
 from lora_edit.video.png_frames import encode_png
 from lora_edit.video.resize import resize_frames
 
@@ -50,7 +50,7 @@ def extract_around_region(frames: torch.Tensor, region: torch.Tensor, numbers: S
     All crops have one size and follow the region; where it is empty, the previous crop's position is used.
     """
     height, width = region.shape[1:]
-    boxes = {number: _find_bounds(region[number]) for number in numbers if region[number].any()}
+    boxes = {number: bounds for number in numbers if (bounds := mask_bounds(region[number])) is not None}
     if not boxes:
         return frames[list(numbers)]
     crop_height = min(height, round(max(bottom - top for _, top, _, bottom in boxes.values()) * (1 + margin)) + 2)
@@ -62,12 +62,6 @@ def extract_around_region(frames: torch.Tensor, region: torch.Tensor, numbers: S
         top = min(max((box[1] + box[3] - crop_height) // 2, 0), height - crop_height)
         crops.append(frames[number, top : top + crop_height, left : left + crop_width])
     return torch.stack(crops)
-
-
-def _find_bounds(region: torch.Tensor) -> tuple[int, int, int, int]:
-    """Find the bounds (left, top, right, bottom) of a non-empty region."""
-    rows, columns = (torch.nonzero(region.any(axis)).flatten() for axis in (1, 0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def join_side_by_side(left: torch.Tensor, right: torch.Tensor, max_width: int | None = None) -> torch.Tensor:

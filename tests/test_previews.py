@@ -1,4 +1,4 @@
-"""Looks at unfinished training show it, and change nothing."""
+"""Previews during training show its progress and do not change the LoRA."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from lora_edit.video.sheet import save_image
 from lora_edit.video.write import write_video
 
 
-class Looking(SilentReporter):
-    """Looks after every other step."""
+class PreviewRecorder(SilentReporter):
+    """Draws a preview after every other step."""
 
     def __init__(self) -> None:
-        self.asked, self.looks = 0, []
+        self.num_calls, self.previews = 0, []
 
     def show_preview(self, draw: Callable[[], torch.Tensor]) -> None:
-        """Keep a look."""
-        self.asked += 1
-        if self.asked % 2 == 0:
-            self.looks.append(draw())
+        """Record every other preview."""
+        self.num_calls += 1
+        if self.num_calls % 2 == 0:
+            self.previews.append(draw())
 
 
 @pytest.mark.usefixtures("single_thread")
-def test_a_watched_training_gives_the_same_lora(tmp_path: Path) -> None:
+def test_previews_do_not_change_lora(tmp_path: Path) -> None:
     clip = torch.randint(0, 256, (5, 8, 8, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     frames = clip.repeat_interleave(8, 1).repeat_interleave(8, 2).contiguous()
     write_video(tmp_path / "source.mkv", Video(frames, Fraction(10), tuple(n / 10 for n in range(5))), "ffv1")
@@ -48,15 +48,15 @@ def test_a_watched_training_gives_the_same_lora(tmp_path: Path) -> None:
         }
     }
     settings = resolve_settings(tables, ("training.motion_steps=4",))
-    watcher = Looking()
-    for name, reporter in (("watched", watcher), ("alone", SilentReporter())):
+    recorder = PreviewRecorder()
+    for name, reporter in (("previewed", recorder), ("alone", SilentReporter())):
         pipeline.create_run(settings, tmp_path / name)
         pipeline.train(tmp_path / name, reporter)
-    assert Run(tmp_path / "watched").lora_file().read_bytes() == Run(tmp_path / "alone").lora_file().read_bytes()
-    assert len(watcher.looks) == 2
-    look = watcher.looks[-1]
-    assert look.shape[1:] == (64, 64, 3)
-    assert len(look) == 4
-    assert torch.equal(look[1][:, :8], frames[2 - 1][:, :8])  # outside of the region: the source
-    assert torch.equal(look[0][24, 24], edited[24, 24])
-    assert not torch.equal(watcher.looks[0][-1], look[-1])
+    assert Run(tmp_path / "previewed").lora_file().read_bytes() == Run(tmp_path / "alone").lora_file().read_bytes()
+    assert len(recorder.previews) == 2
+    preview = recorder.previews[-1]
+    assert preview.shape[1:] == (64, 64, 3)
+    assert len(preview) == 4
+    assert torch.equal(preview[1][:, :8], frames[2 - 1][:, :8])  # outside of the region: the source
+    assert torch.equal(preview[0][24, 24], edited[24, 24])
+    assert not torch.equal(recorder.previews[0][-1], preview[-1])

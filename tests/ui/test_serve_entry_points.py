@@ -1,4 +1,4 @@
-"""The notebook and the Space start the same page."""
+"""The notebook and the Space serve the page."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from lora_edit.ui import serve
 from source_tree import ROOT
 
 
-def calls_of_serve(text: str) -> list[ast.Call]:
+def find_serve_calls(text: str) -> list[ast.Call]:
     return [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call) and ast.unparse(node.func) == "serve"]
 
 
 def test_the_notebook_serves_the_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cells = json.loads((ROOT / "examples" / "page.ipynb").read_text("utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    served = []
-    monkeypatch.setattr(serve, "serve", lambda *given, **more: served.append(more) or "http://127.0.0.1")
+    calls = []
+    monkeypatch.setattr(serve, "serve", lambda *args, **kwargs: calls.append(kwargs) or "http://127.0.0.1")
     for text in code:
         exec(compile(text, "page.ipynb", "exec"), {})
-    assert served == [{"port": 7860, "wait": False, "inline": True, "height": 900}]
+    assert calls == [{"port": 7860, "wait": False, "inline": True, "height": 900}]
     assert all(not cell.get("outputs") for cell in cells)
 
 
-def test_the_space_serves_the_page_with_the_gradio_that_is_tested() -> None:
+def test_the_space_serves_the_page_with_the_tested_gradio() -> None:
     app = (ROOT / "deploy" / "space" / "app.py").read_text("utf-8")
-    [call] = calls_of_serve(app)
+    [call] = find_serve_calls(app)
     assert [ast.literal_eval(each) for each in call.args[:2]] == ["0.0.0.0", 7860]
-    card = (ROOT / "deploy" / "space" / "README.md").read_text("utf-8")
+    readme = (ROOT / "deploy" / "space" / "README.md").read_text("utf-8")
     pinned = re.search(r"^gradio==(.+)$", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)
     assert pinned is not None
-    assert f"sdk_version: {pinned[1]}\n" in card
-    assert "app_file: app.py\n" in card
+    assert f"sdk_version: {pinned[1]}\n" in readme
+    assert "app_file: app.py\n" in readme

@@ -1,4 +1,4 @@
-"""What a large model will need, reckoned without its weights; and that an edit that cannot fit is refused before anything is read."""
+"""Estimates for large models without their weights, and rejection of edits that do not fit the machine."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def clip() -> Clip:
     return Clip(Video(frames, Fraction(8), tuple(i / 8 for i in range(49))), EditMask(mask), frames[0], {}, {})
 
 
-def test_a_step_costs_what_its_tokens_do() -> None:
-    """1.3 billion parameters at 13 latent frames of 30 x 52 tokens: attention grows with the square, the rest with the number."""
+def test_step_cost_follows_number_of_tokens() -> None:
+    """1.3 billion parameters, 13 latent frames of 30 x 52 tokens: attention is quadratic in tokens, all other layers are linear."""
     tokens, width, feed, layers = 13 * 30 * 52, 1536, 8960, 30
     linear, attention = 2 * tokens * width * (6 * width + 2 * feed), 4 * tokens**2 * width
     expected = layers * (3 * linear + 4.5 * attention)
@@ -54,15 +54,15 @@ def test_a_step_costs_what_its_tokens_do() -> None:
     assert at(49, "generation.guidance_scale=1").seconds_generate == at(49).seconds_generate / 2
 
 
-def test_short_windows_need_less() -> None:
-    """Nine frames instead of 49: less to hold, and less to compute, in training alone."""
+def test_short_windows_reduce_training_cost() -> None:
+    """Nine frames instead of 49 need less memory and time, in training only."""
     short = at(49, "training.window=9")
     assert short.train_bytes < 0.6 * at(49).train_bytes and short.seconds_train < 0.2 * at(49).seconds_train
     assert (short.generate_bytes, short.seconds_generate) == (at(49).generate_bytes, at(49).seconds_generate)
 
 
-def test_weights_are_there_once() -> None:
-    """In bfloat16, on the device and, while they are read, in main memory beside the encoders."""
+def test_weights_are_counted_once() -> None:
+    """In bfloat16, on the device, and in main memory together with the encoders while loading."""
     weights = 2 * 1.56e9
     assert at(9).generate_bytes > weights and at(9).host_bytes == pytest.approx(weights + 14.4e9, rel=0.05)
 
@@ -71,15 +71,17 @@ COUNTED = [facts for facts in KNOWN_MODELS if supports_estimate(facts) and facts
 
 
 @pytest.mark.parametrize("facts", COUNTED, ids=lambda facts: facts.name)
-def test_every_large_model_can_be_counted(facts: ModelFacts) -> None:
-    """At a size that is counted quickly; the embedded model is measured instead."""
+def test_all_large_models_have_estimates(facts: ModelFacts) -> None:
+    """At a small size. The embedded model is measured instead."""
     small = replace(facts, config=_shallow(facts))
-    found = estimate_resources(settings(model=facts.name), small, Size(256, 256), 4 * facts.geometry.temporal_compression + 1, False, CARD)
-    assert 0 < found.generate_bytes < found.train_bytes and found.seconds_train > 0
+    estimated = estimate_resources(
+        settings(model=facts.name), small, Size(256, 256), 4 * facts.geometry.temporal_compression + 1, False, CARD
+    )
+    assert 0 < estimated.generate_bytes < estimated.train_bytes and estimated.seconds_train > 0
 
 
 def _shallow(facts: ModelFacts, depth: int = 1) -> str:
-    """The model's configuration with few blocks of each kind, in a file of its own."""
+    """Write the configuration with few blocks of each type to a temporary file."""
     config = {
         key: depth if key.startswith("num_") and key.endswith("layers") else value for key, value in facts.read_transformer_config().items()
     }
@@ -89,29 +91,29 @@ def _shallow(facts: ModelFacts, depth: int = 1) -> str:
 
 
 @pytest.mark.parametrize("name", ["wan2.1-i2v-480p", "hunyuan-i2v"])
-def test_few_blocks_tell_of_many(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted with few blocks of a kind and one more, a model of four costs what it does counted whole."""
+def test_cost_is_extrapolated_from_few_blocks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a model of four blocks, the extrapolated cost equals that of counting all blocks."""
     facts = next(facts for facts in KNOWN_MODELS if facts.name == name)
     deep = replace(facts, config=_shallow(facts, 4))
-    found = []
-    for few in (COUNTED_BLOCKS, 4):
-        monkeypatch.setattr("lora_edit.memory_estimate.COUNTED_BLOCKS", few)
+    estimated = []
+    for count in (COUNTED_BLOCKS, 4):
+        monkeypatch.setattr("lora_edit.memory_estimate.COUNTED_BLOCKS", count)
         _count_step_cost.cache_clear()
-        found.append(_count_step_cost(deep, (2, 8, 8), torch.bfloat16, LoraSettings()))
-    assert found[0] == found[1] and len(found[0].block_bytes) in (4, 8)
+        estimated.append(_count_step_cost(deep, (2, 8, 8), torch.bfloat16, LoraSettings()))
+    assert estimated[0] == estimated[1] and len(estimated[0].block_bytes) in (4, 8)
 
 
-def test_the_fewest_blocks_that_let_it_fit_are_swapped() -> None:
-    """Then hidden states wait too; what a person sets stays as it is."""
+def test_smallest_number_of_blocks_is_swapped() -> None:
+    """Then hidden states are offloaded as well. Explicit settings stay."""
     size = Size(256, 448)
 
     def on(device_bytes: float, *assignments: str) -> ResourceEstimate:
         return estimate_resources(settings(*assignments), WAN21_FUN_1_3B, size, 49, False, replace(CARD, device_bytes=device_bytes))
 
     whole, none = on(80e9), on(80e9, "training.blocks_to_swap=99")
-    parked = on(80e9, "training.blocks_to_swap=99", "training.offload_activations=true")
+    offloaded = on(80e9, "training.blocks_to_swap=99", "training.offload_activations=true")
     assert (whole.offload_plan.blocks_to_swap, none.offload_plan.blocks_to_swap, whole.blocks) == (0, 30, 30)
-    assert parked.train_bytes < none.train_bytes < whole.train_bytes
+    assert offloaded.train_bytes < none.train_bytes < whole.train_bytes
     some = on((whole.train_bytes + none.train_bytes) / 2)
     assert 0 < some.offload_plan.blocks_to_swap < 30 and not some.offload_plan.offload_activations
     fewer = on(
@@ -120,12 +122,12 @@ def test_the_fewest_blocks_that_let_it_fit_are_swapped() -> None:
         "training.offload_activations=false",
     )
     assert fewer.list_shortfalls(replace(CARD, device_bytes=(whole.train_bytes + none.train_bytes) / 2))
-    least = on((parked.train_bytes + none.train_bytes) / 2)
+    least = on((offloaded.train_bytes + none.train_bytes) / 2)
     assert (least.offload_plan.blocks_to_swap, least.offload_plan.offload_activations) == (30, True)
     assert on(24e9, "training.blocks_to_swap=3").offload_plan.blocks_to_swap == 3
 
 
-def test_clips_are_decoded_in_tiles_where_whole_frames_are_too_large() -> None:
+def test_decoding_is_tiled_if_whole_frames_do_not_fit() -> None:
     tiled = [
         estimate_resources(settings(), WAN21_FUN_1_3B, Size(480, 832), 49, False, replace(CARD, device_bytes=1e9 * gigabytes))
         for gigabytes in (8, 24)
@@ -135,8 +137,8 @@ def test_clips_are_decoded_in_tiles_where_whole_frames_are_too_large() -> None:
     )
 
 
-def test_what_does_not_fit_is_refused_with_what_does(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is loaded. The named preset is one that fits."""
+def test_rejection_names_preset_that_fits(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is loaded."""
     monkeypatch.setattr(estimate, "load_record", lambda *_: pytest.fail("a model was loaded"))
     monkeypatch.setattr(estimate, "measure_machine", lambda: replace(CARD, device_bytes=8e9))
     name = WAN21_I2V_480P.name
@@ -144,15 +146,15 @@ def test_what_does_not_fit_is_refused_with_what_does(clip: Clip, monkeypatch: py
         ModelError, match=rf"{name} does not fit here: it takes 12\.\d GB on the device, which has 8\.0; give --preset low-vram"
     ):
         estimate.open_family(resolve_edit(settings(model=name), clip))
-    found = estimate.estimate_edit(resolve_edit(settings(model=name, preset="low-vram"), clip), clip)
-    assert found.memory_bytes < 8e9 and found.host_bytes > 28e9 and found.offload_plan is not None and found.blocks == 40
-    assert found.describe_offloading() == f"; {found.offload_plan.blocks_to_swap} of its 40 blocks wait in main memory"
+    estimated = estimate.estimate_edit(resolve_edit(settings(model=name, preset="low-vram"), clip), clip)
+    assert estimated.memory_bytes < 8e9 and estimated.host_bytes > 28e9 and estimated.offload_plan is not None and estimated.blocks == 40
+    assert estimated.describe_offloading() == f"; {estimated.offload_plan.blocks_to_swap} of its 40 blocks wait in main memory"
     monkeypatch.setattr(estimate, "measure_machine", lambda: replace(CARD, host_bytes=8e9))
     with pytest.raises(ModelError, match=r"main memory, of which the machine has 8\.0; choose a smaller model"):
         estimate.estimate_edit(resolve_edit(settings(), clip), clip)
 
 
-def test_nothing_is_written_for_an_edit_that_cannot_fit(clip: Clip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_rejected_edit_writes_nothing(clip: Clip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(estimate, "measure_machine", lambda: replace(CARD, device_bytes=1e9))
     monkeypatch.setattr(pipeline, "check", lambda *_: clip)
     with pytest.raises(ModelError, match="does not fit here"):
@@ -160,11 +162,11 @@ def test_nothing_is_written_for_an_edit_that_cannot_fit(clip: Clip, monkeypatch:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_machine_without_a_device_holds_all_in_main_memory(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machine_without_device_uses_main_memory(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "measure_machine", lambda: Machine(0, 24e9, 1e11, torch.float32))
     with pytest.raises(ModelError, match=r"does not fit here: it takes \d+\.\d GB of main memory"):
         estimate.open_family(resolve_edit(settings(model=WAN21_I2V_480P.name), clip))
 
 
-def test_small_models_are_measured(clip: Clip) -> None:
+def test_small_models_have_no_estimate(clip: Clip) -> None:
     assert not supports_estimate(TINY) and estimate.estimate_large_model(resolve_edit(settings(model="tiny"), clip)) is None

@@ -1,4 +1,4 @@
-"""The steps of frames and marks without a browser: converted pictures, the automatic region, and what a viewer must not send."""
+"""The frames and region steps without a browser: converted pictures, the automatic region, and malformed viewer data."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from ui.rendered import write
 
 
 @pytest.fixture
-def office(tmp_path: Path) -> AppState:
+def app_state(tmp_path: Path) -> AppState:
     return AppState(ProjectStore(tmp_path / "runs"))
 
 
-def with_clip(office: AppState, folder: Path) -> tuple[Project, Path]:
-    """A project with a clip, and the edited first frame that belongs to it."""
+def create_project_with_clip(app_state: AppState, folder: Path) -> tuple[Project, Path]:
+    """Create a project with a clip; returns it and the path of the edited first frame."""
     source, edited = write(folder)
-    project = office.store.create_project()
+    project = app_state.store.create_project()
     project.update_state(clip=project.import_file(source))
     return project, edited
 
 
-def made(step: Callable[[AppState], Any], office: AppState) -> Any:
+def build_step(step: Callable[[AppState], Any], app_state: AppState) -> Any:
     with gr.Blocks():
-        return step(office)
+        return step(app_state)
 
 
 def as_cmyk(picture: Image.Image) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def as_deep_grey(picture: Image.Image) -> dict[str, Any]:
 
 def as_turned(picture: Image.Image) -> dict[str, Any]:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by a quarter to the right
+    exif[0x0112] = 6  # to be displayed rotated by 90 degrees clockwise
     return {"image": picture.transpose(Image.Transpose.ROTATE_90), "suffix": ".jpg", "exif": exif, "quality": 95}
 
 
@@ -70,7 +70,7 @@ def as_it_is(picture: Image.Image) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("saved", "words"),
+    ("encode", "note"),
     [
         (as_cmyk, "The picture was converted: CMYK to RGB."),
         (as_grey, "The picture was converted: grey to RGB."),
@@ -80,29 +80,29 @@ def as_it_is(picture: Image.Image) -> dict[str, Any]:
         (as_it_is, ""),
     ],
 )
-def test_a_first_frame_of_another_kind_is_converted_and_said_so(office: AppState, tmp_path: Path, saved: Any, words: str) -> None:
-    project, edited = with_clip(office, tmp_path)
+def test_a_first_frame_in_another_format_is_converted_with_a_note(app_state: AppState, tmp_path: Path, encode: Any, note: str) -> None:
+    project, edited = create_project_with_clip(app_state, tmp_path)
     project.update_state(marks=(Mark(kind="box", frame=0, x=0, y=0, width=128, height=96),))
-    options = saved(Image.open(edited).convert("RGB"))
-    given = tmp_path / f"given{options.pop('suffix')}"
-    options.pop("image").save(given, **options)
-    step = made(FramesStep, office)
-    told = step.import_first_frame(project.id, str(given))[step.notes]
-    assert told.count("The picture was converted") == bool(words)
-    assert words in told
+    options = encode(Image.open(edited).convert("RGB"))
+    file = tmp_path / f"first{options.pop('suffix')}"
+    options.pop("image").save(file, **options)
+    step = build_step(FramesStep, app_state)
+    notes = step.import_first_frame(project.id, str(file))[step.notes]
+    assert notes.count("The picture was converted") == bool(note)
+    assert note in notes
 
 
-def test_the_automatic_region_is_shown_before_training(office: AppState, tmp_path: Path) -> None:
-    """With nothing marked: on the region's own step, and on the frames that are not edited. What stays is darker."""
-    project, edited = with_clip(office, tmp_path)
+def test_the_automatic_region_is_shown_before_training(app_state: AppState, tmp_path: Path) -> None:
+    """Without marks: in the region step, and on frames that are not edited. The overlay darkens everything outside the region."""
+    project, edited = create_project_with_clip(app_state, tmp_path)
     project.update_state(first_frame=project.import_file(edited))
     source = cv2.VideoCapture(str(tmp_path / "clip-0.mp4"))
     frames = [source.read()[1].astype(int) for _ in range(5)]
-    region, later = made(RegionStep, office), made(FramesStep, office)
-    for answer, view in ((region.show(project, 3), region.view), (later.show(project, 3), later.view)):
-        shown = cv2.imdecode(np.frombuffer(base64.b64decode(answer[view]["src"].partition(",")[2]), np.uint8), cv2.IMREAD_COLOR)
-        assert shown[:, 100:].mean() < 0.8 * frames[3][:, 100:].mean(), "the ground stays"
-        assert shown[40:56, 48:58].mean() > 0.9 * frames[3][40:56, 48:58].mean(), "the disc is edited"
+    region, later = build_step(RegionStep, app_state), build_step(FramesStep, app_state)
+    for updates, view in ((region.show(project, 3), region.view), (later.show(project, 3), later.view)):
+        picture = cv2.imdecode(np.frombuffer(base64.b64decode(updates[view]["src"].partition(",")[2]), np.uint8), cv2.IMREAD_COLOR)
+        assert picture[:, 100:].mean() < 0.8 * frames[3][:, 100:].mean(), "the background is outside the region"
+        assert picture[40:56, 48:58].mean() > 0.9 * frames[3][40:56, 48:58].mean(), "the disc is inside the region"
 
 
 MALFORMED = [
@@ -121,18 +121,18 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("data", MALFORMED)
-def test_marks_that_are_none_are_refused_in_plain_words(office: AppState, tmp_path: Path, data: Any) -> None:
-    project, _ = with_clip(office, tmp_path)
-    step = made(RegionStep, office)
-    with pytest.raises(InputError, match=r"^this mark cannot be (read; draw it again|kept; draw it again, on one of the frames 0 to 4)$"):
+def test_malformed_marks_are_rejected(app_state: AppState, tmp_path: Path, data: Any) -> None:
+    project, _ = create_project_with_clip(app_state, tmp_path)
+    step = build_step(RegionStep, app_state)
+    with pytest.raises(InputError, match=r"^this mark cannot be (read; draw it again|stored; draw it again, on one of the frames 0 to 4)$"):
         step.add_mark(project.id, "1", gr.EventData(None, data))
     assert project.read_state().marks == ()
 
 
 @pytest.mark.parametrize("frame", [None, "3", -1, 1.5, float("nan"), [1]])
-def test_frames_that_are_none_are_refused_in_plain_words(office: AppState, tmp_path: Path, frame: Any) -> None:
-    project, _ = with_clip(office, tmp_path)
-    step = made(RegionStep, office)
-    for act in (step.show_frame, step.play_frames):
-        with pytest.raises(InputError, match=r"^this is no frame of the clip"):
-            act(project.id, gr.EventData(None, {"frame": frame}))
+def test_malformed_frame_numbers_are_rejected(app_state: AppState, tmp_path: Path, frame: Any) -> None:
+    project, _ = create_project_with_clip(app_state, tmp_path)
+    step = build_step(RegionStep, app_state)
+    for handler in (step.show_frame, step.play_frames):
+        with pytest.raises(InputError, match=r"^this is not a frame of the clip"):
+            handler(project.id, gr.EventData(None, {"frame": frame}))

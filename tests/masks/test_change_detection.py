@@ -1,4 +1,4 @@
-"""The edited first frame against the mask."""
+"""Comparison of the edited first frame with the source and the mask."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from lora_edit.video.colors import array_to_frame, frame_to_array
 from video.clips import make_clip
 
 
-def scene() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A textured frame, a copy edited inside the mask, and the mask."""
+def make_scene() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return a textured frame, a copy edited inside the mask, and the mask."""
     source = torch.randint(60, 180, (80, 120, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     mask = torch.zeros(80, 120, dtype=torch.bool)
     mask[30:60, 40:80] = True
@@ -30,15 +30,15 @@ def scene() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return source, edited, mask
 
 
-def test_an_edit_inside_the_mask_is_silent() -> None:
-    source, edited, mask = scene()
+def test_edit_inside_the_mask_has_no_note() -> None:
+    source, edited, mask = make_scene()
     edited[2, 2] = 255
     assert detect_outside_change(source, edited, mask) is None
     assert check_first_frame(source, edited, mask) == ()
 
 
-def test_an_edit_beyond_the_mask_suggests_a_box() -> None:
-    source, edited, mask = scene()
+def test_edit_beyond_the_mask_suggests_a_box() -> None:
+    source, edited, mask = make_scene()
     edited[20:30, 50:70] = 255
     edited[70:75, 5:15] = 0
     change = detect_outside_change(source, edited, mask)
@@ -50,8 +50,8 @@ def test_an_edit_beyond_the_mask_suggests_a_box() -> None:
     assert "3.0%" in note
 
 
-def test_a_colour_shift_is_named_and_suggests_no_larger_box() -> None:
-    source, edited, mask = scene()
+def test_colour_shift_is_reported_and_suggests_no_larger_box() -> None:
+    source, edited, mask = make_scene()
     edited[~mask] += torch.tensor([20, 0, 0], dtype=torch.uint8)
     change = detect_outside_change(source, edited, mask)
     assert change is not None
@@ -62,21 +62,21 @@ def test_a_colour_shift_is_named_and_suggests_no_larger_box() -> None:
     assert "--box" not in notes[1]
 
 
-def test_an_unedited_frame_is_remarked_on() -> None:
-    source, _, mask = scene()
+def test_unedited_frame_is_reported() -> None:
+    source, _, mask = make_scene()
     assert "equals the source" in check_first_frame(source, source, mask)[0]
 
 
-def test_whole_frame_masks_have_no_outside() -> None:
-    source, edited, mask = scene()
+def test_whole_frame_mask_has_no_outside_change() -> None:
+    source, edited, mask = make_scene()
     assert detect_outside_change(source, edited, torch.ones_like(mask)) is None
 
 
-def test_first_frame_of_the_same_shape_is_resized() -> None:
-    _, edited, _ = scene()
-    same, silent = fit_first_frame(edited, Size(80, 120))
-    assert same is edited
-    assert silent is None
+def test_first_frame_of_the_same_aspect_ratio_is_resized() -> None:
+    _, edited, _ = make_scene()
+    unchanged, no_note = fit_first_frame(edited, Size(80, 120))
+    assert unchanged is edited
+    assert no_note is None
     resized, note = fit_first_frame(edited, Size(160, 240))
     assert resized.shape == (160, 240, 3)
     assert resized.dtype == torch.uint8
@@ -84,13 +84,13 @@ def test_first_frame_of_the_same_shape_is_resized() -> None:
     assert "from 120x80 to the source's 240x160" in note
 
 
-def test_first_frame_of_another_shape_is_refused() -> None:
+def test_first_frame_of_another_aspect_ratio_raises() -> None:
     with pytest.raises(MaskError, match="is 120x80 but the source is 100x100"):
-        fit_first_frame(scene()[1], Size(100, 100))
+        fit_first_frame(make_scene()[1], Size(100, 100))
 
 
-def test_a_redrawn_texture_does_not_widen_the_suggestion() -> None:
-    source, edited, mask = scene()
+def test_redrawn_texture_does_not_enlarge_the_suggested_box() -> None:
+    source, edited, mask = make_scene()
     noise = torch.randint(-30, 31, source.shape, generator=torch.Generator().manual_seed(1))
     edited = (edited.int() + noise * ~mask[..., None]).clamp(0, 255).to(torch.uint8)
     edited[18:30, 50:70] = 255
@@ -102,8 +102,8 @@ def test_a_redrawn_texture_does_not_widen_the_suggestion() -> None:
     assert change.suggested_box.top <= 20
 
 
-def test_another_programs_colours_are_no_change() -> None:
-    """A frame as other tools extract it, by swscale's quick arithmetic, is the source's; an edit of it changes nothing outside."""
+def test_colour_conversion_of_another_program_is_no_change() -> None:
+    """A frame extracted by swscale's fast arithmetic counts as the source's frame, and an edit of it changes nothing outside the mask."""
     stored = array_to_frame(make_clip(1, 192, 320).frames[0].numpy() // 3 + 80, "yuv420p")
     source = torch.from_numpy(frame_to_array(stored))
     extracted = torch.from_numpy(stored.reformat(format="rgb24", src_colorspace=1, src_color_range=1, dst_color_range=2).to_ndarray())
@@ -115,8 +115,8 @@ def test_another_programs_colours_are_no_change() -> None:
     assert not any("outside the mask; the result" in note for note in check_first_frame(source, extracted, mask))
 
 
-def test_large_frames_are_checked_at_a_smaller_size() -> None:
-    """8K in full would take gigabytes; what is said stays true of the frame's own pixels."""
+def test_large_frames_are_compared_at_a_smaller_size() -> None:
+    """Full 8K frames would need gigabytes. The results still hold for the frame's own pixels."""
     height, width = 1300, 1631
     source = torch.randint(60, 180, (height, width, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     mask = torch.zeros(height, width, dtype=torch.bool)
@@ -126,7 +126,7 @@ def test_large_frames_are_checked_at_a_smaller_size() -> None:
     assert min(subtract_colour_shift(source, edited).shape[:2]) == CHECK_SIDE
     assert check_first_frame(source, edited, mask) == ()
     check_region(source, edited, EditMask(mask[None]), EditMask(mask[None]), "--mask")
-    with pytest.raises(RegionError, match="covers what was not edited"):
+    with pytest.raises(RegionError, match="covers the unedited part"):
         check_region(source, edited, EditMask(~mask[None]), EditMask(~mask[None]), "--mask")
     edited[777:1000, 500:900] = 255
     box = detect_outside_change(source, edited, mask).suggested_box

@@ -1,4 +1,4 @@
-"""Following a mask through a long clip: seen, stopped, taken up again, and overtaken by the next click."""
+"""Propagation of a mask through a long clip: progress, stop, resume, and restart by the next click."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ pytestmark = pytest.mark.browser
 Visit = Callable[..., Any]
 
 
-def test_following_is_seen_stopped_and_taken_up_again(visit: Visit, folder: Path) -> None:
-    """On a clip that takes some seconds to follow."""
+def test_propagation_shows_progress_stops_and_resumes(visit: Visit, folder: Path) -> None:
+    """On a clip whose propagation takes some seconds."""
     source, _ = write(folder, frames=60, height=480, width=640, seed=3)
     person = Person(visit())
     person.brings_a_clip(source)
     page, status = person.page, person.page.locator("#status")
     top = page.locator("#steps").bounding_box()["y"]
-    clicks_once(person, 0.3, 0.5)
+    click_once(person, 0.3, 0.5)
     status.get_by_text("following it through the clip").wait_for()
     assert page.locator("#steps").bounding_box()["y"] == top
     page.click("#halt")
-    person.says("the mask was not followed to the end")
+    person.sees_text("the mask was not propagated to the end")
     page.click("#region-next")
-    person.is_told("press Follow on first")
+    person.sees_error("press Follow on first")
     page.click("#region-on")
     page.locator("#region-on").wait_for(state="hidden")
     page.wait_for_selector("#region-view .view:not(.busy)", timeout=90_000)
     person.goes_on("region-next", "frames-file")
 
 
-def test_the_next_click_does_not_wait_for_the_last_one(visit: Visit, folder: Path) -> None:
+def test_the_next_click_does_not_wait_for_the_propagation(visit: Visit, folder: Path) -> None:
     source, _ = write(folder, frames=60, height=480, width=640, seed=4)
     person = Person(visit())
     person.brings_a_clip(source)
-    clicks_once(person, 0.3, 0.5)
+    click_once(person, 0.3, 0.5)
     person.page.locator("#status").get_by_text("following it through the clip").wait_for()
-    clicks_once(person, 0.35, 0.55)
+    click_once(person, 0.35, 0.55)
     person.page.wait_for_function("() => document.querySelectorAll('#region-view .marks .point').length === 2")
     assert person.page.locator("#region-view .view.busy").count() == 1
     person.page.wait_for_selector("#region-view .view:not(.busy)", timeout=60_000)
@@ -52,8 +52,8 @@ def test_the_next_click_does_not_wait_for_the_last_one(visit: Visit, folder: Pat
     assert not person.page.locator("#region-on").is_visible()
 
 
-def clicks_once(person: Person, x: float, y: float) -> None:
-    """Click, and wait for the mark alone."""
+def click_once(person: Person, x: float, y: float) -> None:
+    """Click and wait for the mark, not for the propagation."""
     marks = "document.querySelectorAll('#region-view .marks .point').length"
     before = person.page.evaluate(marks)
     box = person.page.locator("#region-view .picture").bounding_box()

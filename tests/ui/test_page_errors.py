@@ -1,4 +1,4 @@
-"""Bad input in a browser: told at the field at fault, and what was done so far stays."""
+"""Invalid input in a browser: the error appears beside its field, and earlier work is kept."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.browser
 Visit = Callable[..., Any]
 
 
-def test_bad_input_is_told_where_it_was_given_and_nothing_is_lost(visit: Visit, folder: Path) -> None:
+def test_invalid_input_shows_an_error_beside_its_field(visit: Visit, folder: Path) -> None:
     source, edited = write(folder, seed=4)
-    (folder / "notes.mp4").write_text("this is no video")
+    (folder / "notes.mp4").write_text("this is not a video")
     person = Person(visit())
     page = person.page
     person.drops("clip-file", folder / "notes.mp4")
@@ -29,39 +29,39 @@ def test_bad_input_is_told_where_it_was_given_and_nothing_is_lost(visit: Visit, 
     person.drops("clip-file", source)
     person.sees("clip-view")
     assert page.locator("[role=alert]").count() == 0
-    for frames, words in (("1", "at least two"), ("400", "frames")):
+    for frames, message in (("1", "at least two"), ("400", "frames")):
         person.sets("clip-frames", frames)
         page.click("#clip-trim")
-        person.is_told(words)
+        person.sees_error(message)
     person.sets("clip-start", "")
     page.click("#clip-next")
-    person.is_told("the first frame is a whole number")
+    person.sees_error("the first frame is a whole number")
     person.sets("clip-start", "0")
     person.sets("clip-frames", "")
     person.goes_on("clip-next", "region-view")
     person.drags_a_box(0.1, 0.2, 0.5, 0.8)
     person.unfolds("Use a mask of your own")
     person.drops("region-mask", write(folder, frames=3, seed=11)[0])
-    person.is_told("the mask has 3 frames but the clip has 5")
+    person.sees_error("the mask has 3 frames but the clip has 5")
     person.drops("region-mask", write(folder, height=64, width=64, seed=12)[0])
-    person.is_told("the mask is 64x64 but the source is 128x96")
+    person.sees_error("the mask is 64x64 but the source is 128x96")
     assert page.locator("#region-view .marks .box").count() == 1
     person.goes_on("region-next", "frames-file")
     page.click("#frames-next")
-    person.is_told("the edited first frame is missing")
+    person.sees_error("the edited first frame is missing")
     write(folder, height=96, width=96, seed=5)  # of another shape
     person.drops("frames-file", folder / "edited-5.png")
-    person.is_told("export it uncropped")
+    person.sees_error("export it uncropped")
     person.waits_for_new_picture("frames-view", lambda: person.drops("frames-file", edited))
     person.goes_on("frames-next", "settings-preset")
     page.click("#settings-more button")
-    for wrong, words in (("training.nonsense=3", "nonsense"), ("training.motion_steps=many", "Training steps cannot be")):
-        person.sets("settings-others", wrong)
-        person.is_told(words)
+    for text, message in (("training.nonsense=3", "nonsense"), ("training.motion_steps=many", "Training steps cannot be")):
+        person.sets("settings-others", text)
+        person.sees_error(message)
     person.sets("settings-others", "")
     page.locator("#settings-seed input").press_sequentially("12e")
     page.locator("#settings-seed input").blur()
-    person.is_told("the seed is a whole number")
+    person.sees_error("the seed is a whole number")
     page.locator("#settings-seed input").fill("3")
     person.goes_on("settings-next", "run-start")
     page.get_by_role("tab", name="Region").click()
@@ -69,13 +69,13 @@ def test_bad_input_is_told_where_it_was_given_and_nothing_is_lost(visit: Visit, 
     assert page.locator("#region-view .marks .box").count() == 1
 
 
-def test_names_of_files_are_shown_as_they_are(visit: Visit, folder: Path) -> None:
-    """Whatever they hold: the page's scripts fail the test when one of them runs."""
-    odd = folder / "Übung #1 & 100% <img src=x onerror=foreign()> 'a' ..mp4"
-    write(folder, seed=13)[0].rename(odd)
+def test_file_names_are_escaped(visit: Visit, folder: Path) -> None:
+    """Including markup; a script that runs would fail the test."""
+    file = folder / "Übung #1 & 100% <img src=x onerror=foreign()> 'a' ..mp4"
+    write(folder, seed=13)[0].rename(file)
     person = Person(visit())
-    person.drops("clip-file", odd)
+    person.drops("clip-file", file)
     person.sees("clip-view")
-    person.says("5 frames, 128x96")
+    person.sees_text("5 frames, 128x96")
     assert "100%" in person.page.locator(".facts").first.inner_text()
     assert person.page.locator("img[src=x]").count() == 0

@@ -1,4 +1,4 @@
-"""Verbs that need no model, on real files."""
+"""Subcommands that need no downloaded model, on real files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from lora_edit.video.png_frames import save_frames
 from lora_edit.video.read import read_image, read_video
 from lora_edit.video.settings import VideoSettings
 from lora_edit.video.write import write_video
-from masks.things import disc_clip, overlap
+from masks.synthetic_clips import disc_clip, overlap
 
 FRAMES, HEIGHT, WIDTH = 4, 32, 48
 
@@ -55,7 +55,7 @@ def run(*arguments: str | Path) -> tuple[int, str, str]:
     return outcome.exit_code, outcome.stdout, outcome.stderr
 
 
-def test_mask_draws_the_boxes(clip: Path, tmp_path: Path) -> None:
+def test_mask_draws_boxes(clip: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mask"
     code, out, err = run("mask", clip, "--box", "0,0,8,8:0", "--box", "30,0,8,8:3", "--output", folder)
     assert (code, out.strip()) == (0, str(folder)), err
@@ -77,7 +77,7 @@ def disc(tmp_path: Path) -> tuple[Path, torch.Tensor]:
     return tmp_path / "disc.mkv", truth
 
 
-def test_mask_outlines_what_a_point_is_on(disc: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+def test_mask_segments_object_at_point(disc: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
     clip, truth = disc
     code, out, err = run("mask", clip, "--point", "50,48", "-o", tmp_path / "mask.mp4", "--overlay", tmp_path / "shown.mp4")
     assert (code, out.strip()) == (0, str(tmp_path / "mask.mp4")), err
@@ -91,7 +91,7 @@ def test_mask_outlines_what_a_point_is_on(disc: tuple[Path, torch.Tensor], tmp_p
     assert int(boxed[0].sum()) > 40 * 40
 
 
-def test_mask_outlines_what_stands_out(disc: tuple[Path, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mask_segments_salient_object(disc: tuple[Path, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip, truth = disc
     monkeypatch.setattr(saliency, "load_saliency_network", lambda: None)
     code, _, err = run("mask", clip, "--auto", "-o", tmp_path / "mask")
@@ -114,14 +114,14 @@ def test_mask_outlines_what_stands_out(disc: tuple[Path, torch.Tensor], tmp_path
         (["--point", "50,48", "--segmenter", "magic"], "write embedded, or sam2:FOLDER"),
     ],
 )
-def test_mask_says_what_is_wrong_with_a_point(disc: tuple[Path, torch.Tensor], tmp_path: Path, arguments: list[str], words: str) -> None:
+def test_mask_rejects_invalid_points(disc: tuple[Path, torch.Tensor], tmp_path: Path, arguments: list[str], words: str) -> None:
     code, out, err = run("mask", disc[0], *arguments, "--output", tmp_path / "mask")
     assert (code, out) == (2, "")
     assert words in err
     assert not (tmp_path / "mask").exists()
 
 
-def test_evaluate_measures(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
+def test_evaluate_prints_metrics(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
     edited = frames.clone()
     edited[:, :16, :16] = 255 - edited[:, :16, :16]
     save_frames(tmp_path / "result", edited)
@@ -137,7 +137,7 @@ def test_evaluate_measures(clip: Path, frames: torch.Tensor, tmp_path: Path) -> 
     assert [line.split()[0] for line in out.splitlines()] == ["num_frames", "size", "fps", "region_psnr"]
 
 
-def test_evaluate_measures_the_baselines_beside_the_result(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
+def test_evaluate_measures_baselines(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
     edited = frames.clone()
     edited[:, :16, :16] = 255 - edited[:, :16, :16]
     save_frames(tmp_path / "result", edited)
@@ -154,7 +154,7 @@ def test_evaluate_measures_the_baselines_beside_the_result(clip: Path, frames: t
     assert code == 0 and "moving layer" in out.splitlines()[0]
 
 
-def test_evaluate_measures_with_networks_when_asked_by_name(
+def test_evaluate_computes_learned_metrics_by_name(
     clip: Path, frames: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_frames(tmp_path / "result", frames)
@@ -170,19 +170,19 @@ def test_evaluate_measures_with_networks_when_asked_by_name(
     assert json.loads(out)["lpips"] == 0
 
 
-def test_the_command_knows_every_metric() -> None:
+def test_metric_names_match_evaluation() -> None:
     assert inspect_commands.LEARNED_METRICS == learned_metrics.LEARNED_METRICS
     assert ", ".join((*inspect_commands.METRICS, *inspect_commands.LEARNED_METRICS)) == inspect_commands.METRIC_LIST
 
 
-def test_evaluate_refuses_another_length(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
+def test_evaluate_rejects_another_length(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
     save_frames(tmp_path / "result", frames[:2])
     code, out, err = run("evaluate", tmp_path / "result", "--source", clip)
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
 
 
-def test_preview_writes_a_video(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
+def test_preview_writes_video(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
     first = frames[0].clone()
     first[4:12, 4:12] = torch.tensor([255, 0, 0], dtype=torch.uint8)
     Image.fromarray(first.numpy()).save(tmp_path / "first.png")
@@ -200,7 +200,7 @@ def lora_tensors() -> dict[str, np.ndarray]:
     return down | {f"{layer}.lora_B.weight": np.zeros((8, 4), np.float32) for layer in layers}
 
 
-def test_import_describes_a_lora(tmp_path: Path) -> None:
+def test_import_describes_lora(tmp_path: Path) -> None:
     path = tmp_path / "edit.safetensors"
     save_file(lora_tensors(), path, metadata={"base_model": "tiny", "odd": "\x1b[31m" + "x" * 300})
     code, out, err = run("import", path, "--json")
@@ -214,7 +214,7 @@ def test_import_describes_a_lora(tmp_path: Path) -> None:
     assert "x" * 200 not in out
 
 
-def test_import_refuses_what_is_no_lora(tmp_path: Path) -> None:
+def test_import_rejects_other_files(tmp_path: Path) -> None:
     damaged, other = tmp_path / "damaged.safetensors", tmp_path / "other.safetensors"
     save_file(lora_tensors(), damaged)
     damaged.write_bytes(damaged.read_bytes()[:-10])
@@ -224,7 +224,7 @@ def test_import_refuses_what_is_no_lora(tmp_path: Path) -> None:
         assert (code, out, err.count("\n")) == (2, "", 1), err
 
 
-def test_export_writes_the_runs_lora(tmp_path: Path) -> None:
+def test_export_writes_lora_of_run(tmp_path: Path) -> None:
     kept = make_run(tmp_path / "kept", resolve_settings({"input": {"source": "a.mp4", "first_frame": "b.png"}}))
     output = tmp_path / "out.safetensors"
     arguments = ("export", kept.folder, "--output", output)
@@ -244,7 +244,7 @@ def test_export_writes_the_runs_lora(tmp_path: Path) -> None:
     assert run("export", kept.folder, "--output", kept.lora_file(), "--overwrite")[0] == 2
 
 
-def test_studies_run_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_study_runs_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registry, room = ModuleType("registry"), ModuleType("a_study")
     seen: list[tuple[object, ...]] = []
 
@@ -262,25 +262,26 @@ def test_studies_run_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert seen == [("methods", "rows", tmp_path, 2, 3, {"model": "tiny", "workers": 1, "base_assignments": ["lora.rank=4"], "vace": ""})]
     registry.SCENE_FOLDER, room.Folder = "a_study:Folder", lambda *given: given  # type: ignore[attr-defined]
     seen.clear()
+    (tmp_path / "scenes.jsonl").touch()
     assert run("study", "methods", "--scenes-from", tmp_path, "--half", "all", "--output", tmp_path)[0] == 0
     assert run("study", "methods", "--scenes-from", tmp_path, "--scenes", "7", "--output", tmp_path)[0] == 0
     assert run("study", "methods", "--output", tmp_path)[0] == 0
     assert [call[3] for call in seen] == [(tmp_path, "all", None), (tmp_path, "seen", 7), 4]
     code, out, err = run("study", "methods", "--set", "nonsense", "--output", tmp_path)
-    assert (code, "room.setting=value" in err) == (2, True)
+    assert (code, "section.setting=value" in err) == (2, True)
     code, out, err = run("study", "unheard-of", "--output", tmp_path)
     assert (code, "methods" in err) == (2, True)
 
 
-def test_a_version_without_studies_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_study_fails_without_studies_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lora_edit.studies.registry", None)
     code, out, err = run("study", "--list")
     assert (code, out, err) == (2, "", "error: studies are not in this version; nothing to run\n")
 
 
 @pytest.mark.parametrize("verb", ["edit", "new", "preview"])
-def test_a_region_off_the_edit_is_drawn_beside_the_output(clip: Path, frames: torch.Tensor, tmp_path: Path, verb: str) -> None:
-    """Before anything is trained; with the check off it goes on."""
+def test_image_of_region_error_is_written_beside_output(clip: Path, frames: torch.Tensor, tmp_path: Path, verb: str) -> None:
+    """Before any training."""
     edited = frames[0].clone()
     edited[4:20, 4:24] = 255 - edited[4:20, 4:24]
     Image.fromarray(edited.numpy()).save(tmp_path / "first.png")
@@ -296,8 +297,8 @@ def test_a_region_off_the_edit_is_drawn_beside_the_output(clip: Path, frames: to
         assert picture.size == (WIDTH, HEIGHT)
 
 
-def test_a_region_that_is_lost_is_drawn_beside_the_output(tmp_path: Path) -> None:
-    """The thing is gone after a cut: the picture shows where the region was and where it is lost, and nothing is trained."""
+def test_image_of_lost_region_is_written_beside_output(tmp_path: Path) -> None:
+    """The object is missing after a cut: the image shows the region in the first frame and where it is lost, and nothing is trained."""
     frames, truth = disc_clip(12)
     frames[3:] = (
         torch.randint(0, 256, (9, 12, 20, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -317,7 +318,7 @@ def test_a_region_that_is_lost_is_drawn_beside_the_output(tmp_path: Path) -> Non
     assert not (tmp_path / "out.run").exists()
 
 
-def test_a_region_off_the_edit_may_be_meant(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
+def test_region_check_can_be_disabled(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
     edited = frames[0].clone()
     edited[4:20, 4:24] = 255 - edited[4:20, 4:24]
     Image.fromarray(edited.numpy()).save(tmp_path / "first.png")
@@ -328,8 +329,8 @@ def test_a_region_off_the_edit_may_be_meant(clip: Path, frames: torch.Tensor, tm
 
 
 @pytest.mark.parametrize("options", [(), ("--start", "1"), ("--start", "1", "--frames", "3"), ("--fps", "5")])
-def test_a_frame_is_what_an_edit_reads(clip: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
-    """Bit for bit, whatever the range."""
+def test_frame_writes_frame_as_edit_reads_it(clip: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Bit-exact, for any range."""
     settings = dict(zip((word.strip("-") for word in options[::2]), map(int, options[1::2]), strict=True))
     read = read_video(clip, VideoSettings.model_validate(settings))
     code, out, err = run("frame", clip, "2", "--output", tmp_path / "two.png", *options)
@@ -340,14 +341,14 @@ def test_a_frame_is_what_an_edit_reads(clip: Path, tmp_path: Path, options: tupl
     assert torch.equal(read_image(tmp_path / "two.png"), read.frames[0])
 
 
-def test_a_frame_past_the_end_is_refused_with_those_there_are(clip: Path, tmp_path: Path) -> None:
+def test_frame_past_end_is_rejected_with_valid_range(clip: Path, tmp_path: Path) -> None:
     code, _, err = run("frame", clip, "4", "--output", tmp_path / "four.png")
     assert code == 2 and "has frames 0 to 3" in err
     assert not (tmp_path / "four.png").exists()
 
 
-def test_evaluate_knows_the_rate_of_a_runs_frames(frames: torch.Tensor, tmp_path: Path) -> None:
-    """A folder of frames has none: its run's is taken, else the source's, else none is claimed."""
+def test_evaluate_reads_frame_rate_of_run(frames: torch.Tensor, tmp_path: Path) -> None:
+    """A folder of frames has the rate of its run, else that of the source, else none."""
     slow = tmp_path / "slow.mkv"
     write_video(slow, Video(frames, Fraction(8), tuple(i / 8 for i in range(FRAMES))), "ffv1")
     for place in ("result", "run/result", "run/frames"):
@@ -358,7 +359,7 @@ def test_evaluate_knows_the_rate_of_a_runs_frames(frames: torch.Tensor, tmp_path
         assert (code, json.loads(out)["fps"]) == (0, rate), err
 
 
-def test_evaluate_says_exact_where_it_is(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
+def test_evaluate_prints_exact_for_infinite_psnr(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:
     edited = frames.clone()
     edited[:, :16, :16] = 255 - edited[:, :16, :16]
     save_frames(tmp_path / "result", edited)
@@ -371,7 +372,7 @@ def test_evaluate_says_exact_where_it_is(clip: Path, frames: torch.Tensor, tmp_p
 
 
 def edited_disc(disc: tuple[Path, torch.Tensor], file: Path) -> tuple[Path, torch.Tensor]:
-    """The clip and where its disc is; its first frame, with the disc's colours inverted, goes into the file."""
+    """Return the clip and the mask of its disc, and write the first frame with inverted colours of the disc to the file."""
     clip, truth = disc
     edited = read_video(clip).frames[0].clone()
     edited[truth[0]] = 255 - edited[truth[0]]
@@ -379,14 +380,14 @@ def edited_disc(disc: tuple[Path, torch.Tensor], file: Path) -> tuple[Path, torc
     return clip, truth
 
 
-def test_edit_outlines_what_a_point_is_on(disc: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
-    """As `mask --point` does; a point off the edit is told before training."""
+def test_edit_segments_object_at_point(disc: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+    """As `mask --point` does. A point outside of the frame is rejected before training."""
     clip, truth = edited_disc(disc, tmp_path / "first.png")
     arguments = ("new", clip, "--first-frame", tmp_path / "first.png", "--point", "50,48")
     code, _, err = run(*arguments, "--run", tmp_path / "run")
     assert code == 0, err
     assert "the edit keeps to the mask" in err
-    region = load_mask(tmp_path / "run" / "masks").frames  # The outline, grown by what compositing blends.
+    region = load_mask(tmp_path / "run" / "masks").frames  # The mask, grown by the soft edge of compositing.
     assert overlap(region, truth) > 0.7
     assert (region & truth).sum() > 0.99 * truth.sum()
     code, _, err = run(*arguments[:-1], "300,300", "--run", tmp_path / "other")
@@ -394,8 +395,8 @@ def test_edit_outlines_what_a_point_is_on(disc: tuple[Path, torch.Tensor], tmp_p
     assert not (tmp_path / "other").exists()
 
 
-def test_edit_leaves_out_what_a_point_is_not_on(disc: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
-    """As `mask --not-point` does: the same clicks give the same mask."""
+def test_edit_excludes_negative_points(disc: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+    """As `mask --not-point` does: equal clicks give equal masks."""
     clip, _ = edited_disc(disc, tmp_path / "first.png")
     clicks = ("--point", "50,48", "--not-point", "60,48:3")
     assert run("mask", clip, *clicks, "--output", tmp_path / "mask")[0] == 0
@@ -408,8 +409,8 @@ def test_edit_leaves_out_what_a_point_is_not_on(disc: tuple[Path, torch.Tensor],
     assert not torch.equal(load_mask(tmp_path / "uncorrected").frames, drawn)
 
 
-def test_a_box_in_the_first_frame_goes_with_the_thing(disc: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
-    """In `new`, `edit` and `preview`; boxes at several frames are kept as they are given."""
+def test_box_in_first_frame_follows_object(disc: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+    """Boxes at several frames stay as given."""
     clip, truth = edited_disc(disc, tmp_path / "first.png")
     arguments = ("new", clip, "--first-frame", tmp_path / "first.png", "--expand", "0")
     code, _, err = run(*arguments, "--box", "28,26,44,44", "--run", tmp_path / "follows")
@@ -428,8 +429,8 @@ def bounds(mask: torch.Tensor) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def test_new_plans_with_a_model_that_is_not_here(clip: Path, frames: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time, memory and disk are reckoned from the catalogue alone; the edit itself asks for the model."""
+def test_new_estimates_missing_model(clip: Path, frames: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time, memory and disk space are estimated from the catalogue alone; the edit itself needs the model."""
     large = Machine(device_bytes=int(80e9), host_bytes=int(256e9), flops_per_second=4e14, dtype=torch.bfloat16)
     monkeypatch.setattr(estimate, "measure_machine", lambda: large)
     edited = frames[0].clone()
@@ -450,7 +451,7 @@ def test_new_plans_with_a_model_that_is_not_here(clip: Path, frames: torch.Tenso
     )
     code, out, err = run("new", *arguments, "--run", tmp_path / "run", "--json")
     assert code == 0, err
-    assert "about 90 GB to download; `lora-edit models --download wan2.1-i2v-480p` gets it" in err
+    assert "`lora-edit models --download wan2.1-i2v-480p` downloads about 90 GB" in err
     needs = json.loads(out)["estimate"]
     assert needs["download_bytes"] == 90_000_000_000
     assert 0 < needs["memory_bytes"] < 80e9 and needs["host_bytes"] > 0

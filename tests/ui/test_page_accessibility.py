@@ -1,4 +1,4 @@
-"""The page without a mouse and without eyes."""
+"""The page by keyboard and with a screen reader."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ pytestmark = pytest.mark.browser
 Visit = Callable[..., Any]
 
 
-def test_a_region_is_marked_by_keyboard_alone(visit: Visit, folder: Path) -> None:
-    """From the clip on, nothing but keys: the tab key reaches every control in order."""
+def test_a_region_is_marked_by_keyboard(visit: Visit, folder: Path) -> None:
+    """After the import, with keys only: the tab key reaches every control in order."""
     source, _ = write(folder, seed=8)
     person = Person(visit())
     page = person.page
     person.drops("clip-file", source)
     person.sees("clip-view")
-    tabs_to(page, "Continue")
+    tab_to(page, "Continue")
     page.keyboard.press("Enter")
     page.wait_for_selector("#region-view", state="visible")
     person.sees("region-view")
-    tabs_to(page, "Click on it")
-    tabs_to(page, "Frame. Page up")
+    tab_to(page, "Click on it")
+    tab_to(page, "Frame. Page up")
     marks = page.locator("#region-view .marks")
     page.keyboard.press("ArrowLeft")
     assert marks.locator(".cross").count() == 1
@@ -45,17 +45,17 @@ def test_a_region_is_marked_by_keyboard_alone(visit: Visit, folder: Path) -> Non
     page.keyboard.press("ArrowUp")
     person.waits_for_new_picture("region-view", lambda: page.keyboard.press("Enter"))
     assert marks.locator(".point").count() == 1
-    tabs_to(page, "Remove last mark")
+    tab_to(page, "Remove last mark")
     person.waits_for_new_picture("region-view", lambda: page.keyboard.press("Enter"))
     assert marks.locator(".point").count() == 0
-    tabs_to(page, "Close to the outline")
+    tab_to(page, "Close to the outline")
     person.waits_for_new_picture("region-view", lambda: page.keyboard.press("Space"))
     assert page.get_by_label("Close to the outline").is_checked()
-    tabs_to(page, "Loose box", back=True)
+    tab_to(page, "Loose box", back=True)
     person.waits_for_new_picture("region-view", lambda: page.keyboard.press("Space"))
-    tabs_to(page, "range slider for Room")
+    tab_to(page, "range slider for Room")
     person.waits_for_new_picture("region-view", lambda: page.keyboard.press("ArrowRight"))
-    tabs_to(page, "Continue")
+    tab_to(page, "Continue")
     page.keyboard.press("Enter")
     page.wait_for_selector("#frames-file", state="visible")
 
@@ -64,7 +64,7 @@ FOCUSED = """() => { const at = document.activeElement;
   return at.getAttribute('aria-label') || (at.labels && at.labels[0] ? at.labels[0].innerText : '') || at.innerText || ''; }"""
 
 
-def tabs_to(page: Any, name: str, back: bool = False) -> None:
+def tab_to(page: Any, name: str, back: bool = False) -> None:
     """Press the tab key until the control of that name has the focus."""
     for _ in range(60):
         if page.evaluate(FOCUSED).strip().startswith(name):
@@ -74,19 +74,19 @@ def tabs_to(page: Any, name: str, back: bool = False) -> None:
 
 
 def test_every_control_of_every_step_has_a_name(visit: Visit, folder: Path) -> None:
-    """As screen readers are told; `test_page.py` looks at the last step."""
+    """The accessible names of steps 1 to 5; `test_page.py` checks the last step."""
     source, edited = write(folder, seed=14)
     person = Person(visit())
     person.drops("clip-file", source)
     person.sees("clip-view")
-    person.finds_every_control_named()
+    person.checks_control_names()
     person.goes_on("clip-next", "region-view")
     person.drags_a_box(0.1, 0.2, 0.5, 0.8)
-    person.finds_every_control_named()
+    person.checks_control_names()
     person.goes_on("region-next", "frames-file")
     person.waits_for_new_picture("frames-view", lambda: person.drops("frames-file", edited))
-    person.finds_every_control_named()
+    person.checks_control_names()
     person.goes_on("frames-next", "settings-preset")
-    person.finds_every_control_named()
+    person.checks_control_names()
     person.goes_on("settings-next", "run-start")
-    person.finds_every_control_named()
+    person.checks_control_names()

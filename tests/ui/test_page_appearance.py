@@ -1,4 +1,4 @@
-"""What can be seen, at every width and in both schemes: contrast, focus, clips of every shape, and steps that are announced."""
+"""Appearance of the page at several widths and in both color schemes: contrast, focus, layout, and announced steps."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ CONTRAST = """(element, kind) => {
   const [low, high] = [light(own), light(ground)].sort((a, b) => a - b);
   return (high + 0.05) / (low + 0.05);
 }"""
-"""How much an element's text stands out from what is behind it, or its border from what is around it (WCAG 2)."""
+"""Script: contrast ratio (WCAG 2) of an element's text to its background, or of its border to its surroundings."""
 
 
-def contrast(place: Any, kind: str = "text") -> float:
-    """Of the first element there."""
-    return float(place.first.evaluate(CONTRAST, kind))
+def measure_contrast(locator: Any, kind: str = "text") -> float:
+    """Measure the contrast of the first matching element."""
+    return float(locator.first.evaluate(CONTRAST, kind))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_choices_and_buttons_stand_out_and_show_where_the_keyboard_is(visit: Visit, folder: Path, scheme: str) -> None:
+def test_choices_and_buttons_have_contrast_and_a_visible_focus(visit: Visit, folder: Path, scheme: str) -> None:
     person = Person(visit(color_scheme=scheme))
     page = person.page
     person.drops("clip-file", write(folder)[0])
     person.sees("clip-view")
-    assert contrast(page.locator("#clip-next")) >= 4.5
+    assert measure_contrast(page.locator("#clip-next")) >= 4.5
     page.click("#clip-next")
     page.wait_for_function("() => document.activeElement.innerText === 'What changes?'")
     page.wait_for_function("() => document.querySelector('#announced').textContent === 'Step 2 of 6: Region'")
     person.sees("region-view")
-    chosen = page.locator("#region-shape label.selected")
-    chosen.hover()
-    page.wait_for_timeout(300)  # until what fades has faded
-    assert contrast(chosen.locator("span")) >= 4.5
-    assert contrast(chosen.locator("input"), "borderTopColor") >= 3
-    assert chosen.locator("input").evaluate("(dot) => getComputedStyle(dot).backgroundImage") != "none"
-    assert contrast(page.locator("#region-view button[aria-pressed=true]")) >= 4.5
-    chosen.locator("input").focus()
+    selected = page.locator("#region-shape label.selected")
+    selected.hover()
+    page.wait_for_timeout(300)  # until transitions have finished
+    assert measure_contrast(selected.locator("span")) >= 4.5
+    assert measure_contrast(selected.locator("input"), "borderTopColor") >= 3
+    assert selected.locator("input").evaluate("(dot) => getComputedStyle(dot).backgroundImage") != "none"
+    assert measure_contrast(page.locator("#region-view button[aria-pressed=true]")) >= 4.5
+    selected.locator("input").focus()
     person.waits_for_new_picture("region-view", lambda: page.keyboard.press("ArrowDown"))
     assert page.get_by_label("Close to the outline").is_checked()
     outline = "() => { const at = getComputedStyle(document.activeElement); return at.outlineStyle + parseFloat(at.outlineWidth); }"
@@ -74,28 +74,30 @@ def test_choices_and_buttons_stand_out_and_show_where_the_keyboard_is(visit: Vis
 
 
 @pytest.mark.parametrize(("height", "width"), [(320, 180), (240, 240), (180, 320)], ids=["portrait", "square", "wide"])
-def test_clips_of_every_shape_fit_the_window(visit: Visit, folder: Path, height: int, width: int) -> None:
+def test_clips_of_every_aspect_ratio_fit_the_window(visit: Visit, folder: Path, height: int, width: int) -> None:
     person = Person(visit(viewport={"width": 1920, "height": 1000}))
     page = person.page
     person.brings_a_clip(write(folder, height=height, width=width)[0])
     person.sees("region-view")
     page.evaluate("window.scrollTo(0, 0)")
     bar, view = page.locator("#region-view .bar").bounding_box(), page.locator("#region-view .view").bounding_box()
-    assert bar["y"] + bar["height"] <= 1000, "the timeline is in sight"
+    assert bar["y"] + bar["height"] <= 1000, "the timeline is visible"
     assert view["width"] / view["height"] == pytest.approx(width / height, rel=0.02)
-    assert view["height"] > 450 or view["width"] > 800, "and the room is used"
+    assert view["height"] > 450 or view["width"] > 800, "the viewer uses the available space"
 
 
-def test_a_narrow_window_shows_all_of_it(visit: Visit, folder: Path) -> None:
+def test_a_narrow_window_shows_everything(visit: Visit, folder: Path) -> None:
     person = Person(visit(viewport={"width": 390, "height": 844}))
     page = person.page
     person.brings_a_clip(write(folder)[0])
     person.drags_a_box(0.1, 0.2, 0.5, 0.8)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    boxes = [page.locator(place).bounding_box() for place in ("#status", "#undo", "#redo", "#region-view .view", "#region-view .count")]
+    boxes = [
+        page.locator(selector).bounding_box() for selector in ("#status", "#undo", "#redo", "#region-view .view", "#region-view .count")
+    ]
     for number, box in enumerate(boxes):
         assert box["x"] >= 0 and box["x"] + box["width"] <= 390
         for other in boxes[number + 1 :]:
-            apart = box["x"] + box["width"] <= other["x"] + 1 or other["x"] + other["width"] <= box["x"] + 1
-            assert apart or box["y"] + box["height"] <= other["y"] + 1 or other["y"] + other["height"] <= box["y"] + 1
-    person.finds_every_control_named()
+            side_by_side = box["x"] + box["width"] <= other["x"] + 1 or other["x"] + other["width"] <= box["x"] + 1
+            assert side_by_side or box["y"] + box["height"] <= other["y"] + 1 or other["y"] + other["height"] <= box["y"] + 1
+    person.checks_control_names()
