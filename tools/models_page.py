@@ -20,9 +20,9 @@ records in `src/lora_edit/models/families/`.
 GRID = """
 ## Inputs
 
-Input channels are noise, mask and condition latents, in this order (HunyuanVideo's mask comes last). For models with latents alone,
-given latents replace the noise. The stride is pixels per latent cell, and frames per latent frame after the first. Frames are
-the most that the model processes at once (a whole number of strides and one; longer clips are generated in windows). The area is the number of pixels of a
+Input channels are noise, mask and condition latents, in this order (HunyuanVideo's mask comes last). For models with latents alone, given
+latents replace the noise. The stride is pixels per latent cell, and frames per latent frame after the first. Frames are the most that the
+model processes at once (a whole number of strides and one; longer clips are generated in windows). The area is the number of pixels of a
 frame at which the model works best: frames of any shape are scaled to it, in whole tokens.
 
 | model | input channels | stride | token | frames | area | text tokens | image encoder | upstream |
@@ -31,8 +31,8 @@ frame at which the model works best: frames of any shape are scaled to it, in wh
 DEFAULTS = """
 ## Defaults
 
-Settings that are not listed here have the defaults of [settings.md](settings.md), the paper's, except for the embedded model. Download sizes are
-approximate. Memory is estimated, except for the embedded model.
+Settings that are not listed here have the defaults of [settings.md](settings.md), the paper's, except for the embedded model. Download
+sizes are approximate. Memory is estimated, except for the embedded model.
 
 | model | steps | shift | guidance | LoRA rate | download | memory | licence | weights |
 |---|---|---|---|---|---|---|---|---|
@@ -41,40 +41,40 @@ TAIL = """
 ## Where weights come from
 
 `--model` accepts a name from the tables, a Hub repository, or `NAME@PLACE`: that model, from a folder, a single file or a repository. A
-folder or file alone is enough if its shape fits one model only. [loading.md](loading.md) lists the files that are read, and explains ComfyUI's
-files, downloads, and the checks before loading.
+folder or file alone is enough if its shape fits one model only. [loading.md](loading.md) lists the files that are read, and explains
+ComfyUI's files, downloads, and the checks before loading.
 
 ## Notes on the models
 
-- **wan2.1-i2v-480p, wan2.1-i2v-720p.** The paper's base model and its larger variant. The image encoder receives the first frame squeezed into
-  a square, as in training, not cropped to one.
-- **wan2.1-flf2v.** Receives the last frame beside the first, in the mask, in V_cond and in the image encoder. Give the edited last frame
-  as an anchor (`--anchor 48=last.png` for 49 frames). The clip has to fit one window. In training each window's last frame is given
-  too, so that the condition stays the same.
-- **wan2.1-fun-1.3b, wan2.1-fun-14b.** Pretrained with masks, so they can follow a mask before the LoRA is trained. Upstream's masks have soft edges, and
-  if nothing is given, upstream's condition latents are zeros. Ours have whole cells, and frame 0 is always given.
+- **wan2.1-i2v-480p, wan2.1-i2v-720p.** The paper's base model and its larger variant. The image encoder receives the first frame squeezed
+  into a square, as in training, not cropped to one.
+- **wan2.1-flf2v.** Receives the last frame beside the first, in the mask, in V_cond and in the image encoder. Give the edited last frame as
+  an anchor (`--anchor 48=last.png` for 49 frames). The clip has to fit one window. In training each window's last frame is given too, so
+  that the condition stays the same.
+- **wan2.1-fun-1.3b, wan2.1-fun-14b.** Pretrained with masks, so they can follow a mask before the LoRA is trained. Upstream's masks have
+  soft edges, and if nothing is given, upstream's condition latents are zeros. Ours have whole cells, and frame 0 is always given.
 - **skyreels-v2-i2v.** Wan2.1 trained further at 24 frames per second, up to 97 frames.
 - **wan2.2-i2v-a14b.** Two transformers of 14 billion parameters: one for times of 0.9 and above, one below. Each gets its own LoRA
-  (`lora/edit-high-noise.safetensors`, `lora/edit-low-noise.safetensors`), trained in turn at its own times only, so training takes twice
-  as long. There is no image encoder.
-- **wan2.2-ti2v-5b, ltx-video.** They have no mask channel. Each token has its own time, and given tokens replace the noise,
-  clean, at time 0. Upstream does this for frame 0. Here any token of V_cond can be given that lies wholly outside the edit region: 32x32
-  pixels for the length of a latent frame (4 or 8 frames). The region grows to these tokens. A single frame within a latent frame cannot be given
-  alone, so an anchor is shown in the result but does not guide the frames beside it. The autoencoders mix neighbours, so given latents
-  near the region contain a little of its grey; the composite has the source's pixels there.
-- **ltx-video.** LTX-Video 0.9.5. A folder of 0.9.0 is accepted too and recognised by its autoencoder; a folder of 0.9.1 is refused (its decoder
-  draws noise). We use the posterior's mode where the stock pipelines sample it, keep given frames clean where they add noise, and treat
-  every clip as one of 25 frames per second. The decoder gets the little noise that it was trained with, the same each time. Its
+  (`lora/edit-high-noise.safetensors`, `lora/edit-low-noise.safetensors`), trained in turn at its own times only, so training takes twice as
+  long. There is no image encoder.
+- **wan2.2-ti2v-5b, ltx-video.** They have no mask channel. Each token has its own time, and given tokens replace the noise, clean, at time
+  0, as upstream does for frame 0. Here any token of V_cond can be given that lies wholly outside the edit region: 32x32 pixels for the
+  length of a latent frame (4 or 8 frames). The region grows to these tokens. A single frame within a latent frame cannot be given alone, so
+  an anchor is shown in the result but does not guide the frames beside it. The autoencoders mix neighbours, so given latents near the
+  region contain a little of its grey; the composite has the source's pixels there.
+- **ltx-video.** LTX-Video 0.9.5. A folder of 0.9.0 is accepted too and recognised by its autoencoder; a folder of 0.9.1 is refused (its
+  decoder draws noise). We use the posterior's mode where the stock pipelines sample it, keep given frames clean where they add noise, and
+  treat every clip as one of 25 frames per second. The decoder gets the little noise that it was trained with, the same each time. Its
   tokenizer, a SentencePiece file, is read without the SentencePiece library.
 - **hunyuan-i2v.** One mask channel: a cell is given whole or not at all, and its latents are zeros if it is not. Frame 0 is encoded a
   second time alone, as upstream does. LLaVA reads the prompt in upstream's template together with the current first frame; CLIP reads the
   prompt alone. The transformer takes its guidance as a number, without a second pass. All decoded frames are kept.
-- **hunyuan-i2v-16.** It has no mask channel, and its blocks treat frame 0 separately. It supports only the naive LoRA (paper 3.2);
-  a note says so before a run.
+- **hunyuan-i2v-16.** It has no mask channel, and its blocks treat frame 0 separately. It supports only the naive LoRA (paper 3.2); a note
+  says so before a run.
 - **hunyuan-1.5-i2v.** One mask channel as well. Qwen2.5-VL and a glyph encoder (ByT5) read the prompt, SigLIP reads the first frame.
 
-Autoencoder, text and image encoders and transformers take turns on the device. An encoder that does not fit computes layer by layer.
-The autoencoder stays in float32. Norms, time embedding and modulation tables stay in float32 in a bfloat16 model, as diffusers keeps them.
+Autoencoder, text and image encoders and transformers take turns on the device. An encoder that does not fit computes layer by layer. The
+autoencoder stays in float32. Norms, time embedding and modulation tables stay in float32 in a bfloat16 model, as diffusers keeps them.
 """
 
 

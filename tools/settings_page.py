@@ -13,8 +13,8 @@ HEAD = """# Settings
 Give settings as `--set section.setting=value`, or in a TOML file with one table per section (`--config`). Flags override the file, `--set`
 overrides both. The embedded model's preset changes the settings marked *. `tools/settings_page.py` writes this page.
 
-Above its tables a file may also set `model`, `preset` and `seed`; `prompt`, which replaces all captions; and `trigger`: p*, the word
-before the caption or the prompt (`p3rs0n`).
+Above its tables a file may also set `model`, `preset` and `seed`; `prompt`, which replaces all captions; and `trigger`: p*, the word before
+the caption or the prompt (`p3rs0n`).
 """
 
 
