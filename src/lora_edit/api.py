@@ -11,6 +11,7 @@ from lora_edit import pipeline
 from lora_edit.config import EditSettings, merge_tables, resolve_settings
 from lora_edit.errors import SettingsError
 from lora_edit.evaluation import learned_metrics, summary
+from lora_edit.evaluation.metric_inputs import MetricInputs
 from lora_edit.masks.files import read_mask
 from lora_edit.pipeline import Result
 from lora_edit.reporting import Reporter, SilentReporter
@@ -184,10 +185,11 @@ def evaluate(
     true_clip = None if truth is None else read_video(Path(truth))
     region = None if mask is None else read_mask(Path(mask), result_clip.num_frames, result_clip.size)
     image = None if first_frame is None else read_image(Path(first_frame))
-    values = summary.evaluate(result_clip, source_clip, true_clip, region, image).to_json()
+    inputs = MetricInputs(result_clip, source_clip, true_clip, region, image)
+    values = summary.evaluate(inputs).to_json()
     if metrics:
         networks = learned_metrics.load_networks(tuple(metrics))
-        values |= learned_metrics.measure_learned_metrics(networks, tuple(metrics), result_clip, source_clip, true_clip, region, image)
+        values |= learned_metrics.measure_learned_metrics(networks, tuple(metrics), inputs)
     return values
 
 

@@ -20,8 +20,9 @@ from lora_edit.cli import inspect_commands
 from lora_edit.cli.main import app
 from lora_edit.config import resolve_settings
 from lora_edit.devices import Machine
-from lora_edit.evaluation import learned_metrics
+from lora_edit.evaluation import lpips
 from lora_edit.evaluation.lpips import Lpips
+from lora_edit.evaluation.registry import METRICS
 from lora_edit.masks import saliency
 from lora_edit.masks.files import load_mask, read_mask
 from lora_edit.masks.saliency import SaliencyNetwork
@@ -163,16 +164,17 @@ def test_evaluate_computes_learned_metrics_by_name(
     code, out, err = run(*arguments)
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert "alexnet-owt-7be5be79.pth" in err
-    monkeypatch.setattr(learned_metrics, "load_lpips", lambda device: Lpips().eval())
+    monkeypatch.setattr(lpips, "load_lpips", lambda device: Lpips().eval())
     code, out, err = run(*arguments, "--json")
     assert code == 0, err
     assert list(json.loads(out)) == ["num_frames", "size", "fps", "flicker", "lpips"]
     assert json.loads(out)["lpips"] == 0
 
 
-def test_metric_names_match_evaluation() -> None:
-    assert inspect_commands.LEARNED_METRICS == learned_metrics.LEARNED_METRICS
-    assert ", ".join((*inspect_commands.METRICS, *inspect_commands.LEARNED_METRICS)) == inspect_commands.METRIC_LIST
+def test_command_lists_every_metric() -> None:
+    keys = (*inspect_commands.METRICS, *inspect_commands.LEARNED_METRICS)
+    assert ", ".join(keys) == inspect_commands.METRIC_LIST
+    assert {*keys, "background_lpips"} == set(METRICS)
 
 
 def test_evaluate_rejects_another_length(clip: Path, frames: torch.Tensor, tmp_path: Path) -> None:

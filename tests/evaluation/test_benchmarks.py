@@ -1,4 +1,4 @@
-"""Public benchmarks, as small made-up files of the same layout."""
+"""Readers of public benchmarks, on small generated files with the same layout."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def touch(*paths: Path) -> None:
         path.touch()
 
 
-def picture(path: Path, pixels: np.ndarray) -> None:
+def save_picture(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
 
@@ -71,8 +71,8 @@ def test_davis_edit(tmp_path: Path) -> None:
     for index in range(2):
         labels = np.zeros((8, 10, 3), np.uint8)
         labels[2:4, index : index + 2], labels[6, 6] = (128, 0, 0), (0, 0, 64)
-        picture(tmp_path / f"JPEGImages/bear/{index:05d}.jpg", labels)
-        picture(tmp_path / f"Annotations/bear/{index:05d}.png", labels)
+        save_picture(tmp_path / f"JPEGImages/bear/{index:05d}.jpg", labels)
+        save_picture(tmp_path / f"Annotations/bear/{index:05d}.png", labels)
     touch(tmp_path / "Annotations/bear/Thumbs.db", tmp_path / "ReferenceImages/similar/bear.png")
     (case,) = read_davis_edit_cases(tmp_path, tmp_path / "edited", tmp_path / "masks", "changing")
     assert (case.id, case.prompt, case.source) == ("bear-changing", "a rabbit", tmp_path / "JPEGImages/bear")
@@ -123,7 +123,7 @@ def test_five(tmp_path: Path) -> None:
         path.write_text(json.dumps(entries))
     region = np.zeros((16, 16), np.uint8)
     region[:8] = 255
-    picture(tmp_path / "bmasks/0001_bus/00001.jpg", region)
+    save_picture(tmp_path / "bmasks/0001_bus/00001.jpg", region)
     one, two, three = read_five_cases(tmp_path, tmp_path / "edited")
     assert [case.id for case in (one, two, three)] == [
         "edit1_FiVE-000-0001_bus",
@@ -135,14 +135,14 @@ def test_five(tmp_path: Path) -> None:
     assert torch.equal(read_mask(one.mask, 1, Size(16, 16)).frames[0], torch.from_numpy(region > 0))
 
 
-def test_another_folder_is_refused(tmp_path: Path) -> None:
-    further = {"davis-edit": 2, "vpbench": 2, "five": 1}
-    for name, cases in BENCHMARKS.items():
+def test_unrelated_folder_raises(tmp_path: Path) -> None:
+    num_extra_arguments = {"davis-edit": 2, "vpbench": 2, "five": 1}
+    for name, read_benchmark in BENCHMARKS.items():
         with pytest.raises(SettingsError, match="give the folder into which the benchmark was downloaded"):
-            list(cases(tmp_path, *[tmp_path] * further.get(name, 0)))
+            list(read_benchmark(tmp_path, *[tmp_path] * num_extra_arguments.get(name, 0)))
 
 
-def test_another_version_of_a_benchmark_is_told(tmp_path: Path) -> None:
+def test_unsupported_benchmark_version_raises(tmp_path: Path) -> None:
     (tmp_path / "edit_prompt").mkdir()
     (tmp_path / "edit_prompt/edit1_FiVE.json").write_text('[{"video": "0001_bus"}]')
     with pytest.raises(SettingsError, match="without video_name"):

@@ -1,4 +1,4 @@
-"""DeQA: the mean over the frames, and what is said where the model cannot be had."""
+"""DeQA: the mean over the frames, and the errors when the model cannot be loaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lora_edit.errors import ModelError
 from lora_edit.evaluation.deqa import BATCH_SIZE, deqa, load_deqa
 
 
-def test_the_mean_of_every_frame_in_small_batches() -> None:
+def test_mean_over_frames_in_batches() -> None:
     batches: list[int] = []
 
     def score(pictures: list[Image.Image]) -> torch.Tensor:
@@ -27,15 +27,15 @@ def test_the_mean_of_every_frame_in_small_batches() -> None:
     assert batches == [BATCH_SIZE, 2]
 
 
-def test_a_missing_checkpoint_is_named_with_its_command() -> None:
+def test_missing_checkpoint_error_has_download_command() -> None:
     with pytest.raises(ModelError, match="`hf download nobody/nothing`") as caught:
-        load_deqa("nobody/nothing")
+        load_deqa(checkpoint="nobody/nothing")
     assert "\n" not in str(caught.value)
 
 
-def test_code_for_another_transformers_is_told_as_such(tmp_path: Path) -> None:
+def test_incompatible_checkpoint_code_raises(tmp_path: Path) -> None:
     classes = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "of_old", "auto_map": classes}))
-    (tmp_path / "code.py").write_text("from transformers import a_name_of_old\n")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "outdated", "auto_map": classes}))
+    (tmp_path / "code.py").write_text("from transformers import an_outdated_name\n")
     with pytest.raises(ModelError, match=r"written for transformers 4\.36\.1 .*ImportError.*tools/deqa_scores\.py"):
-        load_deqa(str(tmp_path))
+        load_deqa(checkpoint=str(tmp_path))

@@ -1,4 +1,4 @@
-"""LPIPS with random weights: what holds whatever the weights are."""
+"""LPIPS with random weights: properties that hold for any weights."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ def model() -> Lpips:
         return Lpips().eval()
 
 
-def test_equal_pictures_are_zero_apart_and_the_measure_is_symmetric(model: Lpips) -> None:
-    one, other = still(2, seed=1), still(2, seed=2)
-    assert lpips(model, one, one) == 0
-    assert lpips(model, one, other) == pytest.approx(lpips(model, other, one), rel=1e-5)
-    assert lpips(model, one, other) > 0
+def test_equal_pictures_have_zero_distance_and_lpips_is_symmetric(model: Lpips) -> None:
+    first, second = still(2, seed=1), still(2, seed=2)
+    assert lpips(model, first, first) == 0
+    assert lpips(model, first, second) == pytest.approx(lpips(model, second, first), rel=1e-5)
+    assert lpips(model, first, second) > 0
 
 
-def test_a_larger_change_is_further_away(model: Lpips) -> None:
+def test_larger_change_has_larger_distance(model: Lpips) -> None:
     clip = still()
-    little, much = clip + 2, clip.flip(2)
-    assert lpips(model, little, clip) < lpips(model, much, clip)
+    similar, different = clip + 2, clip.flip(2)
+    assert lpips(model, similar, clip) < lpips(model, different, clip)
 
 
-def test_a_mask_of_everything_is_no_mask(model: Lpips) -> None:
+def test_full_mask_equals_no_mask(model: Lpips) -> None:
     one, other = still(seed=1), still(seed=2)
     everything = torch.ones(one.shape[:3], dtype=torch.bool)
     assert lpips(model, one, other, everything) == pytest.approx(lpips(model, one, other), rel=1e-5)
 
 
-def test_only_the_region_counts(model: Lpips) -> None:
+def test_only_region_counts(model: Lpips) -> None:
     clip = texture(64, 512)[None]
     changed = clip.clone()
     changed[:, :, :64] = 255 - changed[:, :, :64]
     near, far = torch.zeros(1, 64, 512, dtype=torch.bool), torch.zeros(1, 64, 512, dtype=torch.bool)
     near[:, :, :64] = True
-    far[:, :, 320:] = True  # beyond what the deepest layer sees of the change
+    far[:, :, 320:] = True  # outside the receptive field of the deepest layer
     assert lpips(model, changed, clip, far) == 0
     assert lpips(model, changed, clip, near) > lpips(model, changed, clip) > 0
 
 
-def test_frames_without_a_region_do_not_count(model: Lpips) -> None:
+def test_frames_without_region_are_ignored(model: Lpips) -> None:
     one, other = still(2, seed=1), still(2, seed=2)
     where = box(one)
     alone = lpips(model, one[:1], other[:1], where[:1])
@@ -61,35 +61,35 @@ def test_frames_without_a_region_do_not_count(model: Lpips) -> None:
     assert lpips(model, one, other, where) == pytest.approx(alone)
 
 
-def test_places_weigh_what_the_region_has_of_them() -> None:
+def test_cells_are_weighted_by_region_coverage() -> None:
     layer = torch.tensor([[1.0, 3.0], [5.0, 7.0]])
     where = torch.zeros(4, 4, dtype=torch.bool)
-    where[:2, :3] = True  # all of the first place, half of the second
+    where[:2, :3] = True  # all of the first cell, half of the second
     assert weighted_mean(layer, where) == pytest.approx((1 + 0.5 * 3) / 1.5)
 
 
-def test_the_formula_of_the_authors(model: Lpips) -> None:
-    """Again in other words: cosine distance, since both features have length 1 where they are not all zero."""
+def test_matches_formula_of_paper(model: Lpips) -> None:
+    """An independent implementation by cosine distance, since features have length 1 unless they are all zero."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
         heads = [torch.rand(count) for count in CHANNELS]
     weighted = Lpips().eval()
     weighted.load_state_dict(model.state_dict() | {f"heads.{layer}": head for layer, head in enumerate(heads)})
     one, other = still(1, seed=1), still(1, seed=2)
-    mean, deviation = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
-    values = [((clip.float() / 127.5 - 1 - mean) / deviation).permute(0, 3, 1, 2) for clip in (one, other)]
+    mean, std = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+    values = [((clip.float() / 127.5 - 1 - mean) / std).permute(0, 3, 1, 2) for clip in (one, other)]
     total, layer = 0.0, 0
     with torch.no_grad():
         for part in weighted.features:
             values = [part(value) for value in values]
             if isinstance(part, torch.nn.ReLU):
-                ours, theirs = (functional.normalize(value, dim=1) for value in values)
-                total += float(((ours - theirs) ** 2 * heads[layer].view(1, -1, 1, 1)).sum(1).mean())
+                first, second = (functional.normalize(value, dim=1) for value in values)
+                total += float(((first - second) ** 2 * heads[layer].view(1, -1, 1, 1)).sum(1).mean())
                 layer += 1
     assert lpips(weighted, one, other) == pytest.approx(total, rel=1e-4)
 
 
-def test_what_does_not_fit_is_refused(model: Lpips) -> None:
+def test_invalid_shapes_raise(model: Lpips) -> None:
     clip = still()
     with pytest.raises(VideoError, match="32 pixels"):
         lpips(model, clip[:, :16], clip[:, :16])
@@ -99,13 +99,13 @@ def test_what_does_not_fit_is_refused(model: Lpips) -> None:
         lpips(model, clip, clip, torch.zeros(clip.shape[:3], dtype=torch.bool))
 
 
-def test_weights_are_read_from_the_published_files(model: Lpips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_load_from_published_files(model: Lpips, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = model.state_dict()
-    trunk = {f"features.{n}.{kind}": state[f"features.{n}.{kind}"] for n in CONVOLUTION_INDICES for kind in ("weight", "bias")}
+    backbone = {f"features.{n}.{kind}": state[f"features.{n}.{kind}"] for n in CONVOLUTION_INDICES for kind in ("weight", "bias")}
     heads = {f"lin{n}.model.1.weight": torch.full((1, count, 1, 1), 0.5) for n, count in enumerate(CHANNELS)}
     with pytest.raises(ModelError, match=r"alexnet-owt-7be5be79\.pth: no such file, .* `curl "):
         load_lpips(torch.device("cpu"), tmp_path)
-    torch.save(trunk | {"classifier.1.weight": torch.zeros(1)}, tmp_path / module.BACKBONE_FILE.name)
+    torch.save(backbone | {"classifier.1.weight": torch.zeros(1)}, tmp_path / module.BACKBONE_FILE.name)
     with pytest.raises(ModelError, match="damaged"):
         load_lpips(torch.device("cpu"), tmp_path)
     monkeypatch.setattr(module, "BACKBONE_FILE", with_hash(tmp_path, module.BACKBONE_FILE))

@@ -1,4 +1,4 @@
-"""The list of cases: what it takes, and how it names a fault."""
+"""The manifest of cases: its keys and its error messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def manifest(folder: Path, *lines: object) -> Path:
     return path
 
 
-def test_paths_are_relative_to_the_manifest(tmp_path: Path) -> None:
+def test_paths_are_relative_to_manifest(tmp_path: Path) -> None:
     (tmp_path / "swan.png").touch()
     (tmp_path / "swan.mp4").touch()
     elsewhere = tmp_path / "elsewhere.png"
@@ -31,7 +31,7 @@ def test_paths_are_relative_to_the_manifest(tmp_path: Path) -> None:
     assert (case.start, case.frames, case.fps, case.mask, case.truth, case.prompt) == (0, None, None, None, None, "a\u2028b")
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_written_cases_are_read_back(tmp_path: Path) -> None:
     cases = (
         Case(
             id="one",
@@ -50,9 +50,11 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "lists/cases.jsonl"
     assert write_cases(path, cases) == 2
     assert json.loads(path.read_text("utf-8").splitlines()[1]) == {"id": "two", "source": "../b.mp4", "first_frame": "../b.png"}
-    again = read_cases(path, check_files=False)
-    assert [[file.resolve() for file in case.get_paths().values()] for case in again] == [list(case.get_paths().values()) for case in cases]
-    assert again[0].model_dump(include={"prompt", "fps", "start", "frames"}) == {"prompt": "ä", "fps": 12.5, "start": 3, "frames": 9}
+    restored = read_cases(path, check_files=False)
+    assert [[file.resolve() for file in case.get_paths().values()] for case in restored] == [
+        list(case.get_paths().values()) for case in cases
+    ]
+    assert restored[0].model_dump(include={"prompt", "fps", "start", "frames"}) == {"prompt": "ä", "fps": 12.5, "start": 3, "frames": 9}
 
 
 @pytest.mark.parametrize(
@@ -67,10 +69,10 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         (GOOD | {"start": -1}, "start: "),
         (GOOD | {"later": [{"frame": 0, "image": "a"}]}, "later.0.frame: "),
         (GOOD | {"later": [{"frame": 1, "image": "a"}] * 2}, "later: value error, a frame is given twice"),
-        (GOOD | {"id": "first"}, "the id first is taken"),
+        (GOOD | {"id": "first"}, "an earlier line uses the id first"),
     ],
 )
-def test_a_fault_is_told_with_its_line(tmp_path: Path, line: object, words: str) -> None:
+def test_fault_is_reported_with_line_number(tmp_path: Path, line: object, words: str) -> None:
     path = manifest(tmp_path, GOOD | {"id": "first"}, "", line)
     with pytest.raises(SettingsError) as caught:
         read_cases(path, check_files=False)
@@ -79,14 +81,14 @@ def test_a_fault_is_told_with_its_line(tmp_path: Path, line: object, words: str)
     assert "\n" not in str(caught.value)
 
 
-def test_files_that_do_not_exist_are_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "swan.mp4").touch()
     with pytest.raises(SettingsError, match=r"line 1 \(swan\): first_frame .*swan\.png does not exist"):
         read_cases(manifest(tmp_path, GOOD))
 
 
-def test_a_manifest_that_is_missing_or_empty(tmp_path: Path) -> None:
+def test_missing_or_empty_manifest_raises(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
         read_cases(tmp_path / "none.jsonl")
-    with pytest.raises(SettingsError, match="holds no cases"):
+    with pytest.raises(SettingsError, match="contains no cases"):
         read_cases(manifest(tmp_path, "", " "))

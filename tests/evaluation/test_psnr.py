@@ -12,7 +12,7 @@ from lora_edit.errors import MaskError, VideoError
 from lora_edit.evaluation.psnr import psnr, psnr_per_frame
 
 
-def test_a_constant_difference_of_16_levels_is_24_db() -> None:
+def test_constant_difference_of_16_levels_is_24_db() -> None:
     truth = still()
     assert psnr(truth + 16, truth) == pytest.approx(24.0485, abs=1e-4)
     assert psnr(truth - 16, truth) == pytest.approx(24.0485, abs=1e-4)
@@ -23,11 +23,11 @@ def test_black_against_white_is_0_db() -> None:
     assert psnr(black, black + 255) == 0
 
 
-def test_equal_clips_are_infinite() -> None:
+def test_equal_clips_have_infinite_psnr() -> None:
     assert psnr(still(), still()) == math.inf
 
 
-def test_only_the_pixels_inside_the_mask_count() -> None:
+def test_only_masked_pixels_count() -> None:
     truth = still()
     mask = box(truth)
     result = truth.clone()
@@ -36,7 +36,7 @@ def test_only_the_pixels_inside_the_mask_count() -> None:
     assert psnr(result, truth, ~mask) == math.inf
 
 
-def test_the_error_is_pooled_before_the_logarithm() -> None:
+def test_error_is_averaged_before_logarithm() -> None:
     truth = still(4)
     result = truth.clone()
     result[0] += 16
@@ -44,7 +44,7 @@ def test_the_error_is_pooled_before_the_logarithm() -> None:
     assert psnr_per_frame(result, truth) == pytest.approx([24.0485, math.inf, math.inf, math.inf], abs=1e-4)
 
 
-def test_a_frame_without_a_region_has_no_number() -> None:
+def test_frame_without_region_is_nan() -> None:
     truth = still(2)
     mask = box(truth)
     mask[1] = False
@@ -53,16 +53,16 @@ def test_a_frame_without_a_region_has_no_number() -> None:
     assert math.isnan(second)
 
 
-def test_an_empty_mask_is_refused() -> None:
+def test_empty_mask_raises() -> None:
     with pytest.raises(MaskError, match="no pixel"):
         psnr(still(), still(), torch.zeros(3, 48, 64, dtype=torch.bool))
 
 
-def test_a_mask_of_another_size_is_refused() -> None:
+def test_mask_of_another_size_raises() -> None:
     with pytest.raises(MaskError, match="3 frames of 32x48 but the clip has 3 frames of 64x48"):
         psnr(still(), still(), torch.ones(3, 48, 32, dtype=torch.bool))
 
 
-def test_clips_of_different_length_are_refused() -> None:
+def test_clips_of_different_length_raise() -> None:
     with pytest.raises(VideoError, match=r"2 frames of 64x48 but .* 3 frames of 64x48; give"):
         psnr(still(2), still(3))

@@ -1,4 +1,4 @@
-"""The report page."""
+"""The report of a run."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from lora_edit.errors import RunError
+from lora_edit.evaluation.registry import METRICS
 from lora_edit.evaluation.report import Report, render_report, write_report
 
 VOID = {"img", "meta"}
 
 
 class Outline(HTMLParser):
-    """Collects the tags, and holds that they are nested properly."""
+    """Collects the tags and asserts that they are nested properly."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -69,7 +70,7 @@ def test_text_is_escaped() -> None:
     assert "the mask is &lt;empty&gt;" in page
 
 
-def test_the_page_is_whole_and_accessible() -> None:
+def test_page_is_complete_and_accessible() -> None:
     page = render_report(FULL)
     assert page.lstrip().startswith("<!doctype html>")
     outline = Outline(page)
@@ -85,11 +86,11 @@ def test_the_page_is_whole_and_accessible() -> None:
     assert "prefers-color-scheme: dark" in page
 
 
-def test_nothing_comes_from_elsewhere() -> None:
+def test_page_loads_nothing_from_other_hosts() -> None:
     assert not re.search(r"https?:|//|@import|<link|<iframe", render_report(FULL).replace("</", ""))
 
 
-def test_metrics_are_words_and_units() -> None:
+def test_metrics_have_labels_and_units() -> None:
     page = render_report(FULL)
     assert "24.05 dB" in page
     assert re.search(r"Background, PSNR</th><td>every pixel equal", page)
@@ -97,10 +98,10 @@ def test_metrics_are_words_and_units() -> None:
     assert re.search(r"CLIP score</th><td>0\.5", page)
     assert re.search(r"new metric</th><td>2<", page)
     assert "background_exact" not in page
-    assert 'every pixel equal</td><td class="meaning">how near everything outside' in page
+    assert f'every pixel equal</td><td class="meaning">{METRICS["background_psnr"].explanation}</td>' in page
 
 
-def test_the_share_drawn_without_proof_is_a_bar_for_each_frame() -> None:
+def test_disoccluded_shares_are_bars() -> None:
     page = render_report(FULL)
     bars = Outline(page).all("rect")
     assert [bar["height"] for bar in bars] == ["0.0000", "0.5000", "1.0000"]
@@ -109,31 +110,31 @@ def test_the_share_drawn_without_proof_is_a_bar_for_each_frame() -> None:
     assert render_report(Report(title="t", disoccluded_shares=[0.0, 0.0])).count("<rect") == 2
 
 
-def test_further_results_are_shown_with_seed_and_picture() -> None:
+def test_further_results_have_seed_and_picture() -> None:
     page = render_report(FULL)
     assert "Another result: seed 7, first frame &lt;b&gt;.png" in page
     assert 'href="samples/seed-7.mp4"' in page
 
 
-def test_what_is_left_out_is_not_shown() -> None:
+def test_empty_parts_are_omitted() -> None:
     outline = Outline(render_report(Report(title="Nothing yet")))
     assert not [tag for tag in ("video", "img", "table", "section", "svg") if outline.all(tag)]
 
 
-def test_what_browsers_cannot_play_is_linked() -> None:
+def test_unplayable_files_are_linked() -> None:
     outline = Outline(render_report(Report(title="t", result=Path("result.mkv"), comparison=Path("compare.gif"))))
     assert not outline.all("video")
     assert [link["href"] for link in outline.all("a")] == ["compare.gif", "result.mkv"]
     assert [image["src"] for image in outline.all("img")] == ["compare.gif"]
 
 
-def test_paths_outside_the_run_folder_are_a_fault_of_ours() -> None:
+def test_paths_outside_run_folder_fail_assertion() -> None:
     for path in (Path("../result.mp4"), Path("/result.mp4")):
         with pytest.raises(AssertionError):
             Report(title="t", result=path)
 
 
-def test_it_is_written_in_one_piece(tmp_path: Path) -> None:
+def test_report_is_written_atomically(tmp_path: Path) -> None:
     path = tmp_path / "run" / "report.html"
     write_report(path, Report(title="Édition"))
     assert "Édition" in path.read_text("utf-8")

@@ -14,17 +14,17 @@ def test_equal_clips_have_ssim_1() -> None:
     assert ssim(still(), still()) == 1.0
 
 
-def test_flat_pictures_are_compared_by_their_means() -> None:
+def test_flat_pictures_compare_by_mean() -> None:
     dark = torch.full((1, 20, 20, 3), 100, dtype=torch.uint8)
     light = torch.full((1, 20, 20, 3), 150, dtype=torch.uint8)
     assert ssim(dark, light) == pytest.approx((2 * 100 * 150 + C1) / (100**2 + 150**2 + C1), abs=1e-6)
 
 
-def test_the_inverse_of_a_picture_is_negative() -> None:
+def test_inverted_picture_has_negative_ssim() -> None:
     assert ssim(255 - still(1), still(1)) < 0
 
 
-def test_the_map_is_averaged_inside_the_mask() -> None:
+def test_map_is_averaged_inside_mask() -> None:
     truth = still()
     mask = torch.zeros(truth.shape[:3], dtype=torch.bool)
     mask[:, :, 40:] = True
@@ -36,7 +36,7 @@ def test_the_map_is_averaged_inside_the_mask() -> None:
     assert whole == pytest.approx((inside * 24 + outside * 40) / 64)
 
 
-def test_it_agrees_with_scikit_image() -> None:
+def test_matches_scikit_image() -> None:
     metrics = pytest.importorskip("skimage.metrics")
     result, truth = texture(40, 56, 1), texture(40, 56, 2)
     luma = [(picture.double() @ torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)).numpy() for picture in (result, truth)]
@@ -46,6 +46,6 @@ def test_it_agrees_with_scikit_image() -> None:
     assert ssim(result[None], truth[None], mask) == pytest.approx(full[mask[0].numpy()].mean(), abs=1e-9)
 
 
-def test_an_empty_mask_is_refused() -> None:
+def test_empty_mask_raises() -> None:
     with pytest.raises(MaskError):
         ssim(still(), still(), torch.zeros(3, 48, 64, dtype=torch.bool))

@@ -1,4 +1,4 @@
-"""All of a result's numbers together."""
+"""All metrics of a result that need no weights."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from evaluation.pictures import box, still
 from lora_edit.errors import MaskError, VideoError
+from lora_edit.evaluation.metric_inputs import MetricInputs
 from lora_edit.evaluation.summary import evaluate
 from lora_edit.types import EditMask, Video
 
@@ -38,8 +39,8 @@ def edited(source: Video, mask: EditMask) -> Video:
     return video(frames)
 
 
-def test_an_exact_background_is_null_and_said_to_be_exact(source: Video, mask: EditMask, edited: Video) -> None:
-    record = evaluate(edited, source, mask=mask).to_json()
+def test_exact_background_is_null_and_flagged(source: Video, mask: EditMask, edited: Video) -> None:
+    record = evaluate(MetricInputs(edited, source, mask=mask)).to_json()
     assert list(record) == [*KEYS, "background_exact"]
     assert (record["num_frames"], record["size"], record["fps"]) == (3, "64x48", 23.976)
     assert record["region_psnr"] == pytest.approx(24.0485, abs=1e-4)
@@ -49,47 +50,48 @@ def test_an_exact_background_is_null_and_said_to_be_exact(source: Video, mask: E
     json.dumps(record, allow_nan=False)
 
 
-def test_the_region_is_compared_with_the_truth_and_the_background_with_the_source(source: Video, mask: EditMask, edited: Video) -> None:
+def test_region_uses_truth_and_background_uses_source(source: Video, mask: EditMask, edited: Video) -> None:
     result = video(edited.frames + 1)
-    found = evaluate(result, source, truth=edited, mask=mask)
-    assert found.region_psnr == pytest.approx(48.13, abs=0.01)
-    assert found.background_psnr == pytest.approx(48.13, abs=0.01)
-    assert "background_exact" not in found.to_json()
+    evaluation = evaluate(MetricInputs(result, source, truth=edited, mask=mask))
+    assert evaluation.values["region_psnr"] == pytest.approx(48.13, abs=0.01)
+    assert evaluation.values["background_psnr"] == pytest.approx(48.13, abs=0.01)
+    assert "background_exact" not in evaluation.to_json()
 
 
-def test_without_a_mask_the_region_is_the_whole_frame(source: Video) -> None:
-    record = evaluate(source, source).to_json()
+def test_region_is_whole_frame_without_mask(source: Video) -> None:
+    record = evaluate(MetricInputs(source, source)).to_json()
     assert list(record) == KEYS
     assert (record["region_psnr"], record["region_ssim"]) == (None, 1.0)
     assert (record["background_psnr"], record["background_ssim"]) == (None, None)
 
 
-def test_a_mask_of_everything_leaves_no_background(source: Video) -> None:
+def test_full_mask_has_no_background(source: Video) -> None:
     everything = EditMask(torch.ones(3, 48, 64, dtype=torch.bool))
-    assert evaluate(source, source, mask=everything).background_psnr is None
+    assert evaluate(MetricInputs(source, source, mask=everything)).values["background_psnr"] is None
 
 
-def test_leak_needs_the_mask_and_the_first_frame(source: Video, mask: EditMask) -> None:
+def test_leak_needs_mask_and_first_frame(source: Video, mask: EditMask) -> None:
     frames = source.frames.clone()
     frames[mask.frames] = torch.tensor([200, 0, 0], dtype=torch.uint8)
     edited = video(frames)
-    assert evaluate(edited, source, mask=mask, first_frame=edited.frames[0]).to_json()["leak"] == 0
-    assert evaluate(edited, source, first_frame=edited.frames[0]).leak is None
+    assert evaluate(MetricInputs(edited, source, mask=mask, first_frame=edited.frames[0])).to_json()["leak"] == 0
+    without_mask = evaluate(MetricInputs(edited, source, first_frame=edited.frames[0]))
+    assert without_mask.values["leak"] is None and "leak" not in without_mask.to_json()
     mask.frames[0] = False
-    assert evaluate(edited, source, mask=mask, first_frame=edited.frames[0]).leak is None
+    assert evaluate(MetricInputs(edited, source, mask=mask, first_frame=edited.frames[0])).values["leak"] is None
 
 
-def test_one_frame_has_no_flicker(source: Video) -> None:
-    one = video(source.frames[:1])
-    assert evaluate(one, one).to_json()["flicker"] is None
+def test_single_frame_has_no_flicker(source: Video) -> None:
+    single_frame = video(source.frames[:1])
+    assert evaluate(MetricInputs(single_frame, single_frame)).to_json()["flicker"] is None
 
 
-def test_what_does_not_fit_is_refused(source: Video) -> None:
+def test_mismatched_inputs_raise(source: Video) -> None:
     with pytest.raises(VideoError, match="the source has 2 frames of 64x48; give"):
-        evaluate(source, video(source.frames[:2]))
+        MetricInputs(source, video(source.frames[:2]))
     with pytest.raises(VideoError, match="the truth has 3 frames of 32x48; give"):
-        evaluate(source, source, truth=video(source.frames[:, :, :32]))
+        MetricInputs(source, source, truth=video(source.frames[:, :, :32]))
     with pytest.raises(MaskError, match="no pixel"):
-        evaluate(source, source, mask=EditMask(torch.zeros(3, 48, 64, dtype=torch.bool)))
+        MetricInputs(source, source, mask=EditMask(torch.zeros(3, 48, 64, dtype=torch.bool)))
     with pytest.raises(MaskError, match="2 frames"):
-        evaluate(source, source, mask=EditMask(torch.ones(2, 48, 64, dtype=torch.bool)))
+        MetricInputs(source, source, mask=EditMask(torch.ones(2, 48, 64, dtype=torch.bool)))

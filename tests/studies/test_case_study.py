@@ -1,4 +1,4 @@
-"""Studies on cases without truth: two tiny clips, the embedded model at its smallest, and faults before any work."""
+"""Studies on cases without truth: two tiny clips, a tiny random model, and errors before any work."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from lora_edit.cli.main import app
 from lora_edit.errors import SettingsError
-from lora_edit.evaluation.learned_metrics import Networks
 from lora_edit.evaluation.manifest import read_cases
+from lora_edit.evaluation.registry import METRICS
 from lora_edit.masks.files import save_mask
 from lora_edit.reporting import SilentReporter
 from lora_edit.studies import case_study, jobs
@@ -38,7 +38,7 @@ QUICK = ("training.motion_steps=1", "training.appearance_steps=1", "training.rec
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
-    """`one` has a mask and two later frames, `two` has neither; there is an empty line between them."""
+    """A manifest with two cases: `one` has a mask and two later frames, `two` has neither. An empty line separates them."""
     lines = []
     for name, kind in (("one", "recolour"), ("two", "retexture")):
         edit = render_true_edit(draw_scenes(1, 0, [kind])[0], Size(32, 48), 5)
@@ -51,19 +51,19 @@ def manifest(tmp_path: Path) -> Path:
             save_mask(tmp_path / "one_mask", edit.mask)
             line |= {"mask": "one_mask", "later": [{"frame": n, "image": f"one{n}.png"} for n in (4, 2)]}
         lines.append(line)
-    return written(tmp_path / "cases.jsonl", *lines)
+    return write_lines(tmp_path / "cases.jsonl", *lines)
 
 
-def written(path: Path, *lines: dict[str, Any]) -> Path:
+def write_lines(path: Path, *lines: dict[str, Any]) -> Path:
     path.write_text("\n\n".join(json.dumps(line) for line in lines), "utf-8")
     return path
 
 
-def lines_of(manifest: Path) -> list[dict[str, Any]]:
+def read_lines(manifest: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in manifest.read_text("utf-8").splitlines() if line]
 
 
-def test_a_case_is_tried_as_a_person_would_hand_it_over(manifest: Path) -> None:
+def test_case_trial_uses_settings_of_edit(manifest: Path) -> None:
     one, two = (open_case(tiny_random_family(), case, 3, QUICK) for case in read_cases(manifest))
     settings = one.resolve_settings("lora.rank=2")
     assert (settings.prompt, settings.seed, settings.lora.rank, settings.compositing.crop) == ("a thing", 3, 2, True)
@@ -76,61 +76,63 @@ def test_a_case_is_tried_as_a_person_would_hand_it_over(manifest: Path) -> None:
         one.resolve_settings("lora.rank=0")
 
 
-def test_what_a_model_makes_is_measured(manifest: Path) -> None:
+def test_generated_outcome_is_scored(manifest: Path) -> None:
     trial = open_case(tiny_random_family(), read_cases(manifest)[0], 0, QUICK)
-    made, clip = trial.generate("made"), trial.build_clip(trial.resolve_settings())
-    assert made.raw_frames is not None
+    outcome, clip = trial.generate("generated"), trial.build_clip(trial.resolve_settings())
+    assert outcome.raw_frames is not None
     box = clip.edit_mask.frames
-    assert torch.equal(made.frames[1:][~box[1:]], clip.video.frames[1:][~box[1:]])
-    values = score_case_outcome(made, clip, trial.full_clip.edit_mask.frames, None)
+    assert torch.equal(outcome.frames[1:][~box[1:]], clip.video.frames[1:][~box[1:]])
+    values = score_case_outcome(outcome, clip, trial.full_clip.edit_mask.frames, None)
     assert set(values) == {"background_psnr", "background_ssim", "flicker", "leak", "first_psnr"}
     assert 0 < values["first_psnr"] < 60 and 0 < values["background_psnr"] < 60
     warped = score_case_outcome(trial.run_flow_warp(), clip, trial.full_clip.edit_mask.frames, None)
     assert (warped["first_psnr"], warped["background_psnr"]) == (math.inf, math.inf)
 
 
-def test_trivial_results_have_their_known_figures(manifest: Path) -> None:
-    """No edit: an exact background and all of the source's colours; frozen: nearer to the given first frame, and nothing flickers."""
+def test_trivial_results_have_known_scores(manifest: Path) -> None:
+    """No edit has an exact background and full leak; the frozen first frame is nearer to the edited one and has no flicker."""
     config = CLIPVisionConfig(
         hidden_size=16, intermediate_size=16, projection_dim=8, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=16
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        networks = Networks(CLIPVisionModelWithProjection(config).eval())
+        networks = {METRICS["clip_score"].loader: CLIPVisionModelWithProjection(config).eval()}
     trial = open_case(tiny_random_family(), read_cases(manifest)[0], 0, QUICK)
-    clip, drawn = trial.build_clip(trial.resolve_settings()), trial.full_clip.edit_mask.frames
-    no_edit, frozen = (score_case_outcome(each, clip, drawn, networks) for each in (trial.copy_source(), trial.repeat_first_frame()))
+    clip, edit_mask = trial.build_clip(trial.resolve_settings()), trial.full_clip.edit_mask.frames
+    no_edit, frozen = (score_case_outcome(each, clip, edit_mask, networks) for each in (trial.copy_source(), trial.repeat_first_frame()))
     assert (no_edit["background_psnr"], no_edit["leak"], no_edit["input_similarity"]) == (math.inf, pytest.approx(1), pytest.approx(1))
     assert (frozen["flicker"], frozen["clip_score"]) == (pytest.approx(0), pytest.approx(1))
     assert frozen["first_psnr"] > no_edit["first_psnr"]
-    whole = open_case(tiny_random_family(), read_cases(manifest)[1], 0, QUICK)
-    values = score_case_outcome(whole.copy_source(), whole.build_clip(whole.resolve_settings()), whole.full_clip.edit_mask.frames, None)
+    whole_frame = open_case(tiny_random_family(), read_cases(manifest)[1], 0, QUICK)
+    values = score_case_outcome(
+        whole_frame.copy_source(), whole_frame.build_clip(whole_frame.resolve_settings()), whole_frame.full_clip.edit_mask.frames, None
+    )
     assert math.isnan(values["background_psnr"]) and not math.isnan(values["flicker"])
 
 
 @pytest.mark.parametrize("name", sorted(set(STUDIES) - {"frames"}))
-def test_every_study_gives_rows_without_truth(name: str, manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is trained here; what needs later frames is tried where there are some."""
+def test_every_study_runs_without_truth(name: str, manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training and generation are replaced; studies that need later frames run on cases that have them."""
     study = find_study(STUDIES[name])
     for case in read_cases(manifest):
         trial = open_case(tiny_random_family(), case, 0, QUICK)
-        asked: list[int] = []
+        counts: list[int] = []
 
-        def ask(self: CaseTrial, *_: object, num_references: int = 0, asked: list[int] = asked) -> Outcome:
-            asked.append(num_references)
+        def generate(self: CaseTrial, *_: object, num_references: int = 0, counts: list[int] = counts) -> Outcome:
+            counts.append(num_references)
             return self.copy_source()
 
-        def learn(self: CaseTrial, *_: object, num_references: int = 0, asked: list[int] = asked) -> int:
-            asked.append(num_references)
+        def train(self: CaseTrial, *_: object, num_references: int = 0, counts: list[int] = counts) -> int:
+            counts.append(num_references)
             return 1
 
-        monkeypatch.setattr(CaseTrial, "train", learn)
-        monkeypatch.setattr(CaseTrial, "generate", ask)
-        monkeypatch.setattr(CaseTrial, "learn_appearance", lambda self, count, *_, learn=learn: learn(self, num_references=count))
+        monkeypatch.setattr(CaseTrial, "train", train)
+        monkeypatch.setattr(CaseTrial, "generate", generate)
+        monkeypatch.setattr(CaseTrial, "learn_appearance", lambda self, count, *_, train=train: train(self, num_references=count))
         if len(case.later) >= study.min_references:
             assert "truth through the codec" not in {outcome.label for outcome in study.run_rows(trial)}
-            assert max(asked, default=0) <= trial.max_references
-            assert (max(asked, default=0) == 2) == (
+            assert max(counts, default=0) <= trial.max_references
+            assert (max(counts, default=0) == 2) == (
                 trial.max_references == 2 and name in ("baselines", "methods", "references", "mask-schedule", "fewer-steps")
             )
 
@@ -147,24 +149,24 @@ def test_every_study_gives_rows_without_truth(name: str, manifest: Path, monkeyp
         ({"frist": 1}, "a case has the keys"),
     ],
 )
-def test_a_bad_manifest_is_one_line_before_any_model(change: dict[str, Any], words: str, manifest: Path, monkeypatch: Any) -> None:
-    def never(*_: object) -> None:
+def test_invalid_manifest_raises_before_loading_a_model(change: dict[str, Any], words: str, manifest: Path, monkeypatch: Any) -> None:
+    def fail(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(jobs, "load_family", never)
-    monkeypatch.setattr(case_study, "run_jobs", never)
+    monkeypatch.setattr(jobs, "load_family", fail)
+    monkeypatch.setattr(case_study, "run_jobs", fail)
     save_image(manifest.parent / "small" / "00000.png", torch.full((8, 8, 3), 255, dtype=torch.uint8))
-    one, two = lines_of(manifest)
-    written(manifest, one, two | change)
+    one, two = read_lines(manifest)
+    write_lines(manifest, one, two | change)
     output = manifest.parent / "out"
     outcome = CliRunner().invoke(app, ["study", "methods", "--cases", str(manifest), "--output", str(output)])
-    faults = [line for line in outcome.stderr.splitlines() if not line.startswith(("check ", "note: "))]
-    assert (outcome.exit_code, outcome.stdout, len(faults)) == (2, "", 1)
-    assert faults[0].startswith(f"error: {manifest}, line 3") and words in faults[0]
+    errors = [line for line in outcome.stderr.splitlines() if not line.startswith(("check ", "note: "))]
+    assert (outcome.exit_code, outcome.stdout, len(errors)) == (2, "", 1)
+    assert errors[0].startswith(f"error: {manifest}, line 3") and words in errors[0]
     assert not output.exists()
 
 
-def test_cases_without_later_frames_are_left_out_of_what_needs_them(manifest: Path) -> None:
+def test_cases_with_too_few_later_frames_are_skipped(manifest: Path) -> None:
     assert [case.id for case in check_cases(manifest, 2, "tiny", (), SilentReporter())] == ["one"]
     assert [case.id for case in check_cases(manifest, 0, "tiny", (), SilentReporter())] == ["one", "two"]
     with pytest.raises(SettingsError, match=r"cases\.jsonl: none of its 2 cases has 3 edited later frames.*`later`"):
@@ -173,29 +175,29 @@ def test_cases_without_later_frames_are_left_out_of_what_needs_them(manifest: Pa
         run_on_cases("frames", STUDIES["frames"], manifest.parent / "out", manifest, 1, SilentReporter(), "tiny", 1, ())
 
 
-def test_a_case_measured_without_clip_is_tried_again_with_it(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_case_scored_without_clip_is_repeated_with_clip(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(case_study, "get_family", lambda model: tiny_random_family())
     monkeypatch.setattr(case_study, "load_similarity_networks", lambda: None)
-    measured = {"clip_score": 0.5, "input_similarity": 0.25}
-    monkeypatch.setattr(case_study, "measure_learned_metrics", lambda *a, **k: measured)
+    scores = {"clip_score": 0.5, "input_similarity": 0.25}
+    monkeypatch.setattr(case_study, "measure_learned_metrics", lambda *a, **k: scores)
     job = CaseJob("mask-configurations", STUDIES["mask-configurations"], read_cases(manifest)[0], 0, "random", tmp_path, QUICK, 1)
-    first = run_case_job(job)
-    assert list(first["rows"])[:3] == ["no edit", "first frame, frozen", "first frame given (default)"]
-    assert (first["likeness"], first["kind"], first["facts"]["later"]) == (False, "one", 2)
+    record = run_case_job(job)
+    assert list(record["rows"])[:3] == ["no edit", "first frame, frozen", "first frame given (default)"]
+    assert (record["likeness"], record["kind"], record["facts"]["later"]) == (False, "one", 2)
     assert job.file.with_suffix(".png").is_file()
-    assert run_case_job(job)["seconds"] == first["seconds"]
-    monkeypatch.setattr(case_study, "load_similarity_networks", Networks)
-    again = run_case_job(job)
-    assert again["rows"]["no edit"]["clip_score"] == 0.5
+    assert run_case_job(job)["seconds"] == record["seconds"]
+    monkeypatch.setattr(case_study, "load_similarity_networks", dict)
+    record = run_case_job(job)
+    assert record["rows"]["no edit"]["clip_score"] == 0.5
     monkeypatch.setattr(case_study, "load_similarity_networks", lambda: None)
-    assert run_case_job(job) == again
+    assert run_case_job(job) == record
 
 
-def test_the_page_says_what_was_not_measured_and_claims_nothing() -> None:
+def test_page_lists_unmeasured_metrics_and_no_claims() -> None:
     assert average_seeds([1.0, 3.0, math.inf, math.nan, math.nan, math.nan], 2) == [2.0, math.inf, pytest.approx(math.nan, nan_ok=True)]
-    few = {"rows": {"base": {"flicker": 1.0, "first_psnr": math.inf}}}
-    full = {"rows": {"base": {"flicker": 3.0, "first_psnr": 20.0}, "2 references": {"flicker": 2.0, "first_psnr": 30.0}}}
-    scores = gather_scores([few, full])
+    partial = {"rows": {"base": {"flicker": 1.0, "first_psnr": math.inf}}}
+    complete = {"rows": {"base": {"flicker": 3.0, "first_psnr": 20.0}, "2 references": {"flicker": 2.0, "first_psnr": 30.0}}}
+    scores = gather_scores([partial, complete])
     assert list(scores) == ["base", "2 references"] and math.isnan(scores["2 references"]["flicker"][0])
     facts = {"swan": Facts(5, "48x32", 0.25, 0), "duck": Facts(5, "48x32", 1.0, 2)}
     page = render_page("Title", scores, 1, facts, {}, "lora-edit study x", {"swan": "x.png"})
@@ -208,16 +210,16 @@ def test_the_page_says_what_was_not_measured_and_claims_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_makes_a_page(manifest: Path) -> None:
-    """Two cases in two processes with the embedded model; the second call only reads."""
+def test_command_writes_page(manifest: Path) -> None:
+    """Two cases run in two processes with the embedded model; a second call only reads the records."""
     output = manifest.parent / "out"
-    words = ["study", "windows", "--cases", str(manifest), "--workers", "2", "--output", str(output)]
-    words += [word for text in QUICK for word in ("--set", text)]
-    outcome = CliRunner().invoke(app, words)
+    arguments = ["study", "windows", "--cases", str(manifest), "--workers", "2", "--output", str(output)]
+    arguments += [argument for text in QUICK for argument in ("--set", text)]
+    outcome = CliRunner().invoke(app, arguments)
     assert (outcome.exit_code, outcome.stdout) == (0, f"{output / 'windows-cases.md'}\n"), outcome.stderr
     page = (output / "windows-cases.md").read_text("utf-8")
     assert all(f"| {row} |" in page for row in ("no edit", "first frame, frozen", "whole clip", "windows of 9", "one", "two"))
     assert (output / "windows-cases.csv").is_file() and (output / "windows-cases.png").is_file()
-    kept = output / "cases" / "windows_0_two.json"
-    before = kept.stat().st_mtime_ns
-    assert CliRunner().invoke(app, words).exit_code == 0 and kept.stat().st_mtime_ns == before
+    record_file = output / "cases" / "windows_0_two.json"
+    modified = record_file.stat().st_mtime_ns
+    assert CliRunner().invoke(app, arguments).exit_code == 0 and record_file.stat().st_mtime_ns == modified

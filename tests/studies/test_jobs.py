@@ -1,4 +1,4 @@
-"""Jobs in processes, and the time that is left of them."""
+"""Jobs in worker processes, and the estimate of the remaining time."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from lora_edit.studies.jobs import JobRecord, estimate_seconds_left, run_jobs
 
 
 @pytest.mark.parametrize(
-    ("spent", "waiting", "workers", "left"),
+    ("elapsed", "num_queued", "workers", "seconds_left"),
     [
-        ([], 3, 1, 30.0),  # one after the other
+        ([], 3, 1, 30.0),  # one job after the other
         ([4.0], 2, 1, 26.0),
-        ([10.0, 10.0, 10.0], 4, 4, 10.0),  # the first of four in step is done, and three are about to be
-        ([5.0, 0.0, 0.0], 0, 4, 10.0),  # nothing waits: the last to begin decides
+        ([10.0, 10.0, 10.0], 4, 4, 10.0),  # one of four simultaneous jobs is done, and three are about to finish
+        ([5.0, 0.0, 0.0], 0, 4, 10.0),  # no job is queued: the last one to start decides
         ([2.0], 1, 2, 10.0),
-        ([99.0], 0, 2, 0.0),  # longer than the others took
+        ([99.0], 0, 2, 0.0),  # longer than the other jobs
     ],
 )
-def test_the_time_left_counts_the_workers(spent: list[float], waiting: int, workers: int, left: float) -> None:
-    assert estimate_seconds_left(10.0, spent, waiting, workers) == left
+def test_estimate_accounts_for_workers(elapsed: list[float], num_queued: int, workers: int, seconds_left: float) -> None:
+    assert estimate_seconds_left(10.0, elapsed, num_queued, workers) == seconds_left
 
 
 @dataclass(frozen=True)
 class Sum:
-    """Work for a test: adds one, and fails at 13."""
+    """A job for tests, see `add_one`."""
 
     number: int
     folder: Path
@@ -45,6 +45,7 @@ class Sum:
 
 
 def add_one(job: Sum) -> JobRecord:
+    """Add one to the number of the job, or read the record; fails at 13."""
     if job.number == 13:
         raise VideoError("thirteen: no such number")
     if job.file.is_file():
@@ -54,26 +55,26 @@ def add_one(job: Sum) -> JobRecord:
     return record
 
 
-class Steps:
-    """Keeps what is reported."""
+class StepReporter:
+    """A reporter that records the steps."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[int, int, str, float | None]] = []
+        self.steps: list[tuple[int, int, str, float | None]] = []
 
     def note(self, text: str) -> None:
         raise AssertionError(text)
 
     def step(self, stage: str, done: int, total: int, detail: str = "", seconds_left: float | None = None) -> None:
-        self.seen.append((done, total, detail, seconds_left))
+        self.steps.append((done, total, detail, seconds_left))
 
 
-class _Here:
-    """A pool of one process, this one."""
+class InProcessPool:
+    """A process pool that runs jobs in this process."""
 
     def __init__(self, *_: object) -> None:
         pass
 
-    def __enter__(self) -> _Here:
+    def __enter__(self) -> InProcessPool:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -93,22 +94,22 @@ class _Here:
         return future
 
 
-def test_records_come_in_order_and_what_is_kept_takes_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lora_edit.studies.jobs.ProcessPoolExecutor", _Here)
-    jobs, steps = [Sum(number, tmp_path) for number in range(6)], Steps()
+def test_records_are_ordered_and_stored_ones_take_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lora_edit.studies.jobs.ProcessPoolExecutor", InProcessPool)
+    jobs, reporter = [Sum(number, tmp_path) for number in range(6)], StepReporter()
     add_one(jobs[0])
-    assert [record["sum"] for record in run_jobs("sums", add_one, jobs, 1, steps)] == [1, 2, 3, 4, 5, 6]
-    assert steps.seen[0] == (0, 6, "", None)
-    assert [left for *_, left in steps.seen[1:]] == [500.0, 400.0, 300.0, 200.0, 100.0, 0.0]
+    assert [record["sum"] for record in run_jobs("sums", add_one, jobs, 1, reporter)] == [1, 2, 3, 4, 5, 6]
+    assert reporter.steps[0] == (0, 6, "", None)
+    assert [seconds_left for *_, seconds_left in reporter.steps[1:]] == [500.0, 400.0, 300.0, 200.0, 100.0, 0.0]
     with pytest.raises(VideoError, match="thirteen"):
-        run_jobs("sums", add_one, [Sum(13, tmp_path), *jobs], 2, Steps())
+        run_jobs("sums", add_one, [Sum(13, tmp_path), *jobs], 2, StepReporter())
 
 
 ENDLESS = """
 import os, signal, sys, time
 from dataclasses import dataclass
 from pathlib import Path
-from lora_edit.reporting import Silent
+from lora_edit.reporting import SilentReporter
 from lora_edit.studies.jobs import run_jobs
 
 @dataclass(frozen=True)
@@ -116,17 +117,17 @@ class Endless:
     number: int
     file: Path = Path("nothing.json")
 
-def last(job):
+def sleep(job):
     Path(f"worker-{job.number}").write_text(str(os.getpid()))
     time.sleep(3600)
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background may leave interrupts alone
-    run_jobs("endless", last, [Endless(number) for number in range(5)], 2, Silent())
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes may inherit an ignored SIGINT
+    run_jobs("endless", sleep, [Endless(number) for number in range(5)], 2, SilentReporter())
 """
 
 
-def alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -135,9 +136,9 @@ def alive(process: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-def test_an_interruption_ends_the_workers_too(tmp_path: Path, sent: signal.Signals) -> None:
-    """Sent to the command alone, as `kill` does; what waited is not begun."""
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
+def test_interruption_kills_workers(tmp_path: Path, signal_number: signal.Signals) -> None:
+    """The signal goes to the command alone, as from `kill`; queued jobs do not start."""
     (tmp_path / "endless.py").write_text(ENDLESS)
     study = subprocess.Popen([sys.executable, "endless.py"], cwd=tmp_path, stderr=subprocess.DEVNULL)
     files = [tmp_path / "worker-0", tmp_path / "worker-1"]
@@ -145,11 +146,11 @@ def test_an_interruption_ends_the_workers_too(tmp_path: Path, sent: signal.Signa
     while not all(file.is_file() and file.read_text() for file in files) and time.monotonic() < deadline:
         time.sleep(0.2)
     workers = [int(file.read_text()) for file in files]
-    assert all(alive(worker) for worker in workers)
-    study.send_signal(sent)
+    assert all(is_alive(worker) for worker in workers)
+    study.send_signal(signal_number)
     assert study.wait(60) != 0
     deadline = time.monotonic() + 30
-    while any(alive(worker) for worker in workers) and time.monotonic() < deadline:
+    while any(is_alive(worker) for worker in workers) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert not any(alive(worker) for worker in workers)
+    assert not any(is_alive(worker) for worker in workers)
     assert len(list(tmp_path.glob("worker-*"))) == 2

@@ -1,4 +1,4 @@
-"""Scenes with truth: what is said to be true is true."""
+"""Scenes with ground truth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZE = Size(32, 40)
 
 
 @pytest.mark.parametrize("kind", sorted(SCENE_KINDS))
-def test_source_and_truth_differ_inside_the_mask_only(kind: str) -> None:
+def test_source_and_truth_differ_only_inside_mask(kind: str) -> None:
     """Every pixel that the edit changes is in the mask, and the edit changes something."""
     edit = render_true_edit(SCENE_KINDS[kind](np.random.default_rng(1)), SIZE, 5)
     outside = ~edit.mask.frames
@@ -25,6 +25,6 @@ def test_source_and_truth_differ_inside_the_mask_only(kind: str) -> None:
 
 
 def test_scenes_are_seeded() -> None:
-    """The same seed draws the same scenes; another seed others."""
+    """The same seed draws the same scenes, another seed draws other scenes."""
     first, second, third = (render_true_edit(draw_scenes(2, seed)[1], SIZE, 2).source for seed in (0, 0, 1))
     assert torch.equal(first, second) and not torch.equal(first, third)

@@ -1,4 +1,4 @@
-"""Tables on scores with known answers."""
+"""Tables of scores with known results."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SCORES = {
 }
 
 
-def test_the_interval_is_students() -> None:
-    """Four values: 3.18 standard errors; one value has none; what is not finite is left out."""
+def test_interval_is_students_t() -> None:
+    """Four values give 3.18 standard errors, one value gives no interval, and values that are not finite are ignored."""
     mean, half = compute_interval([1.0, 2.0, 3.0, 4.0, math.inf])
     assert mean == 2.5 and half == pytest.approx(3.18 * (5 / 3) ** 0.5 / 2)
     assert compute_interval([7.0])[0] == 7.0 and math.isnan(compute_interval([7.0])[1])
@@ -34,13 +34,13 @@ def test_the_interval_is_students() -> None:
         (Claim("good", "poor", "x", kinds=("rotation",)), "2 scenes of rotation"),
     ],
 )
-def test_claims_are_judged_by_the_paired_difference(claim: Claim, words: str) -> None:
-    """The rows' own intervals overlap; the difference is clear all the same."""
+def test_claims_are_judged_by_paired_difference(claim: Claim, words: str) -> None:
+    """The intervals of the rows overlap, but the paired difference is significant."""
     assert words in judge_claim(claim, SCORES, KINDS)
 
 
-def test_the_page_shows_rows_claims_and_kinds(tmp_path: Path) -> None:
-    """With the paper's figures beside ours."""
+def test_page_has_rows_claims_and_kinds(tmp_path: Path) -> None:
+    """The page has the paper's figures beside ours."""
     page = render_markdown(
         "Title", SCORES, KINDS, [Claim("good", "poor", "table 9")], {"good": "CLIP 0.9"}, "lora-edit study x", {"Bars": "x.png"}
     )

@@ -1,4 +1,4 @@
-"""The user study: a page that tells nothing, a key that stays behind, and a tally that knows the answer."""
+"""The user study: a page without method names, the answer key, and the tally."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def add_clip(folder: Path, methods: tuple[str, ...] = METHODS) -> None:
 
 
 @pytest.fixture(scope="module")
-def kept_cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three clips with three methods, encoded once."""
+def encoded_cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three clips with three methods, encoded once per module."""
     folder = tmp_path_factory.mktemp("kept") / "cases"
     add_clip(folder / CLIPS[0])
     for name in CLIPS[1:]:
@@ -61,19 +61,19 @@ def kept_cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def cases(kept_cases: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(kept_cases, tmp_path / "cases"))
+def cases(encoded_cases: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(encoded_cases, tmp_path / "cases"))
 
 
 @pytest.fixture(scope="module")
-def built(kept_cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that `build_page` made of them; for looking only."""
+def built(encoded_cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of `build_page` for these clips; tests must not change it."""
     folder = tmp_path_factory.mktemp("built") / "out"
-    assert build_page(kept_cases, folder, SilentReporter()) == folder / "page" / "index.html"
+    assert build_page(encoded_cases, folder, SilentReporter()) == folder / "page" / "index.html"
     return folder
 
 
-class Notes(SilentReporter):
+class NoteReporter(SilentReporter):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
@@ -81,28 +81,28 @@ class Notes(SilentReporter):
         self.notes.append(text)
 
 
-def test_the_page_tells_no_method(built: Path) -> None:
-    handed_out = built / "page"
-    names = [path.relative_to(handed_out).as_posix() for path in handed_out.rglob("*")]
-    told = " ".join([(handed_out / "index.html").read_text("utf-8"), *names]).lower()
-    assert not [word for word in (*METHODS, "vace", "ours", *CLIPS) if word in told]
-    media = b"".join(path.read_bytes() for path in (handed_out / "media").iterdir())
+def test_page_reveals_no_method(built: Path) -> None:
+    page_folder = built / "page"
+    names = [path.relative_to(page_folder).as_posix() for path in page_folder.rglob("*")]
+    text = " ".join([(page_folder / "index.html").read_text("utf-8"), *names]).lower()
+    assert not [word for word in (*METHODS, "vace", "ours", *CLIPS) if word in text]
+    media = b"".join(path.read_bytes() for path in (page_folder / "media").iterdir())
     assert not [method for method in METHODS if method.encode() in media]
-    wanted = {f"{group}_{part}" for group in (1, 2, 3) for part in ("first.png", "source.mp4", "1.mp4", "2.mp4", "3.mp4")}
-    assert {path.name for path in (handed_out / "media").iterdir()} == wanted
+    expected = {f"{group}_{part}" for group in (1, 2, 3) for part in ("first.png", "source.mp4", "1.mp4", "2.mp4", "3.mp4")}
+    assert {path.name for path in (page_folder / "media").iterdir()} == expected
     assert sorted(path.name for path in built.iterdir()) == ["key.json", "page"]
 
 
-def test_the_key_says_whose_result_is_whose(built: Path) -> None:
+def test_key_maps_options_to_methods(built: Path) -> None:
     key = read_key(built)
     assert (key.methods, [group.clip for group in key.groups]) == (METHODS, sorted(CLIPS))
     for group in key.groups:
         for option, method in enumerate(group.options, start=1):
-            shown = read_video(built / "page" / "media" / f"{group.group}_{option}.mp4").frames.float().mean()
-            assert shown == pytest.approx(60 * (METHODS.index(method) + 1), abs=4)
+            mean = read_video(built / "page" / "media" / f"{group.group}_{option}.mp4").frames.float().mean()
+            assert mean == pytest.approx(60 * (METHODS.index(method) + 1), abs=4)
 
 
-def test_the_order_is_seeded_and_differs_between_groups(cases: Path) -> None:
+def test_order_is_seeded_and_differs_between_groups(cases: Path) -> None:
     clips = find_clips(cases)
     orders = [make_key(clips, seed) for seed in range(6)]
     assert make_key(clips, 0) == orders[0]
@@ -112,13 +112,13 @@ def test_the_order_is_seeded_and_differs_between_groups(cases: Path) -> None:
     assert all(set(group.options) == set(METHODS) for key in orders for group in key.groups)
 
 
-def test_a_repeated_call_makes_the_same_page(cases: Path, tmp_path: Path) -> None:
+def test_repeated_call_writes_same_page(cases: Path, tmp_path: Path) -> None:
     def contents() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
 
     build_page(cases, tmp_path / "out", SilentReporter())
     before = contents()
-    (tmp_path / "out" / "page" / "index.html").unlink()  # as if it had been stopped
+    (tmp_path / "out" / "page" / "index.html").unlink()  # as after an interruption
     build_page(cases, tmp_path / "out", SilentReporter())
     assert contents() == before
     write_video(cases / "dog" / "kling.mp4", small_video(1), overwrite=True)
@@ -127,10 +127,10 @@ def test_a_repeated_call_makes_the_same_page(cases: Path, tmp_path: Path) -> Non
     assert contents() == before
 
 
-def test_odd_sides_and_other_lengths(cases: Path, tmp_path: Path) -> None:
+def test_odd_sizes_and_different_lengths(cases: Path, tmp_path: Path) -> None:
     (cases / "dog" / "kling.mp4").unlink()
     write_video(cases / "dog" / "kling.mkv", small_video(5, frames=6, height=15, width=17), "ffv1")
-    reporter = Notes()
+    reporter = NoteReporter()
     page = build_page(cases, tmp_path / "out", reporter)
     assert len(reporter.notes) == 1
     assert "0.60 s long, the source 0.30 s" in reporter.notes[0]
@@ -153,10 +153,10 @@ def keep_one_method(cases: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("break_cases", "words"),
     [
         (shutil.rmtree, "no such folder"),
-        (lambda cases: [shutil.rmtree(each) for each in cases.iterdir()], "holds no cases"),
+        (lambda cases: [shutil.rmtree(each) for each in cases.iterdir()], "contains no cases"),
         (remove("cups/source.mp4"), "add it as source.mp4"),
         (remove("cups/first_frame.png"), "add it as first_frame.png"),
         (remove("cups/kling.mp4"), "add kling.mp4"),
@@ -167,18 +167,18 @@ def keep_one_method(cases: Path) -> None:
         (lambda cases: (cases / "dog/first_frame.png").write_bytes(b"no picture"), "first_frame.png"),
     ],
 )
-def test_faults_of_the_cases_are_one_line_and_write_nothing(cases: Path, tmp_path: Path, spoil, words: str) -> None:
-    spoil(cases)
+def test_invalid_cases_raise_before_writing(cases: Path, tmp_path: Path, break_cases, words: str) -> None:
+    break_cases(cases)
     outcome = CliRunner().invoke(app, ["study", "users", "--cases", str(cases), "--output", str(tmp_path / "out")])
     assert (outcome.exit_code, outcome.stdout) == (2, "")
-    fault = [line for line in outcome.stderr.splitlines() if not line.startswith("check ")]
-    assert len(fault) == 1
-    assert fault[0].startswith("error: ")
-    assert words in fault[0]
+    errors = [line for line in outcome.stderr.splitlines() if not line.startswith("check ")]
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ")
+    assert words in errors[0]
     assert not (tmp_path / "out").exists()
 
 
-def test_the_output_is_never_among_the_cases_or_other_files(cases: Path, tmp_path: Path) -> None:
+def test_output_folder_must_be_separate_and_empty(cases: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="outside"):
         build_page(cases, cases / "out", SilentReporter())
     (tmp_path / "full").mkdir()
@@ -202,7 +202,7 @@ KEY = AnswerKey(
 
 
 class Outline(HTMLParser):
-    """Every tag's attributes and the visible text."""
+    """Collects every tag with its attributes."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -213,13 +213,13 @@ class Outline(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
-def test_the_page_loads_nothing_from_elsewhere() -> None:
+def test_page_loads_nothing_from_other_hosts() -> None:
     page = render_page(KEY)
     assert not re.search(r"https?:|src=|@import|<link|<iframe|fetch\(|XMLHttpRequest|sendBeacon|WebSocket|import\(", page)
     assert not [attrs for _, attrs in Outline(page).tags if "//" in str(attrs)]
 
 
-def test_the_page_has_what_its_script_asks_for() -> None:
+def test_page_has_elements_of_its_script() -> None:
     page = render_page(KEY)
     ids = [attrs["id"] for _, attrs in Outline(page).tags if "id" in attrs]
     assert len(ids) == len(set(ids))
@@ -230,8 +230,8 @@ def test_the_page_has_what_its_script_asks_for() -> None:
     assert FORMAT in page
 
 
-def ask_script(expression: str) -> Any:
-    """What the page's script gives for an expression, in node."""
+def evaluate_script(expression: str) -> Any:
+    """Evaluate an expression in the page's script with node."""
     script = files("lora_edit.studies.users").joinpath("page.js")
     code = "require('vm').runInThisContext(require('fs').readFileSync(process.argv[1], 'utf8'));"
     code += "console.log(JSON.stringify(require('vm').runInThisContext(process.argv[2])))"
@@ -239,9 +239,9 @@ def ask_script(expression: str) -> Any:
 
 
 @pytest.mark.skipif(NODE is None, reason="needs node")
-def test_every_participant_gets_ten_groups_in_an_order_of_their_own() -> None:
+def test_every_participant_has_ten_groups_in_own_order() -> None:
     study = "{id: 'x', groups: 25, letters: ['A', 'B', 'C'], perParticipant: 10}"
-    plans, again = ask_script(f"upTo(2).map(() => upTo(300).map((i) => planFor({study}, 'participant' + i)))")
+    plans, again = evaluate_script(f"upTo(2).map(() => upTo(300).map((i) => planFor({study}, 'participant' + i)))")
     assert plans == again
     assert len({json.dumps(plan) for plan in plans}) == 300
     assert all(len({each["group"] for each in plan}) == 10 for plan in plans)
@@ -253,17 +253,17 @@ def test_every_participant_gets_ten_groups_in_an_order_of_their_own() -> None:
 
 
 @pytest.mark.skipif(NODE is None, reason="needs node")
-def test_what_the_script_saves_can_be_read(tmp_path: Path) -> None:
+def test_saved_answers_are_read(tmp_path: Path) -> None:
     questions = json.dumps([{"key": question.key, "ranked": question.ranked} for question in QUESTIONS])
     study = f"{{id: '{KEY.study}', groups: 3, letters: ['A', 'B', 'C'], perParticipant: 3, questions: {questions}}}"
-    given = (
+    group_answers = (
         "{motion_consistency: {1: 3, 2: 1, 3: 2}, background_preservation: {1: 1, 2: 2, 3: 3}, reference_similarity: 2, visual_quality: 3}"
     )
-    state = f"{{participant: 'p', started: 's', answers: {{1: {given}, 2: {{reference_similarity: 1}}}}}}"
-    record = ask_script(f"answerRecord({study}, {state}, planFor({study}, 'p'), 'now')")
+    state = f"{{participant: 'p', started: 's', answers: {{1: {group_answers}, 2: {{reference_similarity: 1}}}}}}"
+    record = evaluate_script(f"answerRecord({study}, {state}, planFor({study}, 'p'), 'now')")
     (tmp_path / "a.json").write_text(json.dumps(record))
     answers, _ = read_answers([tmp_path], KEY)
-    assert [answer.group for answer in answers[0].answers] == [1]  # the half answered group stays out
+    assert [answer.group for answer in answers[0].answers] == [1]  # a partly answered group is omitted
     assert answers[0].answers[0].motion_consistency == [2, 3, 1]
     assert answers[0].answers[0].visual_quality == 3
 
@@ -272,7 +272,7 @@ def test_what_the_script_saves_can_be_read(tmp_path: Path) -> None:
 
 
 def participant(name: str, preference: tuple[str, ...], groups: tuple[int, ...] = (1, 2, 3), saved: str = "t") -> dict[str, object]:
-    """Answers of someone who always ranks the methods in the same order."""
+    """Make the answers of a participant who always ranks the methods in the same order."""
     answers = []
     for group in groups:
         ranking = [KEY.groups[group - 1].options.index(method) + 1 for method in preference]
@@ -281,7 +281,7 @@ def participant(name: str, preference: tuple[str, ...], groups: tuple[int, ...] 
     return {"format": FORMAT, "study": KEY.study, "participant": name, "started": "t", "saved": saved, "answers": answers}
 
 
-def record_of(answers: dict[str, object]) -> Answers:
+def parse_answers(answers: dict[str, object]) -> Answers:
     return Answers.model_validate_json(json.dumps(answers))
 
 
@@ -293,17 +293,17 @@ def study(tmp_path: Path) -> Path:
     return folder
 
 
-def save(folder: Path, *everyone: dict[str, object]) -> Path:
+def save_answers(folder: Path, *participants: dict[str, object]) -> Path:
     folder.mkdir(exist_ok=True)
-    for number, answers in enumerate(everyone):
+    for number, answers in enumerate(participants):
         (folder / f"{number}.json").write_text(json.dumps(answers))
     return folder
 
 
-def test_known_averages_come_out(study: Path, tmp_path: Path) -> None:
+def test_known_averages(study: Path, tmp_path: Path) -> None:
     three = [participant(f"p{i}", ("ours", "kling", "vace")) for i in range(3)]
-    one = participant("p3", ("vace", "ours", "kling"))
-    table = tally_answers([save(tmp_path / "answers", *three, one)], study, SilentReporter())
+    other = participant("p3", ("vace", "ours", "kling"))
+    table = tally_answers([save_answers(tmp_path / "answers", *three, other)], study, SilentReporter())
     assert table == study / "users.md"
     with (study / "users.csv").open() as file:
         rows = {(row["question"], row["method"]): row for row in csv.DictReader(file)}
@@ -321,40 +321,40 @@ def test_known_averages_come_out(study: Path, tmp_path: Path) -> None:
     assert "| ours | 1.25 [1.00, 1.75] | 1.25 [1.00, 1.75] | 75.0 [25.0, 100.0] | 75.0 [25.0, 100.0] |" in text
 
 
-def test_participants_count_by_their_groups_and_are_what_is_resampled() -> None:
-    many = record_of(participant("a", ("ours", "kling", "vace")))
-    few = record_of(participant("b", ("vace", "kling", "ours"), (1,)))
+def test_bootstrap_resamples_participants() -> None:
+    many = parse_answers(participant("a", ("ours", "kling", "vace")))
+    few = parse_answers(participant("b", ("vace", "kling", "ours"), (1,)))
     scores = {each.method: each for each in score_question(QUESTIONS[0], [many, few], KEY)}
     assert scores["ours"].mean == pytest.approx((3 * 1 + 1 * 3) / 4)
-    assert (scores["ours"].low, scores["ours"].high) == (1.0, 3.0)  # half of the resamples hold one person only
+    assert (scores["ours"].low, scores["ours"].high) == (1.0, 3.0)  # half of the resamples contain one participant only
     assert scores["kling"].low == scores["kling"].high == 2.0
     assert scores == {each.method: each for each in score_question(QUESTIONS[0], [many, few], KEY)}
 
 
-def test_the_interval_is_that_of_a_known_distribution() -> None:
+def test_interval_of_known_distribution() -> None:
     orders = [("ours", "kling", "vace")] * 60 + [("vace", "ours", "kling")] * 40
-    answers = [record_of(participant(f"p{i}", order)) for i, order in enumerate(orders)]
+    answers = [parse_answers(participant(f"p{i}", order)) for i, order in enumerate(orders)]
     ours = next(each for each in score_question(QUESTIONS[2], answers, KEY) if each.method == "ours")
-    half = 1.96 * (0.6 * 0.4 / 100) ** 0.5  # ten answers of one person are no more evidence than one
+    half = 1.96 * (0.6 * 0.4 / 100) ** 0.5  # several answers of one participant count once
     assert (ours.mean, ours.low, ours.high) == pytest.approx((0.6, 0.6 - half, 0.6 + half), abs=0.012)
     assert RESAMPLES >= 2000
 
 
-def test_one_participant_has_no_interval(study: Path, tmp_path: Path) -> None:
-    text = tally_answers([save(tmp_path / "answers", participant("p", METHODS_OF_KEY))], study, SilentReporter()).read_text("utf-8")
+def test_single_participant_has_no_interval(study: Path, tmp_path: Path) -> None:
+    text = tally_answers([save_answers(tmp_path / "answers", participant("p", KEY_METHODS))], study, SilentReporter()).read_text("utf-8")
     assert "One participant gives no interval" in text
     assert "nan" not in text
     assert "nan" not in (study / "users.csv").read_text("utf-8")
 
 
-METHODS_OF_KEY = ("kling", "ours", "vace")
+KEY_METHODS = ("kling", "ours", "vace")
 
 
-def test_a_participant_counts_once_and_that_is_said(study: Path, tmp_path: Path) -> None:
+def test_participant_counts_once_with_note(study: Path, tmp_path: Path) -> None:
     early = participant("twice", ("vace", "kling", "ours"), (1,), saved="2026-01-02")
     full = participant("twice", ("ours", "kling", "vace"), saved="2026-01-01")
-    folder = save(tmp_path / "answers", early, full, participant("once", ("ours", "kling", "vace")))
-    reporter = Notes()
+    folder = save_answers(tmp_path / "answers", early, full, participant("once", ("ours", "kling", "vace")))
+    reporter = NoteReporter()
     text = tally_answers([folder, folder / "0.json"], study, reporter).read_text("utf-8")
     assert len(reporter.notes) == 1
     assert "participant twice is in 2 files" in reporter.notes[0]
@@ -363,8 +363,8 @@ def test_a_participant_counts_once_and_that_is_said(study: Path, tmp_path: Path)
     assert "| ours | 1.00 [1.00, 1.00] |" in text
 
 
-def spoiled(**changes: object) -> dict[str, object]:
-    answers = participant("p", METHODS_OF_KEY)
+def make_invalid_answers(**changes: object) -> dict[str, object]:
+    answers = participant("p", KEY_METHODS)
     answers["answers"][0] |= changes  # type: ignore[index]
     return answers
 
@@ -374,21 +374,21 @@ def spoiled(**changes: object) -> dict[str, object]:
     [
         ("not json", "ask the participant to save it again"),
         ("[]", "ask the participant"),
-        (json.dumps({**participant("p", METHODS_OF_KEY), "study": "other"}), "answers to another page"),
-        (json.dumps({**participant("p", METHODS_OF_KEY), "format": "v9"}), "format 'v9'"),
-        (json.dumps({**participant("p", METHODS_OF_KEY), "answers": []}), "answers: "),
-        (json.dumps(participant("p", METHODS_OF_KEY, (1, 1))), "answered twice"),
-        (json.dumps(spoiled(group=9)), "groups 1 to 3"),
-        (json.dumps(spoiled(motion_consistency=[1, 1, 2])), "motion_consistency must rank"),
-        (json.dumps(spoiled(background_preservation=[1, 2])), "background_preservation must rank"),
-        (json.dumps(spoiled(visual_quality=4)), "visual_quality must be one"),
-        (json.dumps(spoiled(visual_quality="1")), "answers.0.visual_quality"),
-        (json.dumps(spoiled(shown=[1])), "shown must hold"),
-        (json.dumps(spoiled(extra=1)), "answers.0.extra"),
+        (json.dumps({**participant("p", KEY_METHODS), "study": "other"}), "answers to another page"),
+        (json.dumps({**participant("p", KEY_METHODS), "format": "v9"}), "format 'v9'"),
+        (json.dumps({**participant("p", KEY_METHODS), "answers": []}), "answers: "),
+        (json.dumps(participant("p", KEY_METHODS, (1, 1))), "answered twice"),
+        (json.dumps(make_invalid_answers(group=9)), "groups 1 to 3"),
+        (json.dumps(make_invalid_answers(motion_consistency=[1, 1, 2])), "motion_consistency must rank"),
+        (json.dumps(make_invalid_answers(background_preservation=[1, 2])), "background_preservation must rank"),
+        (json.dumps(make_invalid_answers(visual_quality=4)), "visual_quality must be one"),
+        (json.dumps(make_invalid_answers(visual_quality="1")), "answers.0.visual_quality"),
+        (json.dumps(make_invalid_answers(shown=[1])), "shown must hold"),
+        (json.dumps(make_invalid_answers(extra=1)), "answers.0.extra"),
     ],
 )
-def test_malformed_answers_are_refused_with_the_files_name(study: Path, tmp_path: Path, content: str, words: str) -> None:
-    folder = save(tmp_path / "answers", participant("good", METHODS_OF_KEY))
+def test_malformed_answers_raise_with_file_name(study: Path, tmp_path: Path, content: str, words: str) -> None:
+    folder = save_answers(tmp_path / "answers", participant("good", KEY_METHODS))
     (folder / "bad.json").write_text(content)
     outcome = CliRunner().invoke(app, ["study", "users", "--tally", str(folder), "--output", str(study)])
     assert (outcome.exit_code, outcome.stdout) == (2, "")
@@ -398,7 +398,7 @@ def test_malformed_answers_are_refused_with_the_files_name(study: Path, tmp_path
     assert [path.name for path in study.iterdir()] == ["key.json"]
 
 
-def test_missing_answers_and_damaged_keys(study: Path, tmp_path: Path) -> None:
+def test_missing_answers_and_damaged_keys_raise(study: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", tmp_path / "nowhere"):
         with pytest.raises(InputError, match="give the JSON files"):
@@ -409,14 +409,14 @@ def test_missing_answers_and_damaged_keys(study: Path, tmp_path: Path) -> None:
             tally_answers([tmp_path / "empty"], study, SilentReporter())
 
 
-def test_from_cases_to_table_by_the_command(cases: Path, tmp_path: Path) -> None:
+def test_command_from_cases_to_table(cases: Path, tmp_path: Path) -> None:
     runner, out = CliRunner(), tmp_path / "out"
     outcome = runner.invoke(app, ["study", "users", "--cases", str(cases), "--output", str(out)])
     assert (outcome.exit_code, outcome.stdout) == (0, f"{out / 'page' / 'index.html'}\n"), outcome.stderr
     assert "keep" in outcome.stderr
     key = read_key(out)
-    answers = participant("p", METHODS_OF_KEY) | {"study": key.study}
-    folder = save(tmp_path / "answers", answers)
+    answers = participant("p", KEY_METHODS) | {"study": key.study}
+    folder = save_answers(tmp_path / "answers", answers)
     outcome = runner.invoke(app, ["study", "users", "--tally", str(folder / "0.json"), "--tally", str(folder), "--output", str(out)])
     assert (outcome.exit_code, outcome.stdout) == (0, f"{out / 'users.md'}\n"), outcome.stderr
     assert all(method in (out / "users.md").read_text("utf-8") for method in METHODS)

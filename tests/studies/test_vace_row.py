@@ -1,4 +1,4 @@
-"""VACE as a row of `study methods`: on a drawn scene and on a case of a manifest, with a tiny random VACE from a folder."""
+"""VACE as a row of `study methods`, on a drawn scene and on a case of a manifest, with a tiny random VACE from a folder."""
 
 from __future__ import annotations
 
@@ -31,40 +31,42 @@ QUICK = ("training.motion_steps=1", "training.appearance_steps=1", "training.rec
 
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that holds a VACE; the model to compare is random."""
+    """A folder with a VACE; the other model is random."""
     folder = tmp_path / "vace"
     facts = save_tiny_vace(folder)
 
-    def found(source: str) -> Any:
+    def get_vace(source: str) -> Any:
         return load_vace(facts, source, torch.device("cpu"), torch.float32) if source else None
 
     for module in (study, case_study):
         monkeypatch.setattr(module, "get_family", lambda model: tiny_random_family())
-        monkeypatch.setattr(module, "get_vace", found)
+        monkeypatch.setattr(module, "get_vace", get_vace)
     return folder
 
 
-def test_a_scene_gets_the_row(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the clip's length and size, judged as the others; scores without it are not taken for scores with it."""
-    monkeypatch.setattr(study, "find_study", lambda target: study.Study("one row", rows_around_vace, frame_counts=(5,), size=Size(32, 32)))
+def test_scene_has_vace_row(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """VACE runs at the clip's length and size and is scored like other rows; records without VACE are not reused with it."""
+    monkeypatch.setattr(
+        study, "find_study", lambda target: study.Study("one row", run_rows_without_training, frame_counts=(5,), size=Size(32, 32))
+    )
     (tmp_path / "scenes").mkdir()
 
-    def job(vace: str) -> dict[str, Any]:
+    def run_job(vace: str) -> dict[str, Any]:
         return run_scene_job(SceneJob("methods", STUDIES["methods"], 0, 0, "random", tmp_path, QUICK, 1, vace))
 
-    without, compared = job(""), job(str(models))
+    without, compared = run_job(""), run_job(str(models))
     assert list(without["rows"]) == ["no edit"] and list(compared["rows"]) == ["no edit", "VACE"]
     values = compared["rows"]["VACE"]
     assert 0 < values["region_psnr"] < 60 and 0 < values["background_psnr"] < 60 and values != compared["rows"]["no edit"]
 
 
-def rows_around_vace(trial: Any) -> Any:
-    """The rows of `methods` without those that train."""
-    yield from (trial.no_edit(), *trial.reference_guided())
+def run_rows_without_training(trial: Any) -> Any:
+    """Yield the rows of `methods` that need no training."""
+    yield from (trial.copy_source(), *trial.generate_with_vace())
 
 
-def test_a_case_gets_the_row(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outside the region its finished clip is the source's; the region is not what the random model makes of it."""
+def test_case_has_vace_row(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The finished clip equals the source outside the region; the region differs from that of the random model."""
     edit = render_true_edit(draw_scenes(1, 0, ["recolour"])[0], Size(32, 48), 5)
     write_video(tmp_path / "one.mkv", Video(edit.source, Fraction(8), tuple(i / 8 for i in range(5))), "ffv1")
     save_image(tmp_path / "one.png", edit.truth[0])
@@ -72,7 +74,7 @@ def test_a_case_gets_the_row(models: Path, tmp_path: Path, monkeypatch: pytest.M
     line = '{"id": "one", "source": "one.mkv", "first_frame": "one.png", "mask": "mask", "prompt": "a thing"}'
     (tmp_path / "cases.jsonl").write_text(line, "utf-8")
     (tmp_path / "cases").mkdir()
-    monkeypatch.setattr(case_study, "find_study", lambda target: study.Study("one row", rows_around_vace))
+    monkeypatch.setattr(case_study, "find_study", lambda target: study.Study("one row", run_rows_without_training))
     monkeypatch.setattr(case_study, "load_similarity_networks", lambda: None)
     case = read_cases(tmp_path / "cases.jsonl")[0]
     record = run_case_job(CaseJob("methods", STUDIES["methods"], case, 0, "random", tmp_path, QUICK, 1, str(models)))
@@ -80,24 +82,24 @@ def test_a_case_gets_the_row(models: Path, tmp_path: Path, monkeypatch: pytest.M
     assert 0 < record["rows"]["VACE"]["background_psnr"] < 60
 
 
-def test_it_is_sampled_as_published_unless_told(models: Path) -> None:
-    """Its own steps, shift and guidance, not the other model's, and no trigger word; what a study sets for all rows holds."""
+def test_vace_is_sampled_as_published_by_default(models: Path) -> None:
+    """VACE has its own steps, shift and guidance and no trigger word; assignments of the study override them."""
     vace = study.get_vace(str(models))
-    asked: list[Any] = []
+    calls: list[Any] = []
     trial = SceneTrial(tiny_random_family(), 0, render_true_edit(draw_scenes(1, 0, ["recolour"])[0], Size(32, 32), 5), vace=vace)
 
-    def note(self: SceneTrial, label: str, settings: Any, num_references: int = 0) -> Any:
-        asked.append((label, settings.generation.steps, settings.generation.shift, settings.generation.guidance_scale, settings.trigger))
+    def record_call(self: SceneTrial, label: str, settings: Any, num_references: int = 0) -> Any:
+        calls.append((label, settings.generation.steps, settings.generation.shift, settings.generation.guidance_scale, settings.trigger))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SceneTrial, "_generate_outcome", note)
+        patch.setattr(SceneTrial, "_generate_outcome", record_call)
         trial.generate_with_vace()
         SceneTrial(trial.family, 0, trial.edit, base_assignments=QUICK, vace=vace).generate_with_vace()
-    assert asked == [("VACE", 50, 16.0, 5.0, ""), ("VACE", 1, 16.0, 5.0, "")]
+    assert calls == [("VACE", 50, 16.0, 5.0, ""), ("VACE", 1, 16.0, 5.0, "")]
 
 
-def test_without_one_there_is_no_row() -> None:
-    """And `methods` is as before; its page's command names one that was given."""
+def test_no_row_without_vace() -> None:
+    """`methods` has no VACE row; the command on the page has `--vace` only when it was used."""
     trial = SceneTrial(tiny_random_family(), 0, render_true_edit(draw_scenes(1, 0, ["recolour"])[0], Size(32, 32), 5))
-    assert trial.generate_with_vace() == () and METHODS.run_rows.__name__ == "_methods"
+    assert trial.generate_with_vace() == () and METHODS.run_rows.__name__ == "_run_methods"
     assert format_options(("a.b=1",), "tiny", "") == " --set a.b=1" and format_options((), "m", "v") == " --model m --vace v"

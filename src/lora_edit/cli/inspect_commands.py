@@ -18,6 +18,8 @@ from lora_edit.cli.options import Json, Overwrite, Threads, make_typer_command
 from lora_edit.cli.output import emit_columns, emit_json, emit_rows
 from lora_edit.cli.progress import open_compute_reporter
 from lora_edit.errors import RunError, SettingsError
+from lora_edit.evaluation.registry import DEFAULT_METRICS as METRICS
+from lora_edit.evaluation.registry import LEARNED_METRICS, KeyList
 from lora_edit.models.families.vace.record import check_vace
 from lora_edit.reporting import Reporter
 
@@ -28,10 +30,7 @@ if TYPE_CHECKING:
     from lora_edit.types import EditMask, Video
     from lora_edit.vace_baseline import VaceBaseline
 
-METRICS = ("region_psnr", "region_ssim", "background_psnr", "background_ssim", "flicker", "leak")
-LEARNED_METRICS = ("clip_score", "input_similarity", "deqa", "lpips")
-"""Metrics that are computed only by name. Each needs a network that is downloaded once; see `evaluation/learned_metrics.py`."""
-METRIC_LIST = "region_psnr, region_ssim, background_psnr, background_ssim, flicker, leak, clip_score, input_similarity, deqa, lpips"
+METRIC_LIST = f"{KeyList((*METRICS, *LEARNED_METRICS))}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,7 @@ class EvaluateOptions:
     mask: Annotated[Path | None, typer.Option("--mask", metavar="M", help="The edit region (white), such as RUN/masks.")] = None
     first_frame: Annotated[Path | None, typer.Option("--first-frame", metavar="IMAGE", help="The edited first frame.")] = None
     metrics: Annotated[
-        str | None, typer.Option("--metrics", metavar="LIST", help=f"Some of {METRIC_LIST}; the last four need a download.")
+        str | None, typer.Option("--metrics", metavar="LIST", help=f"Some of {METRIC_LIST}; {KeyList(LEARNED_METRICS)} need a download.")
     ] = None
     vace: Annotated[
         str | None, typer.Option("--vace", metavar="FOLDER|HUB-ID", help="Also edit the clip with a VACE model, and measure its result.")
@@ -99,6 +98,7 @@ def _measure_clips(
     The latter two are empty unless the options request them.
     """
     from lora_edit.evaluation import learned_metrics, summary
+    from lora_edit.evaluation.metric_inputs import MetricInputs
     from lora_edit.masks.files import read_mask
     from lora_edit.video.read import read_image, read_video
 
@@ -115,8 +115,9 @@ def _measure_clips(
     rate = _read_frame_rate(options.result, result) or _read_frame_rate(options.source, source)
 
     def compute_metrics(clip: Video) -> MetricRecord:
-        record = summary.evaluate(clip, source, truth, mask, first).to_json() | {"fps": rate and round(float(rate), 4)}
-        record |= learned_metrics.measure_learned_metrics(networks, metrics, clip, source, truth, mask, first)
+        inputs = MetricInputs(clip, source, truth, mask, first)
+        record = summary.evaluate(inputs).to_json() | {"fps": rate and round(float(rate), 4)}
+        record |= learned_metrics.measure_learned_metrics(networks, metrics, inputs)
         return _filter_metrics(record, metrics)
 
     record = compute_metrics(result)

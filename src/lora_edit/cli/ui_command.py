@@ -25,4 +25,4 @@ def ui(
     """Serve a page to edit clips in the browser, until interrupted. Projects are stored in ./runs. Prints the address of the page."""
     if find_spec("gradio") is None:
         raise SettingsError("the page needs Gradio, which is not installed; run: pip install 'lora-edit[ui]'")
-    import_module(UI_MODULE).serve(host, port, started=typer.echo, threads=threads)
+    import_module(UI_MODULE).serve(host, port, on_start=typer.echo, threads=threads)

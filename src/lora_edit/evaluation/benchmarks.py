@@ -1,11 +1,11 @@
-"""Public benchmarks on disk as cases of `manifest.py`: one function per benchmark, which yields its cases in order.
+"""Readers of public benchmarks on disk: one function per benchmark, which yields its cases (`manifest.py`) in order.
 
-    write_cases(Path("cases.jsonl"), genprop_cases(Path("GenProp-Data")))
+    write_cases(Path("cases.jsonl"), read_genprop_cases(Path("GenProp-Data")))
 
-Only the I2VEdit set and GenProp-Data come with edited first frames. The others come with a prompt; their edited first frames are
-expected in `first_frames`, as `ID.png`, made with an image editor of one's choice, and `read_cases` says which are missing. No function
-downloads anything. What each says of a layout is from the page it names. These sets take every n-th frame of a clip for models with few
-frames; cases hold the range alone, with all its frames.
+Only the I2VEdit set and GenProp-Data include edited first frames. The others include a prompt; their edited first frames are expected in
+`first_frames`, as `ID.png`, made with any image editor, and `read_cases` reports the missing ones. No function downloads anything. Each
+docstring names the source of the layout. These benchmarks take every n-th frame of a clip for models with few frames; cases contain the
+range with all its frames.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from lora_edit.video.read import probe_video
 
 
 def read_i2vedit_cases(root: Path) -> Iterator[Case]:
-    """The test set of I2VEdit, on which the paper's table 1 was measured: a case for every edited picture of every item.
+    """Read the test set of I2VEdit, on which the paper's table 1 was measured: a case for every edited picture of every item.
 
-    `itemN/source_and_edits/` holds `source.mp4` and the edits as pictures; a `config_*.yaml`, there or one folder up, has the range as
-    `start_t` and `end_t` in seconds, -1 for the end (huggingface.co/datasets/Vicky0522/I2VEdit-pretrained-videos, its file listings;
-    I2VEdit `i2vedit/data.py` for seconds to frames). The configurations' paths are their author's and are not used. Where there are
-    two, the one for several chunks counts, which is for the longer range. Raises `SettingsError` when there is no item, `VideoError`
-    when a source is unreadable.
+    `itemN/source_and_edits/` contains `source.mp4` and the edits as pictures; a `config_*.yaml`, in that folder or one folder up, has the
+    range as `start_t` and `end_t` in seconds, -1 for the end (huggingface.co/datasets/Vicky0522/I2VEdit-pretrained-videos, its file
+    listings; I2VEdit `i2vedit/data.py` for seconds to frames). The paths in the configurations are those of their author's machine and
+    are ignored. Of two configurations, the one for several chunks is used, which has the longer range. Raises `SettingsError` when there
+    is no item, `VideoError` when a source is unreadable.
     """
     items = sorted(root.glob("item*/source_and_edits"), key=lambda folder: _parse_number(folder.parent.name))
     for folder in _require_files(items, root, "item*/source_and_edits/source.mp4"):
@@ -48,9 +48,10 @@ def read_i2vedit_cases(root: Path) -> Iterator[Case]:
 
 
 def read_genprop_cases(root: Path) -> Iterator[Case]:
-    """GenProp-Data: pairs of a clip `xxx.mp4` and its edited first frame `xxx.png`, in `test-samples/`.
+    """Read GenProp-Data: pairs of a clip `xxx.mp4` and its edited first frame `xxx.png`, in `test-samples/`.
 
-    From huggingface.co/datasets/Shaldon/GenProp-Data (`README.md` and file listing; CC-BY-NC 4.0). Raises `SettingsError` without a pair.
+    From huggingface.co/datasets/Shaldon/GenProp-Data (`README.md` and file listing; CC-BY-NC 4.0). Raises `SettingsError` when there is
+    no pair.
     """
     pairs = [clip for clip in sorted(root.rglob("*.mp4")) if clip.with_suffix(".png").is_file()]
     for clip in _require_files(pairs, root, "test-samples/xxx.mp4 beside xxx.png"):
@@ -60,12 +61,12 @@ def read_genprop_cases(root: Path) -> Iterator[Case]:
 def read_davis_edit_cases(
     root: Path, first_frames: Path, masks: Path, subset: Literal["similar", "changing"] = "similar"
 ) -> Iterator[Case]:
-    """DAVIS-Edit: clips and masks of DAVIS with a prompt each, for edits of `similar` or of `changing` shape.
+    """Read DAVIS-Edit: clips and masks of DAVIS with a prompt each, for edits of `similar` or of `changing` shape.
 
-    `JPEGImages/VIDEO/` and `Annotations/VIDEO/` hold the frames, `edited_video_caption_dict_text.json` for each video the prompts
-    `original`, `similar` and `changing` (github.com/AlonzoLeeeooo/StableV2V, "Details of DAVIS-Edit"; MIT). `ReferenceImages/` shows
-    what to put in, not an edited first frame, and is not used. DAVIS numbers its objects by colour, so black-and-white masks of them
-    all are written to `masks`.
+    `JPEGImages/VIDEO/` and `Annotations/VIDEO/` contain the frames, `edited_video_caption_dict_text.json` the prompts `original`,
+    `similar` and `changing` of each video (github.com/AlonzoLeeeooo/StableV2V, "Details of DAVIS-Edit"; MIT). `ReferenceImages/` shows
+    the object to insert instead of an edited first frame, and is ignored. DAVIS numbers its objects by colour, so black-and-white masks
+    of all objects together are written to `masks`.
     """
     table = root / "edited_video_caption_dict_text.json"
     for video, prompts in _read_json(table, root).items():
@@ -79,13 +80,13 @@ def read_davis_edit_cases(
 
 
 def read_vpbench_cases(root: Path, first_frames: Path, masks: Path, table: str = "our_video_edit.csv") -> Iterator[Case]:
-    """VPBench's editing part (or `our_video_edit_long.csv`): clips from VideoVo and Pexels with an object's mask and a prompt.
+    """Read the editing part of VPBench (or `our_video_edit_long.csv`): clips from VideoVo and Pexels with an object's mask and a prompt.
 
-    The table has the columns `path`, `mask_id`, `start_frame`, `end_frame` and `Edited_video_caption`. Clips lie in
-    `videovo/raw_video/` or, where the name does not end in `.0.mp4`, in `pexels/pexels/raw_video/`; objects are numbered in
+    The table has the columns `path`, `mask_id`, `start_frame`, `end_frame` and `Edited_video_caption`. Clips are in
+    `videovo/raw_video/` or, when the name does not end in `.0.mp4`, in `pexels/pexels/raw_video/`; objects are numbered in
     `video_inpainting/*/NAME/all_masks.npz` (github.com/TencentARC/VideoPainter, `README.md` "Data Download" and `evaluate/dataset.py`,
-    `evaluate/eval_edit.py`, read in a fork). The object's masks are written to `masks` as pictures; its first frames were inpainted
-    with FLUX.1 Fill from `Edited_image_caption`.
+    `evaluate/eval_edit.py`, read in a fork). The object's masks are written to `masks` as pictures. The benchmark's authors
+    inpainted its first frames with FLUX.1 Fill from `Edited_image_caption`.
     """
     for row in _read_rows(root / table, root):
         path, number, begin, end, prompt = (
@@ -108,12 +109,12 @@ def read_vpbench_cases(root: Path, first_frames: Path, masks: Path, table: str =
 
 
 def read_five_cases(root: Path, first_frames: Path) -> Iterator[Case]:
-    """FiVE-Bench: six kinds of edit, each a list of clips with prompts before and after.
+    """Read FiVE-Bench: six kinds of edit, each a list of clips with a prompt before and after the edit.
 
-    `edit_prompt/editN_FiVE.json` lists objects with `video_name` and `target_prompt` (words that change in brackets); `images/VIDEO/`
-    and `bmasks/VIDEO/` hold frames and masks as JPEG files of the same names (github.com/Harvard-AI-and-Robotics-Lab/FiVE-Bench,
-    `README.md` and `evaluation/evaluate.py`). That script takes every mask value above 0 for the object; here it is from half
-    brightness, which JPEG leaves alone.
+    `edit_prompt/editN_FiVE.json` lists objects with `video_name` and `target_prompt` (changed words in brackets); `images/VIDEO/` and
+    `bmasks/VIDEO/` contain frames and masks as JPEG files of the same names (github.com/Harvard-AI-and-Robotics-Lab/FiVE-Bench,
+    `README.md` and `evaluation/evaluate.py`). That script counts every mask value above 0 as the object; this package counts values
+    from half brightness on, which JPEG artefacts do not reach.
     """
     for table in _require_files(sorted(root.glob("edit_prompt/edit*_FiVE.json")), root, "edit_prompt/edit1_FiVE.json"):
         for index, edit in enumerate(_read_json(table, root)):
@@ -139,11 +140,11 @@ BENCHMARKS: dict[str, Callable[..., Iterator[Case]]] = {
 
 
 def _read_i2vedit_range(folder: Path, source: Path) -> tuple[int, int | None]:
-    """First frame and number of frames; None for all that follow."""
+    """Read the first frame and the number of frames, None for all up to the end."""
     configs = sorted([*folder.glob("config_*.yaml"), *folder.parent.glob("config_*.yaml")], key=lambda path: path.name)
     if not configs:
         return 0, None
-    # Two numbers of a configuration are no reason to depend on a YAML library.
+    # Two numbers do not justify a dependency on a YAML library.
     text = configs[0].read_text("utf-8")
     begin, end = (re.search(rf"^\s*{key}:\s*(-?[\d.]+)", text, re.MULTILINE) for key in ("start_t", "end_t"))
     info = probe_video(source)
@@ -165,7 +166,7 @@ def _parse_number(name: str) -> int:
 
 def _require_files(files: list[Path], root: Path, expected: str) -> list[Path]:
     if not files:
-        raise SettingsError(f"{root}: no {expected} there; give the folder into which the benchmark was downloaded and unpacked")
+        raise SettingsError(f"{root}: no {expected} in it; give the folder into which the benchmark was downloaded and unpacked")
     return files
 
 
@@ -179,7 +180,7 @@ def _read_json(path: Path, root: Path) -> Any:
 
 def _get_value(entry: Mapping[str, str], key: str, table: Path) -> str:
     if key not in entry:
-        raise SettingsError(f"{table}: an entry without {key}; this is another version of the benchmark than the one that is known here")
+        raise SettingsError(f"{table}: an entry without {key}; this version of the benchmark is not supported")
     return entry[key]
 
 
@@ -190,9 +191,9 @@ def _read_rows(path: Path, root: Path) -> list[dict[str, str]]:
 
 
 def _read_labels(path: Path) -> np.ndarray:
-    """Numbers of objects, `[T, H, W]`."""
+    """Read the numbers of the objects, `[T, H, W]`."""
     try:
         with np.load(path) as archive:
             return np.asarray(archive["arr_0"])
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise SettingsError(f"{path}: no masks there ({error}); unpack the benchmark's video_inpainting.zip") from error
+        raise SettingsError(f"{path}: has no masks ({error}); unpack the benchmark's video_inpainting.zip") from error

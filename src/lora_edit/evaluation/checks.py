@@ -1,4 +1,4 @@
-"""What every metric asks of its clips and masks, and how it walks through them: one frame at a time."""
+"""Checks of clips and masks that all metrics share, and the iteration over their frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lora_edit.types import BoolArray, UInt8Array
 
 
 def require_same_shape(result: torch.Tensor, other: torch.Tensor, name: str) -> None:
-    """Raises `VideoError` unless both clips `[T, H, W, 3]` have one length and size; `name` says what the other one is."""
+    """Raise `VideoError` unless both clips `[T, H, W, 3]` have the same length and size; `name` describes `other` in the message."""
     if result.shape != other.shape:
         raise VideoError(
             f"the result has {_format_dimensions(result)} but the {name} has {_format_dimensions(other)}; "
@@ -21,20 +21,22 @@ def require_same_shape(result: torch.Tensor, other: torch.Tensor, name: str) -> 
 
 
 def require_pixels(where: torch.Tensor, frames: torch.Tensor) -> None:
-    """Raises `MaskError` unless the bool mask `[T, H, W]` fits `frames` and marks at least one pixel."""
+    """Raise `MaskError` unless the bool mask `[T, H, W]` fits `frames` and marks at least one pixel."""
     if where.shape != frames.shape[:3]:
         raise MaskError(
             f"the mask has {_format_dimensions(where)} but the clip has {_format_dimensions(frames)}; give one mask frame per "
             f"frame, at the clip's size"
         )
     if not where.any():
-        raise MaskError("the mask marks no pixel of the frames to measure; white marks what is measured, so invert it if black does here")
+        raise MaskError(
+            "the mask marks no pixel of the frames to measure; white marks the measured pixels, so invert the mask if black marks them"
+        )
 
 
 def iterate_frames(
     result: torch.Tensor, truth: torch.Tensor, where: torch.Tensor | None
 ) -> Iterator[tuple[UInt8Array, UInt8Array, BoolArray]]:
-    """Each frame of both clips `[H, W, 3]` and where to measure it `[H, W]`; all of it when `where` is None.
+    """Yield each frame of both clips `[H, W, 3]` and its mask `[H, W]`, which is all true when `where` is None.
 
     Raises `VideoError` or `MaskError` when the three do not fit together.
     """
@@ -46,12 +48,12 @@ def iterate_frames(
 
 
 def get_frame_mask(where: torch.Tensor | None, frames: torch.Tensor, index: int) -> BoolArray:
-    """Where frame `index` is measured, `[H, W]`."""
+    """Return the mask of the measured pixels in frame `index`, bool `[H, W]`; all true when `where` is None."""
     return np.ones(tuple(frames.shape[1:3]), bool) if where is None else np.asarray(where[index].cpu().numpy(), bool)
 
 
 def as_array(frame: torch.Tensor) -> UInt8Array:
-    """A uint8 frame `[H, W, 3]` as a contiguous array."""
+    """Convert a uint8 frame `[H, W, 3]` to a contiguous array."""
     return np.ascontiguousarray(frame.cpu().numpy())
 
 

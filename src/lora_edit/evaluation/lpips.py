@@ -1,10 +1,10 @@
-"""LPIPS (Zhang, Isola, Efros, Shechtman and Wang, CVPR 2018): how different do two pictures look to a network? 0 is equal; lower is better.
+"""LPIPS (Zhang, Isola, Efros, Shechtman and Wang, CVPR 2018): the perceptual distance of two pictures. 0 is equal; lower is better.
 
-Version 0.1 on AlexNet, the authors' recommendation for a measure. Five layers' features are scaled to length 1 in every place; their
-squared differences are weighed by a learned, non-negative head per layer, averaged over the places, and added up
+Version 0.1 on AlexNet, which the authors recommend for measuring. The features of five layers are scaled to length 1 in every cell of the
+feature map; their squared differences are weighted by a learned, non-negative head per layer, averaged over the cells, and added up
 (richzhang/PerceptualSimilarity `lpips/lpips.py`, `lpips/pretrained_networks.py` for the layers, `lpips/__init__.py` for the scaling).
-For a region, a place counts with the share of it that is in the region; the features there still see the surroundings, up to 195 pixels
-of them in the deepest layer.
+For a region, each cell is weighted by the share of it that lies in the region. Its features still depend on the surroundings: the
+receptive field is up to 195 pixels wide in the deepest layer.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from torch.nn import functional
 
 from lora_edit.errors import ModelError, VideoError
 from lora_edit.evaluation.checks import require_pixels, require_same_shape
+from lora_edit.evaluation.metric_inputs import MetricInputs
 from lora_edit.video.ranges import to_signed
 
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
-"""ImageNet's mean and deviation, for pictures in [-1, 1] (`lpips.py: ScalingLayer`)."""
+"""Mean and standard deviation of ImageNet, for pictures in [-1, 1] (`lpips.py: ScalingLayer`)."""
 
 CHANNELS = (64, 192, 384, 256, 256)
 CONVOLUTION_INDICES = (0, 3, 6, 8, 10)
-"""Where AlexNet's convolutions stand among its `features`; the layers that count are these after their ReLU."""
+"""Indices of AlexNet's convolutions in its `features`; LPIPS uses the outputs of the ReLU behind each."""
 
 MIN_SIDE = 32
-"""Shortest side, in pixels, that AlexNet's strides leave something of."""
+"""Shortest side, in pixels, from which AlexNet's strides leave a feature map that is not empty."""
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file of weights: its name, the first digits of its SHA-256, and the command that fetches it into `{folder}`."""
+    """A file of weights: its name, the first digits of its SHA-256, and the command that downloads it into `{folder}`."""
 
     name: str
     sha256: str
@@ -48,7 +49,7 @@ BACKBONE_FILE = WeightFile(
     "7be5be79",
     "curl -L --create-dirs -o {folder}/alexnet-owt-7be5be79.pth https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
 )
-"""torchvision's AlexNet, in the place where torchvision itself keeps it."""
+"""torchvision's AlexNet, under the name that torchvision uses for it."""
 
 HEADS_FILE = WeightFile(
     "LPIPS_v0.1_alex-df73285e.pth",
@@ -59,7 +60,7 @@ HEADS_FILE = WeightFile(
 
 
 class Lpips(nn.Module):
-    """AlexNet's convolutions and a head per layer, with random weights until `load_lpips` or a test fills them."""
+    """AlexNet's convolutions and a head per layer; the weights are random until a state dict is loaded, see `load_lpips`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,50 +74,65 @@ class Lpips(nn.Module):
         self.heads = nn.ParameterList(nn.Parameter(torch.full((count,), 1 / count)) for count in CHANNELS)
 
     def extract_features(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        """The five layers' features of pictures `[B, 3, H, W]` in [-1, 1], each of length 1 in every place."""
-        found = []
+        """Extract the features of the five layers from pictures `[B, 3, H, W]` in [-1, 1], of length 1 in every cell."""
+        features = []
         shift, scale = (torch.tensor(values, device=pixels.device).view(1, 3, 1, 1) for values in (SHIFT, SCALE))
         values = (pixels - shift) / scale
         for module in self.features:
             values = module(values)
             if isinstance(module, nn.ReLU):
-                found.append(values / (values.square().sum(1, keepdim=True).sqrt() + 1e-10))
-        return found
+                features.append(values / (values.square().sum(1, keepdim=True).sqrt() + 1e-10))
+        return features
 
     def forward(self, pixels: torch.Tensor, others: torch.Tensor) -> list[torch.Tensor]:
-        """Maps of the difference, one per layer: `[B, h, w]`."""
+        """Compute maps of the difference, one per layer: `[B, h, w]`."""
         pairs = zip(self.extract_features(pixels), self.extract_features(others), self.heads, strict=True)
-        return [torch.einsum("bchw,c->bhw", (ours - theirs).square(), head) for ours, theirs, head in pairs]
+        return [torch.einsum("bchw,c->bhw", (first - second).square(), head) for first, second, head in pairs]
 
 
 def load_lpips(device: torch.device, folder: Path | None = None) -> Lpips:
-    """The network with its published weights, from `folder` (where torch keeps downloads, by default).
+    """Load the network with its published weights from `folder` (by default torch's folder for downloads).
 
     Raises `ModelError` when a file is missing or damaged.
     """
     folder = folder or Path(torch.hub.get_dir()) / "checkpoints"
-    trunk, heads = _read_weights(folder, BACKBONE_FILE), _read_weights(folder, HEADS_FILE)
+    backbone, heads = _read_weights(folder, BACKBONE_FILE), _read_weights(folder, HEADS_FILE)
     model = Lpips()
-    state = {f"features.{place}.{kind}": trunk[f"features.{place}.{kind}"] for place in CONVOLUTION_INDICES for kind in ("weight", "bias")}
+    names = [f"features.{index}.{kind}" for index in CONVOLUTION_INDICES for kind in ("weight", "bias")]
+    state = {name: backbone[name] for name in names}
     state |= {f"heads.{layer}": heads[f"lin{layer}.model.1.weight"].flatten() for layer in range(len(CHANNELS))}
     model.load_state_dict(state)
     return model.to(device).eval()
 
 
-def lpips(model: Lpips, result: torch.Tensor, truth: torch.Tensor, where: torch.Tensor | None = None) -> float:
-    """Mean LPIPS of the frames of `result` against those of `truth`, both `[T, H, W, 3]` uint8, inside `where` (bool `[T, H, W]`).
+def measure_region_lpips(inputs: MetricInputs, model: Lpips) -> float:
+    """LPIPS of the region against the truth, or the source without one."""
+    return lpips(model, inputs.result.frames, inputs.reference.frames, inputs.region)
 
-    Frames in which `where` is empty do not count; without `where` it is the authors' figure of whole pictures. Raises `VideoError` when the
-    clips differ in size or length or are smaller than `SMALLEST`, `MaskError` when `where` does not fit or is empty.
+
+def measure_background_lpips(inputs: MetricInputs, model: Lpips) -> float | None:
+    """LPIPS of everything outside the region against the source; None without a background."""
+    background = inputs.background
+    return None if background is None else lpips(model, inputs.result.frames, inputs.source.frames, background)
+
+
+def lpips(model: Lpips, result: torch.Tensor, truth: torch.Tensor, where: torch.Tensor | None = None) -> float:
+    """Compute the mean LPIPS of `result` against `truth`, both `[T, H, W, 3]` uint8, inside `where` (bool `[T, H, W]`).
+
+    Frames in which `where` is empty do not count. Without `where` the value is that of the authors' code for whole pictures. Raises
+    `VideoError` when the clips differ in size or length or a side is shorter than `MIN_SIDE`, `MaskError` when `where` does not fit or
+    is empty.
     """
     require_same_shape(result, truth, "clip to compare with")
     if min(result.shape[1:3]) < MIN_SIDE:
-        raise VideoError(f"the frames are {result.shape[2]}x{result.shape[1]}; lpips needs {MIN_SIDE} pixels a side, so leave it out")
+        raise VideoError(
+            f"the frames are {result.shape[2]}x{result.shape[1]}; lpips needs {MIN_SIDE} pixels a side; leave it out of --metrics"
+        )
     if where is None:
         where = torch.ones(result.shape[:3], dtype=torch.bool)
     require_pixels(where, result)
-    shown = [index for index in range(len(result)) if bool(where[index].any())]
-    return sum(_measure_frame(model, result[n : n + 1], truth[n : n + 1], where[n]) for n in shown) / len(shown)
+    measured = [index for index in range(len(result)) if bool(where[index].any())]
+    return sum(_measure_frame(model, result[n : n + 1], truth[n : n + 1], where[n]) for n in measured) / len(measured)
 
 
 @torch.no_grad()
@@ -127,21 +143,21 @@ def _measure_frame(model: Lpips, frame: torch.Tensor, other: torch.Tensor, where
 
 
 def weighted_mean(layer: torch.Tensor, where: torch.Tensor) -> float:
-    """Mean of a map `[h, w]`, each place weighed with the share of the bool mask `[H, W]` in it."""
+    """Compute the mean of a map `[h, w]`, each cell weighted by the share of it that the bool mask `[H, W]` covers."""
     share = functional.adaptive_avg_pool2d(where[None, None].float(), (layer.shape[0], layer.shape[1]))[0, 0]
     return float((layer * share).sum() / share.sum())
 
 
 def _read_weights(folder: Path, file: WeightFile) -> dict[str, torch.Tensor]:
     path = folder / file.name
-    fetch = file.fetch_command.format(folder=folder)
+    command = file.fetch_command.format(folder=folder)
     if not path.is_file():
-        raise ModelError(f"{path}: no such file, and lpips needs it; fetch it with `{fetch}`, or leave lpips out of --metrics")
+        raise ModelError(f"{path}: no such file, and lpips needs it; download it with `{command}`, or leave lpips out of --metrics")
     if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(file.sha256):
-        raise ModelError(f"{path}: damaged, or not the file of that name; fetch it again with `{fetch}`")
+        raise ModelError(f"{path}: damaged, or another file; download it again with `{command}`")
     try:
-        # The heads were saved from a graphics card.
+        # The heads were saved from a GPU.
         weights: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ModelError(f"{path}: cannot be read ({error}); fetch it again with `{fetch}`") from error
+        raise ModelError(f"{path}: cannot be read ({error}); download it again with `{command}`") from error
     return weights

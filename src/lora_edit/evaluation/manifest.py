@@ -1,10 +1,10 @@
-"""The list of cases that experiments and benchmarks share: `cases.jsonl`, one JSON object per line.
+"""The manifest of cases for experiments and benchmarks: `cases.jsonl`, one JSON object per line.
 
     {"id": "swan", "source": "swan.mp4", "first_frame": "swan.png", "mask": "swan/masks", "later": [{"frame": 24, "image": "swan24.png"}],
      "prompt": "a flamingo", "truth": "swan_true.mp4", "fps": 16, "start": 0, "frames": 49}
 
-(on one line). `id`, `source` and `first_frame` are needed, the rest is not. Paths are relative to the manifest's folder. Empty lines do not
-count. `benchmarks.py` makes such lists from public benchmarks.
+(on one line). `id`, `source` and `first_frame` are required, the other keys are optional. Paths are relative to the manifest's folder.
+Empty lines are ignored. `benchmarks.py` builds such manifests from public benchmarks.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lora_edit.errors import SettingsError
 
-Id = Annotated[str, Field(pattern=r"^\w[\w.+-]*$", description="names the case and its files")]
+Id = Annotated[str, Field(pattern=r"^\w[\w.+-]*$", description="the name of the case and of its files")]
 
 
 class LaterFrame(BaseModel):
-    """A further edited frame."""
+    """An edited later frame."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     frame: int = Field(ge=1, description="its number, counted from 0 at `start`")
@@ -31,19 +31,19 @@ class LaterFrame(BaseModel):
 
 
 class Case(BaseModel):
-    """One edit to make and judge, in the words of the command's options."""
+    """One edit to run and measure; the fields correspond to the options of the command."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     id: Id
     source: Path = Field(description="a video, a folder of pictures, or a GIF")
     first_frame: Path = Field(description="the edited first frame of the range")
-    mask: Path | None = Field(None, description="where the edit lives (white); the whole frame when left out")
+    mask: Path | None = Field(None, description="the edit region (white); the whole frame when omitted")
     later: tuple[LaterFrame, ...] = Field((), description="further edited frames")
-    prompt: str | None = Field(None, description="what the edited clip shows")
-    truth: Path | None = Field(None, description="how the edited clip should look")
-    fps: float | None = Field(None, gt=0, description="the range is played at this rate instead of the source's")
+    prompt: str | None = Field(None, description="a description of the edited clip")
+    truth: Path | None = Field(None, description="the true edited clip")
+    fps: float | None = Field(None, gt=0, description="frame rate of the range, instead of the source's")
     start: int = Field(0, ge=0, description="first source frame of the range")
-    frames: int | None = Field(None, ge=1, description="number of source frames; all to the end when left out")
+    frames: int | None = Field(None, ge=1, description="number of source frames; all to the end when omitted")
 
     @field_validator("later")
     @classmethod
@@ -53,42 +53,42 @@ class Case(BaseModel):
         return later
 
     def get_paths(self) -> dict[str, Path]:
-        """Every path that is given, by its key."""
-        named = {"source": self.source, "first_frame": self.first_frame, "mask": self.mask, "truth": self.truth}
+        """Return every path of the case by its key."""
+        fixed = {"source": self.source, "first_frame": self.first_frame, "mask": self.mask, "truth": self.truth}
         later = {f"later frame {each.frame}": each.image for each in self.later}
-        return {key: path for key, path in (named | later).items() if path is not None}
+        return {key: path for key, path in (fixed | later).items() if path is not None}
 
 
 def read_cases(path: Path, check_files: bool = True) -> tuple[Case, ...]:
-    """The cases of a manifest, with their paths resolved.
+    """Read the cases of a manifest and resolve their paths.
 
-    Raises `SettingsError` with the number of the first line that is no case, repeats an id or, with `check_files`, names a file that
-    does not exist; and for a manifest that is missing or empty.
+    Raises `SettingsError` with the number of the first line that is not a valid case, repeats an id or, with `check_files`, names a file
+    that does not exist. Raises it for a manifest that is missing or empty as well.
     """
     return tuple(read_cases_by_line(path, check_files).values())
 
 
 def read_cases_by_line(path: Path, check_files: bool = True) -> dict[str, Case]:
-    """`read_cases` by where each case stands, `FILE, line N (ID)`, so that a later fault can be told with it."""
+    """Read the cases like `read_cases`, by their location `FILE, line N (ID)`, for use in later error messages."""
     cases: dict[str, Case] = {}
-    taken: set[str] = set()
+    ids: set[str] = set()
     for number, line in _read_lines(path):
-        place = f"{path}, line {number}"
-        case = _resolve_paths(_parse_case(line, place), path.parent)
-        if case.id in taken:
-            raise SettingsError(f"{place}: the id {case.id} is taken by an earlier line; give each case its own")
+        location = f"{path}, line {number}"
+        case = _resolve_paths(_parse_case(line, location), path.parent)
+        if case.id in ids:
+            raise SettingsError(f"{location}: an earlier line uses the id {case.id}; give each case its own")
         missing = [f"{key} {file}" for key, file in case.get_paths().items() if not file.exists()] if check_files else []
         if missing:
-            raise SettingsError(f"{place} ({case.id}): {missing[0]} does not exist; paths are relative to the manifest's folder")
-        taken.add(case.id)
-        cases[f"{place} ({case.id})"] = case
+            raise SettingsError(f"{location} ({case.id}): {missing[0]} does not exist; paths are relative to the manifest's folder")
+        ids.add(case.id)
+        cases[f"{location} ({case.id})"] = case
     if not cases:
-        raise SettingsError(f"{path}: holds no cases; write one JSON object per line")
+        raise SettingsError(f"{path}: contains no cases; write one JSON object per line")
     return cases
 
 
 def write_cases(path: Path, cases: Iterable[Case]) -> int:
-    """Write the manifest, with paths relative to its folder; returns the number of cases. The files need not exist yet."""
+    """Write the manifest, with paths relative to its folder, and return the number of cases. The files need not exist yet."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [_relativize_paths(case, path.parent).model_dump_json(exclude_defaults=True) for case in cases]
     path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
@@ -96,12 +96,12 @@ def write_cases(path: Path, cases: Iterable[Case]) -> int:
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines from 1, the empty ones left out."""
+    """Yield the lines that are not empty, with their numbers from 1."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: cannot be read as a manifest ({error}); give a text file with one JSON object per line") from error
-    # JSON may hold separators that `splitlines` takes for line ends.
+    # JSON strings may contain separators at which `splitlines` would split.
     return ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
 
 
@@ -111,9 +111,9 @@ def _parse_case(line: str, location: str) -> Case:
     except json.JSONDecodeError as error:
         raise SettingsError(f"{location}: not JSON ({error.msg} at character {error.colno}); write one object per line") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the line"
-        raise SettingsError(f"{location}: {key}: {first['msg'].lower()}; a case has the keys {', '.join(Case.model_fields)}") from error
+        fault = error.errors()[0]
+        key = ".".join(str(part) for part in fault["loc"]) or "the line"
+        raise SettingsError(f"{location}: {key}: {fault['msg'].lower()}; a case has the keys {', '.join(Case.model_fields)}") from error
 
 
 def _resolve_paths(case: Case, folder: Path) -> Case:
@@ -125,6 +125,6 @@ def _relativize_paths(case: Case, folder: Path) -> Case:
 
 
 def _map_paths(case: Case, change: Callable[[Path], Path]) -> Case:
-    named = {key: change(path) for key, path in case.get_paths().items() if key in Case.model_fields}
+    fixed = {key: change(path) for key, path in case.get_paths().items() if key in Case.model_fields}
     later = tuple(each.model_copy(update={"image": change(each.image)}) for each in case.later)
-    return case.model_copy(update=named | {"later": later})
+    return case.model_copy(update=fixed | {"later": later})

@@ -1,4 +1,4 @@
-"""The finished edit beside what takes seconds without a model: the figures that decide whether a person would keep it."""
+"""The study of the finished edit against baselines that take seconds and need no model."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def _run_baselines(trial: Trial) -> Iterator[Outcome]:
 
 
 BASELINES = Study(
-    "The edit as delivered, beside what takes seconds (ours)",
+    "The edit as delivered, against baselines that take seconds (ours)",
     _run_baselines,
     claims=(
-        Claim(FINAL_EDIT, BEST_BASELINE, "better than the best of the three, chosen per scene afterwards", margin=1.0),
-        Claim(PROPAGATED_EDIT, BEST_BASELINE, "so is the prediction alone", margin=1.0),
+        Claim(FINAL_EDIT, BEST_BASELINE, "better than the best of the three, selected per scene by the true edit", margin=1.0),
+        Claim(PROPAGATED_EDIT, BEST_BASELINE, "the prediction alone is better than the best of the three", margin=1.0),
         Claim(MODEL_ALONE, FLOW_WARP, "the model alone is ahead of a flow warp", margin=1.0),
-        Claim(MODEL_ALONE, FLOW_WARP, "where something comes to sight too", kinds=DISOCCLUSION_KINDS),
-        Claim(MODEL_ALONE, PROPAGATED_EDIT, "the model improves what it is shown"),
+        Claim(MODEL_ALONE, FLOW_WARP, "also where content becomes visible", kinds=DISOCCLUSION_KINDS),
+        Claim(MODEL_ALONE, PROPAGATED_EDIT, "the model improves on its hint"),
         Claim(MODEL_ALONE, BASE_MODEL, "a LoRA on the one clip helps"),
     ),
 )

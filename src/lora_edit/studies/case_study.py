@@ -1,7 +1,7 @@
-"""A study on the cases of a manifest: people's own clips and public benchmarks, for which nobody knows the true edit.
+"""A study on the cases of a manifest: people's own clips and public benchmarks, whose true edit is unknown.
 
-Every row is measured by what needs none. None of these figures alone says that an edit is good: the two results that take no work, no
-edit and the first frame held still, stand beside the rows and win some column each.
+Every row is scored by metrics that need no true edit. No single one of them shows that an edit is good: the two trivial results, no edit
+and the first frame repeated, are rows of the table too, and each wins some columns.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from lora_edit.evaluation.flicker import flicker
 from lora_edit.evaluation.leak import leak
 from lora_edit.evaluation.learned_metrics import Networks, load_networks, measure_learned_metrics
 from lora_edit.evaluation.manifest import Case
+from lora_edit.evaluation.metric_inputs import MetricInputs
 from lora_edit.evaluation.psnr import psnr
 from lora_edit.evaluation.ssim import ssim
 from lora_edit.inputs import Clip
@@ -32,6 +33,7 @@ from lora_edit.reporting import Reporter
 from lora_edit.run import write_atomically
 from lora_edit.studies.case_table import SIMILARITY_METRICS, Facts, render_page
 from lora_edit.studies.case_trial import CaseTrial, caption_cases, check_cases, open_case
+from lora_edit.studies.extra_metrics import measure_extra_metrics
 from lora_edit.studies.jobs import JobRecord, get_family, get_vace, run_jobs
 from lora_edit.studies.study import Study, find_study, format_options, gather_scores
 from lora_edit.studies.table import write_csv
@@ -40,12 +42,12 @@ from lora_edit.types import EditMask, hash_content
 from lora_edit.video.sheet import build_contact_sheet, save_image
 
 SHEET_FRAMES = 9
-"""Frames of a contact sheet's rows."""
+"""Number of frames in a row of a contact sheet."""
 
 
 @dataclass(frozen=True)
 class CaseJob:
-    """One case and seed of a study."""
+    """One case and seed of a study, run by a worker process."""
 
     study: str
     target: str
@@ -59,7 +61,7 @@ class CaseJob:
 
     @property
     def file(self) -> Path:
-        """Where its scores are kept."""
+        """The path of the scores."""
         return self.folder / "cases" / f"{self.study}_{self.seed}_{self.case.id}.json"
 
 
@@ -75,13 +77,16 @@ def run_on_cases(
     base_assignments: Sequence[str],
     vace: str = "",
 ) -> Path:
-    """Run (or go on with) a study on a manifest's cases and write `NAME-cases.md` and `.csv` to `output`; returns the page's path.
+    """Run or resume a study on the cases of a manifest, write `NAME-cases.md` and `.csv` to `output`, and return the path of the page.
 
-    Everything is checked before a model is loaded or a file written: raises `SettingsError`, with the manifest's line, for a fault.
+    Everything is checked before a model is loaded or a file is written. Raises `SettingsError`, with the line of the manifest, for a
+    fault.
     """
     study = find_study(target)
     if len(study.frame_counts) > 1:
-        raise SettingsError(f"study {name} draws clips of several lengths, which no case has; leave out --cases, or choose another study")
+        raise SettingsError(
+            f"study {name} draws clips of several lengths, which a case does not have; leave out --cases, or choose another study"
+        )
     cases = check_cases(manifest, study.min_references, model, (*study.base_assignments, *base_assignments), reporter)
     caption_cases(cases, output, model, (*study.base_assignments, *base_assignments), bool(vace), reporter)
     (output / "cases").mkdir(parents=True, exist_ok=True)
@@ -94,8 +99,8 @@ def run_on_cases(
     write_csv(output / f"{name}-cases.csv", table, [f"{job.seed}.{job.case.id}" for job in jobs])
     pictures = {f"{cases[0].id}: the source, and every row": f"{name}-cases.png"}
     shutil.copyfile(jobs[0].file.with_suffix(".png"), output / f"{name}-cases.png")
-    extra = format_options(base_assignments, model, vace)
-    command = f"lora-edit study {name} --cases {manifest.name} --seeds {seeds}{extra} --output ..."
+    options = format_options(base_assignments, model, vace)
+    command = f"lora-edit study {name} --cases {manifest.name} --seeds {seeds}{options} --output ..."
     facts = {record["kind"]: Facts(**record["facts"]) for record in records}
     page = output / f"{name}-cases.md"
     write_atomically(page, render_page(study.title, table, seeds, facts, study.paper, command, pictures))
@@ -103,11 +108,11 @@ def run_on_cases(
 
 
 def run_case_job(job: CaseJob) -> JobRecord:
-    """Every row on one case: writes the scores and a contact sheet, and returns the scores' record. One that was done is read.
+    """Run every row on one case, write the scores and a contact sheet, and return the record. A finished job only reads its record.
 
-    A case that was measured without CLIP is tried again once CLIP is at hand.
+    A case that was scored without CLIP is repeated once CLIP is on this machine.
     """
-    began, study, networks = time.monotonic(), find_study(job.target), load_similarity_networks()
+    start_time, study, networks = time.monotonic(), find_study(job.target), load_similarity_networks()
     torch.set_num_threads(job.threads)
     family, vace = get_family(job.model), get_vace(job.vace)
     trial = open_case(family, job.case, job.seed, (*study.base_assignments, *job.base_assignments), job.folder, vace)
@@ -124,23 +129,23 @@ def run_case_job(job: CaseJob) -> JobRecord:
         if record["key"] == key and (networks is None or record["likeness"]):
             return record
     rows: dict[str, dict[str, float]] = {}
-    strips = {"source": _select_sheet_frames(clip.video.frames)}
+    sheet_rows = {"source": _select_sheet_frames(clip.video.frames)}
     for outcome in _run_rows(study, trial):
         rows[outcome.label] = score_case_outcome(outcome, clip, trial.full_clip.edit_mask.frames, networks)
-        strips[outcome.label] = _select_sheet_frames(outcome.frames)
+        sheet_rows[outcome.label] = _select_sheet_frames(outcome.frames)
     trial.unload_lora()
-    save_image(job.file.with_suffix(".png"), build_contact_sheet(list(strips.values()), list(strips), SHEET_FRAMES, 96))
+    save_image(job.file.with_suffix(".png"), build_contact_sheet(list(sheet_rows.values()), list(sheet_rows), SHEET_FRAMES, 96))
     facts = Facts(clip.video.num_frames, str(clip.video.size), float(clip.edit_mask.frames.float().mean()), trial.max_references)
     record = {"key": key, "kind": job.case.id, "likeness": networks is not None, "facts": vars(facts), "rows": rows}
     record["captions"] = dict(trial.full_clip.captions)
-    record["seconds"] = time.monotonic() - began
+    record["seconds"] = time.monotonic() - start_time
     write_atomically(job.file, json.dumps(record, indent=1))
     return record
 
 
 @cache
 def load_similarity_networks() -> Networks | None:
-    """What CLIP score and input similarity need, once per process; None where it was never downloaded to this machine."""
+    """Load the network of CLIP score and input similarity, once per process; None when it is not on this machine."""
     try:
         return load_networks(SIMILARITY_METRICS)
     except ModelError:
@@ -148,42 +153,43 @@ def load_similarity_networks() -> Networks | None:
 
 
 def _run_rows(study: Study, trial: CaseTrial) -> Iterator[Outcome]:
-    """What takes no work, then the study's rows; each once."""
-    seen: set[str] = set()
+    """Yield the trivial results, then the rows of the study; each label once."""
+    labels: set[str] = set()
     for outcome in chain((trial.copy_source(), trial.repeat_first_frame()), study.run_rows(trial)):
-        if outcome.label not in seen:
-            seen.add(outcome.label)
+        if outcome.label not in labels:
+            labels.add(outcome.label)
             yield outcome
 
 
 def score_case_outcome(outcome: Outcome, clip: Clip, edit_mask: torch.Tensor, networks: Networks | None) -> dict[str, float]:
-    """One outcome's figures, by what needs no truth; not a number where there is nothing to measure.
+    """Score an outcome by metrics that need no true edit; NaN where there is nothing to measure.
 
-    The background is judged on the model's own output, before the source's pixels return, the rest on the finished clip. The region is the
-    one of the default settings for every row, whatever mask the row used; leak is judged on the mask as `drawn`. As every finished clip
-    opens with the first frame that it was given, fidelity to that is judged on the frame after it.
+    The background is measured on the model's own output, before compositing restores the source's pixels; everything else is measured on
+    the finished clip. The region is that of the default settings for every row, whichever mask the row used; leak is measured on
+    `edit_mask`, the mask as drawn. Every finished clip starts with the edited first frame, so fidelity to that frame is measured on the
+    second frame.
     """
-    own = outcome.frames if outcome.raw_frames is None else outcome.raw_frames
+    raw_frames = outcome.frames if outcome.raw_frames is None else outcome.raw_frames
     source, box = clip.video.frames, clip.edit_mask.frames
-    outside = ~box[1:]
+    background = ~box[1:]
     values = dict.fromkeys(("background_psnr", "background_ssim", "flicker", "leak", "first_psnr"), math.nan)
-    if outside.any():
-        values["background_psnr"] = psnr(own[1:], source[1:], outside)
-        values["background_ssim"] = ssim(own[1:], source[1:], outside)
+    if background.any():
+        values["background_psnr"] = psnr(raw_frames[1:], source[1:], background)
+        values["background_ssim"] = ssim(raw_frames[1:], source[1:], background)
     if box[1].any():
-        moved = warp_with_flow(source[:2], clip.first_frame, EditMask(box[:2]))
-        values["first_psnr"] = psnr(outcome.frames[1:2], moved[1:], box[1:2])
+        warped = warp_with_flow(source[:2], clip.first_frame, EditMask(box[:2]))
+        values["first_psnr"] = psnr(outcome.frames[1:2], warped[1:], box[1:2])
     if box[1:].any():
         values["flicker"] = flicker(outcome.frames, box)
     if edit_mask[0].any():
         values["leak"] = leak(outcome.frames, source, clip.first_frame, edit_mask)
     if networks is not None:
-        result = replace(clip.video, frames=outcome.frames)
-        values |= measure_learned_metrics(networks, SIMILARITY_METRICS, result, clip.video, first_frame=clip.first_frame)
-    return values
+        inputs = MetricInputs(replace(clip.video, frames=outcome.frames), clip.video, first_frame=clip.first_frame)
+        values |= measure_learned_metrics(networks, SIMILARITY_METRICS, inputs)
+    return values | measure_extra_metrics(outcome.frames, clip)
 
 
 def _select_sheet_frames(frames: torch.Tensor) -> torch.Tensor:
-    """The frames that a contact sheet shows: a study's rows at full length would not fit in memory."""
-    chosen = np.linspace(0, len(frames) - 1, min(SHEET_FRAMES, len(frames))).round().astype(int).tolist()
-    return frames[chosen]
+    """Select the frames of a contact sheet; all rows of a study at full length would not fit in memory."""
+    indices = np.linspace(0, len(frames) - 1, min(SHEET_FRAMES, len(frames))).round().astype(int).tolist()
+    return frames[indices]

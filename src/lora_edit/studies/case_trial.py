@@ -1,4 +1,4 @@
-"""A case of a manifest as something to try: an edit that a person wants, with no true result to hold it against."""
+"""A case of a manifest as a trial: an edit without a true result to compare with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lora_edit.video.read import probe_video
 
 
 def resolve_case_settings(case: Case, model: str, seed: int, assignments: Sequence[str]) -> EditSettings:
-    """The settings with which `lora-edit edit` would edit the case, but for the assignments. Raises `SettingsError` for a bad one."""
+    """Resolve the settings of `lora-edit edit` for the case, with `assignments` applied. Raises `SettingsError` for an invalid one."""
     later = [{"frame": each.frame, "image": each.image} for each in case.later]
     tables = {
         "input": {"source": case.source, "first_frame": case.first_frame, "mask": case.mask, "references": later},
@@ -29,109 +29,111 @@ def resolve_case_settings(case: Case, model: str, seed: int, assignments: Sequen
         "seed": seed,
         "video": {"start": case.start, "frames": case.frames, "fps": case.fps},
     }
-    # As on scenes: the paper's region, and what compositing restores is a study of its own.
+    # As on scenes: the paper's region, and no detail restoration, which has its own study.
     return resolve_settings(tables, ("masks.shape=box", "compositing.detail=false", *assignments))
 
 
 def read_case(case: Case, settings: EditSettings) -> Clip:
-    """The case's files, checked as an edit's are; without a mask the region is the whole frame. Raises `InputError` kin."""
+    """Read and check the files of the case like those of an edit; without a mask the region is the whole frame. Raises `InputError`."""
     if case.mask is None:
         size = probe_video(case.source).size
-        whole = KeyBox(x=0, y=0, width=size.width, height=size.height, frame=None, object="1")
-        settings = settings.model_copy(update={"input": settings.input.model_copy(update={"boxes": (whole,)})})
+        box = KeyBox(x=0, y=0, width=size.width, height=size.height, frame=None, object="1")
+        settings = settings.model_copy(update={"input": settings.input.model_copy(update={"boxes": (box,)})})
     return read_inputs(settings)
 
 
 def check_cases(manifest: Path, min_references: int, model: str, assignments: Sequence[str], reporter: Reporter) -> list[Case]:
-    """The manifest's cases that have `later` edited later frames or more, after everything that they name was read once.
+    """Read the cases of a manifest with at least `min_references` edited later frames, and read all their files once.
 
-    Raises `SettingsError`, with the manifest's line, for the first fault, and when no case is left.
+    Raises `SettingsError`, with the line of the manifest, for the first fault, and when no case is left.
     """
     cases = read_cases_by_line(manifest)
-    enough = {place: case for place, case in cases.items() if len(case.later) >= min_references}
-    if not enough:
+    selected = {location: case for location, case in cases.items() if len(case.later) >= min_references}
+    if not selected:
         raise SettingsError(
             f"{manifest}: none of its {len(cases)} cases has {min_references} edited later frames, which this study needs; "
             "add them to a line as `later`, or choose another study"
         )
-    if left_out := len(cases) - len(enough):
-        reporter.note(f"{left_out} of {len(cases)} cases have fewer than {min_references} edited later frames and are left out")
-    for done, (place, case) in enumerate(enough.items(), 1):
+    if num_skipped := len(cases) - len(selected):
+        reporter.note(f"{num_skipped} of {len(cases)} cases have fewer than {min_references} edited later frames and are left out")
+    for number, (location, case) in enumerate(selected.items(), 1):
         settings = resolve_case_settings(case, model, 0, assignments)
         try:
             clip = read_case(case, settings)
         except InputError as error:
-            # The options' names say nothing to someone who wrote a manifest.
-            words = str(error).replace("--reference ", "later frame ").replace("--mask-shape", "masks.shape")
-            raise SettingsError(f"{place}: {words}") from error
+            # A manifest has keys and settings instead of the options that the message names.
+            message = str(error).replace("--reference ", "later frame ").replace("--mask-shape", "masks.shape")
+            raise SettingsError(f"{location}: {message}") from error
         if clip.video.num_frames < 2:
-            raise SettingsError(f"{place}: the range is a single frame, in which nothing moves; give two frames or more")
+            raise SettingsError(f"{location}: the range is a single frame, which has no motion; give two frames or more")
         for text in clip.notes:
-            reporter.note(f"{place}: {text}")
-        reporter.step("check", done, len(enough), case.id)
-    return list(enough.values())
+            reporter.note(f"{location}: {text}")
+        reporter.step("check", number, len(selected), case.id)
+    return list(selected.values())
 
 
 def caption_cases(cases: Sequence[Case], folder: Path, model: str, assignments: Sequence[str], with_vace: bool, reporter: Reporter) -> None:
-    """Have the pictures of cases without a prompt described, as an edit would, where the model or the `rival` beside it reads prompts.
+    """Caption the pictures of cases without a prompt, as an edit does, when the model or VACE (`with_vace`) reads prompts.
 
-    Each is described once, by one captioner that is gone before any model is loaded; `folder` keeps what was said. Raises `ModelError` for
-    a captioner of the person's choice that is not here.
+    Each picture is captioned once and the captions are stored in `folder`. The captioner is released before any model is loaded. Raises
+    `ModelError` when a captioner set by the user is not on this machine.
     """
-    wanted = [(case, how) for case in cases if needs_captions(how := resolve_case_settings(case, model, 0, assignments), with_vace)]
-    if not wanted:
+    uncaptioned = [
+        (case, settings) for case in cases if needs_captions(settings := resolve_case_settings(case, model, 0, assignments), with_vace)
+    ]
+    if not uncaptioned:
         return
-    settings = wanted[0][1]
+    settings = uncaptioned[0][1]
     check_captioner(settings, with_vace)
-    # Copies, because the source's first frame is a part of the whole clip.
-    pictures = [picture.clone() for case, how in wanted for picture in collect_images(read_case(case, how)).values()]
+    # Copies, because a view of the first frame would keep the whole clip in memory.
+    pictures = [picture.clone() for case, each in uncaptioned for picture in collect_images(read_case(case, each)).values()]
     folder.mkdir(parents=True, exist_ok=True)
     file = _build_captions_path(folder, settings)
     caption_images(pictures, file, settings, reporter)
     empty_device_cache(pick_device())
     if lacks_captions(file):
         reporter.note(
-            "cases without a prompt are asked with p* alone, as this study began without a captioner; "
-            f"`hf download {settings.caption.model}` (up to 3.3 GB), then delete {file} to try them anew with captions"
+            "cases without a prompt use p* alone as their prompt, because this study started without a captioner; run "
+            f"`hf download {settings.caption.model}` (up to 3.3 GB), then delete {file} to repeat these cases with captions"
         )
 
 
 def _build_captions_path(folder: Path, settings: EditSettings) -> Path:
-    """One for each captioner."""
+    """The path of the captions; each captioner has its own file."""
     return folder / f"captions-{Path(settings.caption.model).name}.json"
 
 
 @dataclass(frozen=True)
 class CaseTrial(Trial):
-    """A case without truth. `drawn` is its clip with the mask as drawn and all its edited later frames."""
+    """A trial on a case without truth. `full_clip` is its clip with the mask as drawn and all its edited later frames."""
 
     case: Case
     full_clip: Clip
 
     def resolve_settings(self, *assignments: str) -> EditSettings:
-        """What `lora-edit edit` takes, with the study's and the row's changes."""
+        """Resolve the settings of `lora-edit edit` with the assignments of the study and of the row."""
         return resolve_case_settings(self.case, self.family.name, self.seed, (*self.base_assignments, *assignments))
 
     def build_clip(self, settings: EditSettings, num_references: int = 0) -> Clip:
-        """The clip with the region that the settings make of the mask, and `references` of the edited later frames, evenly spread."""
+        """Build the clip with the mask shaped by the settings and `num_references` of the edited later frames, evenly spaced."""
         assert num_references <= self.max_references
         masks, numbers = settings.masks, sorted(self.full_clip.references)
         region = shape_mask(self.full_clip.edit_mask, masks.shape, masks.expand, masks.smooth)
-        shown = [numbers[place - 1] for place in select_reference_indices(len(numbers) + 1, num_references)]
-        return replace(self.full_clip, edit_mask=region, references={n: self.full_clip.references[n] for n in shown})
+        frames = [numbers[index - 1] for index in select_reference_indices(len(numbers) + 1, num_references)]
+        return replace(self.full_clip, edit_mask=region, references={n: self.full_clip.references[n] for n in frames})
 
     @property
     def max_references(self) -> int:
-        """How many edited later frames the case has."""
+        """The number of edited later frames of the case."""
         return len(self.full_clip.references)
 
 
 def open_case(
     family: Family, case: Case, seed: int, base_assignments: tuple[str, ...], folder: Path | None = None, vace: Family | None = None
 ) -> CaseTrial:
-    """Read the case for trying it, with the captions that `folder` keeps of it, where any are asked for. Raises `InputError` kin."""
+    """Read a case as a trial, with its captions from `folder` when the model or VACE needs them. Raises `InputError`."""
     settings = resolve_case_settings(case, family.name, seed, (*base_assignments, "masks.shape=as-is"))
-    drawn = read_case(case, settings)
+    full_clip = read_case(case, settings)
     if folder is not None and needs_captions(settings, vace is not None):
-        drawn = replace(drawn, captions=read_captions(drawn, _build_captions_path(folder, settings)))
-    return CaseTrial(family, seed, case, drawn, base_assignments=base_assignments, vace=vace)
+        full_clip = replace(full_clip, captions=read_captions(full_clip, _build_captions_path(folder, settings)))
+    return CaseTrial(family, seed, case, full_clip, base_assignments=base_assignments, vace=vace)

@@ -1,4 +1,4 @@
-"""The paper's experiments, and ours: each is what it tries on a scene, what the paper says, and what is claimed."""
+"""The paper's experiments and ours: each has its rows, the paper's figures, and its claims."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lora_edit.studies.trial import PROPAGATED_EDIT, Outcome, Trial
 from lora_edit.types import Size
 
 NO_RECOLOUR = "training.recolour=0.0"
-"""The paper's motion learning, without our recolouring."""
+"""Motion training as in the paper, without our recolouring."""
 
 DEBIAS_SETTINGS = ("training.recolour=0.3", "training.retexture=0.5")
-"""Ours: a part of the motion samples recoloured, and half of these textured."""
+"""Ours: a share of the motion samples is recoloured, and half of these are textured."""
 
 SCHEDULED_APPEARANCE = ("method.appearance_mask=scheduled", "training.appearance_steps=60", "training.motion_share=0.7")
-"""Appearance as in the paper, with the steps that were best for it; without this the preset's (ours for the embedded model)."""
+"""Appearance training as in the paper, with its best number of steps; the default is the preset's (ours for the embedded model)."""
 
 DETAIL_ON = "compositing.detail=true"
 FIRST_FRAME_CONDITIONING = "method.conditioning=first-frame"
@@ -27,9 +27,9 @@ NO_EDIT, FLOW_WARP, BASE_MODEL = "no edit", "flow warp", "base model, mask given
 DEBIASED_LORA = "mask-aware, debiased (ours)"
 APPEARANCE_AFTER_FIRST = "motion + appearance behind frame 0, 2 references (ours)"
 FINAL_EDIT, FINAL_EDIT_WITH_REFERENCES = "the edit as delivered (ours)", "as delivered, 2 references (ours)"
-"""With what compositing restores (`compositing/detail.py`), as `lora-edit edit` does; every other row is the model's own region."""
+"""With detail restoration (`compositing/detail.py`), as in `lora-edit edit`; every other row has the region as the model generates it."""
 DISOCCLUSION_KINDS = ("rotation", "blooming", "occlusion", "removal", "replacement")
-"""Kinds in which something comes to sight that no motion of the first frame's pixels can show."""
+"""Kinds in which content becomes visible that no motion of the first frame's pixels can produce."""
 RIGID_KINDS = ("recolour", "retexture", "camera", "several")
 
 
@@ -70,10 +70,10 @@ def _run_methods(trial: Trial) -> Iterator[Outcome]:
     yield trial.train_and_generate("mask-aware motion LoRA (3.3.1)", NO_RECOLOUR)
     yield trial.generate(FINAL_EDIT, DETAIL_ON)
     if trial.max_references >= 2:
-        motion_alone = trial.snapshot_lora()
+        restore_motion_lora = trial.snapshot_lora()
         trial.learn_appearance(2, NO_RECOLOUR, *SCHEDULED_APPEARANCE)
         yield trial.generate("motion + appearance, 2 references (3.3.2)", num_references=2)
-        motion_alone()
+        restore_motion_lora()
         trial.learn_appearance(2, NO_RECOLOUR)
         yield trial.generate(APPEARANCE_AFTER_FIRST, num_references=2)
         yield trial.generate(FINAL_EDIT_WITH_REFERENCES, DETAIL_ON, num_references=2)
@@ -84,7 +84,7 @@ def _run_methods(trial: Trial) -> Iterator[Outcome]:
 
 
 METHODS = Study(
-    "The method's parts, and what else does the job (table 1)",
+    "The method's parts and the baselines (table 1)",
     _run_methods,
     claims=(
         Claim("mask-aware motion LoRA (3.3.1)", "naive LoRA (Eq. 1)", "section 3.2"),
@@ -97,13 +97,16 @@ METHODS = Study(
         Claim(DEBIASED_LORA, "mask-aware motion LoRA (3.3.1)", "ours: debiasing helps"),
         Claim(DEBIASED_LORA, BASE_MODEL, "a debiased LoRA on the one clip helps"),
         Claim("debiased motion + appearance (ours)", DEBIASED_LORA, "section 3.3.2, with our debiasing"),
-        Claim("mask-aware motion LoRA (3.3.1)", FLOW_WARP, "ours: ahead of a flow warp where it has no answer", kinds=DISOCCLUSION_KINDS),
         Claim(
-            "mask-aware motion LoRA (3.3.1)", FLOW_WARP, "ours: near a flow warp where all moves rigidly", margin=-1.0, kinds=RIGID_KINDS
+            "mask-aware motion LoRA (3.3.1)",
+            FLOW_WARP,
+            "ours: ahead of a flow warp where content becomes visible",
+            kinds=DISOCCLUSION_KINDS,
         ),
-        Claim(FINAL_EDIT, FLOW_WARP, "ours: ahead of a flow warp where it has no answer", kinds=DISOCCLUSION_KINDS),
-        Claim(FINAL_EDIT, FLOW_WARP, "ours: near a flow warp where all moves rigidly", margin=-1.0, kinds=RIGID_KINDS),
-        Claim(FINAL_EDIT, "mask-aware motion LoRA (3.3.1)", "ours: what compositing restores"),
+        Claim("mask-aware motion LoRA (3.3.1)", FLOW_WARP, "ours: near a flow warp on rigid motion", margin=-1.0, kinds=RIGID_KINDS),
+        Claim(FINAL_EDIT, FLOW_WARP, "ours: ahead of a flow warp where content becomes visible", kinds=DISOCCLUSION_KINDS),
+        Claim(FINAL_EDIT, FLOW_WARP, "ours: near a flow warp on rigid motion", margin=-1.0, kinds=RIGID_KINDS),
+        Claim(FINAL_EDIT, "mask-aware motion LoRA (3.3.1)", "ours: detail restoration helps"),
         Claim(FINAL_EDIT_WITH_REFERENCES, FINAL_EDIT, "section 3.3.2 as delivered: edited later frames help"),
     ),
     paper={
@@ -147,7 +150,10 @@ def _run_mask_shape(trial: Trial) -> Iterator[Outcome]:
 MASK_SHAPE = Study(
     "Tight, noisy or box mask (appendix B.2)",
     _run_mask_shape,
-    claims=(Claim("box", "tight", "B.2: a loose box is better than a tight mask"), Claim("noisy", "tight", "B.2: so is a noisy one")),
+    claims=(
+        Claim("box", "tight", "B.2: a loose box is better than a tight mask"),
+        Claim("noisy", "tight", "B.2: a noisy mask is better than a tight one"),
+    ),
 )
 
 
@@ -155,19 +161,19 @@ MASK_SHAPE = Study(
 
 
 NEW_APPEARANCE_KINDS = ("rotation", "blooming", "retexture", "deformation")
-"""Kinds whose later looks the first frame does not show, and one that it shows."""
+"""Kinds whose later appearance the first frame does not show, and one that it shows."""
 
 
 def _run_mask_schedule(trial: Trial) -> Iterator[Outcome]:
     trial.train()
     yield trial.generate("motion only")
-    motion_alone = trial.snapshot_lora()
+    restore_motion_lora = trial.snapshot_lora()
     for label, settings in {
         "mask kept as for motion": (*SCHEDULED_APPEARANCE, "method.appearance_mask=first-frame"),
         "mask scheduled": SCHEDULED_APPEARANCE,
         "behind the edited first frame (ours)": ("method.appearance_mask=after-first",),
     }.items():
-        motion_alone()
+        restore_motion_lora()
         trial.learn_appearance(2, *settings)
         yield trial.generate(label, num_references=2)
 
@@ -188,13 +194,13 @@ MASK_SCHEDULE = Study(
 
 def _run_references(trial: Trial) -> Iterator[Outcome]:
     trial.train()
-    motion_alone = trial.snapshot_lora()
+    restore_motion_lora = trial.snapshot_lora()
     for count in range(min(trial.max_references, 4) + 1):
-        motion_alone()
+        restore_motion_lora()
         if count == 2:
             trial.learn_appearance(count, *SCHEDULED_APPEARANCE)
             yield trial.generate("2 later frames, the paper's sample", num_references=count)
-            motion_alone()
+            restore_motion_lora()
         if count:
             trial.learn_appearance(count)
         yield trial.generate(f"{count} later frames", num_references=count)
@@ -240,8 +246,8 @@ FRAMES = Study(
 
 def _run_windows(trial: Trial) -> Iterator[Outcome]:
     yield trial.train_and_generate("whole clip")
-    for label, steps in {"windows of 9": 1, "windows of 9, twice the steps": 2}.items():
-        count = steps * trial.resolve_settings().training.motion_steps
+    for label, factor in {"windows of 9": 1, "windows of 9, twice the steps": 2}.items():
+        count = factor * trial.resolve_settings().training.motion_steps
         yield trial.train_and_generate(label, "training.window=9", f"training.motion_steps={count}")
         yield trial.generate(f"{label}, drawn so too", "generation.window=9")
 
@@ -269,7 +275,7 @@ def _run_lora(trial: Trial) -> Iterator[Outcome]:
         yield trial.train_and_generate(f"{steps} steps", f"training.motion_steps={steps}")
 
 
-LORA = Study("Rank, place and steps of the LoRA", _run_lora)
+LORA = Study("Rank, layers and steps of the LoRA", _run_lora)
 
 
 STANDARD_PRESET = "standard"
@@ -277,10 +283,10 @@ STANDARD_PRESET = "standard"
 
 def _run_presets(trial: Trial) -> Iterator[Outcome]:
     for preset in get_args(PresetName):
-        model = trial.with_quantization(trial.resolve_settings(f"preset={preset}").training.base)
-        yield model.train_and_generate(preset, f"preset={preset}")
-        yield model.generate(f"{preset}, as delivered", DETAIL_ON, f"preset={preset}")
-        model.unload_lora()
+        preset_trial = trial.with_quantization(trial.resolve_settings(f"preset={preset}").training.base)
+        yield preset_trial.train_and_generate(preset, f"preset={preset}")
+        yield preset_trial.generate(f"{preset}, as delivered", DETAIL_ON, f"preset={preset}")
+        preset_trial.unload_lora()
     for steps in (25, 50, 100):
         yield trial.train_and_generate(f"{steps} steps", f"training.motion_steps={steps}")
 
@@ -299,21 +305,21 @@ PRESETS = Study(
 
 def _run_storage(trial: Trial) -> Iterator[Outcome]:
     trial.unload_lora()
-    for base, label in QUANTIZATION_LABELS.items():
-        model = trial.with_quantization(base)
-        yield model.train_and_generate(label)
-        model.unload_lora()
+    for weight_format, label in QUANTIZATION_LABELS.items():
+        quantized_trial = trial.with_quantization(weight_format)
+        yield quantized_trial.train_and_generate(label)
+        quantized_trial.unload_lora()
 
 
 QUANTIZATION_LABELS: dict[WeightFormat, str] = {"full": "full", "int8": "8-bit integers", "fp8": "8-bit floats", "nf4": "4 bits"}
 
 STORAGE = Study(
-    "How the frozen weights are kept (ours)",
+    "Storage of the frozen weights (ours)",
     _run_storage,
     claims=tuple(
-        Claim(QUANTIZATION_LABELS[base], QUANTIZATION_LABELS["full"], "ours: loses less than 0.2 dB", margin=-0.2)
-        for base in QUANTIZATION_LABELS
-        if base != "full"
+        Claim(QUANTIZATION_LABELS[weight_format], QUANTIZATION_LABELS["full"], "ours: loses less than 0.2 dB", margin=-0.2)
+        for weight_format in QUANTIZATION_LABELS
+        if weight_format != "full"
     ),
 )
 
@@ -350,9 +356,9 @@ DEBIASING = Study(
     "Ways to keep the source's look out of the LoRA (ours)",
     _run_debiasing,
     claims=(
-        Claim("anchor-debiased loss (MotionDirector)", PAPER_LORA, "its relatives"),
-        Claim("offset noise (JointTuner)", PAPER_LORA, "its relatives"),
-        Claim("query and key only", PAPER_LORA, "its relatives"),
+        Claim("anchor-debiased loss (MotionDirector)", PAPER_LORA, "related debiasing methods"),
+        Claim("offset noise (JointTuner)", PAPER_LORA, "related debiasing methods"),
+        Claim("query and key only", PAPER_LORA, "related debiasing methods"),
         Claim("recoloured, share 0.3", PAPER_LORA, "ours"),
         Claim("recoloured 0.3, of these textured 0.5", PAPER_LORA, "ours"),
         Claim("recoloured 0.3, of these textured 0.5", "recoloured, share 0.3", "ours: textures on top"),
@@ -373,8 +379,8 @@ DETAIL = Study(
     _run_detail,
     claims=(
         Claim("detail restored", "as the model returns it", "ours"),
-        Claim("detail restored", PROPAGATED_EDIT, "ours: the model improves what it is shown"),
-        Claim("detail restored", FLOW_WARP, "ours: ahead of a flow warp where it has no answer", kinds=DISOCCLUSION_KINDS),
+        Claim("detail restored", PROPAGATED_EDIT, "ours: the model improves on its hint"),
+        Claim("detail restored", FLOW_WARP, "ours: ahead of a flow warp where content becomes visible", kinds=DISOCCLUSION_KINDS),
     ),
     size=Size(256, 256),
 )

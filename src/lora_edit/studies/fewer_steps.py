@@ -1,4 +1,4 @@
-"""Ours: training that ends by itself, and the times that appearance is learned at."""
+"""Our study of early stopping and of the noise levels of the appearance steps."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ MOTION_SHIFT, HIGHER_SHIFT, LOWER_SHIFT = (
 )
 SHIFT_SETTINGS = {MOTION_SHIFT: (), HIGHER_SHIFT: ("training.appearance_shift=3",), LOWER_SHIFT: ("training.appearance_shift=1",)}
 EIGHT_SAMPLING_STEPS = "8 sampling steps"
-"""The embedded model's single step asks it at t = 1 alone, and so nothing of what it learned at low noise."""
+"""The embedded model's single step evaluates it at t = 1 only, so low noise levels of training have no effect."""
 
 SMALL_LOSS_SOURCE = "ours: loses less than 0.2 dB"
 
 
 def _run_fewer_steps(trial: Trial) -> Iterator[Outcome]:
-    fewer = trial.train("training.motion_steps=100")
-    yield replace(trial.generate(DECAYING_RATE_100_STEPS), steps=fewer)
-    motion = trial.train()
-    yield replace(trial.generate(DECAYING_RATE), steps=motion)
-    motion_alone = trial.snapshot_lora()
+    steps = trial.train("training.motion_steps=100")
+    yield replace(trial.generate(DECAYING_RATE_100_STEPS), steps=steps)
+    motion_steps = trial.train()
+    yield replace(trial.generate(DECAYING_RATE), steps=motion_steps)
+    restore_motion_lora = trial.snapshot_lora()
     for label, shift in SHIFT_SETTINGS.items():
-        motion_alone()
-        steps = motion + trial.learn_appearance(NUM_REFERENCES, *shift)
-        for how, sampling in {"": (), f", {EIGHT_SAMPLING_STEPS}": ("generation.steps=8",)}.items():
-            yield replace(trial.generate(label + how, *sampling, num_references=NUM_REFERENCES), steps=steps)
+        restore_motion_lora()
+        steps = motion_steps + trial.learn_appearance(NUM_REFERENCES, *shift)
+        for suffix, sampling in {"": (), f", {EIGHT_SAMPLING_STEPS}": ("generation.steps=8",)}.items():
+            yield replace(trial.generate(label + suffix, *sampling, num_references=NUM_REFERENCES), steps=steps)
     for label, rate in RATE_SETTINGS.items():
-        motion = trial.train(*rate)
-        yield replace(trial.generate(label), steps=motion)
-        steps = motion + trial.learn_appearance(NUM_REFERENCES, *rate)
+        motion_steps = trial.train(*rate)
+        yield replace(trial.generate(label), steps=motion_steps)
+        steps = motion_steps + trial.learn_appearance(NUM_REFERENCES, *rate)
         yield replace(trial.generate(f"{label}, {REFERENCES_SUFFIX}", num_references=NUM_REFERENCES), steps=steps)
 
 

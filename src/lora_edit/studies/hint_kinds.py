@@ -1,4 +1,4 @@
-"""What each hint is worth: nothing, frame 0 moved with the box or the flow, the explained edit with and without its confidence."""
+"""The study of hints: none, frame 0 moved with the box or the flow, the explained edit with and without its confidence."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def _run_hints(trial: Trial) -> Iterator[Outcome]:
 
 
 HINTS = Study(
-    "What the model is shown where pixels are withheld (ours)",
+    "The hint where pixels are withheld (ours)",
     _run_hints,
     claims=(
         Claim("explained edit with its confidence", "no hint", "ours"),
         Claim("explained edit with its confidence", "frame 0 moved with the box", "ours"),
         Claim("explained edit with its confidence", "frame 0 moved along the flow", "ours"),
         Claim("explained edit with its confidence", "explained edit, one confidence for all", "ours: confidence decides"),
-        Claim("explained edit with its confidence", PROPAGATED_EDIT, "ours: the model improves what it is shown"),
+        Claim("explained edit with its confidence", PROPAGATED_EDIT, "ours: the model improves on its hint"),
     ),
 )

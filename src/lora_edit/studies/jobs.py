@@ -1,4 +1,4 @@
-"""The jobs of a study: some at a time, each in a process of its own, and the time that is left of them."""
+"""The jobs of a study: a process pool that runs several at a time and estimates the remaining time."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from lora_edit.models.family import Family, load_family
 from lora_edit.reporting import Reporter
 
 JobRecord = dict[str, Any]
-"""What a job leaves behind in its file: `kind` names it to a person, `seconds` are what its work took, whenever that was."""
+"""The record that a job writes to its file: `kind` is a name for people, `seconds` the duration of its work, also in an earlier call."""
 
 
 class StudyJob(Protocol):
-    """Something to do whose record is kept in a file."""
+    """A unit of work whose record is stored in a file."""
 
     @property
     def file(self) -> Path:
-        """Where the record is kept."""
+        """The path of the record."""
         ...
 
 
@@ -44,14 +44,14 @@ JobT = TypeVar("JobT", bound=StudyJob)
 
 @cache
 def get_family(model: str) -> Family:
-    """The model, once per process: the embedded one in float32, which its tables were made with, any other as an edit loads it."""
+    """Load the model, once per process: the embedded one in float32, as for its published tables, any other as an edit loads it."""
     device = pick_device()
     return load_family(model, device, torch.float32 if model == "tiny" else pick_compute_dtype(device))
 
 
 @cache
 def get_vace(source: str) -> Family | None:
-    """VACE, once per process; None where none is asked for."""
+    """Load VACE, once per process; None when `source` is empty."""
     if not source:
         return None
     device = pick_device()
@@ -59,12 +59,13 @@ def get_vace(source: str) -> Family | None:
 
 
 def run_jobs(name: str, work: Callable[[JobT], JobRecord], jobs: Sequence[JobT], workers: int, reporter: Reporter) -> list[JobRecord]:
-    """Do the jobs, `workers` at a time; returns their records in the jobs' order. The first that fails ends it, with its error.
+    """Run the jobs, `workers` at a time, and return their records in the order of the jobs.
 
-    An interruption ends the workers at once: what a job has not written yet is done anew by the next call.
+    The first job that fails ends the run and raises its error. An interruption kills the workers at once; the next call repeats the jobs
+    that have not written their record.
     """
-    # A job whose file is there is most likely only read.
-    long = {job.file for job in jobs if not job.file.is_file()}
+    # A job whose file exists most likely only reads it.
+    pending = {job.file for job in jobs if not job.file.is_file()}
     records: dict[Path, JobRecord] = {}
     queue, running = deque(jobs), dict[Future[JobRecord], tuple[Path, float]]()
     reporter.step(name, 0, len(jobs))
@@ -76,30 +77,33 @@ def run_jobs(name: str, work: Callable[[JobT], JobRecord], jobs: Sequence[JobT],
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 file, _ = running.pop(future)
                 records[file] = future.result()
-                took = [record["seconds"] for record in records.values() if "seconds" in record]
-                spent = [time.monotonic() - began for path, began in running.values() if path in long]
-                waiting = sum(each.file in long for each in queue)
-                left = estimate_seconds_left(fmean(took), spent, waiting, workers) if took else None
-                reporter.step(name, len(records), len(jobs), str(records[file]["kind"]), left)
+                durations = [record["seconds"] for record in records.values() if "seconds" in record]
+                elapsed = [time.monotonic() - start for path, start in running.values() if path in pending]
+                num_queued = sum(each.file in pending for each in queue)
+                seconds_left = estimate_seconds_left(fmean(durations), elapsed, num_queued, workers) if durations else None
+                reporter.step(name, len(records), len(jobs), str(records[file]["kind"]), seconds_left)
     return [records[job.file] for job in jobs]
 
 
 @contextmanager
 def _kill_workers_on_error(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
-    """The pool; its workers are ended, whatever they are at, when the work with it is."""
-    others = set(multiprocessing.active_children())
+    """Yield the pool, and kill its workers when the block raises."""
+    other_processes = set(multiprocessing.active_children())
     with pool:
         try:
             yield pool
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in set(multiprocessing.active_children()) - others:
+            for process in set(multiprocessing.active_children()) - other_processes:
                 process.kill()
             raise
 
 
 def _exit_with_parent() -> None:
-    """A worker ends with the process that waits for it, which ends its workers itself after a terminal's Ctrl-C; that reaches them all."""
+    """Initialise a worker: ignore Ctrl-C, and exit when the parent process does.
+
+    A terminal sends Ctrl-C to the parent and to all workers; the parent then kills the workers itself.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -107,15 +111,18 @@ def _exit_with_parent() -> None:
 
 
 def _exit_after_process(sentinel: int) -> None:
-    """End this process, whatever it is at, when another one has ended: one that was killed can't say so."""
+    """Exit this process as soon as another one has ended; a killed process cannot send a message."""
     multiprocessing.connection.wait([sentinel])
     os._exit(1)
 
 
 def estimate_seconds_left(seconds_per_job: float, elapsed: Sequence[float], num_queued: int, workers: int) -> float:
-    """Until the last of jobs of about `each` seconds is done: some run, for the seconds `spent` so far, and others are `waiting`."""
-    free = [max(seconds_per_job - seconds, 0.0) for seconds in elapsed] + [0.0] * (workers - len(elapsed))
-    heapq.heapify(free)
+    """Estimate the seconds until the last job is done.
+
+    A job takes about `seconds_per_job`; the running ones have run for the seconds in `elapsed`, and `num_queued` have not started.
+    """
+    free_at = [max(seconds_per_job - seconds, 0.0) for seconds in elapsed] + [0.0] * (workers - len(elapsed))
+    heapq.heapify(free_at)
     for _ in range(num_queued):
-        heapq.heapreplace(free, free[0] + seconds_per_job)
-    return max(free)
+        heapq.heapreplace(free_at, free_at[0] + seconds_per_job)
+    return max(free_at)

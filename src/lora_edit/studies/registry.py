@@ -1,4 +1,4 @@
-"""The studies by name: `module:STUDY`, imported when asked for."""
+"""The studies by name, as `module:STUDY`, imported on first use."""
 
 _EXPERIMENTS = "lora_edit.studies.experiments"
 
@@ -36,22 +36,22 @@ DESCRIPTIONS: dict[str, str] = {
     "debiasing": "ways to keep the source's look out of the LoRA",
     "detail": "detail above the model's resolution, from the explained edit",
     "baselines": "the finished edit beside a flow warp, a colour map, a moving layer and the explained edit",
-    "hints": "what the model is shown where pixels are withheld: nothing, a box's motion, flow, the explained edit",
+    "hints": "the hint where pixels are withheld: none, the motion of a box, flow, the explained edit",
     "presets": "standard, fast and low-vram",
     "storage": "frozen weights in full, 8 and 4 bits",
     "fewer-steps": "stopping early, and the noise of the appearance steps",
     "users": "a blind comparison by people (appendix G)",
 }
-"""One line on each, for `study --list`."""
+"""One line about each study, for `study --list`."""
 
 RUNNER = "lora_edit.studies.study:run_study"
-"""What runs any of them on scenes with a true edit, drawn or from a folder."""
+"""Runs a study on scenes with a true edit, drawn or from a folder."""
 
 SCENE_FOLDER = "lora_edit.studies.scene_folder:SceneFolder"
-"""What stands in place of the number of scenes for those of a folder: folder, half, and how many at most."""
+"""Selects the scenes of a folder, in place of a number of scenes: folder, half, and the maximum number."""
 
 CASES_RUNNER = "lora_edit.studies.case_study:run_on_cases"
-"""What runs any of them on the cases of a manifest, which have no true edit."""
+"""Runs a study on the cases of a manifest, which have no true edit."""
 
 USER_STUDY_TARGETS = ("lora_edit.studies.users.page:build_page", "lora_edit.studies.users.tally:tally_answers")
-"""The user study asks people instead: what makes its page, and what counts the answers."""
+"""The functions of the user study: one builds its page, the other tallies the answers."""

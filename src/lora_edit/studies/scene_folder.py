@@ -1,7 +1,8 @@
-"""Scenes with ground truth that lie in a folder, such as `benchmarks/real_scenes.py` writes, in place of those drawn from formulas.
+"""Scenes with ground truth in a folder, such as `benchmarks/real_scenes.py` writes, instead of scenes drawn from formulas.
 
 `FOLDER/scenes.jsonl` has a line `{"name": ..., "kind": ..., "half": "seen" or "unseen"}` per scene (further keys are ignored), and
-`FOLDER/NAME/` the frames of source/ and truth/ and the edit mask of mask/. One half is for choosing by, the other for judging the choice.
+`FOLDER/NAME/` contains the frames in source/ and truth/ and the edit mask in mask/. The seen half is for tuning, the unseen half for
+validating the result.
 """
 
 from __future__ import annotations
@@ -24,40 +25,40 @@ Half = Literal["seen", "unseen", "all"]
 
 
 class SceneLine(BaseModel):
-    """A line of the list."""
+    """A line of `scenes.jsonl`."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
-    name: str = Field(pattern=r"^\w[\w.+-]*$", description="the scene's folder")
-    kind: str = Field(pattern=r"^\w[\w.+ -]*$", description="the column that its figures are counted in")
+    name: str = Field(pattern=r"^\w[\w.+-]*$", description="the folder of the scene")
+    kind: str = Field(pattern=r"^\w[\w.+ -]*$", description="the column of its scores")
     half: Literal["seen", "unseen"]
 
 
 @dataclass(frozen=True)
 class SceneFolder:
-    """Scenes of `folder`: those of a `half`, the first `count` of them (None: all). The first ones are of different kinds."""
+    """The scenes of a `half` in `folder`, limited to the first `count` (None for all). The first scenes are of different kinds."""
 
     folder: Path
     half: Half = "seen"
     count: int | None = None
 
     def select_lines(self, kinds: Sequence[str] = ()) -> list[SceneLine]:
-        """The scenes of `kinds` (all when empty), a scene of every kind before the second of any.
+        """Select the scenes of `kinds` (all when empty), one of every kind before the second of any kind.
 
-        Raises `SettingsError` for a list that is missing, damaged or has no such scene.
+        Raises `SettingsError` when the list is missing, damaged or has no such scene.
         """
-        chosen = [
+        lines = [
             line for line in _read_list(self.folder / LIST_FILE) if self.half in ("all", line.half) and (not kinds or line.kind in kinds)
         ]
-        if not chosen:
+        if not lines:
             half = "" if self.half == "all" else f" of the half {self.half}"
             kind = f" of {', '.join(kinds)}" if kinds else ""
             raise SettingsError(f"{self.folder / LIST_FILE}: has no scene{half}{kind}; give another folder or --half")
-        turns = [sum(other.kind == line.kind for other in chosen[:place]) for place, line in enumerate(chosen)]
-        order = sorted(range(len(chosen)), key=lambda place: turns[place])
-        return [chosen[place] for place in order][: self.count]
+        rounds = [sum(other.kind == line.kind for other in lines[:index]) for index, line in enumerate(lines)]
+        order = sorted(range(len(lines)), key=lambda index: rounds[index])
+        return [lines[index] for index in order][: self.count]
 
     def read_scene(self, line: SceneLine) -> TrueEdit:
-        """The scene, named after its kind. Raises `SettingsError` with the scene's folder when it cannot be read."""
+        """Read a scene, named after its kind. Raises `SettingsError` with the folder of the scene when it cannot be read."""
         folder = self.folder / line.name
         try:
             source, truth = (read_video(folder / part) for part in ("source", "truth"))
@@ -69,12 +70,12 @@ class SceneFolder:
         return TrueEdit(line.kind, source.frames, truth.frames, mask)
 
     def format_options(self) -> str:
-        """Of the command that a study's page shows."""
+        """Format the options of the command for the page of a study."""
         return f"--scenes-from {self.folder.name}" + (f" --half {self.half}" if self.half != "seen" else "")
 
 
 def read_scenes(folder: Path, half: Half = "seen") -> list[TrueEdit]:
-    """Every scene of the folder's half in memory, named after its kind. Raises `SettingsError`."""
+    """Read every scene of a half into memory, named after its kind. Raises `SettingsError`."""
     scenes = SceneFolder(folder, half)
     return [scenes.read_scene(line) for line in scenes.select_lines()]
 
@@ -90,7 +91,7 @@ def _read_list(path: Path) -> list[SceneLine]:
             try:
                 lines.append(SceneLine.model_validate_json(text))
             except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(map(str, first["loc"])) or "the line"
-                raise SettingsError(f"{path}, line {number}: {where}: {first['msg'].lower()}; a line has name, kind and half") from error
+                fault = error.errors()[0]
+                key = ".".join(map(str, fault["loc"])) or "the line"
+                raise SettingsError(f"{path}, line {number}: {key}: {fault['msg'].lower()}; a line has name, kind and half") from error
     return lines

@@ -1,4 +1,4 @@
-"""A study: rows on many scenes, in worker processes, kept scene by scene so that a stopped one goes on."""
+"""A study on scenes: several rows on many scenes, in worker processes, stored per scene so that an interrupted study resumes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lora_edit.evaluation.psnr import psnr
 from lora_edit.evaluation.ssim import ssim
 from lora_edit.reporting import Reporter
 from lora_edit.run import write_atomically
+from lora_edit.studies.extra_metrics import measure_extra_metrics
 from lora_edit.studies.jobs import JobRecord, get_family, get_vace, run_jobs
 from lora_edit.studies.scene_folder import SceneFolder
 from lora_edit.studies.scene_kinds import draw_scenes
@@ -29,15 +30,19 @@ from lora_edit.video.sheet import build_contact_sheet, save_image
 
 SCENE_SIZE = Size(96, 96)
 EXAMPLE_KIND = "rotation"
-"""The kind of scene that a study's page shows, where it was run."""
+"""The kind of scene on the page of a study that includes it."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """`rows` tries a scene in every way; `claims` are held against the table; `paper` gives what the paper reports per row.
+    """A study.
 
-    `kinds` are the kinds of scenes (`studies/scene_kinds.py`), all when empty; `frames` the lengths to try and `size` their size; `base`
-    settings of every row; `later` is how many edited later frames a case of a manifest needs (`case_study.py`), which scenes always have.
+    - `run_rows`: yields an outcome for every row on one trial.
+    - `claims`: the claims that the page judges; `paper`: the paper's figures per row.
+    - `kinds`: kinds of scenes (`studies/scene_kinds.py`), all when empty.
+    - `frame_counts`, `size`: the lengths and the size of the scenes.
+    - `base_assignments`: settings of every row, as `section.setting=value`.
+    - `min_references`: number of edited later frames that a case of a manifest needs (`case_study.py`); scenes always have enough.
     """
 
     title: str
@@ -53,9 +58,9 @@ class Study:
 
 @dataclass(frozen=True)
 class SceneJob:
-    """One scene and seed of a study, by names only, so that another process can do it.
+    """One scene and seed of a study. The study is referenced by name so that another process can run the job.
 
-    Scene `number` is drawn from the seed, or is that of a folder where one is given.
+    Scene `number` is drawn from the seed, or read from `scene_folder` if there is one.
     """
 
     study: str
@@ -71,21 +76,21 @@ class SceneJob:
 
     @property
     def file(self) -> Path:
-        """Where its scores are kept."""
+        """The path of the scores."""
         return self.folder / "scenes" / f"{self.study}_{self.seed}_{self.number:02d}.json"
 
 
 def find_study(target: str) -> Study:
-    """The study behind `module:NAME`."""
+    """Import the study behind `module:NAME`."""
     module, _, name = target.partition(":")
-    found = getattr(import_module(module), name)
-    assert isinstance(found, Study)
-    return found
+    study = getattr(import_module(module), name)
+    assert isinstance(study, Study)
+    return study
 
 
 def run_scene_job(job: SceneJob) -> JobRecord:
-    """Every row on one scene: writes the scores and a contact sheet, and returns the scores' record. One that was done is read."""
-    began, study = time.monotonic(), find_study(job.target)
+    """Run every row on one scene, write the scores and a contact sheet, and return the record. A finished job only reads its record."""
+    start_time, study = time.monotonic(), find_study(job.target)
     torch.set_num_threads(job.threads)
     family, vace, key = get_family(job.model), get_vace(job.vace), ""
     rows: dict[str, dict[str, float]] = {}
@@ -99,60 +104,65 @@ def run_scene_job(job: SceneJob) -> JobRecord:
         outcomes = list(study.run_rows(trial))
         trial.unload_lora()
         length = f", {len(edit.source)} frames" if len(study.frame_counts) > 1 else ""
-        hidden = select_scored_frames(outcomes, len(edit.source))
-        rows |= {outcome.label + length: score_scene_outcome(outcome, trial, hidden) for outcome in outcomes}
+        frame_indices = select_scored_frames(outcomes, len(edit.source))
+        rows |= {outcome.label + length: score_scene_outcome(outcome, trial, frame_indices) for outcome in outcomes}
         save_scene_sheet(
             job.file.with_name(f"{job.file.stem}_{edit.name}{length.replace(', ', '_').replace(' ', '_')}.png"), trial.edit, outcomes
         )
-    record = {"key": key, "kind": edit.name, "rows": rows, "seconds": time.monotonic() - began}
+    record = {"key": key, "kind": edit.name, "rows": rows, "seconds": time.monotonic() - start_time}
     write_atomically(job.file, json.dumps(record, indent=1))
     return record
 
 
 def build_true_edits(job: SceneJob, study: Study) -> Iterator[TrueEdit]:
-    """The job's scene at every length that the study tries; one of a folder at those that it has, or whole where the study tries one."""
+    """Yield the scene of the job at every length of the study.
+
+    A scene of a folder is cut to those lengths that it has, and stays whole when the study has a single length.
+    """
     if job.scene_folder is None:
         scene = draw_scenes(job.number + 1, job.seed, study.kinds)[job.number]
         yield from (render_true_edit(scene, study.size, frames) for frames in study.frame_counts)
         return
-    whole = job.scene_folder.read_scene(job.scene_folder.select_lines(study.kinds)[job.number])
-    count = len(whole.source)
+    scene_edit = job.scene_folder.read_scene(job.scene_folder.select_lines(study.kinds)[job.number])
+    count = len(scene_edit.source)
     lengths = [frames for frames in study.frame_counts if frames <= count] if len(study.frame_counts) > 1 else []
     for frames in lengths or [count]:
-        yield TrueEdit(whole.name, whole.source[:frames], whole.truth[:frames], EditMask(whole.mask.frames[:frames]))
+        yield TrueEdit(scene_edit.name, scene_edit.source[:frames], scene_edit.truth[:frames], EditMask(scene_edit.mask.frames[:frames]))
 
 
 def save_scene_sheet(path: Path, edit: TrueEdit, outcomes: Sequence[Outcome]) -> None:
-    """Source, every row and truth, below each other."""
+    """Save a contact sheet of source, every row and truth, one below the other."""
     rows = {"source": edit.source} | {outcome.label: outcome.frames for outcome in outcomes} | {"truth": edit.truth}
     save_image(path, build_contact_sheet(list(rows.values()), list(rows), 9, 64))
 
 
 def select_scored_frames(outcomes: Sequence[Outcome], num_frames: int) -> list[int]:
-    """The frames that are judged, for every row alike: those that no row was shown truly edited, frame 0 least of all."""
-    shown = {0}.union(*(outcome.reference_indices for outcome in outcomes))
-    return [number for number in range(num_frames) if number not in shown]
+    """Select the frames that are scored, the same for every row: all but frame 0 and the edited frames that any row used as a reference."""
+    references = {0}.union(*(outcome.reference_indices for outcome in outcomes))
+    return [number for number in range(num_frames) if number not in references]
 
 
 def score_scene_outcome(outcome: Outcome, trial: SceneTrial, frame_indices: Sequence[int]) -> dict[str, float]:
-    """One outcome's figures over the frames `judged`.
+    """Score an outcome over the frames `frame_indices`.
 
-    The region is the loose box of the default settings for every row, whatever mask the row used: a model that paints the box in the
-    object's colours would look good on the object alone. The background is the rest. Leak is judged on the object, over the whole clip.
+    The region is the loose box of the default settings for every row, whichever mask the row used: a model that paints the whole box in
+    the object's colours would score well on the object alone. The background is everything outside it. Leak is measured on the object,
+    over the whole clip.
     """
-    edit, mask, some = trial.edit, trial.edit.mask.frames, list(frame_indices)
-    box = trial.build_clip(trial.resolve_settings()).edit_mask.frames
+    edit, mask, scored = trial.edit, trial.edit.mask.frames, list(frame_indices)
+    clip = trial.build_clip(trial.resolve_settings())
+    box = clip.edit_mask.frames
     values = {
-        "region_psnr": psnr(outcome.frames[some], edit.truth[some], box[some]),
-        "region_ssim": ssim(outcome.frames[some], edit.truth[some], box[some]),
-        "object_psnr": psnr(outcome.frames[some], edit.truth[some], mask[some]),
+        "region_psnr": psnr(outcome.frames[scored], edit.truth[scored], box[scored]),
+        "region_ssim": ssim(outcome.frames[scored], edit.truth[scored], box[scored]),
+        "object_psnr": psnr(outcome.frames[scored], edit.truth[scored], mask[scored]),
         "leak": leak(outcome.frames, edit.source, edit.truth[0], mask) if mask[0].any() else math.nan,
     }
     if outcome.steps is not None:
         values["steps"] = outcome.steps
-    if outcome.raw_frames is not None and not box[some].all():
-        values["background_psnr"] = psnr(outcome.raw_frames[some], edit.source[some], ~box[some])
-    return values
+    if outcome.raw_frames is not None and not box[scored].all():
+        values["background_psnr"] = psnr(outcome.raw_frames[scored], edit.source[scored], ~box[scored])
+    return values | measure_extra_metrics(outcome.frames, clip, edit.truth)
 
 
 def run_study(
@@ -167,24 +177,25 @@ def run_study(
     base_assignments: Sequence[str],
     vace: str = "",
 ) -> Path:
-    """Run (or go on with) a study and write `NAME.md`, `.csv` and `.png` to `output`; returns the page's path.
+    """Run or resume a study, write `NAME.md`, `.csv` and `.png` to `output`, and return the path of the page.
 
-    `scenes` is how many are drawn for each seed, or a folder of them. Raises `SettingsError` for a folder without a scene that fits.
+    `scenes` is the number of scenes to draw for each seed, or a folder of scenes. Raises `SettingsError` for a folder without a scene of
+    the study's kinds.
     """
     study = find_study(target)
-    given, count = (None, scenes) if isinstance(scenes, int) else (scenes, len(scenes.select_lines(study.kinds)))
+    scene_folder, count = (None, scenes) if isinstance(scenes, int) else (scenes, len(scenes.select_lines(study.kinds)))
     (output / "scenes").mkdir(parents=True, exist_ok=True)
     threads = max(1, torch.get_num_threads() // workers)
     jobs = [
-        SceneJob(name, target, n, seed, model, output, tuple(base_assignments), threads, vace, given)
+        SceneJob(name, target, n, seed, model, output, tuple(base_assignments), threads, vace, scene_folder)
         for seed in range(seeds)
         for n in range(count)
     ]
-    done = run_jobs(name, run_scene_job, jobs, workers, reporter)
-    table, kinds = gather_scores(done), [str(record["kind"]) for record in done]
-    extra = format_options(base_assignments, model, vace)
-    which = given.format_options() if given else f"--scenes {count}"
-    command = f"lora-edit study {name} {which} --seeds {seeds}{extra} --output ..."
+    records = run_jobs(name, run_scene_job, jobs, workers, reporter)
+    table, kinds = gather_scores(records), [str(record["kind"]) for record in records]
+    options = format_options(base_assignments, model, vace)
+    scene_options = scene_folder.format_options() if scene_folder else f"--scenes {count}"
+    command = f"lora-edit study {name} {scene_options} --seeds {seeds}{options} --output ..."
     page = output / f"{name}.md"
     pictures = {"Region PSNR of every row: mean, 95 % interval, and every scene as a dot": f"{name}.png"}
     if sheet := _find_example_sheet(jobs, kinds):
@@ -197,23 +208,23 @@ def run_study(
 
 
 def format_options(base_assignments: Sequence[str], model: str, vace: str) -> str:
-    """Of a study's command, as its page shows it."""
-    extra = "".join(f" --set {text}" for text in base_assignments) + ("" if model == "tiny" else f" --model {model}")
-    return extra + (f" --vace {vace}" if vace else "")
+    """Format the options of a study's command for its page."""
+    options = "".join(f" --set {text}" for text in base_assignments) + ("" if model == "tiny" else f" --model {model}")
+    return options + (f" --vace {vace}" if vace else "")
 
 
 def _find_example_sheet(jobs: Sequence[SceneJob], kinds: Sequence[str]) -> Path | None:
-    """A contact sheet that says much: of the scene that turns, or of the first."""
-    chosen = jobs[kinds.index(EXAMPLE_KIND) if EXAMPLE_KIND in kinds else 0].file
-    return next(iter(sorted(chosen.parent.glob(f"{chosen.stem}_*.png"))), None)
+    """Find the contact sheet of the first scene of `EXAMPLE_KIND`, or of the first scene."""
+    file = jobs[kinds.index(EXAMPLE_KIND) if EXAMPLE_KIND in kinds else 0].file
+    return next(iter(sorted(file.parent.glob(f"{file.stem}_*.png"))), None)
 
 
 def gather_scores(records: Sequence[JobRecord]) -> dict[str, dict[str, list[float]]]:
-    """Records to row -> metric -> values, in the records' order; not a number where a record lacks the row."""
+    """Collect records as row -> metric -> values, in the order of the records; NaN where a record lacks the row."""
     table: dict[str, dict[str, list[float]]] = {}
-    # The fullest record first, so that rows stand in the order in which they are tried.
-    found = [(index, record["rows"]) for index, record in enumerate(records)]
-    for index, rows in sorted(found, key=lambda each: -len(each[1])):
+    # The record with the most rows comes first, so that the table has the rows in the order in which they run.
+    indexed_rows = [(index, record["rows"]) for index, record in enumerate(records)]
+    for index, rows in sorted(indexed_rows, key=lambda each: -len(each[1])):
         for label, values in rows.items():
             for metric, value in values.items():
                 table.setdefault(label, {}).setdefault(metric, [math.nan] * len(records))[index] = float(value)

@@ -1,4 +1,4 @@
-"""From scores per scene to a table, with intervals, claims held against it, and a picture."""
+"""The page of a study on scenes: a table with intervals, the claims judged by it, and a bar chart."""
 
 from __future__ import annotations
 
@@ -10,29 +10,36 @@ from pathlib import Path
 
 import numpy as np
 
+from lora_edit.evaluation.registry import METRICS
+from lora_edit.studies.extra_metrics import EXTRA_METRICS
+
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
 """Row label -> metric -> one value per scene and seed, in the same order for every row."""
 
 COLUMNS = {
-    "region_psnr": "region, dB",
+    "region_psnr": METRICS["region_psnr"].heading,
     "object_psnr": "object alone, dB",
-    "region_ssim": "region SSIM",
+    "region_ssim": METRICS["region_ssim"].heading,
     "background_psnr": "background of the model's own output, dB",
-    "leak": "leak",
+    "leak": METRICS["leak"].heading,
     "steps": "training steps",
+    **{key: METRICS[key].heading for key in EXTRA_METRICS},
 }
-"""Metric -> heading. Region metrics are of the finished clip against the truth; leak is that of `evaluation/leak.py`."""
+"""Metric -> heading. Region metrics compare the finished clip with the truth."""
 
-# Two-sided 95 % points of Student's t for 1 to 30 degrees of freedom; beyond, the normal distribution's.
+DEFAULT_DIGITS = 2
+"""Decimals of metrics that only studies measure."""
+
+# Two-sided 95 % points of Student's t for 1 to 30 degrees of freedom; above 30, the normal distribution's point is used.
 _T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10, 2.09, 2.09, 2.08,
         2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05, 2.04)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Claim:
-    """`better` is more than `margin` dB above `worse` in region PSNR, on scenes of the kinds `kinds` (all when empty).
+    """The claim that row `better_row` is more than `margin` dB above row `worse_row` in region PSNR, on scenes of `kinds` (all when empty).
 
-    `source` says who says so.
+    `origin` names the source of the claim.
     """
 
     better_row: str
@@ -43,30 +50,30 @@ class Claim:
 
 
 def compute_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half-width of its 95 % interval (Student's t over scenes and seeds); values that are not finite are left out."""
-    known = np.array([v for v in values if math.isfinite(v)])
-    if len(known) < 2:
-        return (float(known[0]) if len(known) else math.nan), math.nan
-    points = _T95[len(known) - 2] if len(known) - 2 < len(_T95) else 1.96
-    return float(known.mean()), float(points * known.std(ddof=1) / math.sqrt(len(known)))
+    """Compute the mean and the half-width of its 95 % interval (Student's t over scenes and seeds) of the finite values."""
+    finite = np.array([v for v in values if math.isfinite(v)])
+    if len(finite) < 2:
+        return (float(finite[0]) if len(finite) else math.nan), math.nan
+    t_value = _T95[len(finite) - 2] if len(finite) - 2 < len(_T95) else 1.96
+    return float(finite.mean()), float(t_value * finite.std(ddof=1) / math.sqrt(len(finite)))
 
 
 def judge_claim(claim: Claim, scores: Scores, kinds: Sequence[str]) -> str:
-    """One line: the paired difference with its interval, and whether the claim holds here."""
-    chosen = [i for i, kind in enumerate(kinds) if not claim.kinds or kind in claim.kinds]
-    if not chosen or claim.better_row not in scores or claim.worse_row not in scores:
+    """Judge a claim in one line: the paired difference with its interval, and whether the claim holds."""
+    indices = [i for i, kind in enumerate(kinds) if not claim.kinds or kind in claim.kinds]
+    if not indices or claim.better_row not in scores or claim.worse_row not in scores:
         return f"{claim.origin}: no scene of that kind was run"
-    better, worse = (np.array(scores[label]["region_psnr"])[chosen] for label in (claim.better_row, claim.worse_row))
+    better, worse = (np.array(scores[label]["region_psnr"])[indices] for label in (claim.better_row, claim.worse_row))
     mean, half = compute_interval(list(better - worse))
     if not math.isfinite(half):
-        state = "one scene says too little"
+        state = "undecided: a single scene gives no interval"
     elif mean - half > claim.margin:
         state = "reproduced"
     else:
-        state = "not reproduced" if mean + half < claim.margin else "undecided: the interval holds the margin"
-    scope = f", {len(chosen)} scenes of {', '.join(claim.kinds)}" if claim.kinds else f", {len(chosen)} scenes"
-    need = f" (asked for: above {claim.margin:+g})" if claim.margin else ""
-    return f"{claim.origin}: *{claim.better_row}* against *{claim.worse_row}* {mean:+.2f} ± {half:.2f} dB{need}{scope}: **{state}**"
+        state = "not reproduced" if mean + half < claim.margin else "undecided: the interval contains the margin"
+    scope = f", {len(indices)} scenes of {', '.join(claim.kinds)}" if claim.kinds else f", {len(indices)} scenes"
+    threshold = f" (required: above {claim.margin:+g})" if claim.margin else ""
+    return f"{claim.origin}: *{claim.better_row}* against *{claim.worse_row}* {mean:+.2f} ± {half:.2f} dB{threshold}{scope}: **{state}**"
 
 
 def render_markdown(
@@ -78,9 +85,9 @@ def render_markdown(
     command: str,
     pictures: Mapping[str, str],
 ) -> str:
-    """The study's page: table, the paper's figures beside ours, claims, region PSNR by kind of scene, pictures (caption -> file)."""
-    shown = [m for m in COLUMNS if any(math.isfinite(v) for row in scores.values() for v in row.get(m, ()))]
-    heads = ["", *(COLUMNS[m] for m in shown), *(["paper"] if paper else [])]
+    """Render the page: table, the paper's figures beside ours, claims, region PSNR by kind of scene, pictures (caption -> file)."""
+    metrics = [m for m in COLUMNS if any(math.isfinite(v) for row in scores.values() for v in row.get(m, ()))]
+    heads = ["", *(COLUMNS[m] for m in metrics), *(["paper"] if paper else [])]
     lines = [
         f"# {title}",
         "",
@@ -92,10 +99,10 @@ def render_markdown(
         _format_rule(len(heads)),
     ]
     for label, row in scores.items():
-        cells = [_format_cell(*compute_interval(row[m]), 3 if m in ("leak", "region_ssim") else 2) if m in row else "" for m in shown]
+        cells = [_format_cell(*compute_interval(row[m]), _get_digits(m)) if m in row else "" for m in metrics]
         lines.append(_format_row([label, *cells, *([paper.get(label, "")] if paper else [])]))
     if claims:
-        lines += ["", "## What is claimed, and what was seen", "", *(f"- {judge_claim(claim, scores, kinds)}" for claim in claims)]
+        lines += ["", "## Claims and results", "", *(f"- {judge_claim(claim, scores, kinds)}" for claim in claims)]
     names = list(dict.fromkeys(kinds))
     lines += ["", "## Region PSNR by kind of scene, dB", "", _format_row(["", *names]), _format_rule(1 + len(names))]
     for label, row in scores.items():
@@ -104,6 +111,10 @@ def render_markdown(
     for caption, file in pictures.items():
         lines += ["", f"![{caption}]({file})", "", f"*{caption}.*"]
     return "\n".join(lines) + "\n"
+
+
+def _get_digits(metric: str) -> int:
+    return METRICS[metric].digits if metric in METRICS else DEFAULT_DIGITS
 
 
 def _format_row(cells: Sequence[str]) -> str:
@@ -121,7 +132,7 @@ def _format_cell(mean: float, half: float, digits: int) -> str:
 
 
 def write_csv(path: Path, scores: Scores, names: Sequence[str]) -> None:
-    """Every value: a line per row and metric, a column per scene and seed."""
+    """Write every value: a line per row and metric, a column per scene and seed."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["row", "metric", *names])
@@ -131,17 +142,17 @@ def write_csv(path: Path, scores: Scores, names: Sequence[str]) -> None:
 
 
 def draw_bars(path: Path, scores: Scores) -> None:
-    """Region PSNR of every row with its interval, and every scene as a dot, as a PNG."""
-    # Matplotlib is slow to load, and most commands draw nothing.
+    """Draw the region PSNR of every row with its interval, and every scene as a dot, as a PNG."""
+    # Matplotlib is slow to import, and most commands draw nothing.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 0.8 + 0.36 * len(scores)), dpi=110, layout="constrained")
     axes = figure.add_subplot()
-    for place, row in enumerate(scores.values()):
+    for position, row in enumerate(scores.values()):
         values = row["region_psnr"]
         mean, half = compute_interval(values)
-        axes.barh(place, mean, xerr=half if math.isfinite(half) else None, color="#9db8d9", ecolor="#30507a", capsize=3)
-        axes.plot(values, [place] * len(values), ".", color="#30507a", alpha=0.35, markersize=4)
+        axes.barh(position, mean, xerr=half if math.isfinite(half) else None, color="#9db8d9", ecolor="#30507a", capsize=3)
+        axes.plot(values, [position] * len(values), ".", color="#30507a", alpha=0.35, markersize=4)
     axes.set_yticks(range(len(scores)), list(scores))
     axes.invert_yaxis()
     axes.set_xlabel("PSNR in the edit region against the truth, dB")

@@ -1,4 +1,4 @@
-"""One edit in memory, to be tried in several ways: what a study's rows are made of."""
+"""A trial: one edit in memory, from which a study produces its rows."""
 
 from __future__ import annotations
 
@@ -27,16 +27,19 @@ from lora_edit.training.lora import get_lora_parameters, remove_lora
 from lora_edit.types import Video
 
 BEST_BASELINE = "best of the three (per scene)"
-
-
 PROPAGATED_EDIT = "explained edit, no model (ours)"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A row of a study on one scene: its label, the clip that a person gets `[T, H, W, 3]` uint8, the model's own output before the
-    source's pixels return (None where no model drew), which later frames of the true edit it was shown, and the training steps that its
-    last training took, where a study counts them."""
+    """A row of a study on one scene.
+
+    - `label`: the label of the row.
+    - `frames`: the finished clip `[T, H, W, 3]` uint8.
+    - `raw_frames`: the model's own output before compositing restores the source's pixels; None without a model.
+    - `reference_indices`: the later frames of the true edit that were used as references.
+    - `steps`: the steps of the last training, in studies that compare them.
+    """
 
     label: str
     frames: torch.Tensor
@@ -47,9 +50,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Trial(ABC):
-    """An edit, a model and a seed. `base` are settings of the whole study; every method takes further `room.setting=value`.
+    """An edit, a model and a seed.
 
-    `vace` is a model to compare with, where one was given (`models/families/vace/family.py`).
+    `base_assignments` are settings of the whole study; every method takes further assignments `section.setting=value`. `vace` is an
+    optional model to compare with (`models/families/vace/family.py`).
     """
 
     family: Family
@@ -60,23 +64,23 @@ class Trial(ABC):
 
     @abstractmethod
     def resolve_settings(self, *assignments: str) -> EditSettings:
-        """The model's preset with the study's and the row's changes."""
+        """Resolve the model's preset with the assignments of the study and of the row."""
 
     @abstractmethod
     def build_clip(self, settings: EditSettings, num_references: int = 0) -> Clip:
-        """What a person hands over, with `references` of the edited later frames."""
+        """Build the input of the edit, with `num_references` of the edited later frames."""
 
     @property
     @abstractmethod
     def max_references(self) -> int:
-        """How many edited later frames there are."""
+        """The number of edited later frames that are available."""
 
     def reconstruct_true_edit(self) -> tuple[Outcome, ...]:
-        """The true edit through the model's codec, where there is a true edit."""
+        """Encode and decode the true edit with the model's codec; empty without a true edit."""
         return ()
 
     def with_quantization(self, quantization: WeightFormat) -> Trial:
-        """The same trial on a copy of the model whose blocks' frozen weights are kept as `base`."""
+        """Return this trial on a copy of the model whose frozen block weights are stored as `quantization`."""
         if quantization == "full":
             return self
         family = copy.deepcopy(self.family)
@@ -85,86 +89,87 @@ class Trial(ABC):
         return replace(self, family=family)
 
     def train(self, *assignments: str, num_references: int = 0) -> int:
-        """Fit a fresh LoRA: motion, then appearance if there are references. Returns the steps done."""
+        """Train a new LoRA: motion, then appearance if there are references. Returns the number of steps."""
         settings = self.resolve_settings(*assignments)
         session = self._open_session(settings, num_references)
         return len(session.fit(session.build_stages()))
 
     def learn_appearance(self, num_references: int, *assignments: str) -> int:
-        """Go on with the appearance stage on the LoRA as it is. Returns the steps done."""
+        """Continue training the current LoRA with the appearance stage. Returns the number of steps."""
         settings = self.resolve_settings(*assignments)
         session = self._open_session(settings, num_references)
         return len(session.fit(session.build_stages()[-1:], seed=settings.seed + 1, reset=False))
 
     def snapshot_lora(self) -> Callable[[], None]:
-        """Remember the LoRA as it is; the function returned brings it back."""
+        """Copy the current LoRA and return a function that restores it."""
         parameters = {(e.part, name): each for e in self.family.experts() for name, each in get_lora_parameters(e).items()}
         values = {name: parameter.detach().clone() for name, parameter in parameters.items()}
 
         @torch.no_grad()
-        def bring_back() -> None:
+        def restore_lora() -> None:
             for name, parameter in parameters.items():
                 parameter.copy_(values[name])
 
-        return bring_back
+        return restore_lora
 
     def unload_lora(self) -> None:
-        """Back to the base model."""
+        """Remove the LoRA from the model."""
         for expert in self.family.experts():
             remove_lora(expert)
 
     def generate(self, label: str, *assignments: str, num_references: int = 0) -> Outcome:
-        """The edited clip with the LoRA as it is. `references` later frames were shown to it."""
+        """Generate the edited clip with the current LoRA and `num_references` edited later frames."""
         return self._generate_outcome(label, self.resolve_settings(*assignments), num_references)
 
     def generate_with_vace(self) -> tuple[Outcome, ...]:
-        """VACE (the paper's table 2), where it was given: the edited first frame is its reference picture and opens its clip.
+        """Generate the edit with VACE (the paper's table 2); empty without a VACE.
 
-        It is sampled as published, at its own size, without the trigger word that nothing taught it.
+        The edited first frame is both the reference picture and the first frame of the clip. VACE is sampled as published, at its own
+        size, without the trigger word, on which it was not trained.
         """
         if self.vace is None:
             return ()
-        other = replace(self, family=self.vace, base_assignments=(*list_published_overrides(), *self.base_assignments), vace=None)
+        vace_trial = replace(self, family=self.vace, base_assignments=(*list_published_overrides(), *self.base_assignments), vace=None)
         _offload_family(self.family)
-        made = other._generate_outcome("VACE", other.resolve_settings().model_copy(update={"trigger": ""}))
+        outcome = vace_trial._generate_outcome("VACE", vace_trial.resolve_settings().model_copy(update={"trigger": ""}))
         _offload_family(self.vace)
-        return (made,)
+        return (outcome,)
 
     def train_and_generate(self, label: str, *assignments: str, num_references: int = 0) -> Outcome:
-        """Train, then generate, with the same settings."""
+        """Train and generate with the same settings."""
         self.train(*assignments, num_references=num_references)
         return self.generate(label, *assignments, num_references=num_references)
 
     def copy_source(self) -> Outcome:
-        """The source as it is: input similarity 1."""
+        """Return the source unchanged; its input similarity is 1."""
         return Outcome("no edit", self.build_clip(self.resolve_settings()).video.frames)
 
     def repeat_first_frame(self) -> Outcome:
-        """The edited first frame, still: CLIP score 1."""
+        """Repeat the edited first frame; its CLIP score is 1."""
         clip = self.build_clip(self.resolve_settings())
         return Outcome("first frame, frozen", clip.first_frame.expand_as(clip.video.frames).contiguous())
 
     def run_flow_warp(self) -> Outcome:
-        """The edited first frame carried along by optical flow."""
+        """Warp the edited first frame along the optical flow."""
         return self._run_baseline(FLOW_WARP)
 
     def run_colour_map(self) -> Outcome:
-        """One map of colours from the first frame to all."""
+        """Apply the colour map of the first frame to all frames."""
         return self._run_baseline(COLOUR_MAP)
 
     def run_moving_layer(self) -> Outcome:
-        """What the first frame changes, moved as one piece."""
+        """Move the changed pixels of the first frame as one layer."""
         return self._run_baseline(MOVING_LAYER)
 
     def propagate_edit(self, num_references: int = 0) -> Outcome:
-        """The explained edit, which no diffusion model drew: the preview."""
+        """Propagate the edit without a diffusion model, as the preview does."""
         settings = self.resolve_settings("method.hint=explained")
         session = self._open_session(settings, num_references)
         label = f"{PROPAGATED_EDIT}, {num_references} references" if num_references else PROPAGATED_EDIT
         return Outcome(label, paste_prediction(session.inputs, session.prepare()), None, tuple(session.inputs.references))
 
     def select_best(self, outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
-        """The best of these by what is true, where there is a true edit: what a person would have who could choose afterwards."""
+        """Select the outcome nearest to the true edit, an oracle that a person does not have; empty without a true edit."""
         return ()
 
     def _run_baseline(self, name: str) -> Outcome:
@@ -193,20 +198,20 @@ class Trial(ABC):
 
 @dataclass(frozen=True)
 class SceneTrial(Trial):
-    """A scene with truth."""
+    """A trial on a scene with a true edit."""
 
     edit: TrueEdit
 
     def resolve_settings(self, *assignments: str) -> EditSettings:
-        """The model's preset with the study's and the row's changes."""
+        """Resolve the model's preset with the assignments of the study and of the row."""
         tables = {"input": {"source": "scene", "first_frame": "scene"}, "seed": self.seed, "model": self.family.name}
-        # The paper's region; the model is judged, not what compositing makes of it; `detail` is a study of its own.
+        # The paper's region. Scores are of the model without the crop and the detail of compositing; `detail` has its own study.
         return resolve_settings(
             tables, ("masks.shape=box", "compositing.crop=false", "compositing.detail=false", *self.base_assignments, *assignments)
         )
 
     def build_clip(self, settings: EditSettings, num_references: int = 0) -> Clip:
-        """The scene as a person would hand it over: source, edited first frame, loose box, and true edited later frames."""
+        """Build the input of the edit: source, edited first frame, loose box, and edited later frames from the true edit."""
         edit, masks = self.edit, settings.masks
         region = shape_mask(edit.mask, masks.shape, masks.expand, masks.smooth)
         video = Video(edit.source, Fraction(8), tuple(i / 8 for i in range(len(edit.source))))
@@ -214,11 +219,11 @@ class SceneTrial(Trial):
 
     @property
     def max_references(self) -> int:
-        """Every frame after the first."""
+        """The number of frames after the first."""
         return len(self.edit.truth) - 1
 
     def reconstruct_true_edit(self) -> tuple[Outcome, ...]:
-        """The true edit through the model's codec: what a perfect model would reach."""
+        """Encode and decode the true edit with the model's codec, the upper bound for a perfect model."""
         settings = self.resolve_settings()
         clip = self.build_clip(settings)
         true_clip = replace(clip, video=replace(clip.video, frames=self.edit.truth))
@@ -229,29 +234,29 @@ class SceneTrial(Trial):
         return (self._composite_outcome("truth through the codec", session, self.family.decode(encoded.target)),)
 
     def propagate_edit(self, num_references: int = 0) -> Outcome:
-        """The explained edit, which no diffusion model drew: the preview."""
+        """Propagate the edit without a diffusion model, as the preview does."""
         settings = self.resolve_settings("method.hint=explained")
         session = self._open_session(settings, num_references)
         label = f"{PROPAGATED_EDIT}, {num_references} references" if num_references else PROPAGATED_EDIT
         return Outcome(label, paste_prediction(session.inputs, session.prepare()), None, tuple(session.inputs.references))
 
     def select_best(self, outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
-        """The one that is nearest to the true edit in the region, over every frame but the first."""
+        """Select the outcome with the highest region PSNR against the true edit, over every frame but the first."""
         box = self.build_clip(self.resolve_settings()).edit_mask.frames
 
-        def nearness(outcome: Outcome) -> float:
+        def compute_region_psnr(outcome: Outcome) -> float:
             return psnr(outcome.frames[1:], self.edit.truth[1:], box[1:])
 
-        return (replace(max(outcomes, key=nearness), label=BEST_BASELINE),)
+        return (replace(max(outcomes, key=compute_region_psnr), label=BEST_BASELINE),)
 
 
 def _offload_family(family: Family) -> None:
-    """Two models of real size do not fit on a device together."""
+    """Move a model to the CPU, because two models of real size do not fit on a device together."""
     for expert in family.experts():
         if isinstance(expert, ManagedWanFamily):
             expert.offload_to_cpu()
 
 
 def select_reference_indices(num_frames: int, num_references: int) -> Sequence[int]:
-    """Which of `count` frames are edited too: evenly spread behind the first, the last among them."""
+    """Select `num_references` of `num_frames` frames, evenly spaced after the first and including the last."""
     return [round(n * (num_frames - 1) / num_references) for n in range(1, num_references + 1)]

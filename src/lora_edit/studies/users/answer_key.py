@@ -1,4 +1,4 @@
-"""The key: which option of which group is whose result. It stays with whoever runs the study."""
+"""The answer key: the method behind each option of each group. Only the person who runs the study has it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY_FILE = "key.json"
 
 
 class Group(BaseModel):
-    """One clip's results: `options[i]` is the method behind option i + 1."""
+    """The results of one clip: `options[i]` is the method behind option i + 1."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     group: int = Field(ge=1)
@@ -26,7 +26,7 @@ class Group(BaseModel):
 
 
 class AnswerKey(BaseModel):
-    """A study's identity, its methods in order of names, and its groups, numbered from 1."""
+    """The id of a study, its methods in order of names, and its groups, numbered from 1."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     study: str
@@ -35,12 +35,12 @@ class AnswerKey(BaseModel):
     groups: tuple[Group, ...] = Field(min_length=1)
 
     def get_method_index(self, group: int, option: int) -> int:
-        """Index into `methods` of an option, both counted from 1."""
+        """Return the index into `methods` of an option; `group` and `option` count from 1."""
         return self.methods.index(self.groups[group - 1].options[option - 1])
 
 
 def make_key(clips: list[ClipResults], seed: int) -> AnswerKey:
-    """Draw the order of the methods, for each group anew."""
+    """Draw the order of the methods independently for each group."""
     methods = tuple(clips[0].results)
     rng = np.random.default_rng(derive_seed(seed, "user study"))
     groups = [
@@ -51,20 +51,20 @@ def make_key(clips: list[ClipResults], seed: int) -> AnswerKey:
 
 
 def write_key(folder: Path, key: AnswerKey) -> None:
-    """Keep the key in the study's folder."""
+    """Write the key to the folder of the study."""
     write_atomically(folder / KEY_FILE, json.dumps(key.model_dump(), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_key(folder: Path) -> AnswerKey:
-    """The key of the study in `folder`. Raises `RunError` when there is none, or when it was changed into something else."""
+    """Read the key of the study in `folder`. Raises `RunError` when there is none or it is invalid."""
     path = folder / KEY_FILE
     if not path.is_file():
-        raise RunError(f"{path}: no such file; give as --output the folder that `study users --cases` made")
+        raise RunError(f"{path}: no such file; give as --output the folder that `study users --cases` wrote")
     try:
         key = AnswerKey.model_validate_json(path.read_bytes())
     except (ValidationError, OSError) as error:
-        raise RunError(f"{path}: not a user study's key; make it again with `study users --cases` from the same files") from error
+        raise RunError(f"{path}: not the key of a user study; write it again with `study users --cases` from the same files") from error
     numbers = [group.group for group in key.groups]
     if numbers != list(range(1, len(numbers) + 1)) or any(sorted(group.options) != sorted(key.methods) for group in key.groups):
-        raise RunError(f"{path}: groups and methods contradict each other; make it again with `study users --cases` from the same files")
+        raise RunError(f"{path}: groups and methods contradict each other; write it again with `study users --cases` from the same files")
     return key

@@ -1,4 +1,4 @@
-"""What a user study compares: a folder with one subfolder per clip, found and checked before anything is written."""
+"""The clips of a user study: finds and checks a folder with one subfolder per clip before anything is written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOURCE, FIRST_FRAME = "source", "first_frame"
 
 @dataclass(frozen=True)
 class ClipResults:
-    """One clip: its source, its edited first frame, and every method's result by the method's name, in order of names."""
+    """One clip: its source, its edited first frame, and the result of every method by name, in order of names."""
 
     name: str
     source: Path
@@ -32,17 +32,17 @@ class ClipResults:
 
 
 def find_clips(folder: Path) -> list[ClipResults]:
-    """The clips in order of their names; every one holds a result of the same two or more methods.
+    """Find the clips in order of their names; each has a result of the same two or more methods.
 
-    Hidden entries, loose files beside the subfolders and files that are neither video nor picture are passed over.
-    Raises `InputError` for anything else.
+    Hidden entries, files outside the subfolders and files that are neither video nor picture are ignored. Raises `InputError` for any
+    other deviation.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give a folder with one subfolder per clip")
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not names:
         raise InputError(
-            f"{folder}: holds no cases; give one subfolder per clip, each with source.mp4, first_frame.png and METHOD.mp4 files"
+            f"{folder}: contains no cases; give one subfolder per clip, each with source.mp4, first_frame.png and METHOD.mp4 files"
         )
     clips = [_find_clip(folder / name) for name in names]
     methods = sorted({method for clip in clips for method in clip.results})
@@ -51,8 +51,8 @@ def find_clips(folder: Path) -> list[ClipResults]:
             if method not in clip.results:
                 raise InputError(f"{folder / clip.name}: no result of method {method}, which other clips have; add {method}.mp4")
     if len(methods) < 2:
-        found = f"only method {methods[0]}" if methods else "no method's result"
-        raise InputError(f"{folder}: has {found}; add a video per method to every clip, at least two")
+        content = f"only method {methods[0]}" if methods else "no method's result"
+        raise InputError(f"{folder}: has {content}; add a video per method to every clip, at least two")
     return clips
 
 
@@ -69,25 +69,28 @@ def _find_clip(folder: Path) -> ClipResults:
 
 
 def _index_by_stem(paths: list[Path]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    by_stem: dict[str, Path] = {}
     for path in paths:
-        if path.stem in found:
-            raise InputError(f"{path}: {found[path.stem].name} has the same name; keep one of them")
-        found[path.stem] = path
-    return found
+        if path.stem in by_stem:
+            raise InputError(f"{path}: {by_stem[path.stem].name} has the same name; keep one of them")
+        by_stem[path.stem] = path
+    return by_stem
 
 
 def check_clips(clips: list[ClipResults], reporter: Reporter) -> None:
-    """Read every picture and every frame once; results shorter or longer than their source are remarked upon.
+    """Read every picture and every frame once; add a note for each result that is shorter or longer than its source.
 
-    Raises `VideoError` for what cannot be read to its end.
+    Raises `VideoError` for a video that cannot be read to its end.
     """
     for number, clip in enumerate(clips):
         read_image(clip.first_frame)
-        seconds = [_read_duration(path) for path in clip.videos]
-        for path, length in zip(clip.videos, seconds, strict=True):
-            if abs(length - seconds[0]) > 0.1:
-                reporter.note(f"{path}: {length:.2f} s long, the source {seconds[0]:.2f} s; the shorter waits for the longer on the page")
+        durations = [_read_duration(path) for path in clip.videos]
+        for path, duration in zip(clip.videos, durations, strict=True):
+            if abs(duration - durations[0]) > 0.1:
+                reporter.note(
+                    f"{path}: {duration:.2f} s long, the source {durations[0]:.2f} s; "
+                    "on the page the shorter one waits for the longer one to end"
+                )
         reporter.step("check", number + 1, len(clips), clip.name)
 
 
@@ -97,7 +100,7 @@ def _read_duration(path: Path) -> float:
 
 
 def compute_study_id(clips: list[ClipResults], seed: int) -> str:
-    """Sixteen hex digits that change with every file, name and seed, so that answers cannot be counted for another page."""
+    """Compute sixteen hex digits from every file, name and seed, which tie answers to their page."""
     parts = [str(seed)]
     for clip in clips:
         parts.append(clip.name)

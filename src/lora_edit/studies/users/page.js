@@ -1,10 +1,10 @@
 "use strict";
-// One participant's way through the page: instructions, groups of videos with questions, and the file of answers.
-// It talks to no server. What is drawn by chance follows from the participant's id, so that a reload shows the same again.
+// The page for one participant: instructions, groups of videos with questions, and the file of answers.
+// It contacts no server. All random draws are seeded with the participant's id, so a reload shows the same page.
 
 const FORMAT = "user-study-answers-1";
 
-/** Draws of whole numbers below a limit, always the same for the same text (FNV-1a feeds xorshift). */
+/** A generator of integers below a limit, seeded with a text (FNV-1a seeds xorshift). */
 function seededDraw(text) {
   let state = 2166136261;
   for (const letter of text) state = Math.imul(state ^ letter.codePointAt(0), 16777619);
@@ -15,11 +15,11 @@ function seededDraw(text) {
     state ^= state << 5;
     return (state >>>= 0);
   };
-  for (let i = 0; i < 8; i += 1) next(); // alike texts part ways
+  for (let i = 0; i < 8; i += 1) next(); // similar seeds diverge
   return (limit) => Math.floor((next() / 4294967296) * limit);
 }
 
-/** The items in another order (Fisher and Yates). */
+/** A shuffled copy of the items (Fisher and Yates). */
 function shuffled(items, draw) {
   const result = [...items];
   for (let i = result.length - 1; i > 0; i -= 1) {
@@ -29,45 +29,45 @@ function shuffled(items, draw) {
   return result;
 }
 
-/** 1 to count. */
+/** The integers from 1 to count. */
 function upTo(count) {
   return Array.from({ length: count }, (_, i) => i + 1);
 }
 
-/** The groups that a participant sees, in order, each with the order of its options on the screen. */
+/** The groups of a participant, in order, each with the order of its options on the screen. */
 function planFor(study, participant) {
   const draw = seededDraw(study.id + " " + participant);
   const groups = shuffled(upTo(study.groups), draw).slice(0, study.perParticipant);
   return groups.map((group) => ({ group, shown: shuffled(upTo(study.letters.length), draw) }));
 }
 
-/** The first question that a group's answers leave open, or undefined. */
-function openQuestion(study, given) {
+/** The first question without a complete answer for a group, or undefined. */
+function openQuestion(study, answers) {
   return study.questions.find(({ key, ranked }) =>
-    ranked ? Object.keys((given || {})[key] || {}).length < study.letters.length : !(given || {})[key]);
+    ranked ? Object.keys((answers || {})[key] || {}).length < study.letters.length : !(answers || {})[key]);
 }
 
-/** What is saved: rankings list options from best to worst. */
+/** The record to save; rankings list options from best to worst. */
 function answerRecord(study, state, plan, now) {
   const answers = plan.filter(({ group }) => !openQuestion(study, state.answers[group])).map(({ group, shown }) => {
     const record = { group, shown };
     for (const { key, ranked } of study.questions) {
-      const given = state.answers[group][key];
-      record[key] = ranked ? upTo(shown.length).sort((a, b) => given[a] - given[b]) : given;
+      const answer = state.answers[group][key];
+      record[key] = ranked ? upTo(shown.length).sort((a, b) => answer[a] - answer[b]) : answer;
     }
     return record;
   });
   return { format: FORMAT, study: study.id, participant: state.participant, started: state.started, saved: now, answers };
 }
 
-/** A new participant: a drawn id and nothing answered. `position` is -1 for the instructions, then the group's place in the plan. */
+/** The state of a new participant: a random id and no answers. `position` is -1 for the instructions, then an index into the plan. */
 function newState() {
   const bytes = crypto.getRandomValues(new Uint8Array(8));
   const participant = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
   return { participant, started: new Date().toISOString(), position: -1, answers: {} };
 }
 
-/** Progress in this browser; `works` is false where the browser keeps nothing, and the page then does without. */
+/** Storage of the state in this browser; `works` is false when the browser stores nothing, and the page then continues without it. */
 function makeStore(slot) {
   let works = true;
   const guarded = (action) => {
@@ -98,13 +98,13 @@ function makeStore(slot) {
 
 /** An element with attributes and children. */
 function element(tag, attributes, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
 }
 
-/** Resolves once the video stands at its first frame, or after half a second. */
+/** Seeks a video to its first frame; resolves when it is there, or after half a second. */
 function rewound(video) {
   return new Promise((done) => {
     if (video.currentTime === 0) return done();
@@ -114,7 +114,7 @@ function rewound(video) {
   });
 }
 
-/** Plays several videos as one: they start together, stay together, and start again when the longest has ended. */
+/** Plays several videos in sync; they restart together when the longest has ended. */
 function playTogether(videos, button) {
   let playing = false;
   let restarting = false;
@@ -129,7 +129,7 @@ function playTogether(videos, button) {
   const play = () => {
     playing = true;
     show();
-    // A browser that does not let videos start by themselves refuses here; the button then starts them.
+    // A browser that blocks autoplay rejects here; the button then starts the videos.
     for (const video of usable()) if (!video.ended) video.play().catch((error) => error.name === "NotAllowedError" && pause());
   };
   const restart = async () => {
@@ -148,19 +148,19 @@ function playTogether(videos, button) {
     }
   };
   const ready = () => usable().every((video) => video.readyState >= 3);
-  let begun = false;
-  const begin = () => {
-    if (begun || !ready()) return;
-    begun = true;
+  let started = false;
+  const startOnce = () => {
+    if (started || !ready()) return;
+    started = true;
     if (!matchMedia("(prefers-reduced-motion: reduce)").matches) restart();
   };
   for (const video of videos) {
-    video.addEventListener("canplay", begin);
-    video.addEventListener("error", begin);
+    video.addEventListener("canplay", startOnce);
+    video.addEventListener("error", startOnce);
     video.addEventListener("ended", () => playing && usable().every((each) => each.ended) && restart());
   }
-  const returned = () => !document.hidden && playing && play(); // browsers pause videos of hidden pages
-  document.addEventListener("visibilitychange", returned);
+  const resume = () => !document.hidden && playing && play(); // browsers pause videos of hidden pages
+  document.addEventListener("visibilitychange", resume);
   const timer = setInterval(align, 250);
   button.addEventListener("click", () => (playing ? pause() : usable().every((video) => video.ended) ? restart() : play()));
   show();
@@ -170,21 +170,21 @@ function playTogether(videos, button) {
       stopped = true;
       pause();
       clearInterval(timer);
-      document.removeEventListener("visibilitychange", returned);
+      document.removeEventListener("visibilitychange", resume);
       for (const video of videos) {
         video.removeAttribute("src");
-        video.load(); // lets go of the file
+        video.load(); // releases the file
       }
     },
   };
 }
 
-/** A titled video or picture that can be made as wide as the page. */
+/** A titled video or picture with a button that enlarges it to the width of the page. */
 function figure(title, media) {
   const larger = element("button", { type: "button", "aria-pressed": "false", "aria-label": "Larger: " + title }, "Larger");
-  const made = element("figure", {}, element("figcaption", {}, element("strong", {}, title), larger), media);
-  larger.addEventListener("click", () => larger.setAttribute("aria-pressed", String(made.classList.toggle("large"))));
-  return made;
+  const node = element("figure", {}, element("figcaption", {}, element("strong", {}, title), larger), media);
+  larger.addEventListener("click", () => larger.setAttribute("aria-pressed", String(node.classList.toggle("large"))));
+  return node;
 }
 
 /** A muted video of the group. */
@@ -197,8 +197,8 @@ function groupVideo(file, label) {
   return video;
 }
 
-/** A row of places for every option; a place that is given to another option is taken from the first. */
-function rankingTable(question, options, given, changed) {
+/** A row of ranks for every option; a rank that moves to another option is removed from the first. */
+function rankingTable(question, options, ranks, changed) {
   const count = options.length;
   const words = (place) => (place === 1 ? "1 (best)" : place === count ? place + " (worst)" : String(place));
   const heads = upTo(count).map((place) => element("th", { scope: "col" }, words(place)));
@@ -208,11 +208,11 @@ function rankingTable(question, options, given, changed) {
     for (const place of upTo(count)) {
       const label = "Option " + letter + ", place " + words(place);
       const radio = element("input", { type: "radio", name: question.key + "-" + option, value: place, "aria-label": label });
-      radio.checked = given[option] === place;
+      radio.checked = ranks[option] === place;
       radio.addEventListener("change", () => {
-        for (const other of Object.keys(given)) if (given[other] === place) delete given[other];
-        given[option] = place;
-        for (const each of body.querySelectorAll("input")) each.checked = given[each.name.split("-")[1]] === Number(each.value);
+        for (const other of Object.keys(ranks)) if (ranks[other] === place) delete ranks[other];
+        ranks[option] = place;
+        for (const each of body.querySelectorAll("input")) each.checked = ranks[each.name.split("-")[1]] === Number(each.value);
         changed();
       });
       row.append(element("td", {}, element("label", {}, radio)));
@@ -222,7 +222,7 @@ function rankingTable(question, options, given, changed) {
   return element("table", {}, element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "Option"), ...heads)), body);
 }
 
-/** One button for every option. */
+/** A radio button for every option. */
 function choiceList(question, options, answers, changed) {
   const list = element("div", { class: "choices" });
   for (const { option, letter } of options) {
@@ -246,7 +246,7 @@ function questionField(question, options, answers, changed) {
   return field;
 }
 
-/** Wires the page up. */
+/** Sets up the page. */
 function start() {
   const byId = (id) => document.getElementById(id);
   const study = JSON.parse(byId("study").textContent);
@@ -256,7 +256,7 @@ function start() {
   let plan = planFor(study, state.participant);
   let player = null;
 
-  const keep = () => {
+  const saveState = () => {
     store.save(state);
     for (const each of document.querySelectorAll(".unkept")) each.hidden = store.works();
   };
@@ -272,7 +272,7 @@ function start() {
     byId("options").replaceChildren(...results.map((video, place) => figure("Option " + options[place].letter, video)));
     byId("questions").replaceChildren(...study.questions.map((question) => questionField(question, options, answers, () => {
       byId("missing").textContent = "";
-      keep();
+      saveState();
     })));
     byId("progress").textContent = "Group " + (state.position + 1) + " of " + plan.length;
     byId("missing").textContent = "";
@@ -301,7 +301,7 @@ function start() {
     for (const each of document.querySelectorAll(".participant")) each.textContent = state.participant;
     if (screen === "group") showGroup();
     if (screen === "finish") showFinish();
-    keep();
+    saveState();
   };
 
   const move = (position) => {
@@ -332,7 +332,7 @@ function start() {
   };
 
   const another = () => {
-    if (!confirm("Forget these answers in this browser and begin anew? Save the file first.")) return;
+    if (!confirm("Delete these answers from this browser and start again? Save the file first.")) return;
     state = newState();
     plan = planFor(study, state.participant);
     move(-1);

@@ -1,4 +1,4 @@
-"""The page that participants see: one HTML file and its media, without a name of any method in text, attributes or file names."""
+"""The page for participants: one HTML file and its media, without a method's name in text, attributes or file names."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def build_page(clips_folder: Path, output: Path, reporter: Reporter, seed: int = 0) -> Path:
-    """Write `output/page/` for participants and `output/key.json` for whoever runs the study; returns the page.
+    """Write `output/page/` for participants and `output/key.json` for the person who runs the study; return the path of the page.
 
-    `cases` is laid out as `find_clips` says; `seed` draws which option is whose. The same files give the same study again, so that a
-    stopped call can be repeated. Raises `InputError` kin, before anything is written.
+    - `clips_folder`: the folder of clips, see `find_clips`.
+    - `seed`: draws the order of the methods in each group.
+
+    The same files give the same study, so an interrupted call can be repeated. Raises `InputError` before anything is written.
     """
     clips = find_clips(clips_folder)
     _check_location(clips_folder, output)
     if len(clips[0].results) > len(_LETTERS):
-        raise SettingsError(f"{clips_folder}: {len(clips[0].results)} methods; a group shows {len(_LETTERS)} at most, so compare fewer")
+        raise SettingsError(f"{clips_folder}: {len(clips[0].results)} methods; a group shows at most {len(_LETTERS)}, so compare fewer")
     check_clips(clips, reporter)
     key = make_key(clips, seed)
     _check_output(output, key)
@@ -49,21 +51,21 @@ def build_page(clips_folder: Path, output: Path, reporter: Reporter, seed: int =
 
 def _check_location(clips_folder: Path, output: Path) -> None:
     if output.resolve().is_relative_to(clips_folder.resolve()):
-        raise SettingsError(f"{output}: lies in the folder of cases; choose a folder outside {clips_folder}")
+        raise SettingsError(f"{output}: is inside the folder of cases; choose a folder outside {clips_folder}")
 
 
 def _check_output(output: Path, key: AnswerKey) -> None:
-    """Only a new or empty folder, or the same study's."""
+    """Raise `RunError` unless the folder is new, empty, or that of the same study."""
     if output.exists() and not output.is_dir():
         raise RunError(f"{output}: is a file; choose a folder")
     if not output.is_dir() or not any(output.iterdir()):
         return
     if not (output / KEY_FILE).is_file() or read_key(output) != key:
-        raise RunError(f"{output}: holds something else than a study of these files; choose another folder")
+        raise RunError(f"{output}: contains something other than a study of these files; choose another folder")
 
 
 def _write_media(folder: Path, clip: ClipResults, group: Group) -> None:
-    """Everything is encoded anew in one way, so that neither sound nor the files' texts and formats tell where a result comes from."""
+    """Re-encode all media in the same way, so that neither sound nor metadata nor formats reveal the method behind a result."""
     save_image(folder / f"{group.group}_first.png", read_image(clip.first_frame))
     write_video(folder / f"{group.group}_source.mp4", _read_even_sized(clip.source), overwrite=True)
     for option, method in enumerate(group.options, start=1):
@@ -71,7 +73,7 @@ def _write_media(folder: Path, clip: ClipResults, group: Group) -> None:
 
 
 def _read_even_sized(path: Path) -> Video:
-    """The clip without sound, with sides made even by repeating the last row and column: not all browsers play odd ones."""
+    """Read a clip without sound and pad odd sides by repeating the last row or column, as not all browsers play odd sizes."""
     video = read_video(path)
     odd_height, odd_width = video.size.height % 2, video.size.width % 2
     frames = video.frames
@@ -83,7 +85,7 @@ def _read_even_sized(path: Path) -> Video:
 
 
 def render_page(key: AnswerKey) -> str:
-    """The page as HTML, script and styles included. Of the key it uses the study's identity and the numbers of groups and options."""
+    """Render the page as HTML with script and styles. Of the key it contains the id of the study and the numbers of groups and options."""
     facts = {
         "id": key.study,
         "groups": len(key.groups),
@@ -91,7 +93,7 @@ def render_page(key: AnswerKey) -> str:
         "perParticipant": min(GROUPS_PER_PARTICIPANT, len(key.groups)),
         "questions": [asdict(question) for question in QUESTIONS],
     }
-    room = files("lora_edit.studies.users")
+    package = files("lora_edit.studies.users")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(room.joinpath("page.html.j2").read_text("utf-8"))
-    return template.render(facts=facts, script=room.joinpath("page.js").read_text("utf-8"))
+    template = environment.from_string(package.joinpath("page.html.j2").read_text("utf-8"))
+    return template.render(facts=facts, script=package.joinpath("page.js").read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""What participants are asked: two rankings (the paper's table 2) and two choices (its appendix G)."""
+"""The questions for participants: two rankings (the paper's table 2) and two choices (its appendix G)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Question:
-    """`key` names the answer in files; `ranked` asks for all options from best to worst, otherwise for the best one alone."""
+    """A question: `key` names the answer in files; the answer ranks all options if `ranked`, otherwise it is the best option."""
 
     key: str
     title: str
@@ -41,7 +41,7 @@ QUESTIONS = (
         ranked=False,
     ),
 )
-"""In the order in which the page asks them."""
+"""All questions, in the order of the page."""
 
 GROUPS_PER_PARTICIPANT = 10
-"""How many clips a participant is shown (paper, section 4.2 and appendix G)."""
+"""Number of clips per participant (paper, section 4.2 and appendix G)."""

@@ -1,4 +1,4 @@
-"""A study for tests, in a module of its own, because worker processes look studies up by name."""
+"""A small study for tests, in a separate module because worker processes import studies by name."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from lora_edit.studies.experiments import SNAPPING
 from lora_edit.types import Size
 
 SMALL = replace(SNAPPING, size=Size(32, 32), frame_counts=(5,))
-TARGET = "studies.small:SMALL"
+TARGET = "studies.small_study:SMALL"

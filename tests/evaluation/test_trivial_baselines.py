@@ -1,4 +1,4 @@
-"""The two results that take no work, and what they score."""
+"""The two trivial results and their scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lora_edit.evaluation.trivial_baselines import build_trivial_baselines
 from lora_edit.types import Video
 
 
-def test_both_keep_the_clock_and_score_as_said() -> None:
+def test_baselines_keep_times_and_have_known_scores() -> None:
     frames = still(4) + torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1)
     source = Video(frames, Fraction(25), (0.0, 0.04, 0.09, 0.12), alpha=torch.zeros(frames.shape[:3], dtype=torch.uint8), has_sound=True)
     first = texture(48, 64, seed=5)
@@ -30,7 +30,7 @@ def test_both_keep_the_clock_and_score_as_said() -> None:
     assert source.frames[0].any()
 
 
-def test_another_size_is_refused() -> None:
+def test_first_frame_of_another_size_raises() -> None:
     source = Video(still(2), Fraction(25), (0.0, 0.04))
     with pytest.raises(VideoError, match="edited first frame"):
         build_trivial_baselines(source, texture(32, 32))
