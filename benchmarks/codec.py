@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scenes import render
 
-from lora_edit.models.families.embedded.autoencoder import LappedCodec
+from lora_edit.models.families.embedded.encoders import LappedCodec
 from lora_edit.models.families.embedded.loading import GEOMETRY, WEIGHTS_FOLDER
 from lora_edit.studies.scene_kinds import draw_scenes
 from lora_edit.studies.scenes import render_true_edit

@@ -39,12 +39,10 @@ from lora_edit.errors import ModelError
 from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
 from lora_edit.models.checkpoints.locate import locate_model
-from lora_edit.models.families.wan.loading import enable_checkpointing
 from lora_edit.models.family import EncodedSample, Family
-from lora_edit.models.record import ModelFacts
-from lora_edit.models.runtime.block_swap import move_to_device
+from lora_edit.models.record import ModelRecord
 from lora_edit.models.runtime.device_manager import DeviceManager
-from lora_edit.models.runtime.meta_model import META_MODEL_BUILDERS, has_meta_model
+from lora_edit.models.runtime.meta_model import build_meta_model, has_meta_model
 from lora_edit.models.runtime.offload_plan import OffloadPlan, apply_offload_plan
 from lora_edit.models.runtime.step_cost import count_step_cost
 from lora_edit.seeds import create_generator
@@ -66,9 +64,9 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Task:
-    """What is run: a model's facts, the clip as its autoencoder would leave it, and where the model's weights and states lie."""
+    """The task: a model's record, the size of the clip's latents, and the placement of the model's weights and states."""
 
-    facts: ModelFacts
+    facts: ModelRecord
     frames: int
     height: int
     width: int
@@ -95,7 +93,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Need:
-    """What a run takes, counted on torch's meta device (`models/runtime/step_cost.py`): floating-point operations, and bytes."""
+    """Requirements of a run, counted on torch's meta device (`models/runtime/step_cost.py`): floating-point operations, and bytes."""
 
     weights_bytes: int
     lora_parameters: int
@@ -115,10 +113,10 @@ class Need:
 
 
 def random_family(task: Task, device: torch.device, dtype: torch.dtype) -> tuple[Family, EncodedSample]:
-    """The model, and a motion sample half of whose cells are to be generated, with random values that were never anywhere but on the
-    device; on `META`, with none."""
+    """Build the model, and a motion sample with half of its cells to be generated. Random values are drawn on the device; on `META` there
+    are none."""
     family: Any
-    family, encoded = META_MODEL_BUILDERS[task.facts.loader](task.facts, task.latent, dtype)
+    family, encoded = build_meta_model(task.facts, task.latent, dtype)
     if device == META:
         return family, encoded
     transformer = family.transformer
@@ -127,9 +125,9 @@ def random_family(task: Task, device: torch.device, dtype: torch.dtype) -> tuple
         # `to_empty` leaves the rotary table empty too, which no initialisation would fill.
         rope = transformer.rope
         transformer.rope = type(rope)(rope.attention_head_dim, rope.patch_size, rope.max_seq_len).to(device)
-    enable_checkpointing(transformer)
-    here = {"bench": DeviceManager(device)} if hasattr(family.parts, "device_manager") else {"device": device}
-    family.parts = replace(family.parts, **here)
+    transformer.enable_gradient_checkpointing()
+    family.device_manager = DeviceManager(device)
+    family.parts = replace(family.parts, device_manager=family.device_manager)
     return family, random_sample(encoded, device)
 
 
@@ -153,7 +151,7 @@ def random_sample(encoded: EncodedSample, device: torch.device, name: str = "sam
         return blank.to(device) if blank.device != META else torch.randn(blank.shape, generator=generator).to(device, blank.dtype)
 
     made = {key: drawn(value) for key, value in vars(encoded).items() if value is not None}
-    return EncodedSample(**made | {"generate": (made["generate"] > 0).float(), "target": made["target"].float()})
+    return EncodedSample(**made | {"hole": (made["hole"] > 0).float(), "target": made["target"].float()})
 
 
 # --- counting -----------------------------------------------------------------------------------------------------------------
@@ -211,11 +209,10 @@ def measure(task: Task, device: torch.device, dtype: torch.dtype, steps: int, ma
     """Measure both steps on the device with the functions of an edit, `fit` and `denoise`."""
     rate = measure_matmul_rate(device, dtype, matrix)
     family, sample = random_family(task, device, dtype)
-    apply_offload_plan(family, device, task.place)
+    apply_offload_plan(family, task.place)
     expert = family.experts()[0]
     parameters = add_lora(expert, LoraSettings(rank=task.rank), SEED)
     expert.to_device()
-    move_to_device(expert.transformer, device)
     out: dict[str, Any] = {"matrix_rate": rate}
     with watched(device) as laps:
         stage = Stage("motion", [sample], [1.0], steps + 1)
@@ -333,7 +330,7 @@ def task_of(args: argparse.Namespace, fail: Callable[[str], Any]) -> Task:
     return Task(facts, frames, int(height), int(width), args.rank, OffloadPlan(args.swap, args.base, args.park))
 
 
-def shrunk(facts: ModelFacts) -> ModelFacts:
+def shrunk(facts: ModelRecord) -> ModelRecord:
     """Write the model's configuration, reduced so that a CPU runs it in a second, into a file."""
     config = facts.read_transformer_config()
     small = {key: value for key, value in TINY.items() if config.get(key) is not None}

@@ -55,7 +55,7 @@ def edited(settings: EditSettings, folder: Path) -> dict[str, str]:
 
 
 def tiny(facts: Any, save: Callable[..., Any], settings_of: Callable[..., EditSettings], folder: Path) -> dict[str, str]:
-    """One catalogued model, tiny and random."""
+    """Run one model of the registry, tiny and random."""
     small = save(facts, folder / "model")
     model = f"{small.name}@{folder / 'model'}"
     with (

@@ -14,7 +14,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -30,10 +30,12 @@ from diffusers import WanTransformer3DModel
 from peft import LoraConfig
 
 from lora_edit.devices import get_device_name, measure_matmul_rate, pick_compute_dtype, pick_device, synchronize_device
-from lora_edit.models.families.wan.family import WAN_TARGETS, WanFamily, WanParts
-from lora_edit.models.families.wan.loading import enable_checkpointing
+from lora_edit.models.families.base import FamilyParts
+from lora_edit.models.families.embedded.record import TINY
+from lora_edit.models.families.wan.conditioning import WAN_TARGETS, WanFamily
 from lora_edit.models.family import EncodedSample
 from lora_edit.models.record import Geometry
+from lora_edit.models.runtime.device_manager import DeviceManager
 from lora_edit.models.runtime.offload_plan import OffloadPlan, apply_offload_plan
 from lora_edit.models.runtime.precision import cast_and_freeze
 from lora_edit.models.runtime.step_cost import count_step_cost
@@ -63,8 +65,10 @@ class Model:
                 num_attention_heads=self.width // 64, attention_head_dim=64, in_channels=2 * LATENTS + 4, out_channels=LATENTS, text_dim=64,
                 freq_dim=64, ffn_dim=4 * self.width, num_layers=self.blocks, rope_max_seq_len=64,
             )  # fmt: skip
-        enable_checkpointing(cast_and_freeze(transformer.requires_grad_(False), dtype))
-        parts = WanParts("random", Geometry(8, 4, 16, 49, 1), transformer, Codec(), lambda _: torch.zeros(()), None, device, dtype)
+        transformer.enable_gradient_checkpointing()
+        cast_and_freeze(transformer.requires_grad_(False), dtype)
+        record = replace(TINY, name="random", geometry=Geometry(8, 4, 16, 49, 1))
+        parts = FamilyParts(record, transformer, Codec(), lambda _: torch.zeros(()), None, DeviceManager(device), dtype)
         return WanFamily(parts)
 
     def sample(self, latent: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> EncodedSample:
@@ -200,7 +204,7 @@ def by_placement(model: Model, device: torch.device, dtype: torch.dtype, steps: 
     for _ in range(3):
         for place, seconds in zip(places, taken, strict=True):
             family = model.family(device, dtype)
-            apply_offload_plan(family, device, place)
+            apply_offload_plan(family, place)
             seconds += our_steps(family, sample, steps + 1)[1:]
     whole = median(taken[0])
     return [{**vars(place), "ratio": median(seconds) / whole} for place, seconds in zip(places, taken, strict=True)]
@@ -210,7 +214,7 @@ def memory_over(steps: int) -> list[int]:
     """Measure bytes of main memory of the process, after every tenth step, with half of the blocks swapped."""
     device, model, held = torch.device("cpu"), Model(64, 4), []  # type: torch.device, Model, list[int]
     family = model.family(device, torch.float32)
-    apply_offload_plan(family, device, OffloadPlan(2, "int8", True))
+    apply_offload_plan(family, OffloadPlan(2, "int8", True))
     process = psutil.Process()
     our_steps(family, model.sample((2, 8, 8), device, torch.float32), steps, lambda: held.append(process.memory_info().rss))
     return held[9::10]

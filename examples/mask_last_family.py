@@ -1,7 +1,7 @@
-"""A model family in one file: `lora-edit edit --model mask_last_family:FACTS ...` with this folder on PYTHONPATH.
+"""A model family in one file: `lora-edit edit --model mask_last_family:RECORD ...` with this folder on PYTHONPATH.
 
 Its transformer takes [noise | V_cond latents | one mask channel], the order of HunyuanVideo's `latent_concat`, where Wan takes
-[noise | mask | latents]. The weights are random: this shows where a family's pieces go, not what a trained one can do.
+[noise | mask | latents]. The weights are random: the file shows the structure of a family, not the results of a trained one.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from diffusers import WanTransformer3DModel
 
 from lora_edit.conditioning.sample import Sample
 from lora_edit.models.families.condition_packing import pack_mask
-from lora_edit.models.families.embedded.autoencoder import LappedCodec
+from lora_edit.models.families.embedded.encoders import LappedCodec
 from lora_edit.models.family import EncodedSample
-from lora_edit.models.record import Geometry, ModelFacts, Preset
+from lora_edit.models.record import Geometry, ModelRecord, Preset
+from lora_edit.models.runtime.device_manager import DeviceManager
 
 CHANNELS, WIDTH = 16, 24
 TARGETS = {
@@ -21,15 +22,15 @@ TARGETS = {
     "attention": r"blocks\.\d+\.attn1\.to_[qkv]",
     "query+key": r"blocks\.\d+\.attn1\.to_[qk]",
 }
-"""Which linears a LoRA may sit on, as regular expressions over module names, for each value of `lora.targets`."""
+"""Linear layers that a LoRA may adapt, as regular expressions over module names, for each value of `lora.targets`."""
 
 
 def preset() -> Preset:
-    """What differs from the settings' defaults."""
+    """Return the differences from the settings' defaults."""
     return {"generation": {"guidance_scale": 1.0, "steps": 10}}
 
 
-FACTS = ModelFacts(
+RECORD = ModelRecord(
     name="mask-last",
     summary="an example with random weights; ignores prompts",
     license="Apache-2.0",
@@ -37,36 +38,38 @@ FACTS = ModelFacts(
     loader="mask_last_family:load",
     preset=preset,
     memory="1 GB, CPU",
+    meta_sample="mask_last_family:build_meta_sample",
 )
 
 
 class MaskLast:
     """The family, and its only expert: one transformer for all times."""
 
-    name, geometry, last_frame = FACTS.name, FACTS.geometry, False
+    name, geometry, last_frame = RECORD.name, RECORD.geometry, False
     z_dim = CHANNELS
     part, time_range = "", (0.0, 1.0)
 
     def __init__(self, transformer: WanTransformer3DModel, codec: LappedCodec, device: torch.device) -> None:
         self.transformer, self.codec, self.device, self.lora_targets = transformer, codec, device, TARGETS
+        self.device_manager = DeviceManager(device)
 
     def experts(self) -> tuple[MaskLast, ...]:
-        """What LoRAs are fitted to."""
+        """Return the experts, to each of which a LoRA is fitted."""
         return (self,)
 
     def to_device(self) -> None:
-        """It is there from the start."""
+        """Move the transformer to the device."""
+        self.device_manager.load(self.transformer)
 
     def encode_prompt(self, prompt: str) -> torch.Tensor:
-        """Nothing, as one token."""
+        """Return one empty token for every prompt."""
         return torch.zeros(1, 1, WIDTH, device=self.device)
 
     @torch.no_grad()
     def encode_sample(self, sample: Sample) -> EncodedSample:
-        """Latents of V_cond, then 1 where all of a latent cell's frames are given."""
-        given = pack_mask(
-            sample.m_cond[None].to(self.device), FACTS.geometry.spatial_compression, FACTS.geometry.temporal_compression
-        ).amin(1, keepdim=True)
+        """Encode V_cond, and append a mask: 1 where all of a latent cell's frames are given."""
+        grid = RECORD.geometry
+        given = pack_mask(sample.m_cond[None].to(self.device), grid.spatial_compression, grid.temporal_compression).amin(1, keepdim=True)
         latents = self.codec.encode(sample.v_cond[None].to(self.device))
         return EncodedSample(
             condition=torch.cat([latents, given], 1),
@@ -76,21 +79,22 @@ class MaskLast:
         )
 
     def predict_velocity(self, latents: torch.Tensor, time: torch.Tensor, encoded: EncodedSample) -> torch.Tensor:
-        """Velocity, noise minus data; the one place that training and generation ask."""
+        """Predict the velocity, noise minus data; training and generation both call this method."""
+        self.to_device()
         return self.transformer(torch.cat([latents, encoded.condition], 1), time * 1000, encoded.prompt_embeds, return_dict=False)[0]
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """To pixels on the CPU."""
+        """Decode latents to pixels on the CPU."""
         return self.codec.decode(latents)[0].cpu()
 
     def fingerprint(self) -> str:
-        """Of the weights: here there is one set of them."""
+        """Identify the weights, of which there is one set here."""
         return "mask-last-1"
 
 
-def load(facts: ModelFacts, source: str, device: torch.device, dtype: torch.dtype) -> MaskLast:
-    """Called once the model is asked for; a real family reads `source`, a folder or a Hub repository, here."""
+def load(record: ModelRecord, source: str, device: torch.device, dtype: torch.dtype) -> MaskLast:
+    """Load the model. A real family reads `source`, a folder or a Hub repository, here, except on torch's meta device."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         transformer = WanTransformer3DModel(
@@ -99,3 +103,12 @@ def load(facts: ModelFacts, source: str, device: torch.device, dtype: torch.dtyp
         )  # fmt: skip
         codec = LappedCodec(z_dim=CHANNELS)
     return MaskLast(transformer.to(device).eval().requires_grad_(False), codec.to(device).eval().requires_grad_(False), device)
+
+
+def build_meta_sample(record: ModelRecord, latent_shape: tuple[int, int, int], dtype: torch.dtype) -> EncodedSample:
+    """Build a sample without values on torch's meta device, with which the costs of a step are counted before weights are read."""
+
+    def build(channels: int) -> torch.Tensor:
+        return torch.empty(1, channels, *latent_shape, device="meta")
+
+    return EncodedSample(build(CHANNELS + 1), build(1), torch.empty(1, 1, WIDTH, device="meta"), build(CHANNELS))

@@ -11,9 +11,11 @@ from safetensors.torch import save_file
 
 from lora_edit.loras.files import LayerDelta
 from lora_edit.loras.names import flatten_name, to_original
-from lora_edit.models.families.wan.family import WanFamily, WanParts
-from lora_edit.models.family import Geometry
-from tiny_random import tiny_random_family
+from lora_edit.models.families.base import FamilyParts
+from lora_edit.models.families.wan.conditioning import WanFamily
+from lora_edit.models.record import Geometry
+from lora_edit.models.runtime.device_manager import DeviceManager
+from tiny_random import random_record, tiny_random_family
 
 LAYERS = tuple(
     f"blocks.{block}.{name}"
@@ -41,10 +43,9 @@ def image_to_video_transformer(seed: int = 0) -> WanTransformer3DModel:
 def image_to_video_family(seed: int = 0, name: str = "wan-random") -> WanFamily:
     """A family around it that has no codec of use."""
     codec = tiny_random_family().parts.autoencoder
-    geometry, transformer = Geometry(8, 4, 16, 81, 32 * 32), image_to_video_transformer(seed)
-    return WanFamily(
-        WanParts(name, geometry, transformer, codec, lambda _: torch.zeros(1, 12, 16), None, torch.device("cpu"), torch.float32)
-    )
+    record, transformer = random_record(name, Geometry(8, 4, 16, 81, 32 * 32)), image_to_video_transformer(seed)
+    manager = DeviceManager(torch.device("cpu"))
+    return WanFamily(FamilyParts(record, transformer, codec, lambda _: torch.zeros(1, 12, 16), None, manager, torch.float32))
 
 
 @torch.no_grad()

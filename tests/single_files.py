@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.record import ModelRecord
 from tiny_wan import tiny_components, tiny_config
 
 State = dict[str, torch.Tensor]
@@ -200,8 +200,8 @@ def save_sharded(state: State, folder: Path, stem: str) -> Path:
     return index
 
 
-def tiny_facts(facts: ModelFacts, folder: Path, parts: Any) -> ModelFacts:
-    """The facts that tiny single files answer to; the configurations are kept in `folder`."""
+def tiny_facts(record: ModelRecord, folder: Path, parts: Any) -> ModelRecord:
+    """The record that tiny single files answer to; the configurations are kept in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     vae, text, picture = parts.vae.config, parts.text_encoder.config.to_dict(), parts.image_encoder
     keys = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
@@ -212,20 +212,20 @@ def tiny_facts(facts: ModelFacts, folder: Path, parts: Any) -> ModelFacts:
     }
     if picture is not None:
         companions["image_encoder"] = {key: picture.config.to_dict()[key] for key in kept}
-    (folder / "transformer.json").write_text(json.dumps(tiny_config(facts)), "utf-8")
+    (folder / "transformer.json").write_text(json.dumps(tiny_config(record)), "utf-8")
     (folder / "companions.json").write_text(json.dumps(companions), "utf-8")
     return replace(
-        facts,
+        record,
         config=str(folder / "transformer.json"),
         companions_config=str(folder / "companions.json"),
-        geometry=replace(facts.geometry, max_frames=9, native_area=32 * 48),
+        geometry=replace(record.geometry, max_frames=9, native_area=32 * 48),
     )
 
 
-def save_comfyui(facts: ModelFacts, folder: Path, prefix: str = "model.diffusion_model.") -> tuple[ModelFacts, Any, list[Path]]:
-    """ComfyUI's `models` with one Wan: its facts, its components, and its transformers' files."""
-    parts = tiny_components(facts)
-    names = ["wan_i2v_fp16"] if len(facts.transformer_parts) == 1 else ["wan2.2_i2v_high_noise_14B", "wan2.2_i2v_low_noise_14B"]
+def save_comfyui(record: ModelRecord, folder: Path, prefix: str = "model.diffusion_model.") -> tuple[ModelRecord, Any, list[Path]]:
+    """ComfyUI's `models` with one Wan: its record, its components, and its transformers' files."""
+    parts = tiny_components(record)
+    names = ["wan_i2v_fp16"] if len(record.transformer_parts) == 1 else ["wan2.2_i2v_high_noise_14B", "wan2.2_i2v_low_noise_14B"]
     files = [
         save(original_transformer(module, prefix), folder / "diffusion_models" / "Wan" / f"{name}.safetensors")
         for name, module in zip(names, parts.transformers, strict=True)
@@ -234,13 +234,13 @@ def save_comfyui(facts: ModelFacts, folder: Path, prefix: str = "model.diffusion
     save(weights(parts.text_encoder) | {"spiece_model": tensor_of(spiece_model())}, folder / "text_encoders" / "umt5_xxl_fp16.safetensors")
     if parts.image_encoder is not None:
         save(comfyui_picture(parts.image_encoder), folder / "clip_vision" / "clip_vision_h.safetensors")
-    return tiny_facts(facts, folder / ".facts", parts), parts, files
+    return tiny_facts(record, folder / ".record", parts), parts, files
 
 
-def save_original(facts: ModelFacts, folder: Path) -> tuple[ModelFacts, Any]:
+def save_original(record: ModelRecord, folder: Path) -> tuple[ModelRecord, Any]:
     """A repository in Wan's own layout, its pickles converted to safetensors one by one, its transformers in shards."""
-    parts: Any = tiny_components(facts)
-    folders = [folder] if len(facts.transformer_parts) == 1 else [folder / "high_noise_model", folder / "low_noise_model"]
+    parts: Any = tiny_components(record)
+    folders = [folder] if len(record.transformer_parts) == 1 else [folder / "high_noise_model", folder / "low_noise_model"]
     for place, module in zip(folders, parts.transformers, strict=True):
         place.mkdir(parents=True, exist_ok=True)
         save_sharded(original_transformer(module), place, "diffusion_pytorch_model")
@@ -249,4 +249,4 @@ def save_original(facts: ModelFacts, folder: Path) -> tuple[ModelFacts, Any]:
     if parts.image_encoder is not None:
         save(original_picture(parts.image_encoder), folder / "models_clip_open-clip-xlm-roberta-large-vit-huge-14.safetensors")
     parts.tokenizer.save_pretrained(folder / "google" / "umt5-xxl")
-    return tiny_facts(facts, folder / ".facts", parts), parts
+    return tiny_facts(record, folder / ".record", parts), parts

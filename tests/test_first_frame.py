@@ -193,7 +193,7 @@ def test_incomplete_download_is_rejected(folders: dict[str, Path], tmp_path: Pat
 
 def test_downloaded_repository_is_found(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the cache of the Hub, by the name of the editor."""
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     snapshot = tmp_path / "models--black-forest-labs--FLUX.1-Fill-dev" / "snapshots" / "abc"
     shutil.copytree(folders["flux-fill"], snapshot)
     assert find_editor("flux-fill") == (next(each for each in EDITORS if each.inpaints), snapshot)

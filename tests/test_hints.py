@@ -11,7 +11,7 @@ from lora_edit.canvas import build_canvas
 from lora_edit.compositing.settings import CompositingSettings
 from lora_edit.hints import ASSUMED_ERROR, Hints
 from lora_edit.inputs import Clip
-from lora_edit.models.families.registry import TINY
+from lora_edit.models.families.embedded.record import TINY
 from lora_edit.types import EditMask, Video
 
 COUNT, SIDE = 5, 64

@@ -18,8 +18,10 @@ from lora_edit.devices import Machine
 from lora_edit.errors import ModelError
 from lora_edit.inputs import Clip
 from lora_edit.memory_estimate import COUNTED_BLOCKS, ResourceEstimate, _count_step_cost, estimate_resources, supports_estimate
-from lora_edit.models.families.registry import KNOWN_MODELS, TINY, WAN21_FUN_1_3B, WAN21_I2V_480P
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.families.embedded.record import TINY
+from lora_edit.models.families.registry import KNOWN_MODELS
+from lora_edit.models.families.wan.record import WAN21_FUN_1_3B, WAN21_I2V_480P
+from lora_edit.models.record import ModelRecord
 from lora_edit.resolved import resolve_edit
 from lora_edit.training.settings import LoraSettings
 from lora_edit.types import EditMask, Size, Video
@@ -71,7 +73,7 @@ COUNTED = [facts for facts in KNOWN_MODELS if supports_estimate(facts) and facts
 
 
 @pytest.mark.parametrize("facts", COUNTED, ids=lambda facts: facts.name)
-def test_all_large_models_have_estimates(facts: ModelFacts) -> None:
+def test_all_large_models_have_estimates(facts: ModelRecord) -> None:
     """At a small size. The embedded model is measured instead."""
     small = replace(facts, config=_shallow(facts))
     estimated = estimate_resources(
@@ -80,7 +82,7 @@ def test_all_large_models_have_estimates(facts: ModelFacts) -> None:
     assert 0 < estimated.generate_bytes < estimated.train_bytes and estimated.seconds_train > 0
 
 
-def _shallow(facts: ModelFacts, depth: int = 1) -> str:
+def _shallow(facts: ModelRecord, depth: int = 1) -> str:
     """Write the configuration with few blocks of each type to a temporary file."""
     config = {
         key: depth if key.startswith("num_") and key.endswith("layers") else value for key, value in facts.read_transformer_config().items()

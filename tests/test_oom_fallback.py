@@ -15,8 +15,8 @@ from PIL import Image
 from lora_edit import pipeline
 from lora_edit.config import EditSettings, resolve_settings
 from lora_edit.errors import ModelError
-from lora_edit.models.families.wan.family import WanFamily
-from lora_edit.models.runtime.block_swap import get_block_swapper, get_blocks, offloads_activations
+from lora_edit.models.families.wan.conditioning import WanFamily
+from lora_edit.models.runtime.block_swap import get_blocks
 from lora_edit.models.runtime.offload_plan import NUM_REDUCTION_STEPS
 from lora_edit.run import Run
 from lora_edit.types import Video
@@ -104,12 +104,9 @@ def test_last_reduction_is_short_windows(settings: EditSettings, tmp_path: Path,
     """After all blocks and the hidden states. The run succeeds, and notes report the reductions."""
     families = inject_oom(*range(1, NUM_REDUCTION_STEPS + 3))
     reporter = run(settings, tmp_path / "cut")
-    stream = get_block_swapper(families[0].transformer)
-    assert (
-        stream is not None
-        and len(stream.host_blocks) == len(get_blocks(families[0].transformer))
-        and offloads_activations(families[0].transformer)
-    )
+    manager, transformer = families[0].device_manager, families[0].transformer
+    swapper = manager.get_block_swapper(transformer)
+    assert swapper is not None and len(swapper.host_blocks) == len(get_blocks(transformer)) and manager.offloads_activations(transformer)
     assert [note.split("; ", 1)[1] for note in reporter.notes if "ran out" in note][-2:] == [
         "continuing with less on the device: hidden states wait in main memory",
         "continuing with windows of 13 frames",

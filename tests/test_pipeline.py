@@ -19,7 +19,7 @@ from lora_edit.loras.files import LayerDelta, write_lora
 from lora_edit.loras.header import hash_file, read_header
 from lora_edit.loras.match import collect_linear_sizes
 from lora_edit.masks.shapes import feather
-from lora_edit.models.families.wan.family import WanFamily
+from lora_edit.models.families.wan.conditioning import WanFamily
 from lora_edit.models.family import load_family
 from lora_edit.prepared_clip import predict_preview_frames
 from lora_edit.reporting import SilentReporter

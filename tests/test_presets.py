@@ -15,7 +15,7 @@ from lora_edit.compositing.settings import CompositingSettings
 from lora_edit.config import EditSettings, PresetName, dump_toml, read_toml, resolve_settings
 from lora_edit.errors import SettingsError
 from lora_edit.inputs import Clip
-from lora_edit.models.families.registry import WAN21_I2V_480P, WAN22_I2V_A14B
+from lora_edit.models.families.wan.record import WAN21_I2V_480P, WAN22_I2V_A14B
 from lora_edit.run import write_atomically
 from lora_edit.types import EditMask, Video
 

@@ -21,13 +21,17 @@ from lora_edit.generation.denoise import compute_sigmas, denoise
 from lora_edit.generation.settings import GenerationSettings
 from lora_edit.loras.names import to_original
 from lora_edit.masks.shapes import shape_mask
+from lora_edit.models.families.base import FamilyParts
 from lora_edit.models.families.condition_packing import pack_mask
-from lora_edit.models.families.wan.family import WAN_TARGETS, WanAutoencoder, WanFamily, WanParts
-from lora_edit.models.family import Geometry
+from lora_edit.models.families.wan.conditioning import WAN_TARGETS, WanFamily
+from lora_edit.models.families.wan.encoders import WanAutoencoder
+from lora_edit.models.record import Geometry
+from lora_edit.models.runtime.device_manager import DeviceManager
 from lora_edit.training.loss import compute_velocity_loss
 from lora_edit.training.settings import TrainingSettings
 from lora_edit.types import EditMask
 from official_wan import CLIP, TEXT, TOKENS, autoencoders_pair, transformers_pair, wan_module
+from tiny_random import random_record
 from upstream import agree, checkout, load, take
 
 ROWS, COLUMNS, SEED = 32, 48, 11
@@ -67,9 +71,9 @@ def parts() -> SimpleNamespace:
     text, shown = drawn(7, TEXT, seed=2), drawn(1, TOKENS, CLIP, seed=3)
     padded = torch.cat([text, torch.zeros(512 - len(text), TEXT)])[None]
     family = WanFamily(
-        WanParts(
-            "pair", Geometry(8, 4, 16, 49, ROWS * COLUMNS), transformer, WanAutoencoder(vae), lambda _: padded, lambda _: shown,
-            torch.device("cpu"), torch.float32,
+        FamilyParts(
+            random_record("pair", Geometry(8, 4, 16, 49, ROWS * COLUMNS)), transformer, WanAutoencoder(vae), lambda _: padded,
+            lambda _: shown, DeviceManager(torch.device("cpu")), torch.float32,
         )
     )  # fmt: skip
     return SimpleNamespace(family=family, official=official, vae=official_vae, text=text, shown=shown)

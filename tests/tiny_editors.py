@@ -27,7 +27,7 @@ WORDS = [*SPECIAL, "a", "red", "coat", "make", "it"]
 
 
 def tiny_tokenizer(length: int = 512, signs: bool = False) -> PreTrainedTokenizerFast:
-    """Whole words, or single signs: Qwen's pipeline cuts 64 tokens of its template off."""
+    """Build a tokenizer of whole words or single characters: Qwen's pipeline removes 64 tokens of its template."""
     tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Split(Regex("."), "isolated") if signs else Split(" ", "removed")
     return PreTrainedTokenizerFast(
@@ -88,7 +88,7 @@ def qwen_parts() -> dict[str, Any]:
 
 
 def save_tiny_editor(name: str, folder: Path) -> Path:
-    """Write the editor's pipeline as diffusers would have it on the Hub."""
+    """Write the editor's pipeline in diffusers' layout."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if name == "flux-fill":  # noise, the picture around the hole, and the hole's 8 x 8 pixels per latent cell

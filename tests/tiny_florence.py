@@ -1,4 +1,4 @@
-"""A Florence-2 of transformers' own classes, small enough for unit tests, that was taught to tell three colours apart."""
+"""A Florence-2 of transformers' own classes, small enough for unit tests, trained to name three colours."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def plain_frame(colour: str, height: int = 24, width: int = 40) -> torch.Tensor:
 
 
 def save_tiny_florence(folder: Path) -> Path:
-    """Teach it, some seventy steps, and write it as a checkpoint."""
+    """Train it for some seventy steps and write a checkpoint."""
     processor, model = _processor(), _model()
     pictures = [Image.fromarray(plain_frame(colour).numpy()) for colour in COLOURS]
     inputs = processor(text=["<DETAILED_CAPTION>"] * 3, images=pictures, return_tensors="pt")

@@ -21,18 +21,19 @@ from transformers import PreTrainedTokenizerFast
 from lora_edit.config import EditSettings, resolve_settings
 from lora_edit.models.families.hunyuan.encoders import NUM_IMAGE_TOKENS, build_llava_prompt, build_qwen_system_message
 from lora_edit.models.families.hunyuan.loading import HunyuanComponents
-from lora_edit.models.families.registry import HUNYUAN_LOADER, KNOWN_MODELS
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.families.hunyuan.record import HUNYUAN_LOADER
+from lora_edit.models.families.registry import KNOWN_MODELS
+from lora_edit.models.record import ModelRecord
 from lora_edit.types import Video
 from lora_edit.video.sheet import save_image
 from lora_edit.video.write import write_video
 
-HUNYUANS = {facts.name: facts for facts in KNOWN_MODELS if facts.loader == HUNYUAN_LOADER}
+HUNYUANS = {record.name: record for record in KNOWN_MODELS if record.loader == HUNYUAN_LOADER}
 WIDTH, POOLED, GLYPHS = 16, 8, 12
 PATCH = 2
 FRAMES, HEIGHT, LONG = 7, 64, 96
 PICTURE = PATCH * int(NUM_IMAGE_TOKENS**0.5)
-"""Side of what LLaVA is shown: as many patches as the real one has."""
+"""Side of LLaVA's image: as many patches as in the real model."""
 PIECES = r"<\|?\w+\|?>|\n\n|\n|ships|ing|ful| ?(?:relation|follow|detail|help)| ?\w+| ?[^\w\s]| +(?= )|\s"
 """Splits the templates into 102 and 108 tokens, as the real tokenizers do (with the beginning's token, 103)."""
 LLAVA_PIECES = PIECES.replace("ships|ing|ful| ?(?:relation|follow|detail|help)|", "aviors| ?beh|")
@@ -63,9 +64,9 @@ WORDS = [
 ]
 
 
-def tiny_config(facts: ModelFacts) -> dict[str, Any]:
-    """The catalogue's configuration with every width and depth made small; what tells the models apart stays."""
-    config = facts.read_transformer_config()
+def tiny_config(record: ModelRecord) -> dict[str, Any]:
+    """Return the record's configuration with small widths and depths; values that distinguish models stay."""
+    config = record.read_transformer_config()
     small = {
         "num_attention_heads": 2, "attention_head_dim": 12, "num_layers": 2, "num_refiner_layers": 1, "mlp_ratio": 2.0,
         "rope_axes_dim": [4, 4, 4], "text_embed_dim": WIDTH, "pooled_projection_dim": POOLED, "num_single_layers": 1,
@@ -74,9 +75,9 @@ def tiny_config(facts: ModelFacts) -> dict[str, Any]:
     return config | {key: value for key, value in small.items() if key in config}
 
 
-def tiny_transformer(facts: ModelFacts) -> Any:
-    """The family's own class; everything that starts at zero is filled, so that it shows."""
-    config = tiny_config(facts)
+def tiny_transformer(record: ModelRecord) -> Any:
+    """Build the family's own class; parameters that start at zero are filled, so that they have an effect."""
+    config = tiny_config(record)
     transformer = getattr(diffusers, config.pop("_class_name"))(**config)
     for parameter in transformer.parameters():
         if not parameter.any():
@@ -85,7 +86,7 @@ def tiny_transformer(facts: ModelFacts) -> Any:
 
 
 def tiny_tokenizer(text: str, pieces: str, begin: bool, end: bool) -> PreTrainedTokenizerFast:
-    """Knows the pieces of `text` and a few words."""
+    """Build a tokenizer of the pieces of `text` and a few words."""
     found = dict.fromkeys([*SPECIAL, "<pad>", "<unk>", "<begin>", "<end>", *re.findall(pieces, text), *WORDS])
     tokenizer = Tokenizer(WordLevel({piece: number for number, piece in enumerate(found)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Split(Regex(pieces), "isolated")
@@ -112,14 +113,14 @@ def _llava(tokenizer: PreTrainedTokenizerFast) -> Any:
     return transformers.LlavaForConditionalGeneration(config)
 
 
-def _first_version(facts: ModelFacts) -> HunyuanComponents:
+def _first_version(record: ModelRecord) -> HunyuanComponents:
     words, clip_words = tiny_tokenizer(build_llava_prompt(""), LLAVA_PIECES, True, False), tiny_tokenizer("", LLAVA_PIECES, True, True)
     clip = transformers.CLIPTextConfig(
         vocab_size=len(clip_words), hidden_size=POOLED, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
         eos_token_id=clip_words.convert_tokens_to_ids("<end>"),
     )  # fmt: skip
     return HunyuanComponents(
-        transformer=tiny_transformer(facts),
+        transformer=tiny_transformer(record),
         vae=diffusers.AutoencoderKLHunyuanVideo(block_out_channels=(4, 4, 4, 4), layers_per_block=1, norm_num_groups=2).eval(),
         text_encoder=_llava(words).eval(),
         tokenizer=words,
@@ -129,7 +130,7 @@ def _first_version(facts: ModelFacts) -> HunyuanComponents:
     )
 
 
-def _version_15(facts: ModelFacts) -> HunyuanComponents:
+def _version_15(record: ModelRecord) -> HunyuanComponents:
     words = tiny_tokenizer(f"system{build_qwen_system_message()}", PIECES, False, False)
     qwen = transformers.Qwen2_5_VLTextConfig(
         vocab_size=len(words), hidden_size=WIDTH, intermediate_size=24, num_hidden_layers=4, num_attention_heads=2, num_key_value_heads=2,
@@ -140,7 +141,7 @@ def _version_15(facts: ModelFacts) -> HunyuanComponents:
         hidden_size=WIDTH, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8
     )
     return HunyuanComponents(
-        transformer=tiny_transformer(facts),
+        transformer=tiny_transformer(record),
         vae=diffusers.AutoencoderKLHunyuanVideo15(block_out_channels=(8, 16, 32, 64, 64), layers_per_block=1).eval(),
         text_encoder=transformers.Qwen2_5_VLTextModel(qwen).eval(),
         tokenizer=words,
@@ -151,23 +152,23 @@ def _version_15(facts: ModelFacts) -> HunyuanComponents:
     )
 
 
-def tiny_components(facts: ModelFacts, seed: int = 0) -> HunyuanComponents:
-    """Every part of one model."""
+def tiny_components(record: ModelRecord, seed: int = 0) -> HunyuanComponents:
+    """Build every part of one model."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return _version_15(facts) if facts.image_encoder else _first_version(facts)
+        return _version_15(record) if record.image_encoder else _first_version(record)
 
 
-def save_tiny(facts: ModelFacts, folder: Path) -> ModelFacts:
-    """Write the parts in diffusers' layout; returns the facts that the folder answers to, for clips of at most nine small frames."""
-    parts: Any = tiny_components(facts)
+def save_tiny(record: ModelRecord, folder: Path) -> ModelRecord:
+    """Write the parts in diffusers' layout; returns a record that the folder matches, for clips of at most nine small frames."""
+    parts: Any = tiny_components(record)
     for name in ("transformer", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "image_encoder"):
         if getattr(parts, name) is not None:
             getattr(parts, name).save_pretrained(folder / name)
-    parts.processor.save_pretrained(folder / ("feature_extractor" if facts.image_encoder else "image_processor"))
+    parts.processor.save_pretrained(folder / ("feature_extractor" if record.image_encoder else "image_processor"))
     wanted = folder / "wanted.json"
-    wanted.write_text(json.dumps(tiny_config(facts)), "utf-8")
-    return replace(facts, config=str(wanted), geometry=replace(facts.geometry, max_frames=9, native_area=64 * 96))
+    wanted.write_text(json.dumps(tiny_config(record)), "utf-8")
+    return replace(record, config=str(wanted), geometry=replace(record.geometry, max_frames=9, native_area=64 * 96))
 
 
 QUICK = (
@@ -183,7 +184,7 @@ QUICK = (
 
 
 def edit_settings(folder: Path, model: str, *changes: str, frames: int = FRAMES, anchor: bool = False) -> EditSettings:
-    """Frames of noise, a box, a red first frame, and a reference."""
+    """Build settings with frames of noise, a box, a red first frame, and a reference."""
     generator = torch.Generator().manual_seed(1)
     clip = torch.randint(0, 256, (frames, HEIGHT // 8, LONG // 8, 3), generator=generator, dtype=torch.uint8)
     clip = clip.repeat_interleave(8, 1).repeat_interleave(8, 2)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from diffusers import WanTransformer3DModel
 
-from lora_edit.models.families.embedded.autoencoder import LappedCodec
-from lora_edit.models.families.wan.family import WanFamily, WanParts
-from lora_edit.models.family import Geometry
+from lora_edit.models.families.base import FamilyParts
+from lora_edit.models.families.embedded.encoders import LappedCodec
+from lora_edit.models.families.embedded.record import TINY
+from lora_edit.models.families.wan.conditioning import WanFamily
+from lora_edit.models.record import Geometry, ModelRecord
+from lora_edit.models.runtime.device_manager import DeviceManager
+
+
+def random_record(name: str, geometry: Geometry) -> ModelRecord:
+    """A record of a model with random weights."""
+    return replace(TINY, name=name, geometry=geometry)
 
 
 def tiny_random_family(seed: int = 0, max_frames: int = 9, blocks: int = 2) -> WanFamily:
@@ -21,7 +31,5 @@ def tiny_random_family(seed: int = 0, max_frames: int = 9, blocks: int = 2) -> W
         codec = LappedCodec(z_dim=8)
     transformer.eval().requires_grad_(False)
     codec.eval().requires_grad_(False)
-    geometry = Geometry(8, 4, 8, max_frames, 32 * 32)
-    return WanFamily(
-        WanParts("random", geometry, transformer, codec, lambda prompt: torch.zeros(1, 1, 8), None, torch.device("cpu"), torch.float32)
-    )
+    record, manager = random_record("random", Geometry(8, 4, 8, max_frames, 32 * 32)), DeviceManager(torch.device("cpu"))
+    return WanFamily(FamilyParts(record, transformer, codec, lambda prompt: torch.zeros(1, 1, 8), None, manager, torch.float32))

@@ -13,14 +13,15 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
 from lora_edit.models.families.ltx.loading import build_ltx
-from lora_edit.models.families.registry import LTX_VIDEO, WAN22_TI2V_5B
+from lora_edit.models.families.ltx.record import LTX_VIDEO
 from lora_edit.models.families.token_replacement import TokenReplaceFamily
 from lora_edit.models.families.wan.loading import Components
 from lora_edit.models.families.wan_ti2v.loading import build_ti2v
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.families.wan_ti2v.record import WAN22_TI2V_5B
+from lora_edit.models.record import ModelRecord
 from tiny_wan import WIDTH, tiny_tokenizer
 
-REPLACERS = {facts.name: facts for facts in (WAN22_TI2V_5B, LTX_VIDEO)}
+REPLACERS = {record.name: record for record in (WAN22_TI2V_5B, LTX_VIDEO)}
 LATENTS = 8
 SMALL = {
     "WanTransformer3DModel": {
@@ -34,15 +35,15 @@ SMALL = {
 }  # fmt: skip
 
 
-def tiny_config(facts: ModelFacts) -> dict[str, Any]:
-    """The catalogue's configuration with every width and depth made small."""
-    config = facts.read_transformer_config()
+def tiny_config(record: ModelRecord) -> dict[str, Any]:
+    """Return the record's configuration with small widths and depths."""
+    config = record.read_transformer_config()
     return config | SMALL[config["_class_name"]]
 
 
-def tiny_transformer(facts: ModelFacts, seed: int = 0) -> Any:
-    """The model's own class; everything that starts at zero is filled, so that it shows."""
-    config = tiny_config(facts)
+def tiny_transformer(record: ModelRecord, seed: int = 0) -> Any:
+    """Build the model's own class; parameters that start at zero are filled, so that they have an effect."""
+    config = tiny_config(record)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         transformer = getattr(diffusers, config.pop("_class_name"))(**config)
@@ -53,7 +54,7 @@ def tiny_transformer(facts: ModelFacts, seed: int = 0) -> Any:
 
 
 def wan_vae() -> Any:
-    """Wan2.2's residual kind: patches of two pixels, then stride 8."""
+    """Build Wan2.2's residual autoencoder: patches of two pixels, then stride 8."""
     return diffusers.AutoencoderKLWan(
         base_dim=4, decoder_base_dim=4, z_dim=LATENTS, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
         is_residual=True, patch_size=2, in_channels=12, out_channels=12, scale_factor_spatial=16, scale_factor_temporal=4,
@@ -62,7 +63,7 @@ def wan_vae() -> Any:
 
 
 def ltx_vae(newer: bool = True) -> Any:
-    """Of 0.9.5, whose decoder denoises a last step, or of 0.9.0."""
+    """Build the autoencoder of 0.9.5, whose decoder performs the last denoising step, or of 0.9.0."""
     shared: dict[str, Any] = {"latent_channels": LATENTS, "scaling_factor": 1.0}
     if newer:
         shared |= {
@@ -84,7 +85,7 @@ def ltx_vae(newer: bool = True) -> Any:
 
 
 def ending_tokenizer() -> PreTrainedTokenizerFast:
-    """Whole words, and a token that ends every prompt, as T5 has: no prompt is without a real token."""
+    """Build a tokenizer of whole words with an end token, as T5's: every prompt has a real token."""
     tokenizer = tiny_tokenizer()
     tokenizer.add_special_tokens({"eos_token": "</s>"})
     ending = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", tokenizer.convert_tokens_to_ids("</s>"))])
@@ -92,30 +93,30 @@ def ending_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def tiny_components(facts: ModelFacts, seed: int = 0, newer: bool = True) -> Components:
-    """Every part of one model; `newer` chooses between LTX-Video's autoencoders."""
+def tiny_components(record: ModelRecord, seed: int = 0, newer: bool = True) -> Components:
+    """Build every part of one model; `newer` selects LTX-Video's autoencoder."""
     sizes = {"vocab_size": 32, "d_model": WIDTH, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2}
-    transformer = tiny_transformer(facts, seed)
+    transformer = tiny_transformer(record, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed + 1)
-        if facts is WAN22_TI2V_5B:
+        if record is WAN22_TI2V_5B:
             return Components((transformer,), wan_vae().eval(), UMT5EncoderModel(UMT5Config(**sizes)).eval(), tiny_tokenizer())
         return Components((transformer,), ltx_vae(newer).eval(), T5EncoderModel(T5Config(**sizes)).eval(), ending_tokenizer())
 
 
-def tiny_family(facts: ModelFacts, parts: Components) -> TokenReplaceFamily:
-    """In float32 on the CPU."""
-    build: Any = build_ti2v if facts is WAN22_TI2V_5B else build_ltx
-    family: TokenReplaceFamily = build(parts, facts, torch.device("cpu"), torch.float32)
+def tiny_family(record: ModelRecord, parts: Components) -> TokenReplaceFamily:
+    """Build the family in float32 on the CPU."""
+    build: Any = build_ti2v if record is WAN22_TI2V_5B else build_ltx
+    family: TokenReplaceFamily = build(parts, record, torch.device("cpu"), torch.float32)
     return family
 
 
-def save_tiny(facts: ModelFacts, folder: Path) -> ModelFacts:
-    """Write the parts in diffusers' layout; returns the facts that the folder answers to, for clips of at most 17 small frames."""
-    parts: Any = tiny_components(facts)
+def save_tiny(record: ModelRecord, folder: Path) -> ModelRecord:
+    """Write the parts in diffusers' layout; returns a record that the folder matches, for clips of at most 17 small frames."""
+    parts: Any = tiny_components(record)
     parts.transformers[0].save_pretrained(folder / "transformer")
     for name in ("vae", "text_encoder", "tokenizer"):
         getattr(parts, name).save_pretrained(folder / name)
     wanted = folder / "wanted.json"
-    wanted.write_text(json.dumps(tiny_config(facts)), "utf-8")
-    return replace(facts, config=str(wanted), geometry=replace(facts.geometry, max_frames=17, native_area=64 * 96))
+    wanted.write_text(json.dumps(tiny_config(record)), "utf-8")
+    return replace(record, config=str(wanted), geometry=replace(record.geometry, max_frames=17, native_area=64 * 96))

@@ -12,7 +12,7 @@ import torch
 
 from lora_edit.models.families.vace.record import VACE_1_3B
 from lora_edit.models.families.wan.loading import Components
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.record import ModelRecord
 from tiny_wan import WANS, WIDTH, tiny_components
 
 SMALL = {
@@ -22,7 +22,7 @@ SMALL = {
 
 
 def tiny_vace() -> Components:
-    """Every part; what starts at zero is filled, so that the control branch shows."""
+    """Build every part; parameters that start at zero are filled, so that the control branch has an effect."""
     config: dict[str, Any] = VACE_1_3B.read_transformer_config() | SMALL
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -34,8 +34,8 @@ def tiny_vace() -> Components:
     return replace(rest, transformers=(transformer.eval().requires_grad_(False),))
 
 
-def save_tiny_vace(folder: Path) -> ModelFacts:
-    """Write the parts in diffusers' layout; returns the facts that the folder answers to, for small frames."""
+def save_tiny_vace(folder: Path) -> ModelRecord:
+    """Write the parts in diffusers' layout; returns a record that the folder matches, for small frames."""
     parts: Any = tiny_vace()
     parts.transformers[0].save_pretrained(folder / "transformer")
     for name in ("vae", "text_encoder", "tokenizer"):

@@ -14,19 +14,20 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from lora_edit.models.families.registry import KNOWN_MODELS, WAN_LOADER
+from lora_edit.models.families.registry import KNOWN_MODELS
 from lora_edit.models.families.wan.loading import Components
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.families.wan.record import WAN_LOADER
+from lora_edit.models.record import ModelRecord
 
-WANS = {facts.name: facts for facts in KNOWN_MODELS if facts.loader == WAN_LOADER}
+WANS = {record.name: record for record in KNOWN_MODELS if record.loader == WAN_LOADER}
 PICTURE, PATCH, WIDTH = 32, 16, 16
 TOKENS = (PICTURE // PATCH) ** 2 + 1
-"""Of one picture."""
+"""Tokens of one image."""
 
 
-def tiny_config(facts: ModelFacts) -> dict[str, Any]:
-    """The catalogue's configuration with every width and depth made small; what tells the models apart stays."""
-    config = facts.read_transformer_config()
+def tiny_config(record: ModelRecord) -> dict[str, Any]:
+    """Return the record's configuration with small widths and depths; values that distinguish models stay."""
+    config = record.read_transformer_config()
     small = {
         "num_attention_heads": 2, "attention_head_dim": 12, "text_dim": WIDTH, "freq_dim": 16, "ffn_dim": 32, "num_layers": 1,
         "rope_max_seq_len": 64,
@@ -38,9 +39,9 @@ def tiny_config(facts: ModelFacts) -> dict[str, Any]:
     return config | small
 
 
-def tiny_transformer(facts: ModelFacts) -> Any:
-    """The family's own class; everything that starts at zero is filled, so that it shows."""
-    config = tiny_config(facts)
+def tiny_transformer(record: ModelRecord) -> Any:
+    """Build the family's own class; parameters that start at zero are filled, so that they have an effect."""
+    config = tiny_config(record)
     transformer = getattr(diffusers, config.pop("_class_name"))(**config)
     for parameter in transformer.parameters():
         if not parameter.any():
@@ -49,15 +50,15 @@ def tiny_transformer(facts: ModelFacts) -> Any:
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Whole words; the end of a prompt is no token of its own."""
+    """Build a tokenizer of whole words, without an end token."""
     words = ["<pad>", "<unk>", "p3rs0n,", "a", "red", "green", "coat"]
     tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>")
 
 
-def tiny_components(facts: ModelFacts, seed: int = 0) -> Components:
-    """Every part of one model."""
+def tiny_components(record: ModelRecord, seed: int = 0) -> Components:
+    """Build every part of one model."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         vae = diffusers.AutoencoderKLWan(
@@ -69,22 +70,22 @@ def tiny_components(facts: ModelFacts, seed: int = 0) -> Components:
             hidden_act="gelu",
         )  # fmt: skip
         return Components(
-            transformers=tuple(tiny_transformer(facts) for _ in facts.transformer_parts),
+            transformers=tuple(tiny_transformer(record) for _ in record.transformer_parts),
             vae=vae.eval(),
             text_encoder=UMT5EncoderModel(text).eval(),
             tokenizer=tiny_tokenizer(),
-            image_encoder=CLIPVisionModel(picture).eval() if facts.image_encoder else None,
+            image_encoder=CLIPVisionModel(picture).eval() if record.image_encoder else None,
         )
 
 
-def save_tiny(facts: ModelFacts, folder: Path) -> ModelFacts:
-    """Write the parts in diffusers' layout; returns the facts that the folder answers to, for clips of at most nine small frames."""
-    parts: Any = tiny_components(facts)
-    for name, transformer in zip(facts.transformer_parts, parts.transformers, strict=True):
+def save_tiny(record: ModelRecord, folder: Path) -> ModelRecord:
+    """Write the parts in diffusers' layout; returns a record that the folder matches, for clips of at most nine small frames."""
+    parts: Any = tiny_components(record)
+    for name, transformer in zip(record.transformer_parts, parts.transformers, strict=True):
         transformer.save_pretrained(folder / name)
     for name in ("vae", "text_encoder", "tokenizer", "image_encoder"):
         if getattr(parts, name) is not None:
             getattr(parts, name).save_pretrained(folder / name)
     wanted = folder / "wanted.json"
-    wanted.write_text(json.dumps(tiny_config(facts)), "utf-8")
-    return replace(facts, config=str(wanted), geometry=replace(facts.geometry, max_frames=9, native_area=32 * 48))
+    wanted.write_text(json.dumps(tiny_config(record)), "utf-8")
+    return replace(record, config=str(wanted), geometry=replace(record.geometry, max_frames=9, native_area=32 * 48))

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 from lora_edit.config import EditSettings, resolve_settings
-from lora_edit.models.families.registry import HUNYUAN_LOADER, KNOWN_MODELS
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.families.hunyuan.record import HUNYUAN_LOADER
+from lora_edit.models.families.registry import KNOWN_MODELS
+from lora_edit.models.record import ModelRecord
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "models.md"
@@ -78,43 +79,43 @@ autoencoder stays in float32. Norms, time embedding and modulation tables stay i
 """
 
 
-def grid_row(facts: ModelFacts) -> str:
+def grid_row(record: ModelRecord) -> str:
     """Format a row of the first table."""
-    config, geometry = facts.read_transformer_config() or json.loads(EMBEDDED.read_text("utf-8")), facts.geometry
+    config, geometry = record.read_transformer_config() or json.loads(EMBEDDED.read_text("utf-8")), record.geometry
     latents, total = config["out_channels"], config["in_channels"]
-    mask, hunyuan = total - 2 * latents, facts.loader == HUNYUAN_LOADER
+    mask, hunyuan = total - 2 * latents, record.loader == HUNYUAN_LOADER
     channels = str(latents) if total == latents else " + ".join(map(str, (latents, latents, mask) if hunyuan else (latents, mask, latents)))
     pictures = "none"
-    if facts.image_encoder:
-        pictures = "SigLIP" if hunyuan else "CLIP ViT-H/14, both ends" if facts.last_frame else "CLIP ViT-H/14"
+    if record.image_encoder:
+        pictures = "SigLIP" if hunyuan else "CLIP ViT-H/14, both ends" if record.last_frame else "CLIP ViT-H/14"
     cells = [
-        f"`{facts.name}`",
+        f"`{record.name}`",
         channels if total == latents else f"{total} = {channels}",
         f"{geometry.spatial_compression}x{geometry.spatial_compression}, {geometry.temporal_compression}",
         f"{geometry.token_size}x{geometry.token_size}",
         str(geometry.max_frames),
         f"{geometry.native_area:,}",
-        str(facts.text_length or "none"),
+        str(record.text_length or "none"),
         pictures,
-        f"`{facts.upstream}`",
+        f"`{record.upstream}`",
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def defaults_row(facts: ModelFacts) -> str:
+def defaults_row(record: ModelRecord) -> str:
     """Format a row of the second table."""
-    settings: EditSettings = resolve_settings({"input": {"source": "-", "first_frame": "-"}, "model": facts.name})
+    settings: EditSettings = resolve_settings({"input": {"source": "-", "first_frame": "-"}, "model": record.name})
     generation = settings.generation
-    weights = f"[{facts.repo}](https://huggingface.co/{facts.repo})" if facts.repo else "included"
+    weights = f"[{record.repo}](https://huggingface.co/{record.repo})" if record.repo else "included"
     cells = [
-        f"`{facts.name}`",
+        f"`{record.name}`",
         str(generation.steps),
         f"{generation.shift:g}",
         f"{generation.guidance_scale:g}",
         f"{settings.training.learning_rate:g}",
-        f"{facts.download_gb:g} GB" if facts.download_gb else "none",
-        facts.memory,
-        facts.license,
+        f"{record.download_gb:g} GB" if record.download_gb else "none",
+        record.memory,
+        record.license,
         weights,
     ]
     return f"| {' | '.join(cells)} |"
@@ -122,7 +123,7 @@ def defaults_row(facts: ModelFacts) -> str:
 
 def page() -> str:
     """Build the page's text."""
-    grid, defaults = ("\n".join(row(facts) for facts in KNOWN_MODELS) for row in (grid_row, defaults_row))
+    grid, defaults = ("\n".join(row(record) for record in KNOWN_MODELS) for row in (grid_row, defaults_row))
     return f"{HEAD}{GRID}{grid}\n{DEFAULTS}{defaults}\n{TAIL}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lora_edit.config import SECTIONS, EditSettings
-from lora_edit.models.presets import tiny_preset
+from lora_edit.models.families.embedded.record import tiny_preset
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 HEAD = """# Settings

@@ -57,7 +57,7 @@ def open_family(edit: ResolvedEdit) -> Family:
     # Models without an estimate are small: only what the settings ask for is offloaded.
     num_swapped = 0 if training.blocks_to_swap == "auto" else training.blocks_to_swap
     plan = OffloadPlan(num_swapped, training.base, training.offload_activations is True)
-    apply_offload_plan(family, device, plan if estimate is None or estimate.offload_plan is None else estimate.offload_plan)
+    apply_offload_plan(family, plan if estimate is None or estimate.offload_plan is None else estimate.offload_plan)
     return family
 
 

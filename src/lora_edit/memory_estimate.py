@@ -11,9 +11,9 @@ import torch
 from lora_edit.conditioning.windows import plan_inference_windows, round_up_frame_count
 from lora_edit.config import EditSettings
 from lora_edit.devices import Machine
-from lora_edit.models.record import Geometry, ModelFacts
+from lora_edit.models.record import Geometry, ModelRecord
 from lora_edit.models.runtime.block_swap import count_blocks_by_list
-from lora_edit.models.runtime.meta_model import META_MODEL_BUILDERS, count_codec_bytes, has_meta_model
+from lora_edit.models.runtime.meta_model import build_meta_model, count_codec_bytes, has_meta_model
 from lora_edit.models.runtime.offload_plan import OffloadPlan
 from lora_edit.models.runtime.quantization import WeightFormat
 from lora_edit.models.runtime.step_cost import StepCost, count_step_cost
@@ -81,13 +81,13 @@ class ResourceEstimate:
         return shortfalls
 
 
-def supports_estimate(facts: ModelFacts) -> bool:
+def supports_estimate(facts: ModelRecord) -> bool:
     """Whether the model has a meta model to count the cost of a step. The small model has none, as measuring it is faster."""
     return has_meta_model(facts)
 
 
 def estimate_resources(
-    settings: EditSettings, facts: ModelFacts, size: Size, num_frames: int, has_references: bool, machine: Machine
+    settings: EditSettings, facts: ModelRecord, size: Size, num_frames: int, has_references: bool, machine: Machine
 ) -> ResourceEstimate:
     """Estimate an edit of `num_frames` frames at the canvas size `size`, for a model with `supports_estimate`.
 
@@ -118,7 +118,7 @@ def _list_offload_plans(training: TrainingSettings, blocks: int) -> Iterator[Off
 def _estimate_with_plan(
     offload_plan: OffloadPlan,
     settings: EditSettings,
-    facts: ModelFacts,
+    facts: ModelRecord,
     size: Size,
     num_frames: int,
     has_references: bool,
@@ -194,9 +194,9 @@ def _compute_latent_shape(num_frames: int, size: Size, geometry: Geometry) -> tu
 
 
 @lru_cache(maxsize=8)
-def _count_step_cost(facts: ModelFacts, latent_shape: tuple[int, int, int], dtype: torch.dtype, lora: LoraSettings) -> StepCost:
+def _count_step_cost(facts: ModelRecord, latent_shape: tuple[int, int, int], dtype: torch.dtype, lora: LoraSettings) -> StepCost:
     """Count the cost of a step from that with few blocks of each type, as each further block costs the same."""
-    depths = count_blocks_by_list(META_MODEL_BUILDERS[facts.loader](facts, latent_shape, dtype)[0].transformer)
+    depths = count_blocks_by_list(build_meta_model(facts, latent_shape, dtype)[0].transformer)
     small_depths = {name: min(COUNTED_BLOCKS, depth) for name, depth in depths.items()}
     total = base = _count_step_cost_at_depths(small_depths, facts, latent_shape, dtype, lora)
     block_bytes: list[int] = []
@@ -211,9 +211,9 @@ def _count_step_cost(facts: ModelFacts, latent_shape: tuple[int, int, int], dtyp
 
 
 def _count_step_cost_at_depths(
-    depths: dict[str, int], facts: ModelFacts, latent_shape: tuple[int, int, int], dtype: torch.dtype, lora: LoraSettings
+    depths: dict[str, int], facts: ModelRecord, latent_shape: tuple[int, int, int], dtype: torch.dtype, lora: LoraSettings
 ) -> StepCost:
-    expert, encoded = META_MODEL_BUILDERS[facts.loader](facts, latent_shape, dtype)
+    expert, encoded = build_meta_model(facts, latent_shape, dtype)
     for name, depth in depths.items():
         setattr(expert.transformer, name, getattr(expert.transformer, name)[:depth])
     add_lora(expert, lora, seed=0)

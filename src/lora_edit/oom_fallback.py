@@ -34,7 +34,7 @@ def retry_with_less_memory(
         except torch.OutOfMemoryError:
             pass  # the tensors of the failed call are freed with its stack frames, before any module moves
         empty_device_cache(pick_device())
-        if reduction := reduce_memory(family, pick_device()):
+        if reduction := reduce_memory(family):
             on_note(f"the device ran out of memory; continuing with less on the device: {reduction}")
         elif short_window is not None and settings.training.window != short_window:
             settings = settings.model_copy(update={"training": settings.training.model_copy(update={"window": short_window})})

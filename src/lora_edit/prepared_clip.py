@@ -12,7 +12,7 @@ from lora_edit.compositing.crop import crop_frames
 from lora_edit.config import EditSettings
 from lora_edit.hints import Hints
 from lora_edit.inputs import Clip
-from lora_edit.models.families.registry import TINY
+from lora_edit.models.families.embedded.record import TINY
 from lora_edit.models.family import Family
 from lora_edit.reporting import Reporter
 

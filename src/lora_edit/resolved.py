@@ -8,7 +8,7 @@ from lora_edit.canvas import plan_canvas
 from lora_edit.config import EditSettings
 from lora_edit.inputs import Clip
 from lora_edit.models.checkpoints.locate import locate_model
-from lora_edit.models.record import Geometry, ModelFacts
+from lora_edit.models.record import Geometry, ModelRecord
 from lora_edit.types import Size
 
 
@@ -21,8 +21,8 @@ class ResolvedEdit:
     """
 
     settings: EditSettings
-    record: ModelFacts
-    loaded_record: ModelFacts
+    record: ModelRecord
+    loaded_record: ModelRecord
     checkpoint: str
     canvas_size: Size
     num_frames: int

@@ -14,9 +14,9 @@ from lora_edit.devices import pick_compute_dtype, pick_device
 from lora_edit.errors import VideoError
 from lora_edit.inputs import Clip
 from lora_edit.masks.change_detection import fit_first_frame
-from lora_edit.models.families.vace.family import load_vace
+from lora_edit.models.families.vace.loading import load_vace
 from lora_edit.models.families.vace.record import check_vace, list_published_overrides
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.record import ModelRecord
 from lora_edit.reporting import Reporter
 from lora_edit.session import Session
 from lora_edit.types import EditMask, Video
@@ -28,7 +28,7 @@ from lora_edit.video.write import write_video
 class VaceBaseline:
     """A VACE checkpoint and the path of its clip."""
 
-    facts: ModelFacts
+    facts: ModelRecord
     source: str
     output: Path
 
@@ -74,7 +74,7 @@ def generate_vace_baseline(baseline: VaceBaseline, clip: Clip, prompt: str, repo
     return read_video(baseline.output)
 
 
-def _build_settings(facts: ModelFacts, prompt: str) -> EditSettings:
+def _build_settings(facts: ModelRecord, prompt: str) -> EditSettings:
     """Resolve the settings of `edit` with VACE's published sampling, and without a trigger word, since no LoRA is trained."""
     given = {"source": "source", "first_frame": "first_frame"}
     return resolve_settings({"input": given, "model": facts.name, "prompt": prompt, "trigger": ""}, list_published_overrides())

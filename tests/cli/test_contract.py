@@ -485,7 +485,7 @@ def test_models_match_registry() -> None:
 def test_models_lists_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lora_edit.models.families.registry import KNOWN_MODELS
 
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     listed = run("models").stdout
     assert all(facts.name in listed for facts in KNOWN_MODELS)
     assert "Apache-2.0" in run("models", "tiny").stdout
@@ -498,7 +498,7 @@ def test_models_lists_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_models_shows_folder_of_downloaded_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     snapshot = tmp_path / "models--Wan-AI--Wan2.2-I2V-A14B-Diffusers" / "snapshots" / "abc"
     assert find_models("wan2.2-i2v-a14b")[0].state == "missing"
     for part in ("transformer", "transformer_2", "vae", "text_encoder", "tokenizer"):

@@ -18,7 +18,7 @@ from lora_edit import session, vace_baseline
 from lora_edit.cli.main import app
 from lora_edit.masks.files import save_mask
 from lora_edit.models.families.vace import record as catalog
-from lora_edit.models.families.vace.family import VaceFamily
+from lora_edit.models.families.vace.conditioning import VaceFamily
 from lora_edit.studies.scene_kinds import draw_scenes
 from lora_edit.studies.scenes import TrueEdit, render_true_edit
 from lora_edit.types import Size, Video
@@ -135,7 +135,7 @@ def test_existing_vace_clip_is_never_replaced(workspace: Workspace) -> None:
 def test_errors_precede_loading_weights(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is one line, and nothing is written."""
     monkeypatch.setattr(vace_baseline, "load_vace", lambda *_: pytest.fail("VACE was read"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(workspace.folder / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(workspace.folder / "hub"))
     plain = ["evaluate", "result", "--source", "source.mkv"]
     assert "--mask M" in get_error_line(CliRunner().invoke(app, [*plain, "--vace", "vace", "--first-frame", "first.png"]))
     assert "--prompt belongs to --vace" in get_error_line(CliRunner().invoke(app, [*plain, "--prompt", "a coat"]))
@@ -185,7 +185,7 @@ def test_device_out_of_memory_offloads_and_then_fails(workspace: Workspace, monk
 
 def test_models_finds_vace_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`models NAME` describes a VACE model, although `models` does not list it and `edit` rejects it."""
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     card = json.loads(CliRunner().invoke(app, ["models", "wan2.1-vace-14b", "--json"]).stdout)["models"]
     assert [(each["name"], each["state"]) for each in card] == [("wan2.1-vace-14b", "missing")]
     assert "wan2.1-vace" not in CliRunner().invoke(app, ["models"]).stdout

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from lora_edit.loras.extra_loras import activate_loras, load_extra_loras
 from lora_edit.loras.match import collect_linear_sizes
-from lora_edit.models.families.wan.family import WanFamily
+from lora_edit.models.families.wan.conditioning import WanFamily
 from lora_edit.models.families.wan.loading import build_wan
 from lora_edit.training.lora import add_lora, get_lora_parameters
 from lora_edit.training.settings import LoraSettings

@@ -1,4 +1,4 @@
-"""What is checked before weights are read: one line each, with what to do, and nothing large touched."""
+"""Checks before weights are read: one line each with what to do, and no large file is read."""
 
 from __future__ import annotations
 
@@ -24,59 +24,59 @@ CPU = torch.device("cpu")
 I2V = WANS["wan2.1-i2v-480p"]
 
 
-def refused(facts: Any, source: Path | str) -> str:
-    """The line that loading ends with."""
+def refused(record: Any, source: Path | str) -> str:
+    """Return the message of the error."""
     with pytest.raises(ModelError) as error:
-        verify_parts(facts, str(source))
+        verify_parts(record, str(source))
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 @pytest.fixture
 def comfyui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Path, Path]:
-    """A ComfyUI folder: facts, the folder, the transformer's file; nothing in the Hub library's."""
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    facts, _, (file,) = save_comfyui(I2V, tmp_path / "models")
-    return facts, tmp_path / "models", file
+    """A ComfyUI folder: record, folder and the transformer's file; the Hub library's folder is empty."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    record, _, (file,) = save_comfyui(I2V, tmp_path / "models")
+    return record, tmp_path / "models", file
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, -1])
-def test_a_file_that_ends_early_is_known_by_its_size(comfyui: tuple[Any, Path, Path], kept: int) -> None:
-    """In the header or in the last byte; whichever part it is."""
-    facts, folder, file = comfyui
+def test_a_truncated_file_is_detected_by_its_size(comfyui: tuple[Any, Path, Path], kept: int) -> None:
+    """In the header or before the last byte, for every part."""
+    record, folder, file = comfyui
     whole = len(file.read_bytes())
     file.write_bytes(file.read_bytes()[:kept])
-    line = refused(facts, file)
+    line = refused(record, file)
     assert str(file) in line and "download it again" in line
     if kept == -1:
         assert f"ends after {whole - 1:,} of {whole:,} bytes" in line
-    assert "lacks transformer" in refused(facts, folder)
+    assert "lacks transformer" in refused(record, folder)
 
 
-def test_a_part_that_ends_early_is_no_part(comfyui: tuple[Any, Path, Path]) -> None:
-    """An autoencoder without its last byte; said, with where to get a whole one."""
-    facts, folder, file = comfyui
+def test_a_truncated_part_is_refused(comfyui: tuple[Any, Path, Path]) -> None:
+    """An autoencoder without its last byte; the message says where to get a whole one."""
+    record, folder, file = comfyui
     vae = folder / "vae" / "wan_2.1_vae.safetensors"
     vae.write_bytes(vae.read_bytes()[:-1])
-    line = refused(facts, file)
+    line = refused(record, file)
     assert "lacks vae (wan_2.1_vae.safetensors: ends after" in line
     assert "Comfy-Org/Wan_2.1_ComfyUI_repackaged, split_files/vae" in line
 
 
 def test_pickles_are_never_opened(comfyui: tuple[Any, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """By their ending or by their first bytes, as a transformer or as the only companion; with where a safe one is."""
-    facts, folder, _ = comfyui
+    """By their suffix or first bytes, as a transformer or as the only companion; the message names a safe file."""
+    record, folder, _ = comfyui
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was opened"))
     torch.save({"a": torch.zeros(2)}, folder / "model.pth")
-    assert "is a pickle, which can run code when opened" in refused(facts, folder / "model.pth")
+    assert "is a pickle, which can run code when opened" in refused(record, folder / "model.pth")
     shutil.copy(folder / "model.pth", folder / "renamed.safetensors")
-    assert "is a pickle" in refused(facts, folder / "renamed.safetensors")
+    assert "is a pickle" in refused(record, folder / "renamed.safetensors")
     with pytest.raises(ModelError, match="is a pickle"):
         locate.locate_model(str(folder / "model.pth"))
     (folder / "renamed.safetensors").unlink()
     (folder / "text_encoders" / "umt5_xxl_fp16.safetensors").unlink()
     (folder / "models_t5_umt5-xxl-enc-bf16.pth").write_bytes(b"PK\x03\x04")
-    line = refused(facts, folder)
+    line = refused(record, folder)
     assert "text_encoder (models_t5_umt5-xxl-enc-bf16.pth is a pickle" in line and "put umt5_xxl_fp16.safetensors" in line
 
 
@@ -88,115 +88,115 @@ OTHERS = {
 
 @pytest.mark.parametrize("other", OTHERS)
 def test_another_wan_is_refused_by_its_header(comfyui: tuple[Any, Path, Path], monkeypatch: pytest.MonkeyPatch, other: str) -> None:
-    """What was found and what was expected; no tensor is read."""
-    facts, folder, file = comfyui
+    """The message has actual and expected values; no tensor is read."""
+    record, folder, file = comfyui
     name, fault = OTHERS[other]
     save(original_transformer(tiny_components(WANS[name]).transformers[0]), file)
     monkeypatch.setattr(single_file, "_open_file", lambda header: pytest.fail("a tensor was read"))
-    assert f"{file}: is not {facts.name} ({fault}" in refused(facts, file)
-    assert f"lacks transformer ({file.name}: {fault}" in refused(facts, folder)
+    assert f"{file}: is not {record.name} ({fault}" in refused(record, file)
+    assert f"lacks transformer ({file.name}: {fault}" in refused(record, folder)
 
 
 def test_another_family_is_refused(comfyui: tuple[Any, Path, Path]) -> None:
-    """A text-to-video Wan by its channels, and a file that is no Wan at all."""
-    facts, _, file = comfyui
+    """A text-to-video Wan by its channels, and a file of another model."""
+    record, _, file = comfyui
     state = original_transformer(tiny_components(I2V).transformers[0])
     save(state | {"patch_embedding.weight": torch.zeros(24, 16, 1, 2, 2)}, file)
-    assert "in_channels 16 instead of 36" in refused(facts, file)
+    assert "in_channels 16 instead of 36" in refused(record, file)
     save({"double_blocks.0.img_attn_qkv.weight": torch.zeros(2, 2)}, file)
-    assert "holds no transformer of Wan's (its first tensor is 'double_blocks.0.img_attn_qkv.weight')" in refused(facts, file)
+    assert "holds no transformer of Wan's (its first tensor is 'double_blocks.0.img_attn_qkv.weight')" in refused(record, file)
     file.write_text("<html>not found</html>")
-    assert "not a safetensors file" in refused(facts, file)
+    assert "not a safetensors file" in refused(record, file)
 
 
-def test_a_bare_file_is_named_by_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where one model fits it is that; where several do, the person says which."""
-    facts, _, (file,) = save_comfyui(WANS["wan2.1-flf2v"], tmp_path / "a")
+def test_a_single_file_is_identified_by_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One fitting model is used; several need a choice."""
+    record, _, (file,) = save_comfyui(WANS["wan2.1-flf2v"], tmp_path / "a")
     other, _, (plain,) = save_comfyui(I2V, tmp_path / "b")
-    monkeypatch.setattr(locate, "KNOWN_MODELS", (facts, other, replace(other, name="wan2.1-i2v-720p", repo="")))
-    assert locate.locate_model(str(file)) == (facts, str(file))
+    monkeypatch.setattr(locate, "KNOWN_MODELS", (record, other, replace(other, name="wan2.1-i2v-720p", repo="")))
+    assert locate.locate_model(str(file)) == (record, str(file))
     with pytest.raises(ModelError, match=r"fits wan2.1-i2v-480p, wan2.1-i2v-720p; say which as NAME@"):
         locate.locate_model(str(plain))
     with pytest.raises(ModelError, match=r"does not say which model it is; give it as NAME@/x/y.gguf"):
         locate.locate_model("/x/y.gguf")
 
 
-def test_several_files_that_fit_are_the_persons_choice(comfyui: tuple[Any, Path, Path]) -> None:
+def test_several_fitting_files_need_a_choice(comfyui: tuple[Any, Path, Path]) -> None:
     """480P and 720P have one shape; an encoder in two number formats is read from the larger, more exact file."""
-    facts, folder, file = comfyui
+    record, folder, file = comfyui
     shutil.copy(file, file.with_name("another.safetensors"))
     assert "another.safetensors and wan_i2v_fp16.safetensors all fit wan2.1-i2v-480p; say which as wan2.1-i2v-480p@FILE" in refused(
-        facts, folder
+        record, folder
     )
     text = tiny_components(I2V).text_encoder
     exact = folder / "text_encoders" / "umt5_xxl_fp16.safetensors"
     save({name: value.half() for name, value in weights(text).items()}, exact.with_name("a_smaller_one.safetensors"))
-    assert verify_parts(facts, str(file))["text_encoder"].files == (exact,)
+    assert verify_parts(record, str(file))["text_encoder"].files == (exact,)
 
 
 def test_missing_shards_are_missing(tmp_path: Path) -> None:
-    """In diffusers' layout and in the original's; a file still under way does not count."""
-    facts = save_tiny(I2V, tmp_path / "d")
+    """In diffusers' layout and in the original's; an unfinished file does not count."""
+    record = save_tiny(I2V, tmp_path / "d")
     folder = tmp_path / "d" / "transformer"
     index = save_sharded(weights(tiny_components(I2V).transformers[0]), folder, "diffusion_pytorch_model")
     (folder / "diffusion_pytorch_model.safetensors").unlink()
-    assert verify_parts(facts, str(tmp_path / "d"))["transformer"].files == tuple(sorted(folder.glob("*.safetensors")))
+    assert verify_parts(record, str(tmp_path / "d"))["transformer"].files == tuple(sorted(folder.glob("*.safetensors")))
     first = next(iter(sorted(folder.glob("*-00001-*"))))
     first.rename(first.with_name(first.name + ".incomplete"))
-    assert "lacks transformer (1 of 3 files missing)" in refused(facts, tmp_path / "d")
-    facts, _ = save_original(I2V, tmp_path / "o")
+    assert "lacks transformer (1 of 3 files missing)" in refused(record, tmp_path / "d")
+    record, _ = save_original(I2V, tmp_path / "o")
     index = next((tmp_path / "o").glob("*.index.json"))
     next((tmp_path / "o").glob("*-00002-*")).unlink()
-    assert "1 of 3 files are missing, such as diffusion_pytorch_model-00002-of-00003.safetensors" in refused(facts, index)
+    assert "1 of 3 files are missing, such as diffusion_pytorch_model-00002-of-00003.safetensors" in refused(record, index)
     index.write_text("{}", "utf-8")
-    assert "not an index of safetensors files" in refused(facts, index)
+    assert "not an index of safetensors files" in refused(record, index)
 
 
-def test_what_is_missing_beside_a_file_is_told_at_once(comfyui: tuple[Any, Path, Path], tmp_path: Path) -> None:
-    """All of it, with the usual file's name and the download that would do."""
-    facts, _, file = comfyui
+def test_all_missing_companions_are_reported_at_once(comfyui: tuple[Any, Path, Path], tmp_path: Path) -> None:
+    """With the usual files' names and the download command."""
+    record, _, file = comfyui
     alone = tmp_path / "elsewhere" / "deep" / "er" / "x.safetensors"
     alone.parent.mkdir(parents=True)
     shutil.copy(file, alone)
-    line = refused(facts, alone)
+    line = refused(record, alone)
     assert "lacks vae (not found), text_encoder (not found), tokenizer (not found), image_encoder (not found)" in line
-    assert f"or get the rest with `lora-edit models --download {facts.name}@{alone}`" in line
-    assert "no such file or folder" in refused(facts, tmp_path / "nowhere.safetensors")
+    assert f"or get the rest with `lora-edit models --download {record.name}@{alone}`" in line
+    assert "no such file or folder" in refused(record, tmp_path / "nowhere.safetensors")
 
 
-def test_the_rest_may_come_from_a_downloaded_repository(comfyui: tuple[Any, Path, Path], tmp_path: Path) -> None:
-    """Wan's models share them: a file alone is then enough."""
-    facts, _, file = comfyui
-    snapshot = tmp_path / "hub" / f"models--{facts.repo.replace('/', '--')}" / "snapshots" / "abc"
+def test_companions_may_come_from_a_downloaded_repository(comfyui: tuple[Any, Path, Path], tmp_path: Path) -> None:
+    """Wan's models share them, so a single file is then enough."""
+    record, _, file = comfyui
+    snapshot = tmp_path / "hub" / f"models--{record.repo.replace('/', '--')}" / "snapshots" / "abc"
     save_tiny(I2V, snapshot)
     shutil.rmtree(snapshot / "transformer")
     alone = tmp_path / "elsewhere" / "deep" / "er" / "x.safetensors"
     alone.parent.mkdir(parents=True)
     shutil.copy(file, alone)
-    places = verify_parts(facts, str(alone))
+    places = verify_parts(record, str(alone))
     assert places["transformer"].files == (alone,) and places["vae"].folder == snapshot / "vae"
-    assert load_components(facts, str(alone), CPU, torch.float32).tokenizer("a")["input_ids"]
+    assert load_components(record, str(alone), CPU, torch.float32).tokenizer("a")["input_ids"]
 
 
-def test_too_little_memory_is_known_before_reading(comfyui: tuple[Any, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is converted, two bytes a number in bfloat16; what is stored as it is used is mapped, and so are here the float32 parts."""
-    facts, folder, _ = comfyui
-    places = verify_parts(facts, str(folder))
+def test_too_little_memory_is_detected_before_reading(comfyui: tuple[Any, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Converted tensors take two bytes a number in bfloat16; tensors in the right format are mapped, here the float32 parts too."""
+    record, folder, _ = comfyui
+    places = verify_parts(record, str(folder))
     parts: Any = tiny_components(I2V)
     numbers = sum(value.numel() for part in (*parts.transformers, parts.text_encoder) for value in weights(part).values())
     held = 2 * numbers
     for free, fits in ((held, True), (held - 1, False), (None, True)):
         monkeypatch.setattr(checks, "get_free_memory", lambda free=free: free)
         if fits:
-            check_memory(facts, places, "BF16")
+            check_memory(record, places, "BF16")
         else:
-            check_memory(facts, places, "F32")
+            check_memory(record, places, "F32")
             with pytest.raises(ModelError, match=r"takes 0\.\d GB of main memory to load and 0\.\d GB are free; close other programs"):
-                check_memory(facts, places, "BF16")
+                check_memory(record, places, "BF16")
 
 
 def test_a_container_s_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What its processes hold is gone; without a limit the machine's memory is what there is."""
+    """Memory of its processes is not free; without a limit the machine's memory counts."""
     texts = {
         "/proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 5 kB\nSwapFree: 2 kB\n",
         "memory.max": "6000",
@@ -218,18 +218,18 @@ def test_a_container_s_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_gguf_files_generate_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused where training would follow, with what to do; the package that reads them is named when it is not there."""
+    """Refused for training, with what to do; a missing package is named."""
     model = f"{I2V.name}@/x/wan.gguf"
     with pytest.raises(ModelError, match=r"only generates; train with --model wan2.1-i2v-480p or wan2.1-i2v-480p@FILE.safetensors"):
         check_trainable(model)
     check_trainable(f"{I2V.name}@/x/wan.safetensors")
-    facts, _, (file,) = save_comfyui(I2V, tmp_path)
+    record, _, (file,) = save_comfyui(I2V, tmp_path)
     fake = file.with_suffix(".gguf")
     fake.write_bytes(b"no such thing")
-    assert "not a GGUF file" in refused(facts, fake)
+    assert "not a GGUF file" in refused(record, fake)
     fake.write_bytes(b"GGUF")
     monkeypatch.setitem(sys.modules, "gguf", None)
-    assert "needs the package gguf; install it with `pip install 'lora-edit[gguf]'`" in refused(facts, fake)
+    assert "needs the package gguf; install it with `pip install 'lora-edit[gguf]'`" in refused(record, fake)
     with pytest.raises(ModelError, match=r"is wan2\.1-flf2v and the run's LoRA was trained on wan2\.1-i2v-480p"):
         check_substitute_model("wan2.1-flf2v", I2V.name, has_lora=True)
     with pytest.raises(ModelError, match="train the run first"):
@@ -239,10 +239,10 @@ def test_gguf_files_generate_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_companions_of_every_model_are_described() -> None:
-    """Their widths are what the transformers take."""
-    for facts in KNOWN_MODELS:
-        if facts.companions_config:
-            parts, config = facts.read_companion_configs(), facts.read_transformer_config()
+    """Their widths match the transformers."""
+    for record in KNOWN_MODELS:
+        if record.companions_config:
+            parts, config = record.read_companion_configs(), record.read_transformer_config()
             assert parts["vae"]["z_dim"] == config["out_channels"] == len(parts["vae"]["latents_mean"]) == len(parts["vae"]["latents_std"])
             assert parts["text_encoder"]["d_model"] == config["text_dim"]
             assert config["image_dim"] in (None, parts["image_encoder"]["hidden_size"])

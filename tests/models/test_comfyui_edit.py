@@ -43,9 +43,9 @@ def edit(folder: Path, model: str, *more: str) -> Path:
 @pytest.mark.parametrize("name", ["wan2.1-fun-1.3b", "wan2.2-i2v-a14b"])
 def test_an_edit_from_comfyui_s_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The transformer's file given by a relative path, with 8-bit weights; then once more from the run, with the whole folder instead."""
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    facts, _, files = save_comfyui(WANS[name], tmp_path / "models")
-    monkeypatch.setattr(locate, "KNOWN_MODELS", (facts,))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    record, _, files = save_comfyui(WANS[name], tmp_path / "models")
+    monkeypatch.setattr(locate, "KNOWN_MODELS", (record,))
     for file in files:
         stored = load_file(file)
         linears = {key for key in stored if key.endswith(("attn.q.weight", "attn.k.weight", "attn.v.weight", "attn.o.weight"))}
@@ -57,7 +57,7 @@ def test_an_edit_from_comfyui_s_folder(tmp_path: Path, monkeypatch: pytest.Monke
     run = tmp_path / "out.run"
     assert f'model = "{name}@{files[0]}"' in (run / "edit.toml").read_text("utf-8")
     loras = sorted((run / "lora").iterdir())
-    assert len(loras) == len(facts.transformer_parts) and all(tensor.any() for file in loras for tensor in load_file(file).values())
+    assert len(loras) == len(record.transformer_parts) and all(tensor.any() for file in loras for tensor in load_file(file).values())
     before = [file.read_bytes() for file in loras]
     again = CliRunner().invoke(app, ["generate", str(run), "--model", f"{name}@models", "--output", "again.mkv"])
     assert again.exit_code == 0, again.stderr
@@ -69,14 +69,14 @@ def test_an_edit_from_comfyui_s_folder(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_model_to_train_on_is_no_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the clip is opened, and in one line."""
-    facts, _, (file,) = save_comfyui(WANS["wan2.1-i2v-480p"], tmp_path / "models")
-    monkeypatch.setattr(locate, "KNOWN_MODELS", (facts,))
+    record, _, (file,) = save_comfyui(WANS["wan2.1-i2v-480p"], tmp_path / "models")
+    monkeypatch.setattr(locate, "KNOWN_MODELS", (record,))
     file.with_suffix(".gguf").write_bytes(b"GGUF")
     clip, picture = tmp_path / "no.mp4", tmp_path / "no.png"
     for path in (clip, picture):
         path.touch()
     for verb, output in (("edit", "--output"), ("new", "--run")):
         outcome = CliRunner().invoke(
-            app, [verb, str(clip), "--first-frame", str(picture), "--model", f"{facts.name}@{file.with_suffix('.gguf')}", output, "x"]
+            app, [verb, str(clip), "--first-frame", str(picture), "--model", f"{record.name}@{file.with_suffix('.gguf')}", output, "x"]
         )
         assert outcome.exit_code == 2 and "a GGUF file only generates" in outcome.stderr and outcome.stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Downloads, against a Hub that is a folder: consent, terms, room, what is fetched, and what is never taken for whole."""
+"""Downloads from a Hub that is a folder: consent, licence, disk space, files, and incomplete downloads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lora_edit.models.checkpoints.download import download_missing_parts, get_do
 from lora_edit.models.checkpoints.hub import get_hub_cache_folder, get_repository_folder
 from lora_edit.models.checkpoints.layout import list_required_parts
 from lora_edit.models.checkpoints.locate import find_weights
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.record import ModelRecord
 from single_files import save_comfyui, save_original
 from tiny_wan import WANS, save_tiny
 
@@ -33,7 +33,7 @@ SHARED = I2V.repo
 
 
 class Hub:
-    """Stands for `huggingface_hub.snapshot_download`: repositories are folders, files go where the library puts them."""
+    """Stand-in for `huggingface_hub.snapshot_download`: repositories are folders, files go to the library's layout."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -42,7 +42,7 @@ class Hub:
         self.fault: BaseException | None = None
 
     def snapshot_download(self, repo: str, *, allow_patterns: list[str], cache_dir: Path, dry_run: bool = False) -> Any:
-        """The files that fit; all of them, or until the line breaks."""
+        """Copy the matching files; all of them, or until the connection breaks."""
         self.asked.append((repo, dry_run))
         if self.fault is not None:
             raise DryRunError("cannot be accessed") from self.fault
@@ -69,27 +69,27 @@ class Hub:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    """A Hub, an empty folder of its library, and a network that is on."""
+    """A Hub, an empty folder of its library, and online mode."""
     made = Hub(tmp_path / "hub")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", made.snapshot_download)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     return made
 
 
 @pytest.fixture
-def i2v(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> ModelFacts:
-    """A tiny Wan in diffusers' layout, on the Hub with files that nobody needs."""
-    facts = save_tiny(I2V, hub.folder / SHARED)
+def i2v(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> ModelRecord:
+    """A tiny Wan in diffusers' layout on the Hub, with unneeded files."""
+    record = save_tiny(I2V, hub.folder / SHARED)
     (hub.folder / SHARED / "examples").mkdir()
     (hub.folder / SHARED / "examples" / "large.mp4").write_bytes(b"x" * 1000)
     (hub.folder / SHARED / "vae" / "diffusion_pytorch_model.bin").write_bytes(b"x")
-    monkeypatch.setattr(locate, "KNOWN_MODELS", (facts,))
-    return facts
+    monkeypatch.setattr(locate, "KNOWN_MODELS", (record,))
+    return record
 
 
-def test_a_download_brings_what_is_needed_and_nothing_else(i2v: ModelFacts, hub: Hub) -> None:
-    """Looked over first; then whole, and there for loading without another call."""
+def test_a_download_gets_only_required_files(i2v: ModelRecord, hub: Hub) -> None:
+    """A dry run first; then all files, which load without another call."""
     assert get_download_state(i2v, SHARED) == "missing"
     download_missing_parts(i2v, SHARED)
     assert hub.asked == [(SHARED, True), (SHARED, False)]
@@ -101,8 +101,8 @@ def test_a_download_brings_what_is_needed_and_nothing_else(i2v: ModelFacts, hub:
 
 
 @pytest.mark.parametrize("after", range(1, 9))
-def test_a_broken_off_download_is_partial_and_goes_on(i2v: ModelFacts, hub: Hub, after: int) -> None:
-    """Wherever it breaks off; it is never loaded."""
+def test_an_interrupted_download_is_partial_and_resumes(i2v: ModelRecord, hub: Hub, after: int) -> None:
+    """At every file; an incomplete model is never loaded."""
     hub.breaks_after = after
     with pytest.raises(ModelError, match=r"broke off \(the line is down\); run the command again, it goes on where it stopped"):
         download_missing_parts(i2v, SHARED)
@@ -114,45 +114,45 @@ def test_a_broken_off_download_is_partial_and_goes_on(i2v: ModelFacts, hub: Hub,
     assert get_download_state(i2v, SHARED) == "downloaded"
 
 
-def test_a_download_without_an_end_is_not_believed(i2v: ModelFacts, hub: Hub) -> None:
-    """The library may answer with half a folder when the network goes; the parts are counted again."""
+def test_an_incomplete_download_is_an_error(i2v: ModelRecord, hub: Hub) -> None:
+    """The library may return an incomplete folder when the network fails; the parts are checked again."""
     (hub.folder / SHARED / "text_encoder" / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"text_encoder is still missing after the download \(no \*\.safetensors"):
         download_missing_parts(i2v, SHARED)
 
 
-def test_original_layouts_take_their_companions_elsewhere(i2v: ModelFacts, hub: Hub) -> None:
-    """Fun's own repository has them as pickles, which stay where they are; so do a second repository's transformers."""
-    facts, _ = save_original(FUN, hub.folder / FUN.repo)
+def test_original_layouts_get_companions_from_another_repository(i2v: ModelRecord, hub: Hub) -> None:
+    """Fun's own repository has them as pickles, which are not downloaded; nor are the second repository's transformers."""
+    record, _ = save_original(FUN, hub.folder / FUN.repo)
     (hub.folder / FUN.repo / "Wan2.1_VAE.pth").write_bytes(b"x")
-    download_missing_parts(facts, FUN.repo)
-    assert get_download_state(facts, FUN.repo) == "downloaded"
+    download_missing_parts(record, FUN.repo)
+    assert get_download_state(record, FUN.repo) == "downloaded"
     own, shared = (get_repository_folder(repo) / "snapshots" / "abc" for repo in (FUN.repo, SHARED))
     assert not list(own.rglob("*.pth")) and (own / "diffusion_pytorch_model-00001-of-00003.safetensors").is_file()
     assert not (shared / "transformer").exists() and (shared / "vae").is_dir()
     assert get_download_state(i2v, SHARED) == "partial", "the other model's transformer is not here"
 
 
-def test_a_persons_own_file_may_take_its_companions_from_the_hub(i2v: ModelFacts, hub: Hub, tmp_path: Path) -> None:
-    """Only what is not beside it."""
-    facts, _, (file,) = save_comfyui(FUN, tmp_path / "models")
+def test_a_local_file_may_get_companions_from_the_hub(i2v: ModelRecord, hub: Hub, tmp_path: Path) -> None:
+    """Only the parts that are not beside it."""
+    record, _, (file,) = save_comfyui(FUN, tmp_path / "models")
     shutil.rmtree(tmp_path / "models" / "clip_vision")
-    assert [(wanted.repo, wanted.patterns) for wanted in plan_downloads(facts, str(file))] == [
+    assert [(wanted.repo, wanted.patterns) for wanted in plan_downloads(record, str(file))] == [
         (SHARED, ("image_encoder/*.json", "image_encoder/*.safetensors"))
     ]
-    download_missing_parts(facts, str(file))
-    assert get_download_state(facts, str(file)) == "downloaded"
+    download_missing_parts(record, str(file))
+    assert get_download_state(record, str(file)) == "downloaded"
     file.unlink()
     with pytest.raises(ModelError, match="no such file or folder"):
-        plan_downloads(facts, str(file))
+        plan_downloads(record, str(file))
 
 
 Usage = namedtuple("Usage", "total used free")
 
 
 @pytest.mark.parametrize("short", [False, True])
-def test_room_is_looked_for_where_the_files_would_go(i2v: ModelFacts, hub: Hub, monkeypatch: pytest.MonkeyPatch, short: bool) -> None:
-    """Exactly as much as is still to come, on the file system of the Hub library's folder, which need not exist yet."""
+def test_disk_space_is_checked_at_the_destination(i2v: ModelRecord, hub: Hub, monkeypatch: pytest.MonkeyPatch, short: bool) -> None:
+    """For the remaining bytes, on the file system of the Hub library's folder, which need not exist yet."""
     names = [path for part in ("transformer", "vae", "text_encoder", "image_encoder") for path in (hub.folder / SHARED / part).iterdir()]
     files = [path for path in names if path.suffix != ".bin"] + list((hub.folder / SHARED / "tokenizer").iterdir())
     needed = sum(path.stat().st_size for path in files)
@@ -173,19 +173,19 @@ def test_room_is_looked_for_where_the_files_would_go(i2v: ModelFacts, hub: Hub, 
 
 
 def http(kind: type[HfHubHTTPError]) -> HfHubHTTPError:
-    """The library's own error, without the answer that it usually wraps."""
+    """Build the library's own error without its HTTP response."""
     return kind.__new__(kind)
 
 
 FAULTS = [
     (http(GatedRepoError), "its licence has to be accepted first; do so on https://huggingface.co/Wan-AI/"),
-    (http(RepositoryNotFoundError), "the Hub knows no such repository"),
+    (http(RepositoryNotFoundError), "the Hub has no such repository"),
     (ConnectionError("no route"), "the Hub cannot be reached or broke off"),
 ]
 
 
 @pytest.mark.parametrize(("fault", "words"), FAULTS, ids=["gated", "unknown", "no network"])
-def test_what_keeps_a_download_from_happening_is_said(i2v: ModelFacts, hub: Hub, fault: BaseException, words: str) -> None:
+def test_download_errors_are_explained(i2v: ModelRecord, hub: Hub, fault: BaseException, words: str) -> None:
     """One line, with what to do."""
     hub.fault = fault
     outcome = CliRunner().invoke(app, ["models", "--download", I2V.name])
@@ -195,16 +195,16 @@ def test_what_keeps_a_download_from_happening_is_said(i2v: ModelFacts, hub: Hub,
     assert error.startswith("error: ") and words in error and end == ""
 
 
-def test_a_switched_off_network_is_said(i2v: ModelFacts, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the variable's name."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_offline_mode_is_explained(i2v: ModelRecord, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the variables."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     hub.fault = ConnectionError("off")
-    with pytest.raises(ModelError, match="the network is switched off; unset HF_HUB_OFFLINE"):
+    with pytest.raises(ModelError, match="the network is switched off; unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE"):
         download_missing_parts(i2v, SHARED)
 
 
-def test_the_command_downloads_and_lists(i2v: ModelFacts, hub: Hub) -> None:
-    """Terms before, the model's card after; a second call has nothing to do; without a name it asks for one."""
+def test_the_command_downloads_and_lists(i2v: ModelRecord, hub: Hub) -> None:
+    """Licence before, the model's card after; a second call downloads nothing; a missing name is an error."""
     outcome = CliRunner().invoke(app, ["models", I2V.name, "--download", "--json"])
     assert outcome.exit_code == 0, outcome.stderr
     card = json.loads(outcome.stdout)["models"][0]
@@ -215,7 +215,7 @@ def test_the_command_downloads_and_lists(i2v: ModelFacts, hub: Hub) -> None:
 
 
 def empty_files(folder: Path) -> tuple[str, str]:
-    """A clip and a picture that are there, but hold nothing."""
+    """A clip and a picture that exist and are empty."""
     paths = (folder / "no-clip.mp4", folder / "x.png")
     for path in paths:
         path.touch()
@@ -223,10 +223,10 @@ def empty_files(folder: Path) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(("answer", "fetched"), [("y\n", True), ("n\n", False), ("\n", False)])
-def test_a_person_is_asked_and_may_say_no(
-    i2v: ModelFacts, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str, fetched: bool
+def test_the_command_asks_before_downloading(
+    i2v: ModelRecord, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str, fetched: bool
 ) -> None:
-    """At a terminal only; with size, licence and place before the question."""
+    """At a terminal only; size, licence and destination precede the question."""
     monkeypatch.setattr(model_cards, "is_interactive", lambda: True)
     clip, picture = empty_files(tmp_path)
     edit = ["edit", clip, "--first-frame", picture, "--box", "1,2,3,4", "--model", I2V.name, "--output", str(tmp_path / "o.mp4")]
@@ -238,8 +238,8 @@ def test_a_person_is_asked_and_may_say_no(
     assert ("no-clip.mp4" in outcome.stderr) is fetched, "with the model here, the clip is looked at next"
 
 
-def test_nobody_is_asked_where_nobody_is(i2v: ModelFacts, hub: Hub, tmp_path: Path) -> None:
-    """Scripts get the command, the size and the licence; nothing is fetched."""
+def test_the_command_does_not_ask_without_a_terminal(i2v: ModelRecord, hub: Hub, tmp_path: Path) -> None:
+    """Scripts get the command, the size and the licence; nothing is downloaded."""
     clip, picture = empty_files(tmp_path)
     edit = ["edit", clip, "--first-frame", picture, "--box", "1,2,3,4", "--model", I2V.name, "--output", "o.mp4"]
     outcome = CliRunner().invoke(app, edit)
@@ -248,8 +248,8 @@ def test_nobody_is_asked_where_nobody_is(i2v: ModelFacts, hub: Hub, tmp_path: Pa
     assert "\n" not in line and "get it with `lora-edit models --download wan2.1-i2v-480p`" in line and "Apache-2.0" in line
 
 
-def test_further_parts_are_part_of_a_model(i2v: ModelFacts, hub: Hub) -> None:
-    """A second encoder and its tokenizer, which other families have; a model without words has none of either."""
+def test_further_parts_are_part_of_a_model(i2v: ModelRecord, hub: Hub) -> None:
+    """A second encoder and its tokenizer; a model without prompts has neither."""
     more = replace(i2v, other_parts=("text_encoder_2", "tokenizer_2"))
     for part in ("text_encoder", "tokenizer"):
         shutil.copytree(hub.folder / SHARED / part, hub.folder / SHARED / f"{part}_2")
@@ -259,8 +259,8 @@ def test_further_parts_are_part_of_a_model(i2v: ModelFacts, hub: Hub) -> None:
     assert not {"text_encoder", "tokenizer"} & set(list_required_parts(replace(i2v, text_length=0)))
 
 
-def test_a_whole_snapshot_is_taken_before_a_newer_half(i2v: ModelFacts, hub: Hub) -> None:
-    """When a repository has moved on and its new version is not here yet; of whole ones the one that `main` was last."""
+def test_a_complete_snapshot_precedes_a_newer_partial_one(i2v: ModelRecord, hub: Hub) -> None:
+    """When a newer version is not complete yet; of complete ones, the last `main`."""
     download_missing_parts(i2v, SHARED)
     home = get_repository_folder(SHARED)
     (home / "refs").mkdir()
@@ -272,8 +272,8 @@ def test_a_whole_snapshot_is_taken_before_a_newer_half(i2v: ModelFacts, hub: Hub
     assert find_weights(i2v, SHARED) == home / "snapshots" / "def"
 
 
-def test_a_repository_without_the_files_is_refused(i2v: ModelFacts, hub: Hub) -> None:
-    """Before anything is fetched."""
+def test_a_repository_without_the_files_is_refused(i2v: ModelRecord, hub: Hub) -> None:
+    """Before any download."""
     (hub.folder / "someone" / "else").mkdir(parents=True)
     (hub.folder / "someone" / "else" / "README.md").write_text("", "utf-8")
     with pytest.raises(ModelError, match=r"someone/else: has none of transformer/\*\.json"):

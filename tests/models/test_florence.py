@@ -27,7 +27,7 @@ def describe(frames: list[torch.Tensor], source: Path | str) -> list[str]:
     return caption_frames(frames, str(source), CPU, torch.float32)
 
 
-def test_frames_are_described_without_the_opening(captioner: Path) -> None:
+def test_captions_have_no_prefix(captioner: Path) -> None:
     """The colour is seen; "The image shows " is cut off; any size and shape of frame will do."""
     assert importlib.util.find_spec("torchvision") is None, "this has to work without it"
     frames = [plain_frame(colour, height, width) for colour, (height, width) in zip(COLOURS, [(24, 40), (90, 16), (480, 832)], strict=True)]
@@ -62,7 +62,7 @@ def test_older_layouts_of_the_processor_are_read(captioner: Path, tmp_path: Path
     assert describe([plain_frame("blue")], folder) == ["a blue coat"]
 
 
-def test_nothing_of_it_stays_in_memory(captioner: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_captioner_is_freed(captioner: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The edit's own model needs the room."""
     models: list[weakref.ref[Any]] = []
     load = Florence2ForConditionalGeneration.from_pretrained
@@ -81,7 +81,7 @@ def test_nothing_of_it_stays_in_memory(captioner: Path, monkeypatch: pytest.Monk
         gc.enable()
 
 
-def test_a_captioner_that_is_not_whole_is_refused(captioner: Path, tmp_path: Path) -> None:
+def test_an_incomplete_captioner_is_refused(captioner: Path, tmp_path: Path) -> None:
     """Missing, cut short, or in Microsoft's own layout, whose names would leave weights at random; each in one line with a remedy."""
     frames = [plain_frame("red")]
     assert has_captioner(str(captioner)) and not has_captioner("no/such") and not has_captioner(str(tmp_path))
@@ -90,10 +90,10 @@ def test_a_captioner_that_is_not_whole_is_refused(captioner: Path, tmp_path: Pat
     broken = Path(shutil.copytree(captioner, tmp_path / "broken"))
     weights = load_file(captioner / "model.safetensors")
     (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:5000])
-    with pytest.raises(ModelError, match="in part only; download the folder again"):
+    with pytest.raises(ModelError, match="is incomplete; download the folder again"):
         describe(frames, broken)
     (broken / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="in part only"):
+    with pytest.raises(ModelError, match="is incomplete"):
         describe(frames, broken)
     renamed = {name.replace("vision_tower", "vision"): tensor for name, tensor in weights.items()}
     save_file(renamed, broken / "model.safetensors", {"format": "pt"})

@@ -1,4 +1,4 @@
-"""A text encoder from a GGUF file in ComfyUI's folder: found by its header, multiplied out, refused where it does not fit."""
+"""A text encoder from a GGUF file in ComfyUI's folder: identified by its header, dequantized, refused where it does not fit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAMES = {
 
 
 def gguf_names(encoder: Any) -> dict[str, torch.Tensor]:
-    """The encoder's tensors as llama.cpp calls them."""
+    """Return the encoder's tensors by llama.cpp's names."""
     out = {}
     for name, tensor in encoder.state_dict().items():
         if name == "encoder.embed_tokens.weight":
@@ -45,7 +45,7 @@ def gguf_names(encoder: Any) -> dict[str, torch.Tensor]:
 
 
 def write_plain(tensors: dict[str, torch.Tensor], file: Path, config: Any, encoder: bool = True) -> None:
-    """In float32, by hand: the format's own page is short, and the package that writes it may not be here."""
+    """Write a GGUF file in float32, without package gguf, which may not be installed."""
 
     def text(words: str) -> bytes:
         return struct.pack("<Q", len(words)) + words.encode()
@@ -74,47 +74,47 @@ def write_plain(tensors: dict[str, torch.Tensor], file: Path, config: Any, encod
 
 @pytest.fixture
 def place(tmp_path: Path) -> tuple[Any, Any, Path, Path]:
-    """ComfyUI's folder with a GGUF in place of the text encoder, and the tokenizer beside it: facts, parts, the transformer, the GGUF."""
-    facts, parts, _ = save_comfyui(WANS["wan2.1-i2v-480p"], tmp_path)
+    """ComfyUI's folder with a GGUF in place of the text encoder, and the tokenizer beside it: record, parts, the transformer, the GGUF."""
+    record, parts, _ = save_comfyui(WANS["wan2.1-i2v-480p"], tmp_path)
     old = tmp_path / "text_encoders" / "umt5_xxl_fp16.safetensors"
     old.unlink()
     parts.tokenizer.save_pretrained(tmp_path / "tokenizer")
     packed = old.with_name("umt5-xxl-encoder-F32.gguf")
     write_plain(gguf_names(parts.text_encoder), packed, parts.text_encoder.config)
-    return facts, parts, tmp_path, packed
+    return record, parts, tmp_path, packed
 
 
-def test_its_header_tells_its_shapes(place: tuple[Any, Any, Path, Path]) -> None:
-    """As the module has them, by the module's names; without the package that reads the rest."""
+def test_the_header_gives_all_shapes(place: tuple[Any, Any, Path, Path]) -> None:
+    """Equal to the module's, by the module's names, without package gguf."""
     _, parts, _, packed = place
     wanted = {name: tuple(tensor.shape) for name, tensor in parts.text_encoder.state_dict().items() if "embed_tokens" not in name}
     assert {rename_text_encoder_key(key)[0]: shape for key, shape in read_gguf_shapes(packed).items()} == wanted
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_it_answers_as_the_encoder_it_was_made_from(place: tuple[Any, Any, Path, Path], dtype: torch.dtype) -> None:
+def test_the_gguf_encoder_equals_its_source(place: tuple[Any, Any, Path, Path], dtype: torch.dtype) -> None:
     pytest.importorskip("gguf", reason="an optional package")
-    facts, parts, folder, _ = place
-    loaded = load_components(facts, str(folder), CPU, dtype)
+    record, parts, folder, _ = place
+    loaded = load_components(record, str(folder), CPU, dtype)
     own: Any = to_lazy_module(loaded.text_encoder).load_module()
     assert {each.dtype for each in own.parameters()} == {dtype}
     for name, tensor in parts.text_encoder.state_dict().items():
         assert torch.equal(own.state_dict()[name], tensor.to(dtype)), name
     if dtype == torch.float32:
-        ours, theirs = (build_wan(each, facts, CPU, dtype).encode_prompt("a red coat") for each in (loaded, parts))
+        ours, theirs = (build_wan(each, record, CPU, dtype).encode_prompt("a red coat") for each in (loaded, parts))
         assert torch.equal(ours, theirs) and ours.abs().max() > 0
 
 
-def test_what_does_not_fit_is_one_line_before_anything_is_read(place: tuple[Any, Any, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unfit_files_are_refused_before_reading(place: tuple[Any, Any, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Another width, another model, half a file, no package, no tokenizer, too little memory."""
-    facts, parts, folder, packed = place
+    record, parts, folder, packed = place
     state, config, whole = gguf_names(parts.text_encoder), parts.text_encoder.config, packed.read_bytes()
     monkeypatch.setitem(sys.modules, "gguf", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
 
     def fault() -> str:
         with pytest.raises(ModelError) as caught:
-            verify_parts(facts, str(folder))
+            verify_parts(record, str(folder))
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -128,21 +128,21 @@ def test_what_does_not_fit_is_one_line_before_anything_is_read(place: tuple[Any,
         assert words in fault(), length
     packed.write_bytes(whole)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    verify_parts(facts, str(folder))
+    verify_parts(record, str(folder))
     for file in (folder / "tokenizer").iterdir():
         file.unlink()
     assert "lacks tokenizer" in (line := fault()) and "tokenizer.json" in line
     parts.tokenizer.save_pretrained(folder / "tokenizer")
     monkeypatch.setattr(checks, "get_free_memory", lambda: 1)
     count = sum(tensor.numel() for tensor in state.values())
-    assert checks._count_converted_bytes(verify_parts(facts, str(folder))["text_encoder"], "BF16") == 2 * count
+    assert checks._count_converted_bytes(verify_parts(record, str(folder))["text_encoder"], "BF16") == 2 * count
 
 
-def test_a_file_that_lacks_tensors_is_refused(place: tuple[Any, Any, Path, Path]) -> None:
+def test_a_file_without_all_tensors_is_refused(place: tuple[Any, Any, Path, Path]) -> None:
     """transformers would leave them random."""
     pytest.importorskip("gguf", reason="an optional package")
-    facts, parts, folder, packed = place
+    record, parts, folder, packed = place
     state = gguf_names(parts.text_encoder)
     write_plain({name: tensor for name, tensor in state.items() if "attn_v" not in name}, packed, parts.text_encoder.config)
     with pytest.raises(ModelError, match=r"text encoder's tensors are missing, such as .*SelfAttention\.v"):
-        to_lazy_module(load_components(facts, str(folder), CPU, torch.float32).text_encoder).load_module()
+        to_lazy_module(load_components(record, str(folder), CPU, torch.float32).text_encoder).load_module()

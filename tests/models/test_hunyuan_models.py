@@ -1,4 +1,4 @@
-"""Every HunyuanVideo model of the catalogue through a whole edit: its real classes, tiny and random, from a folder to a finished clip."""
+"""Every HunyuanVideo model through a whole edit: its real classes, tiny and random, from a folder to a finished clip."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from lora_edit import estimate, pipeline
 from lora_edit.config import EditSettings
 from lora_edit.loras.layouts import detect_layout
 from lora_edit.models.checkpoints import locate
-from lora_edit.models.families.hunyuan.family import HunyuanFamily
+from lora_edit.models.families.hunyuan.conditioning import HunyuanFamily
 from lora_edit.models.family import load_family
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.record import ModelRecord
 from lora_edit.models.runtime.device_manager import DeviceManager
 from lora_edit.reporting import SilentReporter
 from lora_edit.run import Run
@@ -31,13 +31,13 @@ CPU = torch.device("cpu")
 
 @dataclass
 class Done:
-    """A finished edit, and what the model was asked on the way."""
+    """A finished edit, and the calls of the model."""
 
-    facts: ModelFacts
+    record: ModelRecord
     settings: EditSettings
     folder: Path
     asked: list[tuple[float, bool]] = field(default_factory=list)
-    """Time, and whether it was trained on."""
+    """Time, and whether gradients were enabled."""
     taken: list[str] = field(default_factory=list)
     """Classes of the modules that came to the device, in order."""
     conditions: dict[bool, torch.Tensor] = field(default_factory=dict)
@@ -48,21 +48,21 @@ class Done:
 def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
     """Train three steps and one, generate two, composite."""
     folder = tmp_path_factory.mktemp("hunyuan")
-    facts = save_tiny(HUNYUANS[request.param], folder / "model")
+    record = save_tiny(HUNYUANS[request.param], folder / "model")
     predict, take = HunyuanFamily._predict, DeviceManager.load
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(locate, "KNOWN_MODELS", (facts,))
+        patch.setattr(locate, "KNOWN_MODELS", (record,))
         patch.setattr(estimate, "estimate_large_model", lambda *_: None)  # it asks the model too
-        settings = edit_settings(folder, f"{facts.name}@{folder / 'model'}")
-        out = Done(facts, settings, folder)
+        settings = edit_settings(folder, f"{record.name}@{folder / 'model'}")
+        out = Done(record, settings, folder)
 
         def asked(family: HunyuanFamily, shown: torch.Tensor, time: torch.Tensor, encoded: Any) -> torch.Tensor:
             out.asked.append((time.item(), torch.is_grad_enabled()))
             out.conditions.setdefault(torch.is_grad_enabled(), encoded.condition)
             return original(family, shown, time, encoded)
 
-        def taken(bench: DeviceManager, module: Any) -> Any:
-            before, found = bench._active_module, take(bench, module)
+        def taken(manager: DeviceManager, module: Any) -> Any:
+            before, found = manager._active_module, take(manager, module)
             if found is not before:
                 out.taken.append(type(found).__name__)
             return found
@@ -75,7 +75,7 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield out
 
 
-def test_the_clip_comes_back_with_its_region_made(done: Done) -> None:
+def test_the_result_differs_from_the_source_in_the_region_only(done: Done) -> None:
     """Frame count, size, and every pixel outside the region are the source's; inside, something else; the first frame is the edited one."""
     clip, made = pipeline.check(done.settings), read_video(done.folder / "out.mkv").frames
     assert made.shape == (FRAMES, HEIGHT, LONG, 3)
@@ -87,7 +87,7 @@ def test_the_clip_comes_back_with_its_region_made(done: Done) -> None:
     assert torch.equal(made[inner], clip.first_frame[inner[1:]])
 
 
-def test_the_lora_learned_and_is_in_diffusers_layout(done: Done) -> None:
+def test_the_lora_is_trained_and_in_diffusers_layout(done: Done) -> None:
     """Every layer but those of a last block whose text nobody reads; joint matrices of the original names stay apart."""
     run = Run(done.folder / "run")
     with safe_open(str(run.lora_file()), "pt") as file:
@@ -95,21 +95,21 @@ def test_the_lora_learned_and_is_in_diffusers_layout(done: Done) -> None:
         metadata = file.metadata()
     assert detect_layout(tensors) == "diffusers" and not [key for key in tensors if "context_embedder" in key]
     joint, single = 12, 5
-    assert len(tensors) == 2 * (2 * joint + (0 if done.facts.image_encoder else single))
-    unread = r"transformer_blocks\.1\.(attn\.(add_q_proj|to_add_out)|ff_context)" if done.facts.image_encoder else "none"
+    assert len(tensors) == 2 * (2 * joint + (0 if done.record.image_encoder else single))
+    unread = r"transformer_blocks\.1\.(attn\.(add_q_proj|to_add_out)|ff_context)" if done.record.image_encoder else "none"
     still = {key for key, tensor in tensors.items() if not tensor.any()}
     assert still == {key for key in tensors if re.search(unread, key) and "lora_B" in key}
-    assert metadata["base_model"] == done.facts.name and metadata["time_range"] == "0-1"
-    assert metadata["method"] == ("mask-aware" if done.facts.spatial_mask else "first-frame")
+    assert metadata["base_model"] == done.record.name and metadata["time_range"] == "0-1"
+    assert metadata["method"] == ("mask-aware" if done.record.spatial_mask else "first-frame")
     manifest = run.read_manifest()
     assert [name for name, _ in manifest["stages"]] == ["motion", "appearance"] and len(manifest["losses"]) == 4
 
 
-def test_training_and_generation_show_the_same_mask(done: Done) -> None:
+def test_training_and_generation_use_the_same_mask(done: Done) -> None:
     """The region's cells are withheld behind the first frame; the model without a mask is given the first frame alone, in both."""
     trained, generated = done.conditions[True], done.conditions[False]
     assert trained.shape == generated.shape
-    if done.facts.spatial_mask:
+    if done.record.spatial_mask:
         assert torch.equal(trained[:, -1], generated[:, -1])
         assert bool(trained[0, -1, 0].all()) and 0 < trained[0, -1, 1].mean() < 1
     else:
@@ -117,20 +117,20 @@ def test_training_and_generation_show_the_same_mask(done: Done) -> None:
     assert not torch.equal(trained[:, :-1, 0], generated[:, :-1, 0]), "the source's first frame, then the edited one"
 
 
-def test_encoders_leave_the_device_to_the_transformer(done: Done) -> None:
-    """Never back to an encoder within training or a window: one turn each, however many steps and pictures."""
-    kind = done.facts.read_transformer_config()["_class_name"]
-    if done.facts.image_encoder:
+def test_encoders_are_released_for_the_transformer(done: Done) -> None:
+    """No encoder is loaded within training or a window: each is loaded once, for any number of steps and images."""
+    kind = done.record.read_transformer_config()["_class_name"]
+    if done.record.image_encoder:
         codec, picture = "AutoencoderKLHunyuanVideo15", "SiglipVisionModel"
         training, generation = ["Qwen2_5_VLTextModel", picture, codec, picture, codec], [picture, codec, "Qwen2_5_VLTextModel"]
     else:
         codec, picture = "AutoencoderKLHunyuanVideo", "LlavaForConditionalGeneration"
         training, generation = ["CLIPTextModel", picture, codec, picture, codec], [picture, codec]
-    if not done.facts.spatial_mask:
+    if not done.record.spatial_mask:
         # What the naive model learns of later frames stands behind the edited first frame, which is read then already.
         generation = [codec]
     assert done.taken == [*training, kind, *generation, kind, codec]
-    passes = 2 if done.facts.image_encoder else 1  # the first version is distilled: no guidance
+    passes = 2 if done.record.image_encoder else 1  # the first version is distilled: no guidance
     assert [learning for _, learning in done.asked] == [True] * 4 + [False] * 2 * passes
 
 
@@ -143,7 +143,7 @@ def test_generating_again_needs_no_training(done: Done) -> None:
     assert not torch.equal(read_video(result.output).frames, read_video(done.folder / "out.mkv").frames)
 
 
-def test_the_naive_model_says_what_it_is(done: Done) -> None:
-    """Among the remarks that people see; the others say nothing."""
+def test_the_naive_model_is_announced(done: Done) -> None:
+    """In the run's notes; the other models have no such note."""
     notes = " ".join(pipeline.check(done.settings).notes)
-    assert ("is given the first frame alone" in notes) == (not done.facts.spatial_mask)
+    assert ("is given the first frame alone" in notes) == (not done.record.spatial_mask)

@@ -25,11 +25,11 @@ from lora_edit.conditioning.method import build_inference_sample, build_motion_s
 from lora_edit.conditioning.sample import Sample
 from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
+from lora_edit.models.families.hunyuan.conditioning import encode_condition
 from lora_edit.models.families.hunyuan.encoders import GLYPH_MAX_LENGTH, pack_text, to_pil_image, unpack_text
-from lora_edit.models.families.hunyuan.family import encode_condition
 from lora_edit.models.families.hunyuan.loading import HunyuanComponents, build_hunyuan
 from lora_edit.models.family import EncodedSample
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.record import ModelRecord
 from lora_edit.training.noise import add_noise, draw_time
 from lora_edit.video.ranges import to_signed
 from tiny_hunyuan import GLYPHS, HUNYUANS, POOLED, WIDTH, tiny_components
@@ -44,9 +44,9 @@ PROMPTS = ("a red coat", "", 'a red coat says "HI" and “NO”, "HI"', "red " *
 class Pair:
     """One model as ours and as diffusers' pipeline."""
 
-    def __init__(self, facts: ModelFacts) -> None:
-        self.facts, self.parts = facts, tiny_components(facts)
-        self.ours: Any = build_hunyuan(self.parts, facts, CPU, torch.float32)
+    def __init__(self, record: ModelRecord) -> None:
+        self.record, self.parts = record, tiny_components(record)
+        self.ours: Any = build_hunyuan(self.parts, record, CPU, torch.float32)
         self.stock = stock_pipeline(self.parts)
 
 
@@ -80,21 +80,21 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 @pytest.fixture(scope="module")
 def pairs() -> dict[str, Pair]:
     """All of them, for tests of what is one model's alone."""
-    return {name: Pair(facts) for name, facts in HUNYUANS.items()}
+    return {name: Pair(record) for name, record in HUNYUANS.items()}
 
 
 def clip(frames: int = FRAMES, rows: int = ROWS, columns: int = COLUMNS, seed: int = 0) -> torch.Tensor:
-    """Random frames that were uint8 once, `[3, T, H, W]`."""
+    """Return random frames with values of uint8, `[3, T, H, W]`."""
     return to_signed(torch.randint(0, 256, (frames, rows, columns, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8))
 
 
 def whole_edit(source: torch.Tensor, prompt: str = "a red coat") -> Sample:
-    """Everything behind the first frame is to be generated: what the stock pipelines are for."""
+    """Generate everything behind the first frame, as the stock pipelines do."""
     return build_inference_sample(source, source[:, 0], torch.ones(source.shape[1:], dtype=torch.bool), prompt)
 
 
 def image_of(source: torch.Tensor) -> Image.Image:
-    """The first frame as a pipeline takes it."""
+    """Return the first frame in a pipeline's format."""
     return to_pil_image(source[:, 0])
 
 
@@ -104,9 +104,9 @@ def test_the_condition_equals_the_stock_pipelines(pair: Pair) -> None:
     ours = pair.ours.encode_sample(whole_edit(source)).condition
     z, shape = (
         pair.ours.z_dim,
-        (1, pair.ours.z_dim, 3, ROWS // pair.facts.geometry.spatial_compression, COLUMNS // pair.facts.geometry.spatial_compression),
+        (1, pair.ours.z_dim, 3, ROWS // pair.record.geometry.spatial_compression, COLUMNS // pair.record.geometry.spatial_compression),
     )
-    if pair.facts.image_encoder:
+    if pair.record.image_encoder:
         latents, mask = pair.stock.prepare_cond_latents_and_mask(torch.zeros(shape), image_of(source), 1, ROWS, COLUMNS, torch.float32, CPU)
     else:
         _, latents = pair.stock.prepare_latents(
@@ -116,7 +116,7 @@ def test_the_condition_equals_the_stock_pipelines(pair: Pair) -> None:
         mask = torch.zeros_like(latents[:, :1])
         mask[:, :, 0] = 1
     assert latents[:, :, 0].std() > 0.01
-    torch.testing.assert_close(ours, torch.cat([latents, mask], 1) if pair.facts.spatial_mask else latents, atol=1e-6, rtol=0)
+    torch.testing.assert_close(ours, torch.cat([latents, mask], 1) if pair.record.spatial_mask else latents, atol=1e-6, rtol=0)
 
 
 def run_stock(pair: Pair, source: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -125,7 +125,7 @@ def run_stock(pair: Pair, source: torch.Tensor, noise: torch.Tensor) -> torch.Te
         "image": image_of(source), "prompt": "a red coat", "negative_prompt": "green", "num_frames": FRAMES,
         "num_inference_steps": STEPS, "output_type": "latent",
     }  # fmt: skip
-    if pair.facts.image_encoder:
+    if pair.record.image_encoder:
         return pair.stock(**given, latents=noise).frames
     still = pair.ours.parts.autoencoder.encode(source[None, :, :1])
     mixed = torch.tensor(0.999)
@@ -134,7 +134,7 @@ def run_stock(pair: Pair, source: torch.Tensor, noise: torch.Tensor) -> torch.Te
 
 
 def test_a_whole_run_equals_the_stock_pipelines(pair: Pair) -> None:
-    """From prompts and picture to latents with guidance, all frames; the stock pipeline of 33 channels throws the first latent away."""
+    """From prompts and image to latents with guidance, all frames; the stock pipeline of 33 channels drops the first latent."""
     source = clip()
     encoded = pair.ours.encode_sample(whole_edit(source))
     shape = (1, pair.ours.z_dim, *encoded.latent_shape)
@@ -143,12 +143,12 @@ def test_a_whole_run_equals_the_stock_pipelines(pair: Pair) -> None:
     settings = GenerationSettings(steps=STEPS, shift=SHIFT, guidance_scale=2.5)
     ours = denoise(pair.ours, encoded, settings, torch.Generator().manual_seed(7), negative=negative)
     dropped = ours.shape[2] - theirs.shape[2]
-    assert dropped == (pair.facts.name == "hunyuan-i2v")
+    assert dropped == (pair.record.name == "hunyuan-i2v")
     torch.testing.assert_close(ours[:, :, dropped:], theirs, atol=1e-5, rtol=1e-5)
     assert pair.ours.decode(ours).shape == (3, FRAMES, ROWS, COLUMNS), "every frame of the source has one of the result"
 
 
-def test_the_first_frame_lands_on_its_clean_latents(pairs: dict[str, Pair]) -> None:
+def test_the_first_frame_ends_at_its_clean_latents(pairs: dict[str, Pair]) -> None:
     """In the model that replaces it, by the loop that all models share."""
     ours: Any = pairs["hunyuan-i2v-16"].ours
     encoded = ours.encode_sample(whole_edit(clip()))
@@ -158,7 +158,7 @@ def test_the_first_frame_lands_on_its_clean_latents(pairs: dict[str, Pair]) -> N
 
 @pytest.mark.parametrize("prompt", PROMPTS, ids=["plain", "empty", "quoted", "long"])
 def test_prompts_are_encoded_as_by_the_stock_pipelines(pairs: dict[str, Pair], prompt: str) -> None:
-    """The stock's padding left out; the picture stands in the prompt of the first version, every second or fourth token of it."""
+    """Without the stock's padding; the first version's prompt holds the image, by every second or fourth token."""
     source = clip()
     for name in ("hunyuan-i2v", "hunyuan-i2v-16"):
         pair, every = pairs[name], 2 if name == "hunyuan-i2v" else 4
@@ -175,7 +175,7 @@ def test_prompts_are_encoded_as_by_the_stock_pipelines(pairs: dict[str, Pair], p
     assert (ours[1].shape[1] > 0) == ('"' in prompt) and ours[1].shape[1] <= GLYPH_MAX_LENGTH
 
 
-def test_a_negative_prompt_stands_beside_a_black_picture(pairs: dict[str, Pair]) -> None:
+def test_a_negative_prompt_uses_a_black_image(pairs: dict[str, Pair]) -> None:
     """As in diffusers, where half the picture's tokens are kept then in both models."""
     for name in ("hunyuan-i2v", "hunyuan-i2v-16"):
         rows, _, mask = pairs[name].stock.encode_prompt(Image.new("RGB", (COLUMNS, ROWS)), "green")
@@ -183,7 +183,7 @@ def test_a_negative_prompt_stands_beside_a_black_picture(pairs: dict[str, Pair])
         torch.testing.assert_close(ours, rows[mask > 0.5][None], atol=2e-6, rtol=0)
 
 
-def test_the_current_first_frame_is_what_the_encoders_see(pair: Pair) -> None:
+def test_the_encoders_take_the_current_first_frame(pair: Pair) -> None:
     """The edited one at inference: other tokens than with the source's; a clip that differs elsewhere changes nothing."""
 
     def seen(source: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
@@ -197,7 +197,7 @@ def test_the_current_first_frame_is_what_the_encoders_see(pair: Pair) -> None:
     assert torch.equal(seen(source, other[:, 0]), seen(other, other[:, 0]))
 
 
-def test_packed_text_comes_back_as_it_was() -> None:
+def test_packed_text_is_unpacked_exactly() -> None:
     """Whichever is wider, and with no rows of the second."""
     for wide, narrow, rows in ((16, 8, 3), (8, 16, 3), (16, 8, 0)):
         first, second = torch.randn(1, 5, wide), torch.randn(1, rows, narrow)
@@ -215,7 +215,7 @@ def hole(frames: int = FRAMES) -> torch.Tensor:
 
 
 def test_nothing_hidden_reaches_the_condition(pair: Pair) -> None:
-    """Source pixels in the region of later frames change no bit of what the model is given; those outside do, where there is a mask."""
+    """Source pixels in the region of later frames change no bit of the input; those outside do, where there is a mask."""
     source, mask = clip(), hole()
     inside, outside = source.clone(), source.clone()
     inside[:, mask] = -inside[:, mask]
@@ -225,7 +225,7 @@ def test_nothing_hidden_reaches_the_condition(pair: Pair) -> None:
         before, after = getattr(encoded, name), getattr(same, name)
         assert before is after is None or torch.equal(before, after), name
     assert not torch.equal(encoded.target, same.target)
-    assert torch.equal(encoded.condition, other.condition) == (not pair.facts.spatial_mask)
+    assert torch.equal(encoded.condition, other.condition) == (not pair.record.spatial_mask)
 
 
 def test_a_cell_is_given_only_whole(pairs: dict[str, Pair]) -> None:
@@ -243,7 +243,7 @@ def test_a_cell_is_given_only_whole(pairs: dict[str, Pair]) -> None:
 
 @pytest.mark.parametrize(("frames", "rows", "columns"), [(6, 32, 32), (8, 32, 32), (5, 40, 32), (5, 32, 24)])
 def test_sizes_that_the_autoencoder_would_crop_are_refused(pair: Pair, frames: int, rows: int, columns: int) -> None:
-    """It encodes them without a word, and answers with another length or size."""
+    """It would encode them silently and return another length or size."""
     with pytest.raises(AssertionError, match=r"not (4 \* k \+ 1|a multiple of 16)"):
         pair.ours.encode_sample(whole_edit(clip(frames, rows, columns)))
 
@@ -279,7 +279,7 @@ def test_time_tiling_is_the_same_in_training_and_inference(pairs: dict[str, Pair
 
 
 class Stub(nn.Module):
-    """Answers with set latents and remembers what it was asked."""
+    """A transformer that returns fixed latents and records its inputs."""
 
     def __init__(self, config: Any, answer: torch.Tensor) -> None:
         super().__init__()
@@ -308,7 +308,7 @@ def transport(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 
 @pytest.mark.parametrize("name", ["hunyuan-i2v", "hunyuan-i2v-16"])
-def test_what_training_shows_and_wants_is_the_publishers(pairs: dict[str, Pair], transport: Any, name: str) -> None:
+def test_inputs_and_targets_equal_the_publishers(pairs: dict[str, Pair], transport: Any, name: str) -> None:
     """Input, time, guidance and loss of one draw, with a model that answers the same; zero at the replaced frame, so its mean is lower."""
     ours: Any = pairs[name].ours
     encoded = ours.encode_sample(whole_edit(clip()))

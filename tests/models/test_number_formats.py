@@ -1,4 +1,4 @@
-"""Checkpoints come in the number format that was asked for, and no library finds fault with how it was asked."""
+"""Checkpoints are loaded in the requested number format, without a deprecation warning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import tiny_replace
 import tiny_wan
 from lora_edit.models.families.hunyuan import loading as hunyuan_loading
 from lora_edit.models.families.registry import KNOWN_MODELS
-from lora_edit.models.families.vace.family import load_vace
+from lora_edit.models.families.vace.loading import load_vace
 from lora_edit.models.families.wan import loading
 from lora_edit.models.family import load_family
 from lora_edit.models.image_editors.pipeline import load_editor
@@ -29,13 +29,13 @@ from tiny_editors import save_tiny_editor
 from tiny_vace import save_tiny_vace
 
 CPU = torch.device("cpu")
-FACTS = {facts.name: facts for facts in KNOWN_MODELS}
+FACTS = {record.name: record for record in KNOWN_MODELS}
 FORMATS = [torch.bfloat16, torch.float16, torch.float32]
 
 
 @pytest.fixture(autouse=True)
 def strict() -> Iterator[None]:
-    """A deprecated argument is a fault here, whoever's frame it is blamed on."""
+    """Turn deprecated arguments into errors, whichever frame the warning names."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*dtype.*")
         yield
@@ -53,9 +53,9 @@ def formats(part: Any, *, narrow: bool = False) -> set[torch.dtype]:
 def test_a_folders_parts(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     """Transformers and text encoder as asked, but for what the class keeps in float32; autoencoder and image encoder in float32."""
     maker: Any = tiny_wan if name in tiny_wan.WANS else tiny_replace
-    facts = maker.save_tiny(FACTS[name], tmp_path)
+    record = maker.save_tiny(FACTS[name], tmp_path)
     kinds = {} if name != "ltx-video" else {"classes": loading.ComponentClasses("AutoencoderKLLTXVideo", "T5EncoderModel")}
-    parts = loading.load_components(facts, str(tmp_path), CPU, dtype, **kinds)
+    parts = loading.load_components(record, str(tmp_path), CPU, dtype, **kinds)
     for transformer in parts.transformers:
         assert formats(transformer, narrow=True) == {dtype}
         kept = {each.dtype for key, each in transformer.named_parameters() if is_kept_in_fp32(transformer, key)}
@@ -69,8 +69,8 @@ def test_a_folders_parts(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["hunyuan-i2v", "hunyuan-1.5-i2v"])
 def test_the_other_familys_parts(name: str, tmp_path: Path) -> None:
-    facts = tiny_hunyuan.save_tiny(FACTS[name], tmp_path)
-    parts = hunyuan_loading.load_components(facts, str(tmp_path), torch.bfloat16)
+    record = tiny_hunyuan.save_tiny(FACTS[name], tmp_path)
+    parts = hunyuan_loading.load_components(record, str(tmp_path), torch.bfloat16)
     assert formats(parts.transformer, narrow=True) == formats(parts.text_encoder) == {torch.bfloat16}
     assert formats(parts.text_encoder_2) == {torch.bfloat16} and formats(parts.vae) == {torch.float32}
     assert parts.image_encoder is None or formats(parts.image_encoder) == {torch.bfloat16}
@@ -89,7 +89,7 @@ def test_the_embedded_model_is_kept_in_half_precision_and_computes_in_full() -> 
     assert formats(family.transformer) == {torch.float32}
 
 
-def test_vace_is_read_without_a_remark(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_vace_is_read_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     family = load_vace(save_tiny_vace(tmp_path), str(tmp_path), CPU, torch.bfloat16)
     assert formats(family.transformer, narrow=True) == {torch.bfloat16} and "float32" not in caplog.text
 

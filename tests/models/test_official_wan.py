@@ -17,10 +17,9 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from lora_edit.conditioning.method import build_inference_sample
 from lora_edit.conditioning.sample import Sample
-from lora_edit.models.families.wan.encoders import PromptEncoder, resize_for_clip
-from lora_edit.models.families.wan.family import WanAutoencoder
+from lora_edit.models.families.wan.encoders import PromptEncoder, WanAutoencoder, resize_for_clip
 from lora_edit.models.families.wan.loading import Components, build_wan
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.record import ModelRecord
 from lora_edit.models.runtime.device_manager import DeviceManager
 from official_wan import CLIP, TEXT, TOKENS, autoencoders_pair, picture_towers, randomised, transformers_pair, wan_module
 from tiny_wan import WANS, tiny_tokenizer
@@ -28,7 +27,7 @@ from upstream import agree, checkout, load, take
 
 ROWS, COLUMNS = 32, 48
 FRAMES = {"i2v": 9, "flf2v": 81}
-"""The official first-and-last-frame pipeline knows one length only."""
+"""The only length of the official first-and-last-frame pipeline."""
 MODELS = {"i2v": "wan2.1-i2v-480p", "flf2v": "wan2.1-flf2v"}
 PIPELINES = {"i2v": ("wan/image2video.py", "WanI2V.generate"), "flf2v": ("wan/first_last_frame2video.py", "WanFLF2V.generate")}
 TIME = 0.7
@@ -80,7 +79,7 @@ def test_the_autoencoder_equals_the_official_one(frames: int) -> None:
     agree(WanAutoencoder(ours).decode(latents)[0], theirs.decode([latents[0]])[0], 2e-5)
 
 
-def test_pictures_become_the_official_tokens() -> None:
+def test_images_are_encoded_to_the_official_tokens() -> None:
     """Stretched and normalised alike, bit for bit, and the same last but one layer."""
     ours, theirs = picture_towers()
     shown = drawn(3, ROWS, COLUMNS).tanh()
@@ -93,7 +92,7 @@ def test_pictures_become_the_official_tokens() -> None:
 
 
 @pytest.mark.parametrize("prompt", ["a red coat", "", "red " * 600])
-def test_prompts_become_the_official_embeddings(prompt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_are_encoded_to_the_official_embeddings(prompt: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the real tokens; the official transformer pads them with zeros to 512, which we have done."""
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)  # a default argument of the official file
     official = wan_module("t5")
@@ -134,17 +133,17 @@ class Official:
     """One model as ours, and the official pipeline around the official modules, without a device."""
 
     def __init__(self, kind: str) -> None:
-        self.kind, self.facts = kind, WANS[MODELS[kind]]
+        self.kind, self.record = kind, WANS[MODELS[kind]]
         (transformer, self.transformer), (vae, self.vae), (tower, self.clip) = (
             transformers_pair(kind),
             autoencoders_pair(),
             picture_towers(),
         )
         self.text = drawn(7, TEXT, seed=4)
-        self.ours: Any = ours_of(self.facts, transformer, vae, tower, torch.cat([self.text, torch.zeros(505, TEXT)])[None])
+        self.ours: Any = ours_of(self.record, transformer, vae, tower, torch.cat([self.text, torch.zeros(505, TEXT)])[None])
 
     def generate(self, pictures: list[Image.Image], frames: int) -> tuple[dict[str, Any], torch.Tensor]:
-        """Runs one step; returns what the transformer was first given, and what it answered."""
+        """Run one step; returns the transformer's first inputs and its output."""
         calls: list[tuple[dict[str, Any], torch.Tensor]] = []
 
         def asked(latents: list[torch.Tensor], **given: Any) -> list[torch.Tensor]:
@@ -164,12 +163,12 @@ class Official:
         return calls[0]
 
 
-def ours_of(facts: ModelFacts, transformer: Any, vae: Any, tower: Any, prompt: torch.Tensor) -> Any:
-    """The product's family around the components; the prompt's encoder is not what is compared here."""
+def ours_of(record: ModelRecord, transformer: Any, vae: Any, tower: Any, prompt: torch.Tensor) -> Any:
+    """Build the family around the components, with a fixed prompt."""
     family: Any = build_wan(
-        Components((transformer,), vae, torch.nn.Identity(), lambda *_: None, tower), facts, torch.device("cpu"), torch.float32
+        Components((transformer,), vae, torch.nn.Identity(), lambda *_: None, tower), record, torch.device("cpu"), torch.float32
     )
-    object.__setattr__(family.parts, "embed_prompt", lambda _: prompt)
+    object.__setattr__(family.parts, "text_encoder", lambda _: prompt)
     return family
 
 
@@ -185,7 +184,7 @@ def names_used() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["i2v", "flf2v"])
-def test_the_official_pipeline_gives_its_transformer_what_we_give(kind: str) -> None:
+def test_the_transformer_s_inputs_equal_the_official_pipelines(kind: str) -> None:
     """From pictures to the packed mask (exact), condition latents, picture tokens, and the first velocity."""
     official = Official(kind)
     first, last = picture(1), picture(2)
@@ -200,7 +199,7 @@ def test_the_official_pipeline_gives_its_transformer_what_we_give(kind: str) -> 
 
 
 def everything_to_generate(first: torch.Tensor, last: torch.Tensor, frames: int, kind: str) -> Sample:
-    """What the official pipeline is for: all but the pictures that it is shown."""
+    """Generate all but the given images, as the official pipeline does."""
     clip = first[:, None].expand(-1, frames, -1, -1).clone()
     anchors = {frames - 1: last} if kind == "flf2v" else {}
     return build_inference_sample(clip, first, torch.ones(frames, ROWS, COLUMNS, dtype=torch.bool), "", anchors)

@@ -20,7 +20,7 @@ from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
 from lora_edit.models.families.wan.encoders import clean_prompt, get_last_image, resize_for_clip
 from lora_edit.models.families.wan.loading import Components, build_wan
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.record import ModelRecord
 from tiny_wan import TOKENS, WANS, WIDTH, tiny_components
 
 FRAMES, ROWS, COLUMNS, STEPS = 9, 32, 48, 4
@@ -31,23 +31,23 @@ NAMES = ("wan2.1-i2v-480p", "wan2.1-flf2v", "wan2.1-fun-1.3b", "skyreels-v2-i2v"
 class Pair:
     """One model as ours and as diffusers' pipeline."""
 
-    def __init__(self, facts: ModelFacts) -> None:
-        self.facts, self.parts = facts, tiny_components(facts)
-        self.ours: Any = build_wan(self.parts, facts, CPU, torch.float32)
-        self.stock = stock_pipeline(facts, self.parts)
+    def __init__(self, record: ModelRecord) -> None:
+        self.record, self.parts = record, tiny_components(record)
+        self.ours: Any = build_wan(self.parts, record, CPU, torch.float32)
+        self.stock = stock_pipeline(record, self.parts)
 
 
-def stock_pipeline(facts: ModelFacts, parts: Components) -> Any:
+def stock_pipeline(record: ModelRecord, parts: Components) -> Any:
     """The pipeline that the model is published with, on Euler's grid."""
     shared = {
         "tokenizer": parts.tokenizer, "text_encoder": parts.text_encoder, "vae": parts.vae, "image_encoder": parts.image_encoder,
         "image_processor": None, "scheduler": FlowMatchEulerDiscreteScheduler(shift=5.0), "transformer": parts.transformers[0],
     }  # fmt: skip
-    if facts.name.startswith("skyreels"):
+    if record.name.startswith("skyreels"):
         pipeline: Any = SkyReelsV2ImageToVideoPipeline(**shared)
     else:
         low = parts.transformers[1] if len(parts.transformers) == 2 else None
-        pipeline = WanImageToVideoPipeline(**shared, transformer_2=low, boundary_ratio=facts.boundary_ratio)
+        pipeline = WanImageToVideoPipeline(**shared, transformer_2=low, boundary_ratio=record.boundary_ratio)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.check_inputs = lambda *args, **kwargs: None  # it refuses a picture beside its embeddings
     timesteps = pipeline.scheduler.set_timesteps
@@ -63,7 +63,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 
 @pytest.fixture(scope="module")
 def both_ends() -> Pair:
-    """The model that is shown the last frame."""
+    """The model that takes the last frame."""
     return Pair(WANS["wan2.1-flf2v"])
 
 
@@ -72,21 +72,21 @@ def pixels(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-def whole_edit(facts: ModelFacts, clip: torch.Tensor) -> Sample:
-    """Everything is to be generated but the pictures that the model is shown: what the stock pipelines are for."""
+def whole_edit(record: ModelRecord, clip: torch.Tensor) -> Sample:
+    """Generate everything but the given images, as the stock pipelines do."""
     mask = torch.ones(FRAMES, ROWS, COLUMNS, dtype=torch.bool)
-    anchors = {FRAMES - 1: clip[:, -1]} if facts.last_frame else {}
+    anchors = {FRAMES - 1: clip[:, -1]} if record.last_frame else {}
     return build_inference_sample(clip, clip[:, 0], mask, "a red coat", anchors)
 
 
 def test_the_condition_equals_the_stock_pipelines(pair: Pair) -> None:
     """Mask channels and latents; the last frame is kept too where there is one."""
     clip = pixels(3, FRAMES, ROWS, COLUMNS)
-    last = clip[None, :, -1] if pair.facts.last_frame else None
+    last = clip[None, :, -1] if pair.record.last_frame else None
     _, theirs = pair.stock.prepare_latents(
         clip[None, :, 0], 1, 16, ROWS, COLUMNS, FRAMES, torch.float32, CPU, torch.Generator(), None, last
     )
-    ours = pair.ours.encode_sample(whole_edit(pair.facts, clip)).condition
+    ours = pair.ours.encode_sample(whole_edit(pair.record, clip)).condition
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
@@ -100,8 +100,8 @@ def test_a_whole_run_equals_the_stock_pipelines(pair: Pair, monkeypatch: pytest.
         transformer.register_forward_pre_hook(lambda _, args, kw, n=n: asked.append((n, kw["timestep"].item())), with_kwargs=True)
         for n, transformer in enumerate(pair.parts.transformers)
     ]
-    last = {"last_image": clip[None, :, -1] * 0.5 + 0.5} if pair.facts.last_frame else {}
-    encoded = pair.ours.encode_sample(whole_edit(pair.facts, clip))
+    last = {"last_image": clip[None, :, -1] * 0.5 + 0.5} if pair.record.last_frame else {}
+    encoded = pair.ours.encode_sample(whole_edit(pair.record, clip))
     theirs = pair.stock(
         image=clip[None, :, 0] * 0.5 + 0.5, prompt="a red coat", negative_prompt="green", height=ROWS, width=COLUMNS, num_frames=FRAMES,
         num_inference_steps=STEPS, guidance_scale=3.5, image_embeds=encoded.image_embeds, output_type="latent", max_sequence_length=512,
@@ -113,10 +113,10 @@ def test_a_whole_run_equals_the_stock_pipelines(pair: Pair, monkeypatch: pytest.
     negative = type(encoded)(**{**vars(encoded), "prompt_embeds": pair.ours.encode_prompt("green")})
     ours = denoise(pair.ours, encoded, settings, torch.Generator().manual_seed(7), negative=negative)
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-5)
-    if pair.facts.boundary_ratio is not None:
+    if pair.record.boundary_ratio is not None:
         assert [n for n, _ in asked] == [0] * 4 + [1] * 4, "two steps by each expert, two passes a step"
         for n, time in asked:
-            assert pair.ours.at(torch.tensor([time / 1000])) is pair.ours.experts()[n]
+            assert pair.ours.select_expert(torch.tensor([time / 1000])) is pair.ours.experts()[n]
 
 
 def test_prompts_are_encoded_as_by_the_stock_pipeline(both_ends: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_pictures_are_stretched_not_cropped() -> None:
 def test_the_image_encoder_gives_its_last_but_one_layer(both_ends: Pair) -> None:
     """Of the first picture and the last, in this order, one row each."""
     clip = pixels(3, FRAMES, ROWS, COLUMNS)
-    embeds = both_ends.ours.encode_sample(whole_edit(both_ends.facts, clip)).image_embeds
+    embeds = both_ends.ours.encode_sample(whole_edit(both_ends.record, clip)).image_embeds
     encoder: Any = both_ends.parts.image_encoder
     shown = resize_for_clip(torch.stack([clip[:, 0], clip[:, -1]]), encoder.config.image_size)
     with torch.no_grad():
@@ -159,7 +159,7 @@ def test_the_image_encoder_gives_its_last_but_one_layer(both_ends: Pair) -> None
     assert embeds is not None and embeds.shape == (2, TOKENS, WIDTH)
 
 
-def test_a_last_frame_that_is_not_given_is_not_shown() -> None:
+def test_a_withheld_last_frame_is_not_encoded() -> None:
     """A single edited frame, or a baseline that withholds it: the first picture stands in."""
     clip, mask = pixels(3, 5, 16, 16), torch.ones(5, 16, 16, dtype=torch.bool)
     assert torch.equal(get_last_image(build_motion_sample(clip, mask)), clip[:, 0])
@@ -174,10 +174,10 @@ def test_the_same_layers_are_adapted_in_every_relative(pair: Pair) -> None:
         names = [name for name, module in expert.transformer.named_modules() if isinstance(module, torch.nn.Linear)]
         chosen = [name for name in names if re.fullmatch(expert.lora_targets["attention+ffn"], name)]
         assert len(chosen) == 10 and not any("add_" in name for name in chosen)
-        assert any("add_k_proj" in name for name in names) == pair.facts.image_encoder
+        assert any("add_k_proj" in name for name in names) == pair.record.image_encoder
 
 
-def test_the_last_frame_of_padded_clips_is_the_one_shown(both_ends: Pair) -> None:
+def test_padded_clips_encode_the_real_last_frame(both_ends: Pair) -> None:
     """The autoencoder takes whole groups and drops what is over: the copies that fill the last group are given as well."""
     clip = pixels(3, FRAMES, ROWS, COLUMNS)
     vae = both_ends.ours.parts.autoencoder

@@ -22,7 +22,7 @@ from lora_edit.models.families.wan.key_names import (
     rename_transformer_key,
 )
 from lora_edit.models.families.wan.loading import build_wan, load_components
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.record import ModelRecord
 from lora_edit.models.runtime.lazy_module import to_lazy_module
 from lora_edit.models.runtime.precision import is_kept_in_fp32
 from single_files import (
@@ -66,60 +66,60 @@ def all_the_same(found: Any, wanted: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "prefix"), [*((name, "model.diffusion_model.") for name in WANS), (I2V.name, "diffusion_model."), (I2V.name, "")]
 )
-def test_comfyui_s_folder_holds_every_model(tmp_path: Path, name: str, prefix: str) -> None:
+def test_every_model_loads_from_comfyui_s_folder(tmp_path: Path, name: str, prefix: str) -> None:
     """As the folder, and as the transformer's file in it; buffers that no file holds are computed."""
-    facts, parts, files = save_comfyui(WANS[name], tmp_path, prefix)
+    record, parts, files = save_comfyui(WANS[name], tmp_path, prefix)
     for source in (tmp_path, files[0]):
-        loaded = load_components(facts, str(source), CPU, torch.float32)
+        loaded = load_components(record, str(source), CPU, torch.float32)
         all_the_same(loaded, parts)
     assert loaded.transformers[0].config["num_layers"] == 1
     buffers = dict(parts.transformers[0].named_buffers())
     assert all(torch.equal(buffer, buffers[key]) for key, buffer in loaded.transformers[0].named_buffers())
-    assert build_wan(loaded, facts, CPU, torch.float32).encode_prompt("a red coat").shape[:2] == (1, 512)
+    assert build_wan(loaded, record, CPU, torch.float32).encode_prompt("a red coat").shape[:2] == (1, 512)
 
 
 @pytest.mark.parametrize("name", ["wan2.1-flf2v", "wan2.1-fun-1.3b", "skyreels-v2-i2v", "wan2.2-i2v-a14b"])
 def test_the_original_layout_in_shards(tmp_path: Path, name: str) -> None:
     """Names of Wan's own modules, query, key and value in one matrix, and an index for three files; also by the index itself."""
-    facts, parts = save_original(WANS[name], tmp_path)
-    all_the_same(load_components(facts, str(tmp_path), CPU, torch.float32), parts)
-    if len(facts.transformer_parts) == 1:
+    record, parts = save_original(WANS[name], tmp_path)
+    all_the_same(load_components(record, str(tmp_path), CPU, torch.float32), parts)
+    if len(record.transformer_parts) == 1:
         index = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
-        all_the_same(load_components(facts, str(index), CPU, torch.float32), parts)
+        all_the_same(load_components(record, str(index), CPU, torch.float32), parts)
 
 
-def test_either_half_of_a_pair_finds_the_other(tmp_path: Path) -> None:
-    """High noise comes first, whichever file was given; a half without the other is refused."""
-    facts, parts, (high, low) = save_comfyui(PAIR, tmp_path)
+def test_either_expert_s_file_finds_the_other(tmp_path: Path) -> None:
+    """High noise comes first, whichever file was given; one expert without the other is refused."""
+    record, parts, (high, low) = save_comfyui(PAIR, tmp_path)
     with torch.no_grad():
         assert not torch.equal(*(module.proj_out.weight for module in parts.transformers)), "the halves differ"
     for given in (high, low):
-        all_the_same(load_components(facts, str(given), CPU, torch.float32), parts)
+        all_the_same(load_components(record, str(given), CPU, torch.float32), parts)
     low.unlink()
     with pytest.raises(ModelError, match=r"needs two files; give the one with `high` or `low`"):
-        load_components(facts, str(high), CPU, torch.float32)
+        load_components(record, str(high), CPU, torch.float32)
 
 
 class Loader:
     """One tiny transformer, written and read."""
 
-    def __init__(self, facts: ModelFacts, folder: Path) -> None:
-        self.facts, self.file = facts, folder / "x.safetensors"
-        self.module = tiny_components(facts).transformers[0]
+    def __init__(self, record: ModelRecord, folder: Path) -> None:
+        self.record, self.file = record, folder / "x.safetensors"
+        self.module = tiny_components(record).transformers[0]
         self.state = original_transformer(self.module)
         linear = {f"{name}.weight" for name, part in self.module.named_modules() if isinstance(part, nn.Linear)}
         self.linears = {original for original in self.state if rename_transformer_key(original)[0] in linear}
 
     def load(self, state: State, dtype: torch.dtype = torch.float32) -> State:
         """The parameters after a turn through a file, by original names."""
-        config = tiny_config(self.facts)
+        config = tiny_config(self.record)
         kind = getattr(diffusers, config["_class_name"])
         module = build_empty_module(lambda: kind.from_config(config))
         number_format = lambda name: torch.float32 if is_kept_in_fp32(module, name) else dtype  # noqa: E731
         return original_transformer(load_weights(module, [save(state, self.file)], rename_transformer_key, number_format))
 
     def refused(self, state: State) -> str:
-        """The line that it ends with."""
+        """Return the message of the error."""
         with pytest.raises(ModelError) as error:
             self.load(state)
         assert str(self.file) in str(error.value) and "\n" not in str(error.value)
@@ -136,8 +136,8 @@ def equal(found: State, wanted: State) -> bool:
 
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
-def test_plain_formats_are_read_as_they_round(loader: Loader, stored: torch.dtype) -> None:
-    """Unscaled 8-bit files are worth their rounded weights, no more and no less; norms and biases there are wider."""
+def test_plain_formats_are_read_exactly(loader: Loader, stored: torch.dtype) -> None:
+    """Unscaled 8-bit files give their rounded weights exactly; their norms and biases are wider."""
     rounded = {name: tensor.to(stored if name in loader.linears else torch.bfloat16) for name, tensor in loader.state.items()}
     found = loader.load(rounded)
     assert equal(found, {name: tensor.float() for name, tensor in rounded.items()})
@@ -146,7 +146,7 @@ def test_plain_formats_are_read_as_they_round(loader: Loader, stored: torch.dtyp
 
 @pytest.mark.parametrize("newer", [False, True])
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
-def test_scaled_weights_are_multiplied_out(loader: Loader, newer: bool, prefix: str) -> None:
+def test_scaled_weights_are_dequantized(loader: Loader, newer: bool, prefix: str) -> None:
     """Exactly the stored value times its scale, in both of ComfyUI's spellings, also in a module of bfloat16."""
     stored, worth = scaled(loader.state, loader.linears, newer)
     stored = {prefix + name: tensor for name, tensor in stored.items()}
@@ -170,7 +170,7 @@ def test_scales_by_row_and_by_block() -> None:
     assert torch.equal(dequantize_scaled_weight(weight, torch.tensor([0.5])), weight.float() * 0.5)
 
 
-def test_what_would_be_silently_wrong_is_refused(loader: Loader) -> None:
+def test_unsupported_storage_is_refused(loader: Loader) -> None:
     """A scale that is missing, or of an unknown kind; 4-bit layers; integers."""
     stored, _ = scaled(loader.state, loader.linears)
     layer = "blocks.0.self_attn.q"
@@ -193,7 +193,7 @@ def test_every_tensor_is_accounted_for(loader: Loader) -> None:
 
 
 @pytest.mark.parametrize("name", ["wan2.1-i2v-480p", "skyreels-v2-i2v"])
-def test_what_belongs_in_float32_is_never_rounded(tmp_path: Path, name: str) -> None:
+def test_float32_modules_are_never_rounded(tmp_path: Path, name: str) -> None:
     """From a float32 file into a bfloat16 model: norms, times and tables keep every bit."""
     loader = Loader(WANS[name], tmp_path)
     found = loader.load(loader.state, torch.bfloat16)
@@ -240,7 +240,7 @@ def test_names_of_the_encoders_are_upstream_s() -> None:
     assert "visual.transformer.0.attn.to_qkv.weight" in picture and "visual.pre_norm.bias" in picture
 
 
-def test_a_tokenizer_out_of_a_sentencepiece_model() -> None:
+def test_a_tokenizer_is_built_from_a_sentencepiece_model() -> None:
     """Longest pieces, letters where there is no word, one unknown for what is in neither, an end, zeros behind it."""
     tokenizer = build_tokenizer(spiece_model(), "here")
     found = tokenizer(["a red  coat", "redcoat", "a z"], padding="max_length", max_length=9, return_tensors="pt")

@@ -20,13 +20,13 @@ import torch.nn.functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
 from lora_edit.models.checkpoints.single_file import build_empty_module, load_weights
-from lora_edit.models.families.registry import WAN21_FLF2V, WAN21_I2V_480P
 from lora_edit.models.families.wan.key_names import (
     build_vae_key_renamer,
     rename_image_encoder_key,
     rename_text_encoder_key,
     rename_transformer_key,
 )
+from lora_edit.models.families.wan.record import WAN21_FLF2V, WAN21_I2V_480P
 from single_files import save
 from upstream import skip_reason
 
@@ -39,7 +39,7 @@ WIDE = torch.float32
 
 
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **_: Any) -> torch.Tensor:
-    """What flash attention computes, for `[B, L, N, C]` without padding."""
+    """Compute flash attention for `[B, L, N, C]` without padding."""
     return F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
 
 
@@ -76,23 +76,23 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("facts", [WAN21_I2V_480P, WAN21_FLF2V], ids=["i2v", "flf2v"])
+@pytest.mark.parametrize("record", [WAN21_I2V_480P, WAN21_FLF2V], ids=["i2v", "flf2v"])
 @torch.no_grad()
-def test_transformers(upstream: Any, tmp_path: Path, facts: Any) -> None:
+def test_transformers(upstream: Any, tmp_path: Path, record: Any) -> None:
     """With one picture and with two, whose places are learned."""
-    kind = "flf2v" if facts.last_frame else "i2v"
+    kind = "flf2v" if record.last_frame else "i2v"
     theirs = (
         upstream("model")
         .WanModel(kind, in_dim=36, dim=48, ffn_dim=64, freq_dim=32, text_dim=24, out_dim=16, num_heads=2, num_layers=2)
         .eval()
     )
-    config = facts.transformer_config() | {
+    config = record.transformer_config() | {
         "num_attention_heads": 2, "attention_head_dim": 24, "ffn_dim": 64, "freq_dim": 32, "text_dim": 24, "num_layers": 2,
         "added_kv_proj_dim": 48,
     }  # fmt: skip
     ours = filled(theirs, lambda: diffusers.WanTransformer3DModel.from_config(config), rename_transformer_key, tmp_path)
     noisy, condition, text = random(16, 3, 4, 6), random(20, 3, 4, 6, seed=1), random(512, 24, seed=2)
-    pictures = random(2 if facts.last_frame else 1, 257, 1280, seed=3)
+    pictures = random(2 if record.last_frame else 1, 257, 1280, seed=3)
     time = torch.tensor([637.0])
     their = theirs([noisy], time, [text], 3 * 2 * 3, clip_fea=pictures, y=[condition])[0]
     own = ours(torch.cat([noisy, condition])[None], time, text[None], encoder_hidden_states_image=pictures, return_dict=False)[0][0]

@@ -1,4 +1,4 @@
-"""VACE as we ask it, against diffusers' pipeline around the same modules; and that it is not told what the edit hides."""
+"""VACE against diffusers' pipeline around the same modules; hidden pixels do not reach it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from lora_edit.conditioning.method import build_inference_sample
 from lora_edit.errors import ModelError
 from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
-from lora_edit.models.families.vace.family import VaceFamily, build_vace, load_vace, pack_vace_mask
+from lora_edit.models.families.vace.conditioning import VaceFamily, pack_vace_mask
+from lora_edit.models.families.vace.loading import build_vace, load_vace
 from lora_edit.models.families.vace.record import VACE_1_3B, VACE_14B, VACE_MODELS, locate_vace
 from lora_edit.models.families.wan.loading import Components
 from official_wan import autoencoders_pair
@@ -123,8 +124,8 @@ def test_the_condition_equals_the_official_one(parts: Components) -> None:
     agree(ours.encode_sample(sample).condition[0], encoded[0], 1e-5)
 
 
-def test_what_the_edit_hides_is_not_told(family: VaceFamily, parts: Components) -> None:
-    """Other source pixels in the hole: the same condition bit for bit. The stock pipeline, handed the source as it is, would tell them."""
+def test_hidden_pixels_do_not_reach_vace(family: VaceFamily, parts: Components) -> None:
+    """Other source pixels in the hole give the same condition bit for bit. The stock pipeline would encode the source itself."""
     source, edited, mask = a_clip()
     mask[0] = False
     other = torch.where(mask, -source, source)
@@ -137,8 +138,8 @@ def test_what_the_edit_hides_is_not_told(family: VaceFamily, parts: Components) 
     assert not torch.equal(*told)
 
 
-def test_masks_keep_every_pixel_and_look_at_one_frame_in_four() -> None:
-    """Of 49; frame 0 is never looked at, so that it is given does not show."""
+def test_masks_keep_every_pixel_of_one_frame_in_four() -> None:
+    """Of 49 frames; frame 0 is not among them."""
     looked_at = [1, 5, 9, 13, 16, 20, 24, 28, 32, 35, 39, 43, 47]
     for frame in range(49):
         mask = torch.zeros(1, 1, 49, 16, 16)
@@ -150,10 +151,10 @@ def test_masks_keep_every_pixel_and_look_at_one_frame_in_four() -> None:
             assert packed[0, 8 + 3, looked_at.index(frame), 1, 0] == 1
 
 
-def test_it_loads_from_a_folder(tmp_path: Path) -> None:
-    """In diffusers' layout; bytes of the weights decide what it is called by in a cache."""
-    facts = save_tiny_vace(tmp_path)
-    loaded = load_vace(facts, str(tmp_path), CPU, torch.float32)
+def test_vace_loads_from_a_folder(tmp_path: Path) -> None:
+    """In diffusers' layout; the weights decide the fingerprint."""
+    record = save_tiny_vace(tmp_path)
+    loaded = load_vace(record, str(tmp_path), CPU, torch.float32)
     source, edited, mask = a_clip()
     direct = build_vace(tiny_vace(), VACE_1_3B, CPU, torch.float32)
     sample = build_inference_sample(source, edited, mask, "a red coat")
@@ -161,25 +162,25 @@ def test_it_loads_from_a_folder(tmp_path: Path) -> None:
     assert loaded.fingerprint() == direct.fingerprint()
 
 
-def test_it_is_called_by_name_repository_or_folder(tmp_path: Path) -> None:
-    """Told apart by configuration; anything else is one line."""
+def test_vace_is_located_by_name_repository_or_folder(tmp_path: Path) -> None:
+    """By configuration; anything else is an error of one line."""
     assert locate_vace("wan2.1-vace-1.3b") == locate_vace(VACE_1_3B.repo) == (VACE_1_3B, VACE_1_3B.repo)
     (tmp_path / "transformer").mkdir()
     config = tmp_path / "transformer" / "config.json"
-    for facts in VACE_MODELS:
-        config.write_text(json.dumps(facts.read_transformer_config()))
-        assert locate_vace(str(tmp_path)) == (facts, str(tmp_path))
+    for record in VACE_MODELS:
+        config.write_text(json.dumps(record.read_transformer_config()))
+        assert locate_vace(str(tmp_path)) == (record, str(tmp_path))
     config.write_text(json.dumps(VACE_14B.read_transformer_config() | {"num_layers": 3}))
     for wrong, words in ((str(tmp_path), "is not that of"), (str(tmp_path / "none"), "no such folder"), ("a/b", "no such folder")):
         with pytest.raises(ModelError, match=words):
             locate_vace(wrong)
 
 
-@pytest.mark.parametrize("facts", VACE_MODELS, ids=lambda facts: facts.name)
-def test_its_configuration_is_one_that_the_class_takes(facts: Any) -> None:
+@pytest.mark.parametrize("record", VACE_MODELS, ids=lambda record: record.name)
+def test_the_configuration_fits_the_class(record: Any) -> None:
     """Every key; two times the latents and a channel for every pixel of a cell."""
-    config = facts.transformer_config()
-    assert config["vace_in_channels"] == 2 * config["out_channels"] + facts.geometry.spatial_compression**2 == 96
+    config = record.transformer_config()
+    assert config["vace_in_channels"] == 2 * config["out_channels"] + record.geometry.spatial_compression**2 == 96
     kind = getattr(diffusers, config.pop("_class_name"))
     with torch.device("meta"):
         assert kind.from_config(config).config.num_layers == config["num_layers"]

@@ -1,4 +1,4 @@
-"""Every Wan model of the catalogue through a whole edit: its real classes, tiny and random, from a folder to a finished clip."""
+"""Every Wan model through a whole edit: its real classes, tiny and random, from a folder to a finished clip."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lora_edit import estimate, pipeline
 from lora_edit.config import EditSettings, resolve_settings
 from lora_edit.estimate import measure_steps, open_family
 from lora_edit.models.checkpoints import locate
-from lora_edit.models.families.wan.family import WanFamily
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.families.wan.conditioning import WanFamily
+from lora_edit.models.record import ModelRecord
 from lora_edit.models.runtime.device_manager import DeviceManager
 from lora_edit.prepared_clip import prepare_clip
 from lora_edit.reporting import SilentReporter
@@ -38,13 +38,13 @@ QUICK = ("training.motion_steps=3", "training.appearance_steps=1", "training.bat
 
 @dataclass
 class Done:
-    """A finished edit, and what the models were asked on the way."""
+    """A finished edit, and the calls of the models."""
 
-    facts: ModelFacts
+    record: ModelRecord
     settings: EditSettings
     folder: Path
     asked: list[tuple[str, float, bool]] = field(default_factory=list)
-    """Expert, time, and whether it was trained on."""
+    """Expert, time, and whether gradients were enabled."""
     taken: list[str] = field(default_factory=list)
     """Classes of the modules that came to the device, in order."""
     masks: dict[bool, torch.Tensor] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Done:
 
 
 def edit_settings(folder: Path, model: str, last_frame: bool) -> EditSettings:
-    """Seven frames of noise, a box, a red first frame, a reference; an anchor where the model is shown the last frame."""
+    """Seven frames of noise, a box, a red first frame, a reference; an anchor where the model takes the last frame."""
     generator = torch.Generator().manual_seed(1)
     frames = torch.randint(0, 256, (FRAMES, HEIGHT // 8, WIDTH // 8, 3), generator=generator, dtype=torch.uint8)
     frames = frames.repeat_interleave(8, 1).repeat_interleave(8, 2)
@@ -73,22 +73,22 @@ def edit_settings(folder: Path, model: str, last_frame: bool) -> EditSettings:
 def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
     """Train three steps and one, generate two, composite."""
     folder = tmp_path_factory.mktemp("wan")
-    facts = save_tiny(WANS[request.param], folder / "model")
+    record = save_tiny(WANS[request.param], folder / "model")
     predict, take = WanFamily.predict_velocity, DeviceManager.load
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(locate, "KNOWN_MODELS", (facts,))
+        patch.setattr(locate, "KNOWN_MODELS", (record,))
         patch.setattr(estimate, "estimate_large_model", lambda *_: None)  # it asks the model too
-        settings = edit_settings(folder, f"{facts.name}@{folder / 'model'}", facts.last_frame)
-        out = Done(facts, settings, folder)
+        settings = edit_settings(folder, f"{record.name}@{folder / 'model'}", record.last_frame)
+        out = Done(record, settings, folder)
 
         def asked(family: WanFamily, latents: torch.Tensor, time: torch.Tensor, encoded: Any) -> torch.Tensor:
             out.asked.append((family.part, time.item(), torch.is_grad_enabled()))
             out.masks.setdefault(torch.is_grad_enabled(), encoded.condition[:, :4])
-            assert encoded.image_embeds is None or len(encoded.image_embeds) == 1 + facts.last_frame
+            assert encoded.image_embeds is None or len(encoded.image_embeds) == 1 + record.last_frame
             return predict(family, latents, time, encoded)
 
-        def taken(bench: DeviceManager, module: Any) -> Any:
-            before, found = bench._active_module, take(bench, module)
+        def taken(manager: DeviceManager, module: Any) -> Any:
+            before, found = manager._active_module, take(manager, module)
             if found is not before:
                 out.taken.append(type(found).__name__)
             return found
@@ -99,7 +99,7 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield out
 
 
-def test_the_clip_comes_back_with_its_region_made(done: Done) -> None:
+def test_the_result_differs_from_the_source_in_the_region_only(done: Done) -> None:
     """Frame count, size, and every pixel outside the region are the source's; inside, something else; the first frame is the edited one."""
     clip, made = pipeline.check(done.settings), read_video(done.folder / "out.mkv").frames
     assert made.shape == (FRAMES, HEIGHT, WIDTH, 3)
@@ -107,14 +107,14 @@ def test_the_clip_comes_back_with_its_region_made(done: Done) -> None:
     assert torch.equal(made[~region], clip.video.frames[~region])
     assert all(not torch.equal(made[n][region[n]], clip.video.frames[n][region[n]]) for n in range(FRAMES))
     assert torch.equal(made, load_frames(done.folder / "run" / "result"))
-    if done.facts.last_frame:
+    if done.record.last_frame:
         inner = (slice(FRAMES - 1, None), slice(16, 24), slice(26, 34))
         assert torch.equal(made[inner], clip.anchors[FRAMES - 1][inner[1:]][None]), "the anchor is shown as it is"
 
 
-def test_each_expert_has_a_lora_that_learned(done: Done) -> None:
+def test_each_expert_has_a_trained_lora(done: Done) -> None:
     """Files by expert, with the times they are for; ten layers a block, none of them image keys or values; no B is zero."""
-    parts = [""] if len(done.facts.transformer_parts) == 1 else ["high-noise", "low-noise"]
+    parts = [""] if len(done.record.transformer_parts) == 1 else ["high-noise", "low-noise"]
     run = Run(done.folder / "run")
     assert sorted((run.folder / "lora").iterdir()) == sorted(run.lora_file(part) for part in parts)
     times = {"high-noise": "0.9-1", "low-noise": "0-0.9", "": "0-1"}
@@ -124,39 +124,39 @@ def test_each_expert_has_a_lora_that_learned(done: Done) -> None:
             metadata = file.metadata()
         assert len(tensors) == 2 * 10 and not [key for key in tensors if "add_" in key]
         assert all(tensor.any() for tensor in tensors.values())
-        assert metadata["base_model"] == done.facts.name
+        assert metadata["base_model"] == done.record.name
         assert (metadata.get("expert"), metadata["time_range"]) == (part or None, times[part])
     manifest = run.read_manifest()
     names = [f"{stage}, {part}" if part else stage for part in parts for stage in ("motion", "appearance")]
     assert [name for name, _ in manifest["stages"]] == names and len(manifest["losses"]) == 4 * len(parts)
 
 
-def test_each_expert_is_asked_at_its_own_times(done: Done) -> None:
+def test_each_expert_predicts_in_its_time_range(done: Done) -> None:
     """In training and generation; trained one after the other; four training steps each."""
     trained = [(part, time) for part, time, learning in done.asked if learning]
-    if done.facts.boundary_ratio is None:
+    if done.record.boundary_ratio is None:
         assert {part for part, _, _ in done.asked} == {""} and len(trained) == 4
         return
     assert [part for part, _ in trained] == ["high-noise"] * 4 + ["low-noise"] * 4
     assert {part for part, _, learning in done.asked if not learning} == {"high-noise", "low-noise"}
     for part, time, _ in done.asked:
-        assert (time >= done.facts.boundary_ratio) == (part == "high-noise"), (part, time)
+        assert (time >= done.record.boundary_ratio) == (part == "high-noise"), (part, time)
 
 
-def test_training_and_generation_show_the_same_mask(done: Done) -> None:
+def test_training_and_generation_use_the_same_mask(done: Done) -> None:
     """Seven frames fill two groups by repeating the last; a model that is shown the last frame has it whole in both."""
     assert torch.equal(done.masks[True], done.masks[False])
     last = done.masks[True][0, :, -1]
-    assert bool(last[1:].all()) == done.facts.last_frame and not done.masks[True][0, :, 1].all()
+    assert bool(last[1:].all()) == done.record.last_frame and not done.masks[True][0, :, 1].all()
 
 
-def test_encoders_leave_the_device_to_the_transformer(done: Done) -> None:
-    """Never back to an encoder within training or a window: one turn each, however many steps."""
-    kind = done.facts.read_transformer_config()["_class_name"]
-    pair = ["CLIPVisionModel", "AutoencoderKLWan"] if done.facts.image_encoder else ["AutoencoderKLWan"]
-    samples = 2 if done.facts.image_encoder else 1  # each of them is looked at, then encoded
-    training = ["UMT5EncoderModel", *pair * samples, *[kind] * len(done.facts.transformer_parts)]
-    generation = [*pair, "UMT5EncoderModel", *[kind] * len(done.facts.transformer_parts), "AutoencoderKLWan"]
+def test_encoders_are_released_for_the_transformer(done: Done) -> None:
+    """No encoder is loaded within training or a window: each is loaded once, for any number of steps."""
+    kind = done.record.read_transformer_config()["_class_name"]
+    pair = ["CLIPVisionModel", "AutoencoderKLWan"] if done.record.image_encoder else ["AutoencoderKLWan"]
+    samples = 2 if done.record.image_encoder else 1  # each of them is looked at, then encoded
+    training = ["UMT5EncoderModel", *pair * samples, *[kind] * len(done.record.transformer_parts)]
+    generation = [*pair, "UMT5EncoderModel", *[kind] * len(done.record.transformer_parts), "AutoencoderKLWan"]
     assert done.taken == [*training, *generation]
 
 
@@ -177,5 +177,5 @@ def test_an_estimate_counts_every_experts_steps(done: Done, monkeypatch: pytest.
     ticks = iter(range(100))
     monkeypatch.setattr("time.perf_counter", lambda: float(next(ticks)))
     found = measure_steps(family, prepare_clip(family, clip, done.settings), done.settings)
-    assert found.seconds_train == pytest.approx(4 * len(done.facts.transformer_parts) + 0.1)
+    assert found.seconds_train == pytest.approx(4 * len(done.record.transformer_parts) + 0.1)
     assert found.seconds_generate == 2 * 2 * found.windows == 4

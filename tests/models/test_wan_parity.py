@@ -21,8 +21,12 @@ from lora_edit.conditioning.method import build_inference_sample, build_motion_s
 from lora_edit.conditioning.sample import Sample
 from lora_edit.generation.denoise import compute_sigmas, denoise
 from lora_edit.generation.settings import GenerationSettings
-from lora_edit.models.families.wan.family import WanAutoencoder, WanFamily, WanParts
-from lora_edit.models.family import Geometry
+from lora_edit.models.families.base import FamilyParts
+from lora_edit.models.families.wan.conditioning import WanFamily
+from lora_edit.models.families.wan.encoders import WanAutoencoder
+from lora_edit.models.record import Geometry
+from lora_edit.models.runtime.device_manager import DeviceManager
+from tiny_random import random_record
 from upstream import agree
 
 FRAMES, HEIGHT, WIDTH, TEXT = 9, 32, 48, 12
@@ -40,14 +44,13 @@ def family() -> WanFamily:
     generator = torch.Generator().manual_seed(1)
     prompt, image = torch.randn(1, TEXT, 16, generator=generator), torch.randn(1, 257, 8, generator=generator)
     return WanFamily(
-        WanParts(
-            "wan-random",
-            Geometry(8, 4, 16, 81, HEIGHT * WIDTH),
+        FamilyParts(
+            random_record("wan-random", Geometry(8, 4, 16, 81, HEIGHT * WIDTH)),
             transformer,
             WanAutoencoder(vae),
             lambda _: prompt,
             lambda _: image,
-            torch.device("cpu"),
+            DeviceManager(torch.device("cpu")),
             torch.float32,
         )
     )
@@ -202,7 +205,7 @@ def test_nothing_hidden_reaches_the_latents(family: WanFamily, build: Callable[.
     assert torch.equal(first, same) and not torch.equal(first, other)
 
 
-def test_the_autoencoder_looks_back_only(family: WanFamily) -> None:
+def test_the_autoencoder_is_causal(family: WanFamily) -> None:
     """Frames from 5 on do not touch the first two latent frames; frame 0 touches every one."""
     clip = pixels(3, 13, HEIGHT, WIDTH)
     later, first = clip.clone(), clip.clone()

@@ -15,7 +15,7 @@ from lora_edit.errors import ModelError
 from lora_edit.evaluation.manifest import read_cases
 from lora_edit.models.checkpoints import locate
 from lora_edit.models.families.registry import KNOWN_MODELS
-from lora_edit.models.families.vace.family import load_vace
+from lora_edit.models.families.vace.loading import load_vace
 from lora_edit.models.families.wan.encoders import PromptEncoder
 from lora_edit.models.family import load_family
 from lora_edit.reporting import SilentReporter

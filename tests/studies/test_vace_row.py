@@ -11,7 +11,7 @@ import torch
 
 from lora_edit.evaluation.manifest import read_cases
 from lora_edit.masks.files import save_mask
-from lora_edit.models.families.vace.family import load_vace
+from lora_edit.models.families.vace.loading import load_vace
 from lora_edit.studies import case_study, study
 from lora_edit.studies.case_study import CaseJob, run_case_job
 from lora_edit.studies.experiments import METHODS

@@ -10,8 +10,8 @@ import torch
 
 from lora_edit.conditioning.method import build_motion_sample
 from lora_edit.errors import ModelError
-from lora_edit.models.families.wan.experts import HIGH_NOISE, LOW_NOISE, ExpertPair
-from lora_edit.models.families.wan.family import WanFamily
+from lora_edit.models.families.base import HIGH_NOISE, LOW_NOISE, ExpertPair
+from lora_edit.models.families.wan.conditioning import WanFamily
 from lora_edit.run import Run
 from lora_edit.training.experts import load_experts, set_strengths, train_experts
 from lora_edit.training.loop import Stage

@@ -9,7 +9,7 @@ import torch
 
 from lora_edit.config import resolve_settings
 from lora_edit.errors import SettingsError
-from lora_edit.models.families.wan.family import WanFamily
+from lora_edit.models.families.wan.conditioning import WanFamily
 from lora_edit.run import Run
 from lora_edit.training import held_out, loop
 from lora_edit.training.held_out import compute_held_out_loss, count_held_out_passes, has_stalled

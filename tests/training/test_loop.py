@@ -15,7 +15,7 @@ import torch
 
 from lora_edit.conditioning.method import build_appearance_sample, build_motion_sample
 from lora_edit.errors import ModelError, TrainingDivergedError
-from lora_edit.models.families.wan.family import WanFamily
+from lora_edit.models.families.wan.conditioning import WanFamily
 from lora_edit.training.loop import Stage, compute_learning_rate, fit
 from lora_edit.training.lora import add_lora, load_lora, remove_lora, save_lora
 from lora_edit.training.settings import LoraSettings, TrainingSettings

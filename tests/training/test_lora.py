@@ -10,7 +10,7 @@ from diffusers import WanImageToVideoPipeline, WanTransformer3DModel
 from safetensors import safe_open
 
 from lora_edit.errors import ModelError
-from lora_edit.models.families.wan.family import WanFamily
+from lora_edit.models.families.wan.conditioning import WanFamily
 from lora_edit.training.lora import add_lora, get_lora_parameters, load_lora, save_lora
 from lora_edit.training.settings import LoraSettings
 from lora_maker import image_to_video_family, image_to_video_transformer, velocity

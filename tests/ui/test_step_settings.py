@@ -153,7 +153,7 @@ def test_model_choices_show_memory_and_licence() -> None:
 
 @pytest.mark.parametrize("model", NAMES)
 def test_a_model_is_described_with_its_missing_download(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     facts, _ = locate_model(model)
     description = describe_model(model)
     assert html.escape(facts.summary) in description and html.escape(facts.license) in description

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from diffusers import WanTransformer3DModel
 
-from lora_edit.models.families.embedded.autoencoder import LappedCodec
+from lora_edit.models.families.embedded.encoders import LappedCodec
 from lora_edit.models.families.embedded.loading import PREDICTION_STD_FILE, WEIGHTS_FOLDER
 
 

@@ -23,9 +23,9 @@ from training_kit import Average, Clock, save_checkpoint
 from lora_edit.hints import ASSUMED_ERROR
 from lora_edit.masks.shapes import snap_to_cells, union_latent_frames
 from lora_edit.models.families.condition_packing import pack_error, pack_mask
-from lora_edit.models.families.embedded.autoencoder import LappedCodec
+from lora_edit.models.families.embedded.conditioning import compute_cell_std, precondition
+from lora_edit.models.families.embedded.encoders import LappedCodec
 from lora_edit.models.families.embedded.loading import PREDICTION_STD_FILE, set_single_token_attention
-from lora_edit.models.families.embedded.precondition import compute_cell_std, precondition
 from lora_edit.propagation.mixture import MAX_ERROR, MIN_ERROR
 
 LENGTH, SIDE = 17, 128

@@ -13,7 +13,7 @@ from lora_edit.models.checkpoints.download import describe_download, download_mi
 from lora_edit.models.checkpoints.hub import count_downloaded_bytes, is_repository
 from lora_edit.models.checkpoints.locate import find_weights, list_models, locate_model
 from lora_edit.models.families.vace.record import find_vace
-from lora_edit.models.record import Geometry, ModelFacts
+from lora_edit.models.record import Geometry, ModelRecord
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def download_model(name: str) -> ModelCard:
     return _build_card(facts, source)
 
 
-def _locate_model(name: str) -> tuple[ModelFacts, str]:
+def _locate_model(name: str) -> tuple[ModelRecord, str]:
     """Locate a model for editing, or a VACE model for comparison."""
     return find_vace(name) or locate_model(name)
 
@@ -99,14 +99,14 @@ def is_interactive() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def _can_download(facts: ModelFacts, source: str) -> bool:
+def _can_download(facts: ModelRecord, source: str) -> bool:
     try:
         return bool(plan_downloads(facts, source))
     except ModelError:
         return False
 
 
-def _build_card(facts: ModelFacts, source: str) -> ModelCard:
+def _build_card(facts: ModelRecord, source: str) -> ModelCard:
     return ModelCard(
         name=facts.name,
         license=facts.license,
@@ -122,7 +122,7 @@ def _build_card(facts: ModelFacts, source: str) -> ModelCard:
     )
 
 
-def _describe_weights(facts: ModelFacts, source: str) -> str:
+def _describe_weights(facts: ModelRecord, source: str) -> str:
     state = get_download_state(facts, source)
     if state == "included":
         return state
@@ -136,7 +136,7 @@ def _describe_weights(facts: ModelFacts, source: str) -> str:
     return f"not downloaded, about {facts.download_gb:g} GB"
 
 
-def _describe_inputs(facts: ModelFacts) -> str:
+def _describe_inputs(facts: ModelRecord) -> str:
     inputs = ["edited first frame", *(["edited last frame"] if facts.last_frame else []), *(["prompt"] if facts.reads_prompts else [])]
     return ", ".join(inputs)
 

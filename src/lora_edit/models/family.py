@@ -1,10 +1,9 @@
-"""What a model family is: its facts and four verbs; and what its experts are, which training works on."""
+"""The interface of a model family: one pretrained image-to-video model as training and sampling use it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -12,17 +11,25 @@ from torch import nn
 from lora_edit.conditioning.sample import Sample
 from lora_edit.models.checkpoints.locate import locate_model
 from lora_edit.models.record import Geometry as Geometry
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.record import ModelRecord, import_target
+
+if TYPE_CHECKING:
+    from lora_edit.models.runtime.device_manager import DeviceManager
+
+LatentShape = tuple[int, int, int]
+"""Latent frames, rows and columns: F, h, w."""
 
 
 @dataclass(frozen=True)
 class EncodedSample:
-    """A `Sample` in latent space, batch of one.
+    """A `Sample` in latent space, with a batch of one.
 
-    `condition` `[1, C, F, h, w]` is concatenated to the noisy latents, or stands in their place where `generate` is 0, as the family does;
-    `target` `[1, z, F, h, w]` is None at inference; `generate` `[1, 1, F, h, w]` is 1 where anything in the cell is to be generated;
-    `image_embeds` `[N, L, D]` has one row per picture shown to the image encoder; `blend` and `blend_keep` belong to the feature-level
-    baseline.
+    - `condition` `[1, C, F, h, w]`: concatenated to the noisy latents, or put in their place where `hole` is 0, as the family does.
+    - `hole` `[1, 1, F, h, w]`: 1 where any part of the cell is to be generated.
+    - `prompt_embeds` `[1, L, D]`.
+    - `target` `[1, z, F, h, w]`: the latents to learn; None at inference.
+    - `image_embeds` `[N, L, D]`: one row per image given to the image encoder.
+    - `blend_latents` and `blend_mask`: used by the feature-level baseline only.
     """
 
     condition: torch.Tensor
@@ -34,95 +41,113 @@ class EncodedSample:
     blend_mask: torch.Tensor | None = None
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
+    def latent_shape(self) -> LatentShape:
         """F, h, w."""
         frames, height, width = self.condition.shape[2:]
         return frames, height, width
 
 
+class Autoencoder(Protocol):
+    """Pixels `[B, 3, T, H, W]` in [-1, 1] <-> normalised latents `[B, z, F, h, w]`, without randomness."""
+
+    z_dim: int
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Encode pixels to latents."""
+        ...
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode latents to pixels."""
+        ...
+
+
 class Expert(Protocol):
-    """One transformer of a family and the times it is asked at: what a LoRA is fitted to. Most families have one, for all times."""
+    """One transformer of a family and the times at which it predicts. A LoRA is fitted to one expert; most families have one."""
 
     name: str
-    """The family's."""
+    """Name of the family."""
     part: str
-    """Its name within the family; empty when it is the only one."""
+    """Name within the family; empty for the only expert."""
     time_range: tuple[float, float]
-    """It is asked at `times[0] <= t < times[1]`, and at t = 1 when that is the end."""
+    """Times of this expert: `time_range[0] <= t < time_range[1]`, and t = 1 when that is the end."""
     lora_targets: dict[str, str]
     """Regular expressions over module names of `transformer`, by `lora.targets` setting."""
     transformer: nn.Module
 
     def to_device(self) -> None:
-        """Bring the transformer to the device, before an optimiser takes hold of its parameters there."""
+        """Move the transformer to the device, before an optimiser refers to its parameters."""
         ...
 
     def predict_velocity(self, latents: torch.Tensor, time: torch.Tensor, encoded: EncodedSample) -> torch.Tensor:
-        """As the family's, from this expert whatever the time; comes to the device by itself."""
+        """Predict as `Family.predict_velocity`, with this expert at any time. Moves the transformer to the device."""
         ...
 
 
 class Family(Protocol):
-    """One pretrained image-to-video model, seen by the training and the denoising loop alike."""
+    """One pretrained image-to-video model, as the training and the denoising loop use it."""
 
     name: str
     geometry: Geometry
     z_dim: int
     last_frame: bool
-    """It is shown the last frame beside the first: training and inference give both."""
+    """Training and inference give the last frame beside the first."""
+    device_manager: DeviceManager
+    """Owner of placement: block swapping, offloaded activations, tiled decoding and encoding caches."""
 
     def experts(self) -> tuple[Expert, ...]:
-        """What LoRAs are fitted to, in the order in which generation asks them."""
+        """Return the experts in the order in which generation uses them."""
         ...
 
     def encode_prompt(self, prompt: str) -> torch.Tensor:
-        """Prompt -> embeddings `[1, L, D]`."""
+        """Encode a prompt to embeddings `[1, L, D]`."""
         ...
 
     def encode_sample(self, sample: Sample) -> EncodedSample:
-        """Pixels and mask -> what the transformer takes; serves training and inference."""
+        """Encode pixels and mask to the transformer's inputs. Training and inference share this method."""
         ...
 
     def predict_velocity(self, latents: torch.Tensor, time: torch.Tensor, encoded: EncodedSample) -> torch.Tensor:
-        """Noisy latents `[B, z, F, h, w]` at `time` `[B]` in [0, 1] -> velocity (noise - data), same shape."""
+        """Predict the velocity (noise - data) of noisy latents `[B, z, F, h, w]` at `time` `[B]` in [0, 1]; same shape."""
         ...
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents `[1, z, F, h, w]` -> pixels `[3, T, H, W]` in [-1, 1]."""
+        """Decode latents `[1, z, F, h, w]` to pixels `[3, T, H, W]` in [-1, 1]."""
         ...
 
     def fingerprint(self) -> str:
-        """A short hash of the weights that decide an encoding: part of every cache key."""
+        """Return a short hash of the weights that decide an encoding; it is part of every cache key."""
         ...
 
 
 def load_family(model: str, device: torch.device, dtype: torch.dtype) -> Family:
-    """Load a model by any of the names that `locate` takes; its module is imported only now. Raises `ModelError`."""
+    """Load a model by any name that `locate_model` takes. Raises `ModelError`."""
     return load_record(*locate_model(model), device, dtype)
 
 
-def load_record(facts: ModelFacts, source: str, device: torch.device, dtype: torch.dtype) -> Family:
-    """Load the model that `facts` describe from `source`, a folder, file or Hub repository. Raises `ModelError`."""
-    module, _, loader = facts.loader.partition(":")
-    family: Any = getattr(import_module(module), loader)(facts, source, device, dtype)
+def load_record(record: ModelRecord, source: str, device: torch.device, dtype: torch.dtype) -> Family:
+    """Load the model of a record from `source`, a folder, file or Hub repository. Imports the family's module only now.
+
+    Raises `ModelError`.
+    """
+    family: Family = import_target(record.loader)(record, source, device, dtype)
     return family
 
 
 def load_meta_transformer(model: str) -> nn.Module | None:
-    """The model's transformer on torch's meta device: layers and shapes, no weights read. None for a model without a configuration.
+    """Build a model's transformer on torch's meta device: layers and shapes without weights. None for a model without a configuration.
 
-    Raises `ModelError` for a model that is not found.
+    Raises `ModelError` for an unknown model.
     """
     return build_meta_transformer(locate_model(model)[0])
 
 
-def build_meta_transformer(facts: ModelFacts) -> nn.Module | None:
-    """The same from the model's record. None for a model without a configuration."""
-    config = facts.read_transformer_config()
+def build_meta_transformer(record: ModelRecord) -> nn.Module | None:
+    """Build a record's transformer on torch's meta device. None for a record without a configuration."""
+    config: dict[str, Any] = record.read_transformer_config()
     if not config:
         return None
     import diffusers
 
     with torch.device("meta"):
-        outline: nn.Module = getattr(diffusers, config["_class_name"]).from_config(config)
-    return outline
+        transformer: nn.Module = getattr(diffusers, config["_class_name"]).from_config(config)
+    return transformer

@@ -1,7 +1,7 @@
-"""Florence-2 describes a frame: the caption c of the paper (3.1).
+"""Captions of frames by Florence-2: the caption c of the paper (3.1).
 
-Task, beams, length and the opening that is cut off are the reference's (LoRAEdit `inference.py`). Its checkpoint runs code of its own;
-this is transformers' Florence-2, in the layout that `florence-community` publishes.
+Task, beams, length and the prefix that is removed are the reference's (LoRAEdit `inference.py`). The reference's checkpoint runs code of
+its own; this module uses transformers' Florence-2, in the layout that `florence-community` publishes.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ TASK_PROMPT = "<DETAILED_CAPTION>"
 CAPTION_PREFIX = "The image shows "
 NUM_BEAMS = 3
 MAX_NEW_TOKENS = 1024
-"""Tokens of a caption at most."""
+"""Maximum tokens of a caption."""
 
 
 def has_captioner(source: str) -> bool:
-    """Is there a Florence-2 of that name on this machine? Only its configuration is read."""
+    """Check for a Florence-2 of that name on this machine. Reads only its configuration."""
     from transformers import Florence2Config
 
     try:
-        found, _ = Florence2Config.get_config_dict(source, local_files_only=True)
+        config, _ = Florence2Config.get_config_dict(source, local_files_only=True)
     except (OSError, ValueError):
         return False
-    return found.get("model_type") == Florence2Config.model_type
+    return config.get("model_type") == Florence2Config.model_type
 
 
 def caption_frames(
@@ -42,9 +42,9 @@ def caption_frames(
     dtype: torch.dtype,
     on_frame: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[str]:
-    """One caption for each uint8 frame `[H, W, 3]`. The model is read from this machine only, and gone when this returns.
+    """Caption each uint8 frame `[H, W, 3]`. The model is read from this machine only, and freed before this returns.
 
-    Raises `ModelError` when it is not whole or of another kind.
+    Raises `ModelError` when the model is incomplete or of another kind.
     """
     model, processor = _load(source, device, dtype)
     captions = []
@@ -52,7 +52,7 @@ def caption_frames(
         captions.append(_caption_frame(model, processor, frame))
         on_frame(len(captions), len(frames))
     del model, processor
-    gc.collect()  # modules refer to each other in rings
+    gc.collect()  # modules reference each other in cycles
     return captions
 
 
@@ -62,14 +62,14 @@ def _load(source: str, device: torch.device, dtype: torch.dtype) -> tuple[Any, A
     if not has_captioner(source):
         raise ModelError(f"{source}: no Florence-2 of that name on this machine; {_suggest_download(source)}")
     try:
-        model, found = Florence2ForConditionalGeneration.from_pretrained(
+        model, report = Florence2ForConditionalGeneration.from_pretrained(
             source, local_files_only=True, dtype=dtype, output_loading_info=True
         )
         processor = Florence2Processor.from_pretrained(source, local_files_only=True)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{source}: this Florence-2 is here in part only; {_suggest_download(source)}") from error
-    if found["missing_keys"]:
-        # Microsoft's own repositories: what is not found by name would stay random, and the captions nonsense.
+        raise ModelError(f"{source}: this Florence-2 is incomplete; {_suggest_download(source)}") from error
+    if report["missing_keys"]:
+        # Microsoft's own repositories: weights that are not found by name would stay random, and captions would be nonsense.
         raise ModelError(f"{source}: its weights are not in transformers' own layout; take one of florence-community's Florence-2 models")
     return model.to(device).eval(), processor
 

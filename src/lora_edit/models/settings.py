@@ -1,4 +1,4 @@
-"""Settings of the models room."""
+"""Settings of captions and encodings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ CAPTIONER = "florence-community/Florence-2-large"
 
 
 class CaptionSettings(BaseModel):
-    """Captions of the frames behind p* (paper 3.1), for models that read prompts; a prompt of your own takes their place."""
+    """Captions of the frames behind p* (paper 3.1), for models that read prompts; a prompt of your own replaces them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     enabled: bool = Field(True, description="false leaves the prompt at p* alone")
@@ -16,7 +16,7 @@ class CaptionSettings(BaseModel):
 
 
 class EncodingSettings(BaseModel):
-    """What encoders made of clips and prompts, kept on this machine for the next run (docs/memory.md)."""
+    """Encodings of clips and prompts, kept on this machine for the next run (docs/memory.md)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kept_gb: float = Field(5.0, ge=0, description="disk space for it, the least recently used removed first; 0 looks up and keeps nothing")

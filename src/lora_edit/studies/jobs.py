@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from lora_edit.devices import pick_compute_dtype, pick_device
-from lora_edit.models.families.vace.family import load_vace
+from lora_edit.models.families.vace.loading import load_vace
 from lora_edit.models.families.vace.record import locate_vace
 from lora_edit.models.family import Family, load_family
 from lora_edit.reporting import Reporter

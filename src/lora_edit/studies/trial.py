@@ -16,7 +16,6 @@ from lora_edit.evaluation.psnr import psnr
 from lora_edit.inputs import Clip
 from lora_edit.masks.shapes import shape_mask
 from lora_edit.models.families.vace.record import list_published_overrides
-from lora_edit.models.families.wan.experts import ManagedWanFamily
 from lora_edit.models.family import Family
 from lora_edit.models.runtime.quantization import WeightFormat, quantize_blocks
 from lora_edit.prepared_clip import PreparedClip, paste_prediction
@@ -53,7 +52,7 @@ class Trial(ABC):
     """An edit, a model and a seed.
 
     `base_assignments` are settings of the whole study; every method takes further assignments `section.setting=value`. `vace` is an
-    optional model to compare with (`models/families/vace/family.py`).
+    optional model to compare with (`models/families/vace/conditioning.py`).
     """
 
     family: Family
@@ -252,9 +251,7 @@ class SceneTrial(Trial):
 
 def _offload_family(family: Family) -> None:
     """Move a model to the CPU, because two models of real size do not fit on a device together."""
-    for expert in family.experts():
-        if isinstance(expert, ManagedWanFamily):
-            expert.offload_to_cpu()
+    family.device_manager.offload()
 
 
 def select_reference_indices(num_frames: int, num_references: int) -> Sequence[int]:

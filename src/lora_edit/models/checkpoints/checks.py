@@ -1,4 +1,4 @@
-"""What is checked before weights are read: that all parts are there, whole, of the right family and shape, and fit into memory."""
+"""Checks before weights are read: all parts exist, are whole, belong to the model, and fit into memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lora_edit.models.checkpoints.layout import (
     list_required_parts,
     read_tensor_shapes,
 )
-from lora_edit.models.record import ModelFacts, find_differences
+from lora_edit.models.record import ModelRecord, find_differences
 
 COMPANION_DIMENSIONS = (
     ("vae", "z_dim", "out_channels"),
@@ -34,7 +34,7 @@ COMPANION_DIMENSIONS = (
     ("text_encoder_2", "d_model", "text_embed_2_dim"),
     ("image_encoder", "hidden_size", "image_embed_dim"),
 )
-"""Part, the key of its configuration that says how wide it is, and the transformer's key that has to be equal, where a family has them."""
+"""Part, the key of its configuration with its width, and the transformer's key that has to be equal, where a family has them."""
 
 REPACKAGED_REPO = "the Hub's Comfy-Org/Wan_2.1_ComfyUI_repackaged, split_files/"
 COMPANION_ADVICE = {
@@ -43,68 +43,69 @@ COMPANION_ADVICE = {
     "image_encoder": f"put clip_vision_h.safetensors ({REPACKAGED_REPO}clip_vision) into its clip_vision/",
     "tokenizer": "put tokenizer.json (the Hub's google/umt5-xxl) into its tokenizer/",
 }
-"""What to do about a companion that is not there."""
+"""Advice for a missing companion."""
 
 
-def verify_parts(facts: ModelFacts, source: str) -> dict[str, PartFiles]:
-    """The places of all the model's parts, checked by configurations and headers alone. Raises `ModelError` with what to do."""
-    found = find_parts(facts, source)
-    _check_configs(facts, source, found)
-    if found.missing:
-        raise ModelError(_describe_missing_parts(facts, source, found))
-    for place in found.parts.values():
-        _check_files(facts, place)
-    return found.parts
+def verify_parts(record: ModelRecord, source: str) -> dict[str, PartFiles]:
+    """Find the files of all parts and check them by configurations and headers alone. Raises `ModelError` with what to do."""
+    checkpoint = find_parts(record, source)
+    _check_configs(record, source, checkpoint)
+    if checkpoint.missing:
+        raise ModelError(_describe_missing_parts(record, source, checkpoint))
+    for part_files in checkpoint.parts.values():
+        _check_files(record, part_files)
+    return checkpoint.parts
 
 
-def _check_configs(facts: ModelFacts, source: str, checkpoint: CheckpointParts) -> None:
-    """Hold the configurations in diffusers' subfolders against the catalogue's, those without weights too."""
-    wanted = facts.read_transformer_config()
-    checks: list[tuple[str, dict[str, Any]]] = [(part, wanted) for part in facts.transformer_parts]
+def _check_configs(record: ModelRecord, source: str, checkpoint: CheckpointParts) -> None:
+    """Compare the configurations in diffusers' subfolders with the record's, also of parts without weights."""
+    expected = record.read_transformer_config()
+    checks: list[tuple[str, dict[str, Any]]] = [(part, expected) for part in record.transformer_parts]
     checks += [
-        (part, {own: wanted[key]}) for part, own, key in COMPANION_DIMENSIONS if key in wanted and part in list_required_parts(facts)
+        (part, {own: expected[key]}) for part, own, key in COMPANION_DIMENSIONS if key in expected and part in list_required_parts(record)
     ]
     for part, shape in checks:
-        place = checkpoint.parts.get(part)
-        folder = place.folder if place else Path(source) / part
-        if folder is None or (place is None and not (folder / "config.json").is_file()):
+        part_files = checkpoint.parts.get(part)
+        folder = part_files.folder if part_files else Path(source) / part
+        if folder is None or (part_files is None and not (folder / "config.json").is_file()):
             continue
         faults = find_differences(_flatten_config(read_config(folder.parent, part)), shape)
         if faults:
-            raise ModelError(f"{source}: {part} is not that of {facts.name} ({'; '.join(faults[:3])}); choose its own model or folder")
+            raise ModelError(f"{source}: {part} is not that of {record.name} ({'; '.join(faults[:3])}); choose its own model or folder")
 
 
 def _flatten_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Also the keys of configurations within, as `text_config.hidden_size`."""
+    """Add the keys of nested configurations, as `text_config.hidden_size`."""
     inner = {f"{name}.{key}": value for name, part in config.items() if isinstance(part, dict) for key, value in part.items()}
     return config | inner
 
 
-def _check_files(facts: ModelFacts, part_files: PartFiles) -> None:
-    """Every file is whole; a single file is the part it is taken for."""
+def _check_files(record: ModelRecord, part_files: PartFiles) -> None:
+    """Check that every file is whole, and that a single file holds its part."""
     if part_files.part.startswith(PREPROCESSOR_PREFIXES):
         return
     if part_files.files[0].suffix == GGUF_SUFFIX:
         return check_gguf(part_files.files[0])
     headers = [read_header(file) for file in part_files.files]
-    wanted = get_part_config(facts, part_files.part)
+    expected = get_part_config(record, part_files.part)
     if part_files.folder is not None:
         return
-    if not wanted:
-        raise ModelError(f"{part_files.files[0]}: single files of {facts.name} are not read; give a folder in diffusers' layout")
+    if not expected:
+        raise ModelError(f"{part_files.files[0]}: single files of {record.name} are not read; give a folder in diffusers' layout")
     if len(headers) == 1:
-        fault = explain_mismatch(part_files.part, part_files.files[0], wanted)
+        fault = explain_mismatch(part_files.part, part_files.files[0], expected)
         if fault is None:
-            held = next(iter(headers[0].shapes), "nothing")
+            first_key = next(iter(headers[0].shapes), "nothing")
             raise ModelError(
-                f"{part_files.files[0]}: holds no transformer of Wan's (its first tensor is {held!r}); give the checkpoint of {facts.name}"
+                f"{part_files.files[0]}: holds no transformer of Wan's (its first tensor is {first_key!r}); give the checkpoint "
+                f"of {record.name}"
             )
         if fault:
-            raise ModelError(f"{part_files.files[0]}: is not {facts.name} ({fault}); choose the model that it is, or another file")
+            raise ModelError(f"{part_files.files[0]}: is not {record.name} ({fault}); choose the model that it is, or another file")
 
 
 def check_gguf(file: Path) -> None:
-    """Raise `ModelError` when the file is no GGUF, or the package that reads it is not installed."""
+    """Raise `ModelError` when a file is no GGUF file, or package gguf is not installed."""
     from importlib.util import find_spec
 
     with file.open("rb") as opened:
@@ -116,7 +117,7 @@ def check_gguf(file: Path) -> None:
 
 
 def check_trainable(model: str) -> None:
-    """Raise `ModelError` when a LoRA cannot be trained on what the model is read from."""
+    """Raise `ModelError` for a model whose files do not allow training a LoRA."""
     if model.lower().endswith(GGUF_SUFFIX):
         name = model.partition("@")[0]
         raise ModelError(
@@ -125,43 +126,43 @@ def check_trainable(model: str) -> None:
         )
 
 
-def _describe_missing_parts(facts: ModelFacts, source: str, checkpoint: CheckpointParts) -> str:
-    """One line on what is missing, by where the model should have come from."""
-    gone = ", ".join(f"{part} ({why})" for part, why in checkpoint.missing.items())
-    name = facts.name if source == facts.repo else f"{facts.name}@{source}"
+def _describe_missing_parts(record: ModelRecord, source: str, checkpoint: CheckpointParts) -> str:
+    """Describe missing parts in one line, by the source of the model."""
+    missing = ", ".join(f"{part} ({why})" for part, why in checkpoint.missing.items())
+    name = record.name if source == record.repo else f"{record.name}@{source}"
     download = f"`lora-edit models --download {name}`"
     if is_repository(source) and not checkpoint.parts and not count_downloaded_bytes(source):
-        terms = f"about {facts.download_gb:g} GB, {facts.license}"
+        terms = f"about {record.download_gb:g} GB, {record.license}"
         return (
-            f"{facts.name}: {source} is not downloaded ({terms}); get it with {download}, or give a folder or file as --model "
-            f"{facts.name}@PLACE"
+            f"{record.name}: {source} is not downloaded ({terms}); get it with {download}, or give a folder or file as --model "
+            f"{record.name}@PLACE"
         )
     if is_repository(source):
-        return f"{facts.name}: {source} is downloaded in part and lacks {gone}; {download} goes on"
-    if any(part in facts.transformer_parts for part in checkpoint.missing):
-        return f"{source}: lacks {gone} of {facts.name}; give the folder{' or file' if facts.companions_config else ''} that has it"
-    remedies = [COMPANION_ADVICE[part] for part in checkpoint.missing if part in COMPANION_ADVICE] if facts.companions_config else []
-    if facts.companions_repo or facts.repo:
+        return f"{record.name}: {source} is downloaded in part and lacks {missing}; {download} goes on"
+    if any(part in record.transformer_parts for part in checkpoint.missing):
+        return f"{source}: lacks {missing} of {record.name}; give the folder{' or file' if record.companions_config else ''} that has it"
+    remedies = [COMPANION_ADVICE[part] for part in checkpoint.missing if part in COMPANION_ADVICE] if record.companions_config else []
+    if record.companions_repo or record.repo:
         remedies.append(f"get the rest with {download}")
-    return f"{source}: lacks {gone} of {facts.name}; {', or '.join(filter(None, (', '.join(remedies[:-1]), *remedies[-1:])))}"
+    return f"{source}: lacks {missing} of {record.name}; {', or '.join(filter(None, (', '.join(remedies[:-1]), *remedies[-1:])))}"
 
 
-def check_memory(facts: ModelFacts, parts: dict[str, PartFiles], dtype: str) -> None:
+def check_memory(record: ModelRecord, parts: dict[str, PartFiles], dtype: str) -> None:
     """Raise `ModelError` when main memory cannot hold what has to be converted to `dtype` (safetensors' name, such as BF16).
 
-    Autoencoder and image encoder work in float32. What a file holds in the right format already is mapped from it and needs no room.
+    Autoencoder and image encoder compute in float32. Tensors that a file holds in the right format are mapped from it and need no memory.
     """
     free = get_free_memory()
-    needed = sum(_count_converted_bytes(place, "F32" if place.part in ("vae", "image_encoder") else dtype) for place in parts.values())
+    needed = sum(_count_converted_bytes(each, "F32" if each.part in ("vae", "image_encoder") else dtype) for each in parts.values())
     if free is not None and needed > free:
         raise ModelError(
-            f"{facts.name}: takes {needed / 1e9:.1f} GB of main memory to load and {free / 1e9:.1f} GB are free; close other programs, add "
-            f"swap space, give files in {dtype}, or choose a smaller model (`lora-edit models`)"
+            f"{record.name}: takes {needed / 1e9:.1f} GB of main memory to load and {free / 1e9:.1f} GB are free; close other programs, "
+            f"add swap space, give files in {dtype}, or choose a smaller model (`lora-edit models`)"
         )
 
 
 def _count_converted_bytes(part_files: PartFiles, dtype: str) -> int:
-    if part_files.part == "text_encoder" and part_files.files[0].suffix == GGUF_SUFFIX:  # multiplied out as it is read
+    if part_files.part == "text_encoder" and part_files.files[0].suffix == GGUF_SUFFIX:  # dequantized as it is read
         return sum(map(prod, read_tensor_shapes(part_files.files[0]).values())) * (4 if dtype == "F32" else 2)
     if part_files.part.startswith(PREPROCESSOR_PREFIXES) or part_files.files[0].suffix == GGUF_SUFFIX:
         return 0
@@ -172,7 +173,7 @@ def _count_converted_bytes(part_files: PartFiles, dtype: str) -> int:
 
 
 def get_free_memory() -> int | None:
-    """Bytes of main memory and swap that are free, within this process's own limit; None where the system does not say."""
+    """Return the free bytes of main memory and swap within this process's limit; None where the system has no such figures."""
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
     except OSError:
@@ -184,7 +185,7 @@ def get_free_memory() -> int | None:
 
 
 def _read_cgroup_limit() -> tuple[int, ...]:
-    """What a container's limit leaves (cgroup v2), its caches counted as free; nothing when there is no limit."""
+    """Return the free bytes below a container's limit (cgroup v2), with caches counted as free; empty without a limit."""
     group = Path("/sys/fs/cgroup")
     try:
         limit = int((group / "memory.max").read_text("ascii"))

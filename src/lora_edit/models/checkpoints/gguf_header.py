@@ -1,4 +1,7 @@
-"""A GGUF file's header: the shapes of its tensors, without a tensor and without another package (ggml `docs/gguf.md`)."""
+"""A GGUF file's header: the shapes of its tensors, without reading a tensor (ggml `docs/gguf.md`).
+
+The header is parsed here instead of by `gguf.GGUFReader`: package gguf is optional, and files are recognised and checked without it.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,17 @@ from lora_edit.errors import ModelError
 MAGIC = b"GGUF"
 _STRING, _ARRAY = 8, 9
 _BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-"""Of the types of metadata that have one size."""
+"""Bytes of the metadata types with a fixed size."""
 _VERSIONS = (2, 3)
 _MAX_ENTRIES = 1_000_000
-"""Tensors or entries that a header of any use may have: a damaged one may ask for any number."""
+"""Maximum tensors or entries of a header; a damaged one may state any number."""
 
 
 def read_gguf_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The tensors' shapes by key, in torch's order. Raises `ModelError` for other files and for those that end within the header or
-    before their last tensor."""
+    """Read the tensors' shapes by key, in torch's order.
+
+    Raises `ModelError` for other files and for files that end within the header or before their last tensor.
+    """
     try:
         with path.open("rb") as file:
             if file.read(4) != MAGIC or _read_number(file, 4) not in _VERSIONS:
@@ -30,29 +35,29 @@ def read_gguf_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             for _ in range(entries):
                 _skip(file, _read_number(file, 8))
                 _skip_value(file, _read_number(file, 4))
-            found, last = {}, 0
+            shapes, last_offset = {}, 0
             for _ in range(tensors):
                 name = _read_bytes(file, _read_number(file, 8)).decode("utf-8", "replace")
-                found[name] = tuple(reversed([_read_number(file, 8) for _ in range(_read_number(file, 4))]))
+                shapes[name] = tuple(reversed([_read_number(file, 8) for _ in range(_read_number(file, 4))]))
                 _read_number(file, 4)
-                last = max(last, _read_number(file, 8))
-            begun = file.tell()
+                last_offset = max(last_offset, _read_number(file, 8))
+            header_end = file.tell()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}); give a file that is there") from error
     except EOFError as error:
         raise ModelError(f"{path}: ends within its header, a copy or download that broke off; download it again") from error
-    if path.stat().st_size <= begun + last and tensors:
+    if path.stat().st_size <= header_end + last_offset and tensors:
         raise ModelError(f"{path}: ends before its last tensor, a copy or download that broke off; download it again")
-    return found
+    return shapes
 
 
 def _read_bytes(file: BinaryIO, count: int) -> bytes:
     if count > _MAX_ENTRIES:
         raise EOFError
-    taken = file.read(count)
-    if len(taken) < count:
+    content = file.read(count)
+    if len(content) < count:
         raise EOFError
-    return taken
+    return content
 
 
 def _read_number(file: BinaryIO, size: int) -> int:
@@ -68,12 +73,12 @@ def _skip_value(file: BinaryIO, kind: int) -> None:
     if kind == _STRING:
         _skip(file, _read_number(file, 8))
     elif kind == _ARRAY:
-        inner, count = _read_number(file, 4), _read_number(file, 8)
-        if inner in _BYTES:
-            _skip(file, _BYTES[inner] * count)
+        item_kind, count = _read_number(file, 4), _read_number(file, 8)
+        if item_kind in _BYTES:
+            _skip(file, _BYTES[item_kind] * count)
         else:
             for _ in range(count):
-                _skip_value(file, inner)
+                _skip_value(file, item_kind)
     elif kind in _BYTES:
         _skip(file, _BYTES[kind])
     else:

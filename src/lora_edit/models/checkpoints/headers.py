@@ -1,4 +1,8 @@
-"""A checkpoint file's header: what tensors it holds, and whether the file is whole; no tensor is read, whatever the file's size."""
+"""A checkpoint file's header: its tensors, and whether the file is whole; no tensor is read, whatever the file's size.
+
+The header is parsed here instead of by `safetensors.safe_open`, which exposes no byte ranges (`file_identity.py` samples tensors by them)
+and does not say how many bytes of a truncated file are missing.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,11 @@ _MAX_HEADER_BYTES = 100_000_000  # bytes of a header that safetensors itself tak
 
 @dataclass(frozen=True)
 class Header:
-    """One safetensors file: `shapes`, `dtypes` (safetensors' names, such as F8_E4M3) and `spans` (first byte and the one behind the last,
-    counted in the file) by key, and its own `metadata`."""
+    """Header of one safetensors file.
+
+    By key: `shapes`, `dtypes` (safetensors' names, such as F8_E4M3) and `byte_ranges` (first byte in the file, and the one behind the
+    last). `metadata` is the file's own.
+    """
 
     path: Path
     shapes: dict[str, tuple[int, ...]]
@@ -30,14 +37,14 @@ class Header:
 
 
 def is_pickle(path: Path) -> bool:
-    """Does the file run code when it is opened, by its name or first bytes?"""
+    """Check by name or first bytes whether a file is a pickle, which can run code when opened."""
     with path.open("rb") as file:
         start = file.read(_LENGTH_BYTES + 1)
     return start[_LENGTH_BYTES:] != b"{" and (path.suffix.lower() in PICKLE_SUFFIXES or start.startswith(PICKLE_MAGIC))
 
 
 def read_header(path: Path) -> Header:
-    """The header of a whole safetensors file. Raises `ModelError` for pickles, other formats, and files that end early."""
+    """Read the header of a whole safetensors file. Raises `ModelError` for pickles, other formats, and truncated files."""
     try:
         if is_pickle(path):
             raise ModelError(f"{path}: is a pickle, which can run code when opened; give this model as .safetensors (docs/loading.md)")
@@ -50,18 +57,18 @@ def read_header(path: Path) -> Header:
     if size < _LENGTH_BYTES + length and text[:1] == b"{":
         raise _build_truncation_error(path, size, _LENGTH_BYTES + length)
     try:
-        found: dict[str, Any] = json.loads(text)
-        metadata = found.pop("__metadata__", None) or {}
+        entries: dict[str, Any] = json.loads(text)
+        metadata = entries.pop("__metadata__", None) or {}
         data = _LENGTH_BYTES + length
-        spans = {key: (data + entry["data_offsets"][0], data + entry["data_offsets"][1]) for key, entry in found.items()}
-        shapes = {key: tuple(entry["shape"]) for key, entry in found.items()}
-        dtypes = {key: str(entry["dtype"]) for key, entry in found.items()}
+        byte_ranges = {key: (data + entry["data_offsets"][0], data + entry["data_offsets"][1]) for key, entry in entries.items()}
+        shapes = {key: tuple(entry["shape"]) for key, entry in entries.items()}
+        dtypes = {key: str(entry["dtype"]) for key, entry in entries.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: not a safetensors file; download it again, or give another") from error
-    whole = max((end for _, end in spans.values()), default=data)
-    if size < whole:
-        raise _build_truncation_error(path, size, whole)
-    return Header(path, shapes, dtypes, spans, metadata)
+    expected_size = max((end for _, end in byte_ranges.values()), default=data)
+    if size < expected_size:
+        raise _build_truncation_error(path, size, expected_size)
+    return Header(path, shapes, dtypes, byte_ranges, metadata)
 
 
 def _build_truncation_error(path: Path, size: int, expected_size: int) -> ModelError:
@@ -69,18 +76,18 @@ def _build_truncation_error(path: Path, size: int, expected_size: int) -> ModelE
 
 
 def find_shards(path: Path) -> tuple[Path, ...]:
-    """The files that hold a checkpoint: itself, or those its index names. Raises `ModelError` when one of these is not there."""
+    """Find the files of a checkpoint: itself, or those that its index names. Raises `ModelError` when one is missing."""
     if not path.name.endswith(INDEX_SUFFIX):
         return (path,)
     files = read_index_files(path)
-    gone = find_missing_files(files)
-    if gone:
-        raise ModelError(f"{path}: {len(gone)} of {len(files)} files are missing, such as {gone[0].name}; download these too")
+    missing = find_missing_files(files)
+    if missing:
+        raise ModelError(f"{path}: {len(missing)} of {len(files)} files are missing, such as {missing[0].name}; download these too")
     return files
 
 
 def read_index_files(index: Path) -> tuple[Path, ...]:
-    """The files that an index names, there or not. Raises `ModelError` when it is none."""
+    """Read the files that an index names, whether they exist or not. Raises `ModelError` for a file that is no index."""
     try:
         names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -89,15 +96,15 @@ def read_index_files(index: Path) -> tuple[Path, ...]:
 
 
 def find_missing_files(files: Iterable[Path]) -> list[Path]:
-    """Those that are not there. A download under way has another name (`*.incomplete`), so it counts as missing."""
+    """List the files that do not exist. An unfinished download has another name (`*.incomplete`), so it counts as missing."""
     return [file for file in files if not file.is_file()]
 
 
 def read_config(folder: Path, part: str = "transformer") -> dict[str, Any]:
-    """`part/config.json` of a folder in diffusers' layout. Raises `ModelError` when it is missing or no JSON."""
+    """Read `part/config.json` of a folder in diffusers' layout. Raises `ModelError` when it is missing or no JSON."""
     path = folder / part / "config.json"
     try:
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ModelError(
             f"{folder}: no {part}/config.json, so this is no model in diffusers' layout; give the folder that has it, or say which model "
@@ -105,4 +112,4 @@ def read_config(folder: Path, part: str = "transformer") -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise ModelError(f"{path}: not a JSON file ({error}); download it again") from error
-    return found
+    return config

@@ -1,4 +1,4 @@
-"""What a single file holds, told by its tensors' shapes alone: the configuration that a folder in diffusers' layout would state."""
+"""The configuration of a single file, inferred from its tensors' shapes: what a folder in diffusers' layout states in its `config.json`."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ TensorShapes = Mapping[str, tuple[int, ...]]
 
 
 def get_key_renamer(part: str, config: Mapping[str, Any]) -> KeyRenamer:
-    """How the tensors of a single file are called in the module of a part."""
+    """Return the function that renames a single file's keys to those of a part's module."""
     if part == "vae":
         return build_vae_key_renamer(config["num_res_blocks"])
     return {"text_encoder": rename_text_encoder_key, "image_encoder": rename_image_encoder_key}.get(part, rename_transformer_key)
 
 
 def infer_config(part: str, shapes: TensorShapes, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a part's configuration that the shapes decide; `config` is the wanted one, for what they cannot tell.
+    """Infer the keys of a part's configuration that follow from shapes; `config` is the expected one, for values that do not.
 
-    Empty when the file holds no such part.
+    Returns an empty configuration when the file holds no such part.
     """
     rename, prefix = get_key_renamer(part, config), find_model_prefix(shapes) if part.startswith("transformer") else ""
-    named: dict[str, tuple[int, ...]] = {}
+    renamed: dict[str, tuple[int, ...]] = {}
     for key, shape in shapes.items():
         if key.startswith(prefix):
-            named |= dict.fromkeys(rename(key.removeprefix(prefix)), shape)
-    teller: Callable[..., dict[str, Any] | None] = _CONFIG_READERS.get(part, _infer_transformer_config)
+            renamed |= dict.fromkeys(rename(key.removeprefix(prefix)), shape)
+    infer: Callable[..., dict[str, Any] | None] = _CONFIG_READERS.get(part, _infer_transformer_config)
     try:
-        return teller(named, config) or {}
+        return infer(renamed, config) or {}
     except (KeyError, IndexError):
         return {}
 
@@ -46,21 +46,21 @@ def _infer_transformer_config(shapes: TensorShapes, config: Mapping[str, Any]) -
     width, channels, *patch = shapes["patch_embedding.weight"]
     image = shapes.get("condition_embedder.image_embedder.norm1.weight")
     added = shapes.get("blocks.0.attn2.add_k_proj.weight")
-    places = shapes.get("condition_embedder.image_embedder.pos_embed")
-    head = config["attention_head_dim"]
-    found = {
+    positions = shapes.get("condition_embedder.image_embedder.pos_embed")
+    head_dim = config["attention_head_dim"]
+    inferred = {
         "in_channels": channels,
-        "num_attention_heads": width // head if width % head == 0 else width / head,
+        "num_attention_heads": width // head_dim if width % head_dim == 0 else width / head_dim,
         "num_layers": _count_blocks(shapes, r"blocks\.(\d+)\."),
         "ffn_dim": shapes["blocks.0.ffn.net.0.proj.weight"][0],
         "text_dim": shapes["condition_embedder.text_embedder.linear_1.weight"][1],
         "image_dim": image and image[0],
         "added_kv_proj_dim": added and added[1],
-        "pos_embed_seq_len": places and places[1],
+        "pos_embed_seq_len": positions and positions[1],
     }
     rows, cells = shapes["proj_out.weight"][0], patch[0] * patch[1] * patch[2] if len(patch) == 3 else 1
-    # Five dimensions are kept by safetensors; other containers flatten them, and then the module's own check decides.
-    return found | ({"out_channels": rows // cells, "patch_size": patch} if len(patch) == 3 else {})
+    # safetensors keeps five dimensions; other containers flatten them, and then the module's own check decides.
+    return inferred | ({"out_channels": rows // cells, "patch_size": patch} if len(patch) == 3 else {})
 
 
 def _infer_vae_config(shapes: TensorShapes, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,5 +86,5 @@ _CONFIG_READERS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def _count_blocks(shapes: TensorShapes, pattern: str) -> int:
-    found = (re.match(pattern, name) for name in shapes)
-    return 1 + max((int(match[1]) for match in found if match), default=-1)
+    matches = (re.match(pattern, name) for name in shapes)
+    return 1 + max((int(match[1]) for match in matches if match), default=-1)

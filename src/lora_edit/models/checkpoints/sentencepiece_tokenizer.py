@@ -1,6 +1,6 @@
-"""A sentencepiece model as a tokenizer, so that the one inside ComfyUI's text encoders serves without another package or download.
+"""Tokenizers from sentencepiece models, so that the one inside ComfyUI's text encoders needs no other package or download.
 
-The file is one protobuf message (sentencepiece `src/sentencepiece_model.proto`); only the fields that a unigram model is made of are read.
+The file is one protobuf message (sentencepiece `src/sentencepiece_model.proto`); only the fields of a unigram model are read.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ TOKENIZER_ADVICE = "put the text encoder's own tokenizer.json (the Hub's google/
 
 
 def parse_fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """Number and value of each field of a protobuf message: integers, 32-bit floats, and bytes as they are."""
-    at = 0
-    while at < len(message):
-        tag, at = _read_varint(message, at)
+    """Yield number and value of each field of a protobuf message: integers, 32-bit floats, and bytes as they are."""
+    offset = 0
+    while offset < len(message):
+        tag, offset = _read_varint(message, offset)
         number, wire = tag >> 3, tag & 7
         if wire == 0:
             value: Any
-            value, at = _read_varint(message, at)
+            value, offset = _read_varint(message, offset)
         elif wire == 1:
-            value, at = message[at : at + 8], at + 8
+            value, offset = message[offset : offset + 8], offset + 8
         elif wire == 2:
-            length, at = _read_varint(message, at)
-            value, at = message[at : at + length], at + length
+            length, offset = _read_varint(message, offset)
+            value, offset = message[offset : offset + length], offset + length
         elif wire == 5:
-            value, at = struct.unpack("<f", message[at : at + 4])[0], at + 4
+            value, offset = struct.unpack("<f", message[offset : offset + 4])[0], offset + 4
         else:
             raise ValueError(f"wire type {wire}")
         yield number, value
@@ -51,18 +51,18 @@ def _read_varint(message: bytes, offset: int) -> tuple[int, int]:
 
 
 def build_tokenizer(model: bytes, source: str) -> Any:
-    """A fast tokenizer that ends every text with `</s>`, as T5's do. Raises `ModelError` when the bytes are no unigram model."""
+    """Build a fast tokenizer that ends every text with `</s>`, as T5's do. Raises `ModelError` when the bytes are no unigram model."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     try:
-        top = list(parse_fields(model))
-        pieces = [dict(parse_fields(value)) for number, value in top if number == PIECES_FIELD]
-        trainer = dict(parse_fields(next(value for number, value in top if number == TRAINER_FIELD)))
-        charsmap = dict(parse_fields(next((value for number, value in top if number == NORMALIZER_FIELD), b""))).get(CHARSMAP_FIELD, b"")
+        fields = list(parse_fields(model))
+        pieces = [dict(parse_fields(value)) for number, value in fields if number == PIECES_FIELD]
+        trainer = dict(parse_fields(next(value for number, value in fields if number == TRAINER_FIELD)))
+        charsmap = dict(parse_fields(next((value for number, value in fields if number == NORMALIZER_FIELD), b""))).get(CHARSMAP_FIELD, b"")
         vocabulary = [(piece[PIECE_TEXT_FIELD].decode("utf-8"), float(piece.get(PIECE_SCORE_FIELD, 0.0))) for piece in pieces]
         names = [name for name, _ in vocabulary]
-        unknown = next(place for place, piece in enumerate(pieces) if piece.get(PIECE_TYPE_FIELD) == UNKNOWN_PIECE_TYPE)
+        unknown = next(index for index, piece in enumerate(pieces) if piece.get(PIECE_TYPE_FIELD) == UNKNOWN_PIECE_TYPE)
         end = names.index("</s>")
     except (ValueError, IndexError, KeyError, StopIteration, struct.error) as error:
         raise ModelError(f"{source}: its tokenizer cannot be read ({error}); {TOKENIZER_ADVICE}") from error

@@ -1,7 +1,7 @@
-"""Single files into modules: prefixes stripped, names translated, scaled 8-bit weights multiplied out, every tensor accounted for.
+"""Single files into modules: prefixes removed, keys renamed, scaled 8-bit weights dequantized, every tensor accounted for.
 
-diffusers' own loaders guess the configuration, leave scales aside with a warning, and drop names they do not know; here a file fills the
-whole module it is read for, or is refused before any of it is.
+diffusers' own loaders guess the configuration, ignore scales with a warning, and drop unknown keys. Here a file either fills the whole
+module, or is refused before any of it is read.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from lora_edit.models.families.wan.key_names import KeyRenamer, find_model_prefi
 FLOAT8_DTYPES = {"F8_E4M3", "F8_E5M2"}
 SUPPORTED_DTYPES = {"F64", "F32", "F16", "BF16", *FLOAT8_DTYPES}
 SCALE_SUFFIXES = (".scale_weight", ".weight_scale")
-"""Of a layer's weight: ComfyUI's and Kijai's older name, and ComfyUI's newer one."""
+"""Suffixes of a weight's scale: ComfyUI's and Kijai's older name, and ComfyUI's newer one."""
 IGNORED_SUFFIXES = (".scale_input", ".input_scale", ".comfy_quant", "scaled_fp8")
-"""What belongs to 8-bit arithmetic on activations or says how weights are stored; no weights."""
+"""Suffixes of tensors for 8-bit arithmetic on activations and of storage marks; no weights."""
 FORMAT_ADVICE = "give a bf16, fp16 or fp8 file"
 QUANTIZED_FORMATS = {"float8_e4m3fn", "float8_e5m2"}
 
 
 @dataclass(frozen=True)
 class TensorSource:
-    """Where a parameter comes from: a tensor of a file, the `row`-th of `rows` equal parts of it, and the key of its scale, if any."""
+    """Source of a parameter: a tensor of a file, chunk `chunk` of `num_chunks` equal ones, and file and key of its scale, if any."""
 
     header: Header
     key: str
@@ -42,39 +42,41 @@ class TensorSource:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the part."""
+        """Shape of the chunk."""
         first, *rest = self.header.shapes[self.key] or (1,)
         return (first // self.num_chunks, *rest)
 
 
 def find_tensor_sources(module: nn.Module, files: Sequence[Path], rename_key: KeyRenamer) -> dict[str, TensorSource]:
-    """Where each parameter of an empty module comes from. Raises `ModelError`, with no tensor read, when the files do not hold exactly
-    this module, or keep it in a way that is not read."""
+    """Find the source of each parameter of an empty module, without reading a tensor.
+
+    Raises `ModelError` when the files do not hold exactly this module, or store it in an unsupported way.
+    """
     _tie_weights(module)
-    wanted = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    expected_shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     linear = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Linear)}
-    return match_tensors([read_header(file) for file in files], wanted, linear, rename_key)
+    return match_tensors([read_header(file) for file in files], expected_shapes, linear, rename_key)
 
 
 def load_weights(module: nn.Module, files: Sequence[Path], rename_key: KeyRenamer, get_dtype: Callable[[str], torch.dtype]) -> nn.Module:
-    """Give an empty module the weights of single files, each parameter in the number format that `dtype` says for its name.
+    """Load the weights of single files into an empty module, each parameter in the number format that `get_dtype` returns for its name.
 
-    Parameters are on the meta device before and on the CPU afterwards. Raises as `sources_of`.
+    Parameters are on the meta device before and on the CPU afterwards. Raises as `find_tensor_sources`.
     """
     sources = find_tensor_sources(module, files, rename_key)
-    wanted = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    expected_shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     for header in {id(source.header): source.header for source in sources.values()}.values():
         with _open_file(header) as tensors:
             for name, source in sources.items():
                 if source.header is header:
-                    value = _read_tensor(tensors, source).reshape(wanted[name]).to(get_dtype(name))
+                    value = _read_tensor(tensors, source).reshape(expected_shapes[name]).to(get_dtype(name))
                     set_parameter(module, name, value)
     _tie_weights(module)
     return module
 
 
 def _tie_weights(module: nn.Module) -> None:
-    """transformers' name for parameters that are one; a file has them once."""
+    """Tie shared parameters of transformers' modules; a file holds them once."""
     tie: Callable[[], None] = getattr(module, "tie_weights", lambda: None)
     tie()
 
@@ -82,35 +84,36 @@ def _tie_weights(module: nn.Module) -> None:
 def match_tensors(
     headers: Sequence[Header], expected_shapes: dict[str, tuple[int, ...]], linear_weights: set[str], rename_key: KeyRenamer
 ) -> dict[str, TensorSource]:
-    """Every wanted parameter's source. Raises `ModelError` when one is missing, too many, misshapen, or stored in a way unknown here."""
-    where = {key: header for header in headers for key in header.shapes}
-    place, prefix = headers[0].path, find_model_prefix(where)
+    """Match every expected parameter to a source.
+
+    Raises `ModelError` for missing, additional or misshapen tensors, and for unsupported storage.
+    """
+    headers_by_key = {key: header for header in headers for key in header.shapes}
+    path, prefix = headers[0].path, find_model_prefix(headers_by_key)
     _check_formats(headers)
     sources: dict[str, TensorSource] = {}
     extra: list[str] = []
-    for key, header in where.items():
+    for key, header in headers_by_key.items():
         if not key.startswith(prefix) or key.endswith((*SCALE_SUFFIXES, *IGNORED_SUFFIXES)):
             continue
         names = rename_key(key.removeprefix(prefix))
-        scale = next(
-            (key.removesuffix(".weight") + ending for ending in SCALE_SUFFIXES if key.removesuffix(".weight") + ending in where), None
-        )
-        for row, name in enumerate(names):
+        scale = next((name for suffix in SCALE_SUFFIXES if (name := key.removesuffix(".weight") + suffix) in headers_by_key), None)
+        for chunk, name in enumerate(names):
             if name not in expected_shapes:
                 extra.append(key)
                 continue
-            sources[name] = TensorSource(header, key, row, len(names), (where[scale], scale) if scale else None)
-    gone = [name for name in expected_shapes if name not in sources]
-    if extra or gone:
-        faults = [f"{len(gone)} tensors are missing, such as {gone[0]}"] if gone else []
+            sources[name] = TensorSource(header, key, chunk, len(names), (headers_by_key[scale], scale) if scale else None)
+    missing = [name for name in expected_shapes if name not in sources]
+    if extra or missing:
+        faults = [f"{len(missing)} tensors are missing, such as {missing[0]}"] if missing else []
         faults += [f"{len(extra)} are unknown, such as {extra[0]}"] if extra else []
-        raise ModelError(f"{place}: is not this model ({' and '.join(faults)}); choose the model that it is, or another file")
+        raise ModelError(f"{path}: is not this model ({' and '.join(faults)}); choose the model that it is, or another file")
     for name, source in sources.items():
         if _drop_unit_dimensions(source.shape) != _drop_unit_dimensions(expected_shapes[name]):
             raise ModelError(
-                f"{place}: {source.key} is {list(source.shape)} instead of {list(expected_shapes[name])}; choose the model that it is"
+                f"{path}: {source.key} is {list(source.shape)} instead of {list(expected_shapes[name])}; choose the model that it is"
             )
-    _check_scales(place, sources, linear_weights, has_scales=any(key.endswith((*SCALE_SUFFIXES, "scaled_fp8")) for key in where))
+    _check_scales(path, sources, linear_weights, has_scales=any(key.endswith((*SCALE_SUFFIXES, "scaled_fp8")) for key in headers_by_key))
     return sources
 
 
@@ -119,7 +122,7 @@ def _drop_unit_dimensions(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _check_formats(headers: Sequence[Header]) -> None:
-    """Layers that ComfyUI's newer files mark: only scaled 8-bit floats are read. The marks are small tensors, or in the metadata."""
+    """Check the storage marks of ComfyUI's newer files, in small tensors or the metadata: only scaled 8-bit floats are supported."""
     for header in headers:
         layers = dict(json.loads(header.metadata.get("_quantization_metadata", "{}")).get("layers", {}))
         marks = [key for key in header.shapes if key.endswith(".comfy_quant")]
@@ -141,14 +144,14 @@ def _check_scales(path: Path, sources: dict[str, TensorSource], linear_weights: 
         if source.scale_source is not None:
             header, key = source.scale_source
             shape, rows = header.shapes[key], source.header.shapes[source.key][0]
-            whole = prod(shape) == 1 or (shape[0] == rows and (prod(shape) == rows or (len(shape) == 3 and shape[2] == 1)))
-            if header.dtypes[key] not in SUPPORTED_DTYPES or kind not in FLOAT8_DTYPES or not whole:
-                found = f"{header.dtypes[key]} {list(shape)} on {kind}"
-                raise ModelError(f"{path}: the scale of {source.key} ({found}) is of a kind that is not read; {FORMAT_ADVICE}")
+            is_supported = prod(shape) == 1 or (shape[0] == rows and (prod(shape) == rows or (len(shape) == 3 and shape[2] == 1)))
+            if header.dtypes[key] not in SUPPORTED_DTYPES or kind not in FLOAT8_DTYPES or not is_supported:
+                storage = f"{header.dtypes[key]} {list(shape)} on {kind}"
+                raise ModelError(f"{path}: the scale of {source.key} ({storage}) is of a kind that is not read; {FORMAT_ADVICE}")
 
 
 def _read_tensor(tensors: Any, source: TensorSource) -> torch.Tensor:
-    """The tensor, exact: 8-bit weights are multiplied out in float32."""
+    """Read a tensor; 8-bit weights are dequantized in float32."""
     value: torch.Tensor = tensors.get_tensor(source.key)
     if source.scale_source is not None:
         header, key = source.scale_source
@@ -162,8 +165,10 @@ def _read_tensor(tensors: Any, source: TensorSource) -> torch.Tensor:
 
 
 def dequantize_scaled_weight(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """8-bit weight `[out, ...]` times its scale, in float32: one for all, one per row (`[out]`, `[out, 1]`), or one per block of a row
-    (`[out, blocks, 1]`, as musubi-tuner writes them)."""
+    """Multiply an 8-bit weight `[out, ...]` by its scale, in float32.
+
+    There is one scale for all, one per row (`[out]`, `[out, 1]`), or one per block of a row (`[out, blocks, 1]`, as by musubi-tuner).
+    """
     exact, scale = weight.float(), scale.float()
     if scale.numel() == 1:
         return exact * scale.reshape(())
@@ -178,14 +183,14 @@ def _open_file(header: Header) -> Any:
 
 
 def set_parameter(module: nn.Module, name: str, value: torch.Tensor) -> None:
-    """Put a tensor in a parameter's place, frozen; a parameter of its own kind stays what it is."""
-    owner, _, last = name.rpartition(".")
-    kept = value if isinstance(value, nn.Parameter) else nn.Parameter(value, requires_grad=False)
-    module.get_submodule(owner)._parameters[last] = kept
+    """Replace a parameter by a frozen tensor; a subclass of `nn.Parameter` is kept as it is."""
+    owner, _, attribute = name.rpartition(".")
+    parameter = value if isinstance(value, nn.Parameter) else nn.Parameter(value, requires_grad=False)
+    module.get_submodule(owner)._parameters[attribute] = parameter
 
 
 def build_empty_module(build: Callable[[], nn.Module]) -> nn.Module:
-    """A module with its parameters on the meta device and its buffers, which are computed, on the CPU."""
+    """Build a module with its parameters on the meta device and its buffers, which are computed, on the CPU."""
     from accelerate import init_empty_weights
 
     with init_empty_weights(include_buffers=False):

@@ -1,4 +1,4 @@
-"""Picture editors that can make the edited first frame: what is known of each before a file of it is opened. Light: no torch."""
+"""Records of picture editors for the first frame: what is known of each before a file of it is opened. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ PARTS_WITHOUT_WEIGHTS = ("scheduler", "tokenizer", "tokenizer_2", "processor", "
 class ImageEditor:
     """One editor.
 
-    `pipeline` is diffusers' class and `repo` its Hub repository; `terms` is its licence in words; `options` of `hf download` leave out
-    what is not read. `download_gb` and `memory` (with the parts taking turns on the GPU) are estimates. `paints` says that it fills a
-    mask and needs one; the others edit the whole picture as told, and a mask decides what is kept of that. `area` bounds the pixels
-    that it works on; None leaves the size to the pipeline. `call` holds its publisher's sampling settings. `beside` are those for a
-    reference picture beside the frame (`models/image_editors/reference_layout.py`); None for an editor that has no use for one.
+    - `pipeline`: diffusers' class; `repo`: its Hub repository; `license`: its licence in words.
+    - `download_gb`, `memory`: estimates, with the parts taking turns on the GPU.
+    - `call_arguments`: the publisher's sampling settings.
+    - `inpaints`: the editor fills a mask and needs one. Others edit the whole picture, and a mask decides which pixels are kept.
+    - `area_range`: bounds of the pixels of a picture; None leaves the size to the pipeline.
+    - `download_options`: options of `hf download` that exclude unused files.
+    - `reference_arguments`: sampling settings for a reference picture beside the frame (`reference_layout.py`); None for editors that take
+      none.
     """
 
     name: str
@@ -39,7 +42,7 @@ class ImageEditor:
     reference_arguments: dict[str, Any] | None = None
 
     def build_download_command(self) -> str:
-        """What a person types to get it."""
+        """Build the command that downloads the editor."""
         return f"hf download {self.repo}{self.download_options}"
 
 
@@ -83,25 +86,25 @@ EDITORS = (QWEN_IMAGE_EDIT, FLUX_KONTEXT, FLUX_FILL)
 
 
 def find_editor(model: str) -> tuple[ImageEditor, Path]:
-    """The editor of that name, and the folder with all its files. `NAME@FOLDER` and `NAME@org/name` take it from there.
+    """Find an editor by name, and the folder with all its files; `NAME@FOLDER` and `NAME@org/name` give that source.
 
-    Reads no weights and never downloads. Raises `ModelError` for an unknown name, one that is not or only in part on this machine, and
-    a folder that holds another pipeline.
+    Reads no weights and never downloads. Raises `ModelError` for an unknown name, for missing or incomplete files, and for a folder that
+    holds another pipeline.
     """
     name, at, source = model.partition("@")
     editor = next((each for each in EDITORS if each.name == name), None)
     if editor is None or bool(at) != bool(source):
         names = ", ".join(each.name for each in EDITORS)
         raise ModelError(f"--model {model}: no such editor; this version has {names}, and takes NAME@FOLDER")
-    place = source or editor.repo
-    folder = Path(place) if Path(place).is_dir() else find_snapshot_folder(place)
+    source = source or editor.repo
+    folder = Path(source) if Path(source).is_dir() else find_snapshot_folder(source)
     remedy = f"get it with `{editor.build_download_command()}` (about {editor.download_gb:g} GB; {editor.license})"
     if folder is None:
-        raise ModelError(f"{editor.name}: {place} is not on this machine; {remedy}, or give --model {editor.name}@FOLDER")
-    found = _read_index(folder / "model_index.json")
-    if found.get("_class_name") != editor.pipeline:
-        raise ModelError(f"{folder}: holds {found.get('_class_name') or 'no pipeline'}, not {editor.pipeline}; {remedy}")
-    missing = _find_missing_files(folder, found)
+        raise ModelError(f"{editor.name}: {source} is not on this machine; {remedy}, or give --model {editor.name}@FOLDER")
+    index = _read_index(folder / "model_index.json")
+    if index.get("_class_name") != editor.pipeline:
+        raise ModelError(f"{folder}: holds {index.get('_class_name') or 'no pipeline'}, not {editor.pipeline}; {remedy}")
+    missing = _find_missing_files(folder, index)
     if missing:
         raise ModelError(f"{folder}: {', '.join(missing[:3])} of {editor.name} missing; {remedy}")
     return editor, folder
@@ -109,23 +112,23 @@ def find_editor(model: str) -> tuple[ImageEditor, Path]:
 
 def _read_index(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        index: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return found
+    return index
 
 
 def _find_missing_files(folder: Path, parts: dict[str, Any]) -> list[str]:
-    """Files or parts that the pipeline's index promises and the folder lacks."""
-    out = []
+    """List the files or parts in the pipeline's index that the folder lacks."""
+    missing = []
     for part, kind in parts.items():
         if part.startswith("_") or not isinstance(kind, list) or kind[0] is None:
             continue
         indices = list((folder / part).glob("*.safetensors.index.json"))
         shards = {shard for index in indices for shard in _read_index(index).get("weight_map", {}).values()}
-        lost = sorted(shard for shard in shards if not (folder / part / shard).is_file())
-        out += [f"{part}/{shard}" for shard in lost]
-        weights = part in PARTS_WITHOUT_WEIGHTS or shards or any((folder / part).glob("*.safetensors"))
-        if not (folder / part).is_dir() or not weights:
-            out.append(part)
-    return out
+        missing_shards = sorted(shard for shard in shards if not (folder / part / shard).is_file())
+        missing += [f"{part}/{shard}" for shard in missing_shards]
+        has_weights = part in PARTS_WITHOUT_WEIGHTS or shards or any((folder / part).glob("*.safetensors"))
+        if not (folder / part).is_dir() or not has_weights:
+            missing.append(part)
+    return missing

@@ -1,4 +1,4 @@
-"""What diffusers offers to make sampling faster, switched on for one generation and off again after it. Training never runs with these."""
+"""diffusers' accelerations of sampling, enabled for one generation and disabled after it. Training never uses them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import Any
 
 from lora_edit.errors import ModelError
 from lora_edit.models.family import Family
-from lora_edit.models.runtime.block_swap import get_block_swapper
 
 NATIVE_ATTENTION = "native"
-"""torch's own attention, which is right everywhere."""
+"""torch's own attention, which works on every device."""
 
 
 @contextmanager
 def accelerate_sampling(family: Family, *, attention_backend: str, cache_threshold: float, compile_blocks: bool) -> Iterator[None]:
-    """Inside, every transformer of the family uses an attention backend, skips what FirstBlockCache finds unchanged (a threshold; 0 is
-    off), and runs compiled. Raises `ModelError` for what this machine or the model does not support.
+    """Accelerate sampling with all transformers of a family within the context.
+
+    `attention_backend` is diffusers' name, `cache_threshold` FirstBlockCache's threshold (0 disables it), `compile_blocks` compiles the
+    repeated blocks, except of a transformer with swapped blocks: a compiled block would keep the weights it was compiled with. Raises
+    `ModelError` for what this machine or the model does not support.
     """
     with ExitStack() as undo:
         for expert in family.experts():
@@ -29,9 +31,7 @@ def accelerate_sampling(family: Family, *, attention_backend: str, cache_thresho
                 if cache_threshold:
                     _enable_first_block_cache(transformer, cache_threshold)
                     undo.callback(transformer.disable_cache)
-                if (
-                    compile_blocks and get_block_swapper(transformer) is None
-                ):  # a compiled block would keep the weights it was compiled with
+                if compile_blocks and family.device_manager.get_block_swapper(transformer) is None:
                     transformer.compile_repeated_blocks()
                     undo.callback(_uncompile, transformer)
         yield

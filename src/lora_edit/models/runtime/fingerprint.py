@@ -1,4 +1,4 @@
-"""A short name for a checkpoint's weights, cheap to compute."""
+"""A short hash of a checkpoint's weights, cheap to compute."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 def compute_fingerprint(name: str, transformer: nn.Module) -> str:
-    """Hash of the model's name and its transformer's first and last weights, an adapter's left out: different for every checkpoint."""
+    """Hash the model's name and its transformer's first and last weights, without a LoRA's; different for every checkpoint."""
     digest = hashlib.sha256(name.encode())
     weights = [parameter for key, parameter in transformer.named_parameters() if "lora_" not in key]
     for tensor in (weights[0], weights[-1]):

@@ -1,4 +1,4 @@
-"""Encoders that wait in their files until they are asked, and go back there when the transformer's turn comes."""
+"""Encoders that are read from their files at their first use and released when the transformer comes to the device."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import nn
 
 
 class LazyModule:
-    """A frozen module, read at its first use; `config` is its configuration, there from the start.
+    """A frozen module that is read at its first use; `config`, its configuration, is available at once.
 
-    `identify` gives a short hash of its files and number format, the same whenever the module is; empty where nobody knows, and then
-    nothing that it says is kept beyond this process.
+    `compute_identity` returns a short hash of the module's files and number format, which is equal whenever the module is. It is empty
+    where that is unknown, and then no output of the module is kept on disk.
     """
 
     def __init__(self, read_module: Callable[[], nn.Module], config: Any, compute_identity: Callable[[], str]) -> None:
@@ -22,31 +22,31 @@ class LazyModule:
 
     @cached_property
     def identity(self) -> str:
-        """What `identify` gives, asked once."""
+        """Result of `compute_identity`, computed once."""
         return self.compute_identity()
 
     def load_module(self) -> Any:
-        """The module, read now if it was not. Raises `ModelError` when its files cannot be read any more."""
+        """Return the module, reading it if it is not in memory. Raises `ModelError` when its files cannot be read any more."""
         if self._module is None:
             self._module = self.read_module().eval().requires_grad_(False)
         return self._module
 
     def release(self) -> nn.Module | None:
-        """Forget the module; it is read again when it is asked again. Returns what was forgotten."""
-        gone, self._module = self._module, None
-        return gone
+        """Drop the module and return it; it is read again at its next use."""
+        module, self._module = self._module, None
+        return module
 
 
 class LoadedModule(LazyModule):
-    """A module that somebody has in memory already: there is nothing to read, and it is never let go."""
+    """A module that is in memory already: it is neither read nor released."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__(lambda: module, getattr(module, "config", None), str)
 
     def release(self) -> None:
-        """It stays."""
+        """Keep the module, because it cannot be read again."""
 
 
 def to_lazy_module(module: nn.Module | LazyModule) -> LazyModule:
-    """The same for modules that are read later and for those that are here."""
+    """Wrap a module in memory; a `LazyModule` is returned as it is."""
     return module if isinstance(module, LazyModule) else LoadedModule(module)

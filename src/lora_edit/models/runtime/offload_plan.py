@@ -1,24 +1,26 @@
-"""Where a model's weights and states lie while it works, and what to move when the device's memory does not suffice."""
+"""The offload plan: where a model's weights and states are while it computes, and what to move when the device's memory runs out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from lora_edit.models.family import Family
-from lora_edit.models.runtime.block_swap import enable_block_swap, get_block_swapper, get_blocks, offload_activations, offloads_activations
-from lora_edit.models.runtime.device_manager import ManagedAutoencoder
+from lora_edit.models.runtime.block_swap import get_blocks
 from lora_edit.models.runtime.quantization import WeightFormat, quantize_blocks
 
 NUM_REDUCTION_STEPS = 4
-"""In so many steps all blocks go to main memory."""
+"""Number of steps in which all blocks go to main memory."""
 
 
 @dataclass(frozen=True)
 class OffloadPlan:
-    """`swapped` blocks wait in main memory (`streaming.py`), the frozen linear layers of all blocks are kept as `base` (`storage.py`),
-    `parked` hidden states wait in main memory for the backward pass, `tiled` says that clips are decoded in overlapping tiles."""
+    """Placement of a family.
+
+    - `blocks_to_swap`: blocks that wait in main memory (`block_swap.py`).
+    - `weight_format`: storage of the frozen linear layers of all blocks (`quantization.py`).
+    - `offload_activations`: hidden states wait in main memory for the backward pass.
+    - `tile_decoding`: clips are decoded in overlapping tiles.
+    """
 
     blocks_to_swap: int = 0
     weight_format: WeightFormat = "full"
@@ -26,33 +28,32 @@ class OffloadPlan:
     tile_decoding: bool = False
 
 
-def apply_offload_plan(family: Family, device: torch.device, plan: OffloadPlan) -> None:
-    """Arrange a family just loaded, before a LoRA is added to it."""
+def apply_offload_plan(family: Family, plan: OffloadPlan) -> None:
+    """Apply a plan to a family just loaded, before a LoRA is added to it."""
+    manager = family.device_manager
+    manager.tile_decoding = plan.tile_decoding
     for expert in family.experts():
-        transformer = expert.transformer
-        quantize_blocks(transformer, plan.weight_format)
+        quantize_blocks(expert.transformer, plan.weight_format)
         if plan.offload_activations:
-            offload_activations(transformer)
+            manager.offload_activations(expert.transformer)
         if plan.blocks_to_swap:
-            enable_block_swap(transformer, device, plan.blocks_to_swap)
-        codec = getattr(getattr(expert, "parts", None), "autoencoder", None)
-        if isinstance(codec, ManagedAutoencoder):
-            codec.tile_decoding = plan.tile_decoding
+            manager.swap_blocks(expert.transformer, plan.blocks_to_swap)
 
 
-def reduce_memory(family: Family, device: torch.device) -> str | None:
-    """Take some more of a family off the device, whatever LoRA is inside; says what, or None when nothing more can go."""
+def reduce_memory(family: Family) -> str | None:
+    """Move some more of a family off the device, with any LoRA inside; returns what was moved, or None when nothing is left to move."""
+    manager = family.device_manager
     transformers = [expert.transformer for expert in family.experts()]
     total = len(get_blocks(transformers[0]))
-    stream = get_block_swapper(transformers[0])
-    swapped = len(stream.host_blocks) if stream else 0
-    if swapped < total:
-        more = min(total, swapped + -(-total // NUM_REDUCTION_STEPS))
+    swapper = manager.get_block_swapper(transformers[0])
+    num_swapped = len(swapper.host_blocks) if swapper else 0
+    if num_swapped < total:
+        blocks_to_swap = min(total, num_swapped + -(-total // NUM_REDUCTION_STEPS))
         for transformer in transformers:
-            enable_block_swap(transformer, device, more)
-        return f"{more} of {total} blocks wait in main memory"
-    if total and not offloads_activations(transformers[0]):
+            manager.swap_blocks(transformer, blocks_to_swap)
+        return f"{blocks_to_swap} of {total} blocks wait in main memory"
+    if total and not manager.offloads_activations(transformers[0]):
         for transformer in transformers:
-            offload_activations(transformer)
+            manager.offload_activations(transformer)
         return "hidden states wait in main memory"
     return None

@@ -1,6 +1,9 @@
-"""Frozen linear layers kept in 8 or 4 bits: a small number for each weight and scales, multiplied out where they are used.
+"""Quantization of frozen linear layers to 8 or 4 bits: a small number per weight and scales, dequantized in the forward and backward pass.
 
-Neither pass keeps the multiplied weights: backward makes them again, so that a block costs its stored size and one layer's full size.
+Neither pass keeps dequantized weights, so that a block takes its stored size and the full size of one layer.
+
+torchao and bitsandbytes offer such formats too and were not tried on a CPU. This implementation is kept because block swapping copies a
+layer's stored tensors as plain parameters and buffers (`block_swap.py`).
 """
 
 from __future__ import annotations
@@ -18,20 +21,20 @@ from lora_edit.models.runtime.block_swap import get_blocks
 WeightFormat = Literal["full", "int8", "fp8", "nf4"]
 
 EIGHT_BIT_FORMATS: dict[WeightFormat, tuple[torch.dtype, float]] = {"int8": (torch.int8, 127.0), "fp8": (torch.float8_e4m3fn, 448.0)}
-"""Of the 8-bit storages: number format, and its largest number. A row of weights has one scale."""
+"""Number format of each 8-bit storage, and its largest number. A row of weights has one scale."""
 
 GROUP_SIZE = 64
-"""So many weights of a row share a scale in 4 bits (QLoRA, 2305.14314)."""
+"""Weights of a row that share a scale in 4 bits (QLoRA, 2305.14314)."""
 
 MIN_SCALE = 1e-12
-"""Scale of zeros."""
+"""Scale of weights that are all zero."""
 
 NF4_TAIL_PROBABILITY = 0.9677083
 """Probability at the outermost level of 4 bits (bitsandbytes `functional.py`, `create_normal_map`)."""
 
 
 class _QuantizedLinearFunction(torch.autograd.Function):
-    """`F.linear` by stored weights, which have no gradient."""
+    """`F.linear` with quantized weights, which have no gradient."""
 
     @staticmethod
     def forward(ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -46,29 +49,29 @@ class _QuantizedLinearFunction(torch.autograd.Function):
 
 
 class QuantizedLinear(nn.Linear):
-    """A frozen `nn.Linear` whose `weight` holds small numbers, which `multiplied_out` tells with `scale` what they are worth."""
+    """A frozen `nn.Linear` whose `weight` holds quantized numbers; `dequantize_weight` applies `scale` to them."""
 
     scale: torch.Tensor
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, weight_format: WeightFormat) -> QuantizedLinear:
-        """The layer with its weights rounded."""
-        stored = cls(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
+        """Quantize a layer."""
+        quantized = cls(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
         weight, scale = quantize_weight(linear.weight.detach(), weight_format)
-        stored.weight = nn.Parameter(weight, requires_grad=False)
-        stored.register_buffer("scale", scale, persistent=False)
+        quantized.weight = nn.Parameter(weight, requires_grad=False)
+        quantized.register_buffer("scale", scale, persistent=False)
         if linear.bias is not None:
-            stored.bias = linear.bias
-        return stored
+            quantized.bias = linear.bias
+        return quantized
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """`[..., in]` to `[..., out]`."""
+        """Map `[..., in]` to `[..., out]`."""
         product: torch.Tensor = _QuantizedLinearFunction.apply(input, self.weight, self.scale, self.bias)  # type: ignore[no-untyped-call]
         return product
 
 
 def quantize_weight(weight: torch.Tensor, weight_format: WeightFormat) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights `[out, in]` as small numbers, and their scales in float32; the largest weight of each scale is hit exactly.
+    """Quantize weights `[out, in]`; returns numbers and scales in float32. The largest weight of each scale is exact.
 
     8 bits: `[out, in]` and `[out, 1]`. 4 bits: `[out, in / 2]` uint8, two weights in each, and `[out, groups]`.
     """
@@ -81,7 +84,7 @@ def quantize_weight(weight: torch.Tensor, weight_format: WeightFormat) -> tuple[
 
 
 def dequantize_weight(weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """What stored weights are worth, `[out, in]` in `dtype`."""
+    """Dequantize weights to `[out, in]` in `dtype`."""
     if weight.dtype != torch.uint8:
         return weight.to(dtype) * scale.to(dtype)
     pairs = _compute_nf4_levels(weight.device).to(dtype)[torch.stack([weight >> 4, weight & 15], -1).long()]
@@ -89,26 +92,26 @@ def dequantize_weight(weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dt
 
 
 def _quantize_nf4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The nearest of 16 levels, which are as far apart as normally distributed weights need."""
+    """Round to the nearest of 16 levels, which are spaced for normally distributed weights."""
     rows, columns = weight.shape
     groups = weight.view(rows, -1, math.gcd(columns, GROUP_SIZE))
     scale = groups.abs().amax(2).clamp(min=MIN_SCALE)
     levels = _compute_nf4_levels(weight.device)
-    between = (levels[1:] + levels[:-1]) / 2
-    numbers = torch.bucketize(groups / scale[..., None], between).to(torch.uint8).view(rows, -1, 2)
+    borders = (levels[1:] + levels[:-1]) / 2
+    numbers = torch.bucketize(groups / scale[..., None], borders).to(torch.uint8).view(rows, -1, 2)
     return (numbers[..., 0] << 4) | numbers[..., 1], scale
 
 
 @cache
 def _compute_nf4_levels(device: torch.device) -> torch.Tensor:
-    """NF4's 16 levels in [-1, 1]: quantiles of the normal distribution, one of them zero (QLoRA, appendix E)."""
+    """Compute NF4's 16 levels in [-1, 1]: quantiles of the normal distribution, one of them zero (QLoRA, appendix E)."""
     above, below = (torch.special.ndtri(torch.linspace(NF4_TAIL_PROBABILITY, 0.5, count, dtype=torch.float64))[:-1] for count in (9, 8))
     levels = torch.cat([-below, torch.zeros(1), above]).sort().values
     return (levels / levels.max()).float().to(device)
 
 
 def quantize_linears(block: nn.Module, weight_format: WeightFormat) -> None:
-    """Replace every linear layer inside by a stored one; norms, tables and biases stay as they are. `full` changes nothing."""
+    """Replace every linear layer inside by a quantized one; norms, tables and biases do not change. `full` changes nothing."""
     if weight_format == "full":
         return
     for parent in list(block.modules()):
@@ -118,6 +121,6 @@ def quantize_linears(block: nn.Module, weight_format: WeightFormat) -> None:
 
 
 def quantize_blocks(transformer: nn.Module, weight_format: WeightFormat) -> None:
-    """`store_linears` for every repeated block of a transformer; once, before a LoRA is added and before blocks are streamed."""
+    """Quantize every repeated block of a transformer; once, before a LoRA is added and before blocks are swapped."""
     for block in get_blocks(transformer):
         quantize_linears(block, weight_format)

@@ -1,4 +1,4 @@
-"""What a pass of a transformer costs, counted on torch's meta device: the real code runs, but computes no number and holds no weight."""
+"""Costs of a transformer's pass, counted on torch's meta device: the real code runs without values and weights."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 class StepCost:
     """A training step and a sampling pass at one size, with a LoRA inside and every block checkpointed.
 
-    `step` and `forward` are floating-point operations; `step_bytes` and `forward_bytes` the most that is held beyond weights, gradients
-    and optimiser. `block_bytes` are the frozen weights of each block in order, `rest_bytes` those outside, `trained` how many numbers are
-    trained; `border_bytes` is one hidden state between blocks, of which `step_bytes` has one for each.
+    - `step_flops`, `forward_flops`: floating-point operations.
+    - `step_peak_bytes`, `forward_peak_bytes`: peak memory beyond weights, gradients and optimiser.
+    - `block_bytes`: frozen weights of each block in order; `rest_bytes`: those outside the blocks.
+    - `num_trainable`: trained numbers.
+    - `hidden_state_bytes`: one hidden state between blocks; `step_peak_bytes` contains one for each block.
     """
 
     step_flops: float
@@ -35,13 +37,13 @@ class StepCost:
     hidden_state_bytes: int
 
     def add_difference(self, other: StepCost, base: StepCost, count: int) -> StepCost:
-        """With what `further` costs beyond `base` added so many times; blocks are left as they are."""
-        changing = ("step_flops", "forward_flops", "step_peak_bytes", "forward_peak_bytes", "num_trainable")
-        return replace(self, **{name: getattr(self, name) + count * (getattr(other, name) - getattr(base, name)) for name in changing})
+        """Add the difference between `other` and `base` `count` times; the fields of blocks do not change."""
+        fields = ("step_flops", "forward_flops", "step_peak_bytes", "forward_peak_bytes", "num_trainable")
+        return replace(self, **{name: getattr(self, name) + count * (getattr(other, name) - getattr(base, name)) for name in fields})
 
 
 class _FlashAttentionMode(TorchFunctionMode):
-    """Attention as the fused kernels compute it, which keep no matrix of all pairs; the meta device would take the plain formula."""
+    """Attention by the fused kernels, which keep no matrix of all pairs; the meta device would use the plain formula."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -52,7 +54,7 @@ class _FlashAttentionMode(TorchFunctionMode):
 
 
 class LiveMemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of tensors made inside the block that are alive, and remembers the most. Works on any device, meta among them."""
+    """Context that counts the bytes of living tensors created inside, and their peak. Works on any device, meta included."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -60,12 +62,12 @@ class LiveMemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._storages: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        before = {_get_storage_id(each) for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)}
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor) and _get_storage_id(tensor) not in before:
+        output = func(*args, **(kwargs or {}))
+        input_ids = {_get_storage_id(each) for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)}
+        for tensor in tree_leaves(output):
+            if isinstance(tensor, torch.Tensor) and _get_storage_id(tensor) not in input_ids:
                 self._track(tensor.untyped_storage())
-        return out
+        return output
 
     def _track(self, storage: torch.UntypedStorage) -> None:
         if storage in self._storages:
@@ -85,37 +87,39 @@ def _get_storage_id(tensor: torch.Tensor) -> int:
 
 
 def _run_block(block: nn.Module, *args: Any) -> Any:
-    with _FlashAttentionMode():  # entered here, as the engine drops modes that stood around the forward pass when it computes a block again
+    with _FlashAttentionMode():  # entered here, because recomputation drops the modes that were active around the forward pass
         return block(*args)
 
 
 class _BlockRecorder:
-    """Checkpoints as the product does, and writes down the blocks it is given."""
+    """Checkpointing function that records the blocks it is called with."""
 
     def __init__(self) -> None:
         self.weight_bytes: list[int] = []
         self.hidden_state_bytes = 0
 
     def __call__(self, block: nn.Module, *args: Any) -> Any:
-        out = checkpoint(_run_block, block, *args, use_reentrant=False)
+        output = checkpoint(_run_block, block, *args, use_reentrant=False)
         self.weight_bytes.append(sum(each.nbytes for each in block.parameters() if not each.requires_grad))
-        self.hidden_state_bytes = max(self.hidden_state_bytes, sum(each.nbytes for each in (out if isinstance(out, tuple) else (out,))))
-        return out
+        self.hidden_state_bytes = max(
+            self.hidden_state_bytes, sum(each.nbytes for each in (output if isinstance(output, tuple) else (output,)))
+        )
+        return output
 
 
 def count_step_cost(transformer: nn.Module, predict: Callable[[], torch.Tensor]) -> StepCost:
-    """Count `predict`, a forward pass of `transformer` on the meta device, with its LoRA in place and everything else frozen.
+    """Count the costs of `predict`, a forward pass of `transformer` on the meta device, with its LoRA added and everything else frozen.
 
-    The transformer must support gradient checkpointing as diffusers' do, and is left with this counter in that place.
+    The transformer must support gradient checkpointing as diffusers' do; its checkpointing function is replaced.
     """
     blocks = _BlockRecorder()
     transformer.train()
     transformer.enable_gradient_checkpointing(gradient_checkpointing_func=_run_block)  # type: ignore[operator]
-    # Operations and bytes are counted apart: the counter of operations holds on to tensors.
+    # Operations and bytes are counted apart, because the counter of operations keeps tensors alive.
     with FlopCounterMode(display=False) as operations:
-        out = predict()
+        output = predict()
         forward = operations.get_total_flops()
-        out.float().sum().backward()  # type: ignore[no-untyped-call]
+        output.float().sum().backward()  # type: ignore[no-untyped-call]
         backward = operations.get_total_flops() - forward
     with LiveMemoryTracker() as sampling, torch.no_grad(), _FlashAttentionMode():
         predict()

@@ -1,8 +1,8 @@
-"""What Wan's tensors are called: in the original checkpoints and ComfyUI's files, and in diffusers' and transformers' modules.
+"""Names of Wan's tensors: in the original checkpoints and ComfyUI's files, and in diffusers' and transformers' modules.
 
-Every function takes a tensor's name in a file, without the prefix of its model, and answers with the module's names that it fills: several
-where the file keeps them in one matrix (rows in this order), none where the module has no use for it. A name that is the module's own
-already stays as it is.
+Every renaming function takes a tensor's key in a file, without the prefix of its model, and returns the names of the module's parameters:
+several where the file holds them in one matrix (rows in this order), none where the module does not use the tensor. The module's own names
+do not change.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BLOCK_LAYERS = {
     "norm2": "norm3",
     "scale_shift_table": "modulation",
 }
-"""Within `blocks.N.`: diffusers' name, the original (diffusers `scripts/convert_wan_to_diffusers.py`). Norms 2 and 3 are swapped."""
+"""Within `blocks.N.`: diffusers' name and the original (diffusers `scripts/convert_wan_to_diffusers.py`). Norms 2 and 3 are swapped."""
 
 OUTER_LAYERS = {
     "condition_embedder.time_embedder.linear_1": "time_embedding.0",
@@ -51,7 +51,7 @@ OUTER_LAYERS = {
 """Outside the blocks."""
 
 POSITION_LAYERS = {"condition_embedder.image_embedder.pos_embed": "img_emb.emb_pos"}
-"""Of the tokens of two pictures (Wan2.1-FLF2V); diffusers' own single-file loader leaves it out."""
+"""Positions of the tokens of two images (Wan2.1-FLF2V); diffusers' own single-file loader leaves them out."""
 
 TEXT_BLOCK_LAYERS = {
     "norm1": "0.layer_norm",
@@ -65,7 +65,7 @@ TEXT_BLOCK_LAYERS = {
     "ffn.fc1": "1.DenseReluDense.wi_1",
     "ffn.fc2": "1.DenseReluDense.wo",
 }
-"""Within a block: the original (Wan2.1 `wan/modules/t5.py`), and transformers' name within its `layer.`."""
+"""Within a block: the original name (Wan2.1 `wan/modules/t5.py`), and transformers' within its `layer.`."""
 
 TEXT_BLOCK_LAYERS_GGUF = {
     "attn_norm": "0.layer_norm",
@@ -79,7 +79,7 @@ TEXT_BLOCK_LAYERS_GGUF = {
     "ffn_up": "1.DenseReluDense.wi_1",
     "ffn_down": "1.DenseReluDense.wo",
 }
-"""The same by llama.cpp's names (gguf-py `tensor_mapping.py`)."""
+"""Within a block: llama.cpp's name (gguf-py `tensor_mapping.py`), and transformers' within its `layer.`."""
 
 TEXT_OUTER_LAYERS = {
     "token_embedding": "shared",
@@ -96,7 +96,7 @@ IMAGE_BLOCK_LAYERS = {
     "mlp.0": ("mlp.fc1",),
     "mlp.2": ("mlp.fc2",),
 }
-"""Within a block: the original (Wan2.1 `wan/modules/clip.py`), transformers' names."""
+"""Within a block: the original name (Wan2.1 `wan/modules/clip.py`), and transformers' names."""
 
 IMAGE_OUTER_LAYERS = {
     "cls_embedding": "embeddings.class_embedding",
@@ -123,34 +123,34 @@ _VAE_OUTER = {
 
 
 def rename_transformer_key(key: str) -> tuple[str, ...]:
-    """Of a transformer's tensor."""
+    """Rename a transformer's key."""
     block = re.fullmatch(r"(blocks\.\d+\.)(.+)", key)
-    head, rest, table = (block[1], block[2], BLOCK_LAYERS) if block else ("", key, OUTER_LAYERS | POSITION_LAYERS)
-    return (head + _rename_layer(rest, {original: ours for ours, original in table.items()}),)
+    prefix, layer, table = (block[1], block[2], BLOCK_LAYERS) if block else ("", key, OUTER_LAYERS | POSITION_LAYERS)
+    return (prefix + _rename_layer(layer, {original: ours for ours, original in table.items()}),)
 
 
 def build_vae_key_renamer(num_res_blocks: int) -> KeyRenamer:
-    """Of an autoencoder's tensor; the decoder is a flat list in the file, and blocks of `num_res_blocks + 1` resnets in the module."""
+    """Build the renaming of an autoencoder's keys: the decoder is a flat list in files, and blocks of `num_res_blocks + 1` resnets here."""
 
-    def names(key: str) -> tuple[str, ...]:
-        found = re.fullmatch(r"(encoder|decoder)\.(downsamples|middle|upsamples)\.(\d+)\.(.+)", key)
-        if found is None:
+    def rename(key: str) -> tuple[str, ...]:
+        match = re.fullmatch(r"(encoder|decoder)\.(downsamples|middle|upsamples)\.(\d+)\.(.+)", key)
+        if match is None:
             return (_rename_layer(key, _VAE_OUTER),)
-        side, group, number, rest = found.groups()
-        rest = _rename_layer(rest, _RESIDUAL)
+        side, group, number, layer = match.groups()
+        layer = _rename_layer(layer, _RESIDUAL)
         if group == "middle":
-            return (f"{side}.mid_block.{_MIDDLE.get(number, number)}.{rest}",)
+            return (f"{side}.mid_block.{_MIDDLE.get(number, number)}.{layer}",)
         if group == "downsamples":
-            return (f"{side}.down_blocks.{number}.{rest}",)
-        block, place = divmod(int(number), num_res_blocks + 2)
-        inner = f"resnets.{place}" if place <= num_res_blocks else "upsamplers.0"
-        return (f"{side}.up_blocks.{block}.{inner}.{rest}",)
+            return (f"{side}.down_blocks.{number}.{layer}",)
+        block, index = divmod(int(number), num_res_blocks + 2)
+        inner = f"resnets.{index}" if index <= num_res_blocks else "upsamplers.0"
+        return (f"{side}.up_blocks.{block}.{inner}.{layer}",)
 
-    return names
+    return rename
 
 
 def rename_text_encoder_key(key: str) -> tuple[str, ...]:
-    """Of a UMT5 encoder's tensor; ComfyUI's files have transformers' names and the tokenizer as a tensor, GGUF llama.cpp's."""
+    """Rename a UMT5 encoder's key. ComfyUI's files have transformers' names and the tokenizer as a tensor, GGUF files llama.cpp's names."""
     if key in ("spiece_model", "encoder.embed_tokens.weight"):
         return ()
     block = re.fullmatch(r"(?:enc\.blk|blocks)\.(\d+)\.(.+)", key)
@@ -160,7 +160,7 @@ def rename_text_encoder_key(key: str) -> tuple[str, ...]:
 
 
 def rename_image_encoder_key(key: str) -> tuple[str, ...]:
-    """Of a CLIP image encoder's tensor; what belongs to its text encoder or projects into the shared space is left out."""
+    """Rename a CLIP image encoder's key; those of its text encoder and of projections into the shared space are left out."""
     name = key.removeprefix("visual.").removeprefix("vision_model.")
     if name.startswith(("visual_projection", "head", "textual", "log_scale", "logit_scale", "text_model", "text_projection")):
         return ()
@@ -173,7 +173,7 @@ def rename_image_encoder_key(key: str) -> tuple[str, ...]:
 
 
 def _rename_layer(name: str, table: Mapping[str, str]) -> str:
-    """The name with its layer renamed; a parameter that is a layer by itself is in the table as it is."""
+    """Rename the layer in a parameter's name; the table holds parameters outside of layers by their whole names."""
     if name in table:
         return table[name]
     layer, dot, kind = name.rpartition(".")
@@ -181,6 +181,6 @@ def _rename_layer(name: str, table: Mapping[str, str]) -> str:
 
 
 def find_model_prefix(keys: Iterable[str]) -> str:
-    """What stands before a transformer's own names, such as ComfyUI's `model.diffusion_model.`; empty when it has no blocks."""
-    found = (re.match(r"(.*?)blocks\.0\.(self_attn|attn1)\.", key) for key in keys)
-    return next((match[1] for match in found if match), "")
+    """Find the prefix of a transformer's keys, such as ComfyUI's `model.diffusion_model.`; empty without blocks."""
+    matches = (re.match(r"(.*?)blocks\.0\.(self_attn|attn1)\.", key) for key in keys)
+    return next((match[1] for match in matches if match), "")

@@ -1,41 +1,45 @@
-"""Loading families: from folders and single files to components, and from components to a `Family`."""
+"""Loading Wan families: folders and single files to components, and components to a `Family`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from lora_edit.errors import ModelError
-from lora_edit.models.checkpoints.checks import check_memory, verify_parts
-from lora_edit.models.checkpoints.file_identity import compute_file_identity
 from lora_edit.models.checkpoints.gguf_file import load_gguf_text_encoder, load_gguf_transformer
 from lora_edit.models.checkpoints.infer_config import get_key_renamer
 from lora_edit.models.checkpoints.layout import GGUF_SUFFIX, SENTENCEPIECE_KEY, PartFiles
+from lora_edit.models.checkpoints.module_loader import (
+    ModuleLoader,
+    build_autoencoder_loader,
+    build_file_loader,
+    build_folder_loader,
+    build_lazy_module,
+    convert_read_errors,
+    verify_parts_and_memory,
+)
 from lora_edit.models.checkpoints.sentencepiece_tokenizer import build_tokenizer
-from lora_edit.models.checkpoints.single_file import build_empty_module, find_tensor_sources, load_weights
-from lora_edit.models.families.wan.encoders import ImageEncoder, PromptEncoder
-from lora_edit.models.families.wan.experts import HIGH_NOISE, LOW_NOISE, ExpertPair, ManagedWanFamily
-from lora_edit.models.families.wan.family import WanAutoencoder, WanParts
-from lora_edit.models.families.wan.key_names import KeyRenamer, rename_image_encoder_key, rename_text_encoder_key, rename_transformer_key
-from lora_edit.models.family import Family
-from lora_edit.models.record import CONFIG_FOLDER, ModelFacts
+from lora_edit.models.checkpoints.single_file import build_empty_module, load_weights
+from lora_edit.models.families.base import ExpertPair, TransformerFamily, build_family, build_meta_module
+from lora_edit.models.families.wan.conditioning import WanFamily
+from lora_edit.models.families.wan.encoders import ImageEncoder, PromptEncoder, WanAutoencoder
+from lora_edit.models.families.wan.key_names import rename_image_encoder_key, rename_text_encoder_key, rename_transformer_key
+from lora_edit.models.family import build_meta_transformer
+from lora_edit.models.record import CONFIG_FOLDER, ModelRecord
 from lora_edit.models.runtime.device_manager import DeviceManager, ManagedAutoencoder
 from lora_edit.models.runtime.lazy_module import LazyModule, to_lazy_module
-from lora_edit.models.runtime.precision import cast_and_freeze, is_kept_in_fp32
+from lora_edit.models.runtime.precision import is_kept_in_fp32
 
 
 @dataclass(frozen=True)
 class Components:
-    """A checkpoint's modules as diffusers and transformers load them; `transformers` in the order of `ModelFacts.parts`.
+    """A checkpoint's modules as diffusers and transformers load them; `transformers` in the order of `ModelRecord.transformer_parts`.
 
-    The autoencoder is in float32. What is read from files is read at its first use (`later.py`), but for the transformers.
+    The autoencoder is in float32. The transformers are in memory; all else that comes from files is read at its first use.
     """
 
     transformers: tuple[Any, ...]
@@ -56,192 +60,139 @@ class ComponentClasses:
 WAN_CLASSES = ComponentClasses(vae="AutoencoderKLWan", text_encoder="UMT5EncoderModel")
 
 
-def load_wan(facts: ModelFacts, source: str, device: torch.device, dtype: torch.dtype) -> Family:
-    """The catalogue's loader of every Wan family. Raises `ModelError`."""
-    return build_wan(load_components(facts, source, device, dtype), facts, device, dtype)
+def load_wan(record: ModelRecord, source: str, device: torch.device, dtype: torch.dtype) -> TransformerFamily | ExpertPair:
+    """Load a Wan family; the loader of its records. Raises `ModelError`."""
+    return build_wan(load_components(record, source, device, dtype), record, device, dtype)
 
 
-def build_wan(components: Components, facts: ModelFacts, device: torch.device, dtype: torch.dtype) -> Family:
-    """Components to a family: autoencoder in float32, all by turns on the device.
+def build_wan(components: Components, record: ModelRecord, device: torch.device, dtype: torch.dtype) -> TransformerFamily | ExpertPair:
+    """Build a family from components, which take turns on the device; the autoencoder stays in float32.
 
     Raises `ModelError` when transformer and autoencoder do not belong together.
     """
-    bench = DeviceManager(device)
+    device_manager = DeviceManager(device)
     vae = to_lazy_module(components.vae)
-    autoencoder = ManagedAutoencoder(WanAutoencoder, vae, vae.config.z_dim, bench)
+    autoencoder = ManagedAutoencoder(WanAutoencoder, vae, vae.config.z_dim, device_manager)
     channels = components.transformers[0].config.in_channels
-    if channels != 2 * autoencoder.z_dim + facts.geometry.temporal_compression:
+    if channels != 2 * autoencoder.z_dim + record.geometry.temporal_compression:
         raise ModelError(
-            f"{facts.name}: {channels} input channels do not fit an autoencoder of {autoencoder.z_dim}; give its own vae folder"
+            f"{record.name}: {channels} input channels do not fit an autoencoder of {autoencoder.z_dim}; give its own vae folder"
         )
-    prompts = PromptEncoder(to_lazy_module(components.text_encoder), components.tokenizer, facts.text_length, bench)
-    pictures = None
+    image_encoder = None
     if components.image_encoder is not None:
-        pictures = ImageEncoder(to_lazy_module(components.image_encoder), facts.last_frame, bench)
-
-    def staged(transformer: nn.Module, part: str, times: tuple[float, float]) -> ManagedWanFamily:
-        return ManagedWanFamily(
-            WanParts(
-                name=facts.name,
-                geometry=facts.geometry,
-                transformer=enable_checkpointing(cast_and_freeze(transformer, dtype)),
-                autoencoder=autoencoder,
-                embed_prompt=prompts,
-                embed_image=pictures,
-                device=device,
-                dtype=dtype,
-                last_frame=facts.last_frame,
-                part=part,
-                time_range=times,
-            ),
-            bench,
-        )
-
-    if facts.boundary_ratio is None:
-        return staged(components.transformers[0], "", (0.0, 1.0))
-    high, low = components.transformers
-    return ExpertPair(staged(high, HIGH_NOISE, (facts.boundary_ratio, 1.0)), staged(low, LOW_NOISE, (0.0, facts.boundary_ratio)))
-
-
-def enable_checkpointing(transformer: Any) -> nn.Module:
-    """The transformer with gradient checkpointing: training keeps one hidden state per block and computes the rest again."""
-    transformer.enable_gradient_checkpointing()
-    spared: nn.Module = transformer
-    return spared
+        image_encoder = ImageEncoder(to_lazy_module(components.image_encoder), record.last_frame, device_manager)
+    return build_family(
+        WanFamily,
+        record,
+        components.transformers,
+        autoencoder=autoencoder,
+        text_encoder=PromptEncoder(to_lazy_module(components.text_encoder), components.tokenizer, record.text_length, device_manager),
+        image_encoder=image_encoder,
+        device_manager=device_manager,
+        dtype=dtype,
+    )
 
 
 def load_components(
-    facts: ModelFacts, source: str, device: torch.device, dtype: torch.dtype, classes: ComponentClasses = WAN_CLASSES
+    record: ModelRecord, source: str, device: torch.device, dtype: torch.dtype, classes: ComponentClasses = WAN_CLASSES
 ) -> Components:
     """Read a model into main memory from a folder, single files or the Hub library's folder (docs/loading.md); nothing is downloaded.
 
-    Everything that can be checked without weights is checked first, of autoencoder and encoders too, which are read at their first use.
-    `device` is where the components will work, for loaders that can read straight to it. Raises `ModelError` with what to do.
+    Everything that needs no weights is checked first, also of autoencoder and encoders, which are read at their first use. `device` is
+    where the components will compute. On torch's meta device no file is read. Raises `ModelError` with what to do.
     """
-    places = verify_parts_and_memory(facts, source, dtype)
+    if device.type == "meta":
+        return build_meta_components(record, z_dim=record.read_transformer_config()["out_channels"])
+    parts = verify_parts_and_memory(record, source, dtype)
 
-    def part(unread: ModuleLoader, *names: str) -> LazyModule:
-        return build_lazy_module(facts, source, tuple(places[name] for name in names), unread)
+    def build_part(loader: ModuleLoader, *names: str) -> LazyModule:
+        return build_lazy_module(record, source, tuple(parts[name] for name in names), loader)
 
-    with convert_read_errors(facts, source):
-        tokenizer = _load_tokenizer(places["tokenizer"], _load_text_config(facts, places["text_encoder"]))
-        text = part(_build_text_encoder_loader(facts, places["text_encoder"], dtype, classes), "text_encoder", "tokenizer")
-        vae = part(_build_vae_loader(facts, places["vae"], classes), "vae")
-        pictures = part(_build_image_encoder_loader(facts, places["image_encoder"]), "image_encoder") if facts.image_encoder else None
-        transformers = tuple(_load_transformer(facts, places[name], dtype) for name in facts.transformer_parts)
-        return Components(transformers, vae, text, tokenizer, pictures)
-
-
-@dataclass(frozen=True)
-class ModuleLoader:
-    """A module that is known but for its weights: its configuration, how they are read, and their number format."""
-
-    config: Any
-    load: Callable[[], nn.Module]
-    dtype: torch.dtype = torch.float32
+    with convert_read_errors(record, source):
+        tokenizer = _load_tokenizer(parts["tokenizer"], _load_text_config(record, parts["text_encoder"]))
+        text_encoder = build_part(_build_text_encoder_loader(record, parts["text_encoder"], dtype, classes), "text_encoder", "tokenizer")
+        vae = build_part(_build_vae_loader(record, parts["vae"], classes), "vae")
+        image_encoder = None
+        if record.image_encoder:
+            image_encoder = build_part(_build_image_encoder_loader(record, parts["image_encoder"]), "image_encoder")
+        transformers = tuple(_load_transformer(record, parts[name], dtype) for name in record.transformer_parts)
+        return Components(transformers, vae, text_encoder, tokenizer, image_encoder)
 
 
-def build_lazy_module(facts: ModelFacts, source: str, parts: tuple[PartFiles, ...], loader: ModuleLoader) -> LazyModule:
-    """The module in its files; `places` are those of all that decides what it says, its own and its reader's."""
+def build_meta_components(record: ModelRecord, **vae_config: Any) -> Components:
+    """Build components on torch's meta device; `vae_config` is what the family needs of the autoencoder's configuration.
 
-    def read() -> nn.Module:
-        with convert_read_errors(facts, source):
-            return loader.load()
-
-    def identify() -> str:
-        with convert_read_errors(facts, source):
-            return f"{compute_file_identity(*parts)} {loader.dtype}"
-
-    return LazyModule(read, loader.config, identify)
-
-
-def build_folder_loader(model_class: Any, folder: Path, dtype: torch.dtype) -> ModuleLoader:
-    """A model of transformers in a folder of its own layout."""
-    config = model_class.config_class.from_pretrained(folder, local_files_only=True)
-    return ModuleLoader(config, lambda: model_class.from_pretrained(folder, dtype=dtype, local_files_only=True), dtype)
+    Two experts share one transformer, because both have the same configuration.
+    """
+    transformer = build_meta_transformer(record)
+    assert transformer is not None, f"{record.name} has no configuration"
+    return Components(
+        transformers=(transformer,) * len(record.transformer_parts),
+        vae=build_meta_module(**vae_config),
+        text_encoder=build_meta_module(),
+        tokenizer=lambda *_, **__: None,
+        image_encoder=build_meta_module() if record.image_encoder else None,
+    )
 
 
-def build_autoencoder_loader(model_class: Any, folder: Path) -> ModuleLoader:
-    """An autoencoder of diffusers in a folder of its layout, for float32."""
-    # A file of an older version may lack settings, which the class adds.
-    config = build_empty_module(lambda: model_class.from_config(model_class.load_config(folder, local_files_only=True))).config
-    return ModuleLoader(config, lambda: model_class.from_pretrained(folder, dtype=torch.float32, local_files_only=True))
-
-
-def _build_file_loader(
-    build: Callable[[], nn.Module], part_files: PartFiles, rename_key: KeyRenamer, get_dtype: Callable[[str], torch.dtype]
-) -> ModuleLoader:
-    """A module in single files, which are refused now when they do not hold exactly this one."""
-    outline = build_empty_module(build)
-    find_tensor_sources(outline, part_files.files, rename_key)
-    return ModuleLoader(outline.config, lambda: load_weights(build_empty_module(build), part_files.files, rename_key, get_dtype))
-
-
-def verify_parts_and_memory(facts: ModelFacts, source: str, dtype: torch.dtype) -> dict[str, PartFiles]:
-    """Where each part lies, after everything was checked that can be without its weights. Raises `ModelError` with what to do."""
-    places = verify_parts(facts, source)
-    check_memory(facts, places, {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}[dtype])
-    return places
-
-
-def _load_transformer(facts: ModelFacts, part_files: PartFiles, dtype: torch.dtype) -> Any:
+def _load_transformer(record: ModelRecord, part_files: PartFiles, dtype: torch.dtype) -> Any:
     import diffusers
 
-    config = facts.read_transformer_config()
-    kind = getattr(diffusers, config["_class_name"])
+    config = record.read_transformer_config()
+    model_class = getattr(diffusers, config["_class_name"])
     if part_files.folder is not None:
-        return kind.from_pretrained(part_files.folder, dtype=dtype, local_files_only=True)
+        return model_class.from_pretrained(part_files.folder, dtype=dtype, local_files_only=True)
     if part_files.files[0].suffix == GGUF_SUFFIX:
-        return load_gguf_transformer(kind, config, CONFIG_FOLDER / facts.config, part_files.files[0], dtype)
-    module = build_empty_module(lambda: kind.from_config(config))
+        return load_gguf_transformer(model_class, config, CONFIG_FOLDER / record.config, part_files.files[0], dtype)
+    module = build_empty_module(lambda: model_class.from_config(config))
     return load_weights(
         module, part_files.files, rename_transformer_key, lambda name: torch.float32 if is_kept_in_fp32(module, name) else dtype
     )
 
 
-def _build_vae_loader(facts: ModelFacts, part_files: PartFiles, classes: ComponentClasses) -> ModuleLoader:
+def _build_vae_loader(record: ModelRecord, part_files: PartFiles, classes: ComponentClasses) -> ModuleLoader:
     import diffusers
 
-    kind = getattr(diffusers, classes.vae)
+    model_class = getattr(diffusers, classes.vae)
     if part_files.folder is not None:
-        return build_autoencoder_loader(kind, part_files.folder)
-    config = facts.read_companion_configs()["vae"]
-    return _build_file_loader(lambda: kind.from_config(config), part_files, get_key_renamer("vae", config), lambda name: torch.float32)
+        return build_autoencoder_loader(model_class, part_files.folder)
+    config = record.read_companion_configs()["vae"]
+    return build_file_loader(
+        lambda: model_class.from_config(config), part_files, get_key_renamer("vae", config), lambda name: torch.float32
+    )
 
 
-def _load_text_config(facts: ModelFacts, part_files: PartFiles) -> Any:
+def _load_text_config(record: ModelRecord, part_files: PartFiles) -> Any:
     from transformers import AutoConfig, UMT5Config
 
     if part_files.folder is not None:
         return AutoConfig.from_pretrained(part_files.folder, local_files_only=True)
-    return UMT5Config(**facts.read_companion_configs()["text_encoder"])
+    return UMT5Config(**record.read_companion_configs()["text_encoder"])
 
 
-def _build_text_encoder_loader(facts: ModelFacts, part_files: PartFiles, dtype: torch.dtype, classes: ComponentClasses) -> ModuleLoader:
+def _build_text_encoder_loader(record: ModelRecord, part_files: PartFiles, dtype: torch.dtype, classes: ComponentClasses) -> ModuleLoader:
     import transformers
 
-    kind = getattr(transformers, classes.text_encoder)
+    model_class = getattr(transformers, classes.text_encoder)
     if part_files.folder is not None:
-        return build_folder_loader(kind, part_files.folder, dtype)
+        return build_folder_loader(model_class, part_files.folder, dtype)
     if part_files.files[0].suffix == GGUF_SUFFIX:
-        wanted = _load_text_config(facts, part_files)
-        return ModuleLoader(wanted, lambda: load_gguf_text_encoder(kind, wanted, part_files.files[0], dtype), dtype)
+        config = _load_text_config(record, part_files)
+        return ModuleLoader(config, lambda: load_gguf_text_encoder(model_class, config, part_files.files[0], dtype), dtype)
 
-    def number_format(name: str) -> torch.dtype:
-        # Its second feed-forward layer overflows in float16, so transformers keeps it wide there.
+    def get_dtype(name: str) -> torch.dtype:
+        # The second feed-forward layer overflows in float16, so transformers keeps it in float32.
         return torch.float32 if dtype == torch.float16 and ".wo." in name else dtype
 
-    return replace(
-        _build_file_loader(lambda: kind(_load_text_config(facts, part_files)), part_files, rename_text_encoder_key, number_format),
-        dtype=dtype,
-    )
+    loader = build_file_loader(lambda: model_class(_load_text_config(record, part_files)), part_files, rename_text_encoder_key, get_dtype)
+    return replace(loader, dtype=dtype)
 
 
 def _load_tokenizer(part_files: PartFiles, config: Any) -> Any:
     if part_files.folder is not None:
         from transformers import AutoTokenizer
 
-        # Told the encoder's configuration, it looks for none beside the tokenizer, where there is none.
+        # With the encoder's configuration given, AutoTokenizer does not search for one beside the tokenizer, where there is none.
         return AutoTokenizer.from_pretrained(part_files.folder, config=config, local_files_only=True)
     if part_files.files[0].suffix != ".safetensors":
         return build_tokenizer(part_files.files[0].read_bytes(), str(part_files.files[0]))
@@ -251,20 +202,10 @@ def _load_tokenizer(part_files: PartFiles, config: Any) -> Any:
         return build_tokenizer(file.get_tensor(SENTENCEPIECE_KEY).tobytes(), str(part_files.files[0]))
 
 
-def _build_image_encoder_loader(facts: ModelFacts, part_files: PartFiles) -> ModuleLoader:
+def _build_image_encoder_loader(record: ModelRecord, part_files: PartFiles) -> ModuleLoader:
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
     if part_files.folder is not None:
         return build_folder_loader(CLIPVisionModel, part_files.folder, torch.float32)
-    config = CLIPVisionConfig(**facts.read_companion_configs()["image_encoder"])
-    return _build_file_loader(lambda: CLIPVisionModel(config), part_files, rename_image_encoder_key, lambda name: torch.float32)
-
-
-@contextmanager
-def convert_read_errors(facts: ModelFacts, source: str) -> Iterator[None]:
-    """Turn the libraries' failures to read a file into one `ModelError`."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{source}: a part of {facts.name} cannot be read ({first}); download it again") from error
+    config = CLIPVisionConfig(**record.read_companion_configs()["image_encoder"])
+    return build_file_loader(lambda: CLIPVisionModel(config), part_files, rename_image_encoder_key, lambda name: torch.float32)

@@ -1,4 +1,4 @@
-"""Blocks that wait in main memory, and linear layers in 8 bits: the same computation, in less room."""
+"""Block swapping, offloaded activations and quantization: the same computation in less memory."""
 
 from __future__ import annotations
 
@@ -12,21 +12,17 @@ from torch import nn
 
 from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
-from lora_edit.models.families.wan.family import WanFamily
+from lora_edit.models.families.wan.conditioning import WanFamily
 from lora_edit.models.family import EncodedSample
 from lora_edit.models.runtime import block_swap
 from lora_edit.models.runtime.acceleration import accelerate_sampling
 from lora_edit.models.runtime.block_swap import (
-    HOST_MEMORY_FLAG,
     NO_BLOCK,
     BlockSwapper,
     choose_evenly_spaced,
-    enable_block_swap,
-    get_block_swapper,
     get_blocks,
-    move_to_device,
-    offload_activations,
 )
+from lora_edit.models.runtime.device_manager import DeviceManager
 from lora_edit.models.runtime.quantization import (
     QuantizedLinear,
     WeightFormat,
@@ -50,8 +46,15 @@ def deep_family() -> WanFamily:
     return tiny_random_family(blocks=BLOCKS)
 
 
+def swapper_of(family: WanFamily) -> BlockSwapper:
+    """The family's block swapper."""
+    swapper = family.device_manager.get_block_swapper(family.transformer)
+    assert swapper is not None
+    return swapper
+
+
 def sample_of(family: WanFamily) -> EncodedSample:
-    """Noise of a training sample's shape."""
+    """Return noise with the shapes of a training sample."""
     generator = torch.Generator().manual_seed(0)
     config: Any = family.transformer.config
     z, shape = family.z_dim, (2, 2, 2)
@@ -61,7 +64,7 @@ def sample_of(family: WanFamily) -> EncodedSample:
 
 
 def trained(family: WanFamily, folder: Path) -> bytes:
-    """The LoRA file of four steps."""
+    """Train four steps and return the bytes of the LoRA file."""
     parameters = add_lora(family, LoraSettings(rank=4), seed=0)
     fit(family, parameters, [Stage("motion", [sample_of(family)], [1.0], 4)], SETTINGS, 0, None, "", lambda *_: None)
     folder.mkdir(exist_ok=True)
@@ -70,44 +73,44 @@ def trained(family: WanFamily, folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize("swapped", [1, 2, 3, BLOCKS, 99])
-def test_streaming_changes_no_byte_of_the_lora(tmp_path: Path, swapped: int, single_thread: None) -> None:
-    """Weights that were ever taken from the wrong block would."""
+def test_block_swap_changes_no_byte_of_the_lora(tmp_path: Path, swapped: int, single_thread: None) -> None:
+    """Weights of a wrong block would change it."""
     plain = trained(deep_family(), tmp_path)
     family = deep_family()
-    enable_block_swap(family.transformer, CPU, swapped)
+    family.device_manager.swap_blocks(family.transformer, swapped)
     assert trained(family, tmp_path) == plain
 
 
 @pytest.mark.parametrize("swapped", [2, BLOCKS])
 @torch.no_grad()
-def test_sampling_streams_too(swapped: int) -> None:
+def test_block_swap_changes_no_sample(swapped: int) -> None:
     """The same velocities, pass after pass."""
     family, sample = deep_family(), sample_of(deep_family())
     noise, time = torch.randn(sample.target.shape, generator=torch.Generator().manual_seed(1)), torch.tensor([0.5])  # type: ignore[union-attr]
     plain = family.predict_velocity(noise, time, sample)
-    enable_block_swap(family.transformer, CPU, swapped)
+    family.device_manager.swap_blocks(family.transformer, swapped)
     for _ in range(3):
         assert torch.equal(family.predict_velocity(noise, time, sample), plain)
 
 
 @torch.no_grad()
-def test_the_cache_works_on_streamed_blocks(single_thread: None) -> None:
-    """FirstBlockCache hangs on the blocks' own forward: with streaming below, it answers as it does without."""
+def test_first_block_cache_works_with_swapped_blocks(single_thread: None) -> None:
+    """FirstBlockCache wraps the blocks' forward; with swapped blocks its output is the same."""
     answers = []
     for swapped in (0, 3):
         family, sample = deep_family(), sample_of(deep_family())
-        enable_block_swap(family.transformer, CPU, swapped)
+        family.device_manager.swap_blocks(family.transformer, swapped)
         with accelerate_sampling(family, attention_backend="native", cache_threshold=0.9, compile_blocks=False):
             answers.append(denoise(family, sample, GenerationSettings(steps=4), torch.Generator().manual_seed(1), negative=sample))
     plain = denoise(deep_family(), sample, GenerationSettings(steps=4), torch.Generator().manual_seed(1), negative=sample)
     assert torch.equal(*answers) and not torch.equal(answers[0], plain)
 
 
-def test_blocks_are_fetched_once_and_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each way every block is copied once, those at the turns not again: 5 up, 3 down; in the next step 3 up, 3 down."""
+def test_blocks_are_copied_once_and_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each pass copies every block once, except those already in a slot: 5 forward, 3 backward, then 3 and 3."""
     family = deep_family()
-    enable_block_swap(family.transformer, CPU, BLOCKS)
-    stream: BlockSwapper = family.transformer._stream  # type: ignore[assignment]
+    family.device_manager.swap_blocks(family.transformer, BLOCKS)
+    stream = swapper_of(family)
     begun: list[int] = []
     start = stream.copies.start_copy
 
@@ -121,25 +124,27 @@ def test_blocks_are_fetched_once_and_ahead(monkeypatch: pytest.MonkeyPatch) -> N
     assert begun == [0, 1, 2, 3, 4, 2, 1, 0, 2, 3, 4, 2, 1, 0]
 
 
-def test_what_computes_is_the_copy_alone() -> None:
-    """What the blocks own lies in main memory and may be anything: with NaN in it, copies made before still give the answer."""
+def test_blocks_compute_with_the_copy_only() -> None:
+    """With NaN in the blocks' own memory, copies from before still give the right output."""
     family, sample = deep_family(), sample_of(deep_family())
     noise, time = torch.randn(1, family.z_dim, *sample.latent_shape, generator=torch.Generator().manual_seed(1)), torch.tensor([0.5])
-    enable_block_swap(family.transformer, CPU, 1)
+    family.device_manager.swap_blocks(family.transformer, 1)
     answer = family.predict_velocity(noise, time, sample)
-    stream: BlockSwapper = family.transformer._stream  # type: ignore[assignment]
+    stream = swapper_of(family)
     stream.host_blocks[0].buffer.fill_(255)  # NaN, read as any floating-point number
     assert torch.equal(family.predict_velocity(noise, time, sample), answer)
     stream.release()
     assert family.predict_velocity(noise, time, sample).isnan().any()
 
 
-def test_what_is_held_never_moves() -> None:
-    """The rest does; a slot on the device takes the largest block, and its room is given back with `release`."""
+def test_blocks_in_main_memory_never_move() -> None:
+    """Other tensors move. A slot on the device holds the largest block and is freed by `release`."""
     family = deep_family()
-    enable_block_swap(family.transformer, torch.device("meta"), 2)
-    stream: BlockSwapper = family.transformer._stream  # type: ignore[assignment]
-    move_to_device(family.transformer, torch.device("meta"))
+    manager = DeviceManager(torch.device("meta"))
+    manager.swap_blocks(family.transformer, 2)
+    stream = manager.get_block_swapper(family.transformer)
+    assert stream is not None
+    manager.load(family.transformer)
     held = {id(each) for number in choose_evenly_spaced(BLOCKS, 2) for each in get_blocks(family.transformer)[number].parameters()}
     assert all((each.device.type == "cpu") == (id(each) in held) for each in family.transformer.parameters())
     stream._prepare_slot(0, exclude=None)
@@ -148,26 +153,26 @@ def test_what_is_held_never_moves() -> None:
     assert not stream.slots and stream.last_index == NO_BLOCK
 
 
-def test_the_number_of_streamed_blocks_can_change(tmp_path: Path, single_thread: None) -> None:
-    """Up and down again, with a LoRA inside, to none: the same bytes as ever, and nothing is held any more."""
+def test_the_number_of_swapped_blocks_can_change(tmp_path: Path, single_thread: None) -> None:
+    """More, fewer and no blocks, with a LoRA inside: the same bytes, and no replaced forward at the end."""
     plain = trained(deep_family(), tmp_path)
     family = deep_family()
     for swapped in (2, BLOCKS, 3, 1):
-        enable_block_swap(family.transformer, CPU, swapped)
-        assert len(get_block_swapper(family.transformer).host_blocks) == swapped  # type: ignore[union-attr]
+        family.device_manager.swap_blocks(family.transformer, swapped)
+        assert len(swapper_of(family).host_blocks) == swapped
         assert trained(family, tmp_path) == plain
-    enable_block_swap(family.transformer, CPU, 0)
-    assert trained(family, tmp_path) == plain and get_block_swapper(family.transformer) is None
-    assert not any(hasattr(each, HOST_MEMORY_FLAG) for each in family.transformer.parameters())
+    family.device_manager.swap_blocks(family.transformer, 0)
+    assert trained(family, tmp_path) == plain and family.device_manager.get_block_swapper(family.transformer) is None
+    assert not any("forward" in vars(block) for block in get_blocks(family.transformer))
 
 
 @pytest.mark.parametrize("swapped", [0, 3])
-def test_parked_hidden_states_change_no_byte(tmp_path: Path, swapped: int, single_thread: None) -> None:
+def test_offloaded_activations_change_no_byte(tmp_path: Path, swapped: int, single_thread: None) -> None:
     """One state for each block is kept in main memory, and no other tensor."""
     plain = trained(deep_family(), tmp_path)
     family, kept = deep_family(), []
-    offload_activations(family.transformer)
-    enable_block_swap(family.transformer, CPU, swapped)
+    family.device_manager.offload_activations(family.transformer)
+    family.device_manager.swap_blocks(family.transformer, swapped)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             block_swap, "allocate_transfer_buffer", lambda count, device: kept.append(count) or torch.empty(count, dtype=torch.uint8)
@@ -177,8 +182,8 @@ def test_parked_hidden_states_change_no_byte(tmp_path: Path, swapped: int, singl
     assert kept == [tokens * 24 * 4] * BLOCKS * 4
 
 
-def test_swapped_blocks_lie_evenly() -> None:
-    """Their copies hide behind those between."""
+def test_swapped_blocks_are_evenly_spaced() -> None:
+    """So that each copy runs beside the blocks between."""
     assert choose_evenly_spaced(40, 0) == [] and choose_evenly_spaced(40, 40) == list(range(40)) == choose_evenly_spaced(40, 99)
     for chosen in range(1, 40):
         found = choose_evenly_spaced(40, chosen)
@@ -187,8 +192,8 @@ def test_swapped_blocks_lie_evenly() -> None:
 
 
 @pytest.mark.parametrize("storage", ["int8", "fp8", "nf4"])
-def test_stored_layers_answer_and_teach_as_their_rounded_weights(storage: WeightFormat) -> None:
-    """Outputs, and gradients by the input, equal those of a plain layer with the weights multiplied out; and these are near the first."""
+def test_quantized_layers_equal_layers_with_rounded_weights(storage: WeightFormat) -> None:
+    """Outputs and input gradients equal those of a layer with dequantized weights, which are close to the original ones."""
     torch.manual_seed(0)
     plain = nn.Linear(48, 32).requires_grad_(False)
     exact = plain.weight.clone()
@@ -221,20 +226,20 @@ def test_rows_keep_their_own_scale() -> None:
 
 
 @pytest.mark.parametrize("storage", ["int8", "fp8", "nf4"])
-def test_eight_bits_stream_as_they_lie(tmp_path: Path, storage: WeightFormat, single_thread: None) -> None:
-    """Training on a stored base gives the same bytes with and without streaming, and the LoRA is trained in full precision."""
+def test_quantized_blocks_are_swapped_as_stored(tmp_path: Path, storage: WeightFormat, single_thread: None) -> None:
+    """Training on a quantized base gives the same bytes with and without swapping; the LoRA is trained in full precision."""
     files = []
     for swapped in (0, 3):
         family = deep_family()
         quantize_blocks(family.transformer, storage)
-        enable_block_swap(family.transformer, CPU, swapped)
+        family.device_manager.swap_blocks(family.transformer, swapped)
         files.append(trained(family, tmp_path))
     assert files[0] == files[1] != trained(deep_family(), tmp_path)
     assert all(each.dtype == torch.float32 for name, each in family.transformer.named_parameters() if "lora_" in name)
 
 
-def test_four_bits_take_the_published_levels() -> None:
-    """Of QLoRA (2305.14314, appendix E), nearest first; a weight at a level comes back exactly."""
+def test_nf4_uses_the_published_levels() -> None:
+    """Those of QLoRA (2305.14314, appendix E); a weight at a level is exact."""
     published = [-1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.09105004, 0.0]
     published += [0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0]
     weight = 3 * torch.tensor(published).repeat(2, 4)
@@ -243,8 +248,8 @@ def test_four_bits_take_the_published_levels() -> None:
     assert values.shape == (8, 64) and values.dtype == torch.uint8 and scale.shape == (8, 2)
 
 
-def test_a_stored_block_takes_half_the_room() -> None:
-    """Of bfloat16."""
+def test_a_quantized_block_takes_half_the_memory() -> None:
+    """Compared with bfloat16."""
     plain, stored = (get_blocks(deep_family().transformer)[0].to(torch.bfloat16) for _ in range(2))
     quantize_linears(stored, "int8")
     size = [sum(each.nbytes for each in (*b.parameters(), *b.buffers())) for b in (plain, stored)]

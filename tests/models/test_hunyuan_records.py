@@ -1,4 +1,4 @@
-"""What is known of the HunyuanVideo models before a file is opened, what they refuse, and which of their layers learn."""
+"""Records of the HunyuanVideo models, refused settings and checkpoints, and adapted layers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from lora_edit.conditioning.method import build_motion_sample
 from lora_edit.config import resolve_settings
 from lora_edit.errors import InputError, ModelError
 from lora_edit.models.checkpoints import locate
-from lora_edit.models.families.hunyuan.family import HUNYUAN_TARGETS
+from lora_edit.models.families.hunyuan.conditioning import HUNYUAN_TARGETS
 from lora_edit.models.families.hunyuan.loading import build_hunyuan
 from lora_edit.models.family import load_family
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.record import ModelRecord
 from tiny_hunyuan import FRAMES, HUNYUANS, edit_settings, tiny_components
 
 CPU = torch.device("cpu")
@@ -39,8 +39,10 @@ NAIVE = "hunyuan-i2v-16"
         ("method.conditioning=feature-level", FRAMES, False, None),
     ],
 )
-def test_what_needs_a_mask_is_refused_without_one(tmp_path: Path, change: str, frames: int, anchor: bool, fault: str | None) -> None:
-    """Before anything is loaded, with the model that does it; all of it is fine there."""
+def test_settings_that_need_a_mask_are_refused_without_one(
+    tmp_path: Path, change: str, frames: int, anchor: bool, fault: str | None
+) -> None:
+    """Before anything is loaded; the message names the model that allows them."""
     assert pipeline.check(edit_settings(tmp_path, "hunyuan-i2v", change, frames=frames, anchor=anchor))
     settings = edit_settings(tmp_path, NAIVE, change, frames=frames, anchor=anchor)
     if fault is None:
@@ -51,25 +53,25 @@ def test_what_needs_a_mask_is_refused_without_one(tmp_path: Path, change: str, f
     assert "--model hunyuan-i2v" in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("facts", HUNYUANS.values(), ids=list(HUNYUANS))
-def test_facts_agree_with_the_configuration(facts: ModelFacts) -> None:
+@pytest.mark.parametrize("record", HUNYUANS.values(), ids=list(HUNYUANS))
+def test_records_agree_with_the_configuration(record: ModelRecord) -> None:
     """Noise, latents and one mask channel make the input, or noise alone; the class takes every key; parts are as wide as published."""
-    config = facts.read_transformer_config()
+    config = record.read_transformer_config()
     latents = config["out_channels"]
-    assert config["in_channels"] == (2 * latents + 1 if facts.spatial_mask else latents)
-    assert facts.geometry.token_size == facts.geometry.spatial_compression * config["patch_size"] == 16
+    assert config["in_channels"] == (2 * latents + 1 if record.spatial_mask else latents)
+    assert record.geometry.token_size == record.geometry.spatial_compression * config["patch_size"] == 16
     assert (
-        facts.geometry.max_frames - 1
-    ) % facts.geometry.temporal_compression == 0 and facts.geometry.native_area % facts.geometry.token_size**2 == 0
+        record.geometry.max_frames - 1
+    ) % record.geometry.temporal_compression == 0 and record.geometry.native_area % record.geometry.token_size**2 == 0
     assert sum(config["rope_axes_dim"]) == config["attention_head_dim"]
     kind = getattr(diffusers, config.pop("_class_name"))
     assert set(config) <= set(inspect.signature(kind.__init__).parameters)
     vae = inspect.signature(
-        (diffusers.AutoencoderKLHunyuanVideo15 if facts.image_encoder else diffusers.AutoencoderKLHunyuanVideo).__init__
+        (diffusers.AutoencoderKLHunyuanVideo15 if record.image_encoder else diffusers.AutoencoderKLHunyuanVideo).__init__
     )
     assert vae.parameters["latent_channels"].default == latents
-    assert vae.parameters["spatial_compression_ratio"].default == facts.geometry.spatial_compression
-    assert vae.parameters["temporal_compression_ratio"].default == facts.geometry.temporal_compression
+    assert vae.parameters["spatial_compression_ratio"].default == record.geometry.spatial_compression
+    assert vae.parameters["temporal_compression_ratio"].default == record.geometry.temporal_compression
 
 
 def test_the_configuration_of_15_is_the_classs_own() -> None:
@@ -92,13 +94,13 @@ def test_presets_are_the_publishers(name: str, shift: float, guidance: float, co
     assert settings.method.conditioning == conditioning
 
 
-def test_folders_are_known_by_their_configuration(tmp_path: Path) -> None:
-    """None is taken for another; the text-to-video model, whose older configurations lack the key that tells them apart, for none."""
-    for name, facts in HUNYUANS.items():
+def test_folders_are_identified_by_their_configuration(tmp_path: Path) -> None:
+    """No model is confused with another, nor with the text-to-video model, whose older configurations lack the distinguishing key."""
+    for name, record in HUNYUANS.items():
         folder = tmp_path / name / "transformer"
         folder.mkdir(parents=True)
-        (folder / "config.json").write_text(json.dumps(facts.read_transformer_config()), "utf-8")
-        assert locate.locate_model(str(folder.parent))[0] is facts
+        (folder / "config.json").write_text(json.dumps(record.read_transformer_config()), "utf-8")
+        assert locate.locate_model(str(folder.parent))[0] is record
     config = HUNYUANS[NAIVE].read_transformer_config()
     del config["image_condition_type"]
     (tmp_path / NAIVE / "transformer" / "config.json").write_text(json.dumps(config), "utf-8")
@@ -117,7 +119,7 @@ def test_folders_are_known_by_their_configuration(tmp_path: Path) -> None:
     ],
 )
 def test_parts_of_another_width_are_refused(tmp_path: Path, name: str, part: str, config: dict[str, Any], fault: str) -> None:
-    """Before any weights: there are none."""
+    """Before any weights are read: there are none."""
     parts = {key: {} for key in ("vae", "text_encoder", "text_encoder_2", "image_encoder")}
     for key, own in {**parts, part: config, "transformer": HUNYUANS[name].read_transformer_config()}.items():
         (tmp_path / key).mkdir()
@@ -128,38 +130,38 @@ def test_parts_of_another_width_are_refused(tmp_path: Path, name: str, part: str
 
 def test_transformer_and_autoencoder_have_to_fit() -> None:
     """Also where components come from elsewhere than a checked folder."""
-    facts = HUNYUANS["hunyuan-i2v"]
-    parts = tiny_components(facts)
+    record = HUNYUANS["hunyuan-i2v"]
+    parts = tiny_components(record)
     parts.vae.register_to_config(latent_channels=8)
     with pytest.raises(ModelError, match="33 input channels do not fit an autoencoder of 8"):
-        build_hunyuan(parts, facts, CPU, torch.float32)
+        build_hunyuan(parts, record, CPU, torch.float32)
 
 
 def test_a_tokenizer_of_another_model_is_refused() -> None:
-    """One that has no place for the picture, or another."""
-    facts = HUNYUANS["hunyuan-i2v"]
-    parts = tiny_components(facts)
+    """One without a place for the image, or with another place."""
+    record = HUNYUANS["hunyuan-i2v"]
+    parts = tiny_components(record)
     parts.text_encoder.config.image_token_index = 0
     with pytest.raises(ModelError, match="does not put the picture at place 5"):
-        build_hunyuan(parts, facts, CPU, torch.float32).encode_prompt("a red coat")
+        build_hunyuan(parts, record, CPU, torch.float32).encode_prompt("a red coat")
 
 
 @pytest.mark.parametrize(("setting", "double", "single"), [("attention+ffn", 12, 5), ("attention", 8, 3), ("query+key", 4, 2)])
 def test_the_layers_that_are_adapted(setting: str, double: int, single: int) -> None:
     """Counted by block; never the refiner of the text, nor modulation."""
-    for facts in HUNYUANS.values():
-        transformer = tiny_components(facts).transformer
+    for record in HUNYUANS.values():
+        transformer = tiny_components(record).transformer
         names = [name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)]
         chosen = [name for name in names if re.fullmatch(HUNYUAN_TARGETS[setting], name)]
         assert len([name for name in chosen if name.startswith("transformer_blocks.")]) == 2 * double
-        assert len([name for name in chosen if name.startswith("single_")]) == (0 if facts.image_encoder else single)
+        assert len([name for name in chosen if name.startswith("single_")]) == (0 if record.image_encoder else single)
         assert not [name for name in chosen if "refiner" in name or "norm" in name]
 
 
-@pytest.mark.parametrize("facts", HUNYUANS.values(), ids=list(HUNYUANS))
-def test_bfloat16_runs_and_learns_with_recomputed_blocks(facts: ModelFacts) -> None:
+@pytest.mark.parametrize("record", HUNYUANS.values(), ids=list(HUNYUANS))
+def test_bfloat16_runs_and_learns_with_recomputed_blocks(record: ModelRecord) -> None:
     """As on a GPU: weights in bfloat16, velocity in float32, blocks computed again in the backward pass, times of any kind."""
-    family = build_hunyuan(tiny_components(facts), facts, CPU, torch.bfloat16)
+    family = build_hunyuan(tiny_components(record), record, CPU, torch.bfloat16)
     clip = torch.rand(3, 5, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
     encoded = family.encode_sample(build_motion_sample(clip, torch.ones(5, 32, 48, dtype=torch.bool), 'a red coat says "HI"'))
     assert encoded.target is not None and encoded.prompt_embeds.dtype == torch.bfloat16

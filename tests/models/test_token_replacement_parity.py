@@ -16,8 +16,9 @@ from lora_edit.conditioning.method import build_inference_sample
 from lora_edit.generation.denoise import compute_sigmas as our_sigmas
 from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
-from lora_edit.models.families.registry import LTX_VIDEO, WAN22_TI2V_5B
+from lora_edit.models.families.ltx.record import LTX_VIDEO
 from lora_edit.models.families.token_replacement import TokenReplaceFamily
+from lora_edit.models.families.wan_ti2v.record import WAN22_TI2V_5B
 from lora_edit.models.family import EncodedSample
 from tiny_replace import LATENTS, tiny_components, tiny_family
 from tiny_wan import WIDTH
@@ -92,7 +93,7 @@ def test_wan_ti2v_runs_as_the_stock_pipeline() -> None:
 
 
 class LtxPair:
-    """LTX-Video as ours and as the stock pipeline of its version, whose posterior is asked for its mode."""
+    """LTX-Video as ours and as the stock pipeline of its version, with the posterior's mode."""
 
     def __init__(self, newer: bool, patch: pytest.MonkeyPatch) -> None:
         parts = tiny_components(LTX_VIDEO, newer=newer)
@@ -128,12 +129,12 @@ def ltx(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> LtxP
 
 
 def test_ltx_runs_as_the_stock_pipeline(ltx: LtxPair) -> None:
-    """Of its version: where tokens lie in time is told differently since 0.9.5."""
+    """Of its version: positions in time changed with 0.9.5."""
     torch.testing.assert_close(ours(ltx.ours), ltx.unpacked(ltx.run(output_type="latent")), atol=1e-5, rtol=0)
 
 
-def test_ltx_is_told_places_as_its_version_was_trained(ltx: LtxPair) -> None:
-    """The other version's places give another clip, by far more than rounding."""
+def test_ltx_positions_follow_its_version(ltx: LtxPair) -> None:
+    """The other version's positions give another clip, by far more than rounding."""
     family: Any = ltx.ours
     right = ours(family)
     family.exact_times = not family.exact_times
@@ -152,7 +153,7 @@ def test_ltx_decodes_as_the_stock_pipeline(ltx: LtxPair, monkeypatch: pytest.Mon
 
 
 def test_ltx_prompts_are_their_real_tokens(ltx: LtxPair) -> None:
-    """With the token that ends them; the text encoder does not see the padding, which upstream's own pipeline hides from it as well."""
+    """With the end token; the padding is masked in the text encoder, as in upstream's own pipeline."""
     for prompt, tokens in (("a red coat", 4), ("", 1), ("red " * 200, 128)):
         found = ltx.ours.encode_prompt(prompt)
         assert found.shape == (1, tokens, WIDTH)

@@ -1,4 +1,4 @@
-"""What is known of each model before a file of it is opened; what other checkpoints are refused with."""
+"""Models by name, folder, file and repository; their records; errors for other checkpoints."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from lora_edit.config import resolve_settings
 from lora_edit.errors import InputError, ModelError
 from lora_edit.models.checkpoints import locate as catalog
 from lora_edit.models.checkpoints.locate import get_preset, list_models, locate_model
-from lora_edit.models.families.registry import KNOWN_MODELS, TINY
+from lora_edit.models.families.embedded.record import TINY
+from lora_edit.models.families.registry import KNOWN_MODELS
 from lora_edit.models.family import load_family
-from lora_edit.models.record import ModelFacts, find_differences
+from lora_edit.models.record import ModelRecord, find_differences
 from tiny_replace import REPLACERS
 from tiny_wan import WANS, save_tiny
 
@@ -28,7 +29,7 @@ I2V = WANS["wan2.1-i2v-480p"]
 
 
 def checkpoint(folder: Path, config: dict[str, Any], *parts: str) -> Path:
-    """A folder with configurations and no weights at all."""
+    """Write a folder with configurations and no weights."""
     for part in parts or ("transformer",):
         (folder / part).mkdir(parents=True)
         (folder / part / "config.json").write_text(json.dumps(config), "utf-8")
@@ -36,7 +37,7 @@ def checkpoint(folder: Path, config: dict[str, Any], *parts: str) -> Path:
 
 
 def refused(model: str) -> str:
-    """The one line that loading a model ends with."""
+    """Return the message of loading a model."""
     with pytest.raises(ModelError) as error:
         load_family(model, CPU, torch.float32)
     assert "\n" not in str(error.value)
@@ -45,38 +46,38 @@ def refused(model: str) -> str:
 
 def test_names_are_the_documented_ones() -> None:
     """Scripts rely on them."""
-    assert [facts.name for facts in KNOWN_MODELS] == [
+    assert [record.name for record in KNOWN_MODELS] == [
         "tiny", "wan2.1-i2v-480p", "wan2.1-i2v-720p", "wan2.1-flf2v", "wan2.1-fun-1.3b", "wan2.1-fun-14b", "skyreels-v2-i2v",
         "wan2.2-i2v-a14b", "wan2.2-ti2v-5b", "ltx-video", "hunyuan-i2v", "hunyuan-i2v-16", "hunyuan-1.5-i2v",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("facts", WANS.values(), ids=list(WANS))
-def test_facts_agree_with_the_configuration(facts: ModelFacts) -> None:
+@pytest.mark.parametrize("record", WANS.values(), ids=list(WANS))
+def test_records_agree_with_the_configuration(record: ModelRecord) -> None:
     """Noise, mask and latents make the input; the image encoder, both ends and the experts show in it; the class takes every key."""
-    config = facts.read_transformer_config()
-    assert config["in_channels"] == 2 * config["out_channels"] + facts.geometry.temporal_compression == 36
-    assert facts.geometry.token_size == facts.geometry.spatial_compression * config["patch_size"][1] == 16
+    config = record.read_transformer_config()
+    assert config["in_channels"] == 2 * config["out_channels"] + record.geometry.temporal_compression == 36
+    assert record.geometry.token_size == record.geometry.spatial_compression * config["patch_size"][1] == 16
     assert (
-        facts.geometry.max_frames - 1
-    ) % facts.geometry.temporal_compression == 0 and facts.geometry.native_area % facts.geometry.token_size**2 == 0
-    assert facts.image_encoder == (config["image_dim"] == 1280) == (config["added_kv_proj_dim"] is not None)
-    assert config["pos_embed_seq_len"] == (2 * 257 if facts.last_frame else None)
-    assert (len(facts.transformer_parts) == 2) == (facts.boundary_ratio is not None)
-    assert facts.text_length == 512, "the cross-attention counts 512 text tokens from the end"
+        record.geometry.max_frames - 1
+    ) % record.geometry.temporal_compression == 0 and record.geometry.native_area % record.geometry.token_size**2 == 0
+    assert record.image_encoder == (config["image_dim"] == 1280) == (config["added_kv_proj_dim"] is not None)
+    assert config["pos_embed_seq_len"] == (2 * 257 if record.last_frame else None)
+    assert (len(record.transformer_parts) == 2) == (record.boundary_ratio is not None)
+    assert record.text_length == 512, "the cross-attention counts 512 text tokens from the end"
     kind = getattr(diffusers, config.pop("_class_name"))
     assert set(config) <= set(inspect.signature(kind.__init__).parameters)
 
 
-@pytest.mark.parametrize("facts", REPLACERS.values(), ids=list(REPLACERS))
-def test_models_without_a_mask_channel_take_latents_alone(facts: ModelFacts) -> None:
+@pytest.mark.parametrize("record", REPLACERS.values(), ids=list(REPLACERS))
+def test_models_without_a_mask_channel_take_latents_alone(record: ModelRecord) -> None:
     """Tokens are the transformer's patches of latent cells; whole ones fill the frame; one transformer, no image encoder."""
-    config, grid = facts.read_transformer_config(), facts.geometry
+    config, grid = record.read_transformer_config(), record.geometry
     patch = config["patch_size"]
     assert config["in_channels"] == config["out_channels"]
     assert grid.token_size == grid.spatial_compression * (patch if isinstance(patch, int) else patch[1]) == 32
     assert (grid.max_frames - 1) % grid.temporal_compression == 0 and grid.native_area % grid.token_size**2 == 0
-    assert facts.transformer_parts == ("transformer",) and not facts.image_encoder
+    assert record.transformer_parts == ("transformer",) and not record.image_encoder
     kind = getattr(diffusers, config.pop("_class_name"))
     assert set(config) <= set(inspect.signature(kind.__init__).parameters)
 
@@ -89,7 +90,7 @@ def test_models_without_a_mask_channel_take_latents_alone(facts: ModelFacts) -> 
     ],
 )  # fmt: skip
 def test_presets_are_the_publishers(name: str, shift: float, guidance: float, steps: int) -> None:
-    """Laid under what a person gives."""
+    """They precede the user's settings."""
     tables = {"input": {"source": "a", "first_frame": "b"}, "model": name}
     generation = resolve_settings(tables).generation
     assert (generation.shift, generation.guidance_scale, generation.steps) == (shift, guidance, steps)
@@ -98,14 +99,14 @@ def test_presets_are_the_publishers(name: str, shift: float, guidance: float, st
 
 def test_every_preset_is_a_valid_setting() -> None:
     """And no two models share a name or, unless they have none, a repository."""
-    for facts in KNOWN_MODELS:
-        resolve_settings({"input": {"source": "a", "first_frame": "b"}, "model": facts.name})
+    for record in KNOWN_MODELS:
+        resolve_settings({"input": {"source": "a", "first_frame": "b"}, "model": record.name})
     names, repos = [f.name for f in KNOWN_MODELS], [f.repo for f in KNOWN_MODELS if f.repo]
     assert len(set(names)) == len(names) and len(set(repos)) == len(repos)
     assert get_preset("nothing/known") == {}
 
 
-def test_a_left_out_key_is_the_classs_default() -> None:
+def test_an_absent_key_is_the_classs_default() -> None:
     """None for image parts, so a checkpoint that has no image encoder is no image model."""
     wanted = I2V.read_transformer_config()
     without = {k: v for k, v in wanted.items() if k not in ("image_dim", "added_kv_proj_dim", "eps", "patch_size")}
@@ -113,7 +114,7 @@ def test_a_left_out_key_is_the_classs_default() -> None:
     assert find_differences({**wanted, "patch_size": (1, 2, 2), "_diffusers_version": "0.42"}, wanted) == []
 
 
-def test_a_model_is_called_by_name_repository_or_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_located_by_name_or_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Repositories whatever their case; folders become absolute."""
     assert locate_model("tiny") == (TINY, "")
     assert locate_model(I2V.name) == (I2V, I2V.repo)
@@ -125,15 +126,15 @@ def test_a_model_is_called_by_name_repository_or_both(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["wan2.1-flf2v", "wan2.1-fun-1.3b", "skyreels-v2-i2v", "wan2.2-i2v-a14b", *REPLACERS])
-def test_a_folder_is_known_by_its_configuration(tmp_path: Path, name: str) -> None:
-    """None of these is taken for another, as single-file loaders do that look at widths alone."""
-    facts = (WANS | REPLACERS)[name]
-    folder = checkpoint(tmp_path / "x", facts.read_transformer_config(), *facts.transformer_parts)
-    assert locate_model(str(folder)) == (facts, str(folder))
+def test_a_folder_is_identified_by_its_configuration(tmp_path: Path, name: str) -> None:
+    """No model is confused with another, as by single-file loaders that compare widths only."""
+    record = (WANS | REPLACERS)[name]
+    folder = checkpoint(tmp_path / "x", record.read_transformer_config(), *record.transformer_parts)
+    assert locate_model(str(folder)) == (record, str(folder))
 
 
-def test_a_folder_that_fits_several_asks_which(tmp_path: Path) -> None:
-    """480P, 720P and Fun 14B have one shape; a folder called after a repository says which it is."""
+def test_an_ambiguous_folder_needs_a_choice(tmp_path: Path) -> None:
+    """480P, 720P and Fun 14B have one shape; a repository's name in the folder's path decides."""
     assert "wan2.1-i2v-480p, wan2.1-i2v-720p, wan2.1-fun-14b; say which as NAME@" in refused(
         str(checkpoint(tmp_path / "x", I2V.read_transformer_config()))
     )
@@ -151,7 +152,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("other", OTHERS)
 def test_other_checkpoints_are_refused_with_what_was_found_and_expected(tmp_path: Path, other: str) -> None:
-    """By their configuration: there is no weight to read here."""
+    """By their configuration: there are no weights."""
     folder = checkpoint(tmp_path / "x", I2V.read_transformer_config() | OTHERS[other])
     key, value = next(iter(OTHERS[other].items()))
     for model in (str(folder), f"{I2V.name}@{folder}"):
@@ -177,22 +178,22 @@ def test_one_wan_is_not_taken_for_another(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("part", "key"), [("vae", "z_dim"), ("text_encoder", "d_model"), ("image_encoder", "hidden_size")])
 def test_parts_of_another_width_are_refused(tmp_path: Path, part: str, key: str) -> None:
-    """Before any weights: there are none."""
+    """Before any weights are read: there are none."""
     checkpoint(tmp_path, I2V.read_transformer_config())
     for name, own, wide in (("vae", "z_dim", 16), ("text_encoder", "d_model", 4096), ("image_encoder", "hidden_size", 1280)):
         checkpoint(tmp_path, {own: wide + 8 * (name == part)}, name)
     assert f"{part} is not that of {I2V.name} ({key} " in refused(f"{I2V.name}@{tmp_path}")
 
 
-def test_what_is_missing_or_damaged_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unknown names, empty folders, repositories that are not here, single files, and weights that end early."""
+def test_missing_or_damaged_files_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unknown names, empty folders, missing repositories, single files, and truncated weights."""
     assert "model 'wan9' is unknown; this version has tiny, wan2.1-i2v-480p" in refused("wan9")
     assert "no transformer/config.json" in refused(str(tmp_path))
     assert "config.json: not a JSON file" in refused(f"{I2V.name}@{_broken(tmp_path)}")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "none"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "none"))
     assert "not downloaded (about 90 GB, Apache-2.0); get it with `lora-edit models --download wan2.1-i2v-480p`" in refused(I2V.name)
-    facts = save_tiny(I2V, tmp_path / "tiny")
-    monkeypatch.setattr(catalog, "KNOWN_MODELS", (facts,))
+    record = save_tiny(I2V, tmp_path / "tiny")
+    monkeypatch.setattr(catalog, "KNOWN_MODELS", (record,))
     weights = next((tmp_path / "tiny" / "vae").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:200])
     assert f"{weights}: ends after 200 of " in refused(f"{I2V.name}@{tmp_path / 'tiny'}")
@@ -205,25 +206,25 @@ def _broken(folder: Path) -> Path:
 
 
 def test_a_downloaded_repository_is_found_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its id, from the Hub library's own folder, without a network; somebody's copy is known by its configuration."""
-    facts = save_tiny(WANS["wan2.1-fun-1.3b"], tmp_path / "saved")
+    """By its id, from the Hub library's folder, offline; a copy is identified by its configuration."""
+    record = save_tiny(WANS["wan2.1-fun-1.3b"], tmp_path / "saved")
     home, commit = tmp_path / "hub" / "models--someone--a-copy", "0123abcd" * 5
     shutil.copytree(tmp_path / "saved", home / "snapshots" / commit)
     (home / "refs").mkdir()
     (home / "refs" / "main").write_text(commit, "utf-8")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(catalog, "KNOWN_MODELS", (TINY, facts))
-    assert locate_model("someone/a-copy") == (facts, "someone/a-copy")
-    assert catalog.find_weights(facts, "someone/a-copy") == home / "snapshots" / commit
-    assert catalog.find_weights(facts, str(tmp_path / "nowhere")) is None
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(catalog, "KNOWN_MODELS", (TINY, record))
+    assert locate_model("someone/a-copy") == (record, "someone/a-copy")
+    assert catalog.find_weights(record, "someone/a-copy") == home / "snapshots" / commit
+    assert catalog.find_weights(record, str(tmp_path / "nowhere")) is None
     assert load_family("someone/a-copy", CPU, torch.float32).name == "wan2.1-fun-1.3b"
 
 
-def test_packages_add_models_and_a_broken_one_troubles_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By entry points; a known name stays what it is."""
+def test_packages_add_models_and_a_broken_one_affects_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By entry points; a known name cannot be redefined."""
     points = [
-        EntryPoint("theirs", "lora_edit.models.families.registry:TINY", catalog.ENTRY_POINT_GROUP),
-        EntryPoint("tiny", "lora_edit.models.families.registry:WAN21_FLF2V", catalog.ENTRY_POINT_GROUP),
+        EntryPoint("theirs", "lora_edit.models.families.embedded.record:TINY", catalog.ENTRY_POINT_GROUP),
+        EntryPoint("tiny", "lora_edit.models.families.wan.record:WAN21_FLF2V", catalog.ENTRY_POINT_GROUP),
         EntryPoint("broken", "no_such_module:FACTS", catalog.ENTRY_POINT_GROUP),
     ]
     monkeypatch.setattr(catalog, "entry_points", lambda group, name=None: [p for p in points if name in (None, p.name)])
@@ -232,12 +233,12 @@ def test_packages_add_models_and_a_broken_one_troubles_nobody_else(monkeypatch: 
         locate_model("broken")
     with pytest.raises(ModelError, match="no_such_module"):
         list_models()
-    with pytest.raises(ModelError, match="is a Geometry; name a ModelFacts"):
+    with pytest.raises(ModelError, match="is a Geometry; name a ModelRecord"):
         locate_model("lora_edit.models.families.embedded.loading:GEOMETRY")
 
 
 @pytest.mark.parametrize(("frames", "anchor", "fault"), [(7, None, "--anchor 6=IMAGE"), (90, 89, "2 to 81 frames"), (7, 6, None)])
-def test_a_model_of_both_ends_asks_for_the_last_frame(tmp_path: Path, frames: int, anchor: int | None, fault: str | None) -> None:
+def test_a_model_of_both_ends_needs_the_last_frame(tmp_path: Path, frames: int, anchor: int | None, fault: str | None) -> None:
     """Before anything is loaded or written."""
     from lora_edit import pipeline
     from lora_edit.video.png_frames import save_frames

@@ -1,4 +1,4 @@
-"""Encodings kept on disk: the next run on a clip asks no encoder and ends with the same bytes; damage, bounds and neighbours do no harm."""
+"""The encoding cache: the next run on a clip uses no encoder and gives the same bytes; damaged files, limits and other processes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from types import ModuleType
 from typing import Any
 
 import diffusers
+import platformdirs.macos
+import platformdirs.windows
 import pytest
 import torch
 import transformers
@@ -58,7 +60,7 @@ CODECS = (
 
 @dataclass
 class Bench:
-    """A model's folder, an empty cache, and how often each kind of encoder is asked."""
+    """A model's folder, an empty cache, and the number of calls of each kind of encoder."""
 
     folder: Path
     model: str
@@ -66,7 +68,7 @@ class Bench:
     asked: Counter[str] = field(default_factory=Counter)
 
     def run(self, name: str, *changes: str) -> EditSettings:
-        """An edit in a run folder of its own; `asked` counts this one alone."""
+        """Run an edit in its own folder; `asked` counts the calls of this edit only."""
         self.asked.clear()
         (self.folder / name).mkdir()
         settings = edit_settings(self.folder, self.model, *changes)
@@ -74,12 +76,12 @@ class Bench:
         return settings
 
     def made(self, name: str) -> tuple[list[bytes], torch.Tensor]:
-        """LoRAs and clip."""
+        """Return the LoRA files and the clip."""
         loras = [file.read_bytes() for file in Run(self.folder / name / "run").list_lora_files()]
         return loras, read_video(self.folder / f"{name}.mkv").frames
 
     def log(self, name: str) -> str:
-        """What the run wrote down."""
+        """Return the run's log."""
         return Run(self.folder / name / "run").log_file.read_text()
 
 
@@ -97,11 +99,11 @@ def counted(patch: pytest.MonkeyPatch, kind: Any, method: str, name: str, asked:
 def make_bench(name: str, folder: Path, patch: pytest.MonkeyPatch) -> Bench:
     module = MODELS[name]
     known: dict[str, Any] = {**tiny_wan.WANS, **tiny_replace.REPLACERS, **tiny_hunyuan.HUNYUANS}
-    facts = module.save_tiny(known[name], folder / "model")
-    patch.setattr(locate, "KNOWN_MODELS", (facts,))
+    record = module.save_tiny(known[name], folder / "model")
+    patch.setattr(locate, "KNOWN_MODELS", (record,))
     patch.setattr(estimate, "estimate_large_model", lambda *_: None)
     patch.setenv("LORA_EDIT_CACHE", str(folder / "cache"))
-    bench = Bench(folder, f"{facts.name}@{folder / 'model'}", folder / "cache" / "encodings")
+    bench = Bench(folder, f"{record.name}@{folder / 'model'}", folder / "cache" / "encodings")
     for kind, what in ENCODERS.items():
         counted(patch, kind, "forward", what, bench.asked)
     for codec in CODECS:
@@ -121,8 +123,8 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return make_bench("wan2.1-i2v-480p", tmp_path, monkeypatch)
 
 
-def test_a_second_run_asks_no_encoder_and_makes_the_same_bytes(any_bench: Bench, single_thread: None) -> None:
-    """LoRA and clip, of every family; as without a cache; and nothing there but safetensors."""
+def test_a_second_run_uses_no_encoder_and_gives_the_same_bytes(any_bench: Bench, single_thread: None) -> None:
+    """LoRA and clip of every family equal those without a cache; the cache holds safetensors files only."""
     any_bench.run("off", "encodings.kept_gb=0")
     assert not any_bench.cache.exists() and any_bench.asked["text"] and any_bench.asked["codec"]
     any_bench.run("cold")
@@ -135,16 +137,16 @@ def test_a_second_run_asks_no_encoder_and_makes_the_same_bytes(any_bench: Bench,
     assert {file.suffix for file in any_bench.cache.iterdir()} == {".safetensors"}
 
 
-def test_another_seed_rank_or_number_of_steps_asks_none_either(bench: Bench) -> None:
-    """Nor does the same clip for which a setting of the training changes."""
+def test_other_training_settings_use_no_encoder(bench: Bench) -> None:
+    """Settings of training and generation do not affect encodings."""
     bench.run("first")
     for number, change in enumerate(("seed=5", "lora.rank=3", "training.motion_steps=4", "generation.steps=3")):
         bench.run(str(number), change)
         assert not bench.asked, change
 
 
-def test_a_run_that_goes_on_after_a_stop_asks_none(bench: Bench) -> None:
-    """Its LoRA was not saved yet, its checkpoint was."""
+def test_a_resumed_run_uses_no_encoder(bench: Bench) -> None:
+    """Its checkpoint was saved, its LoRA was not."""
     bench.run("first")
     loras, run = bench.made("first")[0], Run(bench.folder / "first" / "run")
     for file in run.list_lora_files():
@@ -154,8 +156,8 @@ def test_a_run_that_goes_on_after_a_stop_asks_none(bench: Bench) -> None:
     assert not bench.asked and [file.read_bytes() for file in run.list_lora_files()] == loras
 
 
-def test_a_new_first_frame_asks_only_for_what_is_new(bench: Bench) -> None:
-    """The prompt was read before, so its encoder of many gigabytes stays on disk; no training."""
+def test_a_new_first_frame_encodes_only_new_inputs(bench: Bench) -> None:
+    """The prompt is known, so its encoder is not read; nothing is trained."""
     settings = bench.run("first")
     picture = read_video(bench.folder / "source.mkv").frames[0].clone()
     picture[24:36, 40:56] = torch.tensor([30, 200, 30], dtype=torch.uint8)
@@ -167,22 +169,22 @@ def test_a_new_first_frame_asks_only_for_what_is_new(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("seen", ["weights", "time"])
-def test_another_encoder_is_asked_anew(bench: Bench, seen: str) -> None:
-    """One whose weights changed in place, known by a tensor's bytes or by the time of the change; the others are not asked."""
+def test_a_changed_encoder_encodes_again(bench: Bench, seen: str) -> None:
+    """Weights changed in place are detected by a tensor's bytes or by the time of the change; other encoders are not used."""
     bench.run("first")
     file = next((bench.folder / "model" / "text_encoder").glob("*.safetensors"))
-    facts, content = file.stat(), bytearray(file.read_bytes())
+    status, content = file.stat(), bytearray(file.read_bytes())
     start, end = max(read_header(file).byte_ranges.values())
     content[(start + end) // 2 if seen == "weights" else -1] ^= 1
     file.write_bytes(content)
     if seen == "weights":
-        os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     bench.run("second")
     assert set(bench.asked) == {"text"}
 
 
-def test_damaged_files_are_said_and_made_anew(bench: Bench, single_thread: None) -> None:
-    """Cut short, one bit flipped, empty, or something else altogether; the next run finds them whole."""
+def test_damaged_files_are_reported_and_replaced(bench: Bench, single_thread: None) -> None:
+    """Truncated, one bit flipped, empty, or another format; the next run finds whole files."""
     bench.run("cold")
     files = sorted(bench.cache.iterdir())
     for number, file in enumerate(files):
@@ -196,8 +198,8 @@ def test_damaged_files_are_said_and_made_anew(bench: Bench, single_thread: None)
     assert not bench.asked and "is damaged" not in bench.log("warm")
 
 
-def test_the_embedded_model_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its encoders take no longer than reading a file does."""
+def test_the_embedded_model_caches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its encoders are as fast as reading a file."""
     monkeypatch.setenv("LORA_EDIT_CACHE", str(tmp_path / "cache"))
     settings = edit_settings(tmp_path, "tiny")
     pipeline.edit(settings, tmp_path / "out.mkv", tmp_path / "run", SilentReporter())
@@ -205,12 +207,12 @@ def test_the_embedded_model_keeps_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 class Told(list[str]):
-    """What a store said."""
+    """Messages of a disk cache."""
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[DiskCache]:
-    """With room for four encodings of a thousand numbers."""
+    """A disk cache for four encodings of a thousand numbers."""
     told = Told()
     yield DiskCache(tmp_path / "kept", 4 * 4400, told.append)
     assert not told
@@ -221,8 +223,8 @@ def value(number: int) -> torch.Tensor:
     return torch.full((10, 100), float(number))
 
 
-def test_what_was_used_last_stays(store: DiskCache) -> None:
-    """Reading counts as use; the least recently used one goes when there is one too many."""
+def test_recently_used_files_stay(store: DiskCache) -> None:
+    """Reading counts as use; the least recently used file is removed at the limit."""
     for number in range(4):
         store.put(str(number), value(number))
         os.utime(store.folder / f"{number}.safetensors", (number, number))
@@ -232,23 +234,23 @@ def test_what_was_used_last_stays(store: DiskCache) -> None:
     assert sum(file.stat().st_size for file in store.folder.iterdir()) <= store.max_bytes
 
 
-def test_what_is_too_large_or_not_finite_is_not_kept(store: DiskCache) -> None:
-    """An encoding above the limit would push out all others; one of a fault would stay for ever."""
+def test_large_or_non_finite_encodings_are_not_cached(store: DiskCache) -> None:
+    """A large one would remove all others; a faulty one would stay."""
     store.put("large", torch.zeros(10000))
     store.put("nan", torch.full((3,), float("nan")))
     assert not store.folder.exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="other rights there")
-def test_files_are_this_persons_alone(store: DiskCache) -> None:
-    """An autoencoder turns latents back into the clip."""
+def test_files_are_readable_by_the_user_only(store: DiskCache) -> None:
+    """Because an autoencoder decodes latents to the clip."""
     store.put("a", value(1))
     assert store.folder.stat().st_mode & 0o777 == 0o700
     assert [file.stat().st_mode & 0o777 for file in store.folder.iterdir()] == [0o600]
 
 
-def test_what_killed_processes_left_goes(store: DiskCache) -> None:
-    """A file that is hours older than the newest is nobody's; one that is being written stays."""
+def test_unfinished_files_are_removed(store: DiskCache) -> None:
+    """A file that is hours older than the newest is abandoned; a recent one stays."""
     store.put("a", value(1))
     for name, age in (("old", 7200), ("new", 0)):
         (store.folder / f"{name}.part").write_bytes(b"half")
@@ -259,8 +261,8 @@ def test_what_killed_processes_left_goes(store: DiskCache) -> None:
     assert {file.name for file in store.folder.iterdir()} == {"a.safetensors", "b.safetensors", "new.part"}
 
 
-def test_a_full_disk_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said, the encoding is used all the same, and no half file stays."""
+def test_a_full_disk_is_reported_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The encoding is used, and no partial file stays."""
     told = Told()
 
     def replace(*_: Any) -> None:
@@ -274,8 +276,8 @@ def test_a_full_disk_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not list((tmp_path / "kept").iterdir())
 
 
-def test_an_encoder_that_nobody_knows_keeps_nothing(store: DiskCache) -> None:
-    """Such as one that was built in memory: another of its kind would be given its answers."""
+def test_an_encoder_without_identity_is_not_cached(store: DiskCache) -> None:
+    """A module built in memory has none: another one would get its outputs."""
     known = EncodingCache(torch.device("cpu"), LazyModule(torch.nn.Identity, None, str))
     known.disk_cache = store
     calls: list[int] = []
@@ -285,17 +287,17 @@ def test_an_encoder_that_nobody_knows_keeps_nothing(store: DiskCache) -> None:
 
 
 def test_two_processes_share_a_folder(tmp_path: Path) -> None:
-    """Both write, read and make room at once, with room for some: what is found is right, and neither stumbles."""
+    """Both write, read and remove files at once: cached tensors are right, and neither process fails."""
     code = textwrap.dedent("""
         import sys, time
         from pathlib import Path
         import torch
-        from lora_edit.models.runtime.encoding_cache import Store
+        from lora_edit.models.runtime.encoding_cache import DiskCache
         Path(sys.argv[2], sys.argv[3]).touch()
         while len(list(Path(sys.argv[2]).iterdir())) < 2:
             time.sleep(0.001)
         told = []
-        store = Store(Path(sys.argv[1]), 3 * 4400, told.append)
+        store = DiskCache(Path(sys.argv[1]), 3 * 4400, told.append)
         found = 0
         for turn in range(300):
             number = turn * turn % 7  # in turn, each would be gone just before it is asked for
@@ -319,16 +321,20 @@ def test_two_processes_share_a_folder(tmp_path: Path) -> None:
     assert sum(file.stat().st_size for file in (tmp_path / "kept").iterdir()) <= 3 * 4400
 
 
-def test_where_the_folder_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The variable of its own before the platform's."""
+def test_the_cache_folder_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`LORA_EDIT_CACHE` precedes the platform's folder."""
     monkeypatch.setenv("LORA_EDIT_CACHE", str(tmp_path))
     assert get_encoding_cache_folder() == tmp_path / "encodings"
     monkeypatch.delenv("LORA_EDIT_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    for platform, folder in (("linux", "xdg"), ("darwin", "Library/Caches")):
-        monkeypatch.setattr(encoding_cache.sys, "platform", platform)
+    if sys.platform.startswith("linux"):
+        assert get_encoding_cache_folder() == tmp_path / "xdg" / "lora-edit" / "encodings"
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        assert get_encoding_cache_folder() == tmp_path / ".cache" / "lora-edit" / "encodings"
+    for system, folder in ((platformdirs.macos.MacOS, "Library/Caches"), (platformdirs.windows.Windows, "local")):
+        monkeypatch.setattr(
+            encoding_cache, "user_cache_dir", lambda *names, system=system, **options: system(*names, **options).user_cache_dir
+        )
+        monkeypatch.setattr(platformdirs.windows, "get_win_folder", lambda name: str(tmp_path / "local"))
         assert get_encoding_cache_folder() == tmp_path / folder / "lora-edit" / "encodings"
-    monkeypatch.setattr(encoding_cache.sys, "platform", "win32")
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
-    assert get_encoding_cache_folder() == tmp_path / "local" / "lora-edit" / "encodings"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lora_edit.conditioning.method import build_motion_sample
-from lora_edit.models.families.wan.experts import ExpertPair
+from lora_edit.models.families.base import ExpertPair
 from lora_edit.models.families.wan.loading import build_wan
 from lora_edit.models.runtime.device_manager import DeviceManager
 from lora_edit.models.runtime.precision import cast_and_freeze, is_kept_in_fp32
@@ -20,55 +20,55 @@ from tiny_wan import WANS, tiny_components, tiny_transformer
 
 
 class Traveller(nn.Module):
-    """Notes where it is sent."""
+    """A module that logs its moves."""
 
     def __init__(self, name: str, log: list[str]) -> None:
         super().__init__()
         self.name, self.log = name, log
 
     def to(self, device: Any) -> Any:
-        """Nothing moves."""
+        """Log the device without moving."""
         self.log.append(f"{self.name} {device}")
         return self
 
 
-def test_the_next_module_sends_the_last_one_away_first() -> None:
-    """So that the two are never there together; one that is there stays."""
+def test_loading_a_module_first_offloads_the_active_one() -> None:
+    """The two are never on the device together; the active module stays."""
     log: list[str] = []
     encoder, transformer = Traveller("encoder", log), Traveller("transformer", log)
-    bench = DeviceManager(torch.device("meta"))
+    manager = DeviceManager(torch.device("meta"))
     for module in (encoder, encoder, transformer, transformer, encoder):
-        bench.load(module)
+        manager.load(module)
     assert log == ["encoder meta", "encoder cpu", "transformer meta", "transformer cpu", "encoder meta"]
 
 
-def test_what_is_too_large_computes_layer_by_layer() -> None:
-    """With the same result; the bench stays free for another."""
+def test_a_module_larger_than_the_device_is_offloaded_by_layer() -> None:
+    """The result is the same, and another module can become active."""
     torch.manual_seed(0)
     module, other = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 4)), nn.Linear(2, 2)
-    given, bench = torch.randn(3, 4), DeviceManager(torch.device("cpu"), capacity_bytes=100)
+    given, manager = torch.randn(3, 4), DeviceManager(torch.device("cpu"), capacity_bytes=100)
     wanted = module(given)
     for _ in range(2):
-        bench.load(module)
-        assert bench._active_module is None and torch.equal(module(given), wanted)
-        bench.load(other)
-        assert bench._active_module is other
+        manager.load(module)
+        assert manager._active_module is None and torch.equal(module(given), wanted)
+        manager.load(other)
+        assert manager._active_module is other
     assert "group_offloading" in str(list(module[0]._diffusers_hook.hooks))  # type: ignore[union-attr, operator]
 
 
-def test_an_optimiser_keeps_its_hold_when_modules_move() -> None:
+def test_moving_modules_keeps_their_parameters() -> None:
     """`to` changes a parameter's data, not the parameter."""
     module = nn.Linear(2, 2)
     before = list(module.parameters())
-    bench = DeviceManager(torch.device("cpu"))
-    bench.load(module)
-    bench.load(nn.Linear(2, 2))
+    manager = DeviceManager(torch.device("cpu"))
+    manager.load(module)
+    manager.load(nn.Linear(2, 2))
     assert all(a is b for a, b in zip(before, module.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("name", ["wan2.1-i2v-480p", "skyreels-v2-i2v"])
 def test_norms_times_and_the_rotary_table_stay_in_float32(name: str) -> None:
-    """Also after somebody's `.to(bfloat16)`, which rounds them all; the rest is in the wanted format, and it computes."""
+    """Also after `.to(bfloat16)`, which rounds all parameters; the others have the wanted format, and the model runs."""
     exact = tiny_transformer(WANS[name])
     tables = [table.clone() for table in exact.rope.buffers()]
     rounded: Any = cast_and_freeze(exact.to(torch.bfloat16), torch.bfloat16)
@@ -87,9 +87,9 @@ def test_norms_times_and_the_rotary_table_stay_in_float32(name: str) -> None:
 
 
 def test_the_pair_changes_experts_at_the_boundary() -> None:
-    """0.9 belongs to the high-noise expert, as in diffusers; a batch may not straddle; both decide the fingerprint."""
-    facts = WANS["wan2.2-i2v-a14b"]
-    pair = build_wan(tiny_components(facts), facts, torch.device("cpu"), torch.float32)
+    """0.9 belongs to the high-noise expert, as in diffusers; a batch may not cross the boundary; both experts decide the fingerprint."""
+    record = WANS["wan2.2-i2v-a14b"]
+    pair = build_wan(tiny_components(record), record, torch.device("cpu"), torch.float32)
     assert isinstance(pair, ExpertPair)
     high, low = pair.experts()
     assert (high.time_range, low.time_range) == ((0.9, 1.0), (0.0, 0.9))
@@ -99,14 +99,14 @@ def test_the_pair_changes_experts_at_the_boundary() -> None:
         pair.select_expert(torch.tensor([0.95, 0.5]))
     with torch.no_grad():
         next(low.transformer.parameters()).add_(1)
-    again = build_wan(tiny_components(facts), facts, torch.device("cpu"), torch.float32)
+    again = build_wan(tiny_components(record), record, torch.device("cpu"), torch.float32)
     assert low.fingerprint() != again.experts()[1].fingerprint() and pair.fingerprint() != again.fingerprint()
     assert high.fingerprint() == again.experts()[0].fingerprint()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", ["wan2.1-flf2v", "skyreels-v2-i2v"])
 def test_checkpointing_changes_no_gradient(name: str) -> None:
-    """A LoRA's gradients with and without, bit for bit; each block is computed twice."""
+    """A LoRA's gradients are equal with and without, bit for bit; each block is computed twice."""
     parts = tiny_components(WANS[name])
     family = build_wan(parts, WANS[name], torch.device("cpu"), torch.float32)
     expert = family.experts()[0]

@@ -1,4 +1,4 @@
-"""Given tokens in place of noisy ones: which they are, what the model is shown and told, where they end, and what is left of the loss."""
+"""Given tokens in place of noisy ones: their selection, the model's inputs, their final latents, and the loss."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
 from lora_edit.loras.files import export_lora
 from lora_edit.models.families.ltx.loading import build_ltx
-from lora_edit.models.families.registry import LTX_VIDEO, WAN22_TI2V_5B
+from lora_edit.models.families.ltx.record import LTX_VIDEO
 from lora_edit.models.families.token_replacement import TokenReplaceFamily, compute_velocity_to, pack_given_cells
+from lora_edit.models.families.wan_ti2v.record import WAN22_TI2V_5B
 from lora_edit.models.family import EncodedSample
 from lora_edit.training.lora import add_lora, get_lora_parameters, load_lora, remove_lora, save_lora
 from lora_edit.training.loss import compute_velocity_loss
@@ -49,7 +50,7 @@ def drawn(seed: int = 3) -> torch.Tensor:
 
 
 def shown(family: TokenReplaceFamily, latents: torch.Tensor, time: float, encoded: EncodedSample) -> dict[str, torch.Tensor]:
-    """What the transformer is called with, by name."""
+    """Return the transformer's arguments by name."""
     names = ("hidden_states", "timestep", "encoder_hidden_states")
     found: dict[str, torch.Tensor] = {}
 
@@ -68,11 +69,11 @@ def noise_for(encoded: EncodedSample, seed: int = 5) -> torch.Tensor:
     return torch.randn((1, LATENTS, *encoded.latent_shape), generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("facts", REPLACERS.values(), ids=list(REPLACERS))
+@pytest.mark.parametrize("record", REPLACERS.values(), ids=list(REPLACERS))
 @pytest.mark.parametrize("seed", [3, 4])
-def test_a_token_is_given_when_all_of_it_is(facts: Any, seed: int) -> None:
+def test_a_token_is_given_when_all_of_it_is(record: Any, seed: int) -> None:
     """Counted pixel by pixel: all its frames, all its pixels; every latent cell of a token alike."""
-    grid, mask = facts.geometry, drawn(seed)
+    grid, mask = record.geometry, drawn(seed)
     given = pack_given_cells((~mask).float()[None, None], grid)
     cells = (1, 1, (FRAMES - 1) // grid.temporal_compression + 1, ROWS // grid.spatial_compression, COLUMNS // grid.spatial_compression)
     assert given.shape == cells and 0.1 < given.mean() < 0.9
@@ -85,7 +86,7 @@ def test_a_token_is_given_when_all_of_it_is(facts: Any, seed: int) -> None:
                 assert given[0, 0, f, y, x] == (0 if hole else 1)
 
 
-def test_the_transformer_is_shown_clean_latents_at_time_zero_and_noise_elsewhere(family: TokenReplaceFamily) -> None:
+def test_the_input_is_clean_at_time_zero_or_noisy(family: TokenReplaceFamily) -> None:
     """The rows of tokens go through frames, rows, columns."""
     encoded = family.encode_sample(build_inference_sample(CLIP, -CLIP[:, 0], drawn(), "a coat"))
     noise, grid = noise_for(encoded), family.geometry
@@ -98,8 +99,8 @@ def test_the_transformer_is_shown_clean_latents_at_time_zero_and_noise_elsewhere
     assert torch.equal(found["timestep"], 750 * tokens[None])
 
 
-def test_the_answer_at_generated_tokens_is_the_transformers(family: TokenReplaceFamily) -> None:
-    """Untouched, whatever the line to the given ones is."""
+def test_the_velocity_in_the_hole_is_the_transformers(family: TokenReplaceFamily) -> None:
+    """Independent of the velocity at given tokens."""
     encoded = family.encode_sample(build_inference_sample(CLIP, -CLIP[:, 0], drawn(), "a coat"))
     noise, time = noise_for(encoded), torch.tensor([0.5])
     generate = (encoded.hole > 0).expand(noise.shape)
@@ -115,7 +116,7 @@ def test_the_answer_at_generated_tokens_is_the_transformers(family: TokenReplace
 
 
 @pytest.mark.parametrize("setting", ["mask-aware", "feature-level", "first-frame", "all-zeros"])
-def test_nothing_of_the_hidden_source_gets_in(family: TokenReplaceFamily, setting: str) -> None:
+def test_the_hidden_source_does_not_affect_the_input(family: TokenReplaceFamily, setting: str) -> None:
     """Other pixels in the hole: the transformer's input is the same to the last bit. A single one outside that is given shows."""
     mask = drawn()
     mask[0] = False
@@ -142,8 +143,8 @@ def test_given_tokens_end_at_the_clean_latents(family: TokenReplaceFamily) -> No
         assert ((made - encoded.condition).abs() * encoded.hole).max() > 0.1
 
 
-def test_nothing_is_left_of_the_loss_at_given_tokens(family: TokenReplaceFamily) -> None:
-    """The clip's target differs from what is given there, as the hole seeps through the autoencoder: it is the latter that counts."""
+def test_the_loss_is_zero_at_given_tokens(family: TokenReplaceFamily) -> None:
+    """The clip's target differs there from the given latents, because the autoencoder mixes in the hole; the given latents count."""
     sample = build_motion_sample(CLIP, drawn(), "a coat")
     encoded = family.encode_sample(sample)
     assert encoded.target is not None
@@ -165,7 +166,7 @@ def test_nothing_is_left_of_the_loss_at_given_tokens(family: TokenReplaceFamily)
 
 
 def test_gradients_come_from_generated_tokens_alone(family: TokenReplaceFamily) -> None:
-    """A clip that is given whole teaches nothing, and training survives it; checkpointed blocks give the same gradients."""
+    """A clip that is given whole has zero gradients, and training continues; checkpointed blocks give the same gradients."""
     parameters = add_lora(family, LoraSettings(rank=2), seed=0)
     with torch.no_grad():
         for parameter in parameters.values():
@@ -226,23 +227,23 @@ def test_every_conditioning_trains_and_generates(family: TokenReplaceFamily) -> 
     ],
 )
 def test_other_sizes_are_refused(family: TokenReplaceFamily, frames: int, rows: int, columns: int, fault: str) -> None:
-    """In one line, rather than dropped or misread by the autoencoder."""
+    """With one line, instead of being dropped by the autoencoder."""
     clip, mask = CLIP.new_zeros(3, frames, rows, columns), torch.zeros(frames, rows, columns, dtype=torch.bool)
     with pytest.raises(InputError, match=f"^{family.name} takes .*{fault}"):
         family.encode_sample(build_motion_sample(clip, mask))
 
 
-def test_half_precision_keeps_what_is_given_exact() -> None:
+def test_half_precision_keeps_given_tokens_exact() -> None:
     """The transformer's numbers are coarse, the latents of the clip are not."""
-    for facts in REPLACERS.values():
-        family = tiny_family(facts, tiny_components(facts))
+    for record in REPLACERS.values():
+        family = tiny_family(record, tiny_components(record))
         encoded = family.encode_sample(build_inference_sample(CLIP, -CLIP[:, 0], drawn(), "a coat"))
         settings = GenerationSettings(steps=2, guidance_scale=1.0)
         fine = denoise(family, encoded, settings, torch.Generator().manual_seed(1))
-        parts = tiny_components(facts)
+        parts = tiny_components(record)
         build: Any = type(family)
         half = replace(family.parts, transformer=parts.transformers[0].to(torch.bfloat16), dtype=torch.bfloat16)
-        coarse_family = build(half, *([True] if facts is LTX_VIDEO else []))
+        coarse_family = build(half, *([True] if record is LTX_VIDEO else []))
         again = coarse_family.encode_sample(build_inference_sample(CLIP, -CLIP[:, 0], drawn(), "a coat"))
         assert torch.equal(again.condition, encoded.condition) and again.prompt_embeds.dtype == torch.bfloat16
         coarse = denoise(coarse_family, again, settings, torch.Generator().manual_seed(1))
@@ -293,7 +294,7 @@ def test_the_lora_opens_in_the_stock_pipeline_and_here(family: TokenReplaceFamil
         assert all(key.startswith("transformer.") for key in file.keys())  # noqa: SIM118
 
 
-def test_an_ltx_lora_has_no_name_of_comfyuis_here(tmp_path: Path) -> None:
+def test_ltx_loras_have_no_comfyui_names(tmp_path: Path) -> None:
     """Said so, rather than written wrongly."""
     family = tiny_family(LTX_VIDEO, tiny_components(LTX_VIDEO))
     add_lora(family, LoraSettings(rank=2), seed=0)
@@ -302,7 +303,7 @@ def test_an_ltx_lora_has_no_name_of_comfyuis_here(tmp_path: Path) -> None:
         export_lora(tmp_path / "edit.safetensors", tmp_path / "copy.safetensors", "comfyui")
 
 
-def test_a_decoder_that_draws_noise_of_its_own_is_refused() -> None:
+def test_a_decoder_with_unseeded_noise_is_refused() -> None:
     """That of 0.9.1."""
     parts = tiny_components(LTX_VIDEO)
     vae: Any = ltx_vae()

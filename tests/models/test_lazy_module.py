@@ -1,4 +1,4 @@
-"""Encoders are read when they are asked and let go when the transformer comes; what is wrong with their files is found before."""
+"""Lazy encoders: read at their first use, released for the transformer; faults of their files are found before."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from lora_edit.models.checkpoints.layout import PartFiles
 from lora_edit.models.checkpoints.locate import KNOWN_MODELS
 from lora_edit.models.families.hunyuan.loading import build_hunyuan, load_hunyuan
 from lora_edit.models.families.ltx.loading import load_ltx
-from lora_edit.models.families.vace.family import load_vace
+from lora_edit.models.families.vace.loading import load_vace
 from lora_edit.models.families.wan.loading import build_wan, load_components, load_wan
 from lora_edit.models.families.wan_ti2v.loading import load_ti2v
-from lora_edit.models.record import ModelFacts
+from lora_edit.models.record import ModelRecord
 from lora_edit.models.runtime.device_manager import DeviceManager
 from lora_edit.models.runtime.lazy_module import LazyModule, to_lazy_module
 from single_files import save, save_comfyui, weights
 
 CPU = torch.device("cpu")
-KNOWN_BY_NAME = {facts.name: facts for facts in KNOWN_MODELS}
-LOADERS: dict[str, tuple[Callable[..., Any], Callable[..., ModelFacts]]] = {
+KNOWN_BY_NAME = {record.name: record for record in KNOWN_MODELS}
+LOADERS: dict[str, tuple[Callable[..., Any], Callable[..., ModelRecord]]] = {
     "wan2.1-i2v-480p": (load_wan, tiny_wan.save_tiny),
     "wan2.2-ti2v-5b": (load_ti2v, tiny_replace.save_tiny),
     "ltx-video": (load_ltx, tiny_replace.save_tiny),
@@ -45,7 +45,7 @@ LOADERS: dict[str, tuple[Callable[..., Any], Callable[..., ModelFacts]]] = {
 
 
 def laters(family: Any) -> dict[str, LazyModule]:
-    """Every encoder of a family, by its class."""
+    """Return every encoder of a family, by its class."""
     parts = [getattr(part, "prompt_encoder", part) for part in vars(family.experts()[0].parts).values()]
     found = [each for part in parts if hasattr(part, "device_manager") for each in vars(part).values() if isinstance(each, LazyModule)]
     return {f"{number} {type(each.config).__name__}": each for number, each in enumerate(found)}
@@ -62,12 +62,12 @@ def sample_of(frames: int = 9) -> Any:
 def loaded(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, Path]:
     """A family of each kind, and its folder."""
     load, save_tiny = LOADERS[request.param]
-    facts = save_tiny(KNOWN_BY_NAME[request.param], tmp_path)
-    return load(facts, str(tmp_path), CPU, torch.float32), tmp_path
+    record = save_tiny(KNOWN_BY_NAME[request.param], tmp_path)
+    return load(record, str(tmp_path), CPU, torch.float32), tmp_path
 
 
-def test_encoders_are_read_at_their_first_use_and_let_go_for_the_transformer(loaded: tuple[Any, Path]) -> None:
-    """None is in memory after loading; all are after encoding; none of them is anywhere once the transformer's turn came."""
+def test_encoders_are_read_at_first_use_and_released_for_the_transformer(loaded: tuple[Any, Path]) -> None:
+    """None is in memory after loading, all are after encoding, and none is once the transformer is on the device."""
     family, _ = loaded
     waiting = laters(family)
     assert len(waiting) >= 2 and not [name for name, each in waiting.items() if each._module is not None]
@@ -81,34 +81,34 @@ def test_encoders_are_read_at_their_first_use_and_let_go_for_the_transformer(loa
     assert family.decode(again.target).shape[1] == 9
 
 
-def test_the_autoencoder_s_grid_is_known_without_it(loaded: tuple[Any, Path]) -> None:
-    """Its configuration alone says how many channels it has."""
+def test_z_dim_needs_no_weights(loaded: tuple[Any, Path]) -> None:
+    """Its configuration has the number of channels."""
     family, folder = loaded
     config = json.loads((folder / "vae" / "config.json").read_text())
     assert family.z_dim == (config.get("z_dim") or config.get("latent_channels"))
 
 
 def test_a_folder_with_an_older_configuration_gets_the_class_s_defaults(tmp_path: Path) -> None:
-    """A setting that is not written down has its default before and after the weights are read."""
-    facts = tiny_wan.save_tiny(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path)
+    """An absent setting has its default before and after the weights are read."""
+    record = tiny_wan.save_tiny(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path)
     file = tmp_path / "vae" / "config.json"
     config = json.loads(file.read_text())
     for key in ("z_dim", "latents_mean"):
         del config[key]
     file.write_text(json.dumps(config))
-    vae: Any = load_components(facts, str(tmp_path), CPU, torch.float32).vae
+    vae: Any = load_components(record, str(tmp_path), CPU, torch.float32).vae
     assert vae.config.z_dim == 16 == vae.load_module().config.z_dim and vae.config.latents_mean == vae.load_module().config.latents_mean
 
 
-def test_vace_s_encoders_wait_too(tmp_path: Path) -> None:
+def test_vace_s_encoders_are_lazy(tmp_path: Path) -> None:
     """It shares the components of the other Wans."""
-    facts = tiny_vace.save_tiny_vace(tmp_path)
-    family = load_vace(facts, str(tmp_path), CPU, torch.float32)
+    record = tiny_vace.save_tiny_vace(tmp_path)
+    family = load_vace(record, str(tmp_path), CPU, torch.float32)
     assert not [each for each in laters(family).values() if each._module is not None]
 
 
-def test_modules_that_somebody_has_already_stay() -> None:
-    """Their bench brings them back to main memory, as they cannot be read again."""
+def test_modules_in_memory_are_not_released() -> None:
+    """They are moved back to main memory, because they cannot be read again."""
     parts = tiny_wan.tiny_components(KNOWN_BY_NAME["wan2.1-i2v-480p"])
     family: Any = build_wan(parts, KNOWN_BY_NAME["wan2.1-i2v-480p"], CPU, torch.float32)
     encoded = family.encode_sample(sample_of())
@@ -118,8 +118,8 @@ def test_modules_that_somebody_has_already_stay() -> None:
     assert torch.equal(family.encode_sample(sample_of()).condition, encoded.condition)
 
 
-def test_given_modules_come_back_from_the_device() -> None:
-    """What cannot be read again is moved; what can is dropped where it is."""
+def test_modules_in_memory_return_from_the_device() -> None:
+    """Modules in memory are moved; modules from files are dropped."""
     log: list[str] = []
 
     class Traveller(nn.Module):
@@ -135,10 +135,10 @@ def test_given_modules_come_back_from_the_device() -> None:
         assert log == wanted
 
 
-def test_an_encoder_that_went_away_is_said_in_one_line(tmp_path: Path) -> None:
-    """Somebody cleans up while the transformer trains: the family opens, and says what cannot be read when it is asked."""
-    facts = tiny_wan.save_tiny(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path)
-    family = load_wan(facts, str(tmp_path), CPU, torch.float32)
+def test_a_deleted_encoder_is_one_line(tmp_path: Path) -> None:
+    """When files are deleted during training, the next use of the encoder raises the error."""
+    record = tiny_wan.save_tiny(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path)
+    family = load_wan(record, str(tmp_path), CPU, torch.float32)
     for file in (tmp_path / "vae").glob("*.safetensors"):
         file.unlink()
     with pytest.raises(ModelError, match=r"a part of wan2.1-i2v-480p cannot be read \(.*download it again") as error:
@@ -147,21 +147,21 @@ def test_an_encoder_that_went_away_is_said_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["vae", "text_encoder", "image_encoder"])
-def test_a_file_cut_short_is_found_before_anything_is_read(
+def test_a_truncated_file_is_refused_before_reading(
     tmp_path: Path, part: str, loaders_refused: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of any part, also of those that would not be read for long; in diffusers' layout."""
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    facts = tiny_wan.save_tiny(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path / "model")
+    """Of any part, also of lazy ones, in diffusers' layout."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    record = tiny_wan.save_tiny(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path / "model")
     file = next((tmp_path / "model" / part).glob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(ModelError, match=rf"{file}: ends after"):
-        load_wan(facts, str(tmp_path / "model"), CPU, torch.float32)
+        load_wan(record, str(tmp_path / "model"), CPU, torch.float32)
 
 
 @pytest.fixture
 def loaders_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No weights may be read."""
+    """Fail if weights are read."""
     import diffusers
     import transformers
 
@@ -171,29 +171,29 @@ def loaders_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("part", ["vae", "text_encoders", "clip_vision"])
-def test_a_single_file_with_a_stray_tensor_is_refused_before_anything_is_read(
+def test_an_additional_tensor_is_refused_before_reading(
     tmp_path: Path, part: str, loaders_refused: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every tensor is accounted for at loading, not first when the encoder is asked."""
+    """Every tensor is checked at loading, not at the encoder's first use."""
     from safetensors.torch import load_file
 
     # It reads a tensor of ComfyUI's text encoder.
     monkeypatch.setattr("lora_edit.models.families.wan.loading._load_tokenizer", lambda *_: None)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    facts, _, (given,) = save_comfyui(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path / "models")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    record, _, (given,) = save_comfyui(KNOWN_BY_NAME["wan2.1-i2v-480p"], tmp_path / "models")
     file = next((tmp_path / "models" / part).glob("*.safetensors"))
     prefix = "encoder." if part == "text_encoders" else "decoder." if part == "vae" else "vision_model.encoder.layers.0."
     save(load_file(file) | {f"{prefix}stray.weight": torch.zeros(2)}, file)
     with pytest.raises(ModelError, match="stray"):
-        load_components(facts, str(given), CPU, torch.float32)
+        load_components(record, str(given), CPU, torch.float32)
 
 
-def test_hunyuan_s_parts_are_told_apart_by_their_readers_too(tmp_path: Path) -> None:
-    """Another vocabulary or picture processor makes other encodings of the same weights."""
-    facts = tiny_hunyuan.save_tiny(KNOWN_BY_NAME["hunyuan-i2v"], tmp_path)
+def test_tokenizers_and_processors_are_part_of_the_identity(tmp_path: Path) -> None:
+    """Another vocabulary or image processor changes the encodings of the same weights."""
+    record = tiny_hunyuan.save_tiny(KNOWN_BY_NAME["hunyuan-i2v"], tmp_path)
 
     def identities() -> list[str]:
-        return [each.identity for each in laters(load_hunyuan(facts, str(tmp_path), CPU, torch.float32)).values()]
+        return [each.identity for each in laters(load_hunyuan(record, str(tmp_path), CPU, torch.float32)).values()]
 
     before = identities()
     assert before == identities() and len(set(before)) == 3
@@ -215,8 +215,8 @@ def test_an_identity_does_not_read_the_weights(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
-def test_the_same_file_elsewhere_is_the_same(tmp_path: Path) -> None:
-    """Two models that come with one text encoder share what it said; other weights of the same shapes do not."""
+def test_a_copied_file_has_the_same_identity(tmp_path: Path) -> None:
+    """Two models with one text encoder share its outputs; other weights of the same shapes do not."""
     import shutil
 
     state = weights(tiny_wan.tiny_components(KNOWN_BY_NAME["wan2.1-i2v-480p"]).text_encoder)
@@ -228,8 +228,8 @@ def test_the_same_file_elsewhere_is_the_same(tmp_path: Path) -> None:
     assert compute_file_identity(PartFiles("text_encoder", (one,))) != compute_file_identity(PartFiles("text_encoder", (other,)))
 
 
-def test_built_in_memory_hunyuan_keeps_no_encodings() -> None:
-    """Its parts have no files to be known by."""
-    facts = KNOWN_BY_NAME["hunyuan-1.5-i2v"]
-    family = build_hunyuan(tiny_hunyuan.tiny_components(facts), facts, CPU, torch.float32)
+def test_modules_in_memory_have_no_identity() -> None:
+    """Their encodings cannot be cached on disk."""
+    record = KNOWN_BY_NAME["hunyuan-1.5-i2v"]
+    family = build_hunyuan(tiny_hunyuan.tiny_components(record), record, CPU, torch.float32)
     assert not [each for each in laters(family).values() if each.identity]

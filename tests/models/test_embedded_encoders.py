@@ -1,11 +1,11 @@
-"""The linear codec: locality, grouping, and what comes back."""
+"""The linear codec: locality, grouping and reconstruction."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from lora_edit.models.families.embedded.autoencoder import LappedCodec, apply_lapping, build_cosine_basis, build_lapping_matrix
+from lora_edit.models.families.embedded.encoders import LappedCodec, apply_lapping, build_cosine_basis, build_lapping_matrix
 
 
 @pytest.fixture(scope="module")
@@ -18,12 +18,12 @@ def codec() -> LappedCodec:
 
 
 def test_basis_is_orthonormal() -> None:
-    """Rows over time."""
+    """The temporal basis."""
     basis = build_cosine_basis()
     torch.testing.assert_close(basis @ basis.T, torch.eye(4), atol=1e-6, rtol=0)
 
 
-def test_smooth_clips_come_back(codec: LappedCodec) -> None:
+def test_smooth_clips_are_reconstructed(codec: LappedCodec) -> None:
     """Another clip of the same kind, better than 35 dB."""
     coarse = torch.rand(1, 3, 3, 4, 4, generator=torch.Generator().manual_seed(5)) * 1.6 - 0.8
     clip = torch.nn.functional.interpolate(coarse, (9, 32, 32), mode="trilinear", align_corners=True)
@@ -33,7 +33,7 @@ def test_smooth_clips_come_back(codec: LappedCodec) -> None:
     assert 10 * torch.log10(4 / error) > 35
 
 
-def test_the_lapping_is_undone_exactly() -> None:
+def test_lapping_is_inverted_exactly() -> None:
     """The pre-filter is orthogonal, and a flat picture stays flat."""
     matrix, picture = build_lapping_matrix(), torch.rand(2, 3, 24, 40, generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(apply_lapping(apply_lapping(picture, matrix), matrix.T), picture, atol=1e-5, rtol=0)
@@ -41,7 +41,7 @@ def test_the_lapping_is_undone_exactly() -> None:
 
 
 def test_a_cell_depends_on_its_own_pixels_and_four_around(codec: LappedCodec) -> None:
-    """What is hidden in a hole reaches the cells beside it only through their shared border, and no other time."""
+    """Pixels in a hole affect the cells beside it only through their shared border, and no other time."""
     clip = torch.rand(1, 3, 9, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
     changed = clip.clone()
     changed[:, :, 6, 12:16, 16:24] = 0
@@ -53,13 +53,13 @@ def test_a_cell_depends_on_its_own_pixels_and_four_around(codec: LappedCodec) ->
 
 
 def step_ratio(clips: torch.Tensor, codec: LappedCodec) -> float:
-    """Mean step between columns at block borders, over that inside blocks, of what comes back."""
+    """Return the mean step between columns at block borders of the reconstruction, divided by that inside blocks."""
     steps = codec.decode(codec.encode(clips)).diff(dim=-1).abs().mean((0, 1, 2, 3))
     return float(steps[7::8].mean() / torch.cat([steps[k::8] for k in range(7)]).mean())
 
 
-def test_coarse_latents_show_hardly_any_squares() -> None:
-    """With few channels kept, steps at block borders are far nearer to those inside than without overlap."""
+def test_coarse_latents_show_few_block_edges() -> None:
+    """With few channels, steps at block borders are far closer to those inside than without overlap."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(12, 3, 3, 9, 9, generator=generator) * 2 - 1
     clips = torch.nn.functional.interpolate(coarse, (5, 64, 64), mode="trilinear", align_corners=True)
@@ -71,7 +71,7 @@ def test_coarse_latents_show_hardly_any_squares() -> None:
 
 
 def test_a_still_block_has_the_same_values_in_frame_0_and_later(codec: LappedCodec) -> None:
-    """Carrying a look through time starts as a copy."""
+    """So that appearance is carried through time by copying."""
     clip = (torch.rand(1, 3, 1, 8, 8, generator=torch.Generator().manual_seed(2)) * 2 - 1).expand(1, 3, 5, 8, 8)
     latents = codec.encode(clip)[0, :, :, 0, 0]
     still = codec.frequency == 0

@@ -1,4 +1,4 @@
-"""What makes sampling faster changes nothing where it should not, and leaves no trace."""
+"""Accelerated sampling: results where they should not change, and the state after it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lora_edit.conditioning.method import build_inference_sample
 from lora_edit.errors import ModelError, NonFiniteError
 from lora_edit.generation.denoise import denoise
 from lora_edit.generation.settings import GenerationSettings
-from lora_edit.models.families.wan.family import WanFamily
+from lora_edit.models.families.wan.conditioning import WanFamily
 from lora_edit.models.family import EncodedSample
 from lora_edit.models.runtime.acceleration import NATIVE_ATTENTION, accelerate_sampling
 from tiny_random import tiny_random_family
@@ -32,7 +32,7 @@ def sample(family: WanFamily) -> EncodedSample:
     return family.encode_sample(build_inference_sample(clip, clip[:, 0], torch.ones(5, 16, 16, dtype=torch.bool)))
 
 
-def test_nothing_asked_is_nothing_changed(family: WanFamily, sample: EncodedSample) -> None:
+def test_default_settings_change_nothing(family: WanFamily, sample: EncodedSample) -> None:
     before = drawn(family, sample)
     with accelerate_sampling(family, attention_backend=NATIVE_ATTENTION, cache_threshold=0.0, compile_blocks=False):
         assert torch.equal(drawn(family, sample), before)
@@ -40,7 +40,7 @@ def test_nothing_asked_is_nothing_changed(family: WanFamily, sample: EncodedSamp
 
 @pytest.mark.parametrize("threshold", [1e-9, 10.0])
 def test_the_cache_skips_what_it_finds_unchanged(family: WanFamily, sample: EncodedSample, threshold: float) -> None:
-    """Below every change all blocks run and the result is the same; above all changes only the first pass of each kind runs whole."""
+    """Below every change, all blocks run and the result is equal; above all changes, only the first pass of each kind runs."""
     before, ran = drawn(family, sample), []
     handle = family.transformer.get_submodule("blocks.1.ffn").register_forward_hook(lambda *_: ran.append(1))
     with accelerate_sampling(family, attention_backend=NATIVE_ATTENTION, cache_threshold=threshold, compile_blocks=False):
@@ -61,7 +61,7 @@ def test_another_attention_backend_and_back(family: WanFamily, sample: EncodedSa
 
 
 @pytest.mark.parametrize("attention", ["no-such-backend", "sage"])
-def test_what_is_not_here_is_said(family: WanFamily, attention: str) -> None:
+def test_unsupported_accelerations_are_errors(family: WanFamily, attention: str) -> None:
     with (
         pytest.raises(ModelError, match=r"random cannot sample so here .*; leave generation\.attention"),
         accelerate_sampling(family, attention_backend=attention, cache_threshold=0.0, compile_blocks=False),
@@ -69,7 +69,7 @@ def test_what_is_not_here_is_said(family: WanFamily, attention: str) -> None:
         pytest.fail("it went on")
 
 
-def test_answers_that_are_no_numbers_stop_the_loop(family: WanFamily, sample: EncodedSample, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_non_finite_velocities_stop_the_loop(family: WanFamily, sample: EncodedSample, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = WanFamily.predict_velocity
     monkeypatch.setattr(WanFamily, "predict_velocity", lambda *args: answer(*args) * float("nan"))
     with pytest.raises(NonFiniteError, match="step 1 of 6"):

@@ -5,8 +5,8 @@ across every block border makes the basis functions overlap (the lapped orthogon
 "Lapped transform via time-domain pre- and post-filtering"), so that errors don't show as squares. Then every 8x8 block is
 projected on a learned spatial basis, each group of four frames on a cosine basis over time, and the pairs that carry
 most energy are kept. A latent cell depends on its own pixels and on four pixels around them. The first channels
-mean the same in frame 0 and in later groups (a still block has equal values in both). In a trial a convolutional autoencoder
-trained for the same minutes on a CPU reached 15 dB where a linear transform had 26 with a third of its present channels.
+have the same meaning in frame 0 and in later groups (a still block has equal values in both). In a trial, a convolutional autoencoder
+trained for the same time on a CPU reached 15 dB; a linear transform with a third of the present channels reached 26 dB.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DEPTH = _BLOCK * _BLOCK * 3
 
 
 def build_cosine_basis() -> torch.Tensor:
-    """Orthonormal basis over the four frames of a group, `[4, 4]`: row 0 is the mean (times two)."""
+    """Build the orthonormal basis over the four frames of a group, `[4, 4]`: row 0 is the mean (times two)."""
     frame = torch.arange(_GROUP, dtype=torch.float32)
     rows = [torch.full((_GROUP,), 0.5)]
     rows += [torch.cos(torch.pi * (frame + 0.5) * j / _GROUP) * 0.5**0.5 for j in range(1, _GROUP)]
@@ -33,7 +33,7 @@ def build_cosine_basis() -> torch.Tensor:
 
 
 def build_lapping_matrix() -> torch.Tensor:
-    """Orthogonal pre-filter `[8, 8]` for the four pixels on either side of a block border (type-II fast lapped transform)."""
+    """Build the orthogonal pre-filter `[8, 8]` for the four pixels on either side of a block border (type-II fast lapped transform)."""
     half = _BLOCK // 2
     n = torch.arange(half, dtype=torch.float64)
     cosine_2 = torch.cos(math.pi / half * (n[None] + 0.5) * n[:, None]) * math.sqrt(2 / half)
@@ -60,7 +60,7 @@ class LappedCodec(ModelMixin, ConfigMixin):
     """Linear video codec, stride 4x8x8, frames `4k + 1`.
 
     `pairs` lists, for each latent channel of a later group, (spatial component, temporal component); in frame 0 channel c is spatial
-    component c. `scale` holds what each channel is divided by.
+    component c. `scale` holds the divisor of each channel.
     """
 
     @register_to_config
@@ -69,15 +69,15 @@ class LappedCodec(ModelMixin, ConfigMixin):
         self.spatial = nn.Buffer(torch.eye(_DEPTH))
         self.mean = nn.Buffer(torch.zeros(_DEPTH))
         self.scale = nn.Buffer(torch.ones(z_dim))
-        chosen = pairs or [[c, 0] for c in range(z_dim)]
-        self.component = nn.Buffer(torch.tensor([p[0] for p in chosen]), persistent=False)
-        self.frequency = nn.Buffer(torch.tensor([p[1] for p in chosen]), persistent=False)
+        components = pairs or [[c, 0] for c in range(z_dim)]
+        self.component = nn.Buffer(torch.tensor([p[0] for p in components]), persistent=False)
+        self.frequency = nn.Buffer(torch.tensor([p[1] for p in components]), persistent=False)
         self.temporal_basis = nn.Buffer(build_cosine_basis(), persistent=False)
         self.lapping_matrix = nn.Buffer(build_lapping_matrix(), persistent=False)
         self.z_dim = z_dim
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Pixels `[B, 3, T, H, W]` in [-1, 1] -> latents `[B, z, F, h, w]`. T = 4k + 1, H and W multiples of 8."""
+        """Encode pixels `[B, 3, T, H, W]` in [-1, 1] to latents `[B, z, F, h, w]`. T = 4k + 1; H and W are multiples of 8."""
         blocks = rearrange(apply_lapping(pixels, self.lapping_matrix), "b c t (h p) (w q) -> b t h w (p q c)", p=_BLOCK, q=_BLOCK)
         parts = (blocks - self.mean) @ self.spatial
         first = parts[:, :1, ..., : self.z_dim]
@@ -87,7 +87,7 @@ class LappedCodec(ModelMixin, ConfigMixin):
         return rearrange(torch.cat([first, later], 1) / self.scale, "b f h w z -> b z f h w").contiguous()
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents `[B, z, F, h, w]` -> pixels `[B, 3, T, H, W]`, clamped to [-1, 1]."""
+        """Decode latents `[B, z, F, h, w]` to pixels `[B, 3, T, H, W]`, clamped to [-1, 1]."""
         values = rearrange(latents, "b z f h w -> b f h w z") * self.scale
         batch, groups, height, width, _ = values.shape
         first = F.pad(values[:, :1], (0, _DEPTH - self.z_dim))
@@ -100,9 +100,9 @@ class LappedCodec(ModelMixin, ConfigMixin):
 
     @classmethod
     def fit(cls, pixels: torch.Tensor, z_dim: int = 64, max_std: float = 2.0, power: float = 0.5) -> LappedCodec:
-        """Choose the basis from sample clips `[N, 3, T, H, W]`.
+        """Fit the basis to sample clips `[N, 3, T, H, W]`.
 
-        Channel values end up with a standard deviation of `top * (energy / largest) ** power`: between natural (1) and white (0).
+        The standard deviation of a channel becomes `max_std * (std / largest std) ** power`: between natural (power 1) and white (0).
         """
         blocks = rearrange(apply_lapping(pixels, build_lapping_matrix()), "n c t (h p) (w q) -> (n h w) t (p q c)", p=_BLOCK, q=_BLOCK)
         mean = blocks.mean((0, 1))
@@ -111,13 +111,13 @@ class LappedCodec(ModelMixin, ConfigMixin):
         later = rearrange((blocks[:, 1:] - mean) @ spatial, "n (g s) k -> n g s k", s=_GROUP)
         energy = torch.einsum("js,ngsk->ngjk", build_cosine_basis(), later).square().mean((0, 1))
         order = energy.flatten().argsort(descending=True)[:z_dim].tolist()
-        kept = [[i % _DEPTH, i // _DEPTH] for i in order]
-        still = [[k, 0] for k in range(sum(p[1] == 0 for p in kept))]
-        pairs = still + [p for p in kept if p[1] > 0]
+        selected = [[i % _DEPTH, i // _DEPTH] for i in order]
+        still = [[k, 0] for k in range(sum(p[1] == 0 for p in selected))]
+        pairs = still + [p for p in selected if p[1] > 0]
         codec = cls(z_dim=z_dim, pairs=pairs)
         codec.spatial.copy_(spatial)
         codec.mean.copy_(mean)
         spread = torch.stack([energy[j, k].sqrt() / 2 for k, j in pairs])
-        wanted = max_std * (spread / spread.max()) ** power
-        codec.scale.copy_(spread / wanted)
+        target_std = max_std * (spread / spread.max()) ** power
+        codec.scale.copy_(spread / target_std)
         return codec

@@ -60,7 +60,7 @@ def test_weights_are_counted_by_block(cost: StepCost) -> None:
     assert cost.hidden_state_bytes == 4 * TOKENS * WIDTH
 
 
-def test_a_real_step_holds_as_much(cost: StepCost) -> None:
+def test_a_real_step_needs_as_much_memory(cost: StepCost) -> None:
     """On the CPU, where attention is fused too."""
     model = transformer("cpu")
     model.enable_gradient_checkpointing(gradient_checkpointing_func=lambda block, *args: checkpoint(block, *args, use_reentrant=False))

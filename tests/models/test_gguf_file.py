@@ -1,4 +1,4 @@
-"""A transformer from a GGUF file: what the stored weights are worth, in every layer; with a LoRA that was trained on the exact ones."""
+"""A transformer from a GGUF file: every layer's dequantized weights; with a LoRA that was trained on the exact ones."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
     plain = tiny_wan.tiny_config
     for module in ("tiny_wan", "single_files"):
-        monkeypatch.setattr(f"{module}.tiny_config", lambda facts: plain(facts) | WIDE | {"added_kv_proj_dim": 64})
+        monkeypatch.setattr(f"{module}.tiny_config", lambda record: plain(record) | WIDE | {"added_kv_proj_dim": 64})
     monkeypatch.setattr(tiny_wan, "WIDTH", 32)
 
 
 def answer(transformer: Any) -> torch.Tensor:
-    """The transformer's, to one fixed question."""
+    """Return the transformer's output for one fixed input."""
     generator = torch.Generator().manual_seed(0)
     noisy, text, image = (torch.randn(shape, generator=generator) for shape in ((1, 36, 2, 4, 4), (1, 512, 32), (1, 5, 32)))
     with torch.no_grad():
@@ -77,14 +77,14 @@ def answer(transformer: Any) -> torch.Tensor:
 
 
 @pytest.mark.usefixtures("wide")
-def test_a_gguf_file_answers_as_its_weights_are_worth(tmp_path: Path) -> None:
-    """Close to the exact model by as much as the weights are, and equal to a model of the multiplied-out ones; with a LoRA too."""
-    facts, parts, (file,) = save_comfyui(WANS["wan2.1-i2v-480p"], tmp_path)
+def test_a_gguf_file_equals_its_dequantized_weights(tmp_path: Path) -> None:
+    """As close to the exact model as the weights are, and equal to a model with the dequantized weights; with a LoRA too."""
+    record, parts, (file,) = save_comfyui(WANS["wan2.1-i2v-480p"], tmp_path)
     exact = parts.transformers[0]
     packed = file.with_suffix(".gguf")
     worth = write_gguf(original_transformer(exact), packed)
-    loaded = load_components(facts, str(packed), CPU, torch.float32)
-    family = build_wan(loaded, facts, CPU, torch.float32)
+    loaded = load_components(record, str(packed), CPU, torch.float32)
+    family = build_wan(loaded, record, CPU, torch.float32)
     own = loaded.transformers[0]
     assert sum(is_gguf_parameter(parameter) for parameter in own.parameters()) >= 10
     assert not is_gguf_parameter(own.patch_embedding.weight) and own.patch_embedding.weight.shape == exact.patch_embedding.weight.shape
@@ -108,9 +108,9 @@ def test_a_gguf_file_answers_as_its_weights_are_worth(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("wide")
 def test_a_run_trained_on_exact_weights_generates_from_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its LoRA as it is; both results in the run."""
-    facts, parts, (file,) = save_comfyui(WANS["wan2.1-i2v-480p"], tmp_path / "models")
-    monkeypatch.setattr(locate, "KNOWN_MODELS", (facts,))
+    """With its LoRA unchanged; both results are in the run."""
+    record, parts, (file,) = save_comfyui(WANS["wan2.1-i2v-480p"], tmp_path / "models")
+    monkeypatch.setattr(locate, "KNOWN_MODELS", (record,))
     packed = file.with_suffix(".gguf")
     write_gguf(original_transformer(parts.transformers[0]), packed)
     frames = torch.randint(0, 256, (5, 32, 48, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -123,9 +123,9 @@ def test_a_run_trained_on_exact_weights_generates_from_a_gguf_file(tmp_path: Pat
     }
     quick = ("training.motion_steps=2", "lora.rank=2", "generation.steps=2", "video.codec=ffv1", "compositing.enabled=false")
     quick += ("masks.check=false",)  # The edit inverts the whole frame.
-    settings = resolve_settings({"input": given, "model": f"{facts.name}@{file}"}, quick)
+    settings = resolve_settings({"input": given, "model": f"{record.name}@{file}"}, quick)
     exact = pipeline.edit(settings, tmp_path / "out.mkv", tmp_path / "run", SilentReporter())
-    other = pipeline.generate(tmp_path / "run", SilentReporter(), tmp_path / "other.mkv", model=f"{facts.name}@{packed}")
+    other = pipeline.generate(tmp_path / "run", SilentReporter(), tmp_path / "other.mkv", model=f"{record.name}@{packed}")
     assert other.seconds["train"] == exact.seconds["train"], "nothing is trained again"
     a, b = (read_video(result.output).frames.float() for result in (exact, other))
     assert not torch.equal(a, b) and (a - b).abs().mean() < 2
@@ -133,8 +133,8 @@ def test_a_run_trained_on_exact_weights_generates_from_a_gguf_file(tmp_path: Pat
 
 @pytest.mark.usefixtures("wide")
 def test_another_model_s_gguf_is_refused(tmp_path: Path) -> None:
-    """By its tensors' names and sizes, before any is put in place."""
-    facts, parts, (file,) = save_comfyui(WANS["wan2.1-i2v-480p"], tmp_path)
+    """By its tensors' names and sizes, before any is loaded."""
+    record, parts, (file,) = save_comfyui(WANS["wan2.1-i2v-480p"], tmp_path)
     packed, state = file.with_suffix(".gguf"), original_transformer(parts.transformers[0])
     faults = {
         "ref_conv.weight is unknown": state | {"ref_conv.weight": torch.zeros(32)},
@@ -145,4 +145,4 @@ def test_another_model_s_gguf_is_refused(tmp_path: Path) -> None:
         packed.unlink(missing_ok=True)
         write_gguf(other, packed, packed=False)
         with pytest.raises(ModelError, match=r"is not this model \(.*" + fault.replace(".", r"\.")):
-            load_components(facts, str(packed), CPU, torch.float32)
+            load_components(record, str(packed), CPU, torch.float32)
