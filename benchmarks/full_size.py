@@ -342,7 +342,7 @@ def shrunk(facts: ModelRecord) -> ModelRecord:
 def main(arguments: Sequence[str]) -> None:
     """Parse, count, measure if there is a GPU, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="wan2.1-i2v-480p", help="a name of the catalogue")
+    parser.add_argument("--model", default="wan2.1-i2v-480p", help="a name from `lora-edit models`")
     parser.add_argument("--frames", type=int, default=49)
     parser.add_argument("--size", default="832x480", help="WIDTHxHEIGHT")
     parser.add_argument("--steps", type=int, default=3, help="timed steps, after one that warms up")

@@ -290,8 +290,8 @@ def page(found: dict[str, Any]) -> str:
         "",
         "## Main memory over a run",
         "",
-        f"{held[min(4, len(held) - 1)] / 1e6:.0f} MB after 50 steps, {held[-1] / 1e6:.0f} MB after {10 * len(held)}, with streamed blocks, "
-        "8-bit weights and parked states.",
+        f"{held[min(4, len(held) - 1)] / 1e6:.0f} MB after 50 steps, {held[-1] / 1e6:.0f} MB after {10 * len(held)}, with swapped blocks, "
+        "8-bit weights and offloaded states.",
         "",
     ]
     return "\n".join(lines)
