@@ -22,7 +22,7 @@ CONTRACTS = PROJECT["tool"]["importlinter"]["contracts"]
 
 DISTRIBUTION_OF = {
     "cv2": "opencv-python-headless", "huggingface_hub": "huggingface-hub", "PIL": "pillow", "skimage": "scikit-image",
-    "sklearn": "scikit-learn",
+    "sklearn": "scikit-learn", "tomli_w": "tomli-w",
 }  # fmt: skip
 
 

@@ -384,7 +384,7 @@ def test_faults_are_found_before_a_model_loads(tmp_path: Path, monkeypatch: pyte
         pipeline.check(settings_for(tmp_path, source, "generation.loras=[{file='none.safetensors'}]"))
     with pytest.raises(SettingsError, match=r"training\.rate"):
         resolve_settings(good.model_dump(mode="json"), ["training.rate=1"])
-    with pytest.raises(SettingsError, match=r"room\.setting=value"):
+    with pytest.raises(SettingsError, match=r"section\.setting=value"):
         resolve_settings(good.model_dump(mode="json"), ["steps=1"])
 
 

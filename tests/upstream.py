@@ -23,6 +23,7 @@ import torch.nn.functional as F
 
 VARIABLE = "LORA_EDIT_UPSTREAM"
 REPOSITORIES = {
+    "DiffSynth-Studio": "https://github.com/modelscope/DiffSynth-Studio",
     "HunyuanVideo-I2V": "https://github.com/Tencent-Hunyuan/HunyuanVideo-I2V",
     "LoRAEdit": "https://github.com/cjeen/LoRAEdit",
     "Wan2.1": "https://github.com/Wan-Video/Wan2.1",

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from lora_edit import pipeline, results
+from lora_edit import results, session
 from lora_edit.cli.main import app
 from lora_edit.errors import VideoError
 from lora_edit.training import checkpoint
@@ -58,7 +58,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("trained before checking the output")
 
-    monkeypatch.setattr(pipeline, "train_or_load_lora", never)
+    monkeypatch.setattr(session, "train_or_load_lora", never)
 
 
 @pytest.mark.usefixtures("untrained")

@@ -11,4 +11,4 @@ from lora_edit.masks.settings import MaskSettings
 def test_help_of_expand_states_the_default() -> None:
     """The command's help repeats the number, because importing the settings would slow down `--help`."""
     (option,) = get_type_hints(RegionOptions, include_extras=True)["expand"].__metadata__
-    assert option.help == f"Growth of the region; {MaskSettings().expand} by default."
+    assert option.help == f"Growth of the region; default {MaskSettings().expand}."
