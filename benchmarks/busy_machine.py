@@ -1,9 +1,9 @@
-"""How long an edit takes on a machine that does other work: an edit by the embedded model, with none, one and two busy loops beside it.
+"""Seconds of an edit by the embedded model on a busy machine: with none, one and two busy loops beside it.
 
     PYTHONPATH=src python benchmarks/busy_machine.py [--loops 0 1 2] [--rounds 3]
 
-Ways to choose and to hold threads take turns, so that what else the machine does meets all of them alike. Prints the medians of the seconds
-that training and generation took, as a table.
+The ways to choose and to bind threads take turns, so that other load affects all of them alike. Prints the medians of the seconds of
+training and generation as a table.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 LIBRARY = "from lora_edit.cli.main import app; app(prog_name='lora-edit')"
 COMMAND = "from lora_edit.cli.main import main; main()"
-"""The command; and the same without its entry point, which tells threads how to wait."""
+"""The command; and the same without its entry point, which sets the wait policy of threads."""
 
 WAYS = {
     "a thread for each core, spinning": (LIBRARY, ["--threads", str(os.cpu_count())]),
@@ -35,7 +35,7 @@ QUICK = ("training.motion_steps=5", "training.recolour_variants=1")
 
 @contextmanager
 def busy_loops(count: int) -> Iterator[None]:
-    """That many processes that do nothing but compute."""
+    """Run that many processes that only compute."""
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -46,7 +46,7 @@ def busy_loops(count: int) -> Iterator[None]:
 
 
 def edit_seconds(code: str, options: list[str]) -> float:
-    """Seconds of training and generation of one edit."""
+    """Measure the seconds of training and generation of one edit."""
     environment = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")}
     with tempfile.TemporaryDirectory() as folder:
         settings = [word for text in QUICK for word in ("--set", text)]

@@ -1,7 +1,7 @@
-"""What the embedded model's codec alone costs: `PYTHONPATH=src:tools/pretrain python benchmarks/codec.py [CLIP ...]`.
+"""PSNR of the embedded model's codec alone: `PYTHONPATH=src:tools/pretrain python benchmarks/codec.py [CLIP ...]`.
 
-PSNR of whole clips of 13 frames, there and back, over unseen clips of the pretraining's renderer, the studies' scenes, and any clips
-given, scaled to the model's own area. Prints a JSON object: name to dB.
+Encodes and decodes whole clips of 13 frames: unseen clips of the pretraining's renderer, the studies' scenes, and the given clips, scaled
+to the model's own area. Prints a JSON object: name to dB.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from lora_edit.video.resize import resize_frames
 from lora_edit.video.settings import VideoSettings
 
 FRAMES, SEED = 13, 987_654
-"""The pretraining drew its scenes from other seeds."""
+"""Seed of the rendered clips; the pretraining used others."""
 
 
 def clips(paths: list[Path]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name and frames `[T, H, W, 3]` uint8."""
+    """Yield name and frames `[T, H, W, 3]` uint8 of each clip."""
     rendered = [render(np.random.default_rng([SEED, number]), FRAMES, 96, 96).frames for number in range(32)]
     yield "rendered, held out", torch.from_numpy(np.concatenate(rendered))
     for scene in draw_scenes(13, 0):
@@ -44,7 +44,7 @@ def clips(paths: list[Path]) -> Iterator[tuple[str, torch.Tensor]]:
 
 @torch.no_grad()
 def main() -> None:
-    """Every clip through the codec, as floats, clamped as the decoder does."""
+    """Encode and decode each clip as floats, clamped as the decoder does, and print the PSNR."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clips", nargs="*", type=Path)
     args = parser.parse_args()

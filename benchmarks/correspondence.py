@@ -1,11 +1,11 @@
-"""How well pixels are found in the key frame, beside chained optical flow.
+"""Accuracy of dense correspondence with the key frame, compared with chained optical flow.
 
 `PYTHONPATH=src python benchmarks/correspondence.py --photos DIR`
 
-Clips of `moving_scenes.py`, 25 frames of 256 x 256. Even seeds are for tuning, odd ones for judging. Inside the object, and inside its box
-with 6 pixels around: end-point error in pixels over what frame 0 shows; the share within 1.5 % of the frame's shorter side; F-score of
-occlusion (confidence below a half) and Brier score of the confidence in the box; intersection over union of the object's mask in frame 0,
-moved to each frame, with the true one. Writes a table to --output, or prints it.
+Clips of `moving_scenes.py`, 25 frames of 256 x 256. Even seeds are for tuning, odd ones for judging. Metrics inside the object, and inside
+its box with 6 pixels around: end-point error in pixels where frame 0 shows the pixel; the share within 1.5 % of the frame's shorter side;
+F-score of occlusion (confidence below a half) and Brier score of the confidence in the box; intersection over union of the object's mask
+in frame 0, moved to each frame, with the true one. Writes a table to --output, or prints it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from lora_edit.video.flow import chain_flow_in_order, sample_image
 WITHIN = 0.015
 AROUND = 6
 SURE = 0.3
-"""Confidence from which a pixel of the moved mask counts."""
+"""Minimum confidence of a pixel of the moved mask."""
 
 COLUMNS = ("object mean", "median", "within", "box mean", "median", "within", "occlusion F", "Brier", "IoU mean", "IoU last", "ms/frame")
 
 
 def box_of(mask: BoolArray, around: int) -> BoolArray:
-    """The mask's bounding box `[H, W]` with some pixels around; empty where the mask is."""
+    """Compute the mask's bounding box `[H, W]` with a margin; empty for an empty mask."""
     box = np.zeros_like(mask)
     y, x = np.nonzero(mask)
     if len(y):
@@ -42,7 +42,7 @@ def box_of(mask: BoolArray, around: int) -> BoolArray:
 
 
 def found_by(method: str, truth: Truth) -> Iterator[tuple[Float32Array, Float32Array | None]]:
-    """Positions and confidence of every frame by `chained` flow, or by `mask`, `box` or `no` region."""
+    """Estimate positions and confidence of every frame: by `chained` flow, or with the region `mask`, `box` or `no`."""
     if method == "chained":
         for places in chain_flow_in_order(truth.frames, range(len(truth.frames))):
             yield places, None
@@ -54,7 +54,7 @@ def found_by(method: str, truth: Truth) -> Iterator[tuple[Float32Array, Float32A
 
 
 def measure(truth: Truth, method: str) -> list[float]:
-    """One clip's row of the table, in the order of `COLUMNS`."""
+    """Measure one clip; returns a row in the order of `COLUMNS`."""
     start = time.process_time()
     found = list(found_by(method, truth))
     milliseconds = 1000 * (time.process_time() - start) / len(found)
@@ -81,7 +81,7 @@ def _errors(errors: Float32Array, limit: float) -> list[float]:
 
 
 def table(rows: dict[tuple[str, str], list[float]]) -> str:
-    """The rows by kind and method, in Markdown."""
+    """Format the rows by kind and method as Markdown."""
     lines = [f"| scene | method | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
     for (kind, method), row in rows.items():
         digits = (2, 2, 3, 2, 2, 3, 3, 3, 3, 3, 0)
@@ -90,7 +90,7 @@ def table(rows: dict[tuple[str, str], list[float]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Every kind, method and seed."""
+    """Measure every kind, method and seed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--half", choices=("tuning", "judging"), default="judging")

@@ -1,4 +1,4 @@
-"""The explained edit beside the classical baselines, without training.
+"""The explained edit compared with the classical baselines, without training.
 
 `PYTHONPATH=src python benchmarks/explained_edits.py [FOLDER --half seen]`: region PSNR (loose box, all frames but the first) by kind on the
 thirteen drawn scenes, or on a folder that `real_scenes.py` wrote. `--references` edits later frames too. Prints a Markdown table.
@@ -25,11 +25,11 @@ from lora_edit.studies.trial import SceneTrial
 from lora_edit.types import Size
 
 MOST = 60.0
-"""Decibels that an exact frame counts for."""
+"""PSNR that an exact frame counts as, in dB."""
 
 
 def edits(folder: Path | None, half: str, seed: int) -> Iterator[TrueEdit]:
-    """Scenes of a folder, or drawn ones."""
+    """Yield the scenes of a folder, or drawn ones."""
     if folder is None:
         yield from (render_true_edit(scene, Size(96, 96), 17) for scene in draw_scenes(13, seed))
         return
@@ -38,7 +38,7 @@ def edits(folder: Path | None, half: str, seed: int) -> Iterator[TrueEdit]:
 
 
 def measure(edit: TrueEdit, references: int) -> tuple[str, dict[str, float]]:
-    """The kind and the rows' figures of one scene."""
+    """Measure one scene; returns its kind and the rows' values."""
     torch.set_num_threads(1)
     trial = SceneTrial(load_tiny(torch.device("cpu"), torch.float32), 0, edit)
     classical = (trial.run_flow_warp(), trial.run_colour_map(), trial.run_moving_layer())
@@ -49,7 +49,7 @@ def measure(edit: TrueEdit, references: int) -> tuple[str, dict[str, float]]:
 
 
 def main() -> None:
-    """One row for each method, one column for each kind."""
+    """Print one row per method, one column per kind."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--half", default="seen")

@@ -1,11 +1,11 @@
-"""How far a box held in a hand is followed, from one rectangle in frame 0 to the last of 455 frames.
+"""Overlap of the tracked region of a box in a hand, from one rectangle in frame 0 to the last of 455 frames.
 
 `PYTHONPATH=src python benchmarks/followed_box.py DATA` reads `box.mp4` (OpenCV's samples; `tools/pretrain/fetch_data.py` fetches it) and
-prints, for six frames whose outline was placed by hand, the overlap of
+prints, for six frames with outlines placed by hand, the overlap of
 
-- what `lora-edit mask --box X,Y,W,H:0 --segmenter embedded` writes with the true outline,
-- what `lora-edit mask --first-frame` writes, where the edit recolours the box (`masks/edit_region.py`), with the rectangle around the true
-  outline, as that follows rectangles; and the same where the edit fills the person's rectangle, ground and all.
+- the mask that `lora-edit mask --box X,Y,W,H:0 --segmenter embedded` writes with the true outline,
+- the mask that `lora-edit mask --first-frame` writes for an edit that recolours the box (`masks/edit_region.py`) with the rectangle around
+  the true outline, since it follows rectangles; and the same for an edit that fills the person's rectangle, background included.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ OUTLINES = {
 
 
 def outlined(number: int) -> torch.Tensor:
-    """The true mask `[480, 640]` bool."""
+    """Draw the true mask `[480, 640]` bool."""
     mask = np.zeros((480, 640), np.uint8)
     cv2.fillPoly(mask, [np.array(OUTLINES[number], np.int32)], 1)
     return torch.from_numpy(mask > 0)
 
 
 def rectangle(mask: torch.Tensor) -> torch.Tensor:
-    """The upright rectangle around a mask `[H, W]`."""
+    """Draw the upright rectangle around a mask `[H, W]`."""
     bounds = mask_bounds(mask)
     assert bounds is not None, "the mask is empty"
     left, top, right, bottom = bounds
@@ -60,18 +60,18 @@ def rectangle(mask: torch.Tensor) -> torch.Tensor:
 
 
 def recoloured(frame: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The frame `[H, W, 3]` with its channels turned inside the mask."""
+    """Rotate the channels of a frame `[H, W, 3]` inside the mask."""
     return torch.where(mask[..., None], frame.roll(1, -1), frame)
 
 
 def written(film: Path, folder: Path, *where: str) -> torch.Tensor:
-    """The mask `[T, H, W]` that the command writes."""
+    """Run the command and read the mask `[T, H, W]` that it writes."""
     subprocess.run([*COMMAND, "mask", str(film), *where, "--output", str(folder)], check=True, capture_output=True)
     return load_mask(folder).frames
 
 
 def main() -> None:
-    """A row for each way, a column for each frame."""
+    """Print one row per method, one column per frame."""
     film = Path(sys.argv[1]) / "box.mp4"
     first = read_video(film, VideoSettings(frames=1)).frames[0]
     given = torch.zeros(first.shape[:2], dtype=torch.bool)

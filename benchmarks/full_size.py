@@ -1,8 +1,8 @@
 """Seconds and memory of a model at its real size, with random weights: one training step and one sampling step.
 
 `PYTHONPATH=src python benchmarks/full_size.py --model wan2.1-i2v-480p --frames 49 --size 832x480 --output-dir FOLDER`. The transformer is
-built from the catalogue's configuration, straight on the device; latents and embeddings are random: no encoder, no download.
-Everything else is the product's own code. Without a GPU, or with --plan, it says what a run would need and ends.
+built from the package's configuration, directly on the device; latents and embeddings are random: no encoder, no download.
+Everything else is the package's own code. Without a GPU, or with --plan, it prints the requirements of a run and ends.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ TINY = {
     "added_kv_proj_dim": 24, "num_single_layers": 2, "num_refiner_layers": 1, "rope_axes_dim": [4, 4, 4], "text_embed_dim": 16,
     "pooled_projection_dim": 16, "caption_channels": 16, "cross_attention_dim": 24,
 }  # fmt: skip
-"""Widths and depths that a CPU runs in a second."""
+"""Widths and depths with which a CPU runs a step in a second."""
 TINY_TEXT = 512
 NOTHING_MOVED = OffloadPlan()
 SEED = 0
@@ -64,7 +64,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Task:
-    """What is run: a model's facts, the clip as its autoencoder would leave it, and where the model's weights and states lie."""
+    """The task: a model's record, the size of the clip's latents, and the placement of the model's weights and states."""
 
     facts: ModelRecord
     frames: int
@@ -85,7 +85,7 @@ class Task:
 
     @property
     def tokens(self) -> int:
-        """That the transformer's blocks work on."""
+        """Number of tokens of the transformer's blocks."""
         frames, height, width = self.latent
         patch = self.facts.geometry.token_size // self.facts.geometry.spatial_compression
         return frames * height * width // patch**2
@@ -93,7 +93,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Need:
-    """What a run takes, counted on torch's meta device (`models/runtime/step_cost.py`): floating-point operations, and bytes."""
+    """Requirements of a run, counted on torch's meta device (`models/runtime/step_cost.py`): floating-point operations, and bytes."""
 
     weights_bytes: int
     lora_parameters: int
@@ -105,7 +105,7 @@ class Need:
 
     @property
     def device_bytes(self) -> int:
-        """All of it at once: weights, LoRA with gradients and optimiser, and what a step holds, hidden states among it."""
+        """Total bytes on the device: weights, LoRA with gradients and optimizer, and a step's tensors, hidden states included."""
         return self.weights_bytes + self.lora_bytes + self.step_bytes
 
 
@@ -113,8 +113,8 @@ class Need:
 
 
 def random_family(task: Task, device: torch.device, dtype: torch.dtype) -> tuple[Family, EncodedSample]:
-    """The model, and a motion sample half of whose cells are to be generated, with random values that were never anywhere but on the
-    device; on `META`, with none."""
+    """Build the model, and a motion sample with half of its cells to be generated. Random values are drawn on the device; on `META` there
+    are none."""
     family: Any
     family, encoded = build_meta_model(task.facts, task.latent, dtype)
     if device == META:
@@ -133,7 +133,7 @@ def random_family(task: Task, device: torch.device, dtype: torch.dtype) -> tuple
 
 @torch.no_grad()
 def fill(module: torch.nn.Module, device: torch.device) -> None:
-    """Random weights at a scale that keeps activations finite; norms as they begin. Drawn on the device: they do not fit elsewhere."""
+    """Fill a module with random weights at a scale that keeps activations finite; norms keep their initial values. Draws on the device."""
     generator = torch.Generator(device).manual_seed(SEED)
     for name, parameter in module.named_parameters():
         if parameter.ndim > 1 and "gamma" not in name:
@@ -143,7 +143,7 @@ def fill(module: torch.nn.Module, device: torch.device) -> None:
 
 
 def random_sample(encoded: EncodedSample, device: torch.device, name: str = "sample") -> EncodedSample:
-    """What `encode_sample` gives for a motion sample, random."""
+    """Build a random sample as `encode_sample` returns for a motion sample."""
     generator = create_generator(SEED, name)
 
     def drawn(blank: torch.Tensor) -> torch.Tensor:
@@ -180,25 +180,25 @@ def need(task: Task) -> Need:
 
 @dataclass
 class Laps:
-    """Seconds between calls, the first left out: it warms up."""
+    """Seconds between calls; the first, a warm-up, is left out."""
 
     device: torch.device
     at: list[float]
 
     def lap(self) -> None:
-        """One more."""
+        """Record one lap."""
         synchronize_device(self.device)
         self.at.append(time.perf_counter())
 
     @property
     def seconds(self) -> list[float]:
-        """Of each step but the first."""
+        """Seconds of each step but the first."""
         return [later - now for now, later in zip(self.at[1:-1], self.at[2:], strict=True)]
 
 
 @contextmanager
 def watched(device: torch.device) -> Iterator[Laps]:
-    """Laps, and peak memory from here on."""
+    """Record laps, and the peak memory from now on."""
     reset_peak_memory(device)
     laps = Laps(device, [])
     laps.lap()
@@ -206,7 +206,7 @@ def watched(device: torch.device) -> Iterator[Laps]:
 
 
 def measure(task: Task, device: torch.device, dtype: torch.dtype, steps: int, matrix: int) -> dict[str, Any]:
-    """Both steps on the device. The LoRA is the product's; `fit` and `denoise` are what an edit runs."""
+    """Measure both steps on the device with the functions of an edit, `fit` and `denoise`."""
     rate = measure_matmul_rate(device, dtype, matrix)
     family, sample = random_family(task, device, dtype)
     apply_offload_plan(family, task.place)
@@ -234,7 +234,7 @@ def measure(task: Task, device: torch.device, dtype: torch.dtype, steps: int, ma
 
 
 def record_of(task: Task, counted: Need, command: str) -> dict[str, Any]:
-    """What was asked and counted, and where."""
+    """Build the record of the task, its counts and the machine."""
     return {
         "model": task.facts.name,
         "frames": task.frames,
@@ -250,7 +250,7 @@ def record_of(task: Task, counted: Need, command: str) -> dict[str, Any]:
 
 
 def finished(record: dict[str, Any], measured: dict[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """The record with what was measured, and the shares of the matrix rate that were reached."""
+    """Add the measurements, and the reached shares of the matrix rate, to the record."""
     shares = {}
     for kind in ("training", "sampling"):
         rate = record["need"][f"{kind}_operations"] / median(measured[f"{kind}_seconds"])
@@ -259,7 +259,7 @@ def finished(record: dict[str, Any], measured: dict[str, Any], device: torch.dev
 
 
 def page(record: dict[str, Any]) -> str:
-    """The record as markdown."""
+    """Format the record as Markdown."""
     wanted, measured = record["need"], record.get("measured")
     rows = [
         ("transformer", f"{gigabytes(wanted['weights_bytes'])} of weights in bfloat16"),
@@ -299,7 +299,7 @@ def page(record: dict[str, Any]) -> str:
 
 
 def gigabytes(size: float) -> str:
-    """Decimal."""
+    """Format bytes in decimal gigabytes."""
     return f"{size / 1e9:.3g} GB"
 
 
@@ -307,7 +307,7 @@ def gigabytes(size: float) -> str:
 
 
 def task_of(args: argparse.Namespace, fail: Callable[[str], Any]) -> Task:
-    """The task that the options name; `fail` is told what is wrong with them."""
+    """Build the task of the options; calls `fail` with the reason for invalid ones."""
     try:
         facts = locate_model(args.model)[0]
     except ModelError as error:
@@ -331,7 +331,7 @@ def task_of(args: argparse.Namespace, fail: Callable[[str], Any]) -> Task:
 
 
 def shrunk(facts: ModelRecord) -> ModelRecord:
-    """The model with a configuration that a CPU runs in a second, in a file of its own."""
+    """Write the model's configuration, reduced so that a CPU runs it in a second, into a file."""
     config = facts.read_transformer_config()
     small = {key: value for key, value in TINY.items() if config.get(key) is not None}
     with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as file:
@@ -340,9 +340,9 @@ def shrunk(facts: ModelRecord) -> ModelRecord:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Parse, count, measure where there is something to measure on, and write it down."""
+    """Parse, count, measure if there is a GPU, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="wan2.1-i2v-480p", help="a name of the catalogue")
+    parser.add_argument("--model", default="wan2.1-i2v-480p", help="a name from `lora-edit models`")
     parser.add_argument("--frames", type=int, default=49)
     parser.add_argument("--size", default="832x480", help="WIDTHxHEIGHT")
     parser.add_argument("--steps", type=int, default=3, help="timed steps, after one that warms up")

@@ -20,7 +20,7 @@ CLIP = Path(__file__).parents[1] / "examples" / "clip"
 
 
 def command(folder: Path, steps: int, frames: int) -> list[str]:
-    """The edit to disturb: short training on the bundled clip's first frames, the edited later one given for the last of them."""
+    """Build the command of the edit: short training on the bundled clip's first frames, with the edited later frame as the last."""
     return [
         sys.executable, "-m", "lora_edit.cli.main", "edit", str(CLIP / "source.mp4"),
         "--first-frame", str(CLIP / "first_frame.png"), "--frames", str(frames), "--reference", f"{frames - 1}={CLIP / 'frame_32.png'}",
@@ -32,12 +32,12 @@ def command(folder: Path, steps: int, frames: int) -> list[str]:
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 of the run's LoRA."""
+    """Compute the SHA-256 of the run's LoRA."""
     return hashlib.sha256((folder / "run" / "lora" / "edit.safetensors").read_bytes()).hexdigest()
 
 
 def main() -> int:
-    """Run undisturbed, run with kills, compare."""
+    """Run without kills, run with kills, compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--steps", type=int, default=20)

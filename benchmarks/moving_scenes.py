@@ -1,8 +1,8 @@
-"""Clips drawn from photographs, with true motion: what `benchmarks/correspondence.py` measures on.
+"""Clips drawn from photographs, with true motion, for `benchmarks/correspondence.py`.
 
-Layers (a ground, an object, perhaps a second object that looks like it, perhaps something that passes in front) each carry a piece of a
-photograph, move by an affine pose and may be bent by travelling waves. Where every pixel lies in frame 0, and whether it is in sight
-there, follows from the same formulas. Frame times run from 0 to 1; lengths are pixels of the frame.
+The layers (a background, an object, perhaps a similar second object, perhaps an occluder) each carry a piece of a photograph, move by an
+affine pose and may be deformed by travelling waves. The same formulas give the position of every pixel in frame 0 and its visibility
+there. Frame times run from 0 to 1; lengths are pixels of the frame.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ GRAIN = 1.5
 """Standard deviation of the noise of every frame, in levels of 255."""
 
 OBJECT = 1
-"""The object's number among the layers; 0 is the ground."""
+"""The object's number among the layers; 0 is the background."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """`texture` `[h, w, 3]` and `alpha` `[h, w]` (0..1) at `FINE` pixels per unit, their middle at the layer's origin; how it moves."""
+    """A layer: `texture` `[h, w, 3]` and `alpha` `[h, w]` (0..1) at `FINE` pixels per unit, centred at the origin, and its motion."""
 
     texture: Float32Array
     alpha: Float32Array
@@ -44,7 +44,7 @@ class Layer:
     wave: Wave | None = None
 
     def own(self, positions: Float32Array, time: float) -> Float32Array:
-        """The layer's coordinates `[h, w, 2]` of the frame's `positions` `[h, w, 2]`."""
+        """Convert the frame's `positions` `[h, w, 2]` to the layer's coordinates `[h, w, 2]`."""
         inverse = cv2.invertAffineTransform(self.pose(time))
         flat = (positions @ inverse[:, :2].T + inverse[:, 2]).astype(np.float32)
         found = flat
@@ -54,13 +54,13 @@ class Layer:
         return found
 
     def placed(self, own: Float32Array, time: float) -> Float32Array:
-        """The frame's coordinates of the layer's."""
+        """Convert the layer's coordinates to the frame's."""
         moved = own + self.wave(own, time) if self.wave else own
         matrix = self.pose(time)
         return np.asarray(moved @ matrix[:, :2].T + matrix[:, 2], np.float32)
 
     def read(self, picture: Float32Array, own: Float32Array, border: int = cv2.BORDER_CONSTANT) -> Float32Array:
-        """The texture or the alpha at the layer's coordinates."""
+        """Sample the texture or the alpha at the layer's coordinates."""
         middle = np.array([picture.shape[1] - 1, picture.shape[0] - 1], np.float32) / 2
         at = own * FINE + middle
         return np.asarray(cv2.remap(picture, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=border), np.float32)
@@ -68,7 +68,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Scene:
-    """Layers from back to front; the share of a frame's time for which the shutter is open; the light, a factor per channel."""
+    """Layers from back to front; the share of a frame's time with an open shutter; the light, a factor per channel."""
 
     layers: tuple[Layer, ...]
     shutter: float = 0.0
@@ -77,7 +77,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Truth:
-    """A drawn clip: `frames` `[T, H, W, 3]` uint8; `layer` `[T, H, W]`, which one each pixel shows; `positions` `[T, H, W, 2]` of the
+    """A drawn clip: `frames` `[T, H, W, 3]` uint8; `layer` `[T, H, W]`, the layer of each pixel; `positions` `[T, H, W, 2]` of the
     pixels in frame 0; `visible` `[T, H, W]`, whether frame 0 shows them.
     """
 
@@ -88,7 +88,7 @@ class Truth:
 
 
 def draw(scene: Scene, rng: np.random.Generator, num_frames: int = FRAMES, side: int = SIDE) -> Truth:
-    """The scene's clip and its true motion."""
+    """Draw the scene's clip with its true motion."""
     frames, tops, positions, visible = [], [], [], []
     home = _grid(side, 1)
     for number in range(num_frames):
@@ -107,7 +107,7 @@ def draw(scene: Scene, rng: np.random.Generator, num_frames: int = FRAMES, side:
 
 
 def _grid(side: int, fine: int) -> Float32Array:
-    """Positions `[side * fine, side * fine, 2]` in pixels of the frame, centres at integers."""
+    """Build positions `[side * fine, side * fine, 2]` in pixels of the frame, centres at integers."""
     axis = (np.arange(side * fine) + 0.5) / fine - 0.5
     return np.stack(np.meshgrid(axis, axis), axis=-1).astype(np.float32)
 
@@ -124,7 +124,7 @@ def _picture(scene: Scene, time: float, side: int) -> Float32Array:
 
 
 def _top(scene: Scene, positions: Float32Array, time: float) -> npt.NDArray[np.int64]:
-    """Which layer is in front at positions `[h, w, 2]`."""
+    """Find the front layer at positions `[h, w, 2]`."""
     top = np.zeros(positions.shape[:2], np.int64)
     for number, layer in enumerate(scene.layers[1:], 1):
         top[layer.read(layer.alpha, layer.own(positions, time)) > 0.5] = number
@@ -144,14 +144,14 @@ def _first_positions(scene: Scene, home: Float32Array, time: float) -> tuple[npt
 
 
 class Photos:
-    """Pieces of the photographs in a folder."""
+    """Crops of the photographs in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
         self._read: dict[Path, Float32Array] = {}
 
     def piece(self, rng: np.random.Generator, side: int, contrast: float = 12.0) -> Float32Array:
-        """A random square piece `[side, side, 3]` that is not plain: its standard deviation is `contrast` levels at least, if one is."""
+        """Crop a random textured square `[side, side, 3]`: its standard deviation is at least `contrast` levels, if one is."""
         best, most = None, -1.0
         for _ in range(12):
             photo = self._photo(self.paths[rng.integers(len(self.paths))])
@@ -177,7 +177,7 @@ class Photos:
 
 
 def blob(rng: np.random.Generator, radius: float) -> Float32Array:
-    """A random silhouette `[h, w]` in 0..1 of about this radius."""
+    """Draw a random silhouette `[h, w]` in 0..1 of about this radius."""
     side = int(2 * radius * 1.5 * FINE)
     y, x = (np.mgrid[:side, :side] - (side - 1) / 2) / (radius * FINE)
     kind = rng.integers(3)
@@ -193,7 +193,7 @@ def blob(rng: np.random.Generator, radius: float) -> Float32Array:
 
 
 def plain(rng: np.random.Generator, side: int, base: Float32Array) -> Float32Array:
-    """One colour with a soft shade and hardly any texture, `[side, side, 3]`."""
+    """Draw one colour with soft shading and hardly any texture, `[side, side, 3]`."""
     y, x = np.mgrid[:side, :side] / side - 0.5
     slope = rng.uniform(-25, 25, 2)
     spots = cv2.GaussianBlur(rng.normal(0, 1, (side, side)).astype(np.float32), (0, 0), side / 12)
@@ -202,13 +202,13 @@ def plain(rng: np.random.Generator, side: int, base: Float32Array) -> Float32Arr
 
 
 def similarity(x: float, y: float, angle: float = 0.0, scale: float = 1.0) -> npt.NDArray[np.float64]:
-    """Shift, turn (radians) and scale as `[2, 3]`."""
+    """Build a similarity transform `[2, 3]` of shift, turn (radians) and scale."""
     c, s = scale * np.cos(angle), scale * np.sin(angle)
     return np.array([[c, -s, x], [s, c, y]])
 
 
 def path(rng: np.random.Generator, speed: float, num_frames: int = FRAMES) -> Callable[[float], tuple[float, float]]:
-    """A smooth way within the frame whose mean speed is `speed` pixels a frame: (x, y) at a time."""
+    """Draw a smooth path within the frame with a mean speed of `speed` pixels a frame: (x, y) at a time."""
     reach = min(70.0, max(10.0, speed * num_frames / 3))
     rates, phases = rng.uniform(0.7, 1.3, 2), rng.uniform(0, 2 * np.pi, 2)
     times = np.linspace(0, 1, 200)
@@ -223,7 +223,7 @@ def path(rng: np.random.Generator, speed: float, num_frames: int = FRAMES) -> Ca
 
 
 def travelling(rng: np.random.Generator, height: float) -> Wave:
-    """Two travelling waves, of `height` pixels each."""
+    """Draw two travelling waves with an amplitude of `height` pixels each."""
     angles, lengths = rng.uniform(0, 2 * np.pi, 2), rng.uniform(35, 60, 2)
     rates, phases = rng.uniform(0.7, 1.6, 2) * rng.choice([-1, 1], 2), rng.uniform(0, 2 * np.pi, 2)
 
@@ -242,7 +242,7 @@ def travelling(rng: np.random.Generator, height: float) -> Wave:
 
 
 def base_scene(rng: np.random.Generator, photos: Photos, speed: float, radius: tuple[float, float] = (26, 40)) -> Scene:
-    """An object that moves at `speed` pixels a frame over a still ground, turning and growing a little."""
+    """Draw an object that moves at `speed` pixels a frame over a still background, turning and growing a little."""
     alpha = blob(rng, rng.uniform(*radius))
     texture = photos.piece(rng, alpha.shape[0], 18)
     way, turn, growth = path(rng, speed), rng.uniform(-0.25, 0.25), rng.uniform(-0.1, 0.1)
@@ -258,41 +258,41 @@ def _with_object(scene: Scene, **changes: object) -> Scene:
 
 
 def slow(rng: np.random.Generator, photos: Photos) -> Scene:
-    """A slow object."""
+    """Draw a slow object."""
     return base_scene(rng, photos, rng.uniform(0.8, 2.0))
 
 
 def fast(rng: np.random.Generator, photos: Photos) -> Scene:
-    """An object that is its own size farther on after three to five frames."""
+    """Draw an object that moves by its own size within three to five frames."""
     return base_scene(rng, photos, rng.uniform(12, 18), (22, 34))
 
 
 def deforming(rng: np.random.Generator, photos: Photos) -> Scene:
-    """Waves travel through the object."""
+    """Draw an object deformed by travelling waves."""
     return _with_object(base_scene(rng, photos, rng.uniform(1, 3), (32, 44)), wave=travelling(rng, rng.uniform(2.0, 3.5)))
 
 
 def rotating(rng: np.random.Generator, photos: Photos) -> Scene:
-    """The object turns in the picture's plane, by a right angle to a half turn."""
+    """Draw an object that rotates in the picture's plane, by a right angle to a half turn."""
     scene, turn = base_scene(rng, photos, 1.5), rng.uniform(1.6, 3.1) * rng.choice([-1, 1])
     way = path(rng, 1.5)
     return _with_object(scene, pose=lambda time: similarity(*way(time), turn * time))
 
 
 def scaling(rng: np.random.Generator, photos: Photos) -> Scene:
-    """The object comes nearer, or goes away."""
+    """Draw an object that comes nearer, or moves away."""
     scene, last = base_scene(rng, photos, 1.5), rng.choice([rng.uniform(0.5, 0.65), rng.uniform(1.6, 2.0)])
     way = path(rng, 1.5)
     return _with_object(scene, pose=lambda time: similarity(*way(time), 0.2 * time, float(last) ** time))
 
 
 def blurred(rng: np.random.Generator, photos: Photos) -> Scene:
-    """A quick object and a shutter that is open half of the time."""
+    """Draw a fast object with the shutter open half of the time."""
     return replace(base_scene(rng, photos, rng.uniform(7, 12)), shutter=0.5)
 
 
 def lit(rng: np.random.Generator, photos: Photos) -> Scene:
-    """The light becomes darker or brighter and changes its colour, and flickers."""
+    """Draw light that becomes darker or brighter, changes its colour, and flickers."""
     scene, last, tint = base_scene(rng, photos, rng.uniform(1.5, 4)), rng.choice([0.55, 1.45]), rng.uniform(-0.12, 0.12, 3)
     return replace(
         scene, light=lambda time: ((1 + (last - 1) * time) * (1 + tint * time) * (1 + 0.08 * np.sin(40 * time))).astype(np.float32)
@@ -300,7 +300,7 @@ def lit(rng: np.random.Generator, photos: Photos) -> Scene:
 
 
 def occluded(rng: np.random.Generator, photos: Photos) -> Scene:
-    """Something as large as the object passes in front of it."""
+    """Draw an occluder as large as the object that passes in front of it."""
     scene = base_scene(rng, photos, rng.uniform(1.5, 3))
     alpha = blob(rng, rng.uniform(30, 42))
     from_left, middle, angle = rng.choice([-1, 1]), rng.uniform(0.35, 0.65), rng.uniform(-0.6, 0.6)
@@ -315,7 +315,7 @@ def occluded(rng: np.random.Generator, photos: Photos) -> Scene:
 
 
 def textureless(rng: np.random.Generator, photos: Photos) -> Scene:
-    """A plain object on a plain ground."""
+    """Draw a plain object on a plain background."""
     scene = base_scene(rng, photos, rng.uniform(2, 5))
     base = rng.uniform(60, 200, 3)
     ground = replace(scene.layers[0], texture=plain(rng, scene.layers[0].texture.shape[0], base))
@@ -325,7 +325,7 @@ def textureless(rng: np.random.Generator, photos: Photos) -> Scene:
 
 
 def panning(rng: np.random.Generator, photos: Photos) -> Scene:
-    """The camera pans and turns a little; the object moves another way."""
+    """Draw a camera that pans and turns a little, with the object moving in another direction."""
     scene = base_scene(rng, photos, rng.uniform(2, 4))
     angle, length, turn = rng.uniform(0, 2 * np.pi), rng.uniform(50, 100), rng.uniform(-0.15, 0.15)
 
@@ -336,7 +336,7 @@ def panning(rng: np.random.Generator, photos: Photos) -> Scene:
 
 
 def distracted(rng: np.random.Generator, photos: Photos) -> Scene:
-    """A second object of the same look passes behind the first one."""
+    """Draw a second object with the same look that passes behind the first."""
     scene = base_scene(rng, photos, rng.uniform(2, 5))
     thing, middle = scene.layers[OBJECT], rng.uniform(0.3, 0.7)
     away, turn = rng.uniform(110, 150) * np.array([rng.choice([-1, 1]), rng.uniform(-0.6, 0.6)]), rng.uniform(-0.3, 0.3)
@@ -366,7 +366,7 @@ KINDS: dict[str, Callable[[np.random.Generator, Photos], Scene]] = {
 
 
 def scenes(photos: Photos, kind: str, seeds: Sequence[int]) -> list[Truth]:
-    """The drawn clips of one kind."""
+    """Yield the drawn clips of one kind."""
     drawn = []
     for seed in seeds:
         rng = np.random.default_rng([list(KINDS).index(kind), seed])

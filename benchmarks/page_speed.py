@@ -1,7 +1,7 @@
-"""How quickly the page answers: `PYTHONPATH=src python benchmarks/page_speed.py [--rounds 7] [--write docs/benchmarks/page.md]`.
+"""Response times of the page: `PYTHONPATH=src python benchmarks/page_speed.py [--rounds 7] [--write docs/benchmarks/page.md]`.
 
-A clip of 1280x720 in Chromium. Times are taken in the browser: from the person's click (`performance.now`) to the animation frame after the
-new picture was decoded; for the load, from the start of the navigation until the clip can be dropped. Prints medians and the slowest.
+A clip of 1280x720 in Chromium. Times are measured in the browser: from the click (`performance.now`) to the animation frame after the
+new picture is decoded; for the load, from the start of the navigation until a clip can be dropped. Prints medians and the slowest.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ can be used. `tests/ui/test_page_speed.py` fails when a click takes more than a 
 """
 
 TOOK = "document.querySelector('#region-view .viewer').dataset.seconds"
-"""Seconds from the last thing a person did in the viewer to its picture."""
+"""Seconds from the last action in the viewer to its picture."""
 
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """Chromium without a window."""
+    """Start headless Chromium."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as started:
@@ -62,7 +62,7 @@ def browser() -> Iterator[Any]:
 
 
 def opened(browser: Any, address: str) -> tuple[Any, float]:
-    """A page in a browser with an empty cache, and the seconds it took."""
+    """Open a page in a browser with an empty cache; returns it and the seconds."""
     page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
     page.goto(address)
     page.wait_for_selector("#clip-file")
@@ -70,7 +70,7 @@ def opened(browser: Any, address: str) -> tuple[Any, float]:
 
 
 def bare_page() -> str:
-    """The address of the smallest page that Gradio can make, to compare the load with."""
+    """Serve the smallest page of Gradio, to compare the load with; returns its address."""
     import gradio as gr
 
     with gr.Blocks(analytics_enabled=False) as blocks:
@@ -79,7 +79,7 @@ def bare_page() -> str:
 
 
 def measured(address: str, rounds: int) -> dict[str, list[float]]:
-    """What is measured, and the seconds of each round."""
+    """Measure; returns the seconds of each round by name."""
     from ui.person import Person
     from ui.rendered import write
 
@@ -112,7 +112,7 @@ def measured(address: str, rounds: int) -> dict[str, list[float]]:
 
 
 def report(found: dict[str, list[float]], rounds: int, load: float) -> str:
-    """The figures as a page."""
+    """Format the times as a page."""
     rows = [f"| {name} | {statistics.median(times):.2f} | {max(times):.2f} |" for name, times in found.items()]
     return PAGE.format(
         frames=FRAMES,

@@ -1,6 +1,6 @@
-"""Edited first frames for real clips, made by code: recoloured, stuck on, put on, replaced, removed, and a look of the whole frame.
+"""Edited first frames for real clips, made by code: recoloured, pasted, worn, replaced, removed, and a style of the whole frame.
 
-Pictures are uint8 RGB `[H, W, 3]`, masks float32 `[H, W]` in [0, 1], places in pixels of the picture. Every edit is a function of the
+Pictures are uint8 RGB `[H, W, 3]`, masks float32 `[H, W]` in [0, 1], positions in pixels of the picture. Every edit is a function of the
 picture and a generator, and gives the same picture for the same seed.
 """
 
@@ -19,11 +19,11 @@ Points = Sequence[tuple[float, float]]
 Edit = Callable[[Picture, np.random.Generator], Picture]
 
 FINE = 4
-"""Shapes are drawn so many times larger, so that their edges are smooth."""
+"""Supersampling of drawn shapes, for smooth edges."""
 
 
 def polygon(shape: tuple[int, ...], corners: Points) -> Float32Array:
-    """The area inside the corners, its edge smooth."""
+    """Draw the area inside the corners, with a smooth edge."""
     height, width = shape[:2]
     mask = np.zeros((height * FINE, width * FINE), np.uint8)
     cv2.fillPoly(mask, [np.round(np.array(corners) * FINE).astype(np.int32)], 255)
@@ -31,20 +31,20 @@ def polygon(shape: tuple[int, ...], corners: Points) -> Float32Array:
 
 
 def blend(below: Picture, above: Float32Array, mask: Float32Array) -> Picture:
-    """`above` (0 to 255) over `below` where the mask says so."""
+    """Blend `above` (0 to 255) over `below` by the mask."""
     out = below * (1 - mask[..., None]) + above * mask[..., None]
     return np.asarray(np.clip(np.round(out), 0, 255), np.uint8)
 
 
 def soft(mask: npt.NDArray[np.bool_], radius: float = 0.8) -> Float32Array:
-    """A mask with a soft edge, without specks and pinholes."""
+    """Soften a mask's edge and remove specks and pinholes."""
     kernel = np.ones((3, 3), np.uint8)
     clean = cv2.morphologyEx(cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, kernel), cv2.MORPH_OPEN, kernel)
     return np.asarray(cv2.GaussianBlur(clean.astype(np.float32), (0, 0), radius), np.float32)
 
 
 def largest(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The largest connected part, its holes filled."""
+    """Select the largest connected part and fill its holes."""
     _, labels, facts, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     part = (labels == 1 + int(np.argmax(facts[1:, cv2.CC_STAT_AREA]))).astype(np.uint8)
     outlines, _ = cv2.findContours(part, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -52,20 +52,20 @@ def largest(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def hues(picture: Picture) -> tuple[Float32Array, Float32Array, Float32Array]:
-    """Hue in degrees, saturation and value in [0, 1], each `[H, W]`."""
+    """Compute hue in degrees, saturation and value in [0, 1], each `[H, W]`."""
     hue, saturation, value = cv2.split(cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2HSV))
     return np.asarray(hue), np.asarray(saturation), np.asarray(value)
 
 
 def turned(picture: Picture, degrees: float, saturation: float = 1.0, value: float = 1.0) -> Float32Array:
-    """The picture (0 to 255) with its hues turned, its saturation and value multiplied."""
+    """Rotate the hues of a picture (0 to 255) and multiply its saturation and value."""
     h, s, v = hues(picture)
     hsv = np.stack([(h + degrees) % 360, np.clip(s * saturation, 0, 1), np.clip(v * value, 0, 1)], -1).astype(np.float32)
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.float32) * 255
 
 
 def onto(layer: Float32Array, corners: Points, shape: tuple[int, ...]) -> Float32Array:
-    """A flat layer `[h, w, C]` with its corners (top left, then clockwise) at these places of a frame."""
+    """Warp a flat layer `[h, w, C]` so that its corners (top left, then clockwise) lie at these positions of a frame."""
     height, width = layer.shape[:2]
     around = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
     matrix = cv2.getPerspectiveTransform(around, np.array(corners, np.float32) * FINE)
@@ -74,7 +74,7 @@ def onto(layer: Float32Array, corners: Points, shape: tuple[int, ...]) -> Float3
 
 
 def label(picture: Picture, rng: np.random.Generator) -> Picture:
-    """A paper label with writing, stuck onto the top of the box."""
+    """Stick a paper label with writing onto the top of the box."""
     flat = np.full((360, 560, 4), 255, np.uint8)
     flat[..., :3] = np.clip(rng.normal((250, 247, 238), 2, (360, 560, 3)), 0, 255)
     cv2.rectangle(flat, (14, 14), (545, 345), (20, 110, 70, 255), 10)
@@ -91,7 +91,7 @@ def label(picture: Picture, rng: np.random.Generator) -> Picture:
 
 
 def chequered(picture: Picture, rng: np.random.Generator) -> Picture:
-    """The white tablecloth with red checks."""
+    """Draw red checks on the white tablecloth."""
     _, saturation, value = hues(picture)
     table = polygon(picture.shape, [(88, 151), (398, 151), (482, 236), (482, 362), (-2, 362), (-2, 296)])
     box = polygon(picture.shape, [(182, 118), (226, 56), (412, 86), (402, 172), (383, 224), (180, 178)])
@@ -107,7 +107,7 @@ def chequered(picture: Picture, rng: np.random.Generator) -> Picture:
 
 
 def striped(picture: Picture, rng: np.random.Generator) -> Picture:
-    """The black cup replaced by one of white and blue stripes with an orange lid."""
+    """Replace the black cup by one of white and blue stripes with an orange lid."""
     h, s, v = hues(picture)
     outline = polygon(
         picture.shape,
@@ -141,7 +141,7 @@ def striped(picture: Picture, rng: np.random.Generator) -> Picture:
 
 
 def red_lid(picture: Picture, rng: np.random.Generator) -> Picture:
-    """The cup's black lid in red."""
+    """Recolour the cup's black lid in red."""
     del rng
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     lid = polygon(
@@ -153,7 +153,7 @@ def red_lid(picture: Picture, rng: np.random.Generator) -> Picture:
 
 
 def blue_fur(picture: Picture, rng: np.random.Generator) -> Picture:
-    """The leaping squirrel's brown fur in blue grey."""
+    """Recolour the leaping squirrel's brown fur in blue grey."""
     del rng
     h, s, _ = hues(picture)
     around = polygon(
@@ -164,7 +164,7 @@ def blue_fur(picture: Picture, rng: np.random.Generator) -> Picture:
 
 
 def glasses(picture: Picture, rng: np.random.Generator) -> Picture:
-    """Round black glasses, their lenses a little tinted."""
+    """Add round black glasses with slightly tinted lenses."""
     del rng
     fine = np.zeros((picture.shape[0] * FINE, picture.shape[1] * FINE, 2), np.uint8)
     for x, y, radius in ((168, 109, 43), (297, 121, 39)):
@@ -177,7 +177,7 @@ def glasses(picture: Picture, rng: np.random.Generator) -> Picture:
 
 
 def party_hat(picture: Picture, rng: np.random.Generator) -> Picture:
-    """A cone of green paper with dots, on the head between the ears."""
+    """Add a cone of green paper with dots, on the head between the ears."""
     cone = polygon(picture.shape, [(212, 131), (250, 50), (292, 126), (272, 134), (238, 136)])
     y, x = np.mgrid[: picture.shape[0], : picture.shape[1]].astype(np.float32)
     dots = np.zeros(picture.shape[:2], np.float32)
@@ -192,7 +192,7 @@ def party_hat(picture: Picture, rng: np.random.Generator) -> Picture:
 
 
 def orange_wings(picture: Picture, rng: np.random.Generator) -> Picture:
-    """The purple butterfly in orange."""
+    """Recolour the purple butterfly in orange."""
     del rng
     h, s, v = hues(picture)
     around = polygon(picture.shape, [(274, 130), (300, 130), (322, 158), (355, 130), (368, 132), (366, 222), (275, 224)])
@@ -203,7 +203,7 @@ def orange_wings(picture: Picture, rng: np.random.Generator) -> Picture:
 
 
 def without_mushrooms(picture: Picture, rng: np.random.Generator) -> Picture:
-    """The red mushrooms and the flowers beside them taken away, the ground filled in."""
+    """Remove the red mushrooms and the flowers beside them and fill in the background."""
     h, s, v = hues(picture)
     around = polygon(picture.shape, [(158, 134), (232, 134), (232, 192), (158, 192)])
     bright = (v > 0.2) & (s > 0.25) & ((h > 250) | ((h < 12) & (s > 0.7)))
@@ -215,7 +215,7 @@ def without_mushrooms(picture: Picture, rng: np.random.Generator) -> Picture:
 
 
 def night(picture: Picture, rng: np.random.Generator) -> Picture:
-    """The whole frame as on a moonlit night: blue, dark, its corners darker."""
+    """Make the whole frame look like a moonlit night: blue, dark, with darker corners."""
     del rng
     light = picture.astype(np.float32) / 255
     grey = cv2.cvtColor(light, cv2.COLOR_RGB2GRAY)[..., None]

@@ -1,10 +1,10 @@
-"""Ten real clips that no training saw, edited as a person would, to be looked at.
+"""Ten real clips that were not used in training, edited as a person would edit them, for visual inspection.
 
-`PYTHONPATH=src python benchmarks/real_clips.py OUTPUT --data FOLDER [--only NAME ...] [--also SOURCE FIRST ...]` cuts the clips out of what
-`tools/pretrain/fetch_data.py` fetched into FOLDER, edits their first frames by code, and makes of each what the command does (`preview`,
-`edit`, both with their defaults), and the three baselines. What lies in OUTPUT already is kept. Per clip: `sheet.png`, all results in six
+`PYTHONPATH=src python benchmarks/real_clips.py OUTPUT --data FOLDER [--only NAME ...] [--also SOURCE FIRST ...]` cuts the clips from the
+files that `tools/pretrain/fetch_data.py` fetched into FOLDER, edits their first frames by code, and runs the command on each (`preview`,
+`edit`, both with their defaults), and the three baselines. Existing files in OUTPUT are kept. Per clip: `sheet.png`, all results in six
 frames; `steps.png`, consecutive frames around the middle; `slice.png`, one row of pixels over time; `facts.json`, processor
-seconds, notes and blockiness. `--also` takes further pairs of a clip and its edited first frame, with no region.
+seconds, notes and blockiness. `--also` adds pairs of a clip and its edited first frame, without a region.
 """
 
 from __future__ import annotations
@@ -49,14 +49,15 @@ from lora_edit.video.write import write_video
 COMMAND = [sys.executable, "-c", "from lora_edit.cli.main import main; main()"]
 
 CELL = 8
-"""Rows and columns of the cells whose borders the model's codec may show."""
+"""Rows and columns of the codec's cells, whose borders may be visible."""
 
 
 @dataclass(frozen=True)
 class RealClip:
     """Every `step`th frame of `film` from `first` on, `count` of them; `crop` (left, top, right, bottom) in the film's pixels, scaled
-    to `size` (width, height). `where` is what a person adds to the command; a `boxed` thing (left, top, width, height in frame 0) is
-    followed by `lora-edit mask` first."""
+    to `size` (width, height). `where` are the further arguments of the command; a `boxed` object (left, top, width, height in frame 0) is
+    followed by `lora-edit mask` first.
+    """
 
     name: str
     film: str
@@ -70,7 +71,7 @@ class RealClip:
     boxed: tuple[int, int, int, int] | None = None
 
     def cut(self, data: Path) -> Video:
-        """The clip out of the film."""
+        """Cut the clip out of the film."""
         film = read_video(data / self.film, VideoSettings(start=self.first, frames=(self.count - 1) * self.step + 1))
         left, top, right, bottom = self.crop
         frames = film.frames[:: self.step, top:bottom, left:right].numpy()
@@ -80,7 +81,7 @@ class RealClip:
 
 
 def points(*places: tuple[int, int]) -> dict[str, Any]:
-    """Clicks in the first frame, as the command takes them."""
+    """Format clicks in the first frame as arguments of the command."""
     return {"point": [f"{x},{y}" for x, y in places]}
 
 
@@ -98,12 +99,12 @@ CLIPS = (
     RealClip("mushrooms", BUNNY, 8237, 1, 48, (160, 180, 960, 630), (480, 270), edits.without_mushrooms, boxed=(150, 126, 110, 76)),
     RealClip("night", BUNNY, 8704, 1, 48, WHOLE, (480, 270), edits.night),
 )
-"""The film's frames lie in shots that `tools/pretrain/film.py` keeps out of training; the other two films are not in it at all."""
+"""The clips. The film's frames are in shots that `tools/pretrain/film.py` excludes from training; the other two are not used in it."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """Clips `[T, H, W, 3]` uint8: the explained edit, what `edit` delivers, and the model's own clip at its size."""
+    """Clips `[T, H, W, 3]` uint8: the explained edit, the result of `edit`, and the model's own clip at its size."""
 
     preview: torch.Tensor
     delivered: torch.Tensor
@@ -118,14 +119,14 @@ class Watch:
         self._last = time.process_time()
 
     def note(self, stage: str) -> None:
-        """What passed since the last stage was this one's."""
+        """Attribute the time since the last stage to this one."""
         now = time.process_time()
         self.seconds[stage], self._last = round(now - self._last, 1), now
 
 
 @dataclass(frozen=True)
 class Case:
-    """An edit to be tried: a `folder` for what comes of it, the clip, its edited first frame, and what is added to the command."""
+    """One edit: a `folder` for its results, the clip, its edited first frame, and further arguments of the command."""
 
     folder: Path
     source: Path
@@ -135,12 +136,12 @@ class Case:
 
     @property
     def mask(self) -> Path:
-        """What is followed from a box before the edit."""
+        """Arguments of the box that is followed before the edit."""
         return self.folder / "mask"
 
 
 def cut_case(clip: RealClip, data: Path, output: Path) -> Case:
-    """The clip as an .mp4 file, and its first frame as that file shows it, edited."""
+    """Write the clip as an .mp4 file, and edit its first frame as decoded from that file."""
     case = Case(output / clip.name, output / clip.name / "source.mp4", output / clip.name / "first.png", clip.where, clip.boxed)
     if not case.source.exists():
         write_video(case.source, clip.cut(data))
@@ -150,7 +151,7 @@ def cut_case(clip: RealClip, data: Path, output: Path) -> Case:
 
 
 def blockiness(frames: torch.Tensor, region: torch.Tensor) -> float:
-    """Mean absolute difference of neighbours across borders of 8x8 cells, as a multiple of that inside the cells; 1 where there are none.
+    """Compute the mean absolute difference of neighbours across borders of 8x8 cells, relative to that inside the cells; 1 for none.
 
     `frames` is `[T, H, W, 3]` uint8; only pairs of pixels that both lie in `region` `[T, H, W]` bool count.
     """
@@ -168,7 +169,7 @@ def blockiness(frames: torch.Tensor, region: torch.Tensor) -> float:
 
 
 def command(verb: str, *arguments: object) -> dict[str, object]:
-    """Run a verb of the command; processor seconds, seconds by the clock, its exit code, and the last of what it said."""
+    """Run a subcommand; returns processor seconds, elapsed seconds, the exit code, and the end of its output."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run([*COMMAND, verb, *map(str, arguments)], capture_output=True, text=True, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -178,14 +179,14 @@ def command(verb: str, *arguments: object) -> dict[str, object]:
 
 
 def followed(case: Case, facts: dict[str, object]) -> None:
-    """The mask of what a box in frame 0 holds, as the command writes it."""
+    """Write the mask of the content of a box in frame 0 with the command."""
     if case.boxed and not case.mask.is_dir():
         box = ",".join(map(str, case.boxed)) + ":0"
         facts["mask"] = command("mask", case.source, "--box", box, "--segmenter", "embedded", "--output", case.mask)
 
 
 def opened(case: Case) -> Run:
-    """The run folder that `lora-edit edit` makes of the case with its defaults and seed 0."""
+    """Create the run folder of `lora-edit edit` for the case, with its defaults and seed 0."""
     if not (case.folder / "run" / "clip.json").is_file():
         mask = case.mask if case.boxed else None
         options = EditOptions(source=case.source, first_frame=case.first, mask=mask, seed=0, output=case.folder / "edit", **case.where)
@@ -194,9 +195,9 @@ def opened(case: Case) -> Run:
 
 
 def edit(case: Case, run: Run, facts: dict[str, object]) -> Results:
-    """What `lora-edit preview` and `lora-edit edit` make of the case, and the model's own clip; in one go, as predicting takes long.
+    """Run the steps of `lora-edit preview` and `lora-edit edit` on the case at once, since predicting takes long.
 
-    Notes processor seconds by stage and blockiness at the model's size.
+    Also returns the model's own clip. Notes processor seconds by stage and blockiness at the model's size.
     """
     settings, clip = run.read_settings(), load_inputs(run)
     watch = Watch()
@@ -218,14 +219,14 @@ def edit(case: Case, run: Run, facts: dict[str, object]) -> Results:
 
 
 def row_over_time(clip: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
-    """One row of pixels over time `[4 T, W, 3]`, four rows for each frame: the row that halves the region."""
+    """Build a picture of one row of pixels over time `[4 T, W, 3]`, four rows for each frame: the row that halves the region."""
     rows = region.sum((0, 2)).cumsum(0)
     row = int((rows >= rows[-1] / 2).nonzero()[0])
     return clip[:, row].repeat_interleave(4, 0)
 
 
 def judge(case: Case) -> None:
-    """Everything for one case, unless it lies there already."""
+    """Compute everything for one case that does not exist yet."""
     if (case.folder / "facts.json").exists():
         return
     facts: dict[str, object] = {}
@@ -242,7 +243,7 @@ def judge(case: Case) -> None:
 
 
 def classical(case: Case, clip: Clip) -> Iterator[tuple[str, torch.Tensor]]:
-    """The three baselines by name; they are slow, so those that lie in the case's folder are taken."""
+    """Compute the three baselines by name, or read existing ones, because they are slow."""
     for name, baseline in BASELINES.items():
         folder = case.folder / name.replace(" ", "-")
         if not folder.is_dir():
@@ -251,7 +252,7 @@ def classical(case: Case, clip: Clip) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def draw(case: Case, rows: Mapping[str, torch.Tensor], raw: torch.Tensor, region: torch.Tensor) -> None:
-    """The pictures to be looked at."""
+    """Draw the pictures for inspection."""
     names = ("source", "explained", "delivered")
     save_image(case.folder / "sheet.png", build_contact_sheet([*rows.values(), raw], [*rows, "raw"], 6, 200))
     middle = slice(len(raw) // 2 - 3, len(raw) // 2 + 3)
@@ -260,14 +261,14 @@ def draw(case: Case, rows: Mapping[str, torch.Tensor], raw: torch.Tensor, region
 
 
 def small_sheet(case: Path, best: str, picture: Path) -> None:
-    """A WebP for a page: source, explained edit, delivered and the baseline `best` of a finished case in six frames."""
+    """Write a WebP for a page: source, explained edit, result and the baseline `best` of a finished case in six frames."""
     rows = {name: load_frames(case / name.replace(" ", "-")) for name in ("source", "explained", "delivered", best)}
     sheet = build_contact_sheet(list(rows.values()), [*list(rows)[:3], f"best baseline: {best}"], 6, 130)
     cv2.imwrite(str(picture), sheet.numpy()[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 70])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Cut, edit, run, draw, clip by clip."""
+    """Cut, edit, run and draw, clip by clip."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
     parser.add_argument("--data", type=Path)

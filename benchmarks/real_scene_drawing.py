@@ -1,4 +1,4 @@
-"""How the real scenes are drawn: motion, layers, edits, and frames of source and true edit with the mask of what differs.
+"""Drawing of the real scenes: motion, layers, edits, and frames of source and true edit with the mask of their differences.
 
 World coordinates: the frame's shorter side is 1, (0, 0) its centre; times go from 0 to 1 over the clip. A layer is a function of the time
 that returns premultiplied RGBA `[H * SUPER, W * SUPER, 4]`; frames are averaged over `SUPER` by `SUPER` samples per pixel.
@@ -33,17 +33,17 @@ class Stage:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of what layers are drawn on."""
+        """Width and height of the layers."""
         return self.width * SUPER, self.height * SUPER
 
     def to_canvas(self, time: float) -> Float32Array:
-        """From the world to the layers' pixels, `[3, 3]` (pixel centres at integers)."""
+        """Transform from the world to the layers' pixels, `[3, 3]` (pixel centres at integers)."""
         scale = SUPER * min(self.width, self.height)
         lens = np.array([[scale, 0, self.size[0] / 2 - 0.5], [0, scale, self.size[1] / 2 - 0.5], [0, 0, 1]])
         return (lens @ self.camera(time)).astype(np.float32)
 
     def local(self, pose: Affine, time: float) -> tuple[Float32Array, Float32Array, float]:
-        """Every pixel's place in an object's own coordinates, and how many pixels one unit of these is."""
+        """Compute every pixel's position in an object's own coordinates, and the pixels per unit of these."""
         matrix = self.to_canvas(time) @ pose(time)
         back = np.linalg.inv(matrix)
         x, y = np.meshgrid(np.arange(self.size[0], dtype=np.float32), np.arange(self.size[1], dtype=np.float32))
@@ -58,25 +58,25 @@ class Stage:
 
 
 def affine(x: float, y: float, scale: float, angle: float, stretch: float = 1.0) -> Float32Array:
-    """Move, turn (radians), scale; `stretch` scales the object's own x first."""
+    """Build a transform of move, turn (radians) and scale; `stretch` scales the object's own x first."""
     c, s = np.cos(angle) * scale, np.sin(angle) * scale
     return np.array([[c * stretch, -s, x], [s * stretch, c, y], [0, 0, 1]], np.float32)
 
 
 def gait(rng: Rng) -> Callable[[float], float]:
-    """0 to 1 over the clip, now faster and now slower."""
+    """Draw an uneven progress from 0 to 1 over the clip."""
     strength, phase = rng.uniform(0.3, 0.75), rng.uniform(0, 2 * np.pi)
     return lambda time: time + strength / (2 * np.pi) * (np.sin(2 * np.pi * time + phase) - np.sin(phase))
 
 
 def sway(rng: Rng, size: float) -> Callable[[float], float]:
-    """A smooth irregular swing of about `size`, 0 at the beginning."""
+    """Draw a smooth irregular swing of about `size`, 0 at the beginning."""
     waves = [(rng.uniform(0.5, 1.0), rng.uniform(0.4, 1.0), rng.uniform(0, 6.28)), (0.35, rng.uniform(1.3, 2.1), rng.uniform(0, 6.28))]
     return lambda time: size * sum(a * (np.sin(2 * np.pi * f * time + p) - np.sin(p)) for a, f, p in waves)
 
 
 def path(rng: Rng, size: float, reach: float = 0.25, spin: float = 0.4, growth: float = 0.15) -> Affine:
-    """Through the middle of the frame: forward by `reach` on both sides of it, swinging, turning and growing irregularly."""
+    """Draw a path through the middle of the frame: forward by `reach` on both sides of it, swinging, turning and growing irregularly."""
     heading, pace = rng.uniform(0, 2 * np.pi), gait(rng)
     across, turn, grow = sway(rng, 0.05), sway(rng, spin * rng.choice([-1, 1])), sway(rng, growth)
     dx, dy = np.cos(heading) * reach, np.sin(heading) * reach * 0.7
@@ -90,7 +90,7 @@ def path(rng: Rng, size: float, reach: float = 0.25, spin: float = 0.4, growth: 
 
 
 def camera(rng: Rng, pan: float = 0.12, zoom: float = 0.12, roll: float = 0.04) -> Affine:
-    """A hand-held camera that pans, zooms and rolls."""
+    """Draw a hand-held camera that pans, zooms and rolls."""
     heading, pace = rng.uniform(0, 2 * np.pi), gait(rng)
     x, y, turn, nearer = sway(rng, 0.02), sway(rng, 0.02), sway(rng, roll), zoom * rng.choice([-1, 1])
 
@@ -106,14 +106,14 @@ def camera(rng: Rng, pan: float = 0.12, zoom: float = 0.12, roll: float = 0.04) 
 
 
 def premultiplied(picture: Float32Array) -> Float32Array:
-    """Straight RGBA (or RGB, then opaque) to premultiplied RGBA."""
+    """Convert straight RGBA (or opaque RGB) to premultiplied RGBA."""
     if picture.shape[2] == 3:
         picture = np.dstack([picture, np.ones(picture.shape[:2], np.float32)])
     return np.dstack([picture[..., :3] * picture[..., 3:], picture[..., 3]]).astype(np.float32)
 
 
 def fitted(picture: Float32Array, pixels: float) -> Float32Array:
-    """The picture, its longer side not above `pixels`, so that sampling it does not alias."""
+    """Limit the picture's longer side to `pixels`, so that sampling it does not alias."""
     scale = pixels / max(picture.shape[:2])
     if scale >= 1:
         return picture
@@ -121,14 +121,14 @@ def fitted(picture: Float32Array, pixels: float) -> Float32Array:
 
 
 def unit(picture: Float32Array) -> Float32Array:
-    """From an object's own coordinates to its picture's pixels, inverted: pixels to coordinates."""
+    """Build the transform from pixels of an object's picture to its own coordinates, inverted: from coordinates to pixels."""
     height, width = picture.shape[:2]
     longest = max(height, width)
     return np.array([[1 / longest, 0, -(width - 1) / 2 / longest], [0, 1 / longest, -(height - 1) / 2 / longest], [0, 0, 1]], np.float32)
 
 
 def flat(stage: Stage, picture: Float32Array, pose: Affine, border: int = cv2.BORDER_CONSTANT) -> Layer:
-    """A picture (RGB or RGBA) that moves as a plane."""
+    """Draw a picture (RGB or RGBA) that moves as a plane."""
     largest = max(float(np.sqrt(abs(np.linalg.det((stage.to_canvas(t) @ pose(t))[:2, :2])))) for t in np.linspace(0, 1, 9))
     ready = premultiplied(fitted(picture, largest))
 
@@ -140,14 +140,14 @@ def flat(stage: Stage, picture: Float32Array, pose: Affine, border: int = cv2.BO
 
 
 def ground(stage: Stage, picture: Float32Array, width: float = 2.2) -> Layer:
-    """A photograph behind everything, `width` units wide (at least 1.8 high), fixed in the world."""
+    """Draw a photograph as background, `width` units wide (at least 1.8 high), fixed in the world."""
     height, columns = picture.shape[:2]
     longest = max(width, 1.8 * columns / height) if columns >= height else max(width, 1.8) * height / columns
     return flat(stage, picture, lambda time: affine(0, 0, longest, 0), cv2.BORDER_REFLECT)
 
 
 def film(stage: Stage, frames: Sequence[Float32Array]) -> Layer:
-    """A film shot behind everything, frame by frame."""
+    """Draw a film shot as background, frame by frame."""
     ready = [
         premultiplied(np.asarray(cv2.resize(frame, stage.size, interpolation=cv2.INTER_CUBIC).clip(0, 1), np.float32)) for frame in frames
     ]
@@ -155,13 +155,13 @@ def film(stage: Stage, frames: Sequence[Float32Array]) -> Layer:
 
 
 def sampled(picture: Float32Array, u: Float32Array, v: Float32Array, border: int = cv2.BORDER_REFLECT) -> Float32Array:
-    """The picture at u, v in [0, 1] of its width and height."""
+    """Sample the picture at u, v in [0, 1] of its width and height."""
     height, width = picture.shape[:2]
     return np.asarray(cv2.remap(picture, u * width - 0.5, v * height - 0.5, cv2.INTER_LINEAR, borderMode=border), np.float32)
 
 
 def bent(stage: Stage, picture: Float32Array, pose: Affine, bend: Bend) -> Layer:
-    """A picture that deforms as `bend` says."""
+    """Draw a picture deformed by `bend`."""
     largest = max(stage.local(pose, t)[2] for t in (0.0, 0.5, 1.0))
     ready = np.pad(premultiplied(fitted(picture, largest)), ((2, 2), (2, 2), (0, 0)))
     height, width = ready.shape[:2]
@@ -178,7 +178,7 @@ def bent(stage: Stage, picture: Float32Array, pose: Affine, bend: Bend) -> Layer
 
 
 def over(below: Float32Array, above: Float32Array) -> Float32Array:
-    """Premultiplied `above` over `below`."""
+    """Composite premultiplied `above` over `below`."""
     return above + below * (1 - above[..., 3:])
 
 
@@ -191,12 +191,12 @@ def _lit(colours: Float32Array, cover: Float32Array, light: Float32Array) -> Flo
 
 
 def around(picture: Float32Array) -> Float32Array:
-    """The picture and its mirror image side by side, so that it closes around a solid."""
+    """Join the picture and its mirror image, so that it closes around a solid."""
     return np.ascontiguousarray(np.hstack([picture, picture[:, ::-1]]))
 
 
 def sphere(stage: Stage, skin: Float32Array, pose: Affine, turn: Callable[[float], tuple[float, float]]) -> Layer:
-    """A ball of diameter 1; `turn` gives its turns about the vertical and the horizontal axis in radians."""
+    """Draw a ball of diameter 1; `turn` gives its turns about the vertical and the horizontal axis in radians."""
     skin = fitted(skin, 1.6 * np.pi * stage.local(pose, 0.5)[2])
 
     def draw(time: float) -> Float32Array:
@@ -218,7 +218,7 @@ def sphere(stage: Stage, skin: Float32Array, pose: Affine, turn: Callable[[float
 
 
 def cylinder(stage: Stage, skin: Float32Array, lid: Float32Array, pose: Affine, turn: Callable[[float], tuple[float, float]]) -> Layer:
-    """A can, 1 high, seen a little from above: the label goes around it, the lid's colour is `lid` [3]."""
+    """Draw a can, 1 high, seen a little from above: the label goes around it, the lid's colour is `lid` [3]."""
     skin, half, radius = fitted(skin, 2.4 * stage.local(pose, 0.5)[2]), 0.42, 0.36
 
     def draw(time: float) -> Float32Array:
@@ -247,7 +247,7 @@ def cylinder(stage: Stage, skin: Float32Array, lid: Float32Array, pose: Affine, 
 def cuboid(
     stage: Stage, sides: Sequence[Float32Array], pose: Affine, turn: Callable[[float], tuple[float, float]], shape: Float32Array
 ) -> Layer:
-    """A box with six pictures on its sides, of edge lengths `shape` [3], seen in perspective."""
+    """Draw a box with six pictures on its sides, of edge lengths `shape` [3], in perspective."""
     ready = [premultiplied(fitted(side, 1.5 * stage.local(pose, 0.5)[2])) for side in sides]
     corners = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], float)
     spins = [_spin(angle, 0) for angle in (0, np.pi / 2, np.pi, -np.pi / 2)] + [_spin(0, np.pi / 2), _spin(0, -np.pi / 2)]
@@ -284,12 +284,12 @@ def _spin(yaw: float, pitch: float) -> Float32Array:
 
 
 def luminance(colours: Float32Array) -> Float32Array:
-    """Rec. 601 luma."""
+    """Compute Rec. 601 luma."""
     return np.asarray(colours[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32), np.float32)
 
 
 def hue_turned(colours: Float32Array, degrees: float, saturation: float = 1.0, value: float = 1.0) -> Float32Array:
-    """Hue turned in HSV."""
+    """Rotate the hue in HSV."""
     hsv = cv2.cvtColor(np.ascontiguousarray(colours[..., :3], np.float32), cv2.COLOR_RGB2HSV)
     hsv[..., 0] = (hsv[..., 0] + degrees) % 360
     hsv[..., 1] = np.clip(hsv[..., 1] * saturation, 0, 1)
@@ -298,7 +298,7 @@ def hue_turned(colours: Float32Array, degrees: float, saturation: float = 1.0, v
 
 
 def painted(colours: Float32Array, paint: Sequence[float], gloss: float = 0.25) -> Float32Array:
-    """Coated in one colour: dark stays dark, the middle takes the paint, highlights stay light."""
+    """Coat in one colour: shadows stay dark, midtones take the paint, highlights stay light."""
     light = luminance(colours)
     middle = float(np.median(light)) + 1e-3
     ratio = (light / middle)[..., None]
@@ -308,13 +308,13 @@ def painted(colours: Float32Array, paint: Sequence[float], gloss: float = 0.25) 
 
 
 def gradient_mapped(colours: Float32Array, stops: Sequence[Sequence[float]]) -> Float32Array:
-    """Luminance to a scale of colours, smoothly."""
+    """Map luminance to a scale of colours, smoothly."""
     light = luminance(colours) * (len(stops) - 1)
     return np.dstack([np.interp(light, range(len(stops)), [stop[c] for stop in stops]) for c in range(3)]).astype(np.float32)
 
 
 def shaded_like(colours: Float32Array, material: Float32Array) -> Float32Array:
-    """`material` (any size) in place of `colours` `[h, w, 3]`, keeping their coarse light and shade."""
+    """Replace `colours` `[h, w, 3]` by `material` (any size), keeping their coarse light and shade."""
     height, width = colours.shape[:2]
     light = cv2.GaussianBlur(luminance(colours), (0, 0), max(height, width) / 40)
     shade = np.clip(light / (np.median(light) + 1e-3), 0.35, 1.5) ** 0.8
@@ -325,12 +325,12 @@ def shaded_like(colours: Float32Array, material: Float32Array) -> Float32Array:
 
 
 def with_colours(cutout: Float32Array, colours: Float32Array) -> Float32Array:
-    """A cut-out's outline with other colours."""
+    """Replace the colours of a cut-out, keeping its outline."""
     return np.dstack([colours[..., :3], cutout[..., 3]]).astype(np.float32)
 
 
 def pattern(rng: Rng, kind: str, side: int = 500) -> Float32Array:
-    """Stripes, checks or dots in two strong colours."""
+    """Draw stripes, checks or dots in two strong colours."""
     hue = rng.uniform(0, 360)
     first, second = (vivid(hue + turn, light) for turn, light in ((0, 0.9), (rng.uniform(120, 240), 0.95)))
     if rng.random() < 0.5:
@@ -349,12 +349,12 @@ def pattern(rng: Rng, kind: str, side: int = 500) -> Float32Array:
 
 
 def vivid(hue: float, value: float = 0.9, saturation: float = 0.85) -> Float32Array:
-    """A strong colour `[3]` of this hue in degrees."""
+    """Choose a strong colour `[3]` of this hue in degrees."""
     return np.asarray(cv2.cvtColor(np.array([[[hue % 360, saturation, value]]], np.float32), cv2.COLOR_HSV2RGB)[0, 0], np.float32)
 
 
 def label(rng: Rng, text: str, side: int = 400) -> Float32Array:
-    """A round badge with a word or a number, or a star where the text is empty: RGBA."""
+    """Draw a round badge with a word or a number, or a star if the text is empty: RGBA."""
     drawn = np.zeros((side, side, 4), np.float32)
     ink, paper = vivid(rng.uniform(0, 360), 0.75), np.array([0.97, 0.96, 0.92], np.float32)
     centre, line = (side // 2, side // 2), cv2.LINE_AA
@@ -377,13 +377,13 @@ def label(rng: Rng, text: str, side: int = 400) -> Float32Array:
 
 
 def _straight(drawn: Float32Array) -> Float32Array:
-    """What OpenCV draws over transparent black, with straight colours."""
+    """Convert OpenCV's drawing over transparent black to straight colours."""
     drawn[..., :3] = np.where(drawn[..., 3:] > 1e-3, drawn[..., :3] / np.maximum(drawn[..., 3:], 1e-3), 0).clip(0, 1)
     return drawn
 
 
 def garment(rng: Rng, kind: str, side: int = 400) -> Float32Array:
-    """Something to wear: a party hat, a crown, sunglasses or a bow tie, RGBA, drawn with a little light and shade."""
+    """Draw a party hat, a crown, sunglasses or a bow tie, RGBA, with a little light and shade."""
     shape = np.zeros((side, side), np.float32)
     outlines = {
         "hat": [[(0.5, 0.02), (0.85, 0.95), (0.5, 1.0), (0.15, 0.95)]],
@@ -414,9 +414,9 @@ def garment(rng: Rng, kind: str, side: int = 400) -> Float32Array:
 
 @dataclass(frozen=True)
 class Part:
-    """A layer of the source and the one in its place in the true edit (None: nothing there).
+    """A layer of the source and its replacement in the true edit (None: nothing).
 
-    A part that is `edited` counts in the mask wherever it shows; of others only pixels that differ do.
+    An `edited` part counts in the mask wherever it is visible; of other parts only pixels that differ do.
     """
 
     source: Layer | None
@@ -425,14 +425,15 @@ class Part:
 
 
 def same(layer: Layer) -> Part:
-    """A part that the edit leaves alone."""
+    """Build a part that the edit leaves unchanged."""
     return Part(layer, layer)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Parts in order over the ground; `light` gives factors `[h, w, 1 or 3]` or `[3]`; `exposure` is the share of a frame's time that
-    the shutter is open (0: an instant); `noise` the sensor's standard deviation in grey levels."""
+    """Parts in order over the ground; `light` gives factors `[h, w, 1 or 3]` or `[3]`; `exposure` is the share of a frame's time with
+    an open shutter (0: an instant); `noise` is the sensor's standard deviation in grey levels.
+    """
 
     stage: Stage
     parts: tuple[Part, ...]
@@ -451,7 +452,7 @@ class Clip:
 
 
 def render(scene: Scene, count: int, rng: Rng) -> Clip:
-    """Both clips and the mask."""
+    """Draw both clips and the mask."""
     sources, truths, masks = [], [], []
     for index in range(count):
         time = index / (count - 1)
@@ -492,17 +493,17 @@ def _reduced(picture: Float32Array) -> Float32Array:
 
 
 def as_bytes(picture: Float32Array) -> np.ndarray:
-    """[0, 1] to uint8."""
+    """Convert [0, 1] to uint8."""
     return np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
 
 
 def closed(mask: np.ndarray) -> np.ndarray:
-    """Without pinholes."""
+    """Close pinholes."""
     return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)).astype(bool)
 
 
 def recoloured_film(frames: Sequence[Float32Array], change: Callable[[Float32Array], Float32Array], size: tuple[int, int]) -> Clip:
-    """Frames of a film at width and height `size`, and the same with every pixel changed by `change`."""
+    """Read frames of a film at width and height `size`, and change every pixel by `change`; returns both."""
     sources = [as_bytes(cv2.resize(frame, size, interpolation=cv2.INTER_AREA)) for frame in frames]
     truths = [as_bytes(change(source.astype(np.float32) / 255)) for source in sources]
     masks = [np.abs(s.astype(int) - t).max(-1) >= 3 for s, t in zip(sources, truths, strict=True)]
@@ -513,7 +514,7 @@ def recoloured_film(frames: Sequence[Float32Array], change: Callable[[Float32Arr
 
 
 def keyed(hue: float, width: float, saturation: tuple[float, float], value: tuple[float, float]) -> Callable[[Float32Array], Float32Array]:
-    """How much of each pixel is of a colour, `[h, w, 1]`: hue within `width` degrees, saturation and value from the first to the second."""
+    """Compute how much of each pixel has a colour, `[h, w, 1]`: hue within `width` degrees, saturation and value in ranges."""
 
     def weight(colours: Float32Array) -> Float32Array:
         hsv = cv2.cvtColor(np.ascontiguousarray(colours, np.float32), cv2.COLOR_RGB2HSV)

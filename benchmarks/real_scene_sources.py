@@ -1,4 +1,4 @@
-"""What the real scenes are cut from: photographs, film shots, and objects cut out of both with U2-Net-p.
+"""Sources of the real scenes: photographs, film shots, and objects cut out of both with U2-Net-p.
 
 Arrays are float32 RGB in [0, 1] `[H, W, 3]`; cut-outs are RGBA with straight colours `[H, W, 4]`. The two
 halves share no photograph and no shot.
@@ -66,7 +66,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Material:
-    """What one half of the scenes is made of. `objects` are cut out; `textures` and `grounds` are used as they are."""
+    """The material of one half of the scenes. `objects` are cut out; `textures` and `grounds` are used unchanged."""
 
     objects: dict[str, Still]
     plain: tuple[str, ...]
@@ -136,18 +136,18 @@ HALVES = {"seen": SEEN, "unseen": UNSEEN}
 
 
 class Sources:
-    """Reads the files in `data` and remembers which it was asked for (`used`)."""
+    """Reads the files in `data` and records the used ones (`used`)."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
         self.used: list[str] = []
 
     def licences(self) -> str:
-        """Those of the files used so far."""
+        """List the licences of the files used so far."""
         return "; ".join(dict.fromkeys((PHOTOS | FILMS)[name] for name in self.used))
 
     def still(self, still: Still, longest: int = 1400) -> Float32Array:
-        """The picture, its longer side `longest` pixels at most."""
+        """Read the picture, its longer side `longest` pixels at most."""
         self._use(still.file)
         if still.number is None:
             picture = cv2.imread(str(self.data / "photos" / still.file))
@@ -163,14 +163,14 @@ class Sources:
         return (picture[..., ::-1] / np.float32(255)).astype(np.float32)
 
     def shot(self, shot: Shot, count: int) -> list[Float32Array]:
-        """`count` frames of the shot, cropped."""
+        """Read `count` frames of the shot, cropped."""
         self._use(shot.file)
         left, top, right, bottom = shot.crop
         frames = self._frames(shot.file, [shot.first + shot.step * n for n in range(count)])
         return [(frame[top:bottom, left:right, ::-1] / np.float32(255)).astype(np.float32) for frame in frames]
 
     def cutout(self, still: Still, longest: int = 700) -> Float32Array:
-        """The salient object as RGBA `[h, w, 4]`, cropped to it; its colours go on beyond its edge, so that no old background shows."""
+        """Cut out the salient object as RGBA `[h, w, 4]`, cropped to it; its colours extend beyond its edge to hide the old background."""
         picture = self.still(still, longest)
         alpha = np.clip((self._salience(picture) - 0.3) / 0.5, 0, 1)
         count, labels, stats, _ = cv2.connectedComponentsWithStats((alpha > 0.15).astype(np.uint8))

@@ -64,13 +64,13 @@ from lora_edit.types import Float32Array
 
 FRAMES = 25
 STREAM = 41
-"""Scenes are drawn from [seed, STREAM, kind, half, number]."""
+"""Scenes are drawn from the seed sequence [seed, STREAM, kind, half, number]."""
 WIDE = (256, 192)
 
 
 @dataclass
 class Draft:
-    """What a scene is made with: the half's material, the files, a generator, and the scene's number within its half, 0 or 1."""
+    """The inputs of a scene: the half's material, the files, a generator, and the scene's number within its half, 0 or 1."""
 
     sources: Sources
     material: Material
@@ -80,22 +80,22 @@ class Draft:
     names: list[str] = field(default_factory=list)
 
     def pick(self, seen: tuple[str, ...], unseen: tuple[str, ...]) -> str:
-        """The name for this half and number."""
+        """Pick the name for this half and number."""
         return (seen if self.half == "seen" else unseen)[self.number]
 
     def cutout(self, name: str) -> Float32Array:
-        """An object by name."""
+        """Load an object by name."""
         self.names.append(name)
         return self.sources.cutout(self.material.objects[name])
 
     def ground(self, stage: Stage, index: int | None = None) -> Layer:
-        """A photograph as background, by index or by chance."""
+        """Load a photograph as background, by index or at random."""
         grounds = self.material.grounds
         index = int(self.rng.integers(len(grounds))) if index is None else index
         return ground(stage, self.sources.still(grounds[index % len(grounds)]))
 
     def texture(self, index: int | None = None) -> Float32Array:
-        """A photograph as material, a random half of it."""
+        """Load a photograph as material, a random half of it."""
         textures = self.material.textures
         index = int(self.rng.integers(len(textures))) if index is None else index
         picture = self.sources.still(textures[index % len(textures)], 1000)
@@ -104,11 +104,11 @@ class Draft:
         return np.ascontiguousarray(picture[top : top + height, left : left + width])
 
     def shot(self, stage: Stage, index: int) -> Layer:
-        """A film shot as background."""
+        """Load a film shot as background."""
         return film(stage, self.sources.shot(self.material.shots[index], FRAMES))
 
     def body(self, view: Stage, picture: Float32Array, pose: Affine) -> Layer:
-        """A cut-out that moves as a plane; in a half's second scene it also leans, breathes and turns a little, as living things do."""
+        """Draw a cut-out that moves as a plane; in a half's second scene it also leans, breathes and turns a little, as if alive."""
         return flat(view, picture, pose) if self.number == 0 else bent(view, picture, pose, self._living)
 
     @cached_property
@@ -124,16 +124,16 @@ class Draft:
         return bend
 
     def noise(self) -> float:
-        """Grain in half of the scenes."""
+        """Choose the grain, in half of the scenes."""
         return 0.0 if self.number == 0 else float(self.rng.uniform(1.0, 2.2))
 
     def paint(self) -> Float32Array:
-        """A strong colour."""
+        """Choose a strong colour."""
         return vivid(self.rng.uniform(0, 360), self.rng.uniform(0.6, 0.9), self.rng.uniform(0.6, 0.9))
 
 
 def stage(draft: Draft, pan: float = 0.1, zoom: float = 0.1, size: tuple[int, int] = (192, 192)) -> Stage:
-    """A frame under a hand-held camera."""
+    """Build a frame under a hand-held camera."""
     return Stage(*size, camera(draft.rng, pan, zoom))
 
 
@@ -141,7 +141,7 @@ def stage(draft: Draft, pan: float = 0.1, zoom: float = 0.1, size: tuple[int, in
 
 
 def recolour(draft: Draft) -> Scene:
-    """A plain thing in another colour."""
+    """Draw a plain object in another colour."""
     view = stage(draft)
     thing = draft.cutout(draft.pick(("bowl", "mouse"), ("pouf", "bird")))
     colours = thing[..., :3]
@@ -155,7 +155,7 @@ def recolour(draft: Draft) -> Scene:
 
 
 def film_recolour(draft: Draft) -> Clip:
-    """A thing of a real film in another colour: every pixel by its own colour, so that nothing but the film decides where it moves."""
+    """Recolour an object of a real film: every pixel by its own colour, so that only the film determines its motion."""
     shot, key, change = {
         ("seen", 0): (
             Shot("box.mp4", 215, (0, 0, 640, 480), 2),
@@ -183,7 +183,7 @@ def film_recolour(draft: Draft) -> Clip:
 
 
 def retexture(draft: Draft) -> Scene:
-    """A thing of another material."""
+    """Draw an object of another material."""
     view = stage(draft)
     thing = draft.cutout(draft.pick(("fig", "bust"), ("giant", "clock")))
     material = draft.texture() if draft.number == 0 else pattern(draft.rng, "stripes" if draft.half == "seen" else "checks")
@@ -194,7 +194,7 @@ def retexture(draft: Draft) -> Scene:
 
 
 def top_of(cutout: Float32Array) -> tuple[float, float]:
-    """The highest point of an object, in its own coordinates."""
+    """Find the highest point of an object, in its own coordinates."""
     height, width = cutout.shape[:2]
     row = int(np.flatnonzero((cutout[..., 3] > 0.5).sum(1) > 0.05 * width)[0])
     column = float(np.flatnonzero(cutout[row, :, 3] > 0.5).mean())
@@ -202,7 +202,7 @@ def top_of(cutout: Float32Array) -> tuple[float, float]:
 
 
 def worn(draft: Draft) -> Scene:
-    """Something small is put on a thing that moves and turns its head: it goes along, and sideways as it turns."""
+    """Put a small thing on an object that moves and turns its head: it moves along, and sideways with the turn."""
     view = stage(draft, 0.06, 0.08)
     name = draft.pick(("bust", "mouse"), ("spaniel", "owl"))
     thing, kind = draft.cutout(name), draft.pick(("sunglasses", "hat"), ("crown", "bow tie"))
@@ -224,7 +224,7 @@ def worn(draft: Draft) -> Scene:
 
 
 def replacement(draft: Draft) -> Scene:
-    """Another object, of another silhouette, that moves as the first did."""
+    """Draw another object with another silhouette that moves as the first did."""
     view = stage(draft)
     before, after = (
         draft.cutout(draft.pick(*names)) for names in ((("bowl", "squirrel"), ("cup", "bird")), (("butterfly", "box"), ("pouf", "spaniel")))
@@ -235,13 +235,13 @@ def replacement(draft: Draft) -> Scene:
 
 
 def still_at(draft: Draft, size: float) -> Affine:
-    """A place in the world, near the middle."""
+    """Choose a position in the world, near the middle."""
     x, y, angle = draft.rng.uniform(-0.12, 0.12), draft.rng.uniform(0.0, 0.15), draft.rng.uniform(-0.15, 0.15)
     return lambda time: affine(x, y, size, angle)
 
 
 def addition(draft: Draft) -> Scene:
-    """Something new stands in a place that the camera films."""
+    """Add an object to a place that the camera films."""
     view = stage(draft, 0.25, 0.3)
     new = draft.cutout(draft.pick(("squirrel", "bowl"), ("spaniel", "cup")))
     return Scene(
@@ -252,7 +252,7 @@ def addition(draft: Draft) -> Scene:
 
 
 def removal(draft: Draft) -> Scene:
-    """A thing that moves before a real film or a photograph is taken out."""
+    """Remove an object that moves in front of a real film or a photograph."""
     thing = draft.cutout(draft.pick(("parakeet", "mouse"), ("bird", "owl")))
     if draft.number == 0:
         view = Stage(*WIDE)
@@ -265,7 +265,7 @@ def removal(draft: Draft) -> Scene:
 
 
 def deformation(draft: Draft) -> Scene:
-    """A cloth with a photograph on it, in which waves travel; its colours, its material or a badge on it is the edit."""
+    """Draw a cloth with a photograph and travelling waves; the edit changes its colours, its material or a badge on it."""
     view, rng = stage(draft, 0.05, 0.06), draft.rng
     cloth = draft.texture(draft.number + (0 if draft.half == "seen" else 2))
     cloth = np.asarray(cv2.resize(cloth, (560, 420), interpolation=cv2.INTER_AREA), np.float32)
@@ -301,7 +301,7 @@ def deformation(draft: Draft) -> Scene:
 
 
 def rotation(draft: Draft) -> Scene:
-    """A ball, a can or a box that turns, so that sides come to sight that the first frame did not show."""
+    """Draw a ball, a can or a box that turns, so that sides appear that the first frame does not show."""
     view, rng = stage(draft, 0.05, 0.05), draft.rng
     pose = path(rng, rng.uniform(0.55, 0.65), 0.12, 0.12, 0.08)
     pace, wobble, way = gait(rng), sway(rng, 0.15), rng.choice([-1, 1])
@@ -326,7 +326,7 @@ def rotation(draft: Draft) -> Scene:
 
 
 def fast(draft: Draft) -> Scene:
-    """Fast motion, blurred as an open shutter sees it."""
+    """Draw fast motion, blurred as with an open shutter."""
     view = stage(draft, 0.05, 0.05)
     thing = draft.cutout(draft.pick(("fig", "butterfly"), ("cup", "spaniel")))
     colours, pose = thing[..., :3], path(draft.rng, 0.45, 0.36, 1.1, 0.2)
@@ -341,7 +341,7 @@ def fast(draft: Draft) -> Scene:
 
 
 def occlusion(draft: Draft) -> Scene:
-    """Something passes in front of the edited thing."""
+    """Draw an occluder that passes in front of the edited object."""
     view, rng = stage(draft, 0.06, 0.06), draft.rng
     names = draft.pick(("bunny butterfly", "box squirrel"), ("pouf bird", "giant owl")).split()
     thing, passing = (draft.cutout(name) for name in names)
@@ -361,7 +361,7 @@ def occlusion(draft: Draft) -> Scene:
 
 
 def light(draft: Draft) -> Scene:
-    """The light dims and warms, or the shadows of leaves pass over."""
+    """Dim and warm the light, or let the shadows of leaves pass."""
     view, rng = stage(draft, 0.05, 0.05), draft.rng
     thing = draft.cutout(draft.pick(("bowl", "bunny"), ("spaniel", "pouf")))
     pose, depth = path(rng, 0.65, 0.12, 0.2, 0.1), rng.uniform(0.45, 0.65)
@@ -387,7 +387,7 @@ def light(draft: Draft) -> Scene:
 
 
 def camera_move(draft: Draft) -> Scene:
-    """The camera pans and zooms over a real place; what stands there is edited."""
+    """Pan and zoom the camera over a real place with an edited object."""
     view = stage(draft, 0.4, 0.5)
     thing = draft.cutout(draft.pick(("bust", "dandelion"), ("giant", "clock")))
     changed = shaded_like(thing[..., :3], draft.texture()) if draft.number == 0 else painted(thing[..., :3], draft.paint())
@@ -397,7 +397,7 @@ def camera_move(draft: Draft) -> Scene:
 
 
 def style(draft: Draft) -> Clip:
-    """The whole frame of a real film in another style: colour, tone and the grain of paper."""
+    """Change the style of a whole frame of real film: colour, tone and the grain of paper."""
     shot = {
         ("seen", 0): Shot(BUNNY, 4110, (200, 0, 1160, 720)),
         ("seen", 1): Shot(BUNNY, 3650, (160, 0, 1120, 720)),
@@ -426,7 +426,7 @@ def style(draft: Draft) -> Clip:
 
 
 def blooming(draft: Draft) -> Scene:
-    """Something opens or swells, so that its outline changes."""
+    """Draw an object that opens or swells, so that its outline changes."""
     view, rng = stage(draft, 0.05, 0.05), draft.rng
     pose, pace = path(rng, 0.8, 0.05, 0.12, 0.04), gait(rng)
     if draft.number == 1:
@@ -447,7 +447,7 @@ def blooming(draft: Draft) -> Scene:
 
 
 def petals(view: Stage, skin: Float32Array, pose: Affine, pace: Callable[[float], float], count: int, spread: float) -> Layer:
-    """A flower whose petals, cut from `skin`, grow and open one over the other."""
+    """Draw a flower whose petals, cut from `skin`, grow and open one over the other."""
 
     def petal(number: int) -> Layer:
         angle = 2 * np.pi * number / count
@@ -504,7 +504,7 @@ KINDS: dict[str, Callable[[Draft], Scene | Clip]] = {
 
 
 def build(kind: str, half: str, number: int, data: Path, seed: int) -> tuple[Clip, Draft]:
-    """One scene."""
+    """Build one scene."""
     stream = [seed, STREAM, list(KINDS).index(kind), list(HALVES).index(half), number]
     draft = Draft(Sources(data), HALVES[half], half, number, np.random.default_rng(stream))
     drawn = KINDS[kind](draft)
@@ -512,7 +512,7 @@ def build(kind: str, half: str, number: int, data: Path, seed: int) -> tuple[Cli
 
 
 def write(folder: Path, clip: Clip) -> None:
-    """Frames and masks as PNG."""
+    """Write frames and masks as PNG."""
     for part, frames in {
         "source": clip.source[..., ::-1],
         "truth": clip.truth[..., ::-1],
@@ -524,7 +524,7 @@ def write(folder: Path, clip: Clip) -> None:
 
 
 def main() -> None:
-    """Write the scenes that were asked for, and the list of all of them."""
+    """Write the requested scenes, and the list of all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="photographs, films and the network")
     parser.add_argument("--output", type=Path, required=True, help="a folder per scene, and scenes.jsonl")

@@ -37,7 +37,7 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "clip"
 
 
 def digest(folder: Path, result: Path) -> dict[str, str]:
-    """Digests of a finished run's LoRA tensors, by file, and of the frames of its result."""
+    """Compute digests of a finished run's LoRA tensors, by file, and of the frames of its result."""
     out = {}
     for file in Run(folder).list_lora_files():
         sha = hashlib.sha256()
@@ -49,13 +49,13 @@ def digest(folder: Path, result: Path) -> dict[str, str]:
 
 
 def edited(settings: EditSettings, folder: Path) -> dict[str, str]:
-    """One whole edit."""
+    """Run one whole edit."""
     pipeline.edit(settings, folder / "out.mkv", folder / "run", SilentReporter())
     return digest(folder / "run", folder / "out.mkv")
 
 
 def tiny(facts: Any, save: Callable[..., Any], settings_of: Callable[..., EditSettings], folder: Path) -> dict[str, str]:
-    """One catalogued model, tiny and random."""
+    """Run one model of the registry, tiny and random."""
     small = save(facts, folder / "model")
     model = f"{small.name}@{folder / 'model'}"
     with (
@@ -68,7 +68,7 @@ def tiny(facts: Any, save: Callable[..., Any], settings_of: Callable[..., EditSe
 
 
 def clip_settings(source: Path, first: Path, references: dict[int, Path]) -> EditSettings:
-    """An edit with the embedded model and its defaults, written without loss."""
+    """Build the settings of an edit with the embedded model and its defaults, written without loss."""
     later = [{"frame": number, "image": str(path)} for number, path in references.items()]
     return resolve_settings({"input": {"source": str(source), "first_frame": str(first), "references": later}}, ("video.codec=ffv1",))
 

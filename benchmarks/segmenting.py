@@ -1,9 +1,10 @@
-"""How well and how fast the segmenter without weights finds things: `PYTHONPATH=src python benchmarks/segmenting.py`.
+"""Accuracy and speed of the segmenter without weights: `PYTHONPATH=src python benchmarks/segmenting.py`.
 
-The studies' scenes, whose masks are known, from one click in the middle of the thing in frame 0 and from its box there: intersection over
-union with the true mask, the mean over all frames, per kind of scene. Then a long, large clip: time a frame, peak memory of the process.
-Writes docs/benchmarks/segmenting.md and prints it; `--scene KIND SEED PICTURE.png` draws one scene's outlines instead. Scenes with `--net`
-print the same with U2-Net-p beside it, and `--pictures FOLDER` does so for the first frame of pictures, `NAME.png` beside `NAME.mask.png`.
+On the studies' scenes, which have true masks, from one click in the middle of the object in frame 0 and from its box there: intersection
+over union with the true mask, the mean over all frames, per kind of scene. Then a long, large clip: seconds per frame, peak memory of the
+process. Writes docs/benchmarks/segmenting.md and prints it; `--scene KIND SEED PICTURE.png` draws one scene's outlines instead. Scenes with
+`--net` print the same with U2-Net-p beside it, and `--pictures FOLDER` does so for the first frame of pictures, `NAME.png` beside
+`NAME.mask.png`.
 """
 
 from __future__ import annotations
@@ -36,42 +37,42 @@ SIZE, FRAMES = Size(240, 320), 25
 LONG = (300, Size(720, 1280))
 DATE = "2026-11-23"
 STREAM = 7
-"""Scenes are drawn from [seed, STREAM]."""
+"""Scenes are drawn from the seed sequence [seed, STREAM]."""
 
 
 def scene(kind: str, seed: int, size: Size = SIZE, num_frames: int = FRAMES) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frames `[T, H, W, 3]` and true mask `[T, H, W]`; of an addition, what is added."""
+    """Build frames `[T, H, W, 3]` and true mask `[T, H, W]`; for an addition, the mask of the added object."""
     drawn = SCENE_KINDS[kind](np.random.default_rng([seed, STREAM]))
     return render_scene(replace(drawn, objects=(drawn.edited_object,)) if kind == "addition" else drawn, size, num_frames)
 
 
 def middle_of(mask: torch.Tensor) -> Click:
-    """A click where the thing `[H, W]` is deepest."""
+    """Find the point of the object `[H, W]` that is farthest from its edge."""
     depth = cv2.distanceTransform(np.pad(mask.numpy().view(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
     y, x = np.unravel_index(int(depth.argmax()), depth.shape)
     return Click(float(x) + 0.5, float(y) + 0.5)
 
 
 def box_around(mask: torch.Tensor) -> KeyframeBox:
-    """The thing's box in frame 0."""
+    """Compute the object's box in frame 0."""
     y, x = np.nonzero(mask.numpy())
     return KeyframeBox(Box(float(x.min()), float(y.min()), float(np.ptp(x) + 1), float(np.ptp(y) + 1)), 0)
 
 
 def overlaps(found: torch.Tensor, true: torch.Tensor) -> np.ndarray:
-    """Intersection over union per frame; 1 where both are empty."""
+    """Compute intersection over union per frame; 1 if both are empty."""
     both, either = (part.flatten(1).sum(1).double() for part in (found & true, found | true))
     return torch.where(either > 0, both / either.clamp(min=1), torch.ones_like(either)).numpy()
 
 
 def trial(frames: torch.Tensor, true: torch.Tensor, net: SaliencyNetwork | None = None) -> dict[str, np.ndarray]:
-    """Overlaps per frame from a click and from a box."""
+    """Compute overlaps per frame from a click and from a box."""
     prompts: dict[str, Prompt] = {"click": middle_of(true[0]), "box": box_around(true[0])}
     return {how: overlaps(EmbeddedSegmenter(net).segment(frames, [prompt])["1"].frames, true) for how, prompt in prompts.items()}
 
 
 def pictures(folder: Path) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    """Every picture as a clip of one frame, with its mask."""
+    """Yield every picture as a clip of one frame, with its mask."""
     for path in sorted(folder.glob("*.mask.png")):
         name = path.name.removesuffix(".mask.png")
         picture, mask = cv2.imread(str(folder / f"{name}.png")), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
@@ -93,7 +94,7 @@ def compare(clips: Iterable[tuple[str, torch.Tensor, torch.Tensor]]) -> None:
 
 
 def long_clip() -> dict[str, float]:
-    """Seconds and peak memory of a long, large clip: a scene drawn at a quarter of its size and enlarged."""
+    """Measure seconds and peak memory of a long, large clip: a scene drawn at a quarter of its size and enlarged."""
     num_frames, size = LONG
     small, masks = scene("retexture", 0, Size(size.height // 4, size.width // 4), num_frames)
     frames = torch.empty((num_frames, size.height, size.width, 3), dtype=torch.uint8)
@@ -112,7 +113,7 @@ def long_clip() -> dict[str, float]:
 
 
 def page(found: dict[str, dict[str, list[np.ndarray]]], long: dict[str, float], command: str) -> str:
-    """The results as a page."""
+    """Format the results as a page."""
     rows = ["| scene | click | box | worst scene, box |", "|---|---|---|---|"]
     means: dict[str, list[float]] = {"click": [], "box": []}
     for kind, trials in found.items():
@@ -145,13 +146,13 @@ A clip of {num_frames} frames of {size} (a scene enlarged), from one click:
 
 
 def with_net() -> str:
-    """What the page says of the network, which is measured apart and written by hand."""
+    """Read the page's section on the network, which is measured separately and written by hand."""
     _, heading, rest = PAGE.read_text("utf-8").partition("\n## With U2-Net-p")
     return heading + rest
 
 
 def draw(kind: str, seed: int, how: str, path: Path) -> None:
-    """One scene's frames in a row: true outlines white, found ones red."""
+    """Draw one scene's frames in a row: true outlines white, segmented ones red."""
     frames, true = scene(kind, seed)
     prompt = middle_of(true[0]) if how == "click" else box_around(true[0])
     found = EmbeddedSegmenter().segment(frames, [prompt])["1"].frames
@@ -167,7 +168,7 @@ def draw(kind: str, seed: int, how: str, path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Every kind and seed, then the long clip in a process of its own."""
+    """Measure every kind and seed, then the long clip in its own process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--kinds", nargs="*", default=list(SCENE_KINDS))

@@ -1,6 +1,6 @@
-"""What comes back of forty kinds of sources: `PYTHONPATH=src:tests python benchmarks/source_matrix.py [CLIP] [--output PAGE.md]`.
+"""Fidelity of results for forty kinds of sources: `PYTHONPATH=src:tests python benchmarks/source_matrix.py [CLIP] [--output PAGE.md]`.
 
-Each source is made on the fly of the same pictures (a real clip's where one is given) with a click every 0.2 s, edited by `preview`
+Each source is made from the same pictures (of a real clip if one is given) with a click every 0.2 s, edited by `preview`
 with a box, and read back by PyAV: frames, times, size, pixel aspect, tags, tracks, clicks, and the PSNR outside the edit.
 """
 
@@ -33,7 +33,7 @@ from video.clips import make_clip
 FRAMES, SIZE = 12, Size(96, 160)
 BOX = {"x": 20, "y": 20, "width": 60, "height": 40}
 MARGIN = 12
-"""Pixels around the box that count as the edit: its feather, and the blocks that share colour."""
+"""Margin of the box that counts as edited, in pixels: its feather, and the blocks with shared chroma."""
 
 HEADER = ("source", "output", "frames", "times", "size", "aspect", "fields", "tags", "sound", "clicks", "background", "notes")
 INTRODUCTION = """# Sources, one by one
@@ -52,7 +52,7 @@ source and the decoded result. Tags are H.273 codes. Folders of pictures and HDR
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of source: its name, how it is made, and the result's name."""
+    """One kind of source: its name, its maker, and the result's name."""
 
     name: str
     make: Callable[[Path], Path]
@@ -61,15 +61,15 @@ class Kind:
 
 @dataclass
 class Notes:
-    """Keeps the remarks."""
+    """A reporter that stores the notes."""
 
     texts: list[str] = field(default_factory=list)
 
     def step(self, stage: str, done: int, total: int, detail: str = "", seconds_left: float | None = None) -> None:
-        """Nothing."""
+        """Ignore progress."""
 
     def note(self, text: str) -> None:
-        """Keep it."""
+        """Store a note."""
         self.texts.append(text)
 
 
@@ -81,7 +81,7 @@ class Maker:
         self.clicks = sources.make_clicks(len(pictures) / 25)
 
     def clip(self, name: str, codec: str = "libx264", pix_fmt: str = "yuv420p", **options: Any) -> Callable[[Path], Path]:
-        """A file by `sources.write_source`, with mono clicks unless `sound` says otherwise."""
+        """Write a file with `sources.write_source`, with mono clicks unless `sound` says otherwise."""
 
         def make(folder: Path) -> Path:
             turn = options.get("turn")
@@ -92,7 +92,7 @@ class Maker:
         return make
 
     def marked(self, name: str, codec: str = "libx264", pix_fmt: str = "yuv420p", **values: Any) -> Callable[[Path], Path]:
-        """The same with fields of the codec's context set, as tags and pixel aspect."""
+        """Write the same with fields of the codec's context set, as tags and pixel aspect."""
 
         def prepare(stream: av.VideoStream) -> None:
             for key, value in values.items():
@@ -102,7 +102,7 @@ class Maker:
         return self.clip(name, codec, pix_fmt, prepare=prepare, options=values.get("options"))
 
     def joined(self, *offsets: float) -> Callable[[Path], Path]:
-        """Recordings of a transport stream, one after the other in one file."""
+        """Write recordings of a transport stream, one after the other in one file."""
 
         def make(folder: Path) -> Path:
             whole = self.clip("whole.mp4")(folder)
@@ -113,7 +113,7 @@ class Maker:
         return make
 
     def stills(self, ending: str, **options: Any) -> Callable[[Path], Path]:
-        """A folder of pictures."""
+        """Write a folder of pictures."""
 
         def make(folder: Path) -> Path:
             (folder / "stills").mkdir()
@@ -124,7 +124,7 @@ class Maker:
         return make
 
     def see_through(self, name: str, codec: str, pix_fmt: str, **options: Any) -> Callable[[Path], Path]:
-        """A clip whose right third is half transparent."""
+        """Write a clip whose right third is half transparent."""
 
         def shape(picture: np.ndarray) -> av.VideoFrame:
             alpha = np.full((*picture.shape[:2], 1), 255, np.uint8)
@@ -138,14 +138,14 @@ class Maker:
 
 
 def kinds(maker: Maker) -> Iterator[Kind]:
-    """Forty of them."""
+    """List the forty kinds."""
     yield from of_containers(maker)
     yield from of_colours(maker)
     yield from of_clocks_and_sound(maker)
 
 
 def of_containers(maker: Maker) -> Iterator[Kind]:
-    """Containers, codecs and turned pictures."""
+    """List containers, codecs and rotated pictures."""
     fields = {"flags": "+ildct+ilme", "x264-params": "tff=1"}
     yield Kind("H.264 .mp4", maker.clip("a.mp4"))
     yield Kind("H.264 .mov to .mov", maker.clip("a.mov"), "result.mov")
@@ -167,7 +167,7 @@ def of_containers(maker: Maker) -> Iterator[Kind]:
 
 
 def of_colours(maker: Maker) -> Iterator[Kind]:
-    """Layouts, depths, ranges, matrices, transparency."""
+    """List chroma formats, depths, ranges, matrices, transparency."""
     yield Kind("4:2:2", maker.clip("a.mp4", pix_fmt="yuv422p"))
     yield Kind("4:4:4", maker.clip("a.mp4", pix_fmt="yuv444p"))
     yield Kind("4:1:1 FFV1", maker.clip("a.mkv", "ffv1", "yuv411p"))
@@ -185,7 +185,7 @@ def of_colours(maker: Maker) -> Iterator[Kind]:
 
 
 def of_clocks_and_sound(maker: Maker) -> Iterator[Kind]:
-    """Rates, start times, edit lists, joined files; holes, channels and tracks of sound."""
+    """List rates, start times, edit lists, joined files; gaps, channels and tracks of sound."""
     count = len(maker.pictures)
     uneven = [index / 25 + (0.013 if index % 3 else 0) for index in range(count)]
     yield Kind("variable rate", maker.clip("a.mp4", times=uneven, time_base=Fraction(1, 1000)))
@@ -198,7 +198,7 @@ def of_clocks_and_sound(maker: Maker) -> Iterator[Kind]:
 
 
 def measure(kind: Kind, folder: Path) -> tuple[str, ...]:
-    """The kind's row."""
+    """Measure one kind; returns its row."""
     source = kind.make(folder)
     before = read_video(source)
     first = before.frames[0].numpy().copy()
@@ -231,18 +231,18 @@ def measure(kind: Kind, folder: Path) -> tuple[str, ...]:
 
 
 def same(before: str, after: str) -> str:
-    """Both, or that they are equal."""
+    """Format both values, or that they are equal."""
     return before if before == after else f"{before} to {after}"
 
 
 def short(video: Video) -> str:
-    """Matrix, primaries, transfer and range."""
+    """Format matrix, primaries, transfer and range."""
     tags = video.tags
     return "none" if tags is None else f"{tags.matrix}/{tags.primaries}/{tags.transfer}{' full' if tags.full else ''}"
 
 
 def channels(path: Path) -> str:
-    """Of every sound track."""
+    """Format the channels of every audio track."""
     if not path.is_file():
         return "none"
     try:
@@ -253,7 +253,7 @@ def channels(path: Path) -> str:
 
 
 def click_error(source: Path, output: Path, before: Video) -> str:
-    """How far clicks are from where they were, in ms; joined files have theirs every 0.2 s in each part."""
+    """Compute the largest shift of a click in ms; joined files have clicks every 0.2 s in each part."""
     if channels(output) == "none":
         return "none"
     heard = sources.find_click_times(output)
@@ -270,7 +270,7 @@ def click_error(source: Path, output: Path, before: Video) -> str:
 
 
 def pictures_of(clip: Path | None) -> sources.Pictures:
-    """A real clip's first frames at the size of all sources, or drawn ones."""
+    """Read a real clip's first frames at the size of all sources, or draw pictures."""
     if clip is None:
         return list(make_clip(FRAMES, SIZE.height, SIZE.width).frames.numpy())
     return list(resize_frames(read_video(clip, VideoSettings(frames=FRAMES)).frames, SIZE).numpy())

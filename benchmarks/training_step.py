@@ -1,8 +1,8 @@
-"""What a training step costs on this machine: `PYTHONPATH=src python benchmarks/training_step.py --output-dir docs/benchmarks`.
+"""Cost of a training step on this machine: `PYTHONPATH=src python benchmarks/training_step.py --output-dir docs/benchmarks`.
 
-Four questions, all on random weights: how it compares with a plain loop of diffusers and PEFT on the same model; how it grows with the
-number of tokens, and what share of the machine's matrix rate it reaches; what streamed blocks, parked states and 8-bit weights add; and
-whether main memory stays flat over many steps. Writes a page and a plot.
+Four measurements, all with random weights: comparison with a plain loop of diffusers and PEFT on the same model; growth with the
+number of tokens, and the reached share of the machine's matrix rate; the cost of swapped blocks, offloaded states and 8-bit weights; and
+main memory over many steps. Writes a page and a plot.
 """
 
 from __future__ import annotations
@@ -83,16 +83,16 @@ class Model:
 
 
 class Codec:
-    """Stands where an autoencoder is; nothing is encoded here."""
+    """A placeholder for an autoencoder; it never encodes."""
 
     z_dim = LATENTS
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Never asked."""
+        """Raise; never called."""
         raise NotImplementedError
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Never asked."""
+        """Raise; never called."""
         raise NotImplementedError
 
 
@@ -100,7 +100,7 @@ class Codec:
 
 
 def plain_steps(family: WanFamily, sample: EncodedSample, steps: int) -> list[float]:
-    """Seconds of each step of the loop that diffusers' training examples have: PEFT as it comes, AdamW, checkpointed blocks."""
+    """Measure the seconds of each step of a loop like diffusers' training examples: plain PEFT, AdamW, checkpointed blocks."""
     transformer: Any = family.transformer
     device, dtype = sample.condition.device, family.parts.dtype
     transformer.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian", target_modules=WAN_TARGETS["attention+ffn"]))
@@ -133,7 +133,7 @@ def plain_steps(family: WanFamily, sample: EncodedSample, steps: int) -> list[fl
 
 
 def our_steps(family: WanFamily, sample: EncodedSample, steps: int, each: Callable[[], None] = lambda: None) -> list[float]:
-    """Seconds of each step as an edit trains."""
+    """Measure the seconds of each step of an edit's training."""
     parameters = add_lora(family, LoraSettings(rank=RANK), 0)
     device, at = sample.condition.device, [time.perf_counter()]
 
@@ -150,7 +150,7 @@ def our_steps(family: WanFamily, sample: EncodedSample, steps: int, each: Callab
 
 
 def against_plain(model: Model, device: torch.device, dtype: torch.dtype, rounds: int, steps: int) -> dict[str, Any]:
-    """Medians of many steps of both loops in turns, so that whatever else the machine does meets both."""
+    """Compute medians of many steps of both loops in turns, so that other load affects both."""
     sample, taken = model.sample(LENGTHS[2], device, dtype), {"plain": [], "ours": []}  # type: dict[str, list[float]]
     ratios = []
     loops = [("plain", plain_steps), ("ours", our_steps)]
@@ -169,7 +169,7 @@ def against_plain(model: Model, device: torch.device, dtype: torch.dtype, rounds
 
 
 def by_tokens(model: Model, lengths: Sequence[Latent], device: torch.device, dtype: torch.dtype, steps: int) -> list[dict[str, float]]:
-    """Seconds of a step, its operations, and the share of the matrix rate, by the number of tokens."""
+    """Measure seconds of a step, its operations, and the share of the matrix rate, by the number of tokens."""
     rows = []
     for latent in lengths:
         seconds = median(our_steps(model.family(device, dtype), model.sample(latent, device, dtype), steps + 1)[1:])
@@ -189,7 +189,7 @@ def by_tokens(model: Model, lengths: Sequence[Latent], device: torch.device, dty
 
 
 def fitted(rows: Sequence[dict[str, float]]) -> tuple[np.ndarray, float]:
-    """a, b and c of a + b n + c n^2 seconds, by least squares of the relative error, and the largest relative error."""
+    """Fit a, b and c of a + b n + c n^2 seconds, by least squares of the relative error; also returns the largest relative error."""
     tokens, seconds = (np.array([row[name] for row in rows]) for name in ("tokens", "seconds"))
     terms = np.stack([np.ones_like(tokens, dtype=float), tokens, tokens.astype(float) ** 2], -1)
     answer = np.linalg.lstsq(terms / seconds[:, None], np.ones(len(rows)), rcond=None)[0]
@@ -197,7 +197,7 @@ def fitted(rows: Sequence[dict[str, float]]) -> tuple[np.ndarray, float]:
 
 
 def by_placement(model: Model, device: torch.device, dtype: torch.dtype, steps: int) -> list[dict[str, Any]]:
-    """Seconds of a step with more and more of the model in main memory, against all of it on the device, measured in turns."""
+    """Measure seconds of a step with more and more of the model in main memory, relative to all of it on the device, in turns."""
     places = [OffloadPlan(), OffloadPlan(model.blocks // 2), OffloadPlan(model.blocks), OffloadPlan(model.blocks, offload_activations=True)]
     places += [OffloadPlan(weight_format="int8"), OffloadPlan(weight_format="fp8"), OffloadPlan(model.blocks, "int8")]
     sample, taken = model.sample(LENGTHS[2], device, dtype), [[] for _ in places]  # type: list[list[float]]
@@ -211,7 +211,7 @@ def by_placement(model: Model, device: torch.device, dtype: torch.dtype, steps: 
 
 
 def memory_over(steps: int) -> list[int]:
-    """Bytes of main memory that the process holds, after every tenth step, with half of the blocks streamed."""
+    """Measure bytes of main memory of the process, after every tenth step, with half of the blocks swapped."""
     device, model, held = torch.device("cpu"), Model(64, 4), []  # type: torch.device, Model, list[int]
     family = model.family(device, torch.float32)
     apply_offload_plan(family, OffloadPlan(2, "int8", True))
@@ -224,7 +224,7 @@ def memory_over(steps: int) -> list[int]:
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """Seconds by tokens with the fit, and memory by steps."""
+    """Plot seconds by tokens with the fit, and memory by steps."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -242,7 +242,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
 
 def page(found: dict[str, Any]) -> str:
-    """All of it as markdown."""
+    """Format the results as Markdown."""
     plain, held, (a, b, c) = found["plain"], found["memory"], found["fit"]
     lines = [
         "# A training step",
@@ -290,15 +290,15 @@ def page(found: dict[str, Any]) -> str:
         "",
         "## Main memory over a run",
         "",
-        f"{held[min(4, len(held) - 1)] / 1e6:.0f} MB after 50 steps, {held[-1] / 1e6:.0f} MB after {10 * len(held)}, with streamed blocks, "
-        "8-bit weights and parked states.",
+        f"{held[min(4, len(held) - 1)] / 1e6:.0f} MB after 50 steps, {held[-1] / 1e6:.0f} MB after {10 * len(held)}, with swapped blocks, "
+        "8-bit weights and offloaded states.",
         "",
     ]
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Ask all four, and write down what was found."""
+    """Run the four measurements and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--blocks", type=int, default=4)

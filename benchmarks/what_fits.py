@@ -1,7 +1,7 @@
-"""Which preset of which model fits which card, reckoned without a device: `PYTHONPATH=src python benchmarks/what_fits.py`.
+"""The presets and models that fit each card, estimated without a device: `PYTHONPATH=src python benchmarks/what_fits.py`.
 
-Device memory as `lora-edit new` reckons it, for a clip of some frames and size, and the paper's tables 4 and 5 beside the same settings of
-ours. Peaks that were measured with `benchmarks/full_size.py` are marked, where a folder of its records is given. Writes a page.
+Device memory as `lora-edit new` estimates it, for a clip of given frames and size, and the paper's tables 4 and 5 beside the same settings
+of ours. Peaks measured with `benchmarks/full_size.py` are marked, if a folder of its records is given. Writes a page.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from lora_edit.models.runtime.meta_model import has_meta_model
 from lora_edit.types import Size
 
 CARDS = (8, 12, 16, 24, 48, 80)
-"""GB; a fiftieth of each is left to the system."""
+"""Memory of the cards in GB; a fiftieth of each is left to the system."""
 PRESETS: tuple[PresetName, ...] = get_args(PresetName)
 PAPER_SWAPS = {0: 25_097, 16: 16_305, 32: 9_987, 38: 7_617}
-"""Blocks swapped and peak MB (paper, table 4: Wan2.1-I2V-14B, nine frames of 832x480)."""
+"""Swapped blocks and peak MB (paper, table 4: Wan2.1-I2V-14B, nine frames of 832x480)."""
 PAPER_STANDARD = 21_522
 """Peak MB at 49 frames (paper, table 5)."""
 HOST = 256e9
 
 
 def machine(gigabytes: float) -> Machine:
-    """A card, with main memory to spare."""
+    """Describe a card with ample main memory."""
     return Machine(0.98e9 * gigabytes, HOST, 1.6e14, torch.bfloat16)
 
 
 def settings(model: str, preset: str, *assignments: str) -> EditSettings:
-    """An edit with them."""
+    """Build the settings of an edit."""
     return resolve_settings({"input": {"source": "-", "first_frame": "-"}, "model": model, "preset": preset}, assignments)
 
 
 def cell(found: ResourceEstimate, card: Machine) -> str:
-    """How it fits, in a word or three."""
+    """Describe the fit in one to three words."""
     if found.list_shortfalls(card):
         return "no"
     moved = f", {found.offload_plan.blocks_to_swap} of {found.blocks}" if found.offload_plan.blocks_to_swap else ""
@@ -54,7 +54,7 @@ def cell(found: ResourceEstimate, card: Machine) -> str:
 
 
 def fits(size: Size, frames: int) -> list[str]:
-    """A row for each model and preset, a column for each card."""
+    """Format a row for each model and preset, a column for each card."""
     lines = [f"| model | preset | {' | '.join(f'{card} GB' for card in CARDS)} | main memory |", "|---|---|" + "---|" * (len(CARDS) + 1)]
     for facts in KNOWN_MODELS:
         if not has_meta_model(facts):
@@ -68,7 +68,7 @@ def fits(size: Size, frames: int) -> list[str]:
 
 
 def beside_the_paper(size: Size, measured: dict[str, float]) -> list[str]:
-    """Table 4, and the first line of table 5."""
+    """Format table 4, and the first line of table 5."""
     facts = next(facts for facts in KNOWN_MODELS if facts.name == "wan2.1-i2v-480p")
     lines = [
         "| blocks swapped | paper, MB | ours with 8-bit weights, MB | and states in main memory, MB | measured, MB |",
@@ -91,7 +91,7 @@ def beside_the_paper(size: Size, measured: dict[str, float]) -> list[str]:
 
 
 def measured_peaks(folder: Path | None) -> dict[str, float]:
-    """Training peaks of `full_size.py`'s records, by frames, blocks swapped and storage."""
+    """Read training peaks from the records of `full_size.py`, by frames, swapped blocks and number format."""
     records = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("full-size-wan2.1-i2v-480p-*.json"))] if folder else []
     keys: dict[str, float] = {}
     for record in records:
@@ -102,7 +102,7 @@ def measured_peaks(folder: Path | None) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Reckon, and write the page."""
+    """Estimate, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=49)
     parser.add_argument("--size", default="832x480", help="WIDTHxHEIGHT of the model's frames")

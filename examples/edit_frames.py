@@ -1,7 +1,7 @@
 """Draw the edited frames of the demo's clip, as a person would in an image editor: `python examples/edit_frames.py`.
 
-The box gets another design: drawn flat, a picture for each of its sides, put in perspective by the corners that were marked in the
-frame, and lit as the cardboard in the frame is. OpenCV 5 and numpy, nothing else; the same pictures every time.
+The box gets another design: a flat picture for each of its sides, warped in perspective to the corners that were marked in the
+frame, and lit as the cardboard in the frame is. Needs only OpenCV 5 and numpy, and draws the same pictures every time.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ FINGER = {
     0: [(176, 0), (184, 9), (191, 14.5), (197, 17), (198, 19.5), (195, 22), (189, 22.3), (176, 30)],
     32: [(125, 25), (138, 30), (146, 35.5), (146.8, 39), (144.5, 42.5), (138, 42.5), (126, 50)],
 }
-"""The fingertip before the box."""
+"""Outline of the fingertip in front of the box."""
 
 FINE = 6
-"""Pixels that are drawn for each one of the frame, along a row and a column."""
+"""Drawn pixels per pixel of the frame, along a row and a column."""
 
 CARDBOARD = 0.36
 """Luminance of the cardboard in full light, as linear light."""
 
 
 def read_frame(number: int) -> np.ndarray:
-    """A frame of the clip, `[H, W, 3]` uint8 in RGB."""
+    """Read a frame of the clip, `[H, W, 3]` uint8 in RGB."""
     capture = cv2.VideoCapture(str(CLIP / "source.mp4"))
     frames = [capture.read()[1] for _ in range(number + 1)]
     return np.ascontiguousarray(frames[number][..., ::-1])
 
 
 def framed(size: tuple[int, int], ground: tuple[int, int, int]) -> np.ndarray:
-    """A side's picture with a double border."""
+    """Draw a side's picture with a double border."""
     width, height = size
     picture = np.full((height, width, 3), ground, np.uint8)
     cv2.rectangle(picture, (34, 34), (width - 35, height - 35), GOLD, 12, cv2.LINE_AA)
@@ -60,14 +60,14 @@ def framed(size: tuple[int, int], ground: tuple[int, int, int]) -> np.ndarray:
 
 
 def write(picture: np.ndarray, text: str, middle: tuple[int, int], scale: float, colour: tuple[int, int, int], weight: int) -> None:
-    """Text with its middle at a place."""
+    """Write text centred at a position."""
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_TRIPLEX, scale, weight)
     place = (middle[0] - width // 2, middle[1] + height // 2)
     cv2.putText(picture, text, place, cv2.FONT_HERSHEY_TRIPLEX, scale, colour, weight, cv2.LINE_AA)
 
 
 def landscape(picture: np.ndarray, left: int, top: int, right: int, bottom: int) -> None:
-    """Hills before a rising sun, in a panel."""
+    """Draw hills before a rising sun, in a panel."""
     width, height, far = right - left, bottom - top, 2 * (right - left)
     panel = np.full((height, width, 3), SKY, np.uint8)
     sun = (round(0.62 * width), round(0.56 * height))
@@ -86,7 +86,7 @@ def landscape(picture: np.ndarray, left: int, top: int, right: int, bottom: int)
 
 
 def design() -> dict[str, np.ndarray]:
-    """The flat picture of each side."""
+    """Draw the flat picture of each side."""
     top = framed(TOP, TEAL)
     landscape(top, 170, 110, 1110, 580)
     write(top, "MORNING TEA", (640, 692), 4.4, CREAM, 12)
@@ -103,19 +103,19 @@ def design() -> dict[str, np.ndarray]:
 
 
 def linear(picture: np.ndarray) -> np.ndarray:
-    """Linear light of sRGB 0..255."""
+    """Convert sRGB 0..255 to linear light."""
     share = picture.astype(np.float32) / 255
     return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
 def displayed(light: np.ndarray) -> np.ndarray:
-    """sRGB 0..255 of linear light, not rounded."""
+    """Convert linear light to sRGB 0..255, not rounded."""
     light = np.clip(light, 0, 1)
     return 255 * np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
 def light_on(frame: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """How much light falls on a side, `[H, W]`: a slope through what its cardboard reflects."""
+    """Estimate the light on a side, `[H, W]`: a plane fitted to the cardboard's reflection."""
     inside = np.zeros(frame.shape[:2], np.uint8)
     cv2.fillPoly(inside, [np.round(corners).astype(np.int32)], 1)
     hue, strength, _ = cv2.split(cv2.cvtColor(frame, cv2.COLOR_RGB2HSV))
@@ -129,12 +129,12 @@ def light_on(frame: np.ndarray, corners: np.ndarray) -> np.ndarray:
 
 
 def fine(points: list[tuple[float, float]]) -> np.ndarray:
-    """Places in a frame as places in its finely drawn picture."""
+    """Convert positions in a frame to positions in its finely drawn picture."""
     return np.array(points, np.float32) * FINE
 
 
 def edited_frame(number: int) -> np.ndarray:
-    """The frame with the new box, `[H, W, 3]` uint8."""
+    """Draw the frame with the new box, `[H, W, 3]` uint8."""
     frame = read_frame(number)
     height, width = frame.shape[:2]
     size = (width * FINE, height * FINE)
@@ -171,7 +171,7 @@ def edited_frame(number: int) -> np.ndarray:
 
 
 def main() -> None:
-    """Write the first frame and the last one, edited."""
+    """Write the edited first and last frames."""
     for number in CORNERS:
         name = "first_frame.png" if number == 0 else f"frame_{number}.png"
         cv2.imwrite(str(CLIP / name), edited_frame(number)[..., ::-1])

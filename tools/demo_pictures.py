@@ -22,7 +22,7 @@ COLUMNS, ROWS = 5, 200
 """Cells of the picture in a row, and rows of pixels of a cell."""
 
 LAST, QUALITY, GAP = 900, 82, 6
-"""Milliseconds that the animation rests on its last frame; WebP's quality; white columns between the clips."""
+"""Milliseconds of the animation's last frame; WebP's quality; white columns between the clips."""
 
 
 def animation(path: Path, left: torch.Tensor, right: torch.Tensor, rate: float) -> None:
@@ -34,7 +34,7 @@ def animation(path: Path, left: torch.Tensor, right: torch.Tensor, rate: float) 
 
 
 def main() -> None:
-    """Both pictures."""
+    """Draw both pictures."""
     run = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("demo-output") / "run"
     if len(sys.argv) < 2:
         subprocess.run([sys.executable, str(ROOT / "examples" / "demo.py")], check=True)

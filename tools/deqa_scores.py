@@ -1,10 +1,10 @@
-"""DeQA scores of the pictures in a folder, in an environment of its own: the checkpoint's code is written for transformers 4.36.1.
+"""DeQA scores of the pictures in a folder, in a separate environment: the checkpoint's code needs transformers 4.36.1.
 
     python3.11 -m venv deqa && deqa/bin/pip install transformers==4.36.1 torch accelerate sentencepiece icecream protobuf pillow 'numpy<2'
     deqa/bin/python tools/deqa_scores.py RUN/result > scores.csv
 
-It runs code that comes with the checkpoint, zhiyuanyou/DeQA-Score-Mix3 (its README has the call), needs a GPU with about 20 GB, and imports
-nothing of this package. stdout has a row per picture and the mean, which is what `lora_edit.evaluation.deqa` would return.
+The script runs code that comes with the checkpoint, zhiyuanyou/DeQA-Score-Mix3 (its README has the call), needs a GPU with about 20 GB, and
+imports nothing of this package. stdout has a row per picture and the mean, which is the value of `lora_edit.evaluation.deqa`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Draw what the model is given in every setting, for the documentation: `PYTHONPATH=src python tools/draw_method.py`.
+"""Draw the model's condition in every setting, for the documentation: `PYTHONPATH=src python tools/draw_method.py`.
 
-Made by the same functions that training and generation call, on a scene of the studies; no model is needed.
+Calls the functions of training and generation on a scene of the studies; no model is needed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Cut the clip that `make demo` edits: `python tools/make_demo_clip.py box.mp4`.
 
-`box.mp4` comes with OpenCV's documentation; NOTICE says where from. `examples/edit_frames.py` then draws the edited frames.
+`box.mp4` is part of OpenCV's documentation; NOTICE names the source. `examples/edit_frames.py` then draws the edited frames.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/ui.md: `python tools/page_pictures.py`, with Chromium installed. The clip is the bundled one."""
+"""Draw the pictures of docs/ui.md: `python tools/page_pictures.py`, with Chromium installed. The clip is the bundled one."""
 
 from __future__ import annotations
 
