@@ -221,7 +221,7 @@ def test_nothing_hidden_reaches_the_condition(pair: Pair) -> None:
     inside[:, mask] = -inside[:, mask]
     outside[:, 8, ~mask[8]] = -outside[:, 8, ~mask[8]]
     encoded, same, other = (pair.ours.encode_sample(build_motion_sample(each, mask, "a red coat")) for each in (source, inside, outside))
-    for name in ("condition", "generate", "prompt_embeds", "image_embeds"):
+    for name in ("condition", "hole", "prompt_embeds", "image_embeds"):
         before, after = getattr(encoded, name), getattr(same, name)
         assert before is after is None or torch.equal(before, after), name
     assert not torch.equal(encoded.target, same.target)

@@ -179,7 +179,7 @@ def test_vace_is_located_by_name_repository_or_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("record", VACE_MODELS, ids=lambda record: record.name)
 def test_the_configuration_fits_the_class(record: Any) -> None:
     """Every key; two times the latents and a channel for every pixel of a cell."""
-    config = record.transformer_config()
+    config = record.read_transformer_config()
     assert config["vace_in_channels"] == 2 * config["out_channels"] + record.geometry.spatial_compression**2 == 96
     kind = getattr(diffusers, config.pop("_class_name"))
     with torch.device("meta"):
