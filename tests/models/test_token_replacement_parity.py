@@ -137,7 +137,7 @@ def test_ltx_positions_follow_its_version(ltx: LtxPair) -> None:
     """The other version's positions give another clip, by far more than rounding."""
     family: Any = ltx.ours
     right = ours(family)
-    family.exact_times = not family.exact_times
+    family.causal_fix = not family.causal_fix
     assert (ours(family) - right).abs().max() > 1e-3
 
 
