@@ -86,7 +86,7 @@ def test_transformers(upstream: Any, tmp_path: Path, record: Any) -> None:
         .WanModel(kind, in_dim=36, dim=48, ffn_dim=64, freq_dim=32, text_dim=24, out_dim=16, num_heads=2, num_layers=2)
         .eval()
     )
-    config = record.transformer_config() | {
+    config = record.read_transformer_config() | {
         "num_attention_heads": 2, "attention_head_dim": 24, "ffn_dim": 64, "freq_dim": 32, "text_dim": 24, "num_layers": 2,
         "added_kv_proj_dim": 48,
     }  # fmt: skip
