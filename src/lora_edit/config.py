@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -100,6 +100,20 @@ TOP_LEVEL_SETTINGS = ("model", "prompt", "trigger", "preset", "seed")
 
 SECTIONS = ("video", "masks", "method", "training", "lora", "generation", "compositing", "caption", "encodings")
 """Tables of a settings file, one for each package with settings. `[input]` is not among them: `--set` cannot change it."""
+
+
+Mark = TypeVar("Mark")
+
+
+def list_marked_settings(mark: type[Mark]) -> dict[str, tuple[Mark, Any]]:
+    """List the settings that carry a mark of `setting_fields.py`, as `section.setting` to the mark and the default."""
+    marked = {}
+    for section in SECTIONS:
+        for name, field in EditSettings.model_fields[section].annotation.model_fields.items():  # type: ignore[union-attr]
+            for each in field.metadata:
+                if isinstance(each, mark):
+                    marked[f"{section}.{name}"] = (each, field.default)
+    return marked
 
 
 def merge_tables(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import typer
 
 from lora_edit.cli.error_handling import CommandState
 from lora_edit.cli.prompts import BOX_SYNTAX, POINT_SYNTAX, parse_coordinates
-from lora_edit.config import PresetName
+from lora_edit.config import PresetName, list_marked_settings
 from lora_edit.errors import MaskError, SettingsError
+from lora_edit.setting_fields import Flag
 
 REGION_PANEL = "Where to edit: one of these, else what the first frame changes"
 EDITED_FRAMES_PANEL = "Edited frames"
@@ -125,10 +126,8 @@ class RegionOptions:
             rich_help_panel=REGION_PANEL,
         ),
     ] = None
-    expand: Annotated[
-        float | None,
-        typer.Option("--expand", metavar="SHARE", help="Growth of the region; default 0.1.", rich_help_panel=REGION_PANEL),
-    ] = None
+    setting_flags: dict[str, Any] = field(default_factory=dict)
+    """Values of the flags that settings declare (`setting_fields.Flag`), by `section.setting`; None where a flag is not given."""
     start: Annotated[int | None, typer.Option("--start", metavar="S", help="First source frame, from 0.", rich_help_panel=RANGE_PANEL)] = (
         None
     )
@@ -272,14 +271,22 @@ def make_typer_command(options_class: type[T]) -> Callable[[Callable[[CommandSta
     """Decorate a function of `(state, options)` for Typer: the new function has one keyword for each field of `options_class`."""
 
     def decorate(function: Callable[[CommandState, T], None]) -> Callable[..., None]:
+        flags = _list_flag_parameters() if "setting_flags" in options_class.__dataclass_fields__ else {}
+
         def command(ctx: typer.Context, **values: Any) -> None:
-            function(ctx.obj, options_class(**values))
+            setting_flags = {name: values.pop(parameter.name) for name, parameter in flags.items()}
+            function(ctx.obj, options_class(**values, **({"setting_flags": setting_flags} if flags else {})))
 
         hints = get_type_hints(options_class, include_extras=True)
-        keywords = [
-            inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=_get_default(each), annotation=hints[each.name])
-            for each in fields(options_class)
-        ]
+        keywords: list[inspect.Parameter] = []
+        for each in fields(options_class):
+            if each.name == "setting_flags":
+                keywords += flags.values()
+            else:
+                annotation = hints[each.name]
+                keywords.append(
+                    inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=_get_default(each), annotation=annotation)
+                )
         context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
         command.__signature__ = inspect.Signature([context, *keywords])  # type: ignore[attr-defined]
         command.__annotations__ = {"ctx": typer.Context, **{each.name: each.annotation for each in keywords}}
@@ -287,6 +294,18 @@ def make_typer_command(options_class: type[T]) -> Callable[[Callable[[CommandSta
         return command
 
     return decorate
+
+
+def _list_flag_parameters() -> dict[str, inspect.Parameter]:
+    """Build an option for each setting that declares a flag, by `section.setting`."""
+    parameters = {}
+    for name, (flag, default) in list_marked_settings(Flag).items():
+        panel = REGION_PANEL if name.startswith("masks.") else SETTINGS_PANEL
+        option = typer.Option(flag.flag, metavar=flag.metavar, help=f"{flag.help}; default {default}.", rich_help_panel=panel)
+        keyword = flag.flag.removeprefix("--").replace("-", "_")
+        annotation = Annotated[type(default) | None, option]  # type: ignore[valid-type]
+        parameters[name] = inspect.Parameter(keyword, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    return parameters
 
 
 def _get_default(option: Field[Any]) -> Any:

@@ -84,9 +84,12 @@ def build_region_tables(options: RegionOptions) -> dict[str, Any]:
             "boxes": parse_boxes(options.box) or None,
             "points": parse_points(options.point, options.not_point) or None,
         },
-        "masks": {"shape": options.mask_shape and options.mask_shape.value, "expand": options.expand},
+        "masks": {"shape": options.mask_shape and options.mask_shape.value},
         "video": {"start": options.start, "frames": options.frames, "fps": options.fps},
     }
+    for name, value in options.setting_flags.items():
+        section, _, key = name.partition(".")
+        tables = merge_tables(tables, {section: {key: value}})
     return drop_missing(tables)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from lora_edit.setting_fields import PageField
 
 
 class StackedLora(BaseModel):
@@ -26,9 +28,13 @@ class GenerationSettings(BaseModel):
     """How the edited clip is sampled."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    steps: int = Field(30, ge=1, description="sampling steps")
+    steps: Annotated[int, PageField("Sampling steps", "Denoising steps of the result", 1, 1000)] = Field(
+        30, ge=1, description="sampling steps"
+    )
     sampler: Literal["euler", "unipc"] = Field("euler", description="Euler steps as the reference, or UniPC as Wan's own pipelines")
-    guidance_scale: float = Field(5.0, ge=0, description="classifier-free guidance; 1 = off")
+    guidance_scale: Annotated[float, PageField("Guidance", "1 is off", 0.0, 100.0)] = Field(
+        5.0, ge=0, description="classifier-free guidance; 1 = off"
+    )
     shift: float = Field(5.0, gt=0, description="flow-matching time shift")
     window: int = Field(
         0, ge=0, description="frames generated at a time; the value of training.window for a LoRA trained with one; 0 = the model's maximum"

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationInfo, field_validator
+
+from lora_edit.setting_fields import PageField
 
 
 class TrainingSettings(BaseModel):
     """Training of the LoRA on one clip (paper 4.1)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    motion_steps: int = Field(100, ge=0, description="steps on the masked source (paper 3.3.1)")
-    appearance_steps: int = Field(100, ge=0, description="further steps once later frames are edited (paper 3.3.2)")
-    learning_rate: float = Field(1e-4, gt=0, description="AdamW learning rate")
+    motion_steps: Annotated[int, PageField("Training steps", "More steps learn the motion better and take longer", 0, 100_000)] = Field(
+        100, ge=0, description="steps on the masked source (paper 3.3.1)"
+    )
+    appearance_steps: Annotated[int, PageField("Steps on edited later frames", "Used only with edited later frames", 0, 100_000)] = Field(
+        100, ge=0, description="further steps once later frames are edited (paper 3.3.2)"
+    )
+    learning_rate: Annotated[float, PageField("Learning rate", "Size of an optimizer step", 1e-7, 1.0)] = Field(
+        1e-4, gt=0, description="AdamW learning rate"
+    )
     schedule: Literal["constant", "linear"] = Field(
         "constant", description="learning rate over a stage: constant, or falling linearly to zero"
     )
@@ -72,6 +80,8 @@ class LoraSettings(BaseModel):
     """Size and target layers of the LoRA."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    rank: int = Field(16, ge=1, le=512, description="rank of each pair of matrices")
+    rank: Annotated[int, PageField("LoRA rank", "Capacity of the LoRA", 1, 1024)] = Field(
+        16, ge=1, le=512, description="rank of each pair of matrices"
+    )
     alpha: float | None = Field(None, gt=0, description="scale is alpha / rank; default: the rank")
     targets: Literal["attention+ffn", "attention", "query+key"] = Field("attention+ffn", description="which linear layers are adapted")

@@ -6,17 +6,9 @@ import re
 
 from pydantic import ValidationError
 
+from lora_edit.config import list_marked_settings
 from lora_edit.errors import SettingsError
-
-SETTING_FIELDS = {
-    "training.motion_steps": ("Training steps", "More steps learn the motion better and take longer", 0, 100_000),
-    "training.appearance_steps": ("Steps on edited later frames", "Used only with edited later frames", 0, 100_000),
-    "training.learning_rate": ("Learning rate", "Size of an optimizer step", 1e-7, 1.0),
-    "lora.rank": ("LoRA rank", "Capacity of the LoRA", 1, 1024),
-    "generation.steps": ("Sampling steps", "Denoising steps of the result", 1, 1000),
-    "generation.guidance_scale": ("Guidance", "1 is off", 0.0, 100.0),
-}
-"""Settings with a field of their own: label, description, minimum and maximum. An integer minimum means that the setting is an integer."""
+from lora_edit.setting_fields import PageField
 
 OTHER_SETTING_LABELS = {
     "masks.shape": "Shape of the region",
@@ -31,7 +23,10 @@ OTHER_SETTING_LABELS = {
 
 def replace_setting_names(text: str) -> str:
     """Replace the names of settings in a message by the labels of their fields."""
-    for name, label in {**{name: field[0] for name, field in SETTING_FIELDS.items()}, **OTHER_SETTING_LABELS}.items():
+    for name, label in {
+        **{name: field.label for name, (field, _) in list_marked_settings(PageField).items()},
+        **OTHER_SETTING_LABELS,
+    }.items():
         text = re.sub(rf"\b{re.escape(name)}\b", label, text)
     return text
 

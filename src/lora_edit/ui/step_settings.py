@@ -7,15 +7,16 @@ from typing import Any
 
 import gradio as gr
 
-from lora_edit.config import PresetName, resolve_settings
+from lora_edit.config import PresetName, list_marked_settings, resolve_settings
 from lora_edit.errors import ModelError, SettingsError
 from lora_edit.estimate import Estimate
 from lora_edit.models.checkpoints.hub import list_snapshots
 from lora_edit.models.checkpoints.locate import list_models, locate_model
 from lora_edit.reporting import format_bytes, format_seconds
+from lora_edit.setting_fields import PageField
 from lora_edit.ui import actions
 from lora_edit.ui.components import AppState, Updates, create_heading, create_message, parse_decimal, parse_integer, render_messages
-from lora_edit.ui.labels import SETTING_FIELDS, explain_settings_error
+from lora_edit.ui.labels import explain_settings_error
 from lora_edit.ui.projects import Project, ProjectState
 
 PRESET_CHOICES: list[tuple[str, PresetName]] = [
@@ -61,10 +62,11 @@ class SettingsStep:
 
     def _build_more_settings(self) -> None:
         self.setting_fields = []
-        for pair in (list(SETTING_FIELDS.items())[index : index + 2] for index in range(0, len(SETTING_FIELDS), 2)):
+        fields = list(_list_page_fields().items())
+        for pair in (fields[index : index + 2] for index in range(0, len(fields), 2)):
             with gr.Row():
                 self.setting_fields += [
-                    gr.Number(None, label=label, info=info, elem_id=f"knob-{name.replace('.', '-')}") for name, (label, info, *_) in pair
+                    gr.Number(None, label=field.label, info=field.info, elem_id=f"knob-{name.replace('.', '-')}") for name, field in pair
                 ]
         self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="settings-seed")
         self.other_settings = gr.Textbox(
@@ -82,9 +84,9 @@ class SettingsStep:
     def show(self, project: Project) -> Updates:
         """Render the step for the project's current state; unset fields show the preset's values."""
         state = project.read_state()
-        other_settings = [text for text in state.assignments if text.partition("=")[0] not in SETTING_FIELDS]
+        other_settings = [text for text in state.assignments if text.partition("=")[0] not in _list_page_fields()]
         resolved = _resolve_settings(state)
-        values = [getattr(getattr(resolved, section), key) for section, key in (name.split(".") for name in SETTING_FIELDS)]
+        values = [getattr(getattr(resolved, section), key) for section, key in (name.split(".") for name in _list_page_fields())]
         plain = (_build_basis(state.model, state.preset), state.preset, state.prompt, state.model, state.seed, "\n".join(other_settings))
         fields = dict(zip(self.list_inputs(), (*plain, *values), strict=True))
         return {**fields, self.model_summary: describe_model(state.model), **self.render_estimate(project)}
@@ -173,22 +175,32 @@ def _resolve_settings(state: ProjectState) -> Any:
 
 def _check_ranges(resolved: Any) -> None:
     """Raise `InputError` if a setting with its own field is out of range, wherever it was typed."""
-    for name, (label, _, low, high) in SETTING_FIELDS.items():
+    for name, field in _list_page_fields().items():
         section, key = name.split(".")
-        value = getattr(getattr(resolved, section), key)
-        _ = parse_integer(value, low, int(high), label) if isinstance(low, int) else parse_decimal(value, low, high, label)
+        _parse_value(getattr(getattr(resolved, section), key), field)
+
+
+def _list_page_fields() -> dict[str, PageField]:
+    """List the settings with a number field of their own, by `section.setting`."""
+    return {name: field for name, (field, _) in list_marked_settings(PageField).items()}
+
+
+def _parse_value(value: float, field: PageField) -> float:
+    """Check a number against its field's range. Raises `InputError`."""
+    if isinstance(field.minimum, int):
+        return parse_integer(value, field.minimum, int(field.maximum), field.label)
+    return parse_decimal(value, field.minimum, field.maximum, field.label)
 
 
 def _find_overrides(state: ProjectState, values: tuple[float, ...]) -> list[str]:
     """Return the fields that differ from the preset, as assignments."""
     resolved = _resolve_settings(state)
     overrides = []
-    for (name, (label, _, low, high)), value in zip(SETTING_FIELDS.items(), values, strict=True):
+    for (name, field), value in zip(_list_page_fields().items(), values, strict=True):
         section, key = name.split(".")
         preset_value = getattr(getattr(resolved, section), key)
         if value is not None and value != preset_value:
-            number = parse_integer(value, low, int(high), label) if isinstance(low, int) else parse_decimal(value, low, high, label)
-            overrides.append(f"{name}={number}")
+            overrides.append(f"{name}={_parse_value(value, field)}")
     return overrides
 
 
