@@ -39,7 +39,8 @@ NUMPY_SEEDED = {"BitGenerator", "Generator", "PCG64", "Philox", "SeedSequence", 
 # Calls that only build a constant. The package's own dataclasses and settings count as well.
 CONSTANT_CALLS = {
     "ConfigDict", "Field", "Fraction", "MappingProxyType", "NewType", "ParamSpec", "Path", "TypeVar",
-    "dict", "field", "float", "frozenset", "getLogger", "logging.getLogger", "namedtuple", "np.array", "re.compile", "set", "tuple",
+    "chain.from_iterable", "dict", "field", "float", "frozenset", "getLogger", "import_module", "logging.getLogger", "namedtuple",
+    "np.array", "re.compile", "set", "tuple",
 }  # fmt: skip
 INTERFACE_CALLS = {"Console", "typer.Argument", "typer.Option", "typer.Typer"}
 INTERFACE_STATEMENTS = {"add_typer", "callback", "command"}

@@ -1,14 +1,25 @@
 """The models of this version: the records of all families, in the order in which they are listed.
 
-Sizes of downloads are approximate: parameters times bytes. A new family adds its folder and one entry here.
+Sizes of downloads are approximate: parameters times bytes. A new family adds its folder, whose `record.py` lists `MODELS`, and its name
+here.
 """
 
 from __future__ import annotations
 
-from lora_edit.models.families.embedded.record import EMBEDDED_MODELS
-from lora_edit.models.families.hunyuan.record import HUNYUAN_MODELS
-from lora_edit.models.families.ltx.record import LTX_MODELS
-from lora_edit.models.families.wan.record import WAN_MODELS
-from lora_edit.models.families.wan_ti2v.record import WAN_TI2V_MODELS
+from importlib import import_module
+from itertools import chain
 
-KNOWN_MODELS = (*EMBEDDED_MODELS, *WAN_MODELS, *WAN_TI2V_MODELS, *LTX_MODELS, *HUNYUAN_MODELS)
+from lora_edit.models.record import ModelRecord
+
+FAMILIES = (
+    "embedded",
+    "wan",
+    "wan_ti2v",
+    "ltx",
+    "hunyuan",
+)
+"""Folders of `lora_edit.models.families`. Records are light: importing them loads no library."""
+
+KNOWN_MODELS: tuple[ModelRecord, ...] = tuple(
+    chain.from_iterable(import_module(f"{__package__}.{name}.record").MODELS for name in FAMILIES)
+)

@@ -41,4 +41,4 @@ TINY = ModelRecord(
     upstream="tools/pretrain/README.md",
 )
 
-EMBEDDED_MODELS = (TINY,)
+MODELS = (TINY,)

@@ -87,4 +87,4 @@ HUNYUAN_15_I2V = ModelRecord(
     upstream="diffusers pipelines/hunyuan_video1_5/pipeline_hunyuan_video1_5_image2video.py",
 )
 
-HUNYUAN_MODELS = (HUNYUAN_I2V, HUNYUAN_I2V_16, HUNYUAN_15_I2V)
+MODELS = (HUNYUAN_I2V, HUNYUAN_I2V_16, HUNYUAN_15_I2V)

@@ -32,4 +32,4 @@ LTX_VIDEO = ModelRecord(
     upstream="LTX-Video ltx_video/pipelines/pipeline_ltx_video.py, diffusers pipelines/ltx/pipeline_ltx_condition.py",
 )
 
-LTX_MODELS = (LTX_VIDEO,)
+MODELS = (LTX_VIDEO,)

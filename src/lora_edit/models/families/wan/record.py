@@ -179,7 +179,7 @@ WAN22_I2V_A14B = ModelRecord(
     upstream="Wan2.2 wan/configs/wan_i2v_A14B.py, diffusers pipelines/wan/pipeline_wan_i2v.py",
 )
 
-WAN_MODELS = (
+MODELS = (
     WAN21_I2V_480P,
     WAN21_I2V_720P,
     WAN21_FLF2V,

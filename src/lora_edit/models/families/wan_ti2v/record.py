@@ -32,4 +32,4 @@ WAN22_TI2V_5B = ModelRecord(
     upstream="Wan2.2 wan/configs/wan_ti2v_5B.py, diffusers pipelines/wan/pipeline_wan_i2v.py",
 )
 
-WAN_TI2V_MODELS = (WAN22_TI2V_5B,)
+MODELS = (WAN22_TI2V_5B,)
