@@ -1,6 +1,6 @@
 """From source size to the model's size and back: the window around the edit, scaled to the model's grid.
 
-Everything a model sees is made here once, for training and inference alike.
+Training and generation use the same canvas, which is built once.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from lora_edit.video.resize import fit_canvas, resize_frames
 
 @dataclass(frozen=True)
 class Canvas:
-    """The clip as the model sees it.
+    """The clip at the model's size.
 
-    `crop` is the window in source pixels, `size` the model's frame size. `source` `[3, T, h, w]` and the pictures `[3, h, w]` are in
+    `crop` is in source pixels, `size` the model's frame size. `source` `[3, T, h, w]` and the pictures `[3, h, w]` are in
     [-1, 1]; `edit_mask` is `[T, h, w]` bool, grown outward to whole tokens when `snapped`; `boxes` `[T, 4]` are its bounds before that.
     `captions` are the clip's.
     """
@@ -47,7 +47,7 @@ class Canvas:
     captions: Mapping[str, str]
 
     def select_window(self, frames: Sequence[int], temporal_compression: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Source `[3, T', h, w]` and edit mask `[T', h, w]` of some frames; holes are united within each latent frame's group."""
+        """Select source `[3, T', h, w]` and edit mask `[T', h, w]` of some frames; holes are united within each latent frame's group."""
         index = torch.tensor(frames)
         mask = self.edit_mask[index]
         return self.source[:, index], union_latent_frames(mask, temporal_compression) if self.is_token_aligned else mask
@@ -85,7 +85,7 @@ def build_canvas(clip: Clip, geometry: Geometry, settings: CompositingSettings, 
 
 
 def shrink_mask(mask: torch.Tensor, size: Size) -> torch.Tensor:
-    """`[T, H, W]` bool at another size; a pixel is True when any part of it was."""
+    """Resize a mask `[T, H, W]`; a pixel of the result is True when any pixel that it covers is."""
     out = [F.adaptive_max_pool2d(frame[None].float(), (size.height, size.width))[0] > 0 for frame in mask]
     return torch.stack(out)
 
@@ -93,11 +93,11 @@ def shrink_mask(mask: torch.Tensor, size: Size) -> torch.Tensor:
 def paste_into_source(
     clip: Clip, canvas: Canvas, pixels: torch.Tensor, settings: CompositingSettings, prediction: Prediction | None = None
 ) -> Iterator[torch.Tensor]:
-    """Frames `[H, W, 3]` uint8 of the result, one by one.
+    """Yield the frames `[H, W, 3]` uint8 of the result.
 
-    `generated` is `[3, T, h, w]`. Outside the feathered edit region each frame is the source's bit for
-    bit; frame 0 shows the edited first frame and an anchor its own picture, at full resolution. `predicted` is the prediction of the
-    crop, which is shown where it is sure or the model agrees with it.
+    `pixels` are the generated frames `[3, T, h, w]` in [-1, 1]. Outside the feathered edit region each frame equals the source bit for bit;
+    frame 0 shows the edited first frame and an anchor its own image, at full resolution. `prediction` covers the crop and is shown where
+    its expected error is small or the model agrees with it.
     """
     small = to_frames(pixels)
     if settings.match_colour and prediction is None:
@@ -117,8 +117,10 @@ def paste_into_source(
 
 
 def composite_clip(clip: Clip, outputs: Iterable[torch.Tensor], settings: CompositingSettings) -> Iterator[torch.Tensor]:
-    """The frames `outputs` `[H, W, 3]` uint8 inside the feathered edit region and the source around it, one by one; the edited first frame
-    and anchors stand in the place of their outputs."""
+    """Yield `outputs` `[H, W, 3]` uint8 inside the feathered edit region and the source outside.
+
+    The edited first frame and the anchors replace the outputs of their frames.
+    """
     known = {0: clip.first_frame, **clip.anchors}
     radius = round(settings.feather * min(clip.video.size.height, clip.video.size.width))
     for index, (source, output) in enumerate(zip(clip.video.frames, outputs, strict=True)):

@@ -1,4 +1,4 @@
-"""What is predicted inside the edit region, at the model's size: for generation, and of the source itself for training.
+"""Predictions inside the edit region at the model's size: of the edited clip for generation, of the source for training.
 
 `method.hint` chooses: nothing (the paper's method), frame 0 moved with the region's box, frame 0 moved along dense flow, or the explained
 edit (`propagation/`, ours). The prediction at the source's size is also what compositing restores detail from.
@@ -28,20 +28,20 @@ ASSUMED_ERROR = 0.25
 
 
 class Hints:
-    """Predictions of one clip on one canvas, made when they are first asked for, and kept."""
+    """Predictions of one clip on one canvas, computed on first use."""
 
     def __init__(self, clip: Clip, canvas: Canvas, kind: str, confidence: bool = True, reporter: Reporter | None = None) -> None:
         self.clip, self.canvas, self.kind, self.confidence, self.reporter = clip, canvas, kind, confidence, reporter
 
     @property
     def edited_frames(self) -> dict[int, torch.Tensor]:
-        """The edited frames by number, within the canvas's crop, `[H, W, 3]`."""
+        """Edited frames `[H, W, 3]` by number, within the canvas's crop."""
         known = {0: self.clip.first_frame, **self.clip.references, **self.clip.anchors}
         return {n: crop_frames(p[None], self.canvas.crop)[0] for n, p in known.items()}
 
     @cached_property
     def propagation(self) -> Propagation:
-        """The edit, explained and on its way to all frames, at the source's size within the canvas's crop."""
+        """The propagation of the edit to all frames, at the source's size within the canvas's crop."""
 
         def on_frame(done: int, total: int) -> None:
             if self.reporter:
@@ -54,32 +54,32 @@ class Hints:
 
     @cached_property
     def prediction(self) -> Prediction:
-        """The explained edit at the source's size within the crop."""
+        """The prediction of the edited clip at the source's size within the crop."""
         return Prediction.from_frames(self.propagation.predict_frames())
 
     @cached_property
     def generation_hint(self) -> Hint | None:
-        """Of the edited clip, for generation."""
+        """The hint of the edited clip, for generation."""
         if self.kind == "explained":
             return self._build_hint(self.prediction)
         return self._move_first_frame(self.canvas.first_frame)
 
     @cached_property
     def training_hint(self) -> Hint | None:
-        """Of the source from its frame 0 alone, for training: nothing of its hidden pixels but their motion."""
+        """The hint of the source from its frame 0, for training: it contains nothing of the hidden pixels but their motion."""
         if self.kind != "explained":
             return self._move_first_frame(self.canvas.source[:, 0])
         return self._build_hint(Prediction.from_frames(self._report_frames(self.propagation.predict_source_frames())))
 
     def _report_frames(self, frames: Iterable[PredictedFrame]) -> Iterator[PredictedFrame]:
-        """The frames that training learns to correct, each told as it comes."""
+        """Report each predicted frame to the reporter as it is computed."""
         for number, frame in enumerate(frames):
             if self.reporter:
                 self.reporter.step("prepare", number + 1, self.clip.video.num_frames)
             yield frame
 
     def build_reference_hint(self, number: int) -> Hint | None:
-        """Of the edited frame `number` from the other edited frames, `[3, 2, h, w]`: frame 0 and it."""
+        """Build the hint `[3, 2, h, w]` of frame 0 and of the edited frame `number`, the latter predicted from the other edited frames."""
         if self.kind != "explained":
             edited = self.generation_hint
             return edited and edited.select_frames(torch.tensor([0, number]))
@@ -95,7 +95,7 @@ class Hints:
         return Hint(pixels, small if self.confidence else torch.full_like(small, ASSUMED_ERROR))
 
     def _move_first_frame(self, first_frame: torch.Tensor) -> Hint | None:
-        """Frame 0 `[3, h, w]` moved with the box or along the flow."""
+        """Move frame 0 `[3, h, w]` with the region's box or along the optical flow, as `method.hint` says."""
         if self.kind == "none":
             return None
         if self.kind == "box":

@@ -1,4 +1,4 @@
-"""What a run shows afterwards: result, side-by-side video, contact sheet, loss curve, report."""
+"""The results of a run: video, side-by-side video, contact sheet, loss curve, report."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def write_results(
     is_main_result: bool,
     reporter: Reporter,
 ) -> tuple[str, ...]:
-    """Put a result into the run folder. The `main` one, or the first, becomes `result.mp4` with its lossless frames, comparison and
-    measurements; any other one is a take beside it. Sheet and report show them all.
+    """Write a result into the run folder and return the remarks for the user.
 
-    Returns the remarks that a person should read.
+    The main result, or the first, becomes `result.mp4` with its lossless frames, comparison and measurements; any other becomes a take
+    beside it. Sheet and report show all of them.
     """
     folder, result_hash, notes = run.folder, hash_content(video.frames), clip.notes
     if is_main_result or not (folder / RESULT_FILE).is_file():
@@ -88,17 +88,17 @@ def write_results(
 
 
 def is_reserved_path(folder: Path, output: Path) -> bool:
-    """Whether an output would lie among the files that a run writes itself; its `samples/` are open to results of any name."""
+    """Whether an output would lie among the files that a run writes itself; `samples/` accepts results of any name."""
     place = output.resolve()
     home = folder.resolve()
     return home in place.parents and (home / SAMPLES_FOLDER) not in place.parents
 
 
 def check_output_for_clip(run: Run, clip: Clip, output: Path, codec: Codec) -> Clip:
-    """The clip with remarks on what of it `output` will not hold.
+    """Add remarks to the clip on what `output` cannot store.
 
-    Raises `VideoError` where a result could not be written there or into the run folder, or would replace a file of the run: before
-    any work, not after it.
+    Raises `VideoError`, before any work, when a result could not be written there or into the run folder, or would replace a file of the
+    run.
     """
     if is_reserved_path(run.folder, output):
         raise VideoError(f"{output}: is where the run folder keeps its own files; choose a name outside of {run.folder}")
@@ -111,14 +111,14 @@ def check_output_for_clip(run: Run, clip: Clip, output: Path, codec: Codec) -> C
 def _write_main_result(
     run: Run, settings: EditSettings, clip: Clip, video: Video, output: Path, seconds: dict[str, float], reporter: Reporter
 ) -> list[str]:
-    """The run's own result and what explains it; returns the remark on which frame to edit next, where there is one."""
+    """Write the run's own result and its comparisons; returns a remark on the frame to edit next, if any."""
     folder, source = run.folder, clip.video
     shutil.rmtree(folder / "result", ignore_errors=True)
     save_frames(folder / "result", video.frames, video.alpha)
     _copy_or_write(output, folder / RESULT_FILE, video)
     beside = join_side_by_side(source.frames, video.frames, MAX_SIDE)
-    told = partial(reporter.step, "compare")
-    write_video(folder / "compare.mp4", replace(source, frames=beside, alpha=None), overwrite=True, on_frame=told)
+    on_frame = partial(reporter.step, "compare")
+    write_video(folder / "compare.mp4", replace(source, frames=beside, alpha=None), overwrite=True, on_frame=on_frame)
     middle = video.num_frames // 2
     save_image(folder / "poster.png", video.frames[middle])
     save_image(folder / "poster-compare.png", beside[middle])
@@ -142,7 +142,7 @@ def _write_main_result(
 
 
 def _write_crops(path: Path, clip: Clip, video: Video) -> None:
-    """The region and its surroundings, large enough to be judged; none for a whole frame, which the sheet shows."""
+    """Write enlarged crops of the region; none for a whole-frame edit, which the sheet shows."""
     if clip.edit_mask.frames.all() or not clip.edit_mask.frames.any():
         path.unlink(missing_ok=True)
         return
@@ -153,7 +153,7 @@ def _write_crops(path: Path, clip: Clip, video: Video) -> None:
 
 
 def _suggest_frame(run: Run, clip: Clip, shares: list[float]) -> list[str]:
-    """Write the frame that is best edited next as a picture, and say so; nothing where the edited frames show nearly all."""
+    """Write the frame that is best edited next as an image and return a remark; nothing when the edited frames show nearly everything."""
     number = suggest_next_frame(shares, clip.edit_mask.frames)
     if number is None:
         return []
@@ -166,11 +166,11 @@ def _suggest_frame(run: Run, clip: Clip, shares: list[float]) -> list[str]:
 
 
 def _build_report(run: Run, settings: EditSettings, clip: Clip) -> Report:
-    """The page of all that the run made so far."""
+    """Build the report of all results of the run."""
     manifest, takes = run.read_manifest(), list_takes(run)
     main = next((take for take in takes if take.file == RESULT_FILE), None)
 
-    def there(name: str) -> Path | None:
+    def find_file(name: str) -> Path | None:
         return Path(name) if (run.folder / name).is_file() else None
 
     pictures = [("The edited first frame", Path("references/first_frame.png"))]
@@ -181,13 +181,13 @@ def _build_report(run: Run, settings: EditSettings, clip: Clip) -> Report:
         result=Path(RESULT_FILE),
         result_title=f"Result: {main.title}" if main else "Result",
         comparison=Path("compare.mp4"),
-        posters=(there("poster-compare.png"), there("poster.png")),
+        posters=(find_file("poster-compare.png"), find_file("poster.png")),
         contact_sheet=Path("sheet.png"),
-        region_sheet=there("crops.png"),
+        region_sheet=find_file("crops.png"),
         pictures=pictures,
         takes=[(take.title, Path(take.file), Path(take.picture)) for take in takes if take.file != RESULT_FILE and take.picture],
         disoccluded_shares=manifest.get("unproven", []),
-        loss_plot=there("loss.png") if manifest.get("losses") else None,
+        loss_plot=find_file("loss.png") if manifest.get("losses") else None,
         facts=[
             *_build_fact_rows(settings, clip.video, manifest.get("seconds", {}), manifest.get("stages", [])),
             *build_prompt_rows(settings, clip),
@@ -199,8 +199,11 @@ def _build_report(run: Run, settings: EditSettings, clip: Clip) -> Report:
 
 
 def compute_quick_metrics(clip: Clip, video: Video, on_frame: Callable[[int, int], None]) -> dict[str, object]:
-    """What can be told in seconds: whether the background is the source's bit for bit (every frame), the region's difference and
-    leak over at most sixteen frames, and its flicker over the first thirty-two. `lora-edit evaluate` measures the rest."""
+    """Compute the metrics that take seconds; `lora-edit evaluate` measures the rest.
+
+    Whether the background equals the source bit for bit (every frame), the region's difference and leak over at most sixteen frames, and
+    its flicker over the first thirty-two.
+    """
     source, mask = clip.video.frames, clip.edit_mask.frames
     exact = all(torch.equal(new[~region], old[~region]) for new, old, region in zip(video.frames, source, mask, strict=True))
     some = torch.linspace(0, video.num_frames - 1, min(16, video.num_frames)).long()
@@ -208,7 +211,7 @@ def compute_quick_metrics(clip: Clip, video: Video, on_frame: Callable[[int, int
     shown = leak(video.frames[some], source[some], clip.first_frame, mask[some]) if len(some) > 1 and mask[0].any() else math.nan
     start = range(min(FLICKER_FRAMES, video.num_frames))
     flickers = len(start) > 1 and bool(mask[1 : len(start)].any())
-    found = {
+    values = {
         "region_psnr": difference,
         "flicker": flicker(video.frames[: len(start)], mask[: len(start)], on_frame) if flickers else math.nan,
         "leak": shown,
@@ -218,12 +221,12 @@ def compute_quick_metrics(clip: Clip, video: Video, on_frame: Callable[[int, int
         "size": str(video.size),
         "fps": float(video.fps),
         **({"background_psnr": None, "background_exact": True} if exact else {}),
-        **{name: round(value, 4) for name, value in found.items() if math.isfinite(value)},
+        **{name: round(value, 4) for name, value in values.items() if math.isfinite(value)},
     }
 
 
 def dim_outside_region(frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Frames `[T, H, W, 3]` with all but the edit region dimmed."""
+    """Dim everything but the edit region in frames `[T, H, W, 3]`."""
     out = frames.clone()
     for frame, region in zip(out, mask, strict=True):
         frame[~region] = frame[~region] // 3
