@@ -85,7 +85,10 @@ def find_vace(name: str) -> tuple[ModelRecord, str] | None:
 
 
 def check_vace(model: str) -> tuple[ModelRecord, str]:
-    """Locate a VACE and check its parts by configurations and headers alone. Raises `ModelError`."""
+    """Locate a VACE and check its parts by configurations and headers. Invalid VACE checkpoints are rejected before loading.
+
+    Raises `ModelError`.
+    """
     record, source = locate_vace(model)
     if is_repository(source) and not (list_snapshots(source) or count_downloaded_bytes(source)):
         raise ModelError(
