@@ -67,8 +67,7 @@ class PromptEncoder:
     """Prompt -> `[1, max_length, D]`: exactly `max_length` tokens, zero behind the real ones.
 
     The length is fixed: Wan's cross-attention separates image from text tokens by counting `max_length` from the end (diffusers
-    `transformer_wan.py`). Encoder outputs are cached with `EncodingCache`, so each prompt is encoded once; the encoder is on the device only
-    for that.
+    `transformer_wan.py`). Encoder outputs are cached with `EncodingCache`; the encoder is on the device only to compute them.
     """
 
     def __init__(self, encoder: LazyModule, tokenizer: Callable[..., Any], max_length: int, device_manager: DeviceManager) -> None:
