@@ -1,6 +1,6 @@
-"""The README's quickstart: preview an edit, run it with a shorter training, and generate a second take.
+"""The Python interface: preview an edit, run it with a short training, and generate a second take.
 
-`python examples/quickstart.py OUTPUT` uses the bundled clip. A real edit needs the first call only.
+`python examples/quickstart.py OUTPUT` edits nine frames of the bundled clip. A real edit needs one call of `lora_edit.edit`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ def main(output: Path) -> lora_edit.Result:
     settings = lora_edit.build_settings(
         CLIP / "source.mp4",
         CLIP / "first_frame.png",
-        references={32: CLIP / "frame_32.png"},
-        settings={"video": {"frames": 33}, "training": {"motion_steps": 10, "appearance_steps": 10}},
+        settings={"video": {"frames": 9}, "training": {"motion_steps": 10}},
     )
     lora_edit.preview(settings, output=output / "preview.mp4", overwrite=True)
     result = lora_edit.edit(settings, output=output / "edited.mp4", overwrite=True)

@@ -117,4 +117,4 @@ def test_the_quickstart_runs(tmp_path: Path) -> None:
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     take = script.main(tmp_path / "output")
-    assert read_video(take.output).num_frames == 33
+    assert read_video(take.output).num_frames == 9
