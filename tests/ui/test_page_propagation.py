@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora-edit[ui]'")
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'lora-edit[dev]'")
 
+from lora_edit.masks.embedded_segmenter import EmbeddedSegmenter
 from ui.person import Person
 from ui.rendered import write
 
@@ -18,9 +20,24 @@ pytestmark = pytest.mark.browser
 Visit = Callable[..., Any]
 
 
+@pytest.fixture
+def slow_propagation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the propagation take at least ten seconds, however fast the machine and however slow the browser."""
+    segment = EmbeddedSegmenter.segment
+
+    def slow_segment(segmenter: EmbeddedSegmenter, frames: Any, prompts: Any, on_frame: Any = lambda *_: None) -> Any:
+        def report(done: int, total: int) -> None:
+            time.sleep(10 / total)
+            on_frame(done, total)
+
+        return segment(segmenter, frames, prompts, report)
+
+    monkeypatch.setattr(EmbeddedSegmenter, "segment", slow_segment)
+
+
+@pytest.mark.usefixtures("slow_propagation")
 def test_propagation_shows_progress_stops_and_resumes(visit: Visit, folder: Path) -> None:
-    """On a clip whose propagation takes some seconds."""
-    source, _ = write(folder, frames=60, height=480, width=640, seed=3)
+    source, _ = write(folder, frames=30, seed=3)
     person = Person(visit())
     person.brings_a_clip(source)
     page, status = person.page, person.page.locator("#status")
@@ -38,8 +55,9 @@ def test_propagation_shows_progress_stops_and_resumes(visit: Visit, folder: Path
     person.goes_on("region-next", "frames-file")
 
 
+@pytest.mark.usefixtures("slow_propagation")
 def test_the_next_click_does_not_wait_for_the_propagation(visit: Visit, folder: Path) -> None:
-    source, _ = write(folder, frames=60, height=480, width=640, seed=4)
+    source, _ = write(folder, frames=30, seed=4)
     person = Person(visit())
     person.brings_a_clip(source)
     click_once(person, 0.3, 0.5)
