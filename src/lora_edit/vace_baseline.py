@@ -36,14 +36,14 @@ class VaceBaseline:
 def find_vace_baseline(name: str, result: Path) -> VaceBaseline:
     """The VACE of a name, folder or repository, checked without its weights, and a free place beside `result` for its clip.
 
-    Lossless frames for a result in a folder, an .mp4 like that of `edit` for any other. Raises `ModelError` for what is no whole VACE,
+    Lossless frames for a result in a folder, an .mp4 like that of `edit` for any other. Raises `ModelError` for an incomplete VACE,
     `VideoError` for a clip that is there already and a folder that cannot be written to.
     """
     facts, source = check_vace(name)
     result = Path(os.path.abspath(result))
     output = result.with_name(f"{result.name}-vace") if result.is_dir() else result.with_name(f"{result.stem}-vace.mp4")
     if output.exists():
-        raise VideoError(f"{output}: exists already; measure it with `lora-edit evaluate {output}`, or move it for --vace to make it anew")
+        raise VideoError(f"{output}: exists already; measure it with `lora-edit evaluate {output}`, or move it and run --vace again")
     if not os.access(output.parent, os.W_OK):
         raise VideoError(f"{output}: VACE's clip goes here, and the folder cannot be written to; copy the result to one that can")
     return VaceBaseline(facts, source, output)

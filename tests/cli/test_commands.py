@@ -417,7 +417,7 @@ def test_box_in_first_frame_follows_object(disc: tuple[Path, torch.Tensor], tmp_
     arguments = ("new", clip, "--first-frame", tmp_path / "first.png", "--expand", "0")
     code, _, err = run(*arguments, "--box", "28,26,44,44", "--run", tmp_path / "follows")
     assert code == 0, err
-    assert "goes with what the edit changes in it, by up to 15 pixels" in err
+    assert "follows what the edit changes in it, by up to 15 pixels" in err
     assert "for a box that stays, give --box 28,26,44,44:0 --box 28,26,44,44:5" in err
     region = load_mask(tmp_path / "follows" / "masks").frames
     assert (region | ~truth).all() and overlap(region[5], truth[5]) > 0.55

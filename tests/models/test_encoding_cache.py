@@ -192,7 +192,7 @@ def test_damaged_files_are_reported_and_replaced(bench: Bench, single_thread: No
         content[-1] ^= 1
         file.write_bytes((content[: len(content) // 2], content, b"", b"not a tensor")[number % 4])
     bench.run("again")
-    assert bench.log("again").count("kept encoding is damaged; it is made anew") == len(files) and bench.asked["text"]
+    assert bench.log("again").count("the cached encoding is damaged and is computed again") == len(files) and bench.asked["text"]
     assert bench.made("again")[0] == bench.made("cold")[0]
     bench.run("warm")
     assert not bench.asked and "is damaged" not in bench.log("warm")

@@ -166,7 +166,7 @@ class RunOptions(RegionOptions):
         typer.Option(
             "--model",
             metavar="NAME",
-            help="See `lora-edit models`; default tiny. Or a folder or file, or NAME@PLACE.",
+            help="A name from `lora-edit models`, a folder, a file, or NAME@PLACE; default tiny.",
             rich_help_panel=SETTINGS_PANEL,
         ),
     ] = None

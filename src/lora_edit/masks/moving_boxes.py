@@ -58,7 +58,7 @@ def _build_box_region(frames: torch.Tensor, change_mask: BoolArray, drawn_box: K
     mask[0] = static_mask.frames[0]  # exactly as drawn
     box = drawn_box.box
     box_option, last_frame = f"--box {box.left:g},{box.top:g},{box.width:g},{box.height:g}", len(frames) - 1
-    note = f"{box_option} goes with what the edit changes in it, by up to {max_motion:.0f} pixels"
+    note = f"{box_option} follows what the edit changes in it, by up to {max_motion:.0f} pixels"
     moving_track = build_region_track(
         mask, track, (*static_mask.notes, f"{note}; for a box that stays, give {box_option}:0 {box_option}:{last_frame}")
     )

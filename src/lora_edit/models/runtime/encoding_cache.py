@@ -64,7 +64,7 @@ class DiskCache:
         except (OSError, SafetensorError, KeyError, ValueError, RuntimeError):
             is_whole = False
         if not is_whole:
-            self.report(f"{path}: kept encoding is damaged; it is made anew")
+            self.report(f"{path}: the cached encoding is damaged and is computed again")
             return None
         self._touch(path)
         return value
