@@ -13,7 +13,7 @@ import torch
 
 import lora_edit
 from lora_edit.types import Video
-from lora_edit.video.read import read_video
+from lora_edit.video.read import read_image, read_video
 from lora_edit.video.sheet import save_image
 from lora_edit.video.write import write_video
 
@@ -69,6 +69,20 @@ def test_an_edit_in_five_lines(folder: Path) -> None:
     assert lora_edit.train(result.run).list_lora_files() == [result.run / "lora" / "edit.safetensors"]
     values = lora_edit.evaluate(result.run / "result", source, mask=result.run / "masks", first_frame=first)
     assert values["background_psnr"] is None or values["background_psnr"] > 60
+
+
+def test_a_file_with_new_content_under_its_old_name_is_read_again(folder: Path, tmp_path: Path) -> None:
+    """The same command after another edit of the same file: neither the stored input nor the old LoRA is used."""
+    first = tmp_path / "first.png"
+    image = read_image(folder / "0.png")
+    results = []
+    for colour in ((200, 30, 30), (30, 30, 200)):
+        image[12:28, 20:40] = torch.tensor(colour, dtype=torch.uint8)
+        save_image(first, image)
+        result = lora_edit.edit(folder / "source.mkv", first, tmp_path / "out.mkv", boxes=[(18, 8, 30, 24)], settings=QUICK, overwrite=True)
+        results.append((read_image(result.run / "references" / "first_frame.png"), (result.run / "lora" / "edit.safetensors").read_bytes()))
+        assert torch.equal(read_video(result.output).frames[0, 20, 30], torch.tensor(colour, dtype=torch.uint8))
+    assert not torch.equal(results[0][0], results[1][0]) and results[0][1] != results[1][1]
 
 
 def test_a_preview_and_ready_settings(folder: Path) -> None:

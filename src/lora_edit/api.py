@@ -53,7 +53,7 @@ def build_settings(
         model: A name from `lora-edit models`, a folder, a file, or a Hub id.
         preset: `standard`, `fast` or `low-vram`.
         prompt: Replaces the captions; models without a text encoder ignore it.
-        seed: Seed of everything that is drawn.
+        seed: Seed of all random numbers.
         settings: Further settings by section, such as `{"training": {"motion_steps": 200}}`; docs/settings.md lists them.
 
     Raises:

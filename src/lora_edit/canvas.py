@@ -1,4 +1,4 @@
-"""From source size to the model's size and back: the window around the edit, scaled to the model's grid.
+"""From source size to the model's size and back: the crop around the edit, scaled to the model's grid.
 
 Training and generation use the same canvas, which is built once.
 """
@@ -31,8 +31,8 @@ class Canvas:
     """The clip at the model's size.
 
     `crop` is in source pixels, `size` the model's frame size. `source` `[3, T, h, w]` and the pictures `[3, h, w]` are in
-    [-1, 1]; `edit_mask` is `[T, h, w]` bool, grown outward to whole tokens when `snapped`; `boxes` `[T, 4]` are its bounds before that.
-    `captions` are the clip's.
+    [-1, 1]; `edit_mask` is `[T, h, w]` bool, grown outward to whole tokens when `is_token_aligned`; `boxes` `[T, 4]` are its bounds before
+    that. `captions` are the clip's.
     """
 
     crop: RegionCrop
@@ -47,7 +47,7 @@ class Canvas:
     captions: Mapping[str, str]
 
     def select_window(self, frames: Sequence[int], temporal_compression: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Select source `[3, T', h, w]` and edit mask `[T', h, w]` of some frames; holes are united within each latent frame's group."""
+        """Select source `[3, T', h, w]` and edit mask `[T', h, w]` of some frames; masks are united within each latent frame's group."""
         index = torch.tensor(frames)
         mask = self.edit_mask[index]
         return self.source[:, index], union_latent_frames(mask, temporal_compression) if self.is_token_aligned else mask
@@ -65,7 +65,7 @@ def build_canvas(clip: Clip, geometry: Geometry, settings: CompositingSettings, 
     """Crop and resize every input of an edit to the model's size."""
     crop, size = plan_canvas(clip, geometry, settings)
 
-    def scaled(picture: torch.Tensor) -> torch.Tensor:
+    def resize_picture(picture: torch.Tensor) -> torch.Tensor:
         return to_signed(resize_frames(crop_frames(picture[None], crop), size))[:, 0]
 
     region = crop_frames(clip.edit_mask.frames, crop)
@@ -76,9 +76,9 @@ def build_canvas(clip: Clip, geometry: Geometry, settings: CompositingSettings, 
         source=to_signed(resize_frames(crop_frames(clip.video.frames, crop), size)),
         edit_mask=snap_to_cells(mask, (geometry.token_size, geometry.token_size)) if align_to_tokens else mask,
         boxes=compute_region_boxes(region) * torch.tensor([size.width / crop.size.width, size.height / crop.size.height] * 2),
-        first_frame=scaled(clip.first_frame),
-        references={n: scaled(p) for n, p in clip.references.items()},
-        anchors={n: scaled(p) for n, p in clip.anchors.items()},
+        first_frame=resize_picture(clip.first_frame),
+        references={n: resize_picture(p) for n, p in clip.references.items()},
+        anchors={n: resize_picture(p) for n, p in clip.anchors.items()},
         is_token_aligned=align_to_tokens,
         captions=clip.captions,
     )

@@ -9,7 +9,15 @@ import torch
 
 from lora_edit.conditioning.windows import plan_inference_windows, plan_training_windows
 from lora_edit.config import EditSettings, apply_preset
-from lora_edit.devices import get_peak_host_memory_bytes, get_peak_memory_bytes, measure_machine, pick_compute_dtype, pick_device
+from lora_edit.devices import (
+    get_peak_host_memory_bytes,
+    get_peak_memory_bytes,
+    measure_machine,
+    pick_compute_dtype,
+    pick_device,
+    reset_peak_memory,
+    synchronize_device,
+)
 from lora_edit.errors import ModelError
 from lora_edit.inputs import Clip
 from lora_edit.memory_estimate import ResourceEstimate, estimate_resources, supports_estimate
@@ -114,17 +122,20 @@ def measure_steps(family: Family, prepared_clip: PreparedClip, settings: EditSet
     """Time a training step and a denoising step at the edit's own size (the second of each; the first warms up)."""
     plain = settings.model_copy(update={"training": settings.training.model_copy(update={"recolour": 0.0})})
     sample, canvas = encode_motion_samples(family, prepared_clip, plain)[0][0], prepared_clip.canvas
-    expert = family.experts()[0]
+    expert, device = family.experts()[0], family.device_manager.device
+    reset_peak_memory(device)
     parameters = add_lora(expert, settings.lora, settings.seed)
     generator = create_generator(settings.seed, "estimate")
     seconds: list[float] = []
     for _ in range(2):
         started = time.perf_counter()
         compute_velocity_loss(expert, sample, settings.training, generator).backward()  # type: ignore[no-untyped-call]
+        synchronize_device(device)
         seconds.append(time.perf_counter() - started)
     with torch.no_grad():
         started = time.perf_counter()
         compute_velocity_loss(expert, sample, settings.training, generator)
+        synchronize_device(device)
         forward = time.perf_counter() - started
     assert parameters
     remove_lora(expert)
@@ -140,7 +151,7 @@ def measure_steps(family: Family, prepared_clip: PreparedClip, settings: EditSet
     return Estimate(
         seconds_train=steps * training.batch_size * seconds[-1] + held_out_passes(training, steps) * forward + 0.1 * variants,
         seconds_generate=windows * generation.steps * passes * forward,
-        memory_bytes=get_peak_memory_bytes(canvas.source.device) or host,
+        memory_bytes=get_peak_memory_bytes(device) or host,
         canvas_size=canvas.size,
         windows=windows,
     )

@@ -217,17 +217,23 @@ def _read_keyframe(keyframe: Keyframe, video: Video, kind: str, notes: list[str]
 
 
 def store_inputs(clip: Clip, run: Run, settings: EditSettings) -> bool:
-    """Store the input losslessly in the run folder, so that the run needs no other files (but the source for its sound).
+    """Store the input losslessly in the run folder, so that the run needs no other files, except the source for its audio.
 
-    In an existing run, replace the settings and the inputs that differ. Returns False if the folder already holds the input of equal
-    settings, which then stays as it is.
+    In an existing run, replace the settings and the inputs that differ, also where a file has new content under its old name. Returns
+    whether the folder is known to hold `clip`; a run of an earlier version, which recorded no hash of its input, keeps what it has.
     """
-    if run.read_settings() != settings:
+    input_hash = hash_content(clip.compute_hash(), clip.video.alpha)
+    recorded_hash = run.read_manifest().get("input_hash")
+    settings_differ, input_differs = run.read_settings() != settings, recorded_hash not in (None, input_hash)
+    if settings_differ or input_differs:
         # Without this file the input counts as incomplete, in case of an interruption.
         (run.folder / "clip.json").unlink(missing_ok=True)
+    if settings_differ:
         run.replace_settings(settings)
+    elif input_differs:
+        run.log("the input files have new content, which replaces what the run stored")
     if (run.folder / "clip.json").is_file():
-        return False
+        return recorded_hash == input_hash
     source_hash = hash_content(clip.video.frames, clip.video.alpha)
     if run.read_manifest().get("source_hash") != source_hash:
         save_frames(run.folder / "frames", clip.video.frames, clip.video.alpha)
@@ -240,6 +246,7 @@ def store_inputs(clip: Clip, run: Run, settings: EditSettings) -> bool:
     for kind, images in (("reference", clip.references), ("anchor", clip.anchors)):
         for number, image in images.items():
             save_image(run.folder / "references" / f"{kind}_{number:05d}.png", image)
+    run.update_manifest(input_hash=input_hash)
     write_atomically(run.folder / "clip.json", json.dumps(video_to_record(clip.video) | {"notes": list(clip.notes)}))
     return True
 

@@ -89,9 +89,8 @@ def write_results(
 
 def is_reserved_path(folder: Path, output: Path) -> bool:
     """Whether an output would lie among the files that a run writes itself; `samples/` accepts results of any name."""
-    place = output.resolve()
-    home = folder.resolve()
-    return home in place.parents and (home / SAMPLES_FOLDER) not in place.parents
+    output_path, run_path = output.resolve(), folder.resolve()
+    return run_path in output_path.parents and (run_path / SAMPLES_FOLDER) not in output_path.parents
 
 
 def check_output_for_clip(run: Run, clip: Clip, output: Path, codec: Codec) -> Clip:

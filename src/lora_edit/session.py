@@ -61,7 +61,9 @@ class Session:
 
         With a `run`, losses, checkpoints and the LoRA file are kept in its folder: training resumes where it stopped, and a LoRA that was
         trained with the same inputs, settings and weights is loaded instead (any LoRA with `accept_saved`). Without a run the LoRA lives in
-        the model only. Raises `TrainingDivergedError`, and `ModelError` when the device's memory does not suffice.
+        the model only, and nothing is moved when memory runs out.
+
+        Raises `TrainingDivergedError`, and with a run `ModelError` when the device's memory does not suffice.
         """
         if run is None:
             self.fit(self.build_stages())
@@ -93,7 +95,7 @@ class Session:
         )
         set_strengths(self.model, settings.generation.lora_strength)
         with activate_loras(self.model, list(extra_loras)):
-            return retry_with_less_memory(self.model, settings, generate, self.reporter.note, self.short_window)
+            return retry_with_less_memory(self.model, settings, generate, self.reporter.note)  # training windows do not matter here
 
     def composite(self, pixels: torch.Tensor, settings: EditSettings | None = None) -> Video:
         """Composite generated `pixels` `[3, T, h, w]` into the source; returns the edited clip at the source's size.

@@ -56,6 +56,20 @@ def test_a_module_larger_than_the_device_is_offloaded_by_layer() -> None:
     assert "group_offloading" in str(list(module[0]._diffusers_hook.hooks))  # type: ignore[union-attr, operator]
 
 
+def test_swapping_more_blocks_moves_an_active_transformer_as_a_whole() -> None:
+    """The next set of blocks does not contain the first, whose blocks would stay in main memory, counted as moved."""
+    transformer = tiny_transformer(WANS["wan2.1-i2v-480p"])
+    manager = DeviceManager(torch.device("cpu"))
+    moves: list[torch.device] = []
+    move = manager._move
+    manager._move = lambda module, device: (moves.append(device), move(module, device))[1]  # type: ignore[method-assign, func-returns-value]
+    manager.load(transformer)
+    manager.swap_blocks(transformer, 1)
+    assert manager._active_module is None and len(moves) == 2, "it left the device"
+    manager.load(transformer)
+    assert manager._active_module is transformer and len(moves) == 3, "and returns as a whole"
+
+
 def test_moving_modules_keeps_their_parameters() -> None:
     """`to` changes a parameter's data, not the parameter."""
     module = nn.Linear(2, 2)

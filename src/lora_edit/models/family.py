@@ -90,7 +90,7 @@ class Family(Protocol):
     geometry: Geometry
     z_dim: int
     last_frame: bool
-    """Training and inference give the last frame beside the first."""
+    """Whether training and inference give the model the last frame as well as the first."""
     device_manager: DeviceManager
     """Owner of placement: block swapping, offloaded activations, tiled decoding and encoding caches."""
 
@@ -115,7 +115,7 @@ class Family(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Return a short hash of the weights that decide an encoding; it is part of every cache key."""
+        """Return a short hash of the weights; it is part of the training key."""
         ...
 
 

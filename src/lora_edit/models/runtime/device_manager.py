@@ -94,16 +94,19 @@ class DeviceManager:
     def swap_blocks(self, transformer: nn.Module, blocks_to_swap: int) -> None:
         """Keep `blocks_to_swap` blocks in main memory (at most all of them) and copy them to the device for their computation.
 
-        Enables gradient checkpointing. May be called again with another number.
+        Enables gradient checkpointing. May be called again with another number; a transformer on the device moves to main memory first, as
+        blocks that are no longer swapped would otherwise stay there alone.
         """
+        if transformer is self._active_module:
+            self.offload()
         if swapper := self._block_swappers.pop(transformer, None):
             swapper.restore_blocks()
         blocks = get_blocks(transformer)
-        chosen = [blocks[index] for index in choose_evenly_spaced(len(blocks), blocks_to_swap)]
-        if chosen:
+        swapped_blocks = [blocks[index] for index in choose_evenly_spaced(len(blocks), blocks_to_swap)]
+        if swapped_blocks:
             if not getattr(transformer, "is_gradient_checkpointing", False):
                 transformer.enable_gradient_checkpointing()  # type: ignore[operator]
-            self._block_swappers[transformer] = BlockSwapper(chosen, self.device)
+            self._block_swappers[transformer] = BlockSwapper(swapped_blocks, self.device)
 
     def get_block_swapper(self, transformer: nn.Module) -> BlockSwapper | None:
         """Return the block swapper of a transformer, if blocks of it wait in main memory."""

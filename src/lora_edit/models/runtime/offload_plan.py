@@ -41,7 +41,7 @@ def apply_offload_plan(family: Family, plan: OffloadPlan) -> None:
 
 
 def reduce_memory(family: Family) -> str | None:
-    """Move some more of a family off the device, with any LoRA inside; returns what was moved, or None when nothing is left to move."""
+    """Reduce a family's device memory by one step; returns a description of the step, or None when no step is left."""
     manager = family.device_manager
     transformers = [expert.transformer for expert in family.experts()]
     total = len(get_blocks(transformers[0]))
