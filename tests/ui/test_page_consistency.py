@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,11 +91,11 @@ def test_a_second_tab_shows_jobs_of_the_first(visit: Visit, projects: Path, fold
 
 def test_clear_cancels_queued_marks(visit: Visit, projects: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Regardless of their number, while the first one is still processed."""
-    segment_mark, calls = RegionStep._segment_mark, []
+    segment_mark, calls, is_cleared = RegionStep._segment_mark, [], threading.Event()
 
     def slow_segment_mark(*args: Any) -> Any:
         calls.append(args)
-        time.sleep(1.5)
+        is_cleared.wait(60)  # not by the clock: on a busy machine twenty clicks take longer than any fixed time
         return segment_mark(*args)
 
     monkeypatch.setattr(RegionStep, "_segment_mark", slow_segment_mark)
@@ -107,6 +107,8 @@ def test_clear_cancels_queued_marks(visit: Visit, projects: Path, folder: Path, 
     for number in range(20):
         person.page.mouse.click(box["x"] + (0.3 + 0.01 * number) * box["width"], box["y"] + 0.5 * box["height"])
     person.page.click("#region-clear")
+    person.page.wait_for_timeout(500)
+    is_cleared.set()
     person.page.wait_for_function("() => !document.querySelector('#region-view .view.busy')")
     person.page.wait_for_timeout(2500)
     assert len(calls) <= 2
