@@ -74,3 +74,47 @@ def test_box_of_a_lost_object_stays_in_place() -> None:
     (track,) = track_boxes(frames, picture, [KeyframeBox(Box(46, 26, 48, 40))])
     assert not track.lost_frames and "could not be followed from frame 1 on, so the box stays" in track.region.notes[-1]
     assert all(mask_bounds(frame) == (46, 26, 94, 66) for frame in track.region.frames)
+
+
+def make_panning_clip(bar_left: int, bar_width: int, bar_step: int, pan: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return frames `[24, 96, 160, 3]` and the edited first frame, which removes a thing of 24x20 pixels from the ground.
+
+    The ground moves to the right by `pan` pixels per frame, a bar in front of it by `bar_step`.
+    """
+    bare = make_texture(0, 96, 320)
+    ground = bare.clone()
+    ground[40:60, 160:184] = (make_texture(1, 20, 24) * 0.5 + torch.tensor([120, 10, 10])).clamp(0, 255).to(torch.uint8)
+    bar = (make_texture(2, 96, bar_width) * 0.6).to(torch.uint8)
+    frames = torch.stack([ground[:, 100 - pan * number : 260 - pan * number] for number in range(24)])
+    is_ground = torch.ones(24, 160, dtype=torch.bool)
+    for number, frame in enumerate(frames):
+        left = bar_left + bar_step * number
+        visible = slice(max(0, left), max(0, min(160, left + bar_width)))
+        frame[:, visible] = bar[:, visible.start - left : visible.stop - left]
+        is_ground[number, visible] = False
+    edited_frame = torch.where(is_ground[0, :, None], bare[:, 100:260], frames[0])
+    return frames, edited_frame
+
+
+@pytest.mark.parametrize(
+    ("bar_left", "bar_width", "bar_step", "pan"),
+    [(50, 8, 3, 1), (56, 8, 4, 1), (44, 12, 4, 1), (84, 10, -3, 1), (84, 40, -4, 2)],
+    ids=["beside", "partly in front", "drags the points along", "from the other side", "hides all of it"],
+)
+def test_box_on_panning_ground_ignores_what_passes_in_front(bar_left: int, bar_width: int, bar_step: int, pan: int) -> None:
+    frames, edited_frame = make_panning_clip(bar_left, bar_width, bar_step, pan)
+    (track,) = track_boxes(frames, edited_frame, [KeyframeBox(Box(54, 34, 36, 32))])
+    for number, mask in enumerate(track.region.frames):
+        expected = (54 + pan * number, 34, 90 + pan * number, 66)
+        # The thing comes to sight again by a few columns in the frames after it was hidden.
+        assert max(abs(a - b) for a, b in zip(mask_bounds(mask), expected, strict=True)) <= 6, number
+    assert mask_bounds(track.region.frames[23]) == pytest.approx((54 + 23 * pan, 34, 90 + 23 * pan, 66), abs=2)
+
+
+def test_box_of_an_object_that_disappears_stays_with_a_note() -> None:
+    frames = make_texture(0, 96, 128).repeat(16, 1, 1, 1)
+    frames[:4, 30:62, 50:90] = (make_texture(1, 32, 40) * 0.4 + torch.tensor([150, 0, 0])).to(torch.uint8)
+    edited_frame = frames[4].clone()
+    (track,) = track_boxes(frames, edited_frame, [KeyframeBox(Box(46, 26, 48, 40))])
+    assert "could not be followed from frame 4 on, so the box stays" in track.region.notes[-1]
+    assert all(mask_bounds(frame) == (46, 26, 94, 66) for frame in track.region.frames)

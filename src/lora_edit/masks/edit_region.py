@@ -2,14 +2,16 @@
 
 Points inside the changed area move with the optical flow from frame to frame. A point is lost where its backward flow does not return
 to its origin (Kalal et al. 2010, "Forward-backward error"), or where its colour differs from that in frame 0. A lost point takes the
-rigid motion of the object (`video.object_motion`), or, where that is lost too, the median motion of the other points. An edit that
-covers only background, as a hat does, moves with the object that it sits on (`video.supporting_object`).
+rigid motion of the object (`video.object_motion`), or, where that is lost too, the camera's motion if the object followed it before, or the
+median motion of the other points. An edit that covers only background, as a hat does, moves with the object that it sits on
+(`video.supporting_object`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 
 import cv2
 import numpy as np
@@ -25,8 +27,8 @@ from lora_edit.masks.region_check import CONTINUE_HINT, WHOLE_FRAME_NOTE, is_who
 from lora_edit.types import Box, EditMask, Float32Array, OnFrame, mask_bounds
 from lora_edit.video.camera_motion import CameraTracker
 from lora_edit.video.flow import OpticalFlow, chain_flow_with_confidence, sample_image
-from lora_edit.video.object_motion import ObjectMotion, track_object
-from lora_edit.video.supporting_object import find_supporting_object
+from lora_edit.video.object_motion import LOST_SCORE, UNSURE_SCORE, ObjectMotion, ObjectTracker, track_object
+from lora_edit.video.supporting_object import find_supporting_object, passes_in_front
 from lora_edit.video.working_size import WorkingSize, to_grey
 
 NUM_POINTS = 900
@@ -53,6 +55,16 @@ MAX_AREA_GROWTH, MIN_CONFIDENCE = 2.5, 0.25
 MIN_MOVING_SHARE = 0.5
 """Share of the changed area that has to move on its own for its points to be tracked. Otherwise the area moves with its supporting
 object."""
+
+MAX_DIVERGENCE = 0.35
+"""Distance between a point and its position by the object's rigid motion, as a share of the square root of the changed area, from which the
+point has to match frame 0 better than that position does. An occluder of similar colour drags points along."""
+
+MIN_CAMERA_FRAMES = 3
+"""Number of frames in succession, frame 0 among them, in which an object has to follow the camera before it does so while it is hidden."""
+
+MIN_VISIBLE_SHARE = 0.5
+"""Smallest share of valid points of an object whose motion is unsure. With fewer, all points far from the expected position are lost."""
 
 NUM_SUPPORT_FRAMES = 48
 """Number of frames used to detect the supporting object."""
@@ -185,41 +197,115 @@ def track_box(frames: torch.Tensor, change_mask: npt.NDArray[np.bool_], box: Box
     points = _sample_grid_points(_shrink_area(change_mask, MARGIN / scale)) * scale
     # The outermost points lie inside the box, and outliers are left out: the margins of frame 0 compensate for both.
     margins = box_to_edges(box) - _bound_points(points) / scale
-    previous_grey, first_colours, confidences, edges = flow.to_grey(frames[0]), _sample_colours(frames[0], points, scale), [], []
-    first_points, support = points, _find_support(frames, change_mask)
+    previous_grey, confidences, edges = flow.to_grey(frames[0]), [], []
+    camera_motions = _track_camera(frames, change_mask)
+    first_camera_motions = list(islice(camera_motions, NUM_SUPPORT_FRAMES))
+    support = _find_support(frames, change_mask, first_camera_motions)
+    tracked = _TrackedPoints(points, _sample_colours(frames[0], points, scale), scale, float(np.sqrt(change_mask.sum())))
     motions = track_object(frames, 0, torch.from_numpy(change_mask if support is None else support))
-    for (number, frame), motion in zip(enumerate(frames), motions, strict=True):
+    for (number, frame), motion, camera in zip(enumerate(frames), motions, chain(first_camera_motions, camera_motions), strict=True):
         current_grey = flow.to_grey(frame)
-        tracked_points, consistent = _move_points(points, *flow.compute_backward_flow(previous_grey, current_grey))
-        same_colour = np.abs(_sample_colours(frame, tracked_points, scale) - first_colours).max(-1) < MAX_COLOUR_CHANGE
-        rigid_points = _transform_points(first_points, motion, scale)
         if support is None:
-            points = _update_points(points, tracked_points, consistent & same_colour, rigid_points)
-            confidences.append(float(same_colour.mean()))
+            to_current, is_consistent = flow.compute_backward_flow(previous_grey, current_grey)
+            confidences.append(tracked.update(frame, to_current, is_consistent, motion, camera))
         else:
-            points = points if rigid_points is None else rigid_points
-            confidences.append(motion.confidence)
+            confidences.append(tracked.update_rigidly(motion))
         previous_grey = current_grey
-        edges.append(_bound_points(points) / scale + margins)
+        edges.append(_bound_points(tracked.points) / scale + margins)
         on_frame(number + 1, len(frames))
     return BoxTrack(np.asarray(edges, np.float32), confidences)
 
 
-def _find_support(frames: torch.Tensor, change_mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
-    """Find the object that the changed area `[H, W]` of frame 0 sits on, where the area below the edit hardly moves on its own. Returns
-    None where it moves.
+class _TrackedPoints:
+    """Positions `points` `[N, 2]`, in flow pixels, of the points of frame 0's changed area in the current frame.
 
-    Only the first frames are used, in which positions relative to frame 0 are reliable.
+    `first_points` and `first_colours` `[N, 3]` are their positions and colours in frame 0, `scale` is the number of flow pixels per pixel,
+    and `size` is the square root of the changed area in pixels.
+    """
+
+    def __init__(self, first_points: Float32Array, first_colours: Float32Array, scale: float, size: float) -> None:
+        self.points = self.first_points = first_points
+        self.first_colours, self.scale, self.max_divergence = first_colours, scale, MAX_DIVERGENCE * size * scale
+        self.num_camera_frames = 0  # frames in succession in which the object followed the camera
+
+    def update(
+        self, frame: torch.Tensor, flow: Float32Array, is_consistent: npt.NDArray[np.bool_], motion: ObjectMotion, camera: ObjectMotion
+    ) -> float:
+        """Move the points to the next frame by the flow `[h, w, 2]`; return the share that keeps its colour.
+
+        A point is lost where the flow is inconsistent, where its colour changes, and where it is far from its position by the object's
+        rigid `motion` although its colour is no better there. Then it takes that position. While the motion of an object that follows
+        the `camera` is unsure, the camera's motion takes its place.
+        """
+        tracked_points, consistent = _move_points(self.points, flow, is_consistent)
+        colour_change = self._compute_colour_change(frame, tracked_points)
+        same_colour = colour_change < MAX_COLOUR_CHANGE
+        valid, expected_points = consistent & same_colour, self._map_points(motion) if motion.confidence > 0 else None
+        camera_points = self._map_points(camera) if camera.confidence >= LOST_SCORE else None
+        is_sure = motion.confidence >= UNSURE_SCORE
+        # An occluder can attract an unsure motion, which therefore does not tell that the object left the camera's motion.
+        if camera_points is not None and expected_points is not None and (is_sure or self.num_camera_frames < MIN_CAMERA_FRAMES):
+            distances = np.linalg.norm(expected_points - camera_points, axis=-1)
+            self.num_camera_frames = self.num_camera_frames + 1 if float(distances.mean()) <= self.max_divergence else 0
+        is_hidden = self.num_camera_frames >= MIN_CAMERA_FRAMES and camera_points is not None and not is_sure
+        if is_hidden:
+            expected_points = camera_points
+        if expected_points is not None:
+            is_near = np.linalg.norm(tracked_points - expected_points, axis=-1) <= self.max_divergence
+            valid &= is_near | (colour_change < self._compute_colour_change(frame, expected_points))
+            if is_hidden and valid.mean() < MIN_VISIBLE_SHARE:
+                valid &= is_near
+        self.points = _update_points(self.points, tracked_points, valid, expected_points)
+        return float(same_colour.mean())
+
+    def update_rigidly(self, motion: ObjectMotion) -> float:
+        """Move the points to the next frame by a rigid motion alone, unless it is lost; return its confidence."""
+        if motion.confidence > 0:
+            self.points = self._map_points(motion)
+        return motion.confidence
+
+    def _compute_colour_change(self, frame: torch.Tensor, points: Float32Array) -> Float32Array:
+        """Compute the largest difference in any channel `[N]` between the frame's colours at `points` and those of frame 0."""
+        return np.asarray(np.abs(_sample_colours(frame, points, self.scale) - self.first_colours).max(-1), np.float32)
+
+    def _map_points(self, motion: ObjectMotion) -> Float32Array:
+        """Map the points of frame 0 to the frame of a motion."""
+        matrix = cv2.invertAffineTransform(motion.matrix)
+        mapped_points = (self.first_points / self.scale - 0.5) @ matrix[:, :2].T + matrix[:, 2]
+        return np.asarray((mapped_points + 0.5) * self.scale, np.float32)
+
+
+def _track_camera(frames: torch.Tensor, change_mask: npt.NDArray[np.bool_]) -> Iterator[ObjectMotion]:
+    """Track the background around the changed area `[H, W]` of frame 0: its motion in each frame."""
+    working_size = WorkingSize(frames.shape[1], frames.shape[2], SUPPORT_ROWS)
+    tracker = CameraTracker(working_size.resize_image(frames[0]), ~working_size.resize_mask(torch.from_numpy(change_mask)))
+    for frame in frames:
+        picture = working_size.resize_image(frame)
+        matrix = tracker.track(picture, to_grey(picture))
+        yield ObjectMotion(working_size.to_full_size(matrix), tracker.score)
+
+
+def _find_support(
+    frames: torch.Tensor, change_mask: npt.NDArray[np.bool_], camera_motions: Sequence[ObjectMotion]
+) -> npt.NDArray[np.bool_] | None:
+    """Find the object that the changed area `[H, W]` of frame 0 sits on, where the area below the edit hardly moves on its own. Returns
+    None where it moves, and where the object only passes in front.
+
+    Only the first frames are used, in which positions relative to frame 0 are reliable. `camera_motions` are those of these frames.
     """
     working_size = WorkingSize(frames.shape[1], frames.shape[2], SUPPORT_ROWS)
     pictures = [working_size.resize_image(frame) for frame in frames[:NUM_SUPPORT_FRAMES]]
     small_mask = working_size.resize_mask(torch.from_numpy(change_mask))
-    tracker = CameraTracker(pictures[0], ~small_mask)
-    camera_maps = [np.asarray(tracker.track(picture, to_grey(picture)), np.float32) for picture in pictures]
+    camera_matrices = [working_size.to_working_size(motion.matrix) for motion in camera_motions]
     small_frames = torch.from_numpy(np.stack(pictures).clip(0, 255).astype(np.uint8))
     flows = list(chain_flow_with_confidence(small_frames, SUPPORT_ROWS, SUPPORT_ROWS[1]))
-    support = find_supporting_object(flows[1:], camera_maps[1:], small_mask)
+    support = find_supporting_object(flows[1:], camera_matrices[1:], small_mask)
     if support is None or (support & small_mask).sum() > MIN_MOVING_SHARE * small_mask.sum():
+        return None
+    tracker = ObjectTracker(pictures[0], support)
+    motions = [tracker.track(picture) for picture in pictures]
+    support_matrices = [motion.matrix if motion.confidence > 0 else None for motion in motions]
+    if passes_in_front(pictures, small_mask, support, support_matrices, camera_matrices):
         return None
     return np.asarray(cv2.resize(support.view(np.uint8), change_mask.shape[::-1], interpolation=cv2.INTER_NEAREST), np.bool_)
 
@@ -259,15 +345,6 @@ def _move_points(
     """Move points one frame on by the flow field `[h, w, 2]`, and return for each whether `valid_mask` `[h, w]` is set there."""
     positions = points[None] - 0.5
     return points + sample_image(motion, positions)[0], sample_image(valid_mask.view(np.uint8), positions)[0] > 0.5
-
-
-def _transform_points(first_points: Float32Array, motion: ObjectMotion, scale: float) -> Float32Array | None:
-    """Move the points of frame 0 by the object's rigid motion, both in flow pixels. Returns None where the object is lost."""
-    if motion.confidence <= 0:
-        return None
-    matrix = cv2.invertAffineTransform(motion.matrix)
-    moved_points = (first_points / scale - 0.5) @ matrix[:, :2].T + matrix[:, 2]
-    return np.asarray((moved_points + 0.5) * scale, np.float32)
 
 
 def _update_points(

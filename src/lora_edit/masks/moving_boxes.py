@@ -52,8 +52,6 @@ def _build_box_region(frames: torch.Tensor, change_mask: BoolArray, drawn_box: K
         return RegionTrack(static_mask)
     track = track_box(frames, select_main_parts(inside), drawn_box.box, on_frame)
     max_motion = float(np.abs(track.edges - box_to_edges(drawn_box.box)).max())
-    if max_motion <= MAX_STILL_MOTION * min(frames.shape[1:3]):
-        return RegionTrack(static_mask)
     mask = track.to_mask(frames.shape[1:3])
     mask[0] = static_mask.frames[0]  # exactly as drawn
     box = drawn_box.box
@@ -63,7 +61,7 @@ def _build_box_region(frames: torch.Tensor, change_mask: BoolArray, drawn_box: K
         mask, track, (*static_mask.notes, f"{note}; for a box that stays, give {box_option}:0 {box_option}:{last_frame}")
     )
     if not moving_track.exceeds_lost_share:
-        return moving_track
+        return RegionTrack(static_mask) if max_motion <= MAX_STILL_MOTION * min(frames.shape[1:3]) else moving_track
     # The user placed the box. That it moves is a convenience, so a failure to track it is a note and not an error.
     note = (
         f"what the edit changes in {box_option} could not be followed from frame {moving_track.lost_frames[0]} on, "

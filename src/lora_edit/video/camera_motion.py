@@ -25,7 +25,7 @@ class CameraTracker:
     def __init__(self, key_image: Float32Array, mask: BoolArray) -> None:
         mask = mask if mask.sum() > 0.05 * mask.size else np.ones_like(mask)
         self.patches = [Patch(key_image, mask, extent, margin=0, may_leave_frame=True) for extent in EXTENTS]
-        self.matrix = np.eye(2, 3)
+        self.matrix, self.score = np.eye(2, 3), 1.0  # the score of `matrix` in the last image
         self._previous_grey: UInt8Array | None = None
 
     @property
@@ -44,9 +44,8 @@ class CameraTracker:
         blurred = fine.blur_image(image)
         refined = fine.fit(blurred, best.matrix, iterations=5)
         previous_score = fine.score(blurred, self.matrix)
-        self.matrix = (
-            refined.matrix if refined.score > previous_score + MIN_SCORE_GAIN[0] + MIN_SCORE_GAIN[1] * (1 - previous_score) else self.matrix
-        )
+        is_better = refined.score > previous_score + MIN_SCORE_GAIN[0] + MIN_SCORE_GAIN[1] * (1 - previous_score)
+        self.matrix, self.score = (refined.matrix, refined.score) if is_better else (self.matrix, previous_score)
         for patch in self.patches:
             patch.update_light_and_trust(patch.blur_image(image), self.matrix, 0.1)
         self._previous_grey = grey

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lora_edit.types import BoolArray, Float32Array, UInt8Array
+from lora_edit.types import BoolArray, Float32Array, Float64Array, UInt8Array
 from lora_edit.video.alignment import compose_affine, invert_affine
 
 ROW_LIMITS = (256, 320)
@@ -35,10 +35,17 @@ class WorkingSize:
 
     def to_full_size(self, matrix: npt.NDArray[np.floating]) -> Float32Array:
         """Convert an affine map between images of the working size to one between frames."""
-        to_working_size = np.column_stack([np.diag(self.ratio), (self.ratio - 1) / 2])
-        return compose_affine(invert_affine(to_working_size), compose_affine(np.asarray(matrix, np.float64), to_working_size)).astype(
-            np.float32
-        )
+        resizing = self._build_resizing_matrix()
+        return compose_affine(invert_affine(resizing), compose_affine(np.asarray(matrix, np.float64), resizing)).astype(np.float32)
+
+    def to_working_size(self, matrix: npt.NDArray[np.floating]) -> Float32Array:
+        """Convert an affine map between frames to one between images of the working size."""
+        resizing = self._build_resizing_matrix()
+        return compose_affine(resizing, compose_affine(np.asarray(matrix, np.float64), invert_affine(resizing))).astype(np.float32)
+
+    def _build_resizing_matrix(self) -> Float64Array:
+        """Build the affine map from a frame's pixels to those of the working size."""
+        return np.column_stack([np.diag(self.ratio), (self.ratio - 1) / 2])
 
 
 def to_grey(image: Float32Array) -> UInt8Array:
