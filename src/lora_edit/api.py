@@ -10,14 +10,12 @@ from typing import Any
 from lora_edit import pipeline
 from lora_edit.config import EditSettings, merge_tables, resolve_settings
 from lora_edit.errors import SettingsError
-from lora_edit.evaluation import learned_metrics, summary
-from lora_edit.evaluation.metric_inputs import MetricInputs
-from lora_edit.masks.files import read_mask
+from lora_edit.evaluation import learned_metrics
+from lora_edit.measurement import read_evaluation_files
 from lora_edit.pipeline import Result
 from lora_edit.reporting import Reporter, SilentReporter
 from lora_edit.run import Run, default_run_folder
 from lora_edit.video.paths import protect_inputs
-from lora_edit.video.read import read_image, read_video
 
 AnyPath = str | PathLike[str]
 BoxTuple = tuple[float, float, float, float]
@@ -98,7 +96,7 @@ def edit(
 
     Raises `InputError` and its subclasses for invalid input, before any model is loaded.
     """
-    settings, target = _settings(source, first_frame, options), Path(output)
+    settings, target = _resolve_settings(source, first_frame, options), Path(output)
     protect_inputs(target, settings.input.list_files())
     folder = default_run_folder(target) if run is None else Path(run)
     return pipeline.edit(settings, target, folder, reporter or SilentReporter(), overwrite)
@@ -114,7 +112,7 @@ def preview(
     **options: Any,
 ) -> Path:
     """Predict the edited clip without a diffusion model and write it; arguments as in `edit`. Returns the output's path."""
-    settings, target = _settings(source, first_frame, options), Path(output)
+    settings, target = _resolve_settings(source, first_frame, options), Path(output)
     protect_inputs(target, settings.input.list_files())
     return pipeline.preview(settings, target, reporter or SilentReporter(), overwrite)
 
@@ -133,7 +131,7 @@ def train(
     """
     reporter = reporter or SilentReporter()
     if source is not None:
-        pipeline.create_run(_settings(source, first_frame, options), Path(run), reporter)
+        pipeline.create_run(_resolve_settings(source, first_frame, options), Path(run), reporter)
     pipeline.train(Path(run), reporter)
     return Run(Path(run))
 
@@ -181,19 +179,13 @@ def evaluate(
     Returns the values by name, as `lora-edit evaluate --json` prints them.
     """
     learned_metrics.require_first_frame(tuple(metrics), first_frame is not None)
-    result_clip, source_clip = read_video(Path(result)), read_video(Path(source))
-    true_clip = None if truth is None else read_video(Path(truth))
-    region = None if mask is None else read_mask(Path(mask), result_clip.num_frames, result_clip.size)
-    image = None if first_frame is None else read_image(Path(first_frame))
-    inputs = MetricInputs(result_clip, source_clip, true_clip, region, image)
-    values = summary.evaluate(inputs).to_json()
-    if metrics:
-        networks = learned_metrics.load_networks(tuple(metrics))
-        values |= learned_metrics.measure_learned_metrics(networks, tuple(metrics), inputs)
-    return values
+    optional = [None if path is None else Path(path) for path in (truth, mask, first_frame)]
+    files = read_evaluation_files(Path(result), Path(source), *optional)
+    networks = learned_metrics.load_networks(tuple(metrics))
+    return files.measure(files.result, networks, metrics)
 
 
-def _settings(source: AnyPath | EditSettings | None, first_frame: AnyPath | None, options: Mapping[str, Any]) -> EditSettings:
+def _resolve_settings(source: AnyPath | EditSettings | None, first_frame: AnyPath | None, options: Mapping[str, Any]) -> EditSettings:
     if isinstance(source, EditSettings):
         if first_frame is not None or options:
             raise SettingsError("EditSettings are complete; leave out first_frame and the other options, or give a source instead")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -105,6 +106,7 @@ SECTIONS = ("video", "masks", "method", "training", "lora", "generation", "compo
 Mark = TypeVar("Mark")
 
 
+@cache
 def list_marked_settings(mark: type[Mark]) -> dict[str, tuple[Mark, Any]]:
     """List the settings that carry a mark of `setting_fields.py`, as `section.setting` to the mark and the default."""
     marked = {}

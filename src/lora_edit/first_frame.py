@@ -11,6 +11,7 @@ from lora_edit.config import KeyBox
 from lora_edit.errors import InputError, MaskError, VideoError
 from lora_edit.loras.header import read_header
 from lora_edit.models.image_editors.registry import EDITORS, ImageEditor, find_editor
+from lora_edit.video.paths import protect_inputs
 
 if TYPE_CHECKING:
     import torch
@@ -132,9 +133,7 @@ def _check_paths(request: FrameEdit) -> None:
         raise VideoError(f"{request.output}: the frame is written losslessly; end the name in .png")
     if request.output.exists() and (not request.output.is_file() or not request.overwrite):
         raise VideoError(f"{request.output}: exists; give another --output, or --overwrite to replace an image")
-    for path in (request.source, request.mask, request.reference):
-        if path is not None and path.exists() and request.output.exists() and request.output.samefile(path):
-            raise VideoError(f"{request.output}: is part of the input; choose another --output")
+    protect_inputs(request.output, [path for path in (request.source, request.mask, request.reference) if path is not None])
 
 
 def _read_region(request: FrameEdit, video: Video) -> EditMask | None:

@@ -222,7 +222,10 @@ def store_inputs(clip: Clip, run: Run, settings: EditSettings) -> bool:
     In an existing run, replace the settings and the inputs that differ, also where a file has new content under its old name. Returns
     whether the folder is known to hold `clip`; a run of an earlier version, which recorded no hash of its input, keeps what it has.
     """
-    input_hash = hash_content(clip.compute_hash(), clip.video.alpha)
+    source_hash = hash_content(clip.video.frames, clip.video.alpha)
+    edited_frames = [(kind, n, t) for kind, of in (("reference", clip.references), ("anchor", clip.anchors)) for n, t in sorted(of.items())]
+    parts = [part for kind, number, image in edited_frames for part in (f"{kind} {number}", image)]
+    input_hash = hash_content(source_hash, clip.edit_mask.frames, clip.first_frame, *parts)
     recorded_hash = run.read_manifest().get("input_hash")
     settings_differ, input_differs = run.read_settings() != settings, recorded_hash not in (None, input_hash)
     if settings_differ or input_differs:
@@ -234,7 +237,6 @@ def store_inputs(clip: Clip, run: Run, settings: EditSettings) -> bool:
         run.log("the input files have new content, which replaces what the run stored")
     if (run.folder / "clip.json").is_file():
         return recorded_hash == input_hash
-    source_hash = hash_content(clip.video.frames, clip.video.alpha)
     if run.read_manifest().get("source_hash") != source_hash:
         save_frames(run.folder / "frames", clip.video.frames, clip.video.alpha)
         run.update_manifest(source_hash=source_hash)
@@ -243,9 +245,8 @@ def store_inputs(clip: Clip, run: Run, settings: EditSettings) -> bool:
     for file in (run.folder / "references").glob("*_*.png"):
         file.unlink()
     save_image(run.folder / "references" / "first_frame.png", clip.first_frame)
-    for kind, images in (("reference", clip.references), ("anchor", clip.anchors)):
-        for number, image in images.items():
-            save_image(run.folder / "references" / f"{kind}_{number:05d}.png", image)
+    for kind, number, image in edited_frames:
+        save_image(run.folder / "references" / f"{kind}_{number:05d}.png", image)
     run.update_manifest(input_hash=input_hash)
     write_atomically(run.folder / "clip.json", json.dumps(video_to_record(clip.video) | {"notes": list(clip.notes)}))
     return True

@@ -81,25 +81,25 @@ class ResourceEstimate:
         return shortfalls
 
 
-def supports_estimate(facts: ModelRecord) -> bool:
+def supports_estimate(record: ModelRecord) -> bool:
     """Whether the model has a meta model to count the cost of a step. The small model has none, as measuring it is faster."""
-    return has_meta_model(facts)
+    return has_meta_model(record)
 
 
 def estimate_resources(
-    settings: EditSettings, facts: ModelRecord, size: Size, num_frames: int, has_references: bool, machine: Machine
+    settings: EditSettings, record: ModelRecord, size: Size, num_frames: int, has_references: bool, machine: Machine
 ) -> ResourceEstimate:
     """Estimate an edit of `num_frames` frames at the canvas size `size`, for a model with `supports_estimate`.
 
     The estimate has as much on the device of the machine as fits. If nothing fits, it has the smallest memory use that the settings
     allow.
     """
-    training, geometry = settings.training, facts.geometry
+    training, geometry = settings.training, record.geometry
     window = _compute_window_length(num_frames, training.window, geometry)
-    blocks = len(_count_step_cost(facts, _compute_latent_shape(window, size, geometry), machine.dtype, settings.lora).block_bytes)
+    blocks = len(_count_step_cost(record, _compute_latent_shape(window, size, geometry), machine.dtype, settings.lora).block_bytes)
     estimate = None
     for offload_plan in _list_offload_plans(training, blocks):
-        estimate = _estimate_with_plan(offload_plan, settings, facts, size, num_frames, has_references, machine)
+        estimate = _estimate_with_plan(offload_plan, settings, record, size, num_frames, has_references, machine)
         if not estimate.list_shortfalls(machine):
             break
     assert estimate is not None
@@ -118,26 +118,26 @@ def _list_offload_plans(training: TrainingSettings, blocks: int) -> Iterator[Off
 def _estimate_with_plan(
     offload_plan: OffloadPlan,
     settings: EditSettings,
-    facts: ModelRecord,
+    record: ModelRecord,
     size: Size,
     num_frames: int,
     has_references: bool,
     machine: Machine,
 ) -> ResourceEstimate:
-    training, generation, geometry = settings.training, settings.generation, facts.geometry
+    training, generation, geometry = settings.training, settings.generation, record.geometry
     training_window = _compute_window_length(num_frames, training.window, geometry)
     generation_window = _compute_window_length(num_frames, generation.window, geometry)
     training_cost, generation_cost = (
-        _count_step_cost(facts, _compute_latent_shape(window, size, geometry), machine.dtype, settings.lora)
+        _count_step_cost(record, _compute_latent_shape(window, size, geometry), machine.dtype, settings.lora)
         for window in (training_window, generation_window)
     )
-    num_experts, rate = len(facts.transformer_parts), MODEL_FLOPS_UTILIZATION * machine.flops_per_second
+    num_experts, rate = len(record.transformer_parts), MODEL_FLOPS_UTILIZATION * machine.flops_per_second
     steps = num_experts * (training.motion_steps + (training.appearance_steps if has_references else 0))
     windows = len(
         plan_inference_windows(num_frames, generation.window or geometry.max_frames, generation.overlap, geometry.temporal_compression)
     )
     passes = windows * generation.steps * (1 if generation.guidance_scale == 1 else 2)
-    encode, decode = count_codec_bytes(facts, size)
+    encode, decode = count_codec_bytes(record, size)
     tile_decoding = bool(machine.device_bytes) and decode + DEVICE_RESERVE_BYTES > machine.device_bytes
     copy_seconds = (
         _get_size_ratio(offload_plan)
@@ -154,7 +154,7 @@ def _estimate_with_plan(
         + 4 * generation_cost.num_trainable
         + ALLOCATOR_OVERHEAD * generation_cost.forward_peak_bytes
         + DEVICE_RESERVE_BYTES,
-        host_bytes=num_experts * (sum(training_cost.block_bytes) + training_cost.rest_bytes) + 1e9 * facts.encoders_gb,
+        host_bytes=num_experts * (sum(training_cost.block_bytes) + training_cost.rest_bytes) + 1e9 * record.encoders_gb,
         seconds_train=steps * training.batch_size * max(training_cost.step_flops / rate, 2 * copy_seconds)
         + held_out_passes(training, steps) * max(training_cost.forward_flops / rate, copy_seconds),
         seconds_generate=passes * max(generation_cost.forward_flops / rate, copy_seconds),
@@ -194,16 +194,16 @@ def _compute_latent_shape(num_frames: int, size: Size, geometry: Geometry) -> tu
 
 
 @lru_cache(maxsize=8)
-def _count_step_cost(facts: ModelRecord, latent_shape: tuple[int, int, int], dtype: torch.dtype, lora: LoraSettings) -> StepCost:
+def _count_step_cost(record: ModelRecord, latent_shape: tuple[int, int, int], dtype: torch.dtype, lora: LoraSettings) -> StepCost:
     """Count the cost of a step from that with few blocks of each type, as each further block costs the same."""
-    depths = count_blocks_by_list(build_meta_model(facts, latent_shape, dtype)[0].transformer)
+    depths = count_blocks_by_list(build_meta_model(record, latent_shape, dtype)[0].transformer)
     small_depths = {name: min(COUNTED_BLOCKS, depth) for name, depth in depths.items()}
-    total = base = _count_step_cost_at_depths(small_depths, facts, latent_shape, dtype, lora)
+    total = base = _count_step_cost_at_depths(small_depths, record, latent_shape, dtype, lora)
     block_bytes: list[int] = []
     for name, depth in depths.items():
         small_depth = small_depths[name]
         if depth > small_depth:
-            deeper = _count_step_cost_at_depths({**small_depths, name: small_depth + 1}, facts, latent_shape, dtype, lora)
+            deeper = _count_step_cost_at_depths({**small_depths, name: small_depth + 1}, record, latent_shape, dtype, lora)
             total = total.add_difference(deeper, base, depth - small_depth)
         first_block = sum(list(small_depths.values())[: list(small_depths).index(name)])
         block_bytes += [base.block_bytes[first_block]] * depth
@@ -211,9 +211,9 @@ def _count_step_cost(facts: ModelRecord, latent_shape: tuple[int, int, int], dty
 
 
 def _count_step_cost_at_depths(
-    depths: dict[str, int], facts: ModelRecord, latent_shape: tuple[int, int, int], dtype: torch.dtype, lora: LoraSettings
+    depths: dict[str, int], record: ModelRecord, latent_shape: tuple[int, int, int], dtype: torch.dtype, lora: LoraSettings
 ) -> StepCost:
-    expert, encoded = build_meta_model(facts, latent_shape, dtype)
+    expert, encoded = build_meta_model(record, latent_shape, dtype)
     for name, depth in depths.items():
         setattr(expert.transformer, name, getattr(expert.transformer, name)[:depth])
     add_lora(expert, lora, seed=0)

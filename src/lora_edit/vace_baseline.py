@@ -28,7 +28,7 @@ from lora_edit.video.write import write_video
 class VaceBaseline:
     """A VACE checkpoint and the path of its clip."""
 
-    facts: ModelRecord
+    record: ModelRecord
     source: str
     output: Path
 
@@ -39,14 +39,14 @@ def find_vace_baseline(name: str, result: Path) -> VaceBaseline:
     Lossless frames for a result in a folder, an .mp4 like that of `edit` for any other. Raises `ModelError` for an incomplete VACE,
     `VideoError` for a clip that is there already and a folder that cannot be written to.
     """
-    facts, source = check_vace(name)
+    record, source = check_vace(name)
     result = Path(os.path.abspath(result))
     output = result.with_name(f"{result.name}-vace") if result.is_dir() else result.with_name(f"{result.stem}-vace.mp4")
     if output.exists():
         raise VideoError(f"{output}: exists already; measure it with `lora-edit evaluate {output}`, or move it and run --vace again")
     if not os.access(output.parent, os.W_OK):
         raise VideoError(f"{output}: VACE's clip goes here, and the folder cannot be written to; copy the result to one that can")
-    return VaceBaseline(facts, source, output)
+    return VaceBaseline(record, source, output)
 
 
 def build_vace_clip(source: Video, mask: EditMask, first_frame: torch.Tensor) -> Clip:
@@ -63,18 +63,18 @@ def generate_vace_baseline(baseline: VaceBaseline, clip: Clip, prompt: str, repo
 
     Without a prompt, the captioner's description of the edited first frame is used where it is installed. Raises `ModelError`.
     """
-    settings = _build_settings(baseline.facts, prompt)
+    settings = _build_settings(baseline.record, prompt)
     prompt = prompt or caption_image(clip.first_frame, settings, reporter)
     remark = f"is asked for: {prompt}" if prompt else "is asked without a prompt, which weakens it; --prompt TEXT gives one"
-    reporter.note(f"{baseline.facts.name} {remark}")
+    reporter.note(f"{baseline.record.name} {remark}")
     device = pick_device()
-    family = load_vace(baseline.facts, baseline.source, device, pick_compute_dtype(device))
+    family = load_vace(baseline.record, baseline.source, device, pick_compute_dtype(device))
     session = Session(family, clip, settings.model_copy(update={"prompt": prompt}), reporter)
     write_video(baseline.output, session.composite(session.generate(stage="VACE")), source_clip=clip.video)
     return read_video(baseline.output)
 
 
-def _build_settings(facts: ModelRecord, prompt: str) -> EditSettings:
+def _build_settings(record: ModelRecord, prompt: str) -> EditSettings:
     """Resolve the settings of `edit` with VACE's published sampling, and without a trigger word, since no LoRA is trained."""
     given = {"source": "source", "first_frame": "first_frame"}
-    return resolve_settings({"input": given, "model": facts.name, "prompt": prompt, "trigger": ""}, list_published_overrides())
+    return resolve_settings({"input": given, "model": record.name, "prompt": prompt, "trigger": ""}, list_published_overrides())

@@ -14,7 +14,8 @@ import pytest
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora-edit[ui]'")
 
 from lora_edit.ui.uploads import MAX_REQUEST_BYTES, MAX_UNKNOWN_FILE_BYTES, SIGNATURE_BYTES, create_upload_folder, is_media
-from lora_edit.video.write import FORMATS, write_video
+from lora_edit.video.formats import FORMATS
+from lora_edit.video.write import write_video
 from video.clips import make_clip
 
 FORM_HEAD = b'--x\r\nContent-Disposition: form-data; name="files"; filename="long.mp4"\r\n\r\n'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,40 +96,30 @@ def _measure_clips(
 
     The latter two are empty unless the options request them.
     """
-    from lora_edit.evaluation import learned_metrics, summary
-    from lora_edit.evaluation.metric_inputs import MetricInputs
-    from lora_edit.masks.files import read_mask
-    from lora_edit.video.read import read_image, read_video
+    from lora_edit.evaluation import learned_metrics
+    from lora_edit.measurement import read_evaluation_files
 
     learned_metrics.require_first_frame(metrics, options.first_frame is not None)
     baseline = _find_vace_baseline(options)
-    result, source = read_video(options.result), read_video(options.source)
-    truth = read_video(options.truth) if options.truth else None
-    mask = read_mask(options.mask, result.num_frames, result.size) if options.mask else None
-    first = read_image(options.first_frame) if options.first_frame else None
-    vace_clip = _build_vace_clip(baseline, source, mask, first)
+    files = read_evaluation_files(options.result, options.source, options.truth, options.mask, options.first_frame)
+    vace_clip = _build_vace_clip(baseline, files.source, files.mask, files.first_frame)
     # Before the long work, so that a missing network is reported at once.
     networks = learned_metrics.load_networks(metrics)
 
-    rate = _read_frame_rate(options.result, result) or _read_frame_rate(options.source, source)
-
     def compute_metrics(clip: Video) -> MetricRecord:
-        inputs = MetricInputs(clip, source, truth, mask, first)
-        record = summary.evaluate(inputs).to_json() | {"fps": rate and round(float(rate), 4)}
-        record |= learned_metrics.measure_learned_metrics(networks, metrics, inputs)
-        return _filter_metrics(record, metrics)
+        return _filter_metrics(files.measure(clip, networks, metrics), metrics)
 
-    record = compute_metrics(result)
-    for text in mask.notes if mask else ():
+    record = compute_metrics(files.result)
+    for text in files.mask.notes if files.mask else ():
         reporter.note(text)
-    baseline_clips = _build_baselines(source, first, mask, reporter) if options.baselines else {}
+    baseline_clips = _build_baselines(files.source, files.first_frame, files.mask, reporter) if options.baselines else {}
     baselines = {name: compute_metrics(clip) for name, clip in baseline_clips.items()}
     if baseline is None or vace_clip is None:
         return record, baselines, {}
     from lora_edit.vace_baseline import generate_vace_baseline
 
     output = generate_vace_baseline(baseline, vace_clip, options.prompt or "", reporter)
-    return record, baselines, {**compute_metrics(output), "model": baseline.facts.name, "output": baseline.output}
+    return record, baselines, {**compute_metrics(output), "model": baseline.record.name, "output": baseline.output}
 
 
 def _build_baselines(source: Video, first_frame: torch.Tensor | None, mask: EditMask | None, reporter: Reporter) -> dict[str, Video]:
@@ -143,13 +132,6 @@ def _build_baselines(source: Video, first_frame: torch.Tensor | None, mask: Edit
     if note:
         reporter.note(note)
     return {name: replace(source, frames=build(source.frames, image, mask)) for name, build in BASELINES.items()}
-
-
-def _read_frame_rate(path: Path, video: Video) -> Fraction | None:
-    """Return the frame rate of a clip; for a folder of frames that of its run, or None outside of a run."""
-    from lora_edit.inputs import read_run_frame_rate
-
-    return read_run_frame_rate(path) if path.is_dir() else video.fps
 
 
 def _format_infinite_psnr(record: dict[str, Any]) -> dict[str, Any]:

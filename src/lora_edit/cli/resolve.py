@@ -15,6 +15,7 @@ from lora_edit.cli.prompts import parse_prompts
 from lora_edit.config import EditSettings, merge_tables, read_toml, resolve_settings
 from lora_edit.errors import MaskError, SettingsError, VideoError
 from lora_edit.run import default_run_folder
+from lora_edit.video.formats import check_codec, check_format, check_output_name, check_overwrite
 from lora_edit.video.paths import protect_inputs, stat_path
 from lora_edit.video.settings import Codec
 
@@ -22,15 +23,6 @@ REGION_HELP = (
     "give one of --mask PATH (white = edit; a video, a folder of images or one image), --box X,Y,W,H[:FRAME] and --point X,Y[:FRAME]; "
     "to edit whole frames, give an all-white image as --mask"
 )
-
-OUTPUT_CODECS: dict[str, tuple[Codec, ...]] = {
-    ".mp4": ("h264", "h264-420", "h264-444"),
-    ".mov": ("h264", "h264-420", "h264-444", "prores"),
-    ".mkv": ("h264", "h264-420", "h264-444", "prores", "ffv1"),
-    ".webm": ("h264",),
-    ".gif": ("h264",),
-}
-"""Codecs by the suffix of a video file. Same as `video.encoding.CODECS`, which imports PyAV."""
 
 REGION_KEYS = ("mask", "boxes", "points")
 """Keys of `[input]` that define the region."""
@@ -191,21 +183,12 @@ def check_output_path(output: Path, input_files: Sequence[Path | None], codec: C
 
     `overwrite` allows existing files, but never those of the input. `video.write.check_output` checks the contents of folders as well.
     """
-    suffix = output.suffix.lower()
-    if output.name in ("", ".."):
-        raise VideoError(f"{output}: names neither a file nor a folder of its own; give a name, such as result.mp4")
+    check_output_name(output)
     protect_inputs(output, [path for path in input_files if path is not None])
-    if output.is_file() and not overwrite:
-        raise VideoError(f"{output}: exists already; choose another name or add --overwrite")
-    if not suffix or output.is_dir():
-        return
-    if suffix not in OUTPUT_CODECS:
-        raise VideoError(
-            f"{output}: cannot write {suffix}; end the name in {', '.join(OUTPUT_CODECS)}, or give a folder name for PNG frames"
-        )
-    if codec not in OUTPUT_CODECS[suffix]:
-        suffixes = ", ".join(each for each, codecs in OUTPUT_CODECS.items() if codec in codecs)
-        raise VideoError(f"{output}: {suffix} cannot hold codec {codec}; end the name in {suffixes}, or leave the codec out")
+    if not output.is_dir():
+        check_overwrite(output, overwrite=overwrite)
+        check_format(output)
+        check_codec(output, codec)
 
 
 def _make_absolute(path: Path | None) -> str | None:

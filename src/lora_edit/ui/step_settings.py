@@ -84,9 +84,10 @@ class SettingsStep:
     def show(self, project: Project) -> Updates:
         """Render the step for the project's current state; unset fields show the preset's values."""
         state = project.read_state()
-        other_settings = [text for text in state.assignments if text.partition("=")[0] not in _list_page_fields()]
+        page_fields = _list_page_fields()
+        other_settings = [text for text in state.assignments if text.partition("=")[0] not in page_fields]
         resolved = _resolve_settings(state)
-        values = [getattr(getattr(resolved, section), key) for section, key in (name.split(".") for name in _list_page_fields())]
+        values = [getattr(getattr(resolved, section), key) for section, key in (name.split(".") for name in page_fields)]
         plain = (_build_basis(state.model, state.preset), state.preset, state.prompt, state.model, state.seed, "\n".join(other_settings))
         fields = dict(zip(self.list_inputs(), (*plain, *values), strict=True))
         return {**fields, self.model_summary: describe_model(state.model), **self.render_estimate(project)}

@@ -15,14 +15,6 @@ from lora_edit.video.settings import Codec
 from lora_edit.video.source_samples import DEFAULT_PIX_FMT, EXACT_RGB_PIX_FMT
 from lora_edit.video.timing import Ticks
 
-FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".gif": "gif"}
-CODECS: dict[str, tuple[Codec, ...]] = {
-    ".mp4": ("h264", "h264-420", "h264-444"),
-    ".mov": ("h264", "h264-420", "h264-444", "prores"),
-    ".mkv": ("h264", "h264-420", "h264-444", "prores", "ffv1"),
-    ".webm": ("h264",),  # the default codec's name: WebM always gets VP9
-    ".gif": ("h264",),  # likewise
-}
 ALPHA_CODECS: tuple[Codec, ...] = ("prores", "ffv1")
 _THREADS = 4  # fixed, because the encoded bytes depend on the thread count
 # x264 quantizes chroma more coarsely where it has as many samples as luma; with 10 bits its crf scale goes below 0.

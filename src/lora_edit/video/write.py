@@ -24,7 +24,8 @@ from lora_edit.types import OnFrame, Video
 from lora_edit.video.audio import AudioMuxer, add_audio_streams
 from lora_edit.video.chapters import add_chapters
 from lora_edit.video.colors import SITING_LEFT, array_to_frame
-from lora_edit.video.encoding import CODECS, FORMATS, add_video_stream, choose_colour_tags, choose_encoding, should_interlace
+from lora_edit.video.encoding import add_video_stream, choose_colour_tags, choose_encoding, should_interlace
+from lora_edit.video.formats import FORMATS, check_codec, check_format, check_output_name, check_overwrite
 from lora_edit.video.libav import open_output, set_field_order
 from lora_edit.video.png_frames import holds_only_frames, save_frames
 from lora_edit.video.settings import Codec
@@ -141,21 +142,16 @@ def _build_write_error(path: Path, error: FFmpegError | OSError, video: Video | 
 def check_output(path: Path, codec: Codec = "h264", *, overwrite: bool = False) -> str:
     """Check an output path and return the suffix that selects the format ("" for a folder). Raises `VideoError` as `write_video` does."""
     suffix = path.suffix.lower()
-    if path.name in ("", ".."):
-        raise VideoError(f"{path}: names neither a file nor a folder of its own; give a name, such as result.mp4")
-    if suffix and suffix not in FORMATS and not path.is_dir():
-        raise VideoError(f"{path}: cannot write {suffix}; end the name in {', '.join(FORMATS)}, or give a folder name for PNG frames")
+    check_output_name(path)
+    check_format(path)
     if path.is_dir():
         if suffix in FORMATS:
             raise VideoError(f"{path}: is a folder; choose another file name")
         if any(path.iterdir()) and not (overwrite and holds_only_frames(path)):
             raise VideoError(f"{path}: the folder is not empty; choose another folder, or add --overwrite if it holds only PNG frames")
         return ""
-    if path.exists() and not overwrite:
-        raise VideoError(f"{path}: exists already; choose another name or add --overwrite")
-    if suffix and codec not in CODECS[suffix]:
-        suffixes = ", ".join(container_suffix for container_suffix, codecs in CODECS.items() if codec in codecs)
-        raise VideoError(f"{path}: {suffix} cannot hold codec {codec}; end the name in {suffixes}, or leave the codec out")
+    check_overwrite(path, overwrite=overwrite)
+    check_codec(path, codec)
     return suffix
 
 
