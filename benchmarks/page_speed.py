@@ -63,7 +63,10 @@ def browser() -> Iterator[Any]:
 
 def opened(browser: Any, address: str) -> tuple[Any, float]:
     """Open a page in a browser with an empty cache; returns it and the seconds."""
+    from ui.pending_events import COUNT_PENDING_EVENTS
+
     page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page.add_init_script(COUNT_PENDING_EVENTS)
     page.goto(address)
     page.wait_for_selector("#clip-file")
     return page, float(page.evaluate("performance.now()")) / 1000

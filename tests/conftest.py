@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +30,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORA_EDIT_CACHE", str(folder))
         yield folder / "encodings"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_signer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Sign results with a local certificate in a temporary folder, not with the user's."""
+    folder = tmp_path_factory.mktemp("config")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LORA_EDIT_CONFIG", str(folder))
+        for name in ("LORA_EDIT_SIGN_CERT", "LORA_EDIT_SIGN_KEY", "LORA_EDIT_TIMESTAMP_URL"):
+            patch.delenv(name, raising=False)
+        yield folder
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -77,3 +90,11 @@ def captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_florence import save_tiny_florence
 
     return save_tiny_florence(tmp_path_factory.mktemp("florence"))
+
+
+@pytest.fixture(scope="session")
+def ended_process() -> int:
+    """The identifier of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid

@@ -19,8 +19,8 @@ from lora_edit.video.write import write_video
 
 NAMES = [
     "EditSettings", "InputError", "LoraEditError", "MaskError", "ModelError", "NonFiniteError", "RegionError", "Reporter", "ResolvedEdit",
-    "Result", "Run", "RunError", "Session", "SettingsError", "TrainingDivergedError", "VideoError", "build_settings", "edit", "evaluate",
-    "generate", "preview", "train",
+    "Result", "Run", "RunError", "Session", "SettingsError", "SigningError", "TrainingDivergedError", "VerificationReport", "VideoError",
+    "build_settings", "edit", "evaluate", "generate", "preview", "train", "verify",
 ]  # fmt: skip
 QUICK = {
     "training": {"motion_steps": 2, "appearance_steps": 1, "batch_size": 1, "recolour_variants": 1},

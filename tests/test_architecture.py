@@ -21,8 +21,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 CONTRACTS = PROJECT["tool"]["importlinter"]["contracts"]
 
 DISTRIBUTION_OF = {
-    "cv2": "opencv-python-headless", "huggingface_hub": "huggingface-hub", "PIL": "pillow", "skimage": "scikit-image",
-    "sklearn": "scikit-learn", "tomli_w": "tomli-w",
+    "c2pa": "c2pa-python", "cv2": "opencv-python-headless", "huggingface_hub": "huggingface-hub", "PIL": "pillow",
+    "skimage": "scikit-image", "sklearn": "scikit-learn", "tomli_w": "tomli-w",
 }  # fmt: skip
 
 

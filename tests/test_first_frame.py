@@ -28,6 +28,7 @@ from lora_edit.models.image_editors import registry
 from lora_edit.models.image_editors.pipeline import build_edit_arguments, choose_kontext_size, fit_size_to_area
 from lora_edit.models.image_editors.reference_layout import build_reference_layout
 from lora_edit.models.image_editors.registry import EDITORS, ImageEditor, find_editor
+from lora_edit.provenance.verification import verify_file
 from lora_edit.types import Video
 from lora_edit.video.read import read_image, read_video
 from lora_edit.video.sheet import save_image
@@ -121,6 +122,10 @@ def test_mask_of_clip_is_accepted(folders: dict[str, Path], clip: Path) -> None:
     changed = (read() != read_video(clip).frames[1]).any(-1)
     assert changed[12:23, 22:48].any() and not changed[:10].any() and not changed[25:].any()
     assert "of the pixels outside the mask; the result shows the source there" in outcome.stderr
+    report = verify_file(Path("first.png"), source=clip)
+    assert report.is_valid and report.edit is not None and report.edit["model"]["name"] == "flux-fill"
+    assert report.edit["region"]["boxes"] == [{"frame": 0, "boxes": [[20, 10, 30, 15]]}]
+    assert b"red coat" not in Path("first.png").read_bytes()
 
 
 def test_changes_outside_mask_are_noted_with_their_box() -> None:

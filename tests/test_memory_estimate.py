@@ -22,6 +22,7 @@ from lora_edit.models.families.embedded.record import TINY
 from lora_edit.models.families.registry import KNOWN_MODELS
 from lora_edit.models.families.wan.record import WAN21_FUN_1_3B, WAN21_I2V_480P
 from lora_edit.models.record import ModelRecord
+from lora_edit.models.runtime.quantization import WeightFormat
 from lora_edit.resolved import resolve_edit
 from lora_edit.training.settings import LoraSettings
 from lora_edit.types import EditMask, Size, Video
@@ -134,9 +135,8 @@ def test_decoding_is_tiled_if_whole_frames_do_not_fit() -> None:
         estimate_resources(settings(), WAN21_FUN_1_3B, Size(480, 832), 49, False, replace(CARD, device_bytes=1e9 * gigabytes))
         for gigabytes in (8, 24)
     ]
-    assert [each.offload_plan.tile_decoding for each in tiled] == [True, False] and not tiled[0].list_shortfalls(
-        replace(CARD, device_bytes=8e9)
-    )
+    assert [each.offload_plan.tile_decoding for each in tiled] == [True, False]
+    assert not any(each.offload_plan.tile_encoding for each in tiled) and not tiled[0].list_shortfalls(replace(CARD, device_bytes=8e9))
 
 
 def test_rejection_names_preset_that_fits(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,14 +145,14 @@ def test_rejection_names_preset_that_fits(clip: Clip, monkeypatch: pytest.Monkey
     monkeypatch.setattr(estimate, "measure_machine", lambda: replace(CARD, device_bytes=8e9))
     name = WAN21_I2V_480P.name
     with pytest.raises(
-        ModelError, match=rf"{name} does not fit here: it takes 12\.\d GB on the device, which has 8\.0; give --preset low-vram"
+        ModelError, match=rf"{name} does not fit here: it takes 12\.\d GB on the device, which has 8\.0 free; give --preset low-vram"
     ):
         estimate.open_family(resolve_edit(settings(model=name), clip))
     estimated = estimate.estimate_edit(resolve_edit(settings(model=name, preset="low-vram"), clip), clip)
     assert estimated.memory_bytes < 8e9 and estimated.host_bytes > 28e9 and estimated.offload_plan is not None and estimated.blocks == 40
     assert estimated.describe_offloading() == f"; {estimated.offload_plan.blocks_to_swap} of its 40 blocks wait in main memory"
     monkeypatch.setattr(estimate, "measure_machine", lambda: replace(CARD, host_bytes=8e9))
-    with pytest.raises(ModelError, match=r"main memory, of which the machine has 8\.0; choose a smaller model"):
+    with pytest.raises(ModelError, match=r"main memory, of which 8\.0 are free; choose a smaller model"):
         estimate.estimate_edit(resolve_edit(settings(), clip), clip)
 
 
@@ -172,3 +172,28 @@ def test_machine_without_device_uses_main_memory(clip: Clip, monkeypatch: pytest
 
 def test_small_models_have_no_estimate(clip: Clip) -> None:
     assert not supports_estimate(TINY) and estimate.estimate_large_model(resolve_edit(settings(model="tiny"), clip)) is None
+
+
+def test_main_memory_counts_page_locked_blocks_and_states() -> None:
+    """Of two experts both; with torch's rounding to powers of two, in slabs."""
+
+    def on(*assignments: str) -> ResourceEstimate:
+        machine = replace(CARD, device_bytes=80e9)
+        return estimate_resources(settings(*assignments), WAN21_FUN_1_3B, Size(256, 448), 49, False, machine)
+
+    swapped, stored = (
+        on("training.blocks_to_swap=99", f"training.offload_activations={states}", "training.base=int8") for states in ("false", "true")
+    )
+    assert stored.host_bytes >= swapped.host_bytes > 1e9 * WAN21_FUN_1_3B.encoders_gb
+    assert stored.train_bytes < swapped.train_bytes
+
+
+def test_8_bit_files_need_half_the_memory() -> None:
+    """They are not converted; the plan that is applied quantizes nothing else."""
+
+    def on(stored_format: WeightFormat) -> ResourceEstimate:
+        return estimate_resources(settings(), WAN21_FUN_1_3B, Size(256, 448), 9, False, CARD, stored_format)
+
+    full, stored = on("full"), on("fp8")
+    assert stored.offload_plan.weight_format == full.offload_plan.weight_format == "full"
+    assert full.generate_bytes - stored.generate_bytes > 1e9 and full.host_bytes - stored.host_bytes > 1e9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from lora_edit.config import EditSettings, resolve_settings
 from lora_edit.errors import MaskError, ModelError, RunError, SettingsError, VideoError
 from lora_edit.inputs import load_inputs
 from lora_edit.loras.files import LayerDelta, write_lora
-from lora_edit.loras.header import hash_file, read_header
+from lora_edit.loras.header import read_header
 from lora_edit.loras.match import collect_linear_sizes
 from lora_edit.masks.shapes import feather
 from lora_edit.models.families.wan.conditioning import WanFamily
 from lora_edit.models.family import load_family
 from lora_edit.prepared_clip import predict_preview_frames
+from lora_edit.provenance.content_hash import hash_file
 from lora_edit.reporting import SilentReporter
 from lora_edit.run import Run
 from lora_edit.takes import list_takes
@@ -247,7 +249,7 @@ def test_nothing_is_overwritten(done: tuple[EditSettings, pipeline.Result, Path]
 def test_a_run_in_use_is_refused(done: tuple[EditSettings, pipeline.Result, Path]) -> None:
     """Two processes never write one run."""
     _, _, folder = done
-    with Run(folder / "run").lock(), pytest.raises(RunError, match="another lora-edit process"):
+    with Run(folder / "run").lock(), pytest.raises(RunError, match=rf"process {os.getpid()} on .* is working on this run"):
         pipeline.generate(folder / "run", SilentReporter())
 
 
@@ -268,14 +270,14 @@ def trained_steps(reporter: Remembering) -> list[str]:
 
 def test_a_run_goes_on_with_what_another_edit_of_its_clip_shares(tmp_path: Path) -> None:
     """An added reference adds its stage alone, an anchor trains nothing, another box trains anew; each ends as a fresh run does."""
-    source = make_source(tmp_path)
-    plain = settings_for(tmp_path, source)
+    source, unsigned = make_source(tmp_path), "provenance.sign=false"  # two signatures are never the same bytes
+    plain = settings_for(tmp_path, source, unsigned)
     key = [{"frame": 4, "image": str(tmp_path / "first.png")}]
     edits = {
-        "reference": (settings_for(tmp_path, source, references=key), ["appearance"] * 2),
-        "anchor": (settings_for(tmp_path, source, references=key, anchors=key), []),
+        "reference": (settings_for(tmp_path, source, unsigned, references=key), ["appearance"] * 2),
+        "anchor": (settings_for(tmp_path, source, unsigned, references=key, anchors=key), []),
         "box": (
-            settings_for(tmp_path, source, boxes=[{"x": 10, "y": 4, "width": 44, "height": 34}]),
+            settings_for(tmp_path, source, unsigned, boxes=[{"x": 10, "y": 4, "width": 44, "height": 34}]),
             ["motion"] * 3,
         ),
     }

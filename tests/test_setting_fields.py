@@ -12,7 +12,13 @@ from lora_edit.setting_fields import Flag, PageField
 
 def test_flag_is_declared_by_its_setting() -> None:
     flags = list_marked_settings(Flag)
-    assert {name: (flag.flag, default) for name, (flag, default) in flags.items()} == {"masks.expand": ("--expand", MaskSettings().expand)}
+    assert {name: (flag.flag, default) for name, (flag, default) in flags.items()} == {
+        "masks.expand": ("--expand", MaskSettings().expand),
+        "masks.segmenter": ("--segmenter", "embedded"),
+        "provenance.sign": ("--no-sign", True),
+        "provenance.certificate": ("--sign-cert", None),
+        "provenance.key": ("--sign-key", None),
+    }
 
 
 def test_page_fields_keep_their_order() -> None:

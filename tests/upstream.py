@@ -26,6 +26,7 @@ REPOSITORIES = {
     "DiffSynth-Studio": "https://github.com/modelscope/DiffSynth-Studio",
     "HunyuanVideo-I2V": "https://github.com/Tencent-Hunyuan/HunyuanVideo-I2V",
     "LoRAEdit": "https://github.com/cjeen/LoRAEdit",
+    "VideoX-Fun": "https://github.com/aigc-apps/VideoX-Fun",
     "Wan2.1": "https://github.com/Wan-Video/Wan2.1",
 }
 

@@ -9,6 +9,7 @@ from lora_edit.config import EditSettings, resolve_settings
 from lora_edit.models.families.hunyuan.record import HUNYUAN_LOADER
 from lora_edit.models.families.registry import KNOWN_MODELS
 from lora_edit.models.record import ModelRecord
+from lora_edit.types import Size
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "models.md"
@@ -23,21 +24,24 @@ GRID = """
 
 Input channels are noise, mask and condition latents, in this order (HunyuanVideo's mask comes last). For models with latents alone, given
 latents replace the noise. The stride is pixels per latent cell, and frames per latent frame after the first. Frames are the most that the
-model processes at once (a whole number of strides and one; longer clips are generated in windows). The area is the number of pixels of a
+model processes at once (a whole number of strides and one; longer clips are generated in windows). Tokens are those of a clip of 49 frames
+at 832x480, which a step of the transformer computes. The area is the number of pixels of a
 frame at which the model works best: frames of any shape are scaled to it, in whole tokens.
 
-| model | input channels | stride | token | frames | area | text tokens | image encoder | upstream |
-|---|---|---|---|---|---|---|---|---|
+| model | input channels | stride | token | tokens | frames | area | text tokens | image encoder | upstream |
+|---|---|---|---|---|---|---|---|---|---|
 """
 DEFAULTS = """
 ## Defaults
 
 Settings that are not listed here have the defaults of [settings.md](settings.md), the paper's, except for the embedded model. Download
-sizes are approximate. Memory is estimated, except for the embedded model.
+sizes are approximate. Memory is estimated, except for the embedded model. `python benchmarks/minutes_by_card.py` reckons the minutes of an
+edit by model and card.
 
 | model | steps | shift | guidance | LoRA rate | download | memory | licence | weights |
 |---|---|---|---|---|---|---|---|---|
 """
+CLIP_SIZE, CLIP_FRAMES = Size(480, 832), 49
 TAIL = """
 ## Where weights come from
 
@@ -58,15 +62,28 @@ ComfyUI's files, downloads, and the checks before loading.
 - **wan2.2-i2v-a14b.** Two transformers of 14 billion parameters: one for times of 0.9 and above, one below. Each gets its own LoRA
   (`lora/edit-high-noise.safetensors`, `lora/edit-low-noise.safetensors`), trained in turn at its own times only, so training takes twice as
   long. There is no image encoder.
+- **wan2.2-fun-a14b, wan2.2-fun-5b.** Wan2.2's models pretrained with masks, as wan2.1-fun-14b. The first has the files of
+  wan2.2-i2v-a14b and another training: a folder or file of either fits both, so give it as `NAME@PLACE`. The second is wan2.2-ti2v-5b with
+  mask and condition channels. As upstream, a first frame that is given whole also replaces its noise, at time 0; all other cells are noisy
+  and the mask says which are given. Its publisher advises against frames below 640x640.
 - **wan2.2-ti2v-5b, ltx-video.** They have no mask channel. Each token has its own time, and given tokens replace the noise, clean, at time
   0, as upstream does for frame 0. Here any token of V_cond can be given that lies wholly outside the edit region: 32x32 pixels for the
   length of a latent frame (4 or 8 frames). The region grows to these tokens. A single frame within a latent frame cannot be given alone, so
   an anchor is shown in the result but does not guide the frames beside it. The autoencoders mix neighbours, so given latents near the
   region contain a little of its grey; the composite has the source's pixels there.
 - **ltx-video.** LTX-Video 0.9.5. A folder of 0.9.0 is accepted too and recognised by its autoencoder; a folder of 0.9.1 is refused (its
-  decoder draws noise). We use the posterior's mode where the stock pipelines sample it, keep given frames clean where they add noise, and
-  treat every clip as one of 25 frames per second. The decoder gets the little noise that it was trained with, the same each time. Its
-  tokenizer, a SentencePiece file, is read without the SentencePiece library.
+  decoder draws noise). We use the posterior's mode where the stock pipelines sample it, and keep given frames clean where they add noise.
+  The model's input contains the clip's frame rate. Spatio-temporal guidance, which upstream's configuration turns on, is not supported. The
+  decoder gets the little noise that it was trained with, the same each time. Its tokenizer, a SentencePiece file, is read without the
+  SentencePiece library.
+- **ltx-2.3, ltx-2.5.** As ltx-video: given tokens are clean, at time 0. This is the `mask` condition of LTX-2's own LoRA trainer. The
+  models also generate sound; here their stream of sound is switched off, as in that trainer's video-only mode, and its layers, three in ten
+  parameters of the transformer, take no memory on the device. The result keeps the source's own sound. Every clip is treated as one of 24
+  frames per second. Upstream also compresses a given picture with H.264, and guides by skipped attention and by the other stream; neither
+  is done here. ltx-2.5 is read from diffusers' `transformer_full/`, not from the distilled `transformer/`, and decoded by the convolutional
+  decoder, not by the diffusion decoder. Read the licence before commercial use: entities with annual revenues of at least $10,000,000 need
+  a paid one, for LoRAs of the model as well. LTX-2's IC-LoRAs read a reference clip as further tokens, which no model gets here: training
+  can start from their pairs (`lora.init`), but their references cannot be given.
 - **hunyuan-i2v.** One mask channel: a cell is given whole or not at all, and its latents are zeros if it is not. Frame 0 is encoded a
   second time alone, as upstream does. LLaVA reads the prompt in upstream's template together with the current first frame; CLIP reads the
   prompt alone. The transformer takes its guidance as a number, without a second pass. All decoded frames are kept.
@@ -77,6 +94,13 @@ ComfyUI's files, downloads, and the checks before loading.
 Autoencoder, text and image encoders and transformers take turns on the device. An encoder that does not fit computes layer by layer. The
 autoencoder stays in float32. Norms, time embedding and modulation tables stay in float32 in a bfloat16 model, as diffusers keeps them.
 """
+
+
+def count_tokens(record: ModelRecord) -> int:
+    """Count the tokens of the clip."""
+    geometry = record.geometry
+    frames = (CLIP_FRAMES - 1) // geometry.temporal_compression + 1
+    return frames * (CLIP_SIZE.height // geometry.token_size) * (CLIP_SIZE.width // geometry.token_size)
 
 
 def grid_row(record: ModelRecord) -> str:
@@ -93,6 +117,7 @@ def grid_row(record: ModelRecord) -> str:
         channels if total == latents else f"{total} = {channels}",
         f"{geometry.spatial_compression}x{geometry.spatial_compression}, {geometry.temporal_compression}",
         f"{geometry.token_size}x{geometry.token_size}",
+        f"{count_tokens(record):,}",
         str(geometry.max_frames),
         f"{geometry.native_area:,}",
         str(record.text_length or "none"),

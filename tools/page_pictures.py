@@ -19,6 +19,7 @@ def draw(scheme: str, names: tuple[str, ...], width: int = 1280, folder: Path = 
     from playwright.sync_api import sync_playwright
 
     from lora_edit.ui.serve import serve
+    from ui.pending_events import COUNT_PENDING_EVENTS
     from ui.person import Person
 
     with socket.socket() as door:
@@ -30,6 +31,7 @@ def draw(scheme: str, names: tuple[str, ...], width: int = 1280, folder: Path = 
         browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": width, "height": 940}, color_scheme=scheme)  # type: ignore[arg-type]
         page.set_default_timeout(120_000)
+        page.add_init_script(COUNT_PENDING_EVENTS)
 
         def keep(name: str) -> None:
             page.evaluate("window.scrollTo(0, 0)")

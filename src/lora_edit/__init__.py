@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lora_edit.api import generate as generate
     from lora_edit.api import preview as preview
     from lora_edit.api import train as train
+    from lora_edit.api import verify as verify
     from lora_edit.config import EditSettings as EditSettings
     from lora_edit.errors import InputError as InputError
     from lora_edit.errors import LoraEditError as LoraEditError
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
     from lora_edit.errors import RegionError as RegionError
     from lora_edit.errors import RunError as RunError
     from lora_edit.errors import SettingsError as SettingsError
+    from lora_edit.errors import SigningError as SigningError
     from lora_edit.errors import TrainingDivergedError as TrainingDivergedError
     from lora_edit.errors import VideoError as VideoError
     from lora_edit.pipeline import Result as Result
+    from lora_edit.provenance.verification import VerificationReport as VerificationReport
     from lora_edit.reporting import Reporter as Reporter
     from lora_edit.resolved import ResolvedEdit as ResolvedEdit
     from lora_edit.run import Run as Run
@@ -49,7 +52,9 @@ __all__ = [
     "RunError",
     "Session",
     "SettingsError",
+    "SigningError",
     "TrainingDivergedError",
+    "VerificationReport",
     "VideoError",
     "build_settings",
     "edit",
@@ -57,16 +62,18 @@ __all__ = [
     "generate",
     "preview",
     "train",
+    "verify",
 ]
 
 _MODULES = {
-    "api": ("build_settings", "edit", "evaluate", "generate", "preview", "train"),
+    "api": ("build_settings", "edit", "evaluate", "generate", "preview", "train", "verify"),
     "config": ("EditSettings",),
     "errors": (
         "InputError", "LoraEditError", "MaskError", "ModelError", "NonFiniteError", "RegionError", "RunError", "SettingsError",
-        "TrainingDivergedError", "VideoError",
+        "SigningError", "TrainingDivergedError", "VideoError",
     ),
     "pipeline": ("Result",),
+    "provenance.verification": ("VerificationReport",),
     "reporting": ("Reporter",),
     "resolved": ("ResolvedEdit",),
     "run": ("Run",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from lora_edit.errors import SettingsError
 from lora_edit.evaluation import learned_metrics
 from lora_edit.measurement import read_evaluation_files
 from lora_edit.pipeline import Result
+from lora_edit.provenance.verification import VerificationReport, verify_file
+from lora_edit.provenance.watermark_search import search_watermark
 from lora_edit.reporting import Reporter, SilentReporter
 from lora_edit.run import Run, default_run_folder
 from lora_edit.video.paths import protect_inputs
@@ -183,6 +186,18 @@ def evaluate(
     files = read_evaluation_files(Path(result), Path(source), *optional)
     networks = learned_metrics.load_networks(tuple(metrics))
     return files.measure(files.result, networks, metrics)
+
+
+def verify(file: AnyPath, *, source: AnyPath | None = None, trusted: AnyPath | None = None) -> VerificationReport:
+    """Check the signed manifest of a result: a file, a folder of frames, or a run folder.
+
+    `source` is a file to compare with the claimed source; `trusted` a certificate (PEM) of a signer or an authority that you trust. A
+    manifest that is missing or does not hold raises nothing: see `state` and `reason` of the report. Raises `VideoError` for a file that
+    cannot be read.
+    """
+    optional = [None if path is None else Path(path) for path in (source, trusted)]
+    report = verify_file(Path(file), *optional)
+    return replace(report, watermark=search_watermark(report.file))
 
 
 def _resolve_settings(source: AnyPath | EditSettings | None, first_frame: AnyPath | None, options: Mapping[str, Any]) -> EditSettings:

@@ -122,7 +122,13 @@ def composite_clip(clip: Clip, outputs: Iterable[torch.Tensor], settings: Compos
     The edited first frame and the anchors replace the outputs of their frames.
     """
     known = {0: clip.first_frame, **clip.anchors}
-    radius = round(settings.feather * min(clip.video.size.height, clip.video.size.width))
     for index, (source, output) in enumerate(zip(clip.video.frames, outputs, strict=True)):
         shown = known.get(index, output)
-        yield composite_frame(source, shown, feather_frame(clip.edit_mask.frames[index], radius)) if settings.enabled else shown
+        yield composite_frame(source, shown, compute_blend_weights(clip, index, settings)) if settings.enabled else shown
+
+
+def compute_blend_weights(clip: Clip, index: int, settings: CompositingSettings) -> torch.Tensor:
+    """Compute how much of the output frame `index` of the result shows: weights `[H, W]` in [0, 1], all 1 without compositing."""
+    region = clip.edit_mask.frames[index]
+    radius = round(settings.feather * min(clip.video.size.height, clip.video.size.width))
+    return feather_frame(region, radius) if settings.enabled else torch.ones(region.shape)

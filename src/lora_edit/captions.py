@@ -13,15 +13,17 @@ from pathlib import Path
 
 import torch
 
+from lora_edit.atomic_files import write_text
 from lora_edit.config import EditSettings
 from lora_edit.devices import pick_compute_dtype, pick_device
-from lora_edit.errors import ModelError
+from lora_edit.errors import ModelError, RunError
 from lora_edit.inputs import Clip
 from lora_edit.models.checkpoints.locate import reads_prompts
 from lora_edit.models.florence import caption_frames, has_captioner
 from lora_edit.models.settings import CAPTIONER
 from lora_edit.reporting import Reporter
-from lora_edit.run import Run, write_atomically
+from lora_edit.run import Run
+from lora_edit.text_files import read_json_object
 from lora_edit.types import hash_content
 
 SOURCE, FIRST_FRAME = "source", "first_frame"
@@ -92,7 +94,7 @@ def caption_images(images: Iterable[torch.Tensor], file: Path, settings: EditSet
     new_images = {key: image for image in images if (key := hash_content(image)) not in captions}
     if new_images:
         captions |= _run_captioner(new_images, "" in captions.values(), settings, reporter)
-        write_atomically(file, json.dumps(captions, indent=2, ensure_ascii=False) + "\n")
+        write_text(file, json.dumps(captions, indent=2, ensure_ascii=False) + "\n")
     return bool(new_images)
 
 
@@ -127,8 +129,7 @@ def needs_captions(settings: EditSettings, has_vace_baseline: bool = False) -> b
 
 
 def _read_caption_file(file: Path) -> dict[str, str]:
-    captions: dict[str, str] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    return captions
+    return read_json_object(file, RunError, "remove it, and captions are generated again") if file.is_file() else {}
 
 
 def _run_captioner(images: Mapping[str, torch.Tensor], skip_captioner: bool, settings: EditSettings, reporter: Reporter) -> dict[str, str]:

@@ -14,11 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lora_edit.compositing.settings import CompositingSettings
 from lora_edit.conditioning.settings import MethodSettings
-from lora_edit.errors import SettingsError
+from lora_edit.errors import InputError, SettingsError
 from lora_edit.generation.settings import GenerationSettings
 from lora_edit.masks.settings import MaskSettings
 from lora_edit.models.checkpoints.locate import get_preset
 from lora_edit.models.settings import CaptionSettings, EncodingSettings
+from lora_edit.provenance.settings import ProvenanceSettings
+from lora_edit.text_files import read_text_file
 from lora_edit.training.settings import LoraSettings, TrainingSettings
 from lora_edit.video.settings import VideoSettings
 
@@ -65,7 +67,8 @@ class InputSettings(BaseModel):
     first_frame: Path
     mask: Path | None = None
     boxes: tuple[KeyBox, ...] = ()
-    points: tuple[KeyPoint, ...] = Field((), description="the embedded segmenter outlines the object under them and tracks it")
+    points: tuple[KeyPoint, ...] = Field((), description="the segmenter outlines the object under them and tracks it")
+    text: str = Field("", description="description of the object in the first frame, which SAM 3 finds and tracks")
     references: tuple[Keyframe, ...] = Field((), description="later edited frames to learn from (paper 3.3.2)")
     anchors: tuple[Keyframe, ...] = Field((), description="later edited frames that the result shows unchanged")
 
@@ -94,13 +97,17 @@ class EditSettings(BaseModel):
     compositing: CompositingSettings = CompositingSettings()
     caption: CaptionSettings = CaptionSettings()
     encodings: EncodingSettings = EncodingSettings()
+    provenance: ProvenanceSettings = ProvenanceSettings()
 
 
 TOP_LEVEL_SETTINGS = ("model", "prompt", "trigger", "preset", "seed")
 """Settings outside of any section."""
 
-SECTIONS = ("video", "masks", "method", "training", "lora", "generation", "compositing", "caption", "encodings")
+SECTIONS = ("video", "masks", "method", "training", "lora", "generation", "compositing", "caption", "encodings", "provenance")
 """Tables of a settings file, one for each package with settings. `[input]` is not among them: `--set` cannot change it."""
+
+
+_MAX_GIVEN = 200  # characters of a value in an error message
 
 
 Mark = TypeVar("Mark")
@@ -141,8 +148,8 @@ def parse_assignment(text: str) -> dict[str, Any]:
             f"--set {text}: write section.setting=value with a section of {sections}, or name=value with one of {names}{suggestion}"
         )
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed = _parse_toml(f"value = {value}")["value"]
+    except ValueError:
         parsed = value
     return {section: {name.strip(): parsed}} if dot else {section: parsed}
 
@@ -150,11 +157,21 @@ def parse_assignment(text: str) -> dict[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read the tables of a settings file. Raises `SettingsError` when it is missing or malformed."""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return _parse_toml(read_text_file(path))
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}); give an existing TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except InputError:
+        raise
+    except ValueError as error:
         raise SettingsError(f"{path}: not a TOML file ({error})") from error
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
+    """Parse TOML. Raises `ValueError` for anything else, also for tables or numbers that are too large to be read."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def resolve_settings(tables: Mapping[str, Any], assignments: Sequence[str] = ()) -> EditSettings:
@@ -173,7 +190,16 @@ def resolve_settings(tables: Mapping[str, Any], assignments: Sequence[str] = ())
         path = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise SettingsError(f"{path}: no such setting{suggest_setting(path) or '; docs/settings.md lists them all'}") from error
-        raise SettingsError(f"{path}: {first['msg'].lower()} (given: {first['input']!r})") from error
+        raise SettingsError(f"{path}: {first['msg'].lower()} (given: {_format_given(first['input'])})") from error
+
+
+def _format_given(value: Any) -> str:
+    """Format a value for an error message, shortened."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not print integers of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _MAX_GIVEN else f"{text[:_MAX_GIVEN]}..."
 
 
 def suggest_setting(path: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -26,8 +26,16 @@ def pick_compute_dtype(device: torch.device) -> torch.dtype:
 
 
 def get_weight_memory_limit(device: torch.device) -> float:
-    """Return the bytes that weights may use: 90 % of the memory of a CUDA device, the rest being for activations; else infinity."""
-    return 0.9 * torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else float("inf")
+    """Return the bytes that weights may use: 90 % of the free memory of a CUDA device, the rest being for activations; else infinity."""
+    return 0.9 * get_free_device_bytes(device) if device.type == "cuda" else float("inf")
+
+
+def get_free_device_bytes(device: torch.device) -> int:
+    """Return the bytes of a CUDA device that no other program uses, this process's own included; 0 for other devices."""
+    if device.type != "cuda":
+        return 0
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device)
 
 
 def get_peak_memory_bytes(device: torch.device) -> int | None:
@@ -103,7 +111,10 @@ def get_peak_host_memory_bytes() -> int:
 
 @dataclass(frozen=True)
 class Machine:
-    """Memory of the device (0 without CUDA) and main memory in bytes, and floating-point operations per second of matmuls in `dtype`."""
+    """Free bytes of the device (0 without CUDA) and of main memory, and floating-point operations per second of matmuls in `dtype`.
+
+    What this process has allocated on the device counts as free.
+    """
 
     device_bytes: float
     host_bytes: float
@@ -114,9 +125,9 @@ class Machine:
 def measure_machine() -> Machine:
     """Measure this machine. Takes a fraction of a second, as the rate is measured on a product of two square matrices."""
     device = pick_device()
-    device_bytes = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
     dtype = pick_compute_dtype(device)
-    return Machine(float(device_bytes), float(_get_main_memory_bytes()), measure_matmul_rate(device, dtype), dtype)
+    rate = measure_matmul_rate(device, dtype)  # first, because it loads the device's libraries, which take memory
+    return Machine(float(get_free_device_bytes(device)), float(get_free_host_bytes()), rate, dtype)
 
 
 def measure_matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 0, repeats: int = 4) -> float:
@@ -136,9 +147,20 @@ def measure_matmul_rate(device: torch.device, dtype: torch.dtype, side: int = 0,
     return 2 * side**3 / best
 
 
-def _get_main_memory_bytes() -> int:
-    """Return the size of main memory; `sys.maxsize` if the system does not report it."""
+def get_free_host_bytes() -> int:
+    """Return the bytes of main memory and swap that programs can still allocate, within a container's limit (cgroup v2)."""
+    import psutil
+
+    free: int = psutil.virtual_memory().available + psutil.swap_memory().free
+    return min((free, *_read_cgroup_limit()))
+
+
+def _read_cgroup_limit() -> tuple[int, ...]:
+    """Return the free bytes below a container's limit, with caches counted as free; empty without a limit."""
+    group = Path("/sys/fs/cgroup")
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return sys.maxsize
+        limit = int((group / "memory.max").read_text("ascii"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text("ascii").splitlines())
+    except (OSError, ValueError):
+        return ()
+    return (limit - int(stat.get("anon", 0)),)

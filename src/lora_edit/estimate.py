@@ -21,8 +21,10 @@ from lora_edit.devices import (
 from lora_edit.errors import ModelError
 from lora_edit.inputs import Clip
 from lora_edit.memory_estimate import ResourceEstimate, estimate_resources, supports_estimate
+from lora_edit.models.checkpoints.checks import holds_8_bit_weights
 from lora_edit.models.family import Family, load_record
 from lora_edit.models.runtime.offload_plan import OffloadPlan, apply_offload_plan
+from lora_edit.models.runtime.quantization import WeightFormat
 from lora_edit.prepared_clip import PreparedClip, prepare_clip
 from lora_edit.resolved import ResolvedEdit
 from lora_edit.seeds import create_generator
@@ -97,9 +99,10 @@ def estimate_large_model(edit: ResolvedEdit) -> Estimate | None:
     if not supports_estimate(record):
         return None
     machine = measure_machine()
+    stored_format: WeightFormat = "fp8" if holds_8_bit_weights(edit.loaded_record, edit.checkpoint) else "full"
 
     def estimate(settings: EditSettings) -> ResourceEstimate:
-        return estimate_resources(settings, record, edit.canvas_size, edit.num_frames, edit.has_references, machine)
+        return estimate_resources(settings, record, edit.canvas_size, edit.num_frames, edit.has_references, machine, stored_format)
 
     resources = estimate(settings)
     if shortfalls := resources.list_shortfalls(machine):

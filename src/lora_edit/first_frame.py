@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,11 @@ from lora_edit.config import KeyBox
 from lora_edit.errors import InputError, MaskError, VideoError
 from lora_edit.loras.header import read_header
 from lora_edit.models.image_editors.registry import EDITORS, ImageEditor, find_editor
+from lora_edit.provenance.certificate import load_credentials
+from lora_edit.provenance.claim import EditClaim, claim_file
+from lora_edit.provenance.content_hash import hash_file, hash_text
+from lora_edit.provenance.settings import ProvenanceSettings
+from lora_edit.provenance.signing import ResultSigner
 from lora_edit.video.paths import protect_inputs
 
 if TYPE_CHECKING:
@@ -24,7 +30,7 @@ if TYPE_CHECKING:
 class FrameEdit:
     """Request to edit frame `start` of `source` by `instruction`, inside `mask` or `boxes` if these are given.
 
-    `reference` is an image of what to put into the mask; `loras` are files and their strengths.
+    `reference` is an image of what to put into the mask; `loras` are files and their strengths. With `sign`, the image carries a manifest.
     """
 
     source: Path
@@ -38,6 +44,7 @@ class FrameEdit:
     seed: int = 0
     overwrite: bool = False
     reference: Path | None = None
+    sign: bool = True
 
 
 def check_frame_edit(request: FrameEdit) -> tuple[ImageEditor, Path]:
@@ -70,6 +77,7 @@ def edit_first_frame(request: FrameEdit, reporter: Reporter) -> Path:
     from lora_edit.video.sheet import save_image
 
     editor, folder = check_frame_edit(request)
+    credentials = load_credentials(ProvenanceSettings()) if request.sign else None
     reference = read_image(request.reference) if request.reference else None
     video = read_video(request.source, VideoSettings(start=request.start, frames=1))
     region = _read_region(request, video)
@@ -95,8 +103,31 @@ def edit_first_frame(request: FrameEdit, reporter: Reporter) -> Path:
     edited, notes = composite_edited_frame(source, output, edit_mask)
     for note in notes:
         reporter.note(note)
-    save_image(request.output, edited)
+    signer = ResultSigner(_build_claim(request, editor, edited, region), credentials) if credentials else None
+    save_image(request.output, edited, signer.sign_png if signer else None)
     return request.output
+
+
+def _build_claim(request: FrameEdit, editor: ImageEditor, edited: torch.Tensor, region: EditMask | None) -> EditClaim:
+    """Build the claim of an edited frame `[H, W, 3]`; without a `region` the whole of it is edited."""
+    from lora_edit.result_claim import describe_region
+    from lora_edit.types import EditMask
+
+    files = [claim_file("source", request.source)]
+    if request.reference:
+        files.append(claim_file("reference image", request.reference, name="reference image"))
+    return EditClaim(
+        version=version("lora-edit"),
+        files=tuple(each for each in files if each is not None),
+        region=describe_region(region or EditMask(edited.new_ones((1, *edited.shape[:2])).bool())),
+        model={"name": editor.name, "license": editor.license},
+        settings_sha256=hash_text(repr((editor.name, request.start, request.seed))),
+        seed=request.seed,
+        prompt_sha256=hash_text(request.instruction),
+        loras=tuple({"role": "other", "sha256": hash_file(file), "strength": strength} for file, strength in request.loras),
+        first_source_frame=request.start,
+        keeps_outside=region is not None,
+    )
 
 
 def composite_edited_frame(

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter
 
-from lora_edit.config import EditSettings, KeyBox, Keyframe, KeyPoint
+from lora_edit.atomic_files import write_text
+from lora_edit.config import EditSettings, KeyBox, Keyframe
 from lora_edit.errors import InputError, MaskError, RunError, SettingsError
 from lora_edit.masks.auto_shape import auto_shape_mask
 from lora_edit.masks.boxes import KeyframeBox
 from lora_edit.masks.change_detection import check_first_frame, fit_first_frame
 from lora_edit.masks.edit_region import check_region_track, region_track_from_mask, track_edit_region
-from lora_edit.masks.embedded_segmenter import EmbeddedSegmenter
 from lora_edit.masks.files import load_mask, read_mask, save_mask
 from lora_edit.masks.moving_boxes import track_boxes
 from lora_edit.masks.region_check import check_region
-from lora_edit.masks.saliency import load_saliency_network
-from lora_edit.masks.segmenter import Click, check_prompts
+from lora_edit.masks.segmenter import Click, Prompt, check_prompts
+from lora_edit.masks.segmenter_registry import check_segmenter_name, check_text_prompt, detect_prompts, load_segmenter
 from lora_edit.masks.shapes import grow_by_soft_edge, interpolate_missing_frames, shape_mask, union
 from lora_edit.models.checkpoints.checks import check_trainable
 from lora_edit.models.checkpoints.locate import get_first_frame_only_max_frames, get_geometry, get_last_frame_max_frames
 from lora_edit.reporting import Reporter, SilentReporter
-from lora_edit.run import Run, write_atomically
+from lora_edit.run import DAMAGED_RUN, Run
+from lora_edit.text_files import read_json_object
 from lora_edit.types import Box, EditMask, Video, hash_content
 from lora_edit.video.png_frames import load_frames, save_frames
 from lora_edit.video.read import probe_video, read_image, read_video
@@ -67,6 +69,9 @@ def read_inputs(settings: EditSettings, reporter: Reporter | None = None) -> Cli
     """Read and check the input without loading a model. Raises subclasses of `InputError`."""
     inputs = settings.input
     check_trainable(settings.model)
+    check_segmenter_name(settings.masks.segmenter)
+    if inputs.text:
+        check_text_prompt(inputs.text, settings.masks.segmenter)
     video = read_video(inputs.source, settings.video)
     first_frame, note = fit_first_frame(read_image(inputs.first_frame), video.size)
     region = _read_region(settings, video, first_frame, reporter or SilentReporter())
@@ -151,8 +156,8 @@ def _read_region(settings: EditSettings, video: Video, first_frame: torch.Tensor
     Raises `MaskError`.
     """
     inputs, masks = settings.input, settings.masks
-    is_given = {"--mask": inputs.mask is not None, "--box": bool(inputs.boxes), "--point": bool(inputs.points)}
-    option, *others = [name for name, given in is_given.items() if given] or [""]
+    values = {"--mask": inputs.mask, "--box": inputs.boxes, "--point": inputs.points, "--segment": inputs.text}
+    option, *others = [name for name, value in values.items() if value] or [""]
     if others:
         raise MaskError(f"both {option} and {others[0]} are given; give one of them")
     if not option:
@@ -162,10 +167,10 @@ def _read_region(settings: EditSettings, video: Video, first_frame: torch.Tensor
         return _shape_region(track.region, settings)
     if inputs.mask is not None:
         edit_mask = read_mask(inputs.mask, video.num_frames, video.size, settings.video.start, _count_source_frames(settings, video))
-    elif inputs.points:
-        edit_mask = _segment_points(inputs.points, video, reporter)
+    elif inputs.points or inputs.text:
+        edit_mask = _segment_objects(settings, video, reporter)
         if masks.check:
-            check_region_track(first_frame, region_track_from_mask(edit_mask), video.frames, "--point")
+            check_region_track(first_frame, region_track_from_mask(edit_mask), video.frames, option)
     else:
         tracks = track_boxes(
             video.frames, first_frame, [_build_keyed_box(box) for box in inputs.boxes], partial(reporter.step, "following the box")
@@ -192,11 +197,16 @@ def _count_source_frames(settings: EditSettings, video: Video) -> int | None:
     return video.num_frames if is_whole else probe_video(settings.input.source).num_frames
 
 
-def _segment_points(points: Sequence[KeyPoint], video: Video, reporter: Reporter) -> EditMask:
-    """Segment and track the objects under the points. Frames in which an object is hidden between two others are interpolated."""
-    clicks = [Click(each.x, each.y, each.on, each.frame, each.object) for each in points]
-    check_prompts(clicks, video.num_frames, video.size)
-    masks = EmbeddedSegmenter(load_saliency_network()).segment(video.frames, clicks, partial(reporter.step, "segmenting"))
+def _segment_objects(settings: EditSettings, video: Video, reporter: Reporter) -> EditMask:
+    """Segment and track the objects under the points, or those that the text describes.
+
+    Frames in which an object is hidden between two others are interpolated.
+    """
+    inputs, segmenter = settings.input, settings.masks.segmenter
+    prompts: list[Prompt] = [Click(each.x, each.y, each.on, each.frame, each.object) for each in inputs.points]
+    prompts += detect_prompts(segmenter, video.frames[0], inputs.text) if inputs.text else []
+    check_prompts(prompts, video.num_frames, video.size)
+    masks = load_segmenter(segmenter).segment(video.frames, prompts, partial(reporter.step, "segmenting"))
     return union([interpolate_missing_frames(each) for each in masks.values()])
 
 
@@ -223,9 +233,7 @@ def store_inputs(clip: Clip, run: Run, settings: EditSettings) -> bool:
     whether the folder is known to hold `clip`; a run of an earlier version, which recorded no hash of its input, keeps what it has.
     """
     source_hash = hash_content(clip.video.frames, clip.video.alpha)
-    edited_frames = [(kind, n, t) for kind, of in (("reference", clip.references), ("anchor", clip.anchors)) for n, t in sorted(of.items())]
-    parts = [part for kind, number, image in edited_frames for part in (f"{kind} {number}", image)]
-    input_hash = hash_content(source_hash, clip.edit_mask.frames, clip.first_frame, *parts)
+    input_hash = _hash_input(clip, source_hash)
     recorded_hash = run.read_manifest().get("input_hash")
     settings_differ, input_differs = run.read_settings() != settings, recorded_hash not in (None, input_hash)
     if settings_differ or input_differs:
@@ -245,34 +253,104 @@ def store_inputs(clip: Clip, run: Run, settings: EditSettings) -> bool:
     for file in (run.folder / "references").glob("*_*.png"):
         file.unlink()
     save_image(run.folder / "references" / "first_frame.png", clip.first_frame)
-    for kind, number, image in edited_frames:
+    for kind, number, image in _list_edited_frames(clip):
         save_image(run.folder / "references" / f"{kind}_{number:05d}.png", image)
     run.update_manifest(input_hash=input_hash)
-    write_atomically(run.folder / "clip.json", json.dumps(video_to_record(clip.video) | {"notes": list(clip.notes)}))
+    write_text(run.folder / "clip.json", json.dumps(video_to_record(clip.video) | {"notes": list(clip.notes)}))
     return True
 
 
-def load_inputs(run: Run) -> Clip:
-    """Load what `store_inputs` stored. Raises `RunError` if the folder is incomplete."""
+def _list_edited_frames(clip: Clip) -> list[tuple[str, int, torch.Tensor]]:
+    """List the later edited frames with their kind and number."""
+    return [(kind, n, t) for kind, of in (("reference", clip.references), ("anchor", clip.anchors)) for n, t in sorted(of.items())]
+
+
+def _hash_input(clip: Clip, source_hash: str) -> str:
+    parts = [part for kind, number, image in _list_edited_frames(clip) for part in (f"{kind} {number}", image)]
+    return hash_content(source_hash, clip.edit_mask.frames, clip.first_frame, *parts)
+
+
+STORE_AGAIN = "run the `lora-edit edit` or `lora-edit new` command of this run again, which stores its input again"
+"""What to do about an incomplete or damaged input."""
+
+
+def load_inputs(run: Run, *, discard_damaged: bool = True) -> Clip:
+    """Load what `store_inputs` stored. Raises `RunError` if it is incomplete, or not what was stored.
+
+    With `discard_damaged`, damaged input counts as incomplete from then on, so that `store_inputs` stores it again.
+    """
+    try:
+        return _load_intact_inputs(run)
+    except _DamagedInputError:
+        if discard_damaged:
+            (run.folder / "clip.json").unlink(missing_ok=True)
+            run.update_manifest(source_hash=None)
+        raise
+
+
+class _DamagedInputError(RunError):
+    """The stored input cannot be read, or is not what was stored."""
+
+
+def _load_intact_inputs(run: Run) -> Clip:
+    if not (run.folder / "clip.json").is_file():
+        raise RunError(f"{run.folder}: the run's input is incomplete (clip.json is missing); {STORE_AGAIN}")
+    try:
+        clip = _read_stored_clip(run)
+    except (InputError, OSError, KeyError, TypeError, ValueError) as error:
+        raise _DamagedInputError(f"{run.folder}: the run's input is damaged ({error}); {STORE_AGAIN}") from error
+    recorded_hash = run.read_manifest().get("input_hash")
+    if recorded_hash not in (None, _hash_input(clip, hash_content(clip.video.frames, clip.video.alpha))):
+        raise _DamagedInputError(f"{run.folder}: the run's input is not what was stored (frames, masks or references); {STORE_AGAIN}")
+    return clip
+
+
+def _read_stored_clip(run: Run) -> Clip:
     record_file = run.folder / "clip.json"
-    if not record_file.is_file():
-        raise RunError(f"{run.folder}: the run's input is incomplete (clip.json is missing); remove the folder and start again")
-    record = json.loads(record_file.read_text("utf-8"))
+    record = read_json_object(record_file, RunError, DAMAGED_RUN)
     alpha = read_video(run.folder / "frames").alpha if record.get("alpha") else None
-    video = video_from_record(record, load_frames(run.folder / "frames"), alpha)
+    frames = load_frames(run.folder / "frames")
+    try:
+        video = video_from_record(record, frames, alpha)
+        notes = TypeAdapter(tuple[str, ...]).validate_python(record.get("notes", ()))
+    except ValueError as error:
+        raise RunError(f"{record_file}: damaged ({' '.join(str(error).split())}); {DAMAGED_RUN}") from error
     folder = run.folder / "references"
     references, anchors = (
-        {int(file.stem.split("_")[1]): read_image(file) for file in sorted(folder.glob(f"{kind}_*.png"))}
+        {_parse_frame_number(file): _load_stored_image(file, video) for file in sorted(folder.glob(f"{kind}_*.png"))}
         for kind in ("reference", "anchor")
     )
     edit_mask = load_mask(run.folder / "masks")
-    return Clip(video, edit_mask, read_image(folder / "first_frame.png"), references, anchors, tuple(record["notes"]))
+    if edit_mask.frames.shape != video.frames.shape[:3]:
+        raise RunError(f"{run.folder / 'masks'}: does not fit the run's frames; {DAMAGED_RUN}")
+    return Clip(video, edit_mask, _load_stored_image(folder / "first_frame.png", video), references, anchors, notes)
+
+
+def _load_stored_image(file: Path, video: Video) -> torch.Tensor:
+    """Load an edited frame of a run. Raises `RunError` unless it has the size of the clip."""
+    image = read_image(file)
+    if image.shape != video.frames.shape[1:]:
+        raise RunError(f"{file}: does not have the size of the run's frames; {DAMAGED_RUN}")
+    return image
+
+
+def _parse_frame_number(file: Path) -> int:
+    """Parse the number in the name of an edited frame, such as `reference_00012.png`. Raises `RunError`."""
+    number = file.stem.partition("_")[2]
+    if not number.isdecimal():
+        raise RunError(f"{file}: is no edited frame of a run; remove it")
+    return int(number)
 
 
 def read_run_frame_rate(folder: Path) -> Fraction | None:
-    """Read the frame rate of the run that contains a folder of frames; None outside of a run."""
+    """Read the frame rate of the run that contains a folder of frames; None outside of a run, and for a run whose record is damaged."""
     record_file = folder.parent / "clip.json"
-    return Fraction(json.loads(record_file.read_text("utf-8"))["fps"]) if record_file.is_file() else None
+    if not record_file.is_file():
+        return None
+    try:
+        return Fraction(read_json_object(record_file, RunError, DAMAGED_RUN)["fps"]) or None
+    except (RunError, KeyError, TypeError, ValueError, ArithmeticError):
+        return None
 
 
 def replace_first_frame(clip: Clip, path: Path) -> Clip:

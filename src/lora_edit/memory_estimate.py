@@ -12,9 +12,11 @@ from lora_edit.conditioning.windows import plan_inference_windows, round_up_fram
 from lora_edit.config import EditSettings
 from lora_edit.devices import Machine
 from lora_edit.models.record import Geometry, ModelRecord
+from lora_edit.models.runtime.autoencoder_memory import count_codec_bytes
 from lora_edit.models.runtime.block_swap import count_blocks_by_list
-from lora_edit.models.runtime.meta_model import build_meta_model, count_codec_bytes, has_meta_model
+from lora_edit.models.runtime.meta_model import build_meta_model, has_meta_model
 from lora_edit.models.runtime.offload_plan import OffloadPlan
+from lora_edit.models.runtime.pinned_memory import compute_pinned_bytes
 from lora_edit.models.runtime.quantization import WeightFormat
 from lora_edit.models.runtime.step_cost import StepCost, count_step_cost
 from lora_edit.training.held_out import count_held_out_passes as held_out_passes
@@ -43,14 +45,15 @@ HOST_TO_DEVICE_BANDWIDTH = 2e10
 WEIGHT_FORMAT_SIZE_RATIO: dict[WeightFormat, float] = {"full": 1.0, "int8": 0.51, "fp8": 0.51, "nf4": 0.29}
 """Size of stored weights with their scales, relative to bfloat16."""
 
-TILED_DECODE_RATIO = 0.2
-"""Memory of decoding in tiles relative to decoding whole frames, at 832x480."""
+ENCODER_LAYER_RATIO = 0.2
+"""Largest layer of a text encoder, its table of tokens, relative to the encoder: what the device holds of one that does not fit whole."""
 
 
 @dataclass(frozen=True)
 class ResourceEstimate:
     """Bytes on the device and seconds by stage, and bytes of main memory.
 
+    `autoencoder_bytes` are those of encoding and decoding, `encoder_bytes` those of the largest other encoder.
     `windows` is the number of windows of a long clip; `offload_plan` divides the `blocks` transformer blocks between device and main
     memory.
     """
@@ -62,22 +65,23 @@ class ResourceEstimate:
     seconds_generate: float
     windows: int
     autoencoder_bytes: float
+    encoder_bytes: float
     offload_plan: OffloadPlan
     blocks: int
 
     @property
     def device_bytes(self) -> float:
         """The maximum of all stages."""
-        return max(self.train_bytes, self.generate_bytes, self.autoencoder_bytes)
+        return max(self.train_bytes, self.generate_bytes, self.autoencoder_bytes, self.encoder_bytes)
 
     def list_shortfalls(self, machine: Machine) -> list[str]:
         """Describe what does not fit the machine; empty if everything fits."""
         shortfalls = []
         if machine.device_bytes and self.device_bytes > machine.device_bytes:
-            shortfalls.append(f"{self.device_bytes / 1e9:.1f} GB on the device, which has {machine.device_bytes / 1e9:.1f}")
+            shortfalls.append(f"{self.device_bytes / 1e9:.1f} GB on the device, which has {machine.device_bytes / 1e9:.1f} free")
         host_bytes = self.host_bytes if machine.device_bytes else max(self.host_bytes, self.device_bytes)
         if host_bytes > machine.host_bytes:
-            shortfalls.append(f"{host_bytes / 1e9:.1f} GB of main memory, of which the machine has {machine.host_bytes / 1e9:.1f}")
+            shortfalls.append(f"{host_bytes / 1e9:.1f} GB of main memory, of which {machine.host_bytes / 1e9:.1f} are free")
         return shortfalls
 
 
@@ -87,10 +91,17 @@ def supports_estimate(record: ModelRecord) -> bool:
 
 
 def estimate_resources(
-    settings: EditSettings, record: ModelRecord, size: Size, num_frames: int, has_references: bool, machine: Machine
+    settings: EditSettings,
+    record: ModelRecord,
+    size: Size,
+    num_frames: int,
+    has_references: bool,
+    machine: Machine,
+    stored_format: WeightFormat = "full",
 ) -> ResourceEstimate:
     """Estimate an edit of `num_frames` frames at the canvas size `size`, for a model with `supports_estimate`.
 
+    `stored_format` is `fp8` for a checkpoint in 8 bits, which stay in memory.
     The estimate has as much on the device of the machine as fits. If nothing fits, it has the smallest memory use that the settings
     allow.
     """
@@ -99,7 +110,7 @@ def estimate_resources(
     blocks = len(_count_step_cost(record, _compute_latent_shape(window, size, geometry), machine.dtype, settings.lora).block_bytes)
     estimate = None
     for offload_plan in _list_offload_plans(training, blocks):
-        estimate = _estimate_with_plan(offload_plan, settings, record, size, num_frames, has_references, machine)
+        estimate = _estimate_with_plan(offload_plan, settings, record, size, num_frames, has_references, machine, stored_format)
         if not estimate.list_shortfalls(machine):
             break
     assert estimate is not None
@@ -123,7 +134,9 @@ def _estimate_with_plan(
     num_frames: int,
     has_references: bool,
     machine: Machine,
+    stored_format: WeightFormat,
 ) -> ResourceEstimate:
+    placed = offload_plan if offload_plan.weight_format != "full" else replace(offload_plan, weight_format=stored_format)
     training, generation, geometry = settings.training, settings.generation, record.geometry
     training_window = _compute_window_length(num_frames, training.window, geometry)
     generation_window = _compute_window_length(num_frames, generation.window, geometry)
@@ -137,30 +150,38 @@ def _estimate_with_plan(
         plan_inference_windows(num_frames, generation.window or geometry.max_frames, generation.overlap, geometry.temporal_compression)
     )
     passes = windows * generation.steps * (1 if generation.guidance_scale == 1 else 2)
-    encode, decode = count_codec_bytes(record, size)
-    tile_decoding = bool(machine.device_bytes) and decode + DEVICE_RESERVE_BYTES > machine.device_bytes
+    encoding, decoding = (
+        count_codec_bytes(record, size, window) for window in (max(training_window, generation_window), generation_window)
+    )
+    tile_encoding, tile_decoding = (
+        _exceeds_device(ALLOCATOR_OVERHEAD * num_bytes, machine) for num_bytes in (encoding.encode, decoding.decode)
+    )
+    codec_bytes = max(
+        encoding.tiled_encode if tile_encoding else encoding.encode, decoding.tiled_decode if tile_decoding else decoding.decode
+    )
     copy_seconds = (
-        _get_size_ratio(offload_plan)
+        _get_size_ratio(placed)
         * sum(training_cost.block_bytes)
         * offload_plan.blocks_to_swap
         / max(1, len(training_cost.block_bytes))
         / HOST_TO_DEVICE_BANDWIDTH
     )
     return ResourceEstimate(
-        train_bytes=_compute_weight_bytes(training_cost, offload_plan)
+        train_bytes=_compute_weight_bytes(training_cost, placed)
         + ALLOCATOR_OVERHEAD * _compute_step_bytes(training_cost, offload_plan)
         + DEVICE_RESERVE_BYTES,
-        generate_bytes=_compute_weight_bytes(generation_cost, offload_plan)
+        generate_bytes=_compute_weight_bytes(generation_cost, placed)
         + 4 * generation_cost.num_trainable
         + ALLOCATOR_OVERHEAD * generation_cost.forward_peak_bytes
         + DEVICE_RESERVE_BYTES,
-        host_bytes=num_experts * (sum(training_cost.block_bytes) + training_cost.rest_bytes) + 1e9 * record.encoders_gb,
+        host_bytes=_compute_host_bytes(training_cost, placed, num_experts, record, machine, stored_format),
         seconds_train=steps * training.batch_size * max(training_cost.step_flops / rate, 2 * copy_seconds)
         + held_out_passes(training, steps) * max(training_cost.forward_flops / rate, copy_seconds),
         seconds_generate=passes * max(generation_cost.forward_flops / rate, copy_seconds),
         windows=windows,
-        autoencoder_bytes=max(encode, TILED_DECODE_RATIO * decode if tile_decoding else decode) + DEVICE_RESERVE_BYTES,
-        offload_plan=replace(offload_plan, tile_decoding=tile_decoding),
+        autoencoder_bytes=ALLOCATOR_OVERHEAD * codec_bytes + DEVICE_RESERVE_BYTES,
+        encoder_bytes=_compute_encoder_bytes(record, machine) + DEVICE_RESERVE_BYTES,
+        offload_plan=replace(offload_plan, tile_encoding=tile_encoding, tile_decoding=tile_decoding),
         blocks=len(training_cost.block_bytes),
     )
 
@@ -174,6 +195,35 @@ def _compute_weight_bytes(cost: StepCost, offload_plan: OffloadPlan) -> float:
     block_bytes = sorted(cost.block_bytes)
     resident_bytes = sum(block_bytes[: len(block_bytes) - offload_plan.blocks_to_swap])
     return cost.rest_bytes + _get_size_ratio(offload_plan) * (resident_bytes + (2 * block_bytes[-1] if offload_plan.blocks_to_swap else 0))
+
+
+def _compute_host_bytes(
+    cost: StepCost, offload_plan: OffloadPlan, num_experts: int, record: ModelRecord, machine: Machine, stored_format: WeightFormat
+) -> float:
+    """Compute the peak of main memory: while files are read, while the encoders are in memory too, or while a transformer trains.
+
+    Swapped blocks and hidden states are in page-locked memory, with torch's rounding. On the device are all other weights of one expert.
+    """
+    block_bytes, ratio = sorted(cost.block_bytes), _get_size_ratio(offload_plan)
+    num_resident = len(block_bytes) - offload_plan.blocks_to_swap
+    swapped = [round(ratio * each) for each in block_bytes[num_resident:]]
+    swapped_bytes = compute_pinned_bytes(swapped) if machine.device_bytes else sum(swapped)
+    resident_bytes = cost.rest_bytes + ratio * sum(block_bytes[:num_resident])
+    state_bytes = compute_pinned_bytes([cost.hidden_state_bytes] * len(block_bytes)) if offload_plan.offload_activations else 0
+    reading = num_experts * (WEIGHT_FORMAT_SIZE_RATIO[stored_format] * sum(block_bytes) + cost.rest_bytes)
+    encoding = num_experts * (swapped_bytes + resident_bytes) + 1e9 * record.encoders_gb
+    training = num_experts * swapped_bytes + (num_experts - 1) * resident_bytes + state_bytes
+    return max(reading, encoding, training)
+
+
+def _compute_encoder_bytes(record: ModelRecord, machine: Machine) -> float:
+    """Compute the device memory of the largest encoder; one that does not fit is moved layer by layer."""
+    num_bytes = 1e9 * record.largest_encoder_gb
+    return ENCODER_LAYER_RATIO * num_bytes if machine.device_bytes and num_bytes > 0.9 * machine.device_bytes else num_bytes
+
+
+def _exceeds_device(num_bytes: float, machine: Machine) -> bool:
+    return bool(machine.device_bytes) and num_bytes + DEVICE_RESERVE_BYTES > machine.device_bytes
 
 
 def _compute_step_bytes(cost: StepCost, offload_plan: OffloadPlan) -> float:

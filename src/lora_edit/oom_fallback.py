@@ -28,6 +28,7 @@ def retry_with_less_memory(
     The last step shortens training windows to `short_window` frames (paper, appendix C); None skips it. `work` has to resume from its
     checkpoints. `on_note` receives a note on each step. Raises `ModelError` when no step is left.
     """
+    family.device_manager.on_note = on_note
     while True:
         try:
             return work(settings)

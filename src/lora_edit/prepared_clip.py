@@ -27,6 +27,7 @@ class PreparedClip:
 
 def prepare_clip(family: Family, clip: Clip, settings: EditSettings, reporter: Reporter | None = None) -> PreparedClip:
     """Bring a clip to the size that `family` works at. Predictions are computed when they are first used."""
+    family.frame_rate = float(clip.video.fps)
     canvas = build_canvas(clip, family.geometry, settings.compositing, settings.masks.snap)
     return PreparedClip(canvas, Hints(clip, canvas, settings.method.hint, settings.method.hint_confidence, reporter))
 

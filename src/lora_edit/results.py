@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lora_edit.atomic_files import copy_file
 from lora_edit.captions import build_prompt_rows
 from lora_edit.config import EditSettings
 from lora_edit.errors import VideoError
@@ -21,9 +21,23 @@ from lora_edit.evaluation.plots import draw_loss_plot
 from lora_edit.evaluation.psnr import psnr
 from lora_edit.evaluation.report import Report, write_report
 from lora_edit.inputs import Clip
+from lora_edit.provenance.signing import ResultSigner, build_provenance_rows, describe_provenance, finish_unsigned
 from lora_edit.reporting import Reporter
+from lora_edit.reproduction import ResultRecord, record_to_entry
+from lora_edit.result_watermark import build_watermark_rows
 from lora_edit.run import Run
-from lora_edit.takes import RESULT_FILE, SAMPLES_FOLDER, GenerationRequest, Take, add_take, archive_result, find_free_name, list_takes
+from lora_edit.takes import (
+    RESULT_FILE,
+    SAMPLES_FOLDER,
+    GenerationRequest,
+    Take,
+    add_take,
+    archive_result,
+    find_free_name,
+    has_finished_result,
+    list_takes,
+    takes_to_entry,
+)
 from lora_edit.types import Video, hash_content
 from lora_edit.video.disocclusion import compute_unseen_shares, suggest_next_frame
 from lora_edit.video.png_frames import save_frames
@@ -48,43 +62,59 @@ CROP_COLUMNS, CROP_HEIGHT = 4, 240
 FLICKER_FRAMES = 32
 
 
+@dataclass(frozen=True)
+class GeneratedResult:
+    """A result that was written to `output`: its frames, seconds by stage, request, and record for the comparison with a repetition.
+
+    Every further file that shows its pixels is signed by `signer`, unless that is None.
+    """
+
+    video: Video
+    output: Path
+    seconds: dict[str, float]
+    request: GenerationRequest
+    record: ResultRecord
+    signer: ResultSigner | None
+
+
 def write_results(
-    run: Run,
-    settings: EditSettings,
-    clip: Clip,
-    video: Video,
-    output: Path,
-    seconds: dict[str, float],
-    request: GenerationRequest,
-    is_main_result: bool,
-    reporter: Reporter,
+    run: Run, settings: EditSettings, clip: Clip, result: GeneratedResult, is_main_result: bool, reporter: Reporter
 ) -> tuple[str, ...]:
     """Write a result into the run folder and return the remarks for the user.
 
     The main result, or the first, becomes `result.mp4` with its lossless frames, comparison and measurements; any other becomes a take
-    beside it. Sheet and report show all of them.
+    beside it. Sheet and report show all of them. The manifest lists the result last, when all its files stand.
     """
-    folder, result_hash, notes = run.folder, hash_content(video.frames), clip.notes
-    if is_main_result or not (folder / RESULT_FILE).is_file():
+    video, output, request, signer = result.video, result.output, result.request, result.signer
+    folder, result_hash, notes, entries = run.folder, hash_content(video.frames), clip.notes, dict[str, Any]()
+    run.update_manifest(provenance=describe_provenance(signer))
+    if is_main_result or not has_finished_result(run):
         name, file = archive_result(run, result_hash) or find_free_name(run, request), RESULT_FILE
-        notes = (*notes, *_write_main_result(run, settings, clip, video, output, seconds, reporter))
+        run.update_manifest(unfinished_result=True)
+        hint, entries = _write_main_result(run, settings, clip, result, reporter)
+        notes, entries = (*notes, *hint), entries | record_to_entry(result.record)
     elif output.parent.resolve() == (folder / SAMPLES_FOLDER).resolve():
         name, file = output.stem, f"{SAMPLES_FOLDER}/{output.name}"
     else:
         name = find_free_name(run, request)
         file = f"{SAMPLES_FOLDER}/{name}.mp4"
-        _copy_or_write(output, folder / file, video)
+        _copy_or_write(output, folder / file, video, signer)
     picture, title = f"{SAMPLES_FOLDER}/{name}.png", request.title if name == request.name else f"{request.title} ({name})"
-    save_image(folder / picture, build_contact_sheet([video.frames], [f"edited: {title}"], SHEET_COLUMNS, CELL_HEIGHT))
-    add_take(run, Take(name, file, picture, title, result_hash))
+    sign = signer.sign_png if signer else None
+    save_image(folder / picture, build_contact_sheet([video.frames], [f"edited: {title}"], SHEET_COLUMNS, CELL_HEIGHT), sign)
+    takes = add_take(list_takes(run), Take(name, file, picture, title, result_hash))
+    entries |= takes_to_entry(takes) | {"unfinished_output": None, "unfinished_result": None}
     rows = [clip.video.frames, dim_outside_region(clip.video.frames, clip.edit_mask.frames)]
-    takes = [read_image(folder / take.picture) for take in list_takes(run) if (folder / take.picture).is_file()]
+    pictures = [read_image(folder / take.picture) for take in takes if (folder / take.picture).is_file()]
     save_image(
-        folder / "sheet.png", stack_sheets([build_contact_sheet(rows, ["source", "edit region"], SHEET_COLUMNS, CELL_HEIGHT), *takes])
+        folder / "sheet.png",
+        stack_sheets([build_contact_sheet(rows, ["source", "edit region"], SHEET_COLUMNS, CELL_HEIGHT), *pictures]),
+        sign,
     )
-    write_report(folder / "report.html", _build_report(run, settings, clip))
+    write_report(folder / "report.html", _build_report(folder, run.read_manifest() | entries, takes, settings, clip))
+    run.update_manifest(**entries)
     run.log(f"wrote {output}")
-    return notes
+    return (*notes, *(signer.notes if signer else ()))
 
 
 def is_reserved_path(folder: Path, output: Path) -> bool:
@@ -108,39 +138,38 @@ def check_output_for_clip(run: Run, clip: Clip, output: Path, codec: Codec) -> C
 
 
 def _write_main_result(
-    run: Run, settings: EditSettings, clip: Clip, video: Video, output: Path, seconds: dict[str, float], reporter: Reporter
-) -> list[str]:
-    """Write the run's own result and its comparisons; returns a remark on the frame to edit next, if any."""
-    folder, source = run.folder, clip.video
-    shutil.rmtree(folder / "result", ignore_errors=True)
-    save_frames(folder / "result", video.frames, video.alpha)
-    _copy_or_write(output, folder / RESULT_FILE, video)
+    run: Run, settings: EditSettings, clip: Clip, result: GeneratedResult, reporter: Reporter
+) -> tuple[list[str], dict[str, Any]]:
+    """Write the run's own result and its comparisons; returns a remark on the frame to edit next, if any, and entries of the manifest."""
+    folder, source, video, signer = run.folder, clip.video, result.video, result.signer
+    finish, sign = (signer.sign_file, signer.sign_png) if signer else (finish_unsigned, None)
+    save_frames(folder / "result", video.frames, video.alpha, finish)
+    _copy_or_write(result.output, folder / RESULT_FILE, video, signer)
     beside = join_side_by_side(source.frames, video.frames, MAX_SIDE)
     on_frame = partial(reporter.step, "compare")
-    write_video(folder / "compare.mp4", replace(source, frames=beside, alpha=None), overwrite=True, on_frame=on_frame)
+    write_video(folder / "compare.mp4", replace(source, frames=beside, alpha=None), overwrite=True, on_frame=on_frame, finish=finish)
     middle = video.num_frames // 2
-    save_image(folder / "poster.png", video.frames[middle])
-    save_image(folder / "poster-compare.png", beside[middle])
-    _write_crops(folder / "crops.png", clip, video)
+    save_image(folder / "poster.png", video.frames[middle], sign)
+    save_image(folder / "poster-compare.png", beside[middle], sign)
+    _write_crops(folder / "crops.png", clip, video, signer)
     manifest = run.read_manifest()
     if manifest.get("losses"):
         draw_loss_plot(manifest["losses"], [(name, steps) for name, steps in manifest["stages"]], folder / "loss.png")
     shares = compute_unseen_shares(source.frames, clip.edit_mask.frames, (0, *clip.references, *clip.anchors))
     hint = _suggest_frame(run, clip, shares)
-    run.update_manifest(
-        seconds=seconds,
-        metrics=compute_quick_metrics(clip, video, partial(reporter.step, "measure")),
-        notes=[*clip.notes, *hint],
-        unproven=[round(share, 4) for share in shares],
-        result_hash=hash_content(video.frames),
-        result_loras=manifest.get("loras", []),
-        output=str(output),
-        model=settings.model,
-    )
-    return hint
+    return hint, {
+        "seconds": result.seconds,
+        "metrics": compute_quick_metrics(clip, video, partial(reporter.step, "measure")),
+        "notes": [*clip.notes, *hint],
+        "unproven": [round(share, 4) for share in shares],
+        "result_hash": hash_content(video.frames),
+        "result_loras": manifest.get("loras", []),
+        "output": str(result.output),
+        "model": settings.model,
+    }
 
 
-def _write_crops(path: Path, clip: Clip, video: Video) -> None:
+def _write_crops(path: Path, clip: Clip, video: Video, signer: ResultSigner | None) -> None:
     """Write enlarged crops of the region; none for a whole-frame edit, which the sheet shows."""
     if clip.edit_mask.frames.all() or not clip.edit_mask.frames.any():
         path.unlink(missing_ok=True)
@@ -148,7 +177,8 @@ def _write_crops(path: Path, clip: Clip, video: Video) -> None:
     numbers = select_evenly_spaced(video.num_frames, CROP_COLUMNS)
     rows = [extract_around_region(frames, clip.edit_mask.frames, numbers) for frames in (clip.video.frames, video.frames)]
     place = f"frame{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
-    save_image(path, build_contact_sheet(rows, [f"source, {place}", f"edited, {place}"], CROP_COLUMNS, CROP_HEIGHT))
+    sheet = build_contact_sheet(rows, [f"source, {place}", f"edited, {place}"], CROP_COLUMNS, CROP_HEIGHT)
+    save_image(path, sheet, signer.sign_png if signer else None)
 
 
 def _suggest_frame(run: Run, clip: Clip, shares: list[float]) -> list[str]:
@@ -164,13 +194,12 @@ def _suggest_frame(run: Run, clip: Clip, shares: list[float]) -> list[str]:
     ]
 
 
-def _build_report(run: Run, settings: EditSettings, clip: Clip) -> Report:
+def _build_report(folder: Path, manifest: dict[str, Any], takes: Sequence[Take], settings: EditSettings, clip: Clip) -> Report:
     """Build the report of all results of the run."""
-    manifest, takes = run.read_manifest(), list_takes(run)
     main = next((take for take in takes if take.file == RESULT_FILE), None)
 
     def find_file(name: str) -> Path | None:
-        return Path(name) if (run.folder / name).is_file() else None
+        return Path(name) if (folder / name).is_file() else None
 
     pictures = [("The edited first frame", Path("references/first_frame.png"))]
     for kind, frames in (("reference", clip.references), ("anchor", clip.anchors)):
@@ -192,6 +221,7 @@ def _build_report(run: Run, settings: EditSettings, clip: Clip) -> Report:
             *build_prompt_rows(settings, clip),
             *_build_lora_rows(manifest.get("result_loras", [])),
         ],
+        provenance=[*build_provenance_rows(manifest.get("provenance", {})), *build_watermark_rows(manifest.get("watermark", {}))],
         notes=manifest.get("notes", []),
         metrics=manifest.get("metrics", {}),
     )
@@ -232,11 +262,11 @@ def dim_outside_region(frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor
     return out
 
 
-def _copy_or_write(output: Path, target: Path, video: Video) -> None:
+def _copy_or_write(output: Path, target: Path, video: Video, signer: ResultSigner | None) -> None:
     if output.suffix.lower() == ".mp4":
-        shutil.copyfile(output, target)
+        copy_file(output, target)
     else:
-        write_video(target, video, overwrite=True)
+        write_video(target, video, overwrite=True, finish=signer.sign_file if signer else None)
 
 
 def _build_lora_rows(loras: list[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -8,16 +8,28 @@ import platform
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lora_edit.atomic_files import is_partial, remove_abandoned_files, write_text
 from lora_edit.config import EditSettings, dump_toml, read_toml, resolve_settings
-from lora_edit.errors import RunError
+from lora_edit.errors import RunError, SettingsError
+from lora_edit.file_lock import read_owner, record_owner, try_lock
+from lora_edit.text_files import read_json_object
 
-_LIBRARIES = ("lora-edit", "torch", "diffusers", "peft", "av")
+DAMAGED_RUN = "put back a copy of this file, or remove the run folder and start again"
+"""What to do about a damaged file of a run."""
+
+LIBRARIES = ("lora-edit", "torch", "diffusers", "peft", "av")
+"""Libraries whose versions the manifest records."""
+
+
+SETTINGS_END = "# end of the settings"
+SETTINGS_START = f"# The last line has to be: {SETTINGS_END}"
+"""First and last line of a run's settings, by which a file that was cut off is recognised."""
 
 
 @dataclass(frozen=True)
@@ -54,28 +66,34 @@ class Run:
         return self.folder / "log.txt"
 
     def read_settings(self) -> EditSettings:
-        """Read the settings of the run. Raises `RunError` if the folder is not a run folder."""
+        """Read the settings of the run. Raises `RunError` if the folder is not a run folder, or its settings are damaged."""
         if not self.settings_file.is_file():
             raise RunError(f"{self.folder}: not a run folder (edit.toml is missing); create one with `lora-edit new`")
-        return resolve_settings(read_toml(self.settings_file))
+        try:
+            _check_settings_end(self.settings_file)
+            return resolve_settings(read_toml(self.settings_file))
+        except SettingsError as error:
+            remedy = "restore it (earlier settings are in edit-N.toml), or start again with another --run"
+            raise RunError(f"the run's settings are damaged: {error}; {remedy}") from error
 
     def replace_settings(self, settings: EditSettings) -> None:
         """Replace the settings. The previous ones stay beside them as `edit-N.toml`."""
         number = 1
         while (backup := self.folder / f"edit-{number}.toml").exists():
             number += 1
-        write_atomically(backup, self.settings_file.read_text("utf-8"))
-        write_atomically(self.settings_file, dump_toml(settings))
+        write_text(backup, self.settings_file.read_text("utf-8"))
+        write_text(self.settings_file, _format_settings(settings))
         self.update_manifest(seed=settings.seed)
         self.log(f"settings replaced; the previous ones are in {backup.name}")
 
     def read_manifest(self) -> dict[str, Any]:
-        """Read the manifest; empty if there is none yet."""
-        return json.loads(self.manifest_file.read_text("utf-8")) if self.manifest_file.is_file() else {}
+        """Read the manifest; empty if there is none yet. Raises `RunError` if it is damaged."""
+        remedy = "remove it, and the run goes on from its files without the list of its earlier results"
+        return read_json_object(self.manifest_file, RunError, remedy) if self.manifest_file.exists() else {}
 
     def update_manifest(self, **entries: Any) -> None:
         """Add or replace top-level entries of the manifest, atomically."""
-        write_atomically(self.manifest_file, json.dumps({**self.read_manifest(), **entries}, indent=2, sort_keys=True) + "\n")
+        write_text(self.manifest_file, json.dumps({**self.read_manifest(), **entries}, indent=2, sort_keys=True) + "\n")
 
     def log(self, text: str) -> None:
         """Append one line with a time stamp to the log."""
@@ -84,14 +102,26 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Lock the folder for this process until the end of the context or of the process.
+        """Lock the folder for this process until the end of the context or of the process, and remove what ended processes left there.
 
-        Raises `RunError` if another process holds the lock.
+        Raises `RunError` if another process holds the lock, or the folder cannot be written.
         """
-        with (self.folder / ".lock").open("w") as file:
-            if not try_lock(file.fileno()):
-                raise RunError(f"{self.folder}: another lora-edit process is working on this run; wait for it or give another --run")
+        owner_file = self.folder / ".owner"
+        try:
+            lock = try_lock(self.folder / ".lock")
+        except OSError as error:
+            raise RunError(
+                f"{self.folder}: the run folder cannot be written ({error.strerror}); make it writable, or copy it to a writable disk"
+            ) from error
+        if lock is None:
+            raise RunError(f"{self.folder}: {read_owner(owner_file)} is working on this run; wait for it or give another --run")
+        try:
+            with suppress(OSError):  # only messages need it
+                record_owner(owner_file)
+            remove_abandoned_files(self.folder)
             yield
+        finally:
+            lock.release()
 
 
 def check_run_folder(folder: Path, settings: EditSettings) -> None:
@@ -100,7 +130,7 @@ def check_run_folder(folder: Path, settings: EditSettings) -> None:
     if run.settings_file.is_file():
         if _get_run_identity(run.read_settings()) != _get_run_identity(settings):
             raise RunError(f"{folder}: holds a run of another clip, range or model; give another --run or remove it")
-    elif folder.exists() and (not folder.is_dir() or any(path.name != "edit.toml.part" for path in folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or not all(is_partial(Path(path.name)) for path in folder.iterdir())):
         raise RunError(f"{folder}: exists and is not a run folder; give another --run")
 
 
@@ -114,15 +144,26 @@ def make_run(folder: Path, settings: EditSettings) -> Run:
     if run.settings_file.is_file():
         return run
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(run.settings_file, dump_toml(settings))
+    write_text(run.settings_file, _format_settings(settings))
     run.update_manifest(
-        versions={name: version(name) for name in _LIBRARIES},
+        versions={name: version(name) for name in LIBRARIES},
         python=sys.version.split()[0],
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         seed=settings.seed,
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     )
     return run
+
+
+def _format_settings(settings: EditSettings) -> str:
+    return f"{SETTINGS_START}\n{dump_toml(settings)}{SETTINGS_END}\n"
+
+
+def _check_settings_end(file: Path) -> None:
+    """Raise `SettingsError` for a file that was cut off between two lines, which is valid TOML with fewer settings."""
+    lines = file.read_bytes().splitlines()
+    if lines and lines[0] == SETTINGS_START.encode() and lines[-1] != SETTINGS_END.encode():
+        raise SettingsError(f"{file}: is cut off after {len(lines)} lines")
 
 
 def _get_run_identity(settings: EditSettings) -> tuple[object, ...]:
@@ -134,26 +175,3 @@ def _get_run_identity(settings: EditSettings) -> tuple[object, ...]:
 def default_run_folder(output: Path) -> Path:
     """Return the default run folder: `<output stem>.run` beside the output."""
     return output.with_name(f"{output.stem}.run")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file such that an interruption leaves the old file or the new one, never a partial one."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, "utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def try_lock(descriptor: int) -> bool:
-    """Lock an open file for this process. Returns False if another process holds the lock."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

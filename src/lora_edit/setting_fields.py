@@ -14,11 +14,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Flag:
-    """An option of the commands that read a clip and its region: `flag METAVAR`, with one line of help; the default is added to it."""
+    """An option of the commands that read a clip and its region: `flag METAVAR`, with one line of help; the default is added to it.
+
+    A setting that is on or off has an empty metavar: its flag, `--no-SETTING` where the default is on, negates the default. `value_type` is
+    the type of the value where the default, None, does not show it.
+    """
 
     flag: str
     metavar: str
     help: str
+    value_type: type | None = None
 
 
 @dataclass(frozen=True)

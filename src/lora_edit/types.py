@@ -32,6 +32,9 @@ Float64Array = npt.NDArray[np.float64]
 OnFrame = Callable[[int, int], None]
 """Callback with the number of finished frames and the total number."""
 
+Finish = Callable[[Path, Path], None]
+"""Last step on a complete file, or folder of frames, with a temporary name: receives its path and the final one, under which it appears."""
+
 
 @dataclass(frozen=True)
 class Size:

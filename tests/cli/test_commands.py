@@ -6,7 +6,7 @@ import json
 import sys
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,14 +23,17 @@ from lora_edit.devices import Machine
 from lora_edit.evaluation import lpips
 from lora_edit.evaluation.lpips import Lpips
 from lora_edit.evaluation.registry import METRICS
-from lora_edit.masks import saliency
+from lora_edit.masks import saliency, sam2, sam3_detector
+from lora_edit.masks.embedded_segmenter import EmbeddedSegmenter
 from lora_edit.masks.files import load_mask, read_mask
 from lora_edit.masks.saliency import SaliencyNetwork
+from lora_edit.masks.sam3_detector import Detection
 from lora_edit.run import make_run
-from lora_edit.types import Size, Video
+from lora_edit.types import Box, Size, Video
 from lora_edit.video.png_frames import save_frames
 from lora_edit.video.read import read_image, read_video
 from lora_edit.video.settings import VideoSettings
+from lora_edit.video.sheet import save_image
 from lora_edit.video.write import write_video
 from masks.synthetic_clips import disc_clip, overlap
 
@@ -106,6 +109,32 @@ def test_mask_segments_salient_object(disc: tuple[Path, torch.Tensor], tmp_path:
     assert overlap(load_mask(tmp_path / "mask").frames, truth) > 0.9
 
 
+def test_mask_and_preview_segment_the_described_object(
+    disc: tuple[Path, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SAM 3's detector and tracker are replaced: a fixed box, and the embedded segmenter."""
+    clip, truth = disc
+    (tmp_path / "sam3").mkdir()
+    (tmp_path / "sam3" / "config.json").write_text('{"model_type": "sam3_video"}', "utf-8")
+    monkeypatch.setattr(sam3_detector, "Sam3Detector", lambda folder: SimpleNamespace(detect=detect_disc))
+    monkeypatch.setattr(sam2, "Sam2Segmenter", lambda folder: EmbeddedSegmenter(None))
+    described = ["--segment", "the disc", "--segmenter", f"sam2:{tmp_path / 'sam3'}"]
+    code, _, err = run("mask", clip, *described, "-o", tmp_path / "mask")
+    assert code == 0, err
+    assert overlap(load_mask(tmp_path / "mask").frames, truth) > 0.9
+    first_frame = read_video(clip).frames[0]
+    first_frame[truth[0]] = torch.tensor([0, 90, 200], dtype=torch.uint8)
+    save_image(tmp_path / "first.png", first_frame)
+    code, _, err = run("preview", clip, "--first-frame", tmp_path / "first.png", *described, "--output", tmp_path / "preview.mkv")
+    assert code == 0, err
+    assert read_video(tmp_path / "preview.mkv").num_frames == len(truth)
+
+
+def detect_disc(frame: torch.Tensor, text: str) -> list[Detection]:
+    assert text == "the disc"
+    return [Detection(Box(30, 28, 40, 40), 0.9)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -113,6 +142,8 @@ def test_mask_segments_salient_object(disc: tuple[Path, torch.Tensor], tmp_path:
         (["--point", "5,5:6"], "frames 0 to 5"),
         (["--point", "50,48", "--not-point", "5,5#hat"], "object hat: no click is on it yet"),
         (["--point", "50,48", "--segmenter", "magic"], "write embedded, or sam2:FOLDER"),
+        (["--segment", "a disc"], "add --segmenter sam2:FOLDER with a SAM 3 model"),
+        (["--segment", ""], "the text is empty"),
     ],
 )
 def test_mask_rejects_invalid_points(disc: tuple[Path, torch.Tensor], tmp_path: Path, arguments: list[str], words: str) -> None:

@@ -22,14 +22,14 @@ from lora_edit import pipeline
 from lora_edit.cli.main import app
 from lora_edit.cli.model_cards import find_models
 from lora_edit.config import EditSettings, resolve_settings
-from lora_edit.errors import TrainingDivergedError, VideoError
+from lora_edit.errors import NonFiniteError, TrainingDivergedError, VideoError
 from lora_edit.reporting import Reporter
 from lora_edit.run import Run, make_run
 from lora_edit.types import EditMask, Size, Video
 
 REGION = {
     "SOURCE", "--first-frame", "--mask", "--box", "--point", "--not-point", "--mask-shape", "--expand", "--start", "--frames", "--fps",
-    "--threads",
+    "--no-sign", "--sign-cert", "--sign-key", "--threads", "--segment", "--segmenter",
 }  # fmt: skip
 RUN = {
     *REGION, "--reference", "--anchor", "--model", "--preset", "--prompt", "--seed", "--config", "--lora", "--set", "--codec",
@@ -49,6 +49,7 @@ CONTRACT: dict[str, set[str]] = {
         "--not-point",
         "--auto",
         "--object",
+        "--segment",
         "--segmenter",
         "--shape",
         "--bridge",
@@ -68,11 +69,12 @@ CONTRACT: dict[str, set[str]] = {
         "--lora",
         "--start",
         "--seed",
+        "--no-sign",
         "--output",
         "--overwrite",
     },
     "train": {"RUN", "--threads"},
-    "generate": {"RUN", "--threads", "--model", "--output", "--seed", "--first-frame", "--lora", "--overwrite", "--json"},
+    "generate": {"RUN", "--threads", "--model", "--output", "--seed", "--first-frame", "--lora", "--overwrite", "--check", "--json"},
     "preview": REGION | {"--output", "--overwrite"},
     "evaluate": {
         "RESULT",
@@ -106,12 +108,13 @@ CONTRACT: dict[str, set[str]] = {
     "models": {"[NAME]", "--download", "--json"},
     "import": {"FILE", "--json"},
     "export": {"RUN", "--format", "--output", "--overwrite"},
-    "ui": {"--host", "--port", "--threads"},
+    "verify": {"FILE", "--source", "--trust", "--no-watermark", "--json"},
+    "ui": {"--host", "--port", "--allow-host", "--segmenter", "--threads"},
 }
 REQUIRED = {("edit", "--output"), ("mask", "SOURCE"), ("mask", "--output"), ("train", "RUN"), ("generate", "RUN"), ("preview", "--output"),
             ("evaluate", "RESULT"), ("evaluate", "--source"), ("import", "FILE"), ("export", "RUN"), ("export", "--output"),
             ("edit-frame", "SOURCE"), ("edit-frame", "--instruction"), ("edit-frame", "--output"),
-            ("frame", "SOURCE"), ("frame", "N"), ("frame", "--output")}  # fmt: skip
+            ("verify", "FILE"), ("frame", "SOURCE"), ("frame", "N"), ("frame", "--output")}  # fmt: skip
 
 FRAME = ["edit-frame", "clip.mp4", "--instruction", "a red coat", "--output", "coat.png"]
 EDIT = ["edit", "clip.mp4", "--first-frame", "first.png", "--box", "1,2,30,40", "--output", "out.mp4"]
@@ -213,7 +216,7 @@ def test_all_edit_options_set_their_settings(monkeypatch: pytest.MonkeyPatch, wo
         *EDIT, "--box", "5,6,7,8:3", "--mask-shape", "tight", "--expand", "0.25", "--start", "2", "--frames", "9", "--fps", "12.5",
         "--reference", "4=four.png", "--reference", "6=six.png", "--anchor", "8=eight.png", "--model", "tiny", "--preset", "standard",
         "--prompt", "a red cup", "--seed", "7", "--codec", "h264-444", "--no-composite", "--set", "training.motion_steps=3",
-        "--lora", "style.safetensors:0.5", "--lora", "few.safetensors",
+        "--lora", "style.safetensors:0.5", "--lora", "few.safetensors", "--no-sign", "--sign-cert", "chain.pem", "--sign-key", "key.pem",
     )  # fmt: skip
     assert outcome.exit_code == 0, outcome.stderr
     settings = calls.settings
@@ -226,6 +229,8 @@ def test_all_edit_options_set_their_settings(monkeypatch: pytest.MonkeyPatch, wo
     assert (settings.video.start, settings.video.frames, settings.video.fps, settings.video.codec) == (2, 9, 12.5, "h264-444")
     assert (settings.prompt, settings.seed, settings.compositing.enabled) == ("a red cup", 7, False)
     assert settings.training.motion_steps == 3
+    provenance = settings.provenance
+    assert (provenance.sign, provenance.certificate, provenance.key) == (False, working_folder / "chain.pem", working_folder / "key.pem")
     assert settings.generation.list_lora_paths() == ((working_folder / "style.safetensors", 0.5), (working_folder / "few.safetensors", 1.0))
 
 
@@ -238,6 +243,7 @@ def test_set_overrides_flags_and_flags_override_config_file(monkeypatch: pytest.
     config.write_text(
         'seed = 1\nprompt = "from the file"\n[input]\nsource = "a.mp4"\nfirst_frame = "b.png"\nmask = "m.png"\n'
         "[masks]\nexpand = 0.3\nsmooth = 9\n[generation]\nsteps = 5\nloras = [{file = 'style.safetensors'}]\n"
+        '[provenance]\ncertificate = "own.pem"\n'
     )
     flags = ["--first-frame", "c.png", "--seed", "2", "--expand", "0.4"]
     outcome = run("edit", "--config", str(config), *flags, "--set", "masks.expand=0.5", "--output", "o.mp4")
@@ -247,6 +253,7 @@ def test_set_overrides_flags_and_flags_override_config_file(monkeypatch: pytest.
     assert settings.input.source == working_folder / "kept" / "a.mp4"  # relative to the file
     assert settings.input.mask == working_folder / "kept" / "m.png"
     assert settings.input.first_frame == working_folder / "c.png"  # relative to the person
+    assert settings.provenance.sign and settings.provenance.certificate == working_folder / "kept" / "own.pem"
     assert settings.generation.list_lora_paths() == ((working_folder / "kept" / "style.safetensors", 1.0),)
     assert (settings.seed, settings.prompt, settings.generation.steps) == (2, "from the file", 5)
     assert (settings.masks.expand, settings.masks.smooth) == (0.5, 9)
@@ -296,7 +303,7 @@ def test_set_overrides_flags_and_flags_override_config_file(monkeypatch: pytest.
         (["edit", *EDIT[2:]], "SOURCE is missing"),
         ([*EDIT[:2], *EDIT[4:]], "--first-frame IMAGE"),
         (["new", *EDIT[1:-2]], "--run FOLDER"),
-        (["verify", "out.mp4"], "verify"),
+        (["verify", "out.mp4"], "out.mp4: no such file or folder"),
         (["export"], "export"),
         (["export", "nowhere", "--output", "a.safetensors"], "nowhere: not a run folder"),
         (["--nonsense"], "--nonsense"),
@@ -365,6 +372,37 @@ def test_full_disk_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
     replace_edit(monkeypatch, work)
     assert "out.mp4" in get_error_line(run(*EDIT), 2)
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def work(folder: Path, reporter: Reporter) -> None:
+        (tmp_path / "edit.safetensors").mkdir()
+        (tmp_path / "part").touch()
+        (tmp_path / "part").replace(tmp_path / "edit.safetensors")
+
+    replace_edit(monkeypatch, work)
+    assert get_error_line(run(*EDIT), 2).endswith("edit.safetensors: is a directory; remove it")
+
+
+def test_an_output_that_is_not_finite_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings and LoRAs cause it."""
+
+    def work(folder: Path, reporter: Reporter) -> None:
+        raise NonFiniteError("the model's output is not finite; check --lora")
+
+    replace_edit(monkeypatch, work)
+    assert get_error_line(run(*EDIT), 2) == "error: the model's output is not finite; check --lora"
+
+
+def test_errors_are_short_and_printable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names and values of files may be of any length and hold control sequences of terminals; what to do stands at the end."""
+
+    def work(folder: Path, reporter: Reporter) -> None:
+        raise VideoError("a.mp4: \x1b]0;title\x07" + "x" * 5000 + "; export it again")
+
+    replace_edit(monkeypatch, work)
+    line = get_error_line(run(*EDIT), 2)
+    assert len(line) < 1100 and line.isprintable() and line.endswith("; export it again")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a\nbug"), TrainingDivergedError("loss is not finite at step 3")])

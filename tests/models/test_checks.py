@@ -6,14 +6,18 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
+from lora_edit import devices
+from lora_edit.devices import get_free_host_bytes
 from lora_edit.errors import ModelError
-from lora_edit.models.checkpoints import checks, locate, single_file
-from lora_edit.models.checkpoints.checks import check_memory, check_trainable, get_free_memory, verify_parts
+from lora_edit.models.checkpoints import locate, single_file
+from lora_edit.models.checkpoints.checks import check_memory, check_trainable, verify_parts
 from lora_edit.models.checkpoints.locate import check_substitute_model
 from lora_edit.models.families.registry import KNOWN_MODELS
 from lora_edit.models.families.wan.loading import load_components
@@ -185,8 +189,8 @@ def test_too_little_memory_is_detected_before_reading(comfyui: tuple[Any, Path, 
     parts: Any = tiny_components(I2V)
     numbers = sum(value.numel() for part in (*parts.transformers, parts.text_encoder) for value in weights(part).values())
     held = 2 * numbers
-    for free, fits in ((held, True), (held - 1, False), (None, True)):
-        monkeypatch.setattr(checks, "get_free_memory", lambda free=free: free)
+    for free, fits in ((held, True), (held - 1, False)):
+        monkeypatch.setattr(devices, "get_free_host_bytes", lambda free=free: free)
         if fits:
             check_memory(record, places, "BF16")
         else:
@@ -195,26 +199,24 @@ def test_too_little_memory_is_detected_before_reading(comfyui: tuple[Any, Path, 
                 check_memory(record, places, "BF16")
 
 
-def test_a_container_s_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory of its processes is not free; without a limit the machine's memory counts."""
-    texts = {
-        "/proc/meminfo": "MemTotal: 9 kB\nMemAvailable: 5 kB\nSwapFree: 2 kB\n",
-        "memory.max": "6000",
-        "memory.stat": "anon 1000\nfile 9",
-    }
-
-    def read(path: Path, encoding: str) -> str:
-        text = texts.get(str(path), texts.get(path.name))
-        if text is None:
-            raise FileNotFoundError(path)
-        return text
-
-    monkeypatch.setattr(Path, "read_text", read)
-    assert get_free_memory() == 5000
+def test_a_container_s_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory of its processes is not free; without a limit the machine's memory counts, without what other programs use."""
+    texts = {"memory.max": "6000", "memory.stat": "anon 1000\nfile 9"}
+    monkeypatch.setattr(Path, "read_text", lambda path, encoding: texts[path.name])
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=9000, available=5 * 1024))
+    monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(free=2 * 1024))
+    assert get_free_host_bytes() == 5000
     texts["memory.max"] = "max"
-    assert get_free_memory() == 7 * 1024
-    del texts["/proc/meminfo"]
-    assert get_free_memory() is None
+    assert get_free_host_bytes() == 7 * 1024
+
+
+def test_memory_that_other_programs_use_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device, this process's own memory counts as free: it is given up before a model loads."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5, 20))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3)
+    device = torch.device("cuda")
+    assert devices.get_free_device_bytes(device) == 8 and devices.get_weight_memory_limit(device) == 0.9 * 8
+    assert devices.get_free_device_bytes(torch.device("cpu")) == 0
 
 
 def test_gguf_files_generate_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,4 +247,4 @@ def test_companions_of_every_model_are_described() -> None:
             parts, config = record.read_companion_configs(), record.read_transformer_config()
             assert parts["vae"]["z_dim"] == config["out_channels"] == len(parts["vae"]["latents_mean"]) == len(parts["vae"]["latents_std"])
             assert parts["text_encoder"]["d_model"] == config["text_dim"]
-            assert config["image_dim"] in (None, parts["image_encoder"]["hidden_size"])
+            assert config.get("image_dim") in (None, parts.get("image_encoder", {}).get("hidden_size"))

@@ -11,7 +11,8 @@ from torch import nn
 from lora_edit.conditioning.method import build_motion_sample
 from lora_edit.models.families.base import ExpertPair
 from lora_edit.models.families.wan.loading import build_wan
-from lora_edit.models.runtime.device_manager import DeviceManager
+from lora_edit.models.runtime.device_manager import DeviceManager, ManagedAutoencoder
+from lora_edit.models.runtime.lazy_module import LoadedModule
 from lora_edit.models.runtime.precision import cast_and_freeze, is_kept_in_fp32
 from lora_edit.training.lora import add_lora
 from lora_edit.training.loss import compute_velocity_loss
@@ -143,3 +144,37 @@ def test_checkpointing_changes_no_gradient(name: str) -> None:
             parameter.grad = None
     assert all(torch.equal(a, b) and a.any() for a, b in zip(*grads, strict=True))
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize(("failures", "expected"), [(0, [False]), (1, [False, True]), (2, [False, True, True])])
+@pytest.mark.parametrize("work", ["encode", "decode"])
+def test_out_of_memory_repeats_this_step_alone(work: str, failures: int, expected: list[bool]) -> None:
+    """In tiles, then on the CPU, with a note each; tiles stay in use. The caller's latents are processed again, not sampled again."""
+    calls: list[bool] = []
+    log: list[str] = []
+
+    class Adapter:
+        """Runs out of memory at its first calls."""
+
+        def __init__(self, module: nn.Module) -> None:
+            self.tiled = False
+
+        def set_tiling(self, tiled: bool) -> None:
+            self.tiled = tiled
+
+        def encode(self, values: torch.Tensor) -> torch.Tensor:
+            calls.append(self.tiled)
+            if len(calls) <= failures:
+                raise torch.OutOfMemoryError("injected")
+            return values + 1
+
+        decode = encode
+
+    manager, notes = DeviceManager(torch.device("cpu")), []
+    manager.on_note = notes.append
+    autoencoder = ManagedAutoencoder(Adapter, LoadedModule(Traveller("vae", log)), 4, manager)
+    process = getattr(autoencoder, work)
+    assert torch.equal(process(torch.zeros(2)), torch.ones(2)) and calls == expected
+    assert len(notes) == failures and all(f"continuing with {work[:-1]}ing" in note for note in notes)
+    process(torch.zeros(2))
+    assert calls[len(expected) :] == [failures > 0]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 
+from lora_edit.errors import ModelError
 from lora_edit.models.families.embedded.encoders import LappedCodec, apply_lapping, build_cosine_basis, build_lapping_matrix
+from lora_edit.models.families.embedded.loading import WEIGHTS_FOLDER, load_tiny
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +83,14 @@ def test_a_still_block_has_the_same_values_in_frame_0_and_later(codec: LappedCod
     still = codec.frequency == 0
     torch.testing.assert_close(latents[still, 0], latents[still, 1], atol=1e-4, rtol=1e-4)
     assert latents[~still, 1].abs().max() < 1e-4 if (~still).any() else True
+
+
+def test_a_folder_of_another_model_is_named(tmp_path: Path) -> None:
+    """Damaged and foreign folders; the message says what to do."""
+    folder = tmp_path / "tiny"
+    shutil.copytree(WEIGHTS_FOLDER, folder)
+    config = folder / "transformer" / "config.json"
+    for text in ("{", "[]", json.dumps(json.loads(config.read_text("utf-8")) | {"patch_size": 1.5})):
+        config.write_text(text, "utf-8")
+        with pytest.raises(ModelError, match=r"holds no weights of the embedded model .*; give --model tiny without a folder"):
+            load_tiny(torch.device("cpu"), torch.float32, folder)

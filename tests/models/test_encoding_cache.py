@@ -25,6 +25,7 @@ import tiny_hunyuan
 import tiny_replace
 import tiny_wan
 from lora_edit import estimate, pipeline
+from lora_edit.atomic_files import build_partial_path
 from lora_edit.config import EditSettings
 from lora_edit.models.checkpoints import locate
 from lora_edit.models.checkpoints.headers import read_header
@@ -249,16 +250,15 @@ def test_files_are_readable_by_the_user_only(store: DiskCache) -> None:
     assert [file.stat().st_mode & 0o777 for file in store.folder.iterdir()] == [0o600]
 
 
-def test_unfinished_files_are_removed(store: DiskCache) -> None:
-    """A file that is hours older than the newest is abandoned; a recent one stays."""
+def test_unfinished_files_of_ended_processes_are_removed(store: DiskCache, ended_process: int) -> None:
+    """Those of running processes stay."""
     store.put("a", value(1))
-    for name, age in (("old", 7200), ("new", 0)):
-        (store.folder / f"{name}.part").write_bytes(b"half")
-        os.utime(store.folder / f"{name}.part", (1e9 - age, 1e9 - age))
-    os.utime(store.folder / "a.safetensors", (1e9, 1e9))
-    (store.folder / "new.part").touch()
-    store.put("b", value(2))
-    assert {file.name for file in store.folder.iterdir()} == {"a.safetensors", "b.safetensors", "new.part"}
+    running = build_partial_path(store.folder / "b.safetensors")
+    abandoned = running.with_name(running.name.replace(f"-{os.getpid()}-", f"-{ended_process}-"))
+    for file in (running, abandoned):
+        file.write_bytes(b"half")
+    store.put("c", value(2))
+    assert {file.name for file in store.folder.iterdir()} == {"a.safetensors", "c.safetensors", running.name}
 
 
 def test_a_full_disk_is_reported_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from lora_edit import devices
 from lora_edit.errors import ModelError
 from lora_edit.models.checkpoints import checks
 from lora_edit.models.checkpoints.checks import verify_parts
@@ -133,7 +134,7 @@ def test_unfit_files_are_refused_before_reading(place: tuple[Any, Any, Path, Pat
         file.unlink()
     assert "lacks tokenizer" in (line := fault()) and "tokenizer.json" in line
     parts.tokenizer.save_pretrained(folder / "tokenizer")
-    monkeypatch.setattr(checks, "get_free_memory", lambda: 1)
+    monkeypatch.setattr(devices, "get_free_host_bytes", lambda: 1)
     count = sum(tensor.numel() for tensor in state.values())
     assert checks._count_converted_bytes(verify_parts(record, str(folder))["text_encoder"], "BF16") == 2 * count
 

@@ -48,7 +48,8 @@ def test_names_are_the_documented_ones() -> None:
     """Scripts rely on them."""
     assert [record.name for record in KNOWN_MODELS] == [
         "tiny", "wan2.1-i2v-480p", "wan2.1-i2v-720p", "wan2.1-flf2v", "wan2.1-fun-1.3b", "wan2.1-fun-14b", "skyreels-v2-i2v",
-        "wan2.2-i2v-a14b", "wan2.2-ti2v-5b", "ltx-video", "hunyuan-i2v", "hunyuan-i2v-16", "hunyuan-1.5-i2v",
+        "wan2.2-i2v-a14b", "wan2.2-fun-a14b", "wan2.2-ti2v-5b", "wan2.2-fun-5b", "ltx-video", "ltx-2.3", "ltx-2.5",
+        "hunyuan-i2v", "hunyuan-i2v-16", "hunyuan-1.5-i2v",
     ]  # fmt: skip
 
 
@@ -85,8 +86,9 @@ def test_models_without_a_mask_channel_take_latents_alone(record: ModelRecord) -
 @pytest.mark.parametrize(
     ("name", "shift", "guidance", "steps"),
     [
-        ("wan2.1-i2v-480p", 3, 5, 30), ("wan2.1-i2v-720p", 5, 5, 30), ("wan2.1-flf2v", 16, 5.5, 30), ("wan2.2-i2v-a14b", 5, 3.5, 40),
-        ("wan2.2-ti2v-5b", 5, 5, 50), ("ltx-video", 13, 3, 40),
+        ("wan2.1-i2v-480p", 3, 5, 40), ("wan2.1-i2v-720p", 5, 5, 40), ("wan2.1-flf2v", 16, 5, 50), ("wan2.2-i2v-a14b", 5, 3.5, 40),
+        ("wan2.2-ti2v-5b", 5, 5, 50), ("wan2.2-fun-a14b", 5, 6, 50), ("wan2.2-fun-5b", 5, 6, 50), ("ltx-video", 13, 3, 40),
+        ("ltx-2.3", 7.77, 3, 30), ("ltx-2.5", 7.77, 3, 30),
     ],
 )  # fmt: skip
 def test_presets_are_the_publishers(name: str, shift: float, guidance: float, steps: int) -> None:
@@ -125,7 +127,7 @@ def test_a_model_is_located_by_name_or_repository(tmp_path: Path, monkeypatch: p
     assert locate_model(f"{I2V.name}@wan") == (I2V, str(tmp_path / "wan"))
 
 
-@pytest.mark.parametrize("name", ["wan2.1-flf2v", "wan2.1-fun-1.3b", "skyreels-v2-i2v", "wan2.2-i2v-a14b", *REPLACERS])
+@pytest.mark.parametrize("name", ["wan2.1-flf2v", "wan2.1-fun-1.3b", "skyreels-v2-i2v", *REPLACERS])
 def test_a_folder_is_identified_by_its_configuration(tmp_path: Path, name: str) -> None:
     """No model is confused with another, as by single-file loaders that compare widths only."""
     record = (WANS | REPLACERS)[name]
@@ -134,12 +136,17 @@ def test_a_folder_is_identified_by_its_configuration(tmp_path: Path, name: str) 
 
 
 def test_an_ambiguous_folder_needs_a_choice(tmp_path: Path) -> None:
-    """480P, 720P and Fun 14B have one shape; a repository's name in the folder's path decides."""
+    """480P, 720P and Fun 14B have one shape, as A14B and its Fun have; a repository's name in the folder's path decides."""
     assert "wan2.1-i2v-480p, wan2.1-i2v-720p, wan2.1-fun-14b; say which as NAME@" in refused(
         str(checkpoint(tmp_path / "x", I2V.read_transformer_config()))
     )
     named = checkpoint(tmp_path / "Wan2.1-I2V-14B-720P-Diffusers", I2V.read_transformer_config())
     assert locate_model(str(named))[0].name == "wan2.1-i2v-720p"
+    two = WANS["wan2.2-i2v-a14b"]
+    both = checkpoint(tmp_path / "y", two.read_transformer_config(), *two.transformer_parts)
+    assert "fits wan2.2-i2v-a14b, wan2.2-fun-a14b; say which as NAME@" in refused(str(both))
+    snapshot = checkpoint(tmp_path / "Wan2.2-I2V-A14B-Diffusers", two.read_transformer_config(), *two.transformer_parts)
+    assert locate_model(str(snapshot)) == (two, str(snapshot))
 
 
 OTHERS = {

@@ -14,8 +14,8 @@ from lora_edit.models.families.vace.record import VACE_MODELS
 from lora_edit.models.record import ModelRecord
 from lora_edit.models.runtime.meta_model import build_meta_model, has_meta_model
 
-MEASURED = {"tiny", "hunyuan-1.5-i2v"}
-"""Small enough to be measured; and a transformer that selects tokens by values, which the meta device does not have."""
+MEASURED = {"tiny"}
+"""Small enough to be measured."""
 
 MODELS = {record.name: record for record in (*KNOWN_MODELS, *VACE_MODELS) if has_meta_model(record)}
 

@@ -25,7 +25,7 @@ from tiny_wan import TOKENS, WANS, WIDTH, tiny_components
 
 FRAMES, ROWS, COLUMNS, STEPS = 9, 32, 48, 4
 CPU = torch.device("cpu")
-NAMES = ("wan2.1-i2v-480p", "wan2.1-flf2v", "wan2.1-fun-1.3b", "skyreels-v2-i2v", "wan2.2-i2v-a14b")
+NAMES = ("wan2.1-i2v-480p", "wan2.1-flf2v", "wan2.1-fun-1.3b", "skyreels-v2-i2v", "wan2.2-i2v-a14b", "wan2.2-fun-a14b")
 
 
 class Pair:

@@ -117,11 +117,11 @@ def test_training_and_generation_generate_the_same_tokens(done: Done) -> None:
 
 
 def test_the_lora_is_trained(done: Done) -> None:
-    """Ten layers a block, no B is zero; the 5B in the layout that ComfyUI opens, LTX-Video in diffusers'."""
+    """Ten layers a block, no B is zero; in the layout that ComfyUI opens."""
     with safe_open(str(Run(done.folder / "run").lora_file("")), "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         metadata = file.metadata()
-    prefix = "diffusion_model.blocks.0." if done.record.name.startswith("wan") else "transformer.transformer_blocks.0."
+    prefix = "diffusion_model.blocks.0." if done.record.name.startswith("wan") else "diffusion_model.transformer_blocks.0."
     assert len(tensors) == 2 * 10 and all(key.startswith(prefix) for key in tensors)
     assert all(tensor.any() for tensor in tensors.values())
     assert metadata["base_model"] == done.record.name

@@ -24,7 +24,8 @@ from lora_edit.models.families.wan.key_names import (
 from lora_edit.models.families.wan.loading import build_wan, load_components
 from lora_edit.models.record import ModelRecord
 from lora_edit.models.runtime.lazy_module import to_lazy_module
-from lora_edit.models.runtime.precision import is_kept_in_fp32
+from lora_edit.models.runtime.precision import cast_and_freeze, is_kept_in_fp32
+from lora_edit.models.runtime.quantization import QuantizedLinear
 from single_files import (
     State,
     original_picture,
@@ -154,6 +155,34 @@ def test_scaled_weights_are_dequantized(loader: Loader, newer: bool, prefix: str
     assert equal(loader.load(stored, torch.bfloat16), worth)
     error = max((worth[name] - loader.state[name]).abs().max() / loader.state[name].abs().max() for name in loader.linears)
     assert error < 0.04, "8 bits with a scale are close; without it they are off by a factor of hundreds"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("is_scaled", [True, False])
+def test_8_bit_matrices_stay_in_8_bits(loader: Loader, dtype: torch.dtype, is_scaled: bool) -> None:
+    """With outputs and gradients equal to those of weights that were multiplied out when the file was read."""
+    stored, worth = scaled(loader.state, loader.linears)
+    if not is_scaled:
+        stored = {name: tensor.to(torch.float8_e4m3fn) if name in loader.linears else tensor for name, tensor in loader.state.items()}
+        worth = {name: tensor.float() for name, tensor in stored.items()}
+    config = tiny_config(loader.record)
+    kind = getattr(diffusers, config["_class_name"])
+    module = build_empty_module(lambda: kind.from_config(config))
+    load_weights(module, [save(stored, loader.file)], rename_transformer_key, lambda name: dtype, keep_float8=True)
+    layers = {name: part for name, part in module.named_modules() if isinstance(part, QuantizedLinear)}
+    assert {name.split(".")[-1] for name in layers} >= {"to_q", "to_k", "to_v", "proj"}
+    assert all(name.startswith("blocks.") and part.weight.dtype == torch.float8_e4m3fn for name, part in layers.items())
+    cast_and_freeze(module, dtype)
+    layer = layers["blocks.0.attn1.to_q"]
+    assert layer.weight.dtype == torch.float8_e4m3fn
+    assert layer.bias is not None
+    inputs = torch.randn(3, layer.in_features, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_(True)
+    plain = torch.nn.functional.linear(inputs, worth["blocks.0.self_attn.q.weight"].to(dtype), layer.bias)
+    output = layer(inputs)
+    assert torch.equal(output, plain)
+    grads = [torch.autograd.grad(each.float().sum(), inputs)[0] for each in (output, plain)]
+    assert torch.equal(*grads)
+    assert torch.equal(layer.to_linear().weight, worth["blocks.0.self_attn.q.weight"])
 
 
 def test_scales_by_row_and_by_block() -> None:

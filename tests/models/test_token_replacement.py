@@ -262,7 +262,7 @@ def test_the_same_layers_as_in_wan_are_adapted(family: TokenReplaceFamily) -> No
 
 @pytest.mark.parametrize("alpha", [None, 8.0])
 def test_the_lora_opens_in_the_stock_pipeline_and_here(family: TokenReplaceFamily, tmp_path: Path, alpha: float | None) -> None:
-    """ComfyUI's names for the 5B; LTX-Video has the same names everywhere, and diffusers' layout is written."""
+    """ComfyUI's names; LTX-Video's blocks have those of diffusers, whose loader rejects their alphas in ComfyUI's layout."""
     lora = LoraSettings(rank=4, alpha=alpha)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -271,8 +271,9 @@ def test_the_lora_opens_in_the_stock_pipeline_and_here(family: TokenReplaceFamil
     path = tmp_path / "edit.safetensors"
     save_lora(family, path, {"base_model": family.name})
     wan = family.name == WAN22_TI2V_5B.name
+    prefix = "diffusion_model.blocks." if wan else f"{'transformer' if alpha else 'diffusion_model'}.transformer_blocks."
     with safe_open(path, "pt") as file:
-        assert all(key.startswith("diffusion_model.blocks." if wan else "transformer.transformer_blocks.") for key in file.keys())  # noqa: SIM118
+        assert all(key.startswith(prefix) for key in file.keys())  # noqa: SIM118
     fresh = tiny_transformer(REPLACERS[family.name])
     stock: Any = WanImageToVideoPipeline(None, None, None, None, None, None, fresh) if wan else None  # type: ignore[arg-type]
     stock = stock or LTXImageToVideoPipeline(None, None, None, None, fresh)  # type: ignore[arg-type]
@@ -294,13 +295,18 @@ def test_the_lora_opens_in_the_stock_pipeline_and_here(family: TokenReplaceFamil
         assert all(key.startswith("transformer.") for key in file.keys())  # noqa: SIM118
 
 
-def test_ltx_loras_have_no_comfyui_names(tmp_path: Path) -> None:
-    """Said so, rather than written wrongly."""
+def test_ltx_s_input_has_the_clip_s_frame_rate() -> None:
+    """Times of tokens are seconds: at half the rate each latent frame is twice as late."""
     family = tiny_family(LTX_VIDEO, tiny_components(LTX_VIDEO))
-    add_lora(family, LoraSettings(rank=2), seed=0)
-    save_lora(family, tmp_path / "edit.safetensors", {})
-    with pytest.raises(ModelError, match="has no name in ComfyUI's layout; write the diffusers layout"):
-        export_lora(tmp_path / "edit.safetensors", tmp_path / "copy.safetensors", "comfyui")
+    seen: list[torch.Tensor] = []
+    family.transformer.register_forward_pre_hook(lambda _, __, inputs: seen.append(inputs["video_coords"][0, 0]), with_kwargs=True)
+    encoded = family.encode_sample(build_motion_sample(CLIP, torch.ones(FRAMES, ROWS, COLUMNS, dtype=torch.bool)))
+    assert encoded.target is not None
+    for frame_rate in (25.0, 12.5):
+        family.frame_rate = frame_rate
+        with torch.no_grad():
+            family.predict_velocity(encoded.target, torch.tensor([0.5]), encoded)
+    assert torch.allclose(seen[1], 2 * seen[0]) and float(seen[0].max()) > 0
 
 
 def test_a_decoder_with_unseeded_noise_is_refused() -> None:

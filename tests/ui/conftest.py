@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ui.pending_events import COUNT_PENDING_EVENTS
+from ui.waiting import HeldTraining
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
+
+TIMEOUT = 240_000
+"""Milliseconds after which a condition counts as failed; far more than a busy machine needs."""
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +56,7 @@ def chromium() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'lora-edit[dev]'")
     if not CHROMIUM:
         pytest.skip("there is no chromium on this machine: apt-get install chromium")
+    playwright.expect.set_options(timeout=TIMEOUT)
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -56,14 +65,20 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(server: str, chromium: Any) -> Iterator[Callable[..., Any]]:
-    """A function that opens the page in a new browser context, without shared cookies and storage."""
+    """A function that opens the page in a new browser context, without shared cookies and storage.
+
+    The environment variable `LORA_EDIT_BROWSER_SLOWDOWN` divides the speed of the pages' scripts, to find tests that depend on it.
+    """
     contexts, foreign_requests, script_errors = [], [], []
 
     def open_page(path: str = "", **options: Any) -> Any:
         context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, "accept_downloads": True} | options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(120_000)  # a bound for failures; a busy machine may need more than 30 s for a page
+        page.add_init_script(COUNT_PENDING_EVENTS)
+        page.set_default_timeout(TIMEOUT)
+        if slowdown := os.environ.get("LORA_EDIT_BROWSER_SLOWDOWN"):
+            context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": float(slowdown)})
         page.on("request", lambda request: foreign_requests.append(request.url) if is_foreign(request.url, server) else None)
         page.on("pageerror", lambda error: script_errors.append(str(error)))
         page.goto(server + path)
@@ -80,6 +95,25 @@ def visit(server: str, chromium: Any) -> Iterator[Callable[..., Any]]:
 def is_foreign(address: str, server: str) -> bool:
     """Return whether an address is on another host than the server."""
     return not address.startswith((server.rstrip("/"), "data:", "blob:"))
+
+
+@pytest.fixture
+def training(monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldTraining]:
+    """Training of the server's jobs, which a test can hold."""
+    from lora_edit.ui.jobs import JobReporter
+
+    held, report = HeldTraining(), JobReporter.step
+
+    def step(reporter: Any, stage: str, done: int, *args: Any, **options: Any) -> None:
+        report(reporter, stage, done, *args, **options)
+        while stage == "motion" and done >= held.step and reporter.job.state == "running":
+            time.sleep(0.02)
+        if reporter.job.state == "stopping":
+            report(reporter, stage, done, *args, **options)
+
+    monkeypatch.setattr(JobReporter, "step", step)
+    yield held
+    held.release()
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from playwright.sync_api import expect
+
 RECEIVED = "(view) => Number(document.querySelector(`#${view} .viewer`)?.dataset.come || 0)"
 """Script: number of pictures that a viewer has received."""
 
@@ -24,12 +26,15 @@ class Person:
     def __init__(self, page: Any) -> None:
         self.page = page
 
+    def settles(self) -> None:
+        """Wait until the server has answered all events of the page, and the page has drawn the answers."""
+        self.page.evaluate("window.startSettling()")
+        self.page.wait_for_function("window.isSettled()")
+
     def drops(self, where: str, file: Path) -> None:
-        """Drop a file on a field; removes an earlier file first."""
-        field = self.page.locator(f"#{where}")
-        if field.get_by_label("Clear").or_(field.get_by_label("Remove")).first.is_visible():
-            field.get_by_label("Clear").or_(field.get_by_label("Remove")).first.click()
-        field.locator("input[type=file]").set_input_files(str(file))
+        """Drop a file on a field, which is empty once an earlier file is imported."""
+        self.settles()
+        self.page.locator(f"#{where} input[type=file]").set_input_files(str(file))
 
     def brings_a_clip(self, clip: Path) -> None:
         """Import a clip and continue to the region step."""
@@ -47,7 +52,11 @@ class Person:
         self.page.wait_for_selector(f"#{then}", state="visible")
 
     def waits_for_new_picture(self, view: str, act: Any) -> None:
-        """Perform an action and wait until the viewer has drawn a new picture and is idle."""
+        """Perform an action and wait until the viewer has drawn a new picture and is idle.
+
+        Answers to earlier events may bring pictures too, so they have to arrive before the action.
+        """
+        self.settles()
         before = self.page.evaluate(RECEIVED, view)
         act()
         condition = f"({RECEIVED})(view) > before && ({DRAWN})(view) === ({RECEIVED})(view) && !({BUSY})(view)"
@@ -59,8 +68,10 @@ class Person:
 
     def chooses_object(self, name: str) -> None:
         """Select the object of the next marks."""
-        self.page.locator("#region-object input").click()
+        field = self.page.locator("#region-object input")
+        field.click()
         self.page.get_by_role("option", name=name).click()
+        expect(field).to_have_value(name)
 
     def unfolds(self, label: str) -> None:
         """Open a folded section."""
@@ -74,34 +85,45 @@ class Person:
         """Wait for an error message with this text."""
         self.page.locator("[role=alert]").filter(has_text=text, visible=True).first.wait_for()
 
+    def locates_picture(self, view: str = "region-view") -> tuple[float, float, float, float]:
+        """Return left, top, width and height of a viewer's picture in the window, once its layout is stable."""
+        self.page.locator(f"#{view} .view").hover(trial=True)
+        box = self.page.locator(f"#{view} .picture").bounding_box()
+        return box["x"], box["y"], box["width"], box["height"]
+
+    def points_at(self, x: float, y: float, view: str = "region-view") -> None:
+        """Click on the picture and do not wait; positions are fractions of it."""
+        picture_left, picture_top, width, height = self.locates_picture(view)
+        self.page.mouse.click(picture_left + x * width, picture_top + y * height)
+
     def drags_a_box(self, left: float, top: float, right: float, bottom: float, view: str = "region-view") -> None:
         """Draw a box; positions are fractions of the picture."""
 
         def drag() -> None:
-            box = self.page.locator(f"#{view} .picture").bounding_box()
-            self.page.mouse.move(box["x"] + left * box["width"], box["y"] + top * box["height"])
+            x, y, width, height = self.locates_picture(view)
+            self.page.mouse.move(x + left * width, y + top * height)
             self.page.mouse.down()
-            self.page.mouse.move(box["x"] + right * box["width"], box["y"] + bottom * box["height"], steps=3)
+            self.page.mouse.move(x + right * width, y + bottom * height, steps=3)
             self.page.mouse.up()
 
         self.waits_for_new_picture(view, drag)
 
     def clicks_at(self, x: float, y: float, view: str = "region-view") -> None:
         """Click on the picture; positions are fractions of it."""
-        box = self.page.locator(f"#{view} .picture").bounding_box()
-        self.waits_for_new_picture(view, lambda: self.page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"]))
+        self.waits_for_new_picture(view, lambda: self.points_at(x, y, view))
 
     def goes_to_frame(self, number: int, view: str = "region-view") -> None:
         """Drag the frame slider."""
         self.waits_for_new_picture(view, lambda: self.page.locator(f"#{view} .range").fill(str(number)))
 
     def sets(self, field: str, value: str) -> None:
-        """Type into a field and leave it."""
+        """Type into a field that has its initial value, and leave it."""
+        self.settles()
         control = self.page.locator(f"#{field} input, #{field} textarea").first
         control.fill(value)
-        self.page.wait_for_timeout(300)  # people type more slowly; a new field may still receive its initial value
-        control.fill(value)
         control.blur()
+        self.settles()
+        expect(control).to_have_value(value)
 
     def sees_text(self, text: str) -> None:
         """Wait for this text on the page."""
@@ -110,6 +132,8 @@ class Person:
     def checks_control_names(self) -> None:
         """Unfold all sections of the step and check that every control has a unique accessible name."""
         self.page.evaluate("() => document.querySelectorAll('button.label-wrap:not(.open)').forEach((fold) => fold.click())")
+        expect(self.page.locator("button.label-wrap:not(.open)")).to_have_count(0)
+        self.settles()
         tree = self.page.context.new_cdp_session(self.page).send("Accessibility.getFullAXTree")["nodes"]
         controls = [node for node in tree if not node["ignored"] and node["role"]["value"] in ROLES]
         names = [(node["role"]["value"], str(node.get("name", {}).get("value", "")).strip()) for node in controls]

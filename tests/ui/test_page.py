@@ -13,10 +13,14 @@ import pytest
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora-edit[ui]'")
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'lora-edit[dev]'")
 
+from playwright.sync_api import expect
+
+from lora_edit.ui import jobs
 from lora_edit.ui.projects import Mark, ProjectStore
 from lora_edit.video.read import read_video
 from ui.person import Person
 from ui.rendered import write
+from ui.waiting import HeldTraining
 
 pytestmark = pytest.mark.browser
 Visit = Callable[..., Any]
@@ -46,16 +50,17 @@ def test_a_complete_edit_from_an_empty_page_to_a_downloaded_clip(visit: Visit, f
     page.click("#run-try")
     page.wait_for_selector("#run-preview video")
     page.click("#run-start")
-    page.wait_for_selector("#run-next", state="visible", timeout=90_000)
+    page.wait_for_selector("#run-next", state="visible")
     person.goes_on("run-next", "result-video")
     person.sees("result-view")
     check_autoplay(person)
     reduced_motion = Person(visit("?" + page.url.partition("?")[2], reduced_motion="reduce"))
     reduced_motion.sees("result-view")
     page.locator("#result-view .divider").fill("20")
-    assert "20%" in page.locator("#result-view .over").get_attribute("style")
+    expect(page.locator("#result-view .over")).to_have_attribute("style", re.compile("20%"))
     person.goes_to_frame(2, "result-view")
-    assert reduced_motion.page.get_attribute("#result-view .play", "aria-pressed") == "false", "no autoplay with reduced motion"
+    reduced_motion.settles()
+    expect(reduced_motion.page.locator("#result-view .play")).to_have_attribute("aria-pressed", "false")
     reduced_motion.page.close()
     person.checks_control_names()
     with page.expect_download() as download:
@@ -74,9 +79,10 @@ def test_a_complete_edit_from_an_empty_page_to_a_downloaded_clip(visit: Visit, f
         page.click("#result-project")
     assert {"run/edit.toml", "run/report.html", "project.json"} <= set(zipfile.ZipFile(download.value.path()).namelist())
     person.sets("again-seed", "5")
-    person.goes_on("again-start", "run-start")
+    page.click("#again-start")
+    page.locator("#status").get_by_text("New result: done").wait_for()
     person.goes_on("run-next", "result-video")
-    assert "2: seed 5, again" in page.locator("#result-which input").input_value()
+    expect(page.locator("#result-which input")).to_have_value("2: seed 5, again")
     check_outdated_result(person)
 
 
@@ -86,8 +92,8 @@ def check_autoplay(person: Person) -> None:
     person.page.wait_for_function(
         f"() => {{ window.furthest = Math.max(window.furthest || 0, {frame}); return {frame} < window.furthest; }}"
     )
-    assert person.page.get_attribute("#result-view .play", "aria-pressed") == "true"
-    assert person.page.evaluate("document.querySelector('#result-view .voice').paused")
+    expect(person.page.locator("#result-view .play")).to_have_attribute("aria-pressed", "true")
+    assert person.page.evaluate("document.querySelector('#result-view .voice').paused"), "autoplay never starts the sound"
 
 
 def check_outdated_result(person: Person) -> None:
@@ -106,7 +112,7 @@ def check_outdated_result(person: Person) -> None:
     page.wait_for_selector("#region-view .view")
     go_to_step(person, "Train", "run-next")
     page.wait_for_selector("#run-next.primary")
-    assert page.locator("#run-progress").get_by_text("out of date").count() == 0
+    expect(page.locator("#run-progress").get_by_text("out of date")).to_have_count(0)
     page.go_back()
     page.wait_for_selector("#region-view .view", state="visible")
 
@@ -129,17 +135,22 @@ def open_prepared_project(visit: Visit, projects: Path, folder: Path, seed: int,
     return person
 
 
-def test_training_shows_progress_stops_and_resumes(visit: Visit, projects: Path, folder: Path) -> None:
+def test_training_shows_progress_stops_and_resumes(
+    visit: Visit, projects: Path, folder: Path, training: HeldTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "MIN_PREVIEW_INTERVAL", 0.0)
+    training.hold(15)
     person = open_prepared_project(visit, projects, folder, seed=1, steps=40)
     page = person.page
     page.click("#run-start")
     page.wait_for_selector("#run-look img")
-    wait_for_step(page, 12)
+    wait_for_step(page, 15)
     page.wait_for_function("() => /^\\d+% lora-edit$/.test(document.title)")
     page.click("#halt")
     page.get_by_role("button", name="Resume").wait_for()
     page.locator("#status").get_by_text("at step").wait_for()
     page.wait_for_function("() => document.title === 'lora-edit'")
+    training.hold(25)
     page.reload()
     resume = page.get_by_role("button", name="Resume")
     resume.click()
@@ -147,19 +158,18 @@ def test_training_shows_progress_stops_and_resumes(visit: Visit, projects: Path,
     page.reload()
     page.wait_for_selector("#halt", state="visible")
     assert wait_for_step(page, 1) > 10
-    page.wait_for_selector("#run-next", state="visible", timeout=90_000)
+    training.release()
+    page.wait_for_selector("#run-next", state="visible")
 
 
 def wait_for_step(page: Any, least: int) -> int:
-    """Wait for training step `least`; returns the displayed step."""
-    page.wait_for_function(
-        f"Number((/motion, (\\d+) of/.exec(document.querySelector('#run-progress').innerText) || [0, -1])[1]) >= {least}", timeout=60_000
-    )
-    match = re.search(r"motion, (\d+) of", page.locator("#run-progress").inner_text())
-    return int(match[1]) if match else least
+    """Wait until the page shows training step `least` or a later one; returns the displayed step."""
+    step = "Number((/motion, (\\d+) of/.exec(document.querySelector('#run-progress').innerText) || [0, 0])[1])"
+    return int(page.wait_for_function(f"() => {step} >= {least} && {step}").json_value())
 
 
-def test_two_people_see_their_own_runs_only(visit: Visit, projects: Path, folder: Path) -> None:
+def test_two_people_see_their_own_runs_only(visit: Visit, projects: Path, folder: Path, training: HeldTraining) -> None:
+    training.hold(10)
     first, second = (
         open_prepared_project(visit, projects, folder, seed=2, steps=200),
         open_prepared_project(visit, projects, folder, seed=3),
@@ -167,12 +177,15 @@ def test_two_people_see_their_own_runs_only(visit: Visit, projects: Path, folder
     assert first.page.url != second.page.url
     first.page.click("#run-start")
     wait_for_step(first.page, 1)
-    assert "Nothing is running" in second.page.locator("#status").inner_text()
+    expect(second.page.locator("#status")).to_contain_text("Nothing is running")
     second.page.click("#run-start")
     second.sees_text("1 ahead of it")
     first.page.click("#halt")
     first.page.get_by_role("button", name="Resume").wait_for()
-    second.page.wait_for_selector("#run-next", state="visible", timeout=90_000)
-    assert not first.page.locator("#run-next").is_visible()
+    second.page.wait_for_selector("#run-next", state="visible")
+    first.settles()
+    expect(first.page.locator("#run-next")).to_be_hidden()
     stranger = Person(visit())
-    assert not stranger.page.locator("#clip-view .view").is_visible()
+    expect(stranger.page.locator("#status")).to_contain_text("Nothing is running")
+    stranger.settles()
+    expect(stranger.page.locator("#clip-view .view")).to_be_hidden()

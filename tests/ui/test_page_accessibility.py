@@ -11,6 +11,8 @@ import pytest
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora-edit[ui]'")
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'lora-edit[dev]'")
 
+from playwright.sync_api import expect
+
 from ui.person import Person
 from ui.rendered import write
 
@@ -29,28 +31,29 @@ def test_a_region_is_marked_by_keyboard(visit: Visit, folder: Path) -> None:
     page.keyboard.press("Enter")
     page.wait_for_selector("#region-view", state="visible")
     person.sees("region-view")
+    page.wait_for_function("() => document.activeElement.innerText === 'What changes?'")
     tab_to(page, "Click on it")
     tab_to(page, "Frame. Page up")
     marks = page.locator("#region-view .marks")
     page.keyboard.press("ArrowLeft")
-    assert marks.locator(".cross").count() == 1
+    expect(marks.locator(".cross")).to_have_count(1)
     page.keyboard.press("b")
     for key in (*["Shift+ArrowRight"] * 3, *["Shift+ArrowDown"] * 3):
         page.keyboard.press(key)
     person.waits_for_new_picture("region-view", lambda: page.keyboard.press("b"))
-    assert marks.locator(".box").count() == 1
+    expect(marks.locator(".box")).to_have_count(1)
     person.waits_for_new_picture("region-view", lambda: page.keyboard.press("PageDown"))
-    assert page.locator("#region-view .count").inner_text() == "1 / 4"
-    assert marks.locator(".box").count() == 0
+    expect(page.locator("#region-view .count")).to_have_text("1 / 4")
+    expect(marks.locator(".box")).to_have_count(0)
     page.keyboard.press("ArrowUp")
     person.waits_for_new_picture("region-view", lambda: page.keyboard.press("Enter"))
-    assert marks.locator(".point").count() == 1
+    expect(marks.locator(".point")).to_have_count(1)
     tab_to(page, "Remove last mark")
     person.waits_for_new_picture("region-view", lambda: page.keyboard.press("Enter"))
-    assert marks.locator(".point").count() == 0
+    expect(marks.locator(".point")).to_have_count(0)
     tab_to(page, "Close to the outline")
     person.waits_for_new_picture("region-view", lambda: page.keyboard.press("Space"))
-    assert page.get_by_label("Close to the outline").is_checked()
+    expect(page.get_by_label("Close to the outline")).to_be_checked()
     tab_to(page, "Loose box", back=True)
     person.waits_for_new_picture("region-view", lambda: page.keyboard.press("Space"))
     tab_to(page, "range slider for Room")

@@ -11,6 +11,8 @@ import pytest
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora-edit[ui]'")
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'lora-edit[dev]'")
 
+from playwright.sync_api import expect
+
 from ui.person import Person
 from ui.rendered import write
 
@@ -38,7 +40,8 @@ CONTRAST = """(element, kind) => {
 
 
 def measure_contrast(locator: Any, kind: str = "text") -> float:
-    """Measure the contrast of the first matching element."""
+    """Measure the contrast of the first matching element once no transition changes its colours."""
+    locator.page.wait_for_function("() => document.getAnimations().every((each) => each.playState !== 'running')")
     return float(locator.first.evaluate(CONTRAST, kind))
 
 
@@ -55,21 +58,23 @@ def test_choices_and_buttons_have_contrast_and_a_visible_focus(visit: Visit, fol
     person.sees("region-view")
     selected = page.locator("#region-shape label.selected")
     selected.hover()
-    page.wait_for_timeout(300)  # until transitions have finished
     assert measure_contrast(selected.locator("span")) >= 4.5
     assert measure_contrast(selected.locator("input"), "borderTopColor") >= 3
-    assert selected.locator("input").evaluate("(dot) => getComputedStyle(dot).backgroundImage") != "none"
+    expect(selected.locator("input")).not_to_have_css("background-image", "none")
     assert measure_contrast(page.locator("#region-view button[aria-pressed=true]")) >= 4.5
     selected.locator("input").focus()
     person.waits_for_new_picture("region-view", lambda: page.keyboard.press("ArrowDown"))
-    assert page.get_by_label("Close to the outline").is_checked()
-    outline = "() => { const at = getComputedStyle(document.activeElement); return at.outlineStyle + parseFloat(at.outlineWidth); }"
-    assert page.evaluate(outline) == "solid2", "a radio"
-    page.locator("#region-expand input[type=range]").focus()
-    page.keyboard.press("Tab")
-    page.keyboard.press("Shift+Tab")
-    assert page.evaluate(outline) == "solid2", "a slider"
-    assert page.locator("ul[role]").count() == 0
+    expect(page.get_by_label("Close to the outline")).to_be_checked()
+    for focused in (page.get_by_label("Close to the outline"), page.locator("#region-expand input[type=range]")):
+        if focused.get_attribute("type") == "range":
+            focused.focus()
+            page.keyboard.press("Tab")
+            page.keyboard.press("Shift+Tab")
+        expect(focused).to_be_focused()
+        expect(focused).to_have_css("outline-style", "solid")
+        expect(focused).to_have_css("outline-width", "2px")
+    person.settles()
+    expect(page.locator("ul[role]")).to_have_count(0)
     assert "common." not in page.locator("body").inner_text() and "common." not in page.content().partition("<body")[2]
 
 
@@ -79,6 +84,7 @@ def test_clips_of_every_aspect_ratio_fit_the_window(visit: Visit, folder: Path, 
     page = person.page
     person.brings_a_clip(write(folder, height=height, width=width)[0])
     person.sees("region-view")
+    person.settles()
     page.evaluate("window.scrollTo(0, 0)")
     bar, view = page.locator("#region-view .bar").bounding_box(), page.locator("#region-view .view").bounding_box()
     assert bar["y"] + bar["height"] <= 1000, "the timeline is visible"
@@ -91,6 +97,7 @@ def test_a_narrow_window_shows_everything(visit: Visit, folder: Path) -> None:
     page = person.page
     person.brings_a_clip(write(folder)[0])
     person.drags_a_box(0.1, 0.2, 0.5, 0.8)
+    person.settles()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     boxes = [
         page.locator(selector).bounding_box() for selector in ("#status", "#undo", "#redo", "#region-view .view", "#region-view .count")

@@ -11,6 +11,8 @@ import pytest
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora-edit[ui]'")
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'lora-edit[dev]'")
 
+from playwright.sync_api import expect
+
 from ui.person import Person
 from ui.rendered import write
 
@@ -28,7 +30,7 @@ def test_invalid_input_shows_an_error_beside_its_field(visit: Visit, folder: Pat
     assert "Traceback" not in page.content()
     person.drops("clip-file", source)
     person.sees("clip-view")
-    assert page.locator("[role=alert]").count() == 0
+    expect(page.locator("[role=alert]")).to_have_count(0)
     for frames, message in (("1", "at least two"), ("400", "frames")):
         person.sets("clip-frames", frames)
         page.click("#clip-trim")
@@ -45,7 +47,7 @@ def test_invalid_input_shows_an_error_beside_its_field(visit: Visit, folder: Pat
     person.sees_error("the mask has 3 frames but the clip has 5")
     person.drops("region-mask", write(folder, height=64, width=64, seed=12)[0])
     person.sees_error("the mask is 64x64 but the source is 128x96")
-    assert page.locator("#region-view .marks .box").count() == 1
+    expect(page.locator("#region-view .marks .box")).to_have_count(1)
     person.goes_on("region-next", "frames-file")
     page.click("#frames-next")
     person.sees_error("the edited first frame is missing")
@@ -66,7 +68,7 @@ def test_invalid_input_shows_an_error_beside_its_field(visit: Visit, folder: Pat
     person.goes_on("settings-next", "run-start")
     page.get_by_role("tab", name="Region").click()
     person.sees("region-view")
-    assert page.locator("#region-view .marks .box").count() == 1
+    expect(page.locator("#region-view .marks .box")).to_have_count(1)
 
 
 def test_file_names_are_escaped(visit: Visit, folder: Path) -> None:
@@ -77,5 +79,6 @@ def test_file_names_are_escaped(visit: Visit, folder: Path) -> None:
     person.drops("clip-file", file)
     person.sees("clip-view")
     person.sees_text("5 frames, 128x96")
-    assert "100%" in person.page.locator(".facts").first.inner_text()
-    assert person.page.locator("img[src=x]").count() == 0
+    expect(person.page.locator(".facts").first).to_contain_text("100%")
+    person.settles()
+    expect(person.page.locator("img[src=x]")).to_have_count(0)

@@ -13,10 +13,13 @@ import torch
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora-edit[ui]'")
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'lora-edit[dev]'")
 
+from playwright.sync_api import expect
+
 from lora_edit.ui.projects import ProjectStore
 from lora_edit.video.sheet import save_image
 from ui.person import Person
 from ui.rendered import write
+from ui.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 Visit = Callable[..., Any]
@@ -48,10 +51,11 @@ def test_a_large_file_without_a_media_signature_is_rejected_before_its_upload(vi
     person.drops("clip-file", folder / "empty.mp4")
     person.sees_error("empty.mp4 is empty")
     assert not upload_requests
-    assert page.locator("[role=alert]").filter(visible=True).count() == 1, "earlier errors are cleared"
+    expect(page.locator("[role=alert]").filter(visible=True), "earlier errors are cleared").to_have_count(1)
     person.drops("clip-file", write(folder)[0])
     person.sees("clip-view")
-    assert page.locator("[role=alert]").filter(visible=True).count() == 0
+    expect(page.locator("[role=alert]").filter(visible=True)).to_have_count(0)
+    person.settles()
     remaining = [file for file in list_uploads() if file not in earlier]
     assert not [file for file in remaining if file.suffix == ".mp4" or (file.stat().st_size and file.name.startswith("tmp"))], (
         "an imported upload is deleted"
@@ -67,10 +71,9 @@ def test_an_upload_can_be_cancelled(visit: Visit, folder: Path) -> None:
     person.drops("clip-file", create_large_file(folder / "film.mp4", b"\0\0\0\x18ftypmp42", 400_000_000))
     page.get_by_role("button", name="Cancel the upload").click()
     page.get_by_role("button", name="Cancel the upload").wait_for(state="detached")
-    assert page.locator("#clip-file input[type=file]").count() == 1, "the field accepts another file"
-    assert page.locator(".toast-body").count() == 0
-    page.wait_for_timeout(500)
-    assert not [file for file in list_uploads() if file.name.startswith("tmp")]
+    expect(page.locator("#clip-file input[type=file]"), "the field accepts another file").to_have_count(1)
+    expect(page.locator(".toast-body")).to_have_count(0)
+    wait_until(lambda: not [file for file in list_uploads() if file.name.startswith("tmp")])
 
 
 def test_fields_show_the_names_of_imported_files(visit: Visit, projects: Path, folder: Path) -> None:
@@ -99,7 +102,7 @@ def test_fields_show_the_names_of_imported_files(visit: Visit, projects: Path, f
         if step == "Region":
             person.unfolds("Use a mask of your own")
         page.locator(f"#{field}").get_by_text(f"{name} is kept; drop another here to replace it").wait_for()
-        assert page.locator(f"#{field}").get_by_label("Clear").or_(page.locator(f"#{field}").get_by_label("Remove")).count() == 0
+        expect(page.locator(f"#{field}").get_by_label("Clear").or_(page.locator(f"#{field}").get_by_label("Remove"))).to_have_count(0)
 
 
 def test_errors_are_scrolled_into_view_and_leave_the_field_empty(visit: Visit, folder: Path) -> None:
@@ -119,4 +122,4 @@ def test_errors_are_scrolled_into_view_and_leave_the_field_empty(visit: Visit, f
             "(alert) => { const box = alert.getBoundingClientRect(); return box.top > 0 && box.bottom <= innerHeight; }",
             arg=alert.element_handle(),
         )
-        assert page.locator("#region-mask input[type=file]").count() == 1
+        expect(page.locator("#region-mask input[type=file]")).to_have_count(1)

@@ -12,6 +12,8 @@ import pytest
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora-edit[ui]'")
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'lora-edit[dev]'")
 
+from playwright.sync_api import expect
+
 from lora_edit.masks.embedded_segmenter import EmbeddedSegmenter
 from ui.person import Person
 from ui.rendered import write
@@ -41,6 +43,7 @@ def test_propagation_shows_progress_stops_and_resumes(visit: Visit, folder: Path
     person = Person(visit())
     person.brings_a_clip(source)
     page, status = person.page, person.page.locator("#status")
+    person.settles()
     top = page.locator("#steps").bounding_box()["y"]
     click_once(person, 0.3, 0.5)
     status.get_by_text("following it through the clip").wait_for()
@@ -51,7 +54,7 @@ def test_propagation_shows_progress_stops_and_resumes(visit: Visit, folder: Path
     person.sees_error("press Follow on first")
     page.click("#region-on")
     page.locator("#region-on").wait_for(state="hidden")
-    page.wait_for_selector("#region-view .view:not(.busy)", timeout=90_000)
+    page.wait_for_selector("#region-view .view:not(.busy)")
     person.goes_on("region-next", "frames-file")
 
 
@@ -64,16 +67,16 @@ def test_the_next_click_does_not_wait_for_the_propagation(visit: Visit, folder: 
     person.page.locator("#status").get_by_text("following it through the clip").wait_for()
     click_once(person, 0.35, 0.55)
     person.page.wait_for_function("() => document.querySelectorAll('#region-view .marks .point').length === 2")
-    assert person.page.locator("#region-view .view.busy").count() == 1
-    person.page.wait_for_selector("#region-view .view:not(.busy)", timeout=60_000)
-    assert person.page.locator("#region-view .marks .point").count() == 2
-    assert not person.page.locator("#region-on").is_visible()
+    expect(person.page.locator("#region-view .view.busy")).to_have_count(1)
+    person.page.wait_for_selector("#region-view .view:not(.busy)")
+    expect(person.page.locator("#region-view .marks .point")).to_have_count(2)
+    person.settles()
+    expect(person.page.locator("#region-on")).to_be_hidden()
 
 
 def click_once(person: Person, x: float, y: float) -> None:
     """Click and wait for the mark, not for the propagation."""
     marks = "document.querySelectorAll('#region-view .marks .point').length"
     before = person.page.evaluate(marks)
-    box = person.page.locator("#region-view .picture").bounding_box()
-    person.page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    person.points_at(x, y)
     person.page.wait_for_function(f"(before) => {marks} > before", arg=before)

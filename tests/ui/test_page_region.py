@@ -17,6 +17,8 @@ import torch
 pytest.importorskip("gradio", reason="gradio is not installed: pip install 'lora-edit[ui]'")
 pytest.importorskip("playwright", reason="playwright is not installed: pip install 'lora-edit[dev]'")
 
+from playwright.sync_api import expect
+
 from lora_edit.types import Video
 from lora_edit.ui.step_region import RegionStep
 from lora_edit.video.read import read_video
@@ -35,12 +37,12 @@ def test_marks_by_click_brush_and_typing(visit: Visit, folder: Path) -> None:
     page = person.page
     marks = page.locator("#region-view .marks")
     person.clicks_at(0.3, 0.5)
-    assert marks.locator(".point").count() == 1
+    expect(marks.locator(".point")).to_have_count(1)
     person.goes_to_frame(3)
     person.clicks_at(0.41, 0.5)
     page.get_by_role("button", name="Click off it").click()
     person.clicks_at(0.9, 0.1)
-    assert marks.locator(".not-point").count() == 1
+    expect(marks.locator(".not-point")).to_have_count(1)
     page.get_by_role("button", name="Paint", exact=True).click()
     person.drags_a_box(0.6, 0.7, 0.8, 0.8)
     before = page.locator("#region-view .picture").get_attribute("src")
@@ -54,14 +56,14 @@ def test_marks_by_click_brush_and_typing(visit: Visit, folder: Path) -> None:
     person.sees_error("the frame is a whole number from 0 to 4")
     page.get_by_label("On frame", exact=True).fill("2")
     person.presses("region-add")
-    assert marks.locator(".box").count() == 1
+    expect(marks.locator(".box")).to_have_count(1)
     person.waits_for_new_picture("region-view", lambda: page.get_by_label("Close to the outline").click())
 
 
 def test_clicks_during_pending_requests_are_queued(visit: Visit, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No click is lost, and a late response to another request is not taken for that of the click."""
     source, _ = write(folder, seed=9)
-    refresh, add_mark = RegionStep.refresh, RegionStep._add_mark
+    refresh, add_mark = RegionStep.refresh, RegionStep._add_marks
 
     def slow_refresh(step: RegionStep, *args: Any) -> Any:
         updates = refresh(step, *args)
@@ -73,16 +75,19 @@ def test_clicks_during_pending_requests_are_queued(visit: Visit, folder: Path, m
         return add_mark(step, *args)
 
     monkeypatch.setattr(RegionStep, "refresh", slow_refresh)
-    monkeypatch.setattr(RegionStep, "_add_mark", slow_add_mark)
+    monkeypatch.setattr(RegionStep, "_add_marks", slow_add_mark)
     person = Person(visit())
     person.brings_a_clip(source)
+    person.sees("region-view")
     marks = person.page.locator("#region-view .marks .point")
-    person.clicks_at(0.3, 0.5)
-    assert marks.count() == 1
-    box = person.page.locator("#region-view .picture").bounding_box()
+    person.points_at(0.3, 0.5)
+    shown_when_idle = "() => !document.querySelector('#region-view .busy') && document.querySelector('#region-view .marks').innerHTML"
+    assert person.page.wait_for_function(shown_when_idle).json_value().count('class="point"') == 1
     for x in (0.32, 0.34, 0.36):
-        person.page.mouse.click(box["x"] + x * box["width"], box["y"] + 0.5 * box["height"])
-    person.page.wait_for_function("() => document.querySelectorAll('#region-view .marks .point').length === 4")
+        person.points_at(x, 0.5)
+    expect(marks).to_have_count(4)
+    person.settles()
+    expect(marks).to_have_count(4)
 
 
 def test_every_step_can_be_undone(visit: Visit, folder: Path) -> None:
@@ -94,12 +99,12 @@ def test_every_step_can_be_undone(visit: Visit, folder: Path) -> None:
     person.chooses_object("2")
     person.drags_a_box(0.5, 0.2, 0.8, 0.8)
     marks = person.page.locator("#region-view .marks .box")
-    assert marks.count() == 2
+    expect(marks).to_have_count(2)
     person.presses("undo")
-    assert marks.count() == 1
+    expect(marks).to_have_count(1)
     person.presses("redo")
-    assert marks.count() == 2
-    assert person.page.locator("#region-view .count").inner_text() == "2 / 4"
+    expect(marks).to_have_count(2)
+    expect(person.page.locator("#region-view .count")).to_have_text("2 / 4")
 
 
 def test_an_edit_outside_the_region_shows_a_warning_and_a_button_to_grow_it(visit: Visit, folder: Path) -> None:
@@ -166,7 +171,7 @@ def test_masks_are_combined_bridged_and_inverted_and_objects_excluded(visit: Vis
     assert region_share(person) == pytest.approx(0.25, abs=0.05), "the marked box is excluded from the mask"
     person.presses("undo")
     assert region_share(person) == pytest.approx(0.5, abs=0.05)
-    assert not excluded.is_checked()
+    expect(excluded).not_to_be_checked()
 
 
 def region_share(person: Person) -> float:

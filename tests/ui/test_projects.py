@@ -106,3 +106,50 @@ def test_concurrent_changes_are_all_stored(tmp_path: Path) -> None:
     project = store.open_project(name)
     seeds = [project.read_state().seed, *(project.undo().seed for _ in range(20))]
     assert sorted(seeds) == list(range(21))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff", b"[1]", b"{}", b"[" * 100_000, b'{"states": [], "at": 0}', b'{"states": [{}], "at": -1}']
+)
+def test_damaged_records_are_named(tmp_path: Path, content: bytes) -> None:
+    """What the page shows instead of an internal error. A damaged record of an unfinished edit counts as none."""
+    project = ProjectStore(tmp_path).create_project()
+    files = {"states.json": project.read_state, "made.json": project.read_results}
+    for name, read in files.items():
+        (project.path / name).write_bytes(content)
+        with pytest.raises(RunError, match=f"{name} of this project is damaged"):
+            read()
+    (project.path / "unfinished.json").write_bytes(content)
+    assert project.read_unfinished_edit() is None
+
+
+def test_a_current_state_past_the_end_is_the_last_one(tmp_path: Path) -> None:
+    project = ProjectStore(tmp_path).create_project()
+    (project.path / "states.json").write_text('{"states": [{}, {"seed": 3}], "at": 9}')
+    assert project.read_state().seed == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "suffix"),
+    [
+        ("clip.MP4", "clip.MP4", ".mp4"),
+        ("a\u202egnp.mp4", "agnp.mp4", ".mp4"),  # a direction character would show it as a4pm.png
+        ("a\n\x1b[31m.mov", "a[31m.mov", ".mov"),
+        ("x" * 200 + ".mp4", "x" * 96 + ".mp4", ".mp4"),
+        ("a.%03d", "a.%03d", ""),
+        ("a." + "y" * 150, "y" * 100, ""),
+        ("noname", "noname", ""),
+    ],
+)
+def test_an_imported_file_keeps_a_harmless_name(tmp_path: Path, name: str, shown: str, suffix: str) -> None:
+    (tmp_path / name).write_bytes(b"content")
+    project = ProjectStore(tmp_path / "runs").create_project()
+    stored_file = project.import_file(tmp_path / name)
+    assert project.read_original_name(stored_file) == shown
+    assert (project.path / stored_file).suffix == suffix
+
+
+@pytest.mark.parametrize("name", [None, "", "..", "0" * 32, "../" + "0" * 32, "A" * 32, "0" * 31 + "\n", "\0" * 32])
+def test_other_names_open_no_project(tmp_path: Path, name: str | None) -> None:
+    with pytest.raises(RunError, match="does not exist"):
+        ProjectStore(tmp_path).open_project(name)

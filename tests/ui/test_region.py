@@ -10,9 +10,12 @@ import torch
 pytest.importorskip("cachetools", reason="cachetools is not installed: pip install 'lora-edit[ui]'")
 
 from lora_edit.errors import MaskError
+from lora_edit.masks.boxes import KeyframeBox
 from lora_edit.masks.shapes import feather_frame
+from lora_edit.types import Box
+from lora_edit.ui import region as ui_region
 from lora_edit.ui.projects import Mark, Project, ProjectState
-from lora_edit.ui.region import compute_region, read_clip, segment_object
+from lora_edit.ui.region import compute_region, find_described_marks, read_clip, segment_object
 from masks.synthetic_clips import overlap
 from ui.rendered import locate_disc, write
 
@@ -67,6 +70,17 @@ def test_the_immediate_mask_equals_the_propagated_one(project_and_state: tuple[P
     marked = state.replace_fields(marks=(Mark(kind="point", frame=0, x=x, y=y), Mark(kind="not-point", frame=3, x=120, y=8)))
     mask = segment_object(project, marked, read_clip(project, marked), 3, "1")
     assert torch.equal(mask, compute_region(project, marked).base_mask.frames[3])
+
+
+def test_a_description_marks_the_found_objects(project_and_state: tuple[Project, ProjectState], monkeypatch: pytest.MonkeyPatch) -> None:
+    project, state = project_and_state
+    found = build_box(0)
+    boxes = [Box(found.x, found.y, found.width, found.height), Box(1, 2, 30, 20), Box(3, 4, 5, 6)]
+    monkeypatch.setattr(ui_region, "detect_prompts", lambda name, frame, text: [KeyframeBox(box, 0, text) for box in boxes])
+    marks = find_described_marks(project, state, "the disc", ("3", "4"))
+    assert [(mark.object, mark.x, mark.width, mark.frame) for mark in marks] == [("3", found.x, found.width, 0), ("4", 1, 30, 0)]
+    mask = compute_region(project, state.replace_fields(marks=(marks[0],))).base_mask
+    assert overlap(mask.frames[0], build_disc_mask(0)) > 0.85
 
 
 def test_a_negative_click_alone_raises(project_and_state: tuple[Project, ProjectState]) -> None:

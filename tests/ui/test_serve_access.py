@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -11,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from lora_edit.ui.access import OriginMiddleware, build_headers
 from lora_edit.ui.projects import Project, ProjectStore
-from lora_edit.ui.serve import OriginMiddleware
 
 
 @pytest.fixture
@@ -119,10 +121,76 @@ def test_uploads_of_other_sites_are_rejected(server: str) -> None:
 def test_responses_have_security_headers(server: str) -> None:
     with urllib.request.urlopen(server, timeout=60) as response:
         assert response.headers["X-Content-Type-Options"] == "nosniff"
-        assert response.headers["Referrer-Policy"] == "no-referrer"
+        assert response.headers["Referrer-Policy"] == "same-origin"
         assert response.headers["X-Frame-Options"] == "SAMEORIGIN"
 
 
-def test_a_public_server_accepts_any_host_name() -> None:
-    assert not OriginMiddleware(None, local=False).is_foreign("edit.example", "https://edit.example")
-    assert not OriginMiddleware(None, local=True).is_foreign("[::1]:7860", "http://[::1]:7860")
+class EchoApp:
+    """An app that answers every request, and records the paths."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.paths.append(scope["path"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"inside"})
+
+
+def request(app: Any, path: str = "/", method: str = "GET", body: bytes = b"", client: str = "192.0.2.1", **headers: str) -> dict[str, Any]:
+    """Return status, headers and body of a response."""
+    messages: list[dict[str, Any]] = []
+    pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    path, _, query = path.partition("?")
+    scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": pairs, "client": (client, 1)}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        messages.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    answered = {name.decode(): value.decode() for name, value in messages[0]["headers"]}
+    return {"status": messages[0]["status"], "headers": answered, "body": b"".join(each.get("body", b"") for each in messages)}
+
+
+@pytest.mark.parametrize(
+    ("is_local", "headers", "status"),
+    [
+        (False, {"host": "192.168.1.5:7860", "origin": "http://192.168.1.5:7860"}, 200),
+        (False, {"host": "[fd00::1]:7860", "origin": "http://[fd00::1]:7860"}, 200),
+        (False, {"host": f"{socket.gethostname()}:7860"}, 200),
+        (False, {"host": "edit.example", "origin": "https://edit.example"}, 200),
+        (False, {"host": "127.0.0.1:7860", "origin": "https://edit.example", "sec_fetch_site": "same-origin"}, 200),  # behind a proxy
+        (False, {"host": "evil.example", "origin": "http://evil.example"}, 403),  # DNS rebinding
+        (False, {"host": "192.168.1.5:7860", "origin": "https://evil.example"}, 403),
+        (False, {"host": "192.168.1.5:7860", "origin": "http://192.168.1.5:8080"}, 403),
+        (False, {"host": "192.168.1.5:7860", "origin": "null"}, 403),
+        (False, {"host": "192.168.1.5:7860", "sec_fetch_site": "cross-site"}, 403),
+        (False, {"host": "edit.example.evil.example"}, 403),
+        (True, {"host": "[::1]:7860", "origin": "http://[::1]:7860"}, 200),
+        (True, {"host": "localhost:7860", "origin": "http://localhost:3000"}, 403),
+        (True, {"host": "192.168.1.5:7860"}, 403),
+        (True, {"host": ""}, 403),
+        (True, {}, 403),
+    ],
+)
+def test_a_server_answers_under_its_own_and_allowed_names_only(is_local: bool, headers: dict[str, str], status: int) -> None:
+    app = OriginMiddleware(EchoApp(), {"edit.example"}, is_local, build_headers(()))
+    assert request(app, **headers)["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("sites", "ancestors", "frame_options"),
+    [((), "frame-ancestors 'self'", "SAMEORIGIN"), (("https://huggingface.co",), "frame-ancestors 'self' https://huggingface.co", None)],
+)
+def test_only_named_sites_may_embed_the_page(sites: tuple[str, ...], ancestors: str, frame_options: str | None) -> None:
+    headers = request(OriginMiddleware(EchoApp(), set(), True, build_headers(sites)), host="localhost")["headers"]
+    assert ancestors in headers["content-security-policy"].split("; ")
+    assert headers.get("x-frame-options") == frame_options
+
+
+def test_a_notebook_of_any_address_may_embed_the_page() -> None:
+    headers = dict(build_headers(None))
+    assert b"frame-ancestors" not in headers[b"content-security-policy"] and b"x-frame-options" not in headers

@@ -19,7 +19,7 @@ def test_concurrent_calls_run_the_function_once() -> None:
     @single_flight_cache(2)
     def compute(key: str) -> str:
         calls.append(key)
-        assert gate.wait(10)
+        assert gate.wait(60)
         return key.upper()
 
     threads = [threading.Thread(target=lambda: values.append(compute("a"))) for _ in range(3)]
@@ -27,7 +27,7 @@ def test_concurrent_calls_run_the_function_once() -> None:
         thread.start()
     gate.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert (calls, values) == (["a"], ["A"] * 3)
     assert [compute("b"), compute("c"), compute("a")] == ["B", "C", "A"], "the least recently used value is dropped"
     assert calls == ["a", "b", "c", "a"]
@@ -40,15 +40,15 @@ def test_calls_with_other_arguments_do_not_wait() -> None:
     def compute(key: str) -> str:
         if key == "slow":
             started.set()
-            assert gate.wait(10)
+            assert gate.wait(60)
         return key
 
     thread = threading.Thread(target=compute, args=("slow",))
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
     assert compute("fast") == "fast"
     gate.set()
-    thread.join(10)
+    thread.join(60)
 
 
 def test_exceptions_are_not_cached() -> None:

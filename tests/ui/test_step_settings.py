@@ -19,7 +19,14 @@ from lora_edit.run import make_run
 from lora_edit.ui import actions
 from lora_edit.ui.components import AppState, simplify_message
 from lora_edit.ui.projects import Mark, Project, ProjectStore
-from lora_edit.ui.step_settings import PRESET_CHOICES, SettingsStep, describe_model, list_model_choices
+from lora_edit.ui.step_settings import (
+    FILE_SETTINGS,
+    PRESET_CHOICES,
+    SettingsStep,
+    check_public_settings,
+    describe_model,
+    list_model_choices,
+)
 from ui.rendered import write
 
 NAMES = [each.name for each in list_models()]
@@ -159,3 +166,47 @@ def test_a_model_is_described_with_its_missing_download(model: str, tmp_path: Pa
     assert html.escape(facts.summary) in description and html.escape(facts.license) in description
     assert ("not on this computer" in description) == (facts.download_gb > 0)
     assert describe_model("nonsense") == ""
+
+
+def test_a_choice_updates_no_field_that_a_person_may_be_using(tmp_path: Path) -> None:
+    browser = Browser(tmp_path)
+    step = browser.step
+    updates = step.apply_preset(browser.project.id, *browser.get_values())
+    assert not set(updates) & {step.preset, step.model, step.prompt, step.seed, step.other_settings}
+    assert {step.basis, step.model_summary, *step.setting_fields} <= set(updates)
+
+
+@pytest.mark.parametrize("model", ["/etc", "runs", ".", "os:path", "tiny@/etc", "someone/repository", "a.safetensors", "TINY", ""])
+def test_visitors_of_a_public_page_choose_models_by_name_only(tmp_path: Path, model: str) -> None:
+    with pytest.raises(InputError, match="takes only tiny"):
+        check_public_settings(model, [])
+    check_public_settings("tiny", ["training.motion_steps=5"])
+    browser = Browser(tmp_path)
+    browser.step.app_state = AppState(browser.app_state.store, is_public=True)
+    browser.fields[browser.step.model] = model
+    with pytest.raises(InputError):
+        browser.step.save_settings(browser.project.id, *browser.get_values())
+
+
+@pytest.mark.parametrize("setting", FILE_SETTINGS)
+def test_visitors_of_a_public_page_name_no_files(setting: str) -> None:
+    for text in (f"{setting}=/etc", f" {setting} = x", f"{setting}"):
+        with pytest.raises(InputError, match="names files of the server"):
+            check_public_settings("tiny", [text])
+
+
+def test_every_setting_with_a_path_is_closed_to_visitors() -> None:
+    """Settings whose type has a path or whose description names a file, folder or repository; `input` is never taken."""
+    named = set()
+    for section, field in EditSettings.model_fields.items():
+        for name, setting in getattr(field.annotation, "model_fields", {}).items():
+            text = f"{setting.annotation} {setting.description}"
+            if section != "input" and any(word in text for word in ("Path", "LoraFile", "ExtraLora", " folder", "repository", "file =")):
+                named.add(f"{section}.{name}")
+    assert {each for each in named if not each.startswith(FILE_SETTINGS)} <= {"video.codec"}
+    settings = {
+        f"{section}.{name}"
+        for section, field in EditSettings.model_fields.items()
+        for name in getattr(field.annotation, "model_fields", {})
+    }
+    assert all(any(each.startswith(prefix) for each in settings) for prefix in FILE_SETTINGS)

@@ -17,7 +17,7 @@ def test_save_and_load_round_trip(tmp_path, clip):
 def test_errors_name_missing_and_damaged_frames(tmp_path, clip):
     folder = tmp_path / "frames"
     save_frames(folder, clip.frames)
-    (folder / "00003.png").write_bytes(b"")
+    (folder / "00003.png").write_bytes(b"\x89PNG")
     with pytest.raises(VideoError, match=r"00003\.png: damaged"):
         load_frames(folder)
     (folder / "00003.png").unlink()

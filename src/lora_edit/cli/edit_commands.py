@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lora_edit.cli.error_handling import CommandState
+from lora_edit.cli.error_handling import CommandState, print_error
 from lora_edit.cli.options import (
     LORA_HELP,
     LORA_METAVAR,
@@ -34,11 +34,13 @@ if TYPE_CHECKING:
 def edit(state: CommandState, options: EditOptions) -> None:
     """Edit a clip: check, train, generate, composite, write. Prints the path of the result."""
     from lora_edit.cli.resolve import check_output_path, choose_run_folder, resolve_run_settings
-    from lora_edit.run import check_run_folder
+    from lora_edit.run import Run, check_run_folder
+    from lora_edit.takes import owns_output
 
     settings = resolve_run_settings(options)
-    check_output_path(options.output, settings.input.list_files(), settings.video.codec, overwrite=options.overwrite)
     folder = choose_run_folder(options.run, options.output)
+    overwrite = options.overwrite or owns_output(Run(folder), options.output)
+    check_output_path(options.output, settings.input.list_files(), settings.video.codec, overwrite=overwrite)
     check_run_folder(folder, settings)
     state.run, state.output = folder, options.output
     with open_compute_reporter(options.threads) as reporter:
@@ -52,7 +54,7 @@ def edit(state: CommandState, options: EditOptions) -> None:
 @make_typer_command(NewOptions)
 def new(state: CommandState, options: NewOptions) -> None:
     """Create the run folder and check everything without training. Prints the folder, and the time and memory that the edit needs."""
-    from lora_edit.cli.model_cards import get_missing_gigabytes
+    from lora_edit.cli.model_cards import describe_missing_download, get_missing_gigabytes
     from lora_edit.cli.resolve import check_output_path, choose_run_folder, resolve_plan_settings
     from lora_edit.run import check_run_folder
 
@@ -69,7 +71,7 @@ def new(state: CommandState, options: NewOptions) -> None:
         if missing_gigabytes:
             reporter.note(
                 f"{settings.model} is not downloaded, so this is an estimate only; "
-                f"`lora-edit models --download {settings.model}` downloads about {missing_gigabytes:g} GB"
+                f"{describe_missing_download(settings.model, missing_gigabytes)}"
             )
         if options.output is not None:
             from lora_edit.video.write import check_output
@@ -149,6 +151,12 @@ class GenerateOptions:
         ),
     ] = None
     overwrite: Overwrite = False
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Compute the run's result again and compare it with the recorded hashes; writes nothing into the run."
+        ),
+    ] = False
     threads: Threads = None
     json: Json = False
 
@@ -156,6 +164,9 @@ class GenerateOptions:
 @make_typer_command(GenerateOptions)
 def generate(state: CommandState, options: GenerateOptions) -> None:
     """Sample and composite again with the LoRA of a run; finishes its training first. Prints the path of the result."""
+    if options.check:
+        _check_result(options)
+        return
     from lora_edit.cli.model_cards import require_model
     from lora_edit.cli.resolve import check_output_path, make_model_absolute, require_files
 
@@ -180,6 +191,43 @@ def generate(state: CommandState, options: GenerateOptions) -> None:
         )
         _print_notes(result, reporter)
     _emit_result(result, json=options.json)
+
+
+def _check_result(options: GenerateOptions) -> None:
+    """Compute the run's result again and print whether it is the same. Exits with code 1 if it is not."""
+    from lora_edit.cli.resolve import require_no_options
+
+    require_no_options(
+        "--check",
+        {
+            "--seed": options.seed, "--first-frame": options.first_frame, "--lora": options.lora or None, "--model": options.model,
+            "--output": options.output, "--overwrite": options.overwrite or None,
+        },
+    )  # fmt: skip
+    require_run(options.run)
+    from lora_edit.reproduction import read_num_threads
+
+    with open_compute_reporter(options.threads or read_num_threads(options.run)) as reporter:
+        from lora_edit import pipeline
+
+        outcome = pipeline.check_result(options.run, reporter)
+        for text in outcome.environment_differences:
+            reporter.note(f"{text}, which may change the last bits of the result")
+    if options.json:
+        emit_json(
+            {
+                "run": options.run,
+                "equal": outcome.is_equal,
+                "num_frames": outcome.num_frames,
+                "differences": outcome.differences,
+                "environment_differences": outcome.environment_differences,
+            }
+        )
+    elif outcome.is_equal:
+        typer.echo(f"{options.run}: the LoRA, the generated clip and all {outcome.num_frames} frames are the recorded ones")
+    if not outcome.is_equal:
+        print_error(f"{options.run}: the result is not reproduced: {'; '.join(outcome.differences)}")
+        raise typer.Exit(1)
 
 
 @make_typer_command(PreviewOptions)

@@ -1,12 +1,11 @@
 """Error handling of the command: every error becomes one line on stderr and an exit code that scripts rely on.
 
-2: invalid input. 1: internal error; the traceback goes to the log of the run. 130: interrupted; the run can be resumed.
+2: invalid input, a full or read-only disk, too little memory. 1: internal error, whose traceback goes to the log of the run, or a result
+that `generate --check` does not reproduce. 130: interrupted; the run can be resumed.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
 import tempfile
 import time
@@ -18,12 +17,13 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from lora_edit.errors import InputError, RegionError, VideoError
+from lora_edit.cli.output import replace_control_characters
+from lora_edit.errors import InputError, NonFiniteError, RegionError, VideoError, explain_system_error
 
 INTERRUPTED_MESSAGE = "interrupted; run the same command again to resume"
 
-# Errors of the file system that the user can fix.
-FILESYSTEM_ERRNOS = frozenset({errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EDQUOT})
+MAX_ERROR = 1000
+"""Characters of an error's line; names and values in it can be of any length."""
 
 
 @dataclass
@@ -61,13 +61,19 @@ class CommandGroup(TyperGroup):
         except InputError as error:
             print_error(f"{error}{save_region_image(error, ctx.obj)}")
             raise typer.Exit(2) from error
+        except NonFiniteError as error:  # by a setting or a LoRA that the model does not tolerate
+            print_error(str(error))
+            raise typer.Exit(2) from error
         except Exception as error:
             raise typer.Exit(report_error(error, ctx.obj)) from error
 
 
 def print_error(text: str) -> None:
-    """Print `text` to stderr as one line; line breaks in it become spaces."""
-    typer.echo(f"error: {' '.join(text.split())}", err=True)
+    """Print `text` to stderr as one line: line breaks become spaces, control characters are replaced, a long text is cut in the middle."""
+    line = replace_control_characters(" ".join(text.split()))
+    if len(line) > MAX_ERROR:
+        line = f"{line[: MAX_ERROR // 2]} ... {line[-MAX_ERROR // 2 :]}"
+    typer.echo(f"error: {line}", err=True)
 
 
 def save_region_image(error: InputError, state: CommandState) -> str:
@@ -92,9 +98,8 @@ def report_error(error: Exception, state: CommandState) -> int:
     """Print an exception other than `InputError`. Returns the exit code."""
     from pydantic import ValidationError
 
-    if isinstance(error, OSError) and error.errno in FILESYSTEM_ERRNOS:
-        path = f"{error.filename}: " if error.filename else ""
-        print_error(f"{path}{os.strerror(error.errno or 0).lower()}; choose a writable folder with free space")
+    if explanation := explain_system_error(error):
+        print_error(explanation)
         return 2
     if isinstance(error, ValidationError):
         first = error.errors()[0]
@@ -102,12 +107,15 @@ def report_error(error: Exception, state: CommandState) -> int:
         return 2
     log = write_traceback(error, state)
     message = " ".join(str(error).split())
-    print_error(f"{type(error).__name__}: {message[:300]} (the traceback is in {log})")
+    print_error(f"{type(error).__name__}: {message[:300]} ({f'the traceback is in {log}' if log else 'no log could be written'})")
     return 1
 
 
-def write_traceback(error: Exception, state: CommandState) -> Path:
-    """Append the traceback to `log.txt` in the run folder, or to a temporary file if there is no run folder. Returns the path."""
+def write_traceback(error: Exception, state: CommandState) -> Path | None:
+    """Append the traceback to `log.txt` in the run folder, or to a temporary file if there is no run folder.
+
+    Returns the path; None where neither can be written.
+    """
     text = "".join(traceback.format_exception(error))
     stamp = time.strftime("%Y-%m-%d %H:%M:%S")
     if state.run is not None and state.run.is_dir():
@@ -117,9 +125,12 @@ def write_traceback(error: Exception, state: CommandState) -> Path:
             return state.run / "log.txt"
         except OSError:
             pass  # a full or read-only disk may be the cause of the error
-    descriptor, name = tempfile.mkstemp(prefix="lora-edit-", suffix=".log")
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(f"{stamp} failed\n{text}")
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="lora-edit-", suffix=".log")
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(f"{stamp} failed\n{text}")
+    except OSError:
+        return None
     return Path(name)
 
 

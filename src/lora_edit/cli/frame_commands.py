@@ -89,6 +89,9 @@ class EditFrameOptions:
     start: Annotated[int, typer.Option("--start", metavar="S", help="Number of the frame to edit, from 0.", min=0)] = 0
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Same seed, same image.", min=0)] = 0
     output: Annotated[Path, typer.Option("--output", metavar="IMAGE", help="A .png file.", rich_help_panel=RESULT_PANEL)]
+    no_sign: Annotated[bool, typer.Option("--no-sign", help="Write the image without a signed manifest.", rich_help_panel=RESULT_PANEL)] = (
+        False
+    )
     overwrite: Overwrite = False
     threads: Threads = None
 
@@ -115,6 +118,7 @@ def edit_frame(state: CommandState, options: EditFrameOptions) -> None:
         seed=options.seed,
         overwrite=options.overwrite,
         reference=options.reference,
+        sign=not options.no_sign,
     )
     check_frame_edit(request)
     require_files(options.mask, options.reference)

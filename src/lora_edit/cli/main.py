@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lora_edit.cli import edit_commands, frame_commands, inspect_commands, mask_command, study_command, ui_command
+from lora_edit.cli import edit_commands, frame_commands, inspect_commands, mask_command, study_command, ui_command, verify_command
 from lora_edit.cli.error_handling import CommandGroup
 from lora_edit.threads import set_passive_wait_policy
 
@@ -37,7 +37,8 @@ def lora_edit(
 ) -> None:
     """Edit the first frame of a clip; a LoRA trained on that clip propagates the edit to all other frames.
 
-    Results go to stdout; progress, notes and errors to stderr. Exit codes: 0 success, 2 invalid input, 1 internal error, 130 interrupted.
+    Results go to stdout; progress, notes and errors to stderr. Exit codes: 0 success, 2 invalid input, 1 internal error or a result
+    that `generate --check` does not reproduce, 130 interrupted.
     """
 
 
@@ -54,6 +55,7 @@ app.command("study")(study_command.study)
 app.command("models")(inspect_commands.models)
 app.command("import")(inspect_commands.import_lora)
 app.command("export")(inspect_commands.export)
+app.command("verify")(verify_command.verify)
 app.command("ui")(ui_command.ui)
 
 

@@ -16,8 +16,6 @@ from lora_edit.cli.prompts import (
     POINT_SYNTAX,
     build_automatic_prompt,
     build_prompts,
-    check_segmenter_name,
-    load_segmenter,
     parse_prompts,
 )
 from lora_edit.errors import MaskError
@@ -63,6 +61,15 @@ class MaskOptions:
             "--auto", help="Segment the salient object of the first frame; needs the extra `segment`.", rich_help_panel=SEGMENTING_PANEL
         ),
     ] = False
+    segment: Annotated[
+        str | None,
+        typer.Option(
+            "--segment",
+            metavar="TEXT",
+            help="A description of the object in the first frame; needs --segmenter sam2:FOLDER with SAM 3.",
+            rich_help_panel=SEGMENTING_PANEL,
+        ),
+    ] = None
     object: Annotated[str, typer.Option("--object", metavar="NAME", help="Name of the object for prompts without #NAME.")] = "1"
     segmenter: Annotated[
         str | None,
@@ -91,7 +98,7 @@ class MaskOptions:
     @property
     def needs_segmenter(self) -> bool:
         """Whether a segmenter is needed. Boxes alone are drawn as they are."""
-        return bool(self.point or self.not_point or self.segmenter or self.auto)
+        return bool(self.point or self.not_point or self.segmenter or self.auto or self.segment is not None)
 
 
 @make_typer_command(MaskOptions)
@@ -101,7 +108,8 @@ def mask(state: CommandState, options: MaskOptions) -> None:
         options.first_frame or options.box or options.needs_segmenter
     ):
         raise MaskError(
-            f"give the region in one way: --box X,Y,W,H[:FRAME] or --point {POINT_SYNTAX} in source pixels, --auto, or --first-frame IMAGE"
+            f"give the region in one way: --box X,Y,W,H[:FRAME] or --point {POINT_SYNTAX} in source pixels, --segment TEXT, --auto, or "
+            "--first-frame IMAGE"
         )
     from lora_edit.cli.resolve import check_output_path, require_files
 
@@ -112,7 +120,11 @@ def mask(state: CommandState, options: MaskOptions) -> None:
             f"{options.output}: masks are stored losslessly; give a folder for PNG, or end the name in {', '.join(LOSSLESS_SUFFIXES)}"
         )
     parsed_prompts = parse_prompts(options.point, options.not_point, options.box, options.object)
-    check_segmenter_name(options.segmenter or "embedded")
+    from lora_edit.masks.segmenter_registry import EMBEDDED, check_segmenter_name, check_text_prompt
+
+    check_segmenter_name(options.segmenter or EMBEDDED)
+    if options.segment is not None:
+        check_text_prompt(options.segment, options.segmenter or EMBEDDED)
     for path in (options.output, options.overlay):
         if path is not None:
             check_output_path(path, [options.source, options.first_frame], overwrite=options.overwrite)
@@ -157,13 +169,17 @@ def _build_mask(options: MaskOptions, video: Video, prompts: list[Prompt]) -> Ed
 def _segment_objects(options: MaskOptions, video: Video, prompts: list[Prompt], reporter: Reporter) -> EditMask:
     """Segment all prompted objects to one mask. Raises `MaskError` before loading a model if the prompts do not fit the clip."""
     from lora_edit.masks.segmenter import check_prompts
+    from lora_edit.masks.segmenter_registry import EMBEDDED, detect_prompts, load_segmenter
     from lora_edit.masks.shapes import interpolate_missing_frames, union
+
+    name = options.segmenter or EMBEDDED
 
     if options.auto:
         prompts = [build_automatic_prompt(video.frames[0], options.object), *prompts]
+    if options.segment is not None:
+        prompts = [*detect_prompts(name, video.frames[0], options.segment), *prompts]
     check_prompts(prompts, video.num_frames, video.size)
-    segmenter = load_segmenter(options.segmenter or "embedded")
-    masks = segmenter.segment(video.frames, prompts, lambda done, total: reporter.step("segmenting", done, total, ""))
+    masks = load_segmenter(name).segment(video.frames, prompts, lambda done, total: reporter.step("segmenting", done, total, ""))
     return union([interpolate_missing_frames(each) if options.bridge else each for each in masks.values()])
 
 

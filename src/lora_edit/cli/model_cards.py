@@ -9,8 +9,14 @@ import typer
 
 from lora_edit.errors import ModelError
 from lora_edit.models.checkpoints.checks import check_trainable, verify_parts
-from lora_edit.models.checkpoints.download import describe_download, download_missing_parts, get_download_state, plan_downloads
-from lora_edit.models.checkpoints.hub import count_downloaded_bytes, is_repository
+from lora_edit.models.checkpoints.download import (
+    describe_download,
+    download_missing_parts,
+    get_download_state,
+    get_free_disk_bytes,
+    plan_downloads,
+)
+from lora_edit.models.checkpoints.hub import count_downloaded_bytes, get_hub_cache_folder, is_repository
 from lora_edit.models.checkpoints.locate import find_weights, list_models, locate_model
 from lora_edit.models.families.vace.record import find_vace
 from lora_edit.models.record import Geometry, ModelRecord
@@ -78,6 +84,15 @@ def get_missing_gigabytes(name: str) -> float:
         return facts.download_gb
     require_model(name)
     return 0
+
+
+def describe_missing_download(name: str, gigabytes: float) -> str:
+    """Describe the download of a model that is entirely missing: its size, its place, and the free space there."""
+    folder = get_hub_cache_folder()
+    return (
+        f"`lora-edit models --download {name}` downloads about {gigabytes:g} GB into {folder}, "
+        f"where {get_free_disk_bytes(folder) / 1e9:.0f} GB are free"
+    )
 
 
 def download_model(name: str) -> ModelCard:

@@ -23,6 +23,7 @@ RANGE_PANEL = "Range of the source"
 RESULT_PANEL = "Result"
 SETTINGS_PANEL = "Settings (preset, then --config, then these, then --set)"
 
+_MAX_DIGITS = 18  # of a frame number; Python refuses to parse thousands
 LORA_METAVAR = "FILE[:STRENGTH]"
 LORA_HELP = "Another LoRA for generation (style, few steps), not for training; repeatable; default strength 1."
 
@@ -117,6 +118,15 @@ class RegionOptions:
             rich_help_panel=REGION_PANEL,
         ),
     ] = field(default_factory=list)
+    segment: Annotated[
+        str | None,
+        typer.Option(
+            "--segment",
+            metavar="TEXT",
+            help="A description of the object, such as 'the red car'; needs --segmenter sam2:FOLDER with SAM 3.",
+            rich_help_panel=REGION_PANEL,
+        ),
+    ] = None
     mask_shape: Annotated[
         RegionShape | None,
         typer.Option(
@@ -274,7 +284,7 @@ def make_typer_command(options_class: type[T]) -> Callable[[Callable[[CommandSta
         flags = _list_flag_parameters() if "setting_flags" in options_class.__dataclass_fields__ else {}
 
         def command(ctx: typer.Context, **values: Any) -> None:
-            setting_flags = {name: values.pop(parameter.name) for name, parameter in flags.items()}
+            setting_flags = {name: _read_flag(name, values.pop(parameter.name)) for name, parameter in flags.items()}
             function(ctx.obj, options_class(**values, **({"setting_flags": setting_flags} if flags else {})))
 
         hints = get_type_hints(options_class, include_extras=True)
@@ -300,12 +310,23 @@ def _list_flag_parameters() -> dict[str, inspect.Parameter]:
     """Build an option for each setting that declares a flag, by `section.setting`."""
     parameters = {}
     for name, (flag, default) in list_marked_settings(Flag).items():
-        panel = REGION_PANEL if name.startswith("masks.") else SETTINGS_PANEL
-        option = typer.Option(flag.flag, metavar=flag.metavar, help=f"{flag.help}; default {default}.", rich_help_panel=panel)
+        section = name.partition(".")[0]
+        panel = {"masks": REGION_PANEL, "provenance": RESULT_PANEL}.get(section, SETTINGS_PANEL)
+        is_switch = isinstance(default, bool)
+        text = f"{flag.help}." if is_switch or default is None else f"{flag.help}; default {default}."
+        option = typer.Option(flag.flag, metavar=flag.metavar or None, help=text, rich_help_panel=panel)
         keyword = flag.flag.removeprefix("--").replace("-", "_")
-        annotation = Annotated[type(default) | None, option]  # type: ignore[valid-type]
+        value_type = flag.value_type or type(default)
+        annotation = Annotated[value_type | None, option]  # type: ignore[valid-type]
         parameters[name] = inspect.Parameter(keyword, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
     return parameters
+
+
+def _read_flag(name: str, value: Any) -> Any:
+    """Convert the value of a flag to that of its setting: a switch negates the default, and paths are made absolute."""
+    if value is True:
+        return not list_marked_settings(Flag)[name][1]
+    return str(value.absolute()) if isinstance(value, Path) else value  # later commands may use the run from another working directory
 
 
 def _get_default(option: Field[Any]) -> Any:
@@ -337,7 +358,7 @@ def parse_boxes(texts: list[str]) -> list[dict[str, Any]]:
 def parse_keyframe(option: str, text: str) -> tuple[int, Path]:
     """Parse `N=IMAGE` to frame number and path. `option` is the flag for the message. Raises `SettingsError`."""
     number, _, image = text.partition("=")
-    if not number.strip().isdecimal() or not image.strip():
+    if not number.strip().isdecimal() or len(number) > _MAX_DIGITS or not image.strip():
         raise SettingsError(f"{option} {text}: write N=IMAGE with a frame number from 0, for instance {option} 12=frame12.png")
     return int(number), Path(image)
 

@@ -1,11 +1,10 @@
-"""Parsing of points and boxes to prompts of a segmenter, and lookup of segmenters by name."""
+"""Parsing of points and boxes to prompts of a segmenter."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_edit.errors import MaskError
@@ -13,7 +12,7 @@ from lora_edit.errors import MaskError
 if TYPE_CHECKING:
     import torch
 
-    from lora_edit.masks.segmenter import Prompt, Segmenter
+    from lora_edit.masks.segmenter import Prompt
 
 POINT_SYNTAX, BOX_SYNTAX = "X,Y[:FRAME][#NAME]", "X,Y,W,H[:FRAME][#NAME]"
 
@@ -95,24 +94,3 @@ def build_automatic_prompt(frame: torch.Tensor, object_name: str) -> Prompt:
     if box is None:
         raise MaskError("--auto: no object stands out in the first frame; give --point or --box")
     return KeyframeBox(box, 0, object_name)
-
-
-def check_segmenter_name(text: str) -> None:
-    """Raise `MaskError` for a name other than `embedded` and `sam2:FOLDER`."""
-    kind, _, source = text.partition(":")
-    if not (kind == "embedded" and not source) and not (kind == "sam2" and source):
-        raise MaskError(f"--segmenter {text}: no such segmenter; write embedded, or sam2:FOLDER with a downloaded SAM 2 model")
-
-
-def load_segmenter(text: str) -> Segmenter:
-    """Load the segmenter `embedded` or `sam2:FOLDER`. Raises `MaskError` for another name, `ModelError` for another model."""
-    check_segmenter_name(text)
-    kind, _, source = text.partition(":")
-    if kind == "embedded":
-        from lora_edit.masks.embedded_segmenter import EmbeddedSegmenter
-        from lora_edit.masks.saliency import load_saliency_network
-
-        return EmbeddedSegmenter(load_saliency_network())
-    from lora_edit.masks.sam2 import Sam2Segmenter
-
-    return Sam2Segmenter(str(Path(source).absolute()) if Path(source).exists() else source)

@@ -14,6 +14,7 @@ from lora_edit.cli.options import RegionOptions, RunOptions, parse_boxes, parse_
 from lora_edit.cli.prompts import parse_prompts
 from lora_edit.config import EditSettings, merge_tables, read_toml, resolve_settings
 from lora_edit.errors import MaskError, SettingsError, VideoError
+from lora_edit.masks.segmenter_registry import make_segmenter_absolute
 from lora_edit.run import default_run_folder
 from lora_edit.video.formats import check_codec, check_format, check_output_name, check_overwrite
 from lora_edit.video.paths import protect_inputs, stat_path
@@ -24,7 +25,7 @@ REGION_HELP = (
     "to edit whole frames, give an all-white image as --mask"
 )
 
-REGION_KEYS = ("mask", "boxes", "points")
+REGION_KEYS = ("mask", "boxes", "points", "text")
 """Keys of `[input]` that define the region."""
 
 
@@ -58,13 +59,13 @@ def _resolve_tables(tables: dict[str, Any], assignments: list[str]) -> EditSetti
     if sum(bool(input_table.get(key)) for key in REGION_KEYS) > 1:
         raise MaskError(f"the region is given twice; {REGION_HELP}")
     settings = resolve_settings(tables, assignments)
-    require_files(*settings.input.list_files(), *(file for file, _ in settings.generation.list_lora_paths()))
+    require_files(*settings.input.list_files(), *(file for file, _ in settings.generation.list_lora_paths()), settings.lora.init)
     return settings
 
 
 def build_region_tables(options: RegionOptions) -> dict[str, Any]:
     """Convert the options of `RegionOptions` to settings tables. Raises `MaskError` for two kinds of region, or an incomplete one."""
-    if sum(bool(each) for each in (options.mask, options.box, options.point)) > 1:
+    if sum(bool(each) for each in (options.mask, options.box, options.point, options.segment is not None)) > 1:
         raise MaskError(f"the region is given twice; {REGION_HELP}")
     if options.not_point and not options.point:
         raise MaskError("--not-point corrects the outline of --point; give --point X,Y[:FRAME] on the object too")
@@ -75,6 +76,7 @@ def build_region_tables(options: RegionOptions) -> dict[str, Any]:
             "mask": _make_absolute(options.mask),
             "boxes": parse_boxes(options.box) or None,
             "points": parse_points(options.point, options.not_point) or None,
+            "text": options.segment,
         },
         "masks": {"shape": options.mask_shape and options.mask_shape.value},
         "video": {"start": options.start, "frames": options.frames, "fps": options.fps},
@@ -82,6 +84,9 @@ def build_region_tables(options: RegionOptions) -> dict[str, Any]:
     for name, value in options.setting_flags.items():
         section, _, key = name.partition(".")
         tables = merge_tables(tables, {section: {key: value}})
+    segmenter = options.setting_flags.get("masks.segmenter")
+    if segmenter:
+        tables = merge_tables(tables, {"masks": {"segmenter": make_segmenter_absolute(segmenter)}})
     return drop_missing(tables)
 
 
@@ -124,7 +129,7 @@ def parse_points(points: list[str], not_points: list[str]) -> list[dict[str, Any
 
 
 def read_config_tables(path: Path | None) -> dict[str, Any]:
-    """Read the tables of a config file. Relative paths of its `[input]` and of its LoRAs are relative to its folder."""
+    """Read the tables of a config file. Its relative paths (input, LoRAs, certificate) are relative to its folder."""
     if path is None:
         return {}
     tables = read_toml(path)
@@ -138,10 +143,17 @@ def read_config_tables(path: Path | None) -> dict[str, Any]:
     for keyframe in (*_filter_tables(input_table.get("references")), *_filter_tables(input_table.get("anchors"))):
         if isinstance(keyframe.get("image"), str):
             keyframe["image"] = str(folder / keyframe["image"])
+    provenance = tables.get("provenance", {})
+    for key in ("certificate", "key"):
+        if isinstance(provenance, dict) and isinstance(provenance.get(key), str):
+            provenance[key] = str(folder / provenance[key])
     generation = tables.get("generation", {})
     for lora in _filter_tables(generation.get("loras")) if isinstance(generation, dict) else []:
         if isinstance(lora.get("file"), str):
             lora["file"] = str(folder / lora["file"])
+    own_lora = tables.get("lora", {})
+    if isinstance(own_lora, dict) and isinstance(own_lora.get("init"), str):
+        own_lora["init"] = str(folder / own_lora["init"])
     return tables
 
 
@@ -194,3 +206,10 @@ def check_output_path(output: Path, input_files: Sequence[Path | None], codec: C
 def _make_absolute(path: Path | None) -> str | None:
     # Later commands may use the run folder from another working directory.
     return None if path is None else str(path.absolute())
+
+
+def require_no_options(option: str, values: Mapping[str, Any]) -> None:
+    """Raise `SettingsError` if one of the other options, by name, has a value; None is none."""
+    given = [name for name, value in values.items() if value is not None]
+    if given:
+        raise SettingsError(f"{option} takes no {given[0]}; leave one of them out")

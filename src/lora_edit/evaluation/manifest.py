@@ -17,7 +17,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from lora_edit.atomic_files import write_text
 from lora_edit.errors import SettingsError
+from lora_edit.text_files import parse_json, read_text_file
 
 Id = Annotated[str, Field(pattern=r"^\w[\w.+-]*$", description="the name of the case and of its files")]
 
@@ -89,16 +91,15 @@ def read_cases_by_line(path: Path, check_files: bool = True) -> dict[str, Case]:
 
 def write_cases(path: Path, cases: Iterable[Case]) -> int:
     """Write the manifest, with paths relative to its folder, and return the number of cases. The files need not exist yet."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [_relativize_paths(case, path.parent).model_dump_json(exclude_defaults=True) for case in cases]
-    path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    write_text(path, "".join(f"{line}\n" for line in lines))
     return len(lines)
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines that are not empty, with their numbers from 1."""
     try:
-        text = path.read_text("utf-8")
+        text = read_text_file(path)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: cannot be read as a manifest ({error}); give a text file with one JSON object per line") from error
     # JSON strings may contain separators at which `splitlines` would split.
@@ -107,13 +108,15 @@ def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _parse_case(line: str, location: str) -> Case:
     try:
-        return Case.model_validate(json.loads(line))
+        return Case.model_validate(parse_json(line))
     except json.JSONDecodeError as error:
         raise SettingsError(f"{location}: not JSON ({error.msg} at character {error.colno}); write one object per line") from error
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(str(part) for part in fault["loc"]) or "the line"
         raise SettingsError(f"{location}: {key}: {fault['msg'].lower()}; a case has the keys {', '.join(Case.model_fields)}") from error
+    except ValueError as error:
+        raise SettingsError(f"{location}: not JSON ({error}); write one object per line") from error
 
 
 def _resolve_paths(case: Case, folder: Path) -> Case:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from lora_edit.atomic_files import replace_file
 from lora_edit.errors import RunError
 
 SMOOTHING = 0.9
@@ -34,11 +35,9 @@ def draw_loss_plot(losses: Sequence[float], stages: Sequence[tuple[str, int]], p
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(frameon=False)
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(str(partial), format="png")
-        partial.replace(path)
+        with replace_file(path) as partial:
+            figure.savefig(str(partial), format="png")
     except OSError as error:
         raise RunError(f"{path}: the plot cannot be written ({error.strerror}); choose a writable folder with free space") from error
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, StrictUndefined
 
+from lora_edit.atomic_files import write_text
 from lora_edit.errors import RunError
 from lora_edit.evaluation.registry import METRICS
 
@@ -33,7 +34,7 @@ class Report:
     - `pictures`: the edited frames of the input, with their titles.
     - `takes`: further results, each with title, video, and a picture of some frames.
     - `disoccluded_shares`: the share of each frame that no edited frame shows.
-    - `facts`: rows of a table (settings, timings); `notes`: remarks for the reader.
+    - `facts`: rows of a table (settings, timings); `provenance`: rows on the manifest and its signer; `notes`: remarks for the reader.
     - `metrics`: the record of `Evaluation.to_json`.
     """
 
@@ -49,6 +50,7 @@ class Report:
     disoccluded_shares: Sequence[float] = ()
     loss_plot: PurePath | None = None
     facts: Sequence[tuple[str, str]] = ()
+    provenance: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
     metrics: Mapping[str, object] = field(default_factory=dict)
 
@@ -62,11 +64,8 @@ class Report:
 def write_report(path: Path, report: Report) -> None:
     """Write the report, which loads nothing from other hosts. Raises `RunError` when it cannot be written."""
     page = render_report(report)
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, "utf-8")
-        partial.replace(path)
+        write_text(path, page)
     except OSError as error:
         raise RunError(f"{path}: the report cannot be written ({error.strerror}); choose a writable folder with free space") from error
 

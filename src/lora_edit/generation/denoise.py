@@ -13,6 +13,9 @@ from lora_edit.generation.settings import GenerationSettings
 from lora_edit.models.family import EncodedSample, Family
 from lora_edit.models.unipc import UniPC
 
+NON_FINITE_REMEDY = "check the run's LoRA and --lora, lower generation.guidance_scale, or train again with a lower training.learning_rate"
+"""What to do about an output that is not finite."""
+
 OnDenoise = Callable[[int, int], None]
 """Callback after each step, with the number of steps done and in total."""
 
@@ -93,7 +96,7 @@ def denoise(
                 negative_velocity = family.predict_velocity(latents, time[None], negative)
             velocity = negative_velocity + settings.guidance_scale * (velocity - negative_velocity)
         if not bool(torch.isfinite(velocity).all()):
-            raise NonFiniteError(f"the model's output at step {index + 1} of {settings.steps} is not finite")
+            raise NonFiniteError(f"the model's output at step {index + 1} of {settings.steps} is not finite; {NON_FINITE_REMEDY}")
         latents = solver.step(index, velocity, latents)
         if sample.blend_latents is not None and sample.blend_mask is not None:
             next_sigma = solver.sigmas[index + 1]

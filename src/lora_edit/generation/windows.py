@@ -15,10 +15,11 @@ from lora_edit.conditioning.sample import Sample
 from lora_edit.conditioning.windows import Window, plan_inference_windows, select_window_hint
 from lora_edit.config import EditSettings
 from lora_edit.errors import NonFiniteError
-from lora_edit.generation.denoise import denoise
+from lora_edit.generation.denoise import NON_FINITE_REMEDY, denoise
 from lora_edit.inputs import Clip
 from lora_edit.models.family import Family
 from lora_edit.models.runtime.acceleration import NATIVE_ATTENTION, accelerate_sampling
+from lora_edit.models.runtime.offload_plan import decode_in_memory
 from lora_edit.prepared_clip import PreparedClip
 from lora_edit.seeds import create_generator
 
@@ -45,7 +46,7 @@ def generate_clip(
 
     def generate(attention: str) -> torch.Tensor:
         with accelerate_sampling(family, attention_backend=attention, cache_threshold=generation.cache, compile_blocks=generation.compile):
-            return generate_windows(family, prepared_clip, settings, seed, on_step)
+            return generate_windows(family, prepared_clip, settings, seed, on_step, on_note=on_note)
 
     try:
         return generate(generation.attention)
@@ -81,12 +82,18 @@ def _plan_inference_windows(family: Family, canvas: Canvas, settings: EditSettin
 
 @torch.no_grad()
 def generate_windows(
-    family: Family, prepared_clip: PreparedClip, settings: EditSettings, seed: int, on_step: OnStep, first_window_only: bool = False
+    family: Family,
+    prepared_clip: PreparedClip,
+    settings: EditSettings,
+    seed: int,
+    on_step: OnStep,
+    first_window_only: bool = False,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> torch.Tensor:
     """Generate the clip at the model's size, `[3, T, h, w]` in [-1, 1], window by window.
 
     Each window after the first receives the last frames of the window before as given. With `first_window_only`, later frames are the
-    source's.
+    source's. `on_note` receives a remark when memory runs out in decoding. Raises `NonFiniteError`.
     """
     generation, group, canvas = settings.generation, family.geometry.temporal_compression, prepared_clip.canvas
     windows = _plan_inference_windows(family, canvas, settings)[: 1 if first_window_only else None]
@@ -103,7 +110,10 @@ def generate_windows(
             on_step(before + done, len(windows) * window_steps, "decoding" if done == generation.steps else "")
 
         noise = create_generator(seed, "generate", number)
-        pixels = family.decode(denoise(family, encoded, generation, noise, negative=negative, on_step=on_denoise))
+        latents = denoise(family, encoded, generation, noise, negative=negative, on_step=on_denoise)
+        pixels = decode_in_memory(family, latents, on_note)
+        if not bool(torch.isfinite(pixels).all()):
+            raise NonFiniteError(f"the decoded frames of window {number + 1} of {len(windows)} are not finite; {NON_FINITE_REMEDY}")
         on_step((number + 1) * window_steps, len(windows) * window_steps, "")
         for index, frame in enumerate(window.frames):
             if frame and (index > window.num_overlap_frames or number == 0):

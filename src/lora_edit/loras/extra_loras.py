@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from lora_edit.loras.files import LayerDelta, LoraFile, read_lora, read_lora_shapes
-from lora_edit.loras.header import hash_file
 from lora_edit.loras.layouts import LAYOUTS, format_layer_pattern
 from lora_edit.loras.match import collect_linear_sizes, match_layers
 from lora_edit.models.family import Family, load_meta_transformer
+from lora_edit.provenance.content_hash import hash_file
 
 WeightedLoraPaths = Sequence[tuple[Path, float]]
 """Files and their strengths, in any order; their deltas add up."""
@@ -76,7 +76,7 @@ def load_extra_loras(family: Family, lora_paths: WeightedLoraPaths, report: Call
         file = read_lora(path)
         match = match_layers(file, experts[0].transformer, family.name)
         unused_layers = (*match.unused_layers, *sorted({format_layer_pattern(key) for key in file.ignored_keys}))
-        part = _infer_expert(file, [expert.part for expert in experts])
+        part = infer_expert(file, [expert.part for expert in experts])
         lora = ExtraLora(
             path, strength, hash_file(path), LAYOUTS[file.layout], match.num_matched, match.num_layers, unused_layers, match.deltas, part
         )
@@ -88,7 +88,7 @@ def load_extra_loras(family: Family, lora_paths: WeightedLoraPaths, report: Call
     return loras
 
 
-def _infer_expert(file: LoraFile, experts: Sequence[str]) -> str:
+def infer_expert(file: LoraFile, experts: Sequence[str]) -> str:
     """Infer a file's expert from its header if this package wrote it, else from its name ("high_noise", "HighNoise", "low"), else ""."""
     stated = file.metadata.get("expert", "")
     words = re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", file.path.stem).lower())

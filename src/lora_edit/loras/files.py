@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -15,16 +14,20 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from lora_edit.atomic_files import write_bytes
 from lora_edit.errors import ModelError
 from lora_edit.loras.header import LoraHeader, read_header
 from lora_edit.loras.layouts import parse_key
-from lora_edit.loras.names import to_diffusers, to_original
+from lora_edit.loras.names import select_namings, to_diffusers, to_original
+from lora_edit.text_files import parse_json, read_bytes_file
 
 WritableLayout = Literal["comfyui", "diffusers"]
 """Layouts that can be written."""
 
 _PEFT_HEADER = "lora_adapter_metadata"
 _REWRITTEN_METADATA_KEYS = ("format", _PEFT_HEADER)
+_MAX_QUANTIFIERS = 3
+"""Repetitions in a pattern of layer names; the time to match a pattern can grow exponentially with them."""
 
 
 @dataclass(frozen=True)
@@ -142,12 +145,12 @@ def _read_peft_settings(path: Path, layout: str, metadata: Mapping[str, str]) ->
     config_path = path.with_name("adapter_config.json")
     try:
         if _PEFT_HEADER in metadata:
-            header_settings = json.loads(metadata[_PEFT_HEADER])
+            header_settings = parse_json(metadata[_PEFT_HEADER])
             return {key.removeprefix("transformer."): value for key, value in header_settings.items()}
         if layout in ("peft", "bare") and config_path.is_file():
-            settings: dict[str, Any] = json.loads(config_path.read_text("utf-8"))
+            settings: dict[str, Any] = dict(parse_json(read_bytes_file(config_path)))
             return settings
-    except (ValueError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: its PEFT settings cannot be read ({error}); export the file again") from error
     return {}
 
@@ -155,6 +158,8 @@ def _read_peft_settings(path: Path, layout: str, metadata: Mapping[str, str]) ->
 def _resolve_alpha(settings: Mapping[str, Any], layer: str, rank: int) -> float | None:
     """Resolve alpha by PEFT's rule: the first pattern that matches the end of the layer's name, else the common value."""
     patterns = settings.get("alpha_pattern") or {}
+    if any(sum(map(pattern.count, "*+{")) > _MAX_QUANTIFIERS for pattern in patterns):
+        raise ValueError("its pattern is too complex")
     matches = (value for pattern, value in patterns.items() if re.match(rf"(?:.*\.)?(?:{pattern})$", layer))
     alpha = next(matches, settings.get("lora_alpha"))
     if alpha is None:
@@ -180,13 +185,14 @@ def write_lora(path: Path, layers: Mapping[str, LayerDelta], layout: WritableLay
     if layout == "diffusers":
         header[_PEFT_HEADER] = json.dumps(_build_peft_settings(layers), sort_keys=True)
     raw = save({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}, metadata=header)
-    _write_atomically(path, _sort_header_keys(raw))
+    write_bytes(path, _sort_header_keys(raw))
 
 
 def _rename_for_comfyui(path: Path, layers: Mapping[str, LayerDelta]) -> dict[str, LayerDelta]:
     renamed: dict[str, LayerDelta] = {}
+    namings = select_namings(layers)
     for name in layers:
-        original, parts = to_original(name) or ("", ())
+        original, parts = to_original(name, namings) or ("", ())
         if not original:
             raise ModelError(f"{path}: {name} has no name in ComfyUI's layout; write the diffusers layout")
         if f"diffusion_model.{original}" not in renamed:
@@ -233,16 +239,6 @@ def _sort_header_keys(raw: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + raw[8 + length :]
 
 
-def _write_atomically(path: Path, raw: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def export_lora(source: Path, target: Path, layout: WritableLayout, *, overwrite: bool = False) -> None:
     """Write a LoRA of this package in another layout, with the same tensors and metadata.
 
@@ -261,8 +257,10 @@ def export_lora(source: Path, target: Path, layout: WritableLayout, *, overwrite
 def rename_to_diffusers(file: LoraFile) -> dict[str, LayerDelta]:
     """Rename a file's dotted layers to diffusers' names. Raises `ModelError` where that is impossible without the model."""
     renamed: dict[str, LayerDelta] = {}
+    namings = select_namings(file.layers)
     for layer, delta in file.layers.items():
-        names = (layer,) if file.layout == "diffusers" or to_original(layer) else to_diffusers(layer)
+        is_diffusers_name = file.layout == "diffusers" or to_original(layer, namings)
+        names = (layer,) if is_diffusers_name else to_diffusers(layer, namings)
         if names is None or len(names) > 1 or not delta.rank:
             raise ModelError(f"{file.path}: {layer} cannot be renamed without its model; export a LoRA that lora-edit trained")
         renamed[names[0]] = delta

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,9 +54,3 @@ def reject_pickle(path: Path) -> None:
     """Raise `ModelError` for files that can run code when opened, by their name or first bytes."""
     if is_pickle(path):
         raise ModelError(f"{path}: is a pickle, which can run code when opened; give the LoRA as a .safetensors file")
-
-
-def hash_file(path: Path) -> str:
-    """Compute the SHA-256 of the file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

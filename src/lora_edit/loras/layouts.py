@@ -134,7 +134,7 @@ def infer_base_model(shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[st
         return f"{name}, image-to-video" if re.search(r"k_img|add_k_proj", text) else name
     patterns = {
         r"(double|single)_blocks_\d+|transformer_blocks_\d+_attn_add_q_proj|single_transformer_blocks": "HunyuanVideo or FLUX",
-        r"^transformer_blocks_\d+_attn1_": "LTX-Video or CogVideoX",
+        r"^transformer_blocks_\d+_attn1_": "LTX-2, LTX-Video or CogVideoX",
         r"down_blocks_\d+|input_blocks_\d+|up_blocks_\d+|text_model_encoder": "Stable Diffusion or SDXL",
         r"layers_\d+_self_attn_q_proj": "a language model",
     }

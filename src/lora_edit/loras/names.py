@@ -1,10 +1,13 @@
-"""Layer names in diffusers, in the original checkpoints (Wan, HunyuanVideo), and with underscores for dots."""
+"""Layer names in diffusers, in the original checkpoints (Wan, HunyuanVideo, LTX), and with underscores for dots."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
+from lora_edit.models.families.ltx2 import key_names as ltx_names
 from lora_edit.models.families.wan.key_names import BLOCK_LAYERS, OUTER_LAYERS
 
 
@@ -52,14 +55,29 @@ BLOCK_NAMINGS = (
 )
 
 
+@cache
+def build_ltx_namings() -> tuple[BlockNaming, ...]:
+    """Build the namings of LTX, whose blocks have HunyuanVideo's prefix in diffusers, and other names in the original."""
+    return (
+        BlockNaming("transformer_blocks.{}.", "transformer_blocks.{}.", {(name,): name for name in ltx_names.BLOCK_LAYERS}),
+        BlockNaming("", "", {(name,): original for name, original in ltx_names.OUTER_LAYERS.items()}),
+    )
+
+
+def select_namings(names: Iterable[str]) -> tuple[BlockNaming, ...]:
+    """Select the namings of the model that has all these layers: LTX's blocks alone have a layer `attn1`."""
+    is_ltx = any(re.match(r"transformer_blocks\.\d+\.attn1\.", name) for name in names)
+    return build_ltx_namings() if is_ltx else BLOCK_NAMINGS
+
+
 def flatten_name(name: str) -> str:
     """Replace dots by underscores, which makes all spellings of a layer equal."""
     return name.replace(".", "_")
 
 
-def to_original(name: str) -> tuple[str, tuple[str, ...]] | None:
+def to_original(name: str, namings: tuple[BlockNaming, ...] = BLOCK_NAMINGS) -> tuple[str, tuple[str, ...]] | None:
     """Map a diffusers layer name to the original layer and all diffusers layers in it; None without an original name."""
-    for naming in BLOCK_NAMINGS:
+    for naming in namings:
         number, suffix = _split_block_name(naming.diffusers_prefix, name)
         for parts, original in naming.layers.items():
             if suffix in parts:
@@ -68,9 +86,9 @@ def to_original(name: str) -> tuple[str, tuple[str, ...]] | None:
     return None
 
 
-def to_diffusers(original: str) -> tuple[str, ...] | None:
+def to_diffusers(original: str, namings: tuple[BlockNaming, ...] = BLOCK_NAMINGS) -> tuple[str, ...] | None:
     """Map an original layer name to the diffusers layers in it; None for other names."""
-    for naming in BLOCK_NAMINGS:
+    for naming in namings:
         number, suffix = _split_block_name(naming.original_prefix, original)
         for parts, name in naming.layers.items():
             if suffix == name:
@@ -90,9 +108,10 @@ def _split_block_name(template: str, name: str) -> tuple[str, str]:
 def index_flat_names(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Map every flat name, in diffusers' or original naming, to the diffusers layers that it refers to."""
     known_names = set(names)
+    namings = select_namings(known_names)
     index: dict[str, tuple[str, ...]] = {flatten_name(name): (name,) for name in known_names}
     for name in known_names:
-        original = to_original(name)
+        original = to_original(name, namings)
         if original and known_names.issuperset(original[1]):
             # A name in both namings refers to diffusers' layer.
             index.setdefault(flatten_name(original[0]), original[1])

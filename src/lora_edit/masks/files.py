@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lora_edit.errors import MaskError
-from lora_edit.types import EditMask, Size
+from lora_edit.atomic_files import replace_folder
+from lora_edit.errors import MaskError, VideoError
+from lora_edit.types import BoolArray, EditMask, Size
 
 THRESHOLD = 128
 """Luma from which a pixel is white."""
@@ -131,23 +130,16 @@ def format_ranges(numbers: Sequence[int]) -> str:
 
 
 def save_mask(folder: Path, mask: EditMask) -> None:
-    """Write one 1-bit PNG per frame, named `00000.png` and up. Frames of an earlier, longer mask in the folder are removed.
+    """Write one 1-bit PNG per frame, named `00000.png` and up. They replace the frames of an earlier mask, all at once.
 
-    The frames appear in `folder` once all of them are written. Raises `OSError` where writing fails, as on a full disk.
+    Raises `MaskError` when the folder holds other files, and `OSError` where writing fails, as on a full disk.
     """
     names = [f"{index:05d}.png" for index in range(mask.num_frames)]
-    partial = folder.with_name(f".mask-{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
+    if folder.is_dir() and (others := set(folder.iterdir()) - set(_list_frame_files(folder))):
+        raise MaskError(f"{folder}: holds files that are not mask frames, such as {min(others).name}; choose an empty or new folder")
+    with replace_folder(folder) as partial:
         for name, frame in zip(names, mask.frames, strict=True):
             Image.fromarray(frame.numpy()).save(partial / name)
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in _list_frame_files(folder):
-            old.unlink()
-        for name in names:
-            os.replace(partial / name, folder / name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def load_mask(folder: Path) -> EditMask:
@@ -156,13 +148,20 @@ def load_mask(folder: Path) -> EditMask:
     if not files or [int(file.stem) for file in files] != list(range(len(files))):
         raise MaskError(f"{folder}: no complete mask (00000.png and on); make the mask again")
     try:
-        frames = [np.array(Image.open(file).convert("1")) for file in files]
-    except OSError as error:
+        frames = [_read_frame(file) for file in files]
+    except VideoError as error:
         raise MaskError(f"{folder}: a mask frame cannot be read ({error}); make the mask again") from error
     if len({frame.shape for frame in frames}) > 1:
         raise MaskError(f"{folder}: mask frames of different sizes; make the mask again")
     return EditMask(torch.from_numpy(np.stack(frames)))
 
 
+def _read_frame(file: Path) -> BoolArray:
+    from lora_edit.video.images import open_image
+
+    with open_image(file) as image:
+        return np.array(image.convert("1"))
+
+
 def _list_frame_files(folder: Path) -> list[Path]:
-    return sorted((file for file in folder.glob("*.png") if file.stem.isdigit()), key=lambda file: int(file.stem))
+    return sorted((file for file in folder.glob("*.png") if file.stem.isdecimal()), key=lambda file: int(file.stem))

@@ -41,8 +41,8 @@ class Sam2Segmenter:
     """`Segmenter` by a model in a folder, or by a Hub ID that is already in the local cache. Raises `ModelError` otherwise."""
 
     def __init__(self, model_id_or_path: str, device: str = "auto") -> None:
-        folder = _find_model_folder(model_id_or_path)
-        kind = _read_json(folder / "config.json").get("model_type")
+        folder = find_model_folder(model_id_or_path)
+        kind = read_json(folder / "config.json").get("model_type")
         if kind not in MODEL_CLASSES:
             raise ModelError(
                 f"{model_id_or_path}: no SAM 2 model but {kind or 'something else'}; give a folder with one of {', '.join(MODEL_CLASSES)}"
@@ -50,16 +50,12 @@ class Sam2Segmenter:
         import transformers
 
         self._session_class = getattr(transformers, f"{MODEL_CLASSES[kind]}InferenceSession")
-        try:
-            model = getattr(transformers, f"{MODEL_CLASSES[kind]}Model").from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ModelError(f"{model_id_or_path}: the model cannot be loaded ({reason}); download it again") from error
+        model = load_pretrained(getattr(transformers, f"{MODEL_CLASSES[kind]}Model"), folder, model_id_or_path)
         self._device = pick_device(device)
         self._model = model.to(self._device).eval()
         square = model.config.image_size
         self._image_size = int(square if isinstance(square, int) else square[0])
-        self._mean, self._std = _read_image_statistics(folder, SAM3_STATISTICS if "sam3" in kind else IMAGENET_STATISTICS)
+        self._mean, self._std = read_image_statistics(folder, SAM3_STATISTICS if "sam3" in kind else IMAGENET_STATISTICS)
 
     def segment(self, frames: torch.Tensor, prompts: Sequence[Prompt], on_frame: OnFrame | None = None) -> dict[str, EditMask]:
         """See `Segmenter.segment`."""
@@ -214,7 +210,7 @@ def add_prompt(session: Any, prompts: FramePrompts, image_size: int) -> None:
     session.obj_with_new_inputs = [OBJECT_ID]
 
 
-def _find_model_folder(model_id_or_path: str) -> Path:
+def find_model_folder(model_id_or_path: str) -> Path:
     """Return the model's folder on this machine."""
     if Path(model_id_or_path).is_dir():
         return Path(model_id_or_path)
@@ -230,17 +226,27 @@ def _find_model_folder(model_id_or_path: str) -> Path:
         ) from error
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def load_pretrained(model_class: Any, folder: Path, model_id_or_path: str) -> Any:
+    """Load a model of transformers from a folder. Raises `ModelError`, with the name that the user gave, for damaged files."""
+    try:
+        return model_class.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"{model_id_or_path}: the model cannot be loaded ({reason}); download it again") from error
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object of a model's folder. Raises `ModelError` when it is missing or malformed."""
     try:
         return dict(json.loads(file.read_text("utf-8")))
     except (OSError, ValueError) as error:
         raise ModelError(f"{file}: cannot be read; give the folder of a downloaded SAM 2 model") from error
 
 
-def _read_image_statistics(folder: Path, default: tuple[Sequence[float], Sequence[float]]) -> tuple[Sequence[float], Sequence[float]]:
+def read_image_statistics(folder: Path, default: tuple[Sequence[float], Sequence[float]]) -> tuple[Sequence[float], Sequence[float]]:
     """Read mean and standard deviation of the model's training frames, in [0, 1]."""
     for name in ("video_preprocessor_config.json", "preprocessor_config.json"):
         if (folder / name).exists():
-            config = _read_json(folder / name)
+            config = read_json(folder / name)
             return config.get("image_mean", default[0]), config.get("image_std", default[1])
     return default

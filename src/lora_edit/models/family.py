@@ -61,6 +61,14 @@ class Autoencoder(Protocol):
         ...
 
 
+class TiledAutoencoder(Autoencoder, Protocol):
+    """An autoencoder that can process a frame in overlapping tiles, which takes less memory and differs slightly."""
+
+    def set_tiling(self, tiled: bool) -> None:
+        """Process frames in tiles, or whole."""
+        ...
+
+
 class Expert(Protocol):
     """One transformer of a family and the times at which it predicts. A LoRA is fitted to one expert; most families have one."""
 
@@ -91,6 +99,8 @@ class Family(Protocol):
     z_dim: int
     last_frame: bool
     """Whether training and inference give the model the last frame as well as the first."""
+    frame_rate: float
+    """Frames per second of the clip; LTX-Video's input depends on it."""
     device_manager: DeviceManager
     """Owner of placement: block swapping, offloaded activations, tiled decoding and encoding caches."""
 
@@ -131,6 +141,15 @@ def load_record(record: ModelRecord, source: str, device: torch.device, dtype: t
     """
     family: Family = import_target(record.loader)(record, source, device, dtype)
     return family
+
+
+def load_meta_family(model: str) -> Family | None:
+    """Build a model's family on torch's meta device: layers and shapes without weights. None for a model that cannot be built there.
+
+    Raises `ModelError` for an unknown model.
+    """
+    record = locate_model(model)[0]
+    return load_record(record, "", torch.device("meta"), torch.float32) if record.meta_sample else None
 
 
 def load_meta_transformer(model: str) -> nn.Module | None:

@@ -56,14 +56,15 @@ class ModelRecord:
     - `spatial_mask`: the model takes a mask of the given parts of a frame. Without it only the first frame can be given, which allows the
       paper's naive LoRA only.
     - `short_window`: frames per training window when memory is short (paper, appendix C).
-    - `encoders_gb`: main memory of text encoder, image encoder and autoencoder.
+    - `encoders_gb`: main memory of text encoder, image encoder and autoencoder; `largest_encoder_gb`: weights of the largest encoder in the
+      transformer's number format, which are on the device at once.
     - `other_parts`: required subfolders beside autoencoder, text encoder, tokenizer and image encoder.
     - `companions_config`: JSON file with the configurations of those, for models whose single files are read too.
     - `companions_repo`: Hub repository with those, where `repo` lacks them.
     - `meta_sample`: `module:function`, called as `function(record, latent_shape, dtype)`; returns an `EncodedSample` on the meta device.
       A record with this hook promises that its `loader` builds the family on `torch.device("meta")` without reading a file, so that costs
       are counted before weights are read. Without it, a step is measured.
-    - `meta_autoencoder`: diffusers' class of an autoencoder whose memory is counted with its default configuration.
+    - `meta_autoencoder`: name of the autoencoder in `configs/autoencoders.json`, by which its memory is estimated.
     - `upstream`: sources of these values.
     """
 
@@ -86,6 +87,7 @@ class ModelRecord:
     boundary_ratio: float | None = None
     short_window: int = 9
     encoders_gb: float = 0.0
+    largest_encoder_gb: float = 0.0
     other_parts: tuple[str, ...] = ()
     companions_config: str = ""
     companions_repo: str = ""
@@ -100,11 +102,11 @@ class ModelRecord:
 
     def read_transformer_config(self) -> dict[str, Any]:
         """Read the transformer's configuration that this package ships; empty without one to compare a checkpoint with."""
-        return _read_config_file(self.config)
+        return read_config_file(self.config)
 
     def read_companion_configs(self) -> dict[str, dict[str, Any]]:
         """Read the configurations of autoencoder and encoders, by part; empty for models whose single files are not read."""
-        return _read_config_file(self.companions_config)
+        return read_config_file(self.companions_config)
 
 
 def import_target(target: str) -> Any:
@@ -113,7 +115,14 @@ def import_target(target: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _read_config_file(name: str) -> dict[str, Any]:
+def read_negative_prompt(publisher: str) -> str:
+    """Read the negative prompt that a publisher's own pipelines use."""
+    prompt: str = read_config_file("negative-prompts.json")[publisher]
+    return prompt
+
+
+def read_config_file(name: str) -> dict[str, Any]:
+    """Read a JSON file of `configs/`, or one with an absolute path; empty without a name."""
     config: dict[str, Any] = json.loads((CONFIG_FOLDER / name).read_text("utf-8")) if name else {}
     return config
 

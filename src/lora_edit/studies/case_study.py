@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lora_edit.atomic_files import copy_file, write_text
 from lora_edit.errors import ModelError, SettingsError
 from lora_edit.evaluation.flicker import flicker
 from lora_edit.evaluation.leak import leak
@@ -30,7 +30,6 @@ from lora_edit.evaluation.ssim import ssim
 from lora_edit.inputs import Clip
 from lora_edit.propagation.flow_warp import warp_with_flow
 from lora_edit.reporting import Reporter
-from lora_edit.run import write_atomically
 from lora_edit.studies.case_table import SIMILARITY_METRICS, Facts, render_page
 from lora_edit.studies.case_trial import CaseTrial, caption_cases, check_cases, open_case
 from lora_edit.studies.extra_metrics import measure_extra_metrics
@@ -98,12 +97,12 @@ def run_on_cases(
     table = gather_scores(records)
     write_csv(output / f"{name}-cases.csv", table, [f"{job.seed}.{job.case.id}" for job in jobs])
     pictures = {f"{cases[0].id}: the source, and every row": f"{name}-cases.png"}
-    shutil.copyfile(jobs[0].file.with_suffix(".png"), output / f"{name}-cases.png")
+    copy_file(jobs[0].file.with_suffix(".png"), output / f"{name}-cases.png")
     options = format_options(base_assignments, model, vace)
     command = f"lora-edit study {name} --cases {manifest.name} --seeds {seeds}{options} --output ..."
     facts = {record["kind"]: Facts(**record["facts"]) for record in records}
     page = output / f"{name}-cases.md"
-    write_atomically(page, render_page(study.title, table, seeds, facts, study.paper, command, pictures))
+    write_text(page, render_page(study.title, table, seeds, facts, study.paper, command, pictures))
     return page
 
 
@@ -139,7 +138,7 @@ def run_case_job(job: CaseJob) -> JobRecord:
     record = {"key": key, "kind": job.case.id, "likeness": networks is not None, "facts": vars(facts), "rows": rows}
     record["captions"] = dict(trial.full_clip.captions)
     record["seconds"] = time.monotonic() - start_time
-    write_atomically(job.file, json.dumps(record, indent=1))
+    write_text(job.file, json.dumps(record, indent=1))
     return record
 
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lora_edit.errors import LoraEditError, SettingsError
 from lora_edit.masks.files import read_mask
 from lora_edit.studies.scenes import TrueEdit
+from lora_edit.text_files import read_text_file
 from lora_edit.video.read import read_video
 
 LIST_FILE = "scenes.jsonl"
@@ -82,7 +83,7 @@ def read_scenes(folder: Path, half: Half = "seen") -> list[TrueEdit]:
 
 def _read_list(path: Path) -> list[SceneLine]:
     try:
-        texts = path.read_text("utf-8").split("\n")
+        texts = read_text_file(path).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: cannot be read ({error}); benchmarks/real_scenes.py writes such a folder") from error
     lines = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +12,11 @@ from pathlib import Path
 
 import torch
 
+from lora_edit.atomic_files import copy_file, write_text
 from lora_edit.evaluation.leak import leak
 from lora_edit.evaluation.psnr import psnr
 from lora_edit.evaluation.ssim import ssim
 from lora_edit.reporting import Reporter
-from lora_edit.run import write_atomically
 from lora_edit.studies.extra_metrics import measure_extra_metrics
 from lora_edit.studies.jobs import JobRecord, get_family, get_vace, run_jobs
 from lora_edit.studies.scene_folder import SceneFolder
@@ -110,7 +109,7 @@ def run_scene_job(job: SceneJob) -> JobRecord:
             job.file.with_name(f"{job.file.stem}_{edit.name}{length.replace(', ', '_').replace(' ', '_')}.png"), trial.edit, outcomes
         )
     record = {"key": key, "kind": edit.name, "rows": rows, "seconds": time.monotonic() - start_time}
-    write_atomically(job.file, json.dumps(record, indent=1))
+    write_text(job.file, json.dumps(record, indent=1))
     return record
 
 
@@ -199,9 +198,9 @@ def run_study(
     page = output / f"{name}.md"
     pictures = {"Region PSNR of every row: mean, 95 % interval, and every scene as a dot": f"{name}.png"}
     if sheet := _find_example_sheet(jobs, kinds):
-        shutil.copyfile(sheet, output / f"{name}-scene.png")
+        copy_file(sheet, output / f"{name}-scene.png")
         pictures[f"One scene ({sheet.stem.split('_')[3]}): source, every row, and the truth"] = f"{name}-scene.png"
-    write_atomically(page, render_markdown(study.title, table, kinds, study.claims, study.paper, command, pictures))
+    write_text(page, render_markdown(study.title, table, kinds, study.claims, study.paper, command, pictures))
     write_csv(output / f"{name}.csv", table, [f"{job.seed}.{job.number}.{kind}" for job, kind in zip(jobs, kinds, strict=True)])
     draw_bars(output / f"{name}.png", table)
     return page

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lora_edit.atomic_files import replace_file
 from lora_edit.evaluation.registry import METRICS
 from lora_edit.studies.extra_metrics import EXTRA_METRICS
 
@@ -133,7 +134,7 @@ def _format_cell(mean: float, half: float, digits: int) -> str:
 
 def write_csv(path: Path, scores: Scores, names: Sequence[str]) -> None:
     """Write every value: a line per row and metric, a column per scene and seed."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replace_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["row", "metric", *names])
         for label, row in scores.items():
@@ -157,4 +158,5 @@ def draw_bars(path: Path, scores: Scores) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("PSNR in the edit region against the truth, dB")
     axes.grid(axis="x", alpha=0.3)
-    figure.savefig(str(path), format="png")
+    with replace_file(path) as partial:
+        figure.savefig(str(partial), format="png")

@@ -33,7 +33,8 @@ def list_training_key_parts(settings: EditSettings, clip: Clip) -> tuple[str, ..
 def build_lora_metadata(settings: EditSettings, clip: Clip, family: Family, key: str) -> dict[str, str]:
     """Build the metadata of a LoRA file. Equal trainings give equal metadata."""
     lora = settings.lora
-    recipe = {section: getattr(settings, section).model_dump(mode="json") for section in ("method", "training", "lora", "masks")}
+    sections = ("method", "training", "lora", "masks")
+    recipe = {section: getattr(settings, section).model_dump(mode="json", exclude={"init"}) for section in sections}
     prompts = build_training_prompts(settings, clip)
     facts: dict[str, object] = {
         "software": f"lora-edit {version('lora-edit')}",

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from lora_edit.models.family import Family
-from lora_edit.training.loop import OnStep, Stage, fit
+from lora_edit.training.initial_lora import apply_initial_lora
+from lora_edit.training.loop import OnNote, OnStep, Stage, fit
 from lora_edit.training.lora import add_lora, get_lora_parameters, load_lora, save_lora, set_strength
 from lora_edit.training.settings import LoraSettings, TrainingSettings
 
@@ -34,6 +35,7 @@ def train_experts(
     key: str,
     metadata: dict[str, str],
     on_step: OnStep,
+    on_note: OnNote = lambda text: None,
 ) -> tuple[list[float], list[tuple[str, int]]]:
     """Fit and save a LoRA for each expert. Returns all losses and the stages (name, steps done).
 
@@ -49,8 +51,11 @@ def train_experts(
             on_step(_format_stage_name(stage, part), step, total, loss)
 
         parameters = add_lora(expert, lora, seed)
+        if lora.init is not None:
+            for note in apply_initial_lora(family, expert, lora):
+                on_note(note)
         for stage, stage_losses in zip(
-            stages, fit(expert, parameters, stages, settings, seed, files.checkpoint_file(expert.part), key, report), strict=True
+            stages, fit(expert, parameters, stages, settings, seed, files.checkpoint_file(expert.part), key, report, on_note), strict=True
         ):
             losses += stage_losses
             stage_steps.append((_format_stage_name(stage.name, expert.part), len(stage_losses)))
@@ -66,6 +71,8 @@ def fit_experts(
     if reset:
         for expert in family.experts():
             add_lora(expert, lora, seed)
+            if lora.init is not None:
+                apply_initial_lora(family, expert, lora)
     losses: list[float] = []
     for expert in family.experts():
         for stage_losses in fit(expert, get_lora_parameters(expert), stages, settings, seed, None, "", lambda *_: None):

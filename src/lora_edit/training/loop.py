@@ -24,6 +24,10 @@ OnStep = Callable[[str, int, int, float], None]
 """Callback after each step, with the stage's name, the steps done and the largest total over all stages, and the step's loss."""
 
 
+OnNote = Callable[[str], None]
+"""Callback with a remark for the user."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """At most `steps` steps on `samples`, drawn with probabilities `weights`; `shift`, if given, replaces the settings' shift."""
@@ -74,9 +78,11 @@ def _train_step(
         loss = compute_velocity_loss(expert, stage.samples[index], settings, generator) / settings.batch_size
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
-    if not math.isfinite(total):
-        raise TrainingDivergedError(f"the loss became {total} at step {step + 1}; lower training.learning_rate and run again")
-    torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+    gradient_norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))
+    if not math.isfinite(total) or not math.isfinite(gradient_norm):
+        raise TrainingDivergedError(
+            f"the loss became {total:g} and the norm of its gradient {gradient_norm:g} at step {step + 1}; {checkpoint.DIVERGENCE_REMEDY}"
+        )
     optimiser.step()
     return total
 
@@ -90,6 +96,7 @@ def fit(
     file: Path | None,
     key: str,
     on_step: OnStep,
+    on_note: OnNote = lambda text: None,
 ) -> list[list[float]]:
     """Run every stage and return the losses of each.
 
@@ -105,7 +112,7 @@ def fit(
     keys, progress = compute_stage_keys(key, stages) if file else [], checkpoint.Progress()
     if file:
         stage_paths = [checkpoint.get_stage_path(file, stage.name) for stage in reversed(stages)]
-        progress = checkpoint.load_checkpoint([file, *stage_paths], parameters, optimiser, keys)
+        progress = checkpoint.load_checkpoint([file, *stage_paths], parameters, optimiser, keys, on_note)
     for number, stage in enumerate(stages):
         stage_settings, num_later = stage.resolve_settings(settings), sum(each.steps for each in stages[number + 1 :])
         if number == len(progress.losses):

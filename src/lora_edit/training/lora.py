@@ -16,7 +16,7 @@ from torch import nn
 from lora_edit.errors import ModelError
 from lora_edit.loras.files import LayerDelta, WritableLayout, read_lora, write_lora
 from lora_edit.loras.match import match_layers
-from lora_edit.loras.names import to_original
+from lora_edit.loras.names import build_ltx_namings, select_namings, to_original
 from lora_edit.models.family import Expert
 from lora_edit.seeds import create_generator
 from lora_edit.training.settings import LoraSettings
@@ -103,12 +103,13 @@ def save_lora(expert: Expert, path: Path, metadata: Mapping[str, str]) -> None:
 
 def choose_layout(expert: Expert) -> WritableLayout:
     """Choose the layout that most programs can open for this model."""
-    original_names = [to_original(name) for name in _get_adapter_deltas(expert)]
-    return (
-        "comfyui"
-        if expert.name not in DIFFUSERS_LAYOUT_MODELS and all(each and len(each[1]) == 1 for each in original_names)
-        else "diffusers"
-    )
+    deltas = _get_adapter_deltas(expert)
+    namings = select_namings(deltas)
+    original_names = [to_original(name, namings) for name in deltas]
+    if expert.name in DIFFUSERS_LAYOUT_MODELS or not all(each and len(each[1]) == 1 for each in original_names):
+        return "diffusers"
+    # diffusers' loader for LTX rejects the alphas of ComfyUI's layout.
+    return "diffusers" if namings is build_ltx_namings() and any(delta.scale != 1 for delta in deltas.values()) else "comfyui"
 
 
 def load_lora(expert: Expert, path: Path) -> None:

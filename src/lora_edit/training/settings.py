@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationInfo, field_validator
@@ -85,3 +86,11 @@ class LoraSettings(BaseModel):
     )
     alpha: float | None = Field(None, gt=0, description="scale is alpha / rank; default: the rank")
     targets: Literal["attention+ffn", "attention", "query+key"] = Field("attention+ffn", description="which linear layers are adapted")
+    # Not in `repr`, which is part of the training key: there the file's contents count, not its path.
+    init: Path | None = Field(None, repr=False, description="LoRA file from which training starts; default: a new LoRA")
+
+    @field_validator("init")
+    @classmethod
+    def make_absolute(cls, file: Path | None) -> Path | None:
+        """Make the path absolute: later commands on the run may have another working directory."""
+        return None if file is None else file.absolute()

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from lora_edit import pipeline
+from lora_edit.atomic_files import replace_file
 from lora_edit.config import EditSettings, resolve_settings
 from lora_edit.errors import MaskError, SettingsError
 from lora_edit.estimate import Estimate
@@ -32,7 +33,7 @@ from lora_edit.video.write import write_video
 PROGRESS_WRITE_INTERVAL = 1.0
 """Minimum seconds between two writes of an edit's progress."""
 
-EXCLUDED_RUN_PARTS = {"checkpoints", "cache", ".lock"}
+EXCLUDED_RUN_PARTS = {"checkpoints", "cache", ".lock", ".lock-process", ".owner"}
 """Parts of a run folder that a packed project leaves out."""
 
 
@@ -242,7 +243,7 @@ def _suggest_frame(project: Project, state: ProjectState, edited_frames: tuple[i
 def pack_project(project: Project, result: ProjectResult) -> Path:
     """Pack a result into a ZIP file: video, LoRA, settings, region and report, without the files that only resuming needs."""
     run, target = project.path / result.run, project.path / f"project-{Path(result.file).stem}.zip"
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+    with replace_file(target) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         archive.write(project.path / result.file, Path(result.file).name)
         for file in sorted(run.rglob("*")):
             if file.is_file() and not EXCLUDED_RUN_PARTS & set(file.relative_to(run).parts):

@@ -36,13 +36,14 @@ class AppState:
     """State shared by all pages of a server: the projects and three job queues.
 
     `device_queue` runs long jobs on the device, `background` short jobs without a model, and `foreground` the work that a page waits
-    for, in the thread of its event handler.
+    for, in the thread of its event handler. Visitors of a page that `is_public` may not name files of the server.
     """
 
     store: ProjectStore
     device_queue: JobQueue = field(default_factory=JobQueue)
     background: JobQueue = field(default_factory=JobQueue)
     foreground: JobQueue = field(default_factory=JobQueue)
+    is_public: bool = False
 
     def open_project(self, project_id: str) -> Project:
         """Open the project of a page. Raises `RunError` if it does not exist."""
@@ -150,7 +151,7 @@ def create_heading(title: str, text: str) -> Any:
 def read_frame_number(event: gr.EventData) -> int:
     """Return the frame number of a viewer event. Raises `InputError` if it is not a non-negative integer."""
     number = event._data.get("frame") if isinstance(event._data, dict) else None
-    if not isinstance(number, int) or number < 0:
+    if type(number) is not int or number < 0:
         raise InputError("this is not a frame of the clip; frames are counted from 0")
     return number
 

@@ -11,13 +11,14 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from lora_edit.errors import InputError, RunError
+from lora_edit.errors import InputError, RunError, explain_system_error
 from lora_edit.reporting import Reporter
 from lora_edit.threads import configure_threads
 
@@ -32,6 +33,10 @@ PREVIEW_TIME_SHARE = 0.1
 
 MIN_PREVIEW_INTERVAL = 2.0
 """Minimum seconds between two previews."""
+
+
+MAX_LOG_BYTES = 1024**2
+"""Length of a log of tracebacks in bytes, so that repeated failures do not fill the disk."""
 
 
 class JobStopped(Exception):
@@ -239,7 +244,10 @@ def _execute_job(job: Job) -> tuple[JobState, str]:
     except InputError as error:
         return "failed", str(error)
     except Exception as error:
-        write_traceback(job.log, error)
+        with suppress(OSError):  # a full disk may be the cause
+            write_traceback(job.log, error)
+        if explanation := explain_system_error(error):
+            return "failed", explanation
         return (
             "failed",
             f"an internal error occurred ({type(error).__name__}); earlier work is kept, and details are in {job.log.name}",
@@ -248,6 +256,8 @@ def _execute_job(job: Job) -> tuple[JobState, str]:
 
 
 def write_traceback(log: Path, error: Exception) -> None:
-    """Append the traceback of an error to a log file."""
+    """Append the traceback of an error to a log file, which starts again when it is longer than `MAX_LOG_BYTES`."""
+    if log.is_file() and log.stat().st_size > MAX_LOG_BYTES:
+        log.replace(log.with_suffix(".old.txt"))
     with log.open("a", encoding="utf-8") as file:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} failed\n{''.join(traceback.format_exception(error))}")

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from lora_edit.errors import InputError
+from lora_edit.masks.segmenter_registry import EMBEDDED
 from lora_edit.ui.changes import CLIP, FRAMES, REGION, RESULT, RUN, SETTINGS, find_change
 from lora_edit.ui.components import AppState, Updates, build_history_button, catch_errors, create_message, delete_upload, render_messages
 from lora_edit.ui.jobs import Job, JobQueue
@@ -30,6 +31,12 @@ BUSY_INTERVAL, IDLE_INTERVAL = 0.7, 3.0
 
 HIDDEN: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """Options of every event: no progress animation, and no public API."""
+
+LATEST: dict[str, Any] = {"trigger_mode": "always_last"}
+"""Options of a field's events: the newest value is stored even if it changes while an earlier event is processed."""
+
+IN_ORDER: dict[str, Any] = {"concurrency_id": "settings", "concurrency_limit": 1}
+"""Options of events that store all settings: an earlier event never overwrites the values of a later one."""
 
 IDLE_MESSAGE, OPENING_MESSAGE = "Nothing is running.", "Opening the project…"
 
@@ -159,8 +166,9 @@ class Page:
     def _connect_viewer(self, step: Any) -> None:
         """Connect the viewer's events of a step."""
         inputs = [self.result.result_choice] if step is self.result else []
-        self._connect_event(step.view.frame, step.show_frame, inputs, step.frame_outputs, step.error_message, trigger_mode="always_last")
-        self._connect_event(step.view.film, step.play_frames, inputs, step.frame_outputs, step.error_message)
+        for event, handler in ((step.view.frame, step.show_frame), (step.view.film, step.play_frames)):
+            # The viewer sends one of them at a time.
+            self._connect_event(event, handler, inputs, step.frame_outputs, step.error_message, trigger_mode="multiple")
 
     def _wire_clip(self) -> None:
         step = self.clip
@@ -172,26 +180,25 @@ class Page:
     def _wire_region(self) -> None:
         step = self.region
         outputs = step.list_outputs()
-        propagation_starts = (
-            # The viewer sends one mark at a time.
-            self._connect_event(step.view.mark, step.add_mark, [step.object_choice], outputs, step.error_message, trigger_mode="multiple"),
-            self._connect_event(
-                step.add_button.click, step.add_typed_mark, [step.object_choice, *step.mark_numbers], outputs, step.sidebar_error
-            ),
-            self._connect_event(step.resume_button.click, step.resume_propagation, [step.current_frame], outputs, step.sidebar_error),
+        propagation_starts = (  # besides the viewer, which sends one mark at a time
+            (step.add_button.click, step.add_typed_mark, [step.object_choice, *step.mark_numbers]),
+            (step.describe_button.click, step.add_described_marks, [step.object_choice, step.description]),
+            (step.resume_button.click, step.resume_propagation, [step.current_frame]),
         )
-        for start in propagation_starts:
+        for start in (
+            self._connect_event(step.view.mark, step.add_mark, [step.object_choice], outputs, step.error_message, trigger_mode="multiple"),
+            *(self._connect_event(trigger, call, inputs, outputs, step.sidebar_error) for trigger, call, inputs in propagation_starts),
+        ):
             propagation = self._connect_event(start.then, step.run_propagation, [], [step.propagation_done], step.propagation_error)
-            self._connect_event(
-                propagation.then, step.show_propagation, [step.propagation_done, step.current_frame], outputs, step.refresh_error
-            )
+            shown = [step.propagation_done, step.current_frame]
+            self._connect_event(propagation.then, step.show_propagation, shown, outputs, step.refresh_error)
         self._connect_event(step.remove_button.click, step.remove_last_mark, [step.current_frame], outputs, step.error_message)
         self._connect_event(step.clear_button.click, step.clear_region, [step.current_frame], outputs, step.error_message)
         step.clear_button.click(None, js=FORGET_MARKS_SCRIPT)
-        for control in step.controls:
+        for name, control in step.controls.items():
             event = control.release if isinstance(control, gr.Slider) else control.input
             error_field = step.mask_error if control is step.mask_use else step.sidebar_error
-            self._connect_event(event, step.update_shape, [step.current_frame, *step.controls], outputs, error_field)
+            self._connect_event(event, step.build_update(name), [step.current_frame, control], outputs, error_field, **LATEST)
         self._connect_upload(step, step.mask_file, step.import_mask, [], outputs, step.mask_error)
         self._connect_event(step.overlay_button.click, step.start_overlay, [], [step.overlay_download], step.sidebar_error)
         self._connect_viewer(step)
@@ -208,7 +215,7 @@ class Page:
         suggestion = self._connect_event(search_started.then, step.suggest_frame, [], all_selection_outputs, step.later_error)
         suggestion.then(None, js=SCROLL_SCRIPT)
         for event in (step.later_number.submit, step.later_number.blur):
-            self._connect_event(event, step.select_frame, [step.later_number], selection_outputs, step.later_error)
+            self._connect_event(event, step.select_frame, [step.later_number], selection_outputs, step.later_error, **LATEST)
         frame_inputs = [step.later_number, step.later_kind]
         self._connect_upload(step, step.later_file, step.import_later_frame, frame_inputs, outputs, step.later_error)
         self._connect_event(step.remove_button.click, step.remove_later_frame, [step.later_frames], outputs, step.later_error)
@@ -217,12 +224,13 @@ class Page:
 
     def _wire_settings(self) -> None:
         step = self.settings
+        inputs, outputs, field_options = step.list_inputs(), step.list_outputs(), LATEST | IN_ORDER
         for choice in (step.preset, step.model):
-            self._connect_event(choice.input, step.apply_preset, step.list_inputs(), step.list_outputs(), step.error_message)
+            self._connect_event(choice.input, step.apply_preset, inputs, outputs, step.error_message, **field_options)
         for field in (step.prompt, step.other_settings, step.seed, *step.setting_fields):
-            self._connect_event(field.blur, step.save_settings, step.list_inputs(), [step.estimate_summary], step.error_message)
-        self._connect_event(step.estimate_button.click, step.start_estimate, [], [step.estimate_summary], step.error_message)
-        self._connect_next_button(step.next_button, RUN, step.error_message, step.save_settings, step.list_inputs())
+            self._connect_event(field.blur, step.save_settings, inputs, [step.estimate_summary], step.error_message, **field_options)
+        self._connect_event(step.estimate_button.click, step.start_estimate, [], [step.estimate_summary], step.error_message, **IN_ORDER)
+        self._connect_next_button(step.next_button, RUN, step.error_message, step.save_settings, inputs)
 
     def _wire_run(self) -> None:
         step = self.run
@@ -236,20 +244,10 @@ class Page:
         self._connect_event(step.result_choice.input, step.select_result, [step.result_choice], step.list_outputs(), step.error_message)
         self._connect_viewer(step)
         self._connect_event(step.pack_button.click, step.pack_project, [step.result_choice], step.list_outputs(), step.error_message)
-        self._connect_event(
-            step.regenerate_button.click,
-            self._start_regeneration,
-            [step.result_choice, step.seed, step.file],
-            [self.step_tabs, *self.run.list_outputs()],
-            step.regeneration_error,
-        )
-        self._connect_event(
-            step.edit_frame_button.click,
-            self._edit_suggested_frame,
-            [],
-            [self.step_tabs, self.frames.later_number, self.frames.later_download_button, *self.frames.list_outputs()],
-            step.error_message,
-        )
+        inputs, outputs = [step.result_choice, step.seed, step.file], [self.step_tabs, *self.run.list_outputs()]
+        self._connect_event(step.regenerate_button.click, self._start_regeneration, inputs, outputs, step.regeneration_error)
+        outputs = [self.step_tabs, self.frames.later_number, self.frames.later_download_button, *self.frames.list_outputs()]
+        self._connect_event(step.edit_frame_button.click, self._edit_suggested_frame, [], outputs, step.error_message)
 
     def _wire_page(self) -> None:
         all_outputs = [self.step_tabs, *self._list_outputs()]
@@ -275,20 +273,16 @@ class Page:
                 self.error_message,
             )
         refresh = catch_errors(self.app_state, self.refresh_status, self.error_message)
-        refresh_outputs = [
-            self.status_key,
-            *self._list_status_outputs(),
-            *self.run.list_outputs(),
-            self.region.overlay_download,
-            self.settings.estimate_summary,
-            self.error_message,
-        ]
+        refresh_outputs = [self.status_key, *self._list_status_outputs(), *self.run.list_outputs()]
+        refresh_outputs += [self.region.overlay_download, self.settings.estimate_summary, self.error_message]
         self.timer.tick(refresh, [self.project_id, self.status_key], refresh_outputs, **HIDDEN)
         open_project = catch_errors(self.app_state, self.open_project, self.clip.error_message)
-        load_outputs = [self.step_tabs, *self._list_status_outputs(), self.project_id, self.clip.error_message]
+        load_outputs = [*self._list_status_outputs(), self.project_id, self.clip.error_message]
         load = self.blocks.load(open_project, None, load_outputs, **HIDDEN)
         restore_fast = catch_errors(self.app_state, lambda project_id: self.restore_steps(project_id, FAST_STEPS), self.error_message)
-        fast_restored = load.then(restore_fast, self.project_id, [*self._list_outputs(FAST_STEPS), self.error_message], **HIDDEN)
+        fast_restored = load.then(
+            restore_fast, self.project_id, [self.step_tabs, *self._list_outputs(FAST_STEPS), self.error_message], **HIDDEN
+        )
         self._connect_event(
             fast_restored.then,
             lambda project_id: self.restore_steps(project_id, SLOW_STEPS),
@@ -313,6 +307,7 @@ class Page:
             [*fields],
             [self.step_tabs, *(current.list_outputs() if save else ()), *self.steps[number].list_outputs()],
             error_field,
+            **(IN_ORDER if current is self.settings else {}),
         )
 
     def _go_to_step(self, project_id: str, number: int) -> Updates:
@@ -377,7 +372,7 @@ class Page:
         return {self.status_key: new_key, **self.run.show(project), **job_outputs, **self.render_status(project)}
 
     def open_project(self, request: gr.Request) -> Updates:
-        """Open the project in the page's address, at its current step, with its running job."""
+        """Open the project in the page's address, with its running job."""
         name = request.query_params.get("project", "")
         try:
             project = self.app_state.open_project(name)
@@ -386,15 +381,18 @@ class Page:
                 self.status: render_messages(IDLE_MESSAGE),
                 **({self.clip.error_message: render_messages(str(error), "fault")} if name else {}),
             }
-        tab = gr.Tabs(selected=find_current_step(self.app_state, project))
-        return {**self.render_status(project), self.project_id: name, self.step_tabs: tab, self.status: render_messages(OPENING_MESSAGE)}
+        return {**self.render_status(project), self.project_id: name, self.status: render_messages(OPENING_MESSAGE)}
 
     def restore_steps(self, project_id: str, steps: Sequence[int]) -> Updates:
-        """Fill some steps of a newly opened project."""
-        project = self.app_state.open_project(project_id) if project_id else None
-        return {key: value for step in steps for key, value in self.steps[step].show(project).items()} if project else {}
+        """Fill some steps of a newly opened project. With the fast ones it goes to its current step, whose fields are not filled later."""
+        if not project_id:
+            return {}
+        project = self.app_state.open_project(project_id)
+        tab = {self.step_tabs: gr.Tabs(selected=find_current_step(self.app_state, project))} if steps == FAST_STEPS else {}
+        return tab | {key: value for step in steps for key, value in self.steps[step].show(project).items()}
 
 
-def make_page(folder: Path, threads: int | None = None) -> Page:
-    """Build the page over the projects in a folder. Jobs compute with `threads` threads, by default as many as there are free cores."""
-    return Page(AppState(ProjectStore(folder.absolute()), JobQueue(threads), JobQueue(threads)))
+def make_page(folder: Path, threads: int | None = None, segmenter: str = EMBEDDED, is_public: bool = False) -> Page:
+    """Build the page over the projects in a folder; `threads` and `segmenter` as in `serve`."""
+    store = ProjectStore(folder.absolute(), segmenter)
+    return Page(AppState(store, JobQueue(threads), JobQueue(threads), is_public=is_public))

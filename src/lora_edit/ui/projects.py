@@ -8,24 +8,36 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter
 
+from lora_edit.atomic_files import copy_file, write_text
 from lora_edit.config import PresetName
 from lora_edit.errors import RunError
+from lora_edit.masks.segmenter_registry import EMBEDDED
 from lora_edit.masks.settings import MaskSettings, MaskShape
-from lora_edit.run import write_atomically
+from lora_edit.text_files import parse_json, read_bytes_file
 
 MAX_HISTORY = 200
 """States kept for undo."""
+
+SUFFIX_PATTERN = re.compile(r"\.[a-z0-9]{1,8}")
+"""Matches the suffixes that an imported file keeps."""
+
+MAX_NAME_LENGTH = 100
+"""Maximum length of the shown name of an imported file in characters."""
+
+
+def clean_name(name: str) -> str:
+    """Return a file name to show: without control and direction characters, which could disguise its end, and shortened."""
+    return "".join(each for each in name if each.isprintable())[-MAX_NAME_LENGTH:]
 
 
 class Mark(BaseModel):
@@ -114,11 +126,33 @@ class UnfinishedEdit(BaseModel):
     total: int = 0
 
 
+class _History(BaseModel):
+    """The contents of `states.json`: the states, and the index of the current one."""
+
+    states: list[ProjectState] = Field(min_length=1)
+    at: NonNegativeInt
+
+
+_Record = TypeVar("_Record")
+
+
+def _read_record(file: Path, record_type: TypeAdapter[_Record]) -> _Record:
+    """Read a JSON file of a project. Raises `RunError` when it is damaged."""
+    try:
+        return record_type.validate_python(parse_json(read_bytes_file(file)))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file.name} of this project is damaged; put back a copy of the file, or start with a clip") from error
+
+
 @dataclass(frozen=True)
 class Project:
-    """A project on disk. The lock guards changes, as a page may send two at once: leaving a field, and pressing a button."""
+    """A project on disk. The lock guards changes, as a page may send two at once: leaving a field, and pressing a button.
+
+    Its marks are segmented by `segmenter` (`masks.segmenter_registry`).
+    """
 
     path: Path
+    segmenter: str = EMBEDDED
     lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     @property
@@ -172,11 +206,11 @@ class Project:
 
     def import_file(self, file: Path) -> str:
         """Copy a file into the folder; returns its path relative to the folder."""
-        target = self.path / "given" / f"{uuid.uuid4().hex[:12]}{file.suffix.lower()}"
-        target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(file, target)
+        suffix = suffix if SUFFIX_PATTERN.fullmatch(suffix := file.suffix.lower()) else ""
+        target = self.path / "given" / f"{uuid.uuid4().hex[:12]}{suffix}"
+        copy_file(file, target)
         stored_file = str(target.relative_to(self.path))
-        self._name_path(stored_file).write_text(file.name, "utf-8")
+        write_text(self._name_path(stored_file), clean_name(file.name))
         return stored_file
 
     def read_original_name(self, stored_file: str) -> str:
@@ -190,16 +224,19 @@ class Project:
     def read_results(self) -> list[ProjectResult]:
         """Read all results, oldest first."""
         file = self.path / "made.json"
-        return [ProjectResult.model_validate(each) for each in json.loads(file.read_text("utf-8"))] if file.is_file() else []
+        return _read_record(file, TypeAdapter(list[ProjectResult])) if file.is_file() else []
 
     def add_result(self, result: ProjectResult) -> None:
         """Append a result."""
-        write_atomically(self.path / "made.json", json.dumps([each.model_dump(mode="json") for each in [*self.read_results(), result]]))
+        write_text(self.path / "made.json", json.dumps([each.model_dump(mode="json") for each in [*self.read_results(), result]]))
 
     def read_unfinished_edit(self) -> UnfinishedEdit | None:
-        """Read the record of the unfinished edit, or None."""
+        """Read the record of the unfinished edit; None if there is none, or a damaged one: starting the edit resumes it all the same."""
         file = self.path / "unfinished.json"
-        return UnfinishedEdit.model_validate_json(file.read_text("utf-8")) if file.is_file() else None
+        try:
+            return _read_record(file, TypeAdapter(UnfinishedEdit)) if file.is_file() else None
+        except RunError:
+            return None
 
     def record_unfinished_edit(self, edit: UnfinishedEdit | None) -> None:
         """Write the progress of an edit; None removes the record."""
@@ -207,33 +244,34 @@ class Project:
         if edit is None:
             file.unlink(missing_ok=True)
         else:
-            write_atomically(file, edit.model_dump_json(exclude_defaults=True))
+            write_text(file, edit.model_dump_json(exclude_defaults=True))
 
     def _read_states(self) -> tuple[list[ProjectState], int]:
-        data = json.loads((self.path / "states.json").read_text("utf-8"))
-        return [ProjectState.model_validate(state) for state in data["states"]], data["at"]
+        history = _read_record(self.path / "states.json", TypeAdapter(_History))
+        return history.states, min(history.at, len(history.states) - 1)
 
     def _write_states(self, states: list[ProjectState], index: int) -> None:
         data = {"states": [state.model_dump(mode="json", exclude_defaults=True) for state in states], "at": index}
-        write_atomically(self.path / "states.json", json.dumps(data))
+        write_text(self.path / "states.json", json.dumps(data))
 
 
 @dataclass(frozen=True)
 class ProjectStore:
-    """The folder of all projects."""
+    """The folder of all projects, and the segmenter of their marks."""
 
     path: Path
+    segmenter: str = EMBEDDED
     lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     def create_project(self) -> Project:
         """Create an empty project with a unique random name."""
-        project = Project(self.path / uuid.uuid4().hex, self.lock)
+        project = Project(self.path / uuid.uuid4().hex, self.segmenter, self.lock)
         project.path.mkdir(parents=True)
         project._write_states([ProjectState()], 0)
         return project
 
-    def open_project(self, project_id: str) -> Project:
+    def open_project(self, project_id: str | None) -> Project:
         """Open the project of that name. Raises `RunError` if it does not exist."""
-        if not re.fullmatch(r"[0-9a-f]{32}", project_id) or not (self.path / project_id / "states.json").is_file():
+        if not project_id or not re.fullmatch(r"[0-9a-f]{32}", project_id) or not (self.path / project_id / "states.json").is_file():
             raise RunError("this project does not exist on this server (any more); start with a clip")
-        return Project(self.path / project_id, self.lock)
+        return Project(self.path / project_id, self.segmenter, self.lock)

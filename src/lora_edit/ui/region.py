@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,9 @@ from lora_edit.masks.change_detection import (
     subtract_colour_shift,
 )
 from lora_edit.masks.edit_region import find_edit_region
-from lora_edit.masks.embedded_segmenter import EmbeddedSegmenter
 from lora_edit.masks.files import read_mask
-from lora_edit.masks.saliency import load_saliency_network
 from lora_edit.masks.segmenter import Click, Prompt, Segmenter
+from lora_edit.masks.segmenter_registry import detect_prompts, load_segmenter
 from lora_edit.masks.shapes import grow_by_soft_edge, grow_sides, interpolate_missing_frames, invert, shape_mask, subtract, union
 from lora_edit.masks.temporal_smoothing import smooth_mask_over_time
 from lora_edit.reporting import Reporter
@@ -40,6 +40,9 @@ MAX_INITIAL_FRAMES = 240
 
 MAX_STROKE_POINTS = 4000
 """Maximum number of points of a brush stroke."""
+
+MAX_COORDINATE = 1e6
+"""Maximum absolute coordinate, width and height of a mark in pixels."""
 
 OUTLINE_SHAPES = ("tight", "noisy")
 """Shapes that follow the outline; they smooth it over time first."""
@@ -183,7 +186,9 @@ def parse_mark(data: Any, object_name: str, num_frames: int) -> Mark:
         mark = Mark(**{key: value for key, value in dict(data).items() if key in Mark.model_fields} | {"object": object_name})
     except (TypeError, ValueError) as error:
         raise MaskError("this mark cannot be read; draw it again") from error
-    if not 0 <= mark.frame < num_frames or len(mark.stroke) > MAX_STROKE_POINTS:
+    coordinates = (mark.x, mark.y, mark.width, mark.height, *(value for point in mark.stroke for value in point))
+    is_too_large = len(mark.stroke) > MAX_STROKE_POINTS or any(abs(each) > MAX_COORDINATE for each in coordinates)
+    if not 0 <= mark.frame < num_frames or is_too_large:
         raise MaskError(f"this mark cannot be stored; draw it again, on one of the frames 0 to {num_frames - 1}")
     return mark
 
@@ -218,7 +223,17 @@ def segment_object(project: Project, state: ProjectState, video: Video, frame: i
 @single_flight_cache(4)
 def _load_segmenter(project: Project) -> Segmenter:
     """Load the project's own segmenter. It caches propagated masks, so that a correction recomputes only the frames that it changes."""
-    return EmbeddedSegmenter(load_saliency_network())
+    return load_segmenter(project.segmenter)
+
+
+def find_described_marks(project: Project, state: ProjectState, text: str, object_names: Sequence[str]) -> list[Mark]:
+    """Find the objects in the first frame that `text` describes; returns a box for each, named in order.
+
+    Objects beyond the number of names are left out. Raises `MaskError` if there is none.
+    """
+    prompts = detect_prompts(project.segmenter, read_clip(project, state).frames[0], text)
+    boxes = [(name, prompt.box) for name, prompt in zip(object_names, prompts, strict=False)]
+    return [Mark(kind="box", frame=0, object=name, x=box.left, y=box.top, width=box.width, height=box.height) for name, box in boxes]
 
 
 def _select_prompt_marks(state: ProjectState, video: Video, object_name: str) -> list[Mark]:

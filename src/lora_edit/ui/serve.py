@@ -3,80 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from lora_edit.errors import SettingsError
+from lora_edit.masks.segmenter_registry import EMBEDDED
 from lora_edit.threads import set_passive_wait_policy
+from lora_edit.ui.access import LOOPBACK, OriginMiddleware, RouteMiddleware, build_headers
+from lora_edit.ui.event_requests import EventMiddleware
+from lora_edit.ui.password import PASSWORD_VARIABLE, PasswordMiddleware, read_password
 from lora_edit.ui.uploads import MAX_FILE_BYTES, UploadMiddleware, create_upload_folder
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-"""Loopback names of this computer."""
-
-FORBIDDEN_MESSAGE = b"this page answers only on the computer that runs it; to allow other names, start it with lora-edit ui --host 0.0.0.0"
 
 PROJECTS_FOLDER = Path("runs")
 """Folder of the projects, relative to the working directory of the server."""
 
+MAX_WAITING_EVENTS = 256
+"""Maximum number of events that wait for a handler, of all pages; a page's timer sends one every few seconds."""
 
-class FileAccessMiddleware:
-    """Restricts Gradio's file route to files that were copied for a page.
-
-    Without it, the route also serves files in the projects' folder to anyone with the path, and fetches addresses of other hosts.
-    """
-
-    def __init__(self, app: Any, folder: Path) -> None:
-        self.app, self.folder = app, folder.resolve()
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Respond with 404 to requests for such files."""
-        _, is_file_route, file = scope.get("path", "").partition("/file=")
-        if is_file_route and (file.lower().startswith(("http:", "https:")) or Path(file).resolve().is_relative_to(self.folder)):
-            await send({"type": "http.response.start", "status": 404, "headers": []})
-            await send({"type": "http.response.body", "body": b"not found"})
-        else:
-            await self.app(scope, receive, send)
-
-
-class OriginMiddleware:
-    """Rejects requests with a foreign `Host` or `Origin` header.
-
-    A server for this computer alone has a loopback name; any other name is a sign of DNS rebinding. Responses forbid browsers to guess
-    content types and to pass on the address, which contains the project's name.
-    """
-
-    HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"), (b"x-frame-options", b"SAMEORIGIN"))
-
-    def __init__(self, app: Any, local: bool) -> None:
-        self.app, self.local = app, local
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Respond with 403 to a foreign request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope.get("headers", ())}
-        if self.is_foreign(headers.get("host", ""), headers.get("origin", "")):
-            await send({"type": "http.response.start", "status": 403, "headers": []})
-            await send({"type": "http.response.body", "body": FORBIDDEN_MESSAGE})
-            return
-
-        async def send_secured(message: dict[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                added = self.HEADERS if self.local else self.HEADERS[:2]  # other sites may embed a public page in a frame
-                message = {**message, "headers": [*message.get("headers", ()), *added]}
-            await send(message)
-
-        await self.app(scope, receive, send_secured)
-
-    def is_foreign(self, host: str, origin: str) -> bool:
-        """Return whether a request to a local server names another host or comes from another origin."""
-        name = urlsplit(f"//{host}").hostname
-        if self.local and name not in LOOPBACK:
-            return True
-        return self.local and bool(origin) and urlsplit(origin).netloc.lower() != host.lower()
+NO_PASSWORD_WARNING = (
+    f"warning: the page is open to other machines, and without a password to everybody on them; set {PASSWORD_VARIABLE} to ask for one"
+)
 
 
 class AssetCacheMiddleware:
@@ -117,17 +66,23 @@ def serve(
     folder: Path = PROJECTS_FOLDER,
     wait: bool = True,
     threads: int | None = None,
+    segmenter: str = EMBEDDED,
     on_start: Callable[[str], None] | None = None,
+    allowed_hosts: Iterable[str] = (),
+    embedding_sites: Iterable[str] = (),
     **launch_options: Any,
 ) -> str:
     """Serve the page and return its address; with `wait`, block until interrupted. `on_start` receives the address at once.
 
-    Jobs compute with `threads` threads, by default with as many as there are free cores when they start. `launch_options` are passed to
-    Gradio's `launch`. The page contacts no other servers: analytics are off, and fonts and scripts are local.
-    Raises `SettingsError` if the port is in use.
+    Jobs compute with `threads` threads, by default with as many as there are free cores when they start. `segmenter` segments the marks
+    (`masks.segmenter_registry`). The page answers under its own names and `allowed_hosts`; `embedding_sites` may show it in a frame. If the
+    environment has a password (`PASSWORD_VARIABLE`), the page asks for it. `launch_options` are passed to Gradio's `launch`. The page
+    contacts no other servers: analytics are off, and fonts and scripts are local. Raises `SettingsError` if the port is in use or the
+    password is short.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # else Gradio rebuilds a table of all events after each event
+    password, names = read_password(), {each.lower() for each in allowed_hosts}
     uploads, lock = create_upload_folder()
     os.environ["GRADIO_TEMP_DIR"] = str(uploads)
     set_passive_wait_policy()
@@ -136,10 +91,12 @@ def serve(
     from lora_edit.ui.page import make_page
     from lora_edit.ui.theme import SCREEN_READER_TEXTS, build_launch_options
 
-    page = make_page(folder, threads)
-    page.blocks.queue(default_concurrency_limit=4, api_open=False)
-    # The frame of a notebook and a shared address use other names.
-    local = host in LOOPBACK and not (launch_options.get("inline") or launch_options.get("share"))
+    is_public = host not in LOOPBACK or bool(names) or bool(launch_options.get("share"))
+    if is_public and password is None:
+        print(NO_PASSWORD_WARNING, file=sys.stderr)
+    page = make_page(folder, threads, segmenter, is_public)
+    page.blocks.queue(max_size=MAX_WAITING_EVENTS, default_concurrency_limit=4, api_open=False)
+    headers = build_headers(None if launch_options.get("inline") else tuple(embedding_sites))
     defaults = {
         "quiet": True,
         "prevent_thread_lock": True,
@@ -147,20 +104,27 @@ def serve(
         "share": False,
         "max_file_size": MAX_FILE_BYTES,
         "ssr_mode": False,
+        "enable_monitoring": False,
         "i18n": gr.I18n(en=SCREEN_READER_TEXTS),
         "app_kwargs": {
             "middleware": [
                 (AssetCacheMiddleware, (), {}),
-                (OriginMiddleware, (local,), {}),
-                (FileAccessMiddleware, (folder,), {}),
+                (OriginMiddleware, (names, host in LOOPBACK, headers), {}),
+                (PasswordMiddleware, (password, bool(embedding_sites)), {}),
+                (RouteMiddleware, (uploads,), {}),
+                (EventMiddleware, (page.blocks.fns,), {}),
                 (UploadMiddleware, (uploads, lock), {}),
             ]
         },
     }
     try:
-        _, address, _ = page.blocks.launch(server_name=host, server_port=port, **defaults | build_launch_options() | launch_options)
+        _, address, shared_address = page.blocks.launch(
+            server_name=host, server_port=port, **defaults | build_launch_options() | launch_options
+        )
     except OSError as error:
         raise SettingsError(f"port {port} of {host} is not available; choose another with --port") from error
+    if shared_address:  # its name is known only now
+        names.add(urlsplit(shared_address).hostname or "")
     if on_start is not None:
         on_start(address)
     if wait:

@@ -46,8 +46,8 @@ class ClipStep:
                 self.frame_outputs = [self.current_frame, self.view]
             with gr.Column(scale=2, visible=False) as self.sidebar:
                 self.facts = gr.HTML("", elem_classes="facts")
-                self.start = gr.Number(0, label="First frame", info="Counted from 0", precision=0, minimum=0, elem_id="clip-start")
-                self.frames = gr.Number(None, label="Frames", info="Empty: all to the end", precision=0, minimum=0, elem_id="clip-frames")
+                self.start = gr.Number(0, label="First frame", info="Counted from 0", minimum=0, elem_id="clip-start")
+                self.frames = gr.Number(None, label="Frames", info="Empty: all to the end", minimum=0, elem_id="clip-frames")
                 self.trim_button = gr.Button("Trim", elem_id="clip-trim")
                 self.trim_error = create_message()
                 self.next_button = gr.Button("Continue", variant="primary", elem_id="clip-next")
@@ -96,7 +96,7 @@ class ClipStep:
             check_range(project, ProjectState(clip=stored_file, frames=length))
         before = project.read_state()
         defaults = {key: ProjectState.model_fields[key].default for key in CLIP_DEPENDENT_FIELDS}
-        project.update_state(clip=stored_file, clip_name=Path(file).name, start=0, frames=length, **defaults)
+        project.update_state(clip=stored_file, clip_name=project.read_original_name(stored_file), start=0, frames=length, **defaults)
         was_reset = any(getattr(before, key) != value for key, value in defaults.items())
         return {**self.show(project), self.trim_error: render_messages(CLIP_REPLACED_MESSAGE, "warning") if was_reset else ""}
 

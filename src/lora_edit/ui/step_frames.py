@@ -68,7 +68,7 @@ class FramesStep:
         with gr.Accordion("Edit a later frame too", open=False, elem_id="frames-later") as self.later_accordion:
             gr.HTML("<p class='lead'>If the object turns or opens, the first frame does not show all of it. Edit a later frame too.</p>")
             with gr.Row():
-                self.later_number = gr.Number(None, label="Frame", precision=0, minimum=1, min_width=90, elem_id="later-number")
+                self.later_number = gr.Number(None, label="Frame", minimum=1, min_width=90, elem_id="later-number")
                 self.later_kind = gr.Radio(KIND_CHOICES, value="reference", label="Use", elem_id="later-kind")
             self.suggest_button = gr.Button("Suggest a frame", elem_id="later-suggest")
             self.later_download_button = gr.DownloadButton("Download this frame", interactive=False, elem_id="later-download")
@@ -176,6 +176,8 @@ class FramesStep:
         project = self.app_state.open_project(project_id)
         video = read_clip(project, project.read_state())
         frame = parse_integer(number, 1, video.num_frames - 1, "a later frame")
+        if kind not in KIND_DESCRIPTIONS:
+            raise InputError("the use of the frame is missing; choose one")
         with project.stage_file(Path(file)) as stored_file:
             note = describe_conversions(project, stored_file, video.size)
         others = [each for each in project.read_state().later if each.frame != frame]

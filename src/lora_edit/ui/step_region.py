@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from lora_edit.errors import MaskError
 from lora_edit.masks.overlay import draw_region
+from lora_edit.masks.segmenter_registry import takes_text
 from lora_edit.masks.settings import MaskSettings
 from lora_edit.reporting import Reporter
 from lora_edit.types import Video
@@ -32,6 +34,7 @@ from lora_edit.ui.region import (
     PROMPT_KINDS,
     Region,
     compute_region,
+    find_described_marks,
     has_region,
     parse_mark,
     propagate_marks,
@@ -48,9 +51,6 @@ SHAPE_CHOICES = [
 ]
 OBJECT_NAMES = ["1", "2", "3", "4"]
 MASK_USE_CHOICES = [("Instead of the marks", "instead"), ("Added to the marks", "add"), ("Subtracted from the marks", "subtract")]
-CONTROL_FIELDS = ("shape", "expand", "grow", "feather", "smooth", "bridged", "left_out", "inverted", "imported_use")
-"""The inputs of `update_shape`, in the order of `controls`."""
-
 MASK_LABEL = "A video or one image; white is edited"
 
 PROPAGATING_MESSAGE = "Following it through the clip"
@@ -101,8 +101,11 @@ class RegionStep:
             self.invert = gr.Checkbox(False, label="Invert: edit everything else", elem_id="region-invert")
         with gr.Accordion("Type a position instead of clicking", open=False):
             with gr.Row():
-                self.mark_numbers = [gr.Number(None, label=each, precision=0, min_width=110) for each in MARK_NUMBER_LABELS]
+                self.mark_numbers = [gr.Number(None, label=each, min_width=110) for each in MARK_NUMBER_LABELS]
             self.add_button = gr.Button("Add", elem_id="region-add")
+        with gr.Accordion("Describe it instead of clicking", open=False, visible=takes_text(self.app_state.store.segmenter)):
+            self.description = gr.Textbox(label="What is it?", placeholder="the red car", max_length=200, elem_id="region-text")
+            self.describe_button = gr.Button("Find it in the first frame", elem_id="region-find")
         with gr.Accordion("Use a mask of your own", open=False):
             self.mask_file = gr.File(label=MASK_LABEL, elem_id="region-mask", height=150)
             self.mask_use = gr.Radio(MASK_USE_CHOICES, value="instead", label="The mask is used", elem_id="region-use")
@@ -110,23 +113,24 @@ class RegionStep:
         with gr.Accordion("Save the region as a video", open=False):
             self.overlay_button = gr.Button("Make a video of the region", elem_id="region-film")
             self.overlay_download = gr.DownloadButton("Download the video", visible=False, elem_id="region-saved")
-        self.controls = [
-            self.shape,
-            self.expand,
-            self.grow,
-            self.feather,
-            self.smooth,
-            self.bridge,
-            self.excluded_objects,
-            self.invert,
-            self.mask_use,
-        ]
+        self.controls = {
+            "shape": self.shape,
+            "expand": self.expand,
+            "grow": self.grow,
+            "feather": self.feather,
+            "smooth": self.smooth,
+            "bridged": self.bridge,
+            "left_out": self.excluded_objects,
+            "inverted": self.invert,
+            "imported_use": self.mask_use,
+        }
+        """Controls by the state field that each sets; `grow` sets all four sides of `grown`."""
         self.sidebar_error = create_message()
         self.next_button = gr.Button("Continue", variant="primary", elem_id="region-next")
 
     def list_outputs(self) -> list[Any]:
         """List the elements that `show` updates."""
-        return [*self.frame_outputs, self.mask_file, self.overlay_download, *self.controls]
+        return [*self.frame_outputs, self.mask_file, self.overlay_download, *self.controls.values()]
 
     def show(self, project: Project, frame: int = 0) -> Updates:
         """Render the step for the project's current state, at a frame."""
@@ -134,11 +138,11 @@ class RegionStep:
         if not state.clip:
             return {self.view: None}
         converted = {"grow": min(state.grown), "left_out": list(state.left_out)}
-        values = [converted[name] if name in converted else getattr(state, name) for name in CONTROL_FIELDS]
+        values = {control: converted[name] if name in converted else getattr(state, name) for name, control in self.controls.items()}
         mask = {self.mask_file: build_file_field(project, state.imported, MASK_LABEL)}
         return {
             **self._render_frame(project, state, frame),
-            **dict(zip(self.controls, values, strict=True)),
+            **values,
             **mask,
             **self.update_overlay_download(project),
         }
@@ -169,13 +173,22 @@ class RegionStep:
     def add_mark(self, project_id: str, object_name: str, event: gr.EventData) -> Updates:
         """Add a click, a box or a stroke: show its mask on the frame at once, then propagate it through the clip."""
         project = self.app_state.open_project(project_id)
-        return self._add_mark(project, parse_mark(event._data, object_name, read_clip(project, project.read_state()).num_frames))
+        return self._add_marks(project, [parse_mark(event._data, object_name, read_clip(project, project.read_state()).num_frames)])
 
-    def _add_mark(self, project: Project, mark: Mark) -> Updates:
-        """Store a mark if the region can be computed with it, unless the marks were cleared or undone meanwhile; restart propagation."""
+    def add_described_marks(self, project_id: str, object_name: str, text: str) -> Updates:
+        """Mark the objects of the first frame that a text describes, from the chosen object's name on."""
+        project = self.app_state.open_project(project_id)
+        names = OBJECT_NAMES[OBJECT_NAMES.index(object_name) :] if object_name in OBJECT_NAMES else OBJECT_NAMES
+        return self._add_marks(project, find_described_marks(project, project.read_state(), text, names))
+
+    def _add_marks(self, project: Project, new_marks: Sequence[Mark]) -> Updates:
+        """Store marks if the region can be computed with them, unless the marks were cleared or undone meanwhile; restart propagation."""
         self.app_state.foreground.stop(project.id)
         cancel_count = self.cancel_counts[project.id]
-        state = project.read_state().replace_fields(marks=(*_remove_replaced_box(project.read_state().marks, mark), mark))
+        marks, mark = project.read_state().marks, new_marks[-1]
+        for each in new_marks:
+            marks = (*_remove_replaced_box(marks, each), each)
+        state = project.read_state().replace_fields(marks=marks)
         mask = self._segment_mark(project, state, mark)
         if cancel_count != self.cancel_counts[project.id]:
             return self._refresh_frame(project, mark.frame)
@@ -247,11 +260,10 @@ class RegionStep:
             for value, limit, label in zip(numbers, (video.size.width, video.size.height), "XY", strict=False)
         )
         frame = parse_integer(numbers[4] or 0, 0, video.num_frames - 1, "the frame")
-        width, height = (int(value or 0) for value in numbers[2:4])
+        width, height = (parse_integer(value or 0, 0, 10**7, label) for value, label in zip(numbers[2:4], ("width", "height"), strict=True))
         kind = "box" if width > 0 and height > 0 else "point"
-        return self._add_mark(
-            self.app_state.open_project(project_id), Mark(kind=kind, frame=frame, object=object_name, x=x, y=y, width=width, height=height)
-        )
+        mark = {"kind": kind, "frame": frame, "x": x, "y": y, "width": width, "height": height}
+        return self._add_marks(self.app_state.open_project(project_id), [parse_mark(mark, object_name, video.num_frames)])
 
     def remove_last_mark(self, project_id: str, frame: int) -> Updates:
         """Remove the last mark."""
@@ -267,15 +279,18 @@ class RegionStep:
         project.update_state(marks=(), imported="", imported_use="instead", left_out=(), grown=(0, 0, 0, 0), inverted=False, bridged=False)
         return self.show(project, frame)
 
-    def update_shape(self, project_id: str, frame: int, *values: Any) -> Updates:
-        """Update the region from the controls: shape, margin, growth, soft edge, smoothing, bridging, inversion, use of the mask."""
+    def build_update(self, name: str) -> Callable[..., Updates]:
+        """Build the event handler of a control."""
+        return lambda project_id, frame, value: self.update_shape(project_id, frame, name, value)
+
+    def update_shape(self, project_id: str, frame: int, name: str, value: Any) -> Updates:
+        """Update the region from one control; the others may be in use, or still show the values of an unopened project."""
         project = self.app_state.open_project(project_id)
-        fields = dict(zip(CONTROL_FIELDS, values, strict=True))
-        grow, grown = int(fields.pop("grow")), project.read_state().grown
-        new_state = project.read_state().replace_fields(**fields, grown=grown if grow == min(grown) else (grow,) * 4)
+        new_state = _apply_control(project.read_state(), name, value)
         if has_region(new_state) and self._find_unfinished_job(project, new_state) is None:
             compute_region(project, new_state)
-        project.update_state(**fields, grown=new_state.grown)
+        changed = "grown" if name == "grow" else name
+        project.update_state(**{changed: getattr(new_state, changed)})
         return self._refresh_frame(project, frame)
 
     def import_mask(self, project_id: str, file: str | None) -> Updates:
@@ -316,6 +331,17 @@ class RegionStep:
         is_computed = has_region(state) and self._find_unfinished_job(project, state) is None
         region = compute_region(project, state).edit_mask.frames if is_computed else None
         return self._render_frame(project, state, read_frame_number(event), film=pictures.build_playback(read_clip(project, state), region))
+
+
+def _apply_control(state: ProjectState, name: str, value: Any) -> ProjectState:
+    """Return the state with the value of one control. Raises `MaskError` if it is no value of that control."""
+    try:
+        if name != "grow":
+            return state.replace_fields(**{name: value})
+        grow = int(value)
+        return state.replace_fields(grown=state.grown if grow == min(state.grown) else (grow,) * 4)
+    except (TypeError, ValueError) as error:
+        raise MaskError("a control of the region has no valid value; reload the page") from error
 
 
 def _draw_region(video: Video, region: Region | None, frame: int) -> Any:

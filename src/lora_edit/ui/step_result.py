@@ -7,8 +7,10 @@ from typing import Any
 
 import gradio as gr
 
-from lora_edit.errors import InputError
+from lora_edit.errors import InputError, RunError
+from lora_edit.provenance.signing import summarize_provenance
 from lora_edit.reporting import format_seconds
+from lora_edit.run import Run
 from lora_edit.ui import actions, pictures
 from lora_edit.ui.changes import describe_outdated
 from lora_edit.ui.components import (
@@ -22,8 +24,16 @@ from lora_edit.ui.components import (
     render_figure,
     render_messages,
 )
-from lora_edit.ui.projects import Project
+from lora_edit.ui.projects import Project, ProjectResult
 from lora_edit.video.read import read_image
+
+
+def get_result(project: Project, number: int | None) -> ProjectResult:
+    """Return a result by its number, by default the first. Raises `RunError` if there is none."""
+    results = project.read_results()
+    if not 0 <= (number or 0) < len(results):
+        raise RunError("there is no result of this number; train first")
+    return results[number or 0]
 
 
 class ResultStep:
@@ -52,7 +62,7 @@ class ResultStep:
 
     def _build_regeneration_section(self) -> None:
         with gr.Accordion("Again, without training", open=False, elem_id="result-again"):
-            self.seed = gr.Number(1, label="Seed", precision=0, minimum=0, elem_id="again-seed")
+            self.seed = gr.Number(1, label="Seed", minimum=0, elem_id="again-seed")
             self.file = gr.File(label="Another edited first frame (optional)", elem_id="again-file", height=150)
             self.regenerate_button = gr.Button("Generate again", elem_id="again-start")
             self.regeneration_error = create_message()
@@ -88,12 +98,12 @@ class ResultStep:
         }
 
     def _update_files(self, project: Project, number: int) -> Updates:
-        result = project.read_results()[number]
+        result = get_result(project, number)
         run, lora = project.path / result.run, actions.find_lora_file(project, result)
         durations = ", ".join(f"{stage} {format_seconds(seconds)}" for stage, seconds in result.seconds.items())
         return {
             self.facts: render_messages(describe_outdated(result.state, project.read_state()), "warning")
-            + render_messages([durations, *result.notes]),
+            + render_messages([durations, *summarize_provenance(Run(run).read_manifest().get("provenance", {})), *result.notes]),
             self.sheet: render_figure(pictures.encode_jpeg(read_image(run / "sheet.png")), "Source, edit region and result"),
             self.video_download: gr.DownloadButton(value=str(project.path / result.file)),
             self.lora_download: gr.DownloadButton(value=str(lora)) if lora else gr.DownloadButton(interactive=False),
@@ -112,7 +122,7 @@ class ResultStep:
         return {self.frame_hint: render_messages(hint), self.edit_frame_button: gr.Button(f"Edit frame {frame} too", visible=True)}
 
     def _render_frame(self, project: Project, number: int, frame: int, **extra: Any) -> Updates:
-        source, edit = actions.read_result_clips(project, project.read_results()[number])
+        source, edit = actions.read_result_clips(project, get_result(project, number))
         overlay = {"over": pictures.encode_jpeg(pictures.shrink_frame(edit.frames[frame])), "over_label": "edited",
                 "split": pictures.find_divider_position(source.frames[frame], edit.frames[frame])}  # fmt: skip
         still = pictures.build_still(source.frames[frame], frame, source.num_frames, "source", **overlay, **extra)
@@ -129,13 +139,13 @@ class ResultStep:
     def play_frames(self, project_id: str, number: int | None, event: gr.EventData) -> Updates:
         """Play source and edit."""
         project = self.app_state.open_project(project_id)
-        source, edit = actions.read_result_clips(project, project.read_results()[number or 0])
+        source, edit = actions.read_result_clips(project, get_result(project, number))
         return self._render_frame(project, number or 0, read_frame_number(event), film=pictures.build_playback(source, edit=edit))
 
     def pack_project(self, project_id: str, number: int | None) -> Updates:
         """Pack the project into one file for download."""
         project = self.app_state.open_project(project_id)
-        file = actions.pack_project(project, project.read_results()[number or 0])
+        file = actions.pack_project(project, get_result(project, number))
         return {self.pack_button: gr.Button(visible=False), self.project_download: gr.DownloadButton(value=str(file), visible=True)}
 
     def start_regeneration(self, project_id: str, number: int | None, seed: float | None, file: str | None) -> Updates:

@@ -28,6 +28,9 @@ PRESET_CHOICES: list[tuple[str, PresetName]] = [
 MAX_TEXT_LENGTH = 4000
 """Maximum number of characters of a prompt, and of the other settings."""
 
+FILE_SETTINGS = ("generation.loras", "lora.init", "caption.model", "masks.segmenter", "provenance.")
+"""Settings that name a file, folder or address, beside those of the section `input`, which the page never takes."""
+
 
 class SettingsStep:
     """The step that selects model, preset and settings and shows the estimate."""
@@ -68,7 +71,7 @@ class SettingsStep:
                 self.setting_fields += [
                     gr.Number(None, label=field.label, info=field.info, elem_id=f"knob-{name.replace('.', '-')}") for name, field in pair
                 ]
-        self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="settings-seed")
+        self.seed = gr.Number(0, label="Seed", minimum=0, elem_id="settings-seed")
         self.other_settings = gr.Textbox(
             "", label="Any other setting", info="section.setting=value, one per line", lines=3, elem_id="settings-others"
         )
@@ -101,11 +104,13 @@ class SettingsStep:
     ) -> Updates:
         """Store valid settings. Numbers that equal the preset's, or belong to another preset, are not stored. Raises `InputError`."""
         project = self.app_state.open_project(project_id)
+        check_texts(prompt=prompt, other=other_settings, model=model, preset=preset)
         plain = {"preset": preset, "prompt": prompt.strip(), "model": model, "seed": parse_integer(seed, 0, 2**62, "the seed")}
-        check_length(prompt=prompt, other=other_settings)
         lines = [line.strip() for line in other_settings.splitlines() if line.strip()]
         if basis == _build_basis(model, preset):
             lines += _find_overrides(project.read_state().replace_fields(**plain, assignments=()), values)
+        if self.app_state.is_public:
+            check_public_settings(model, lines)
         locate_model(model)
         new_state = project.read_state().replace_fields(**plain, assignments=tuple(lines))
         _check_ranges(_resolve_settings(new_state))
@@ -113,8 +118,10 @@ class SettingsStep:
         return self.render_estimate(project)  # fields are not updated: the next one may already be in use
 
     def apply_preset(self, project_id: str, *values: Any) -> Updates:
-        """Apply another preset or model and show its values in the fields."""
-        return {**self.save_settings(project_id, *values), **self.show(self.app_state.open_project(project_id))}
+        """Apply another preset or model and show its values in the number fields; a person may use the other fields meanwhile."""
+        updates = {**self.save_settings(project_id, *values), **self.show(self.app_state.open_project(project_id))}
+        other_fields = (self.preset, self.prompt, self.model, self.seed, self.other_settings)
+        return {field: update for field, update in updates.items() if field not in other_fields}
 
     def start_estimate(self, project_id: str) -> Updates:
         """Start the estimate, which measures one step."""
@@ -205,9 +212,22 @@ def _find_overrides(state: ProjectState, values: tuple[float, ...]) -> list[str]
     return overrides
 
 
-def check_length(**texts: str) -> None:
-    """Raise `SettingsError` for text longer than `MAX_TEXT_LENGTH`."""
+def check_public_settings(model: str, assignments: list[str]) -> None:
+    """Raise `SettingsError` if a visitor of a public page names a file, folder, repository or Python module of the server."""
+    if model not in (names := [each.name for each in list_models()]):
+        raise SettingsError(f"a page that is open to others takes only {', '.join(names)}; whoever runs it can take other models")
+    for text in assignments:
+        setting = text.partition("=")[0].strip()
+        if setting.startswith(FILE_SETTINGS):
+            raise SettingsError(f"{setting} names files of the server, which only a page that is closed to others takes")
+
+
+def check_texts(**texts: str | None) -> None:
+    """Raise `SettingsError` for a missing text, and for one longer than `MAX_TEXT_LENGTH`."""
+    labels = {"prompt": "the description of the edited clip", "other": "the list of other settings"}
     for field, text in texts.items():
+        label = labels.get(field, f"the {field}")
+        if text is None:
+            raise SettingsError(f"{label} is missing; reload the page")
         if len(text) > MAX_TEXT_LENGTH:
-            label = {"prompt": "the description of the edited clip", "other": "the list of other settings"}[field]
             raise SettingsError(f"{label} has {len(text)} characters; shorten it to at most {MAX_TEXT_LENGTH}")

@@ -11,6 +11,10 @@ let autoplay = false; // whether to start playback once the viewer is visible
 let dividerMoved = false; // whether a person moved the divider; until then it is at the position of the edit
 let requests = 0, request = null, requestedAt = 0, marking = null, missed = false; // numbers of the pending request and of the pending mark; null if answered
 const queued = []; // marks made meanwhile: the server processes one at a time
+// Number of the pending frame or film, null if answered, and the newest one requested meanwhile. The viewer itself keeps it: Gradio's
+// `always_last` would send the data of the first event again.
+let turning = null, turnedAt = 0, next = null;
+const PATIENCE = 30000; // milliseconds after which a response counts as lost
 
 const value = () => props.value || {};
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
@@ -19,8 +23,8 @@ function show() {
   const still = value();
   element.querySelector(".viewer").hidden = !still.src;
   if (!still.src) return;
-  // Skip responses to earlier requests: the response to the newest one follows.
-  if (request !== null && request !== still.ask && performance.now() - requestedAt < 5000) { missed = true; return; }
+  // Skip responses to earlier requests and to the page's buttons: the response to the newest request follows.
+  if (request !== null && request !== still.ask && performance.now() - requestedAt < PATIENCE) { missed = missed || !still.ask; return; }
   request = null;
   stop();
   wanted = still.frame;
@@ -43,8 +47,8 @@ function show() {
   marks.setAttribute("viewBox", `0 0 ${still.width} ${still.height}`);
   drawMarks();
   setBusy(still.pending);
-  // A skipped response may have been the end of the work that this response still shows as pending.
-  if (missed && still.pending) go(still.frame);
+  // A skipped response to a button may be newer than this one, for example the end of the work that this one still shows as pending.
+  if (missed) go(still.frame);
   missed = false;
   stats.come = String(Number(stats.come || 0) + 1);
   autoplay = !!still.autoplay && !matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -57,19 +61,32 @@ function show() {
   }));
 }
 
-// Send an event to the server; the view is busy until the response.
+// Send an event to the server; the view is busy until the response. While a frame or film is pending, only the newest request waits.
 function send(name, data) {
   sent = requestedAt = performance.now();
   request = ++requests;
-  if (name === "mark") marking = request;
   setBusy(" ");
-  trigger(name, { ...data, ask: request });
+  const event = { ...data, ask: request };
+  if (name === "mark") { marking = request; trigger(name, event); }
+  else if (turning !== null && performance.now() - turnedAt < PATIENCE) next = [name, event];
+  else turn(name, event);
 }
 
-// Send the next queued mark after a response or a failure.
-function release() {
+function turn(name, event) {
+  turning = event.ask;
+  turnedAt = performance.now();
+  next = null;
+  trigger(name, event);
+}
+
+// Send what waits for a response or a failure: the next queued mark, the newest frame or film.
+function releaseMark() {
   marking = null;
   if (queued.length) send("mark", queued.shift());
+}
+function releaseTurn() {
+  turning = null;
+  if (next) turn(...next);
 }
 
 // Discard queued marks after clearing or undoing.
@@ -259,7 +276,10 @@ watch("value", () => {
   const { film, ask } = value();
   if (!film) show();
   else if (request === null || ask === request) start(film); // a newer request cancels playback
-  if (marking !== null && ask === marking) release();
+  if (marking !== null && ask === marking) releaseMark();
+  if (turning !== null && ask === turning) releaseTurn();
 });
-watch("failed", () => { request = null; setBusy(); release(); });
+// Gradio takes every quoted name for an event; then its updates of this property contain a description of a Python object.
+const [failed] = Object.keys({ failed: 0 });
+watch(failed, () => { request = null; setBusy(); releaseMark(); releaseTurn(); });
 show();

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from av.container import InputContainer, OutputContainer
 
+from lora_edit.limits import MAX_CHAPTERS
 from lora_edit.types import Chapter, Video
 from lora_edit.video.timing import compute_end_time
 
@@ -15,10 +16,13 @@ _MIN_DURATION = 0.02  # seconds; shorter chapters at the range's border may come
 
 
 def read_chapters(container: InputContainer) -> tuple[Chapter, ...]:
-    """Read the chapters of a file, timed on the file's own clock."""
+    """Read the chapters of a file, timed on the file's own clock; none of a file with more than `MAX_CHAPTERS`, a fault of its header."""
+    chapters = container.chapters()
+    if len(chapters) > MAX_CHAPTERS:
+        return ()
     return tuple(
         Chapter(each["metadata"].get("title", ""), float(each["start"] * tick), float(each["end"] * tick))
-        for each in container.chapters()
+        for each in chapters
         if (tick := each["time_base"])
     )
 

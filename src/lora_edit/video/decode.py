@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,15 +12,15 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer
-from av.error import FFmpegError
 from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
 from lora_edit.errors import VideoError
+from lora_edit.limits import MAX_FRAME_RATE, MAX_PIXELS, MIN_FRAME_RATE
 from lora_edit.video.colors import frame_to_array
 from lora_edit.video.continuous_clock import ContinuousClock
-from lora_edit.video.libav import build_decoder, open_input, read_display_matrix
+from lora_edit.video.libav import READ_ERRORS, build_decoder, check_container, open_input, read_display_matrix
 from lora_edit.video.truncation import is_file_truncated
 
 _FALLBACK_RATE = Fraction(25)
@@ -50,21 +51,41 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file and its video stream. Raises `VideoError` when it is not a video."""
     try:
         container = open_input(path)
-    except (FFmpegError, OSError) as error:
+    except READ_ERRORS as error:
         raise VideoError(f"{path}: not a video that can be read ({_describe_error(error)}); export it again, for example as MP4") from error
     with container:
+        check_container(path, container)
         # Cover art in an audio file is stored as a video stream of one frame.
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not streams:
             kind = "sound only" if container.streams.audio else "no video stream"
             raise VideoError(f"{path}: {kind}; give a file with video")
+        if streams[0].codec_context is None:
+            raise VideoError(f"{path}: its video codec is unknown; convert it, for example to MP4")
+        width, height = streams[0].width or 0, streams[0].height or 0
+        if width * height > MAX_PIXELS:
+            raise VideoError(f"{path}: states frames of {width}x{height}, above {MAX_PIXELS:,} pixels; scale it down, or export it again")
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
 
 
 def get_frame_rate(stream: VideoStream) -> Fraction:
-    """Frames per second as stated in the file."""
-    return stream.average_rate or stream.guessed_rate or stream.base_rate or _FALLBACK_RATE
+    """Frames per second as stated in the file; a usual rate where it states none or an implausible one."""
+    rates = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    return next((rate for rate in rates if rate and MIN_FRAME_RATE <= rate <= MAX_FRAME_RATE), _FALLBACK_RATE)
+
+
+def decode_first_frame(path: Path, container: InputContainer, stream: VideoStream) -> av.VideoFrame:
+    """Decode the first frame of an open file. Raises `VideoError` when there is none."""
+    decode = build_decoder(stream)
+    try:
+        for packet in container.demux():
+            if packet.stream is stream:
+                for frame in decode(packet):
+                    return frame
+    except READ_ERRORS as error:
+        raise _build_damage_error(path, 0, 0, _describe_error(error)) from error
+    raise VideoError(f"{path}: holds no frames; export it again")
 
 
 def is_transport_stream(container: InputContainer) -> bool:
@@ -96,7 +117,12 @@ def decode_range(path: Path, container: InputContainer, stream: VideoStream, sta
                 count += 1
                 if stop is not None and count >= stop:
                     return
-    except (FFmpegError, OSError) as error:
+    except VideoError:
+        raise
+    except READ_ERRORS as error:
+        # The latter number where the decoder's threads cannot start.
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in (errno.ENOMEM, errno.EAGAIN):
+            raise MemoryError(f"{path}: memory ran out in decoding") from error
         raise _build_damage_error(path, count, start, _describe_error(error)) from error
     if end_detector.ended_early() and is_file_truncated(path):
         raise _build_damage_error(path, count, start, "the end of the file is missing")

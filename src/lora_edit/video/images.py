@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 import stat
+import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import cv2
@@ -20,6 +22,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from lora_edit.errors import VideoError
+from lora_edit.limits import MAX_ANIMATION_FRAMES, MAX_ANIMATION_PIXELS, MAX_IMAGES, MAX_PIXELS
 from lora_edit.types import Size
 from lora_edit.video.icc_profiles import to_srgb
 from lora_edit.video.paths import stat_path
@@ -27,9 +30,15 @@ from lora_edit.video.paths import stat_path
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".ppm")
 DEFAULT_DURATION = Fraction(1, 10)  # as browsers do for animations that state no delay
 PAGE_DURATION = Fraction(1, 25)  # of TIFF pages, which state none; the same as for folders of images
-_READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+_READ_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, RuntimeError, MemoryError, ArithmeticError, LookupError, TypeError, AttributeError,
+    struct.error, cv2.error,
+)  # fmt: skip
+"""What Pillow, its decoders and OpenCV raise for damaged files."""
 _ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")
 """Formats whose additional images are frames; in JPEG files they are previews or depth maps."""
+_COUNTED_FORMATS = ("PNG", "WEBP", "AVIF")
+"""Formats that state their number of frames."""
 
 _SIGNATURES = re.compile(rb"GIF8|\x89PNG\r\n\x1a\n|RIFF....WEBP|II\*\0|MM\0\*|....ftypavi[fs]", re.DOTALL)
 
@@ -67,18 +76,35 @@ def read_image(path: Path) -> torch.Tensor:
 def load_image_array(path: Path) -> np.ndarray:
     """Load a still as `[H, W, 3]` uint8, or `[H, W, 4]` where any of it is transparent."""
     require_file(path)
+    with open_image(path) as image:
+        return image_to_array(_round_to_8_bits(path, image))
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image file for reading within the context. Raises `VideoError` where it is damaged, no image, or above `MAX_PIXELS`."""
     try:
         with Image.open(path) as image:
-            return image_to_array(_round_to_8_bits(path, image))
+            _check_pixels(path, image.width, image.height)
+            yield image
+    except VideoError:
+        raise
     except UnidentifiedImageError as error:
         raise VideoError(f"{path}: not a picture that can be read; give a PNG, JPEG or WebP file") from error
+    except Image.DecompressionBombError as error:
+        raise VideoError(f"{path}: has more than {MAX_PIXELS:,} pixels; scale it down") from error
     except _READ_ERRORS as error:
         raise VideoError(f"{path}: damaged or unreadable picture ({error}); export it again") from error
 
 
+def _check_pixels(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise VideoError(f"{path}: is {width}x{height}, above {MAX_PIXELS:,} pixels; scale it down")
+
+
 def list_conversions(path: Path) -> list[str]:
     """Describe the conversions that `read_image` applies to a readable still: of colours, bit depth and orientation."""
-    with Image.open(path) as image:
+    with open_image(path) as image:
         grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
         changes = {
             "CMYK to RGB": image.mode == "CMYK",
@@ -140,9 +166,12 @@ def list_images(folder: Path) -> list[Path]:
 
 def _list_entries(folder: Path) -> list[Path]:
     try:
-        return list(folder.iterdir())
+        entries = list(islice(folder.iterdir(), MAX_IMAGES + 1))
     except OSError as error:
         raise VideoError(f"{folder}: cannot be read ({error.strerror}); allow reading it, or copy it to another place") from error
+    if len(entries) > MAX_IMAGES:
+        raise VideoError(f"{folder}: holds more than {MAX_IMAGES:,} files; give a folder with the frames of one clip")
+    return entries
 
 
 def describe_numbering_faults(paths: list[Path]) -> tuple[str, ...]:
@@ -184,49 +213,56 @@ def is_image_file(path: Path) -> bool:
 def read_animation_info(path: Path) -> AnimationInfo:
     """Read the frame durations and the upright size of an image file. Raises `VideoError` when it is damaged."""
     durations: list[Fraction] = []
-    try:
-        with Image.open(path) as image:
-            for frame in _iterate_frames(image):
-                frame.load()
-                milliseconds = frame.info.get("duration", 0)
-                default = PAGE_DURATION if image.format == "TIFF" else DEFAULT_DURATION
-                durations.append(Fraction(milliseconds).limit_denominator(10**6) / 1000 if milliseconds else default)
-            height, width = image_to_array(image).shape[:2]
-            return AnimationInfo(tuple(durations), Size(height, width))
-    except UnidentifiedImageError as error:
-        raise VideoError(f"{path}: not a picture that can be read; give a PNG, JPEG or WebP file") from error
-    except _READ_ERRORS as error:
-        raise VideoError(_describe_damage(path, len(durations), error)) from error
+    with open_image(path) as image:
+        for frame in _iterate_frames(path, image):
+            milliseconds = frame.info.get("duration", 0)
+            default = PAGE_DURATION if image.format == "TIFF" else DEFAULT_DURATION
+            durations.append(Fraction(milliseconds).limit_denominator(10**6) / 1000 if milliseconds else default)
+        height, width = image_to_array(image).shape[:2]
+        return AnimationInfo(tuple(durations), Size(height, width))
 
 
 def load_animation(path: Path, start: int, stop: int) -> Iterator[np.ndarray]:
     """Load frames `start` to `stop - 1`, composed as viewers display them."""
-    try:
-        with Image.open(path) as image:
-            single = getattr(image, "n_frames", 1) == 1
-            for index, frame in enumerate(_iterate_frames(image)):
-                if index >= stop:
-                    return
-                frame.load()  # frames are drawn over earlier ones, so none may be skipped
-                if index >= start:
-                    yield image_to_array(_round_to_8_bits(path, frame) if single else frame)
-    except _READ_ERRORS as error:
-        raise VideoError(_describe_damage(path, start, error)) from error
+    with open_image(path) as image:
+        single = getattr(image, "n_frames", 1) == 1
+        for index, frame in enumerate(_iterate_frames(path, image)):
+            if index >= stop:
+                return
+            if index >= start:
+                yield image_to_array(_round_to_8_bits(path, frame) if single else frame)
 
 
-def _iterate_frames(image: Image.Image) -> Iterator[Image.Image]:
-    """Iterate over the frames of an animation, without additional images that are not frames, such as TIFF thumbnails."""
+def _iterate_frames(path: Path, image: Image.Image) -> Iterator[Image.Image]:
+    """Load the frames of an animation one by one, without additional images that are not frames, such as TIFF thumbnails.
+
+    Raises `VideoError` at a damaged frame, with the number of those before it, and for an animation that exceeds the limits.
+    """
     size = image.size
-    for index, frame in enumerate(ImageSequence.Iterator(image)):
-        if index and (image.format not in _ANIMATED_FORMATS or frame.size != size):
-            return
+    if image.format in _COUNTED_FORMATS:
+        _check_frame_count(path, size, getattr(image, "n_frames", 1))
+    frames, index = ImageSequence.Iterator(image), 0
+    while True:
+        try:
+            frame = next(frames, None)
+            if frame is None or (index and (image.format not in _ANIMATED_FORMATS or frame.size != size)):
+                return
+            frame.load()  # frames are drawn over earlier ones, so none may be skipped
+        except _READ_ERRORS as error:
+            raise VideoError(f"{path}: damaged after {index} readable frames ({error}); export it again") from error
+        index += 1
+        _check_frame_count(path, size, index)
         yield frame
 
 
-def _describe_damage(path: Path, num_readable: int, error: BaseException) -> str:
-    return f"{path}: damaged after {num_readable} readable frames ({error}); export it again"
+def _check_frame_count(path: Path, size: tuple[int, int], count: int) -> None:
+    most = min(MAX_ANIMATION_FRAMES, max(MAX_ANIMATION_PIXELS // (size[0] * size[1]), 1))
+    if count > most:
+        raise VideoError(
+            f"{path}: an animation of {size[0]}x{size[1]} has at most {most:,} frames here; convert it to a video, such as MP4"
+        )
 
 
 def _natural_key(path: Path) -> tuple[tuple[int, int, str], ...]:
     parts = re.split(r"(\d+)", path.name.lower())
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part)
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part)

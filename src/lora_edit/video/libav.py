@@ -1,4 +1,4 @@
-"""Adapter for PyAV: file names that look like URLs, unknown kinds of side data, decoders that skip alpha, filters and field order."""
+"""Adapter for PyAV: its errors, limits, file names that look like URLs, unknown kinds of side data, decoders that skip alpha, filters."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import av
 from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
 from av.packet import Packet
 from av.sidedata import sidedata
 from av.stream import Stream
@@ -16,15 +17,32 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from lora_edit.errors import VideoError
+from lora_edit.limits import MAX_PIXELS, MAX_STREAMS
 from lora_edit.types import FieldOrder
+
+READ_ERRORS = (FFmpegError, OSError, ValueError, RuntimeError, MemoryError, ArithmeticError, LookupError, TypeError)
+"""What PyAV raises for damaged files: FFmpeg's errors, and Python's where a header has values that it does not expect."""
 
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """Decoders that support WebM's alpha, which FFmpeg's native ones ignore."""
 
 
+PLAYLIST_FORMATS = frozenset({"avisynth", "concat", "dash", "hls", "imf", "rtp", "rtsp", "sdp", "vapoursynth"})
+"""FFmpeg's formats of playlists and scripts, which name other files or hosts: a file from elsewhere could show files of this computer."""
+
+
 def open_input(path: Path) -> InputContainer:
-    """Open a file for reading. Raises FFmpeg's errors and `OSError`."""
-    return av.open(_to_file_url(path))
+    """Open a file for reading. Raises `READ_ERRORS`, also for a file with more than `MAX_STREAMS` streams."""
+    return av.open(_to_file_url(path), options={"max_streams": str(MAX_STREAMS)})
+
+
+def check_container(path: Path, container: InputContainer) -> None:
+    """Raise `VideoError` for a playlist, and for a video without a decoder."""
+    if PLAYLIST_FORMATS & set(container.format.name.split(",")):
+        raise VideoError(f"{path}: is a playlist, which names other files; give the video itself")
+    if any(stream.codec_context is None for stream in container.streams.video):
+        raise VideoError(f"{path}: there is no decoder for this kind of video; export it again, for example as MP4")
 
 
 def open_output(path: Path, container_format: str, options: dict[str, str] | None = None) -> OutputContainer:
@@ -44,9 +62,12 @@ def read_display_matrix(frame: VideoFrame) -> bytes | None:
 
 def build_decoder(stream: VideoStream) -> Callable[[Packet[Stream]], list[VideoFrame]]:
     """Build the function that decodes the stream's packets to frames, including alpha."""
+    limits = {"max_pixels": str(MAX_PIXELS)}  # of each frame, whatever the file's header states
+    stream.codec_context.options = {**stream.codec_context.options, **limits}
     name = _ALPHA_DECODERS.get(get_codec_name(stream), "")
     if name and {key.lower(): value for key, value in stream.metadata.items()}.get("alpha_mode") == "1":
         context = cast(VideoCodecContext, av.CodecContext.create(name, "r"))
+        context.options = limits
         return lambda packet: context.decode(packet if packet.size else None)
     return lambda packet: cast(list[VideoFrame], packet.decode())
 

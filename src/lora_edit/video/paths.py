@@ -15,6 +15,8 @@ def stat_path(path: Path) -> os.stat_result:
         return path.stat()
     except FileNotFoundError as error:
         raise VideoError(f"{path}: no such file or folder; check the path") from error
+    except ValueError as error:  # a zero byte
+        raise VideoError(f"{str(path)!r}: is no path; check it") from error
     except OSError as error:
         raise VideoError(f"{path}: cannot be read ({error.strerror}); allow reading it, or copy it to another place") from error
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,33 +10,31 @@ import cv2
 import numpy as np
 import torch
 
+from lora_edit.atomic_files import replace_folder
 from lora_edit.errors import VideoError
+from lora_edit.types import Finish
+from lora_edit.video.images import require_file
 
 _FRAME_NAME = re.compile(r"\d{5,}\.png")
 _WORKERS = 4  # OpenCV releases the interpreter lock while it encodes a PNG
 
 
-def save_frames(folder: Path, frames: torch.Tensor, alpha: torch.Tensor | None = None) -> None:
+def save_frames(folder: Path, frames: torch.Tensor, alpha: torch.Tensor | None = None, finish: Finish | None = None) -> None:
     """Write frames `[T, H, W, 3]` uint8 as `00000.png`, ... to `folder`, all or none of them.
 
-    With `alpha` `[T, H, W]` uint8 the files are RGBA. Frames of an earlier `save_frames` are replaced. Raises `VideoError` when the folder
-    holds any other file, or cannot be written.
+    With `alpha` `[T, H, W]` uint8 the files are RGBA. Frames of an earlier `save_frames` are replaced. `finish` receives the complete
+    folder before it gets its name. Raises `VideoError` when the folder holds any other file, or cannot be written.
     """
     _refuse_foreign_files(folder)
-    partial = folder.with_name(f".{folder.name}-{os.getpid()}.partial")
     try:
-        partial.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(_WORKERS) as pool:
+        with replace_folder(folder) as partial, ThreadPoolExecutor(_WORKERS) as pool:
             futures = [pool.submit(_write_png, partial / f"{i:05d}.png", _combine_alpha(frames, alpha, i)) for i in range(len(frames))]
-        for future in futures:
-            future.result()
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(partial, folder)
+            for future in futures:
+                future.result()
+            if finish:
+                finish(partial, folder)
     except OSError as error:
         raise VideoError(f"{folder}: frames cannot be written ({error.strerror}); choose a writable folder with free space") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def load_frames(folder: Path) -> torch.Tensor:
@@ -82,13 +78,16 @@ def _combine_alpha(frames: torch.Tensor, alpha: torch.Tensor | None, index: int)
     return (rgb if alpha is None else torch.cat([rgb, alpha[index, :, :, None]], dim=-1)).contiguous().cpu().numpy()
 
 
-def _write_png(path: Path, image: np.ndarray) -> None:
-    path.write_bytes(encode_png(image))
+def _write_png(partial: Path, image: np.ndarray) -> None:
+    partial.write_bytes(encode_png(image))
 
 
 def _read_png(path: Path) -> np.ndarray:
-    encoded = np.frombuffer(path.read_bytes(), dtype=np.uint8)
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB) if len(encoded) else None
+    require_file(path)
+    try:
+        image = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_COLOR_RGB)
+    except (cv2.error, OSError) as error:  # also for sizes above OpenCV's limit
+        raise VideoError(f"{path}: damaged PNG ({' '.join(str(error).split())}); make the frames again") from error
     if image is None:
         raise VideoError(f"{path}: damaged PNG; make the frames again")
     return image

@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lora_edit.devices import get_free_host_bytes
 from lora_edit.errors import VideoError
+from lora_edit.reporting import format_bytes
 from lora_edit.types import Chapter, Size, Video
 from lora_edit.video.chapters import cut_chapters, read_chapters
 from lora_edit.video.decode import (
     DecodedFrame,
     check_range,
+    decode_first_frame,
     decode_range,
     get_clockwise_degrees,
     get_frame_rate,
@@ -44,6 +47,7 @@ FOLDER_RATE = Fraction(25)  # a folder of images states no rate
 _DURATION_TOLERANCE = 0.1  # share of 1 / fps; smaller differences of the last frame's duration are ignored
 _RATE_TOLERANCE = 0.005  # frames per second; television rates are often given rounded
 _MAX_FRAME_DURATION = 60  # seconds
+_UNSTATED_FRAMES = 64  # for which there is room at first where a file does not state its number of frames
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,25 @@ def read_video(path: Path, settings: VideoSettings | None = None) -> Video:
     return video if settings.fps is None else _set_frame_rate(video, settings.fps)
 
 
+def iterate_frames(path: Path) -> Iterator[torch.Tensor]:
+    """Yield the frames `[H, W, 3]` uint8 of what `read_video` reads, without keeping them. Raises `VideoError` as it does."""
+    require_file(path)
+    if path.is_dir():
+        images = load_folder(list_images(path))
+    elif is_image_file(path):
+        images = load_animation(path, 0, len(read_animation_info(path).durations))
+    else:
+        images = _decode_images(path)
+    for image in images:
+        yield torch.from_numpy(np.ascontiguousarray(image[..., :3]))
+
+
+def _decode_images(path: Path) -> Iterator[np.ndarray]:
+    with open_video(path) as (container, stream):
+        for decoded in decode_range(path, container, stream, 0, None):
+            yield decoded.image
+
+
 def probe_video(path: Path) -> VideoInfo:
     """Read size, rate and length without decoding the whole clip. Raises `VideoError` when the path is missing or not a video."""
     require_file(path)
@@ -88,9 +111,7 @@ def probe_video(path: Path) -> VideoInfo:
         info = read_animation_info(path)
         return VideoInfo(len(info.durations), info.size, _compute_mean_rate(info.durations), has_audio=False, rotation=0)
     with open_video(path) as (container, stream):
-        frame = next(container.decode(stream), None)
-        if frame is None:
-            raise VideoError(f"{path}: holds no frames; export it again")
+        frame = decode_first_frame(path, container, stream)
         rotation = get_clockwise_degrees(read_orientation(frame))
         size = Size(frame.height, frame.width) if rotation % 180 == 0 else Size(frame.width, frame.height)
         return VideoInfo(stream.frames or None, size, get_frame_rate(stream), bool(container.streams.audio), rotation)
@@ -136,7 +157,8 @@ def _read_file(path: Path, settings: VideoSettings) -> Video:
                     metadata.append(read_stream_metadata(container, stream, decoded.stored_frame))
                 yield decoded.image
 
-        frames, alpha = _collect_frames(path, images(), settings.frames or max(stream.frames - settings.start, 1))
+        stated_count = max(stream.frames - settings.start, 0) or _UNSTATED_FRAMES
+        frames, alpha = _collect_frames(path, images(), min(settings.frames or stated_count, stated_count))
         has_sound = bool(container.streams.audio)
     valid_times = _select_valid_times(times)
     known_times = [time for time in times if time is not None]
@@ -171,16 +193,20 @@ def _get_last_duration(last: DecodedFrame, fps: Fraction) -> float | None:
 
 
 def _collect_frames(path: Path, images: Iterator[np.ndarray], expected_count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Collect frames `[T, H, W, 3]` and alpha `[T, H, W]` (None where all is opaque) in growing buffers, so that memory holds them once."""
+    """Collect frames `[T, H, W, 3]` and alpha `[T, H, W]` (None where all is opaque) in growing buffers, so that memory holds them once.
+
+    `expected_count` may be wrong. Raises `VideoError` when the pictures differ in size, or do not fit into the free memory.
+    """
     frames = torch.empty(0, dtype=torch.uint8)
     alpha: torch.Tensor | None = None
     count = 0
     for image in images:
         if count == 0:
-            frames = torch.empty((expected_count, *image.shape[:2], 3), dtype=torch.uint8)
+            frames = _allocate_buffer(path, expected_count, image)
         elif image.shape[:2] != tuple(frames.shape[1:3]):
             raise VideoError(f"{path}: the picture size changes at frame {count} of the range; cut the clip there or export it at one size")
         if count == len(frames):
+            _check_free_memory(path, len(frames) + max(len(frames) // 2, 1), image)
             frames = _grow_buffer(frames, 0)
             alpha = None if alpha is None else _grow_buffer(alpha, 255)
         frames[count] = torch.from_numpy(np.ascontiguousarray(image[..., :3]))
@@ -189,6 +215,21 @@ def _collect_frames(path: Path, images: Iterator[np.ndarray], expected_count: in
             alpha[count] = torch.from_numpy(np.ascontiguousarray(image[..., 3]))
         count += 1
     return frames[:count], None if alpha is None else alpha[:count]
+
+
+def _allocate_buffer(path: Path, count: int, image: np.ndarray) -> torch.Tensor:
+    _check_free_memory(path, count, image)
+    return torch.empty((count, *image.shape[:2], 3), dtype=torch.uint8)
+
+
+def _check_free_memory(path: Path, count: int, image: np.ndarray) -> None:
+    """Raise `VideoError` unless `count` pictures of the size of `image` fit into the free memory."""
+    needed, free = 3 * count * image.shape[0] * image.shape[1], get_free_host_bytes()
+    if needed > free:
+        raise VideoError(
+            f"{path}: {count:,} frames of {image.shape[1]}x{image.shape[0]} need {format_bytes(needed)} of memory, {format_bytes(free)} "
+            "are free; give --frames, or a smaller clip"
+        )
 
 
 def _grow_buffer(buffer: torch.Tensor, value: int) -> torch.Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
+from lora_edit.atomic_files import write_bytes
 from lora_edit.errors import VideoError
 from lora_edit.types import Size, mask_bounds
 from lora_edit.video.png_frames import encode_png
@@ -82,13 +83,16 @@ def join_side_by_side(left: torch.Tensor, right: torch.Tensor, max_width: int | 
     return torch.cat([left, right], dim=1)
 
 
-def save_image(path: Path, image: torch.Tensor) -> None:
-    """Write an image `[H, W, 3]` uint8 as a PNG file and replace an older one. Raises `VideoError` when that fails."""
+def save_image(path: Path, image: torch.Tensor, sign: Callable[[bytes, str], bytes] | None = None) -> None:
+    """Write an image `[H, W, 3]` uint8 as a PNG file and replace an older one. Raises `VideoError` when that fails.
+
+    `sign` receives the encoded image and the file's name, and returns the bytes to write.
+    """
     if path.suffix.lower() != ".png":
         raise VideoError(f"{path}: pictures are written as PNG; give a name that ends in .png")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_png(image.contiguous().cpu().numpy()))
+        encoded = encode_png(image.contiguous().cpu().numpy())
+        write_bytes(path, sign(encoded, path.name) if sign else encoded)
     except OSError as error:
         raise VideoError(f"{path}: cannot be written ({error.strerror}); choose a writable folder with free space") from error
 

@@ -8,7 +8,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from zlib import crc32
 
 import av
 import numpy as np
@@ -19,8 +18,9 @@ from av.packet import Packet
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
+from lora_edit.atomic_files import build_partial_path, remove_abandoned_files, replace_file
 from lora_edit.errors import VideoError
-from lora_edit.types import OnFrame, Video
+from lora_edit.types import Finish, OnFrame, Video
 from lora_edit.video.audio import AudioMuxer, add_audio_streams
 from lora_edit.video.chapters import add_chapters
 from lora_edit.video.colors import SITING_LEFT, array_to_frame
@@ -44,6 +44,7 @@ def write_video(
     overwrite: bool = False,
     source_clip: Video | None = None,
     on_frame: OnFrame = lambda done, total: None,
+    finish: Finish | None = None,
 ) -> None:
     """Write a clip with its exact frames, size, times and audio.
 
@@ -53,34 +54,32 @@ def write_video(
       prores, ffv1 and folders preserve transparency.
     - `source_clip` is the clip from which `video` was edited. With it, a file of codec `h264` contains the samples of the source file
       wherever the pixels are equal, and keeps that file's pixel format (`video/source_samples.py`).
-    - `on_frame` is called after each encoded frame.
+    - `on_frame` is called after each encoded frame, `finish` with the complete file before it gets its final name, to sign it.
 
     Raises `VideoError` for another suffix, for a codec that the container does not support, and for an existing file unless `overwrite` is
     set.
     """
     suffix = check_output(path, codec, overwrite=overwrite)
-    if not suffix:
-        save_frames(path, video.frames, video.alpha)
-        return
     target = Path(os.path.realpath(path))  # writes through a link instead of replacing it
-    partial = _build_partial_path(target, suffix)
+    remove_abandoned_files(target.parent, target)
+    if not suffix:
+        save_frames(path, video.frames, video.alpha, finish)
+        return
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _write_file(partial, video, suffix, codec, source_clip, on_frame)
-        check_output(path, codec, overwrite=overwrite)
-        os.replace(partial, target)
+        with replace_file(target, suffix) as partial:
+            _write_file(partial, video, suffix, codec, source_clip, on_frame)
+            check_output(path, codec, overwrite=overwrite)
+            if finish:
+                finish(partial, target)
     except (FFmpegError, OSError) as error:
         raise _build_write_error(path, error) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def verify_output_writable(path: Path, video: Video, codec: Codec = "h264") -> None:
     """Raise `VideoError` where a clip like `video` could not be written to `path`, by writing its first frame to a temporary file."""
     suffix = path.suffix.lower() if path.suffix.lower() in FORMATS else ""
     target = Path(os.path.realpath(path))
-    partial = _build_partial_path(target, suffix)
+    partial = build_partial_path(target, suffix)
     first_frame = replace(
         video, frames=video.frames[:1], times=video.times[:1], alpha=None, source=None, has_sound=False, last_duration=None
     )
@@ -125,11 +124,6 @@ def describe_output_losses(path: Path, video: Video, codec: Codec = "h264") -> t
             f"{kind} averages the colours of 2x2 pixels, so those of the source's pictures change a little everywhere; {alternatives}"
         )
     return tuple(notes)
-
-
-def _build_partial_path(target: Path, suffix: str) -> Path:
-    """Build the path of the hidden temporary file beside the target; its name is short even if the target's is long."""
-    return target.with_name(f".{crc32(os.fsencode(target.name)):08x}-{os.getpid()}.partial{suffix}")
 
 
 def _build_write_error(path: Path, error: FFmpegError | OSError, video: Video | None = None) -> VideoError:

@@ -37,6 +37,8 @@ COMPANION_DIMENSIONS = (
 """Part, the key of its configuration with its width, and the transformer's key that has to be equal, where a family has them."""
 
 REPACKAGED_REPO = "the Hub's Comfy-Org/Wan_2.1_ComfyUI_repackaged, split_files/"
+REPACKAGED_22_REPO = "the Hub's Comfy-Org/Wan_2.2_ComfyUI_Repackaged, split_files/"
+WAN22_LATENT_CHANNELS = 48
 COMPANION_ADVICE = {
     "vae": f"put wan_2.1_vae.safetensors ({REPACKAGED_REPO}vae) into its vae/",
     "text_encoder": f"put umt5_xxl_fp16.safetensors ({REPACKAGED_REPO}text_encoders) into its text_encoders/",
@@ -88,7 +90,12 @@ def _check_files(record: ModelRecord, part_files: PartFiles) -> None:
         return check_gguf(part_files.files[0])
     headers = [read_header(file) for file in part_files.files]
     expected = get_part_config(record, part_files.part)
+    # The names are known without a library; comparing every tensor needs the modules.
+    from lora_edit.models.checkpoints.part_modules import verify_folder, verify_single_files
+
     if part_files.folder is not None:
+        if part_files.part in record.transformer_parts and record.config:
+            verify_folder(record, part_files)
         return
     if not expected:
         raise ModelError(f"{part_files.files[0]}: single files of {record.name} are not read; give a folder in diffusers' layout")
@@ -102,6 +109,7 @@ def _check_files(record: ModelRecord, part_files: PartFiles) -> None:
             )
         if fault:
             raise ModelError(f"{part_files.files[0]}: is not {record.name} ({fault}); choose the model that it is, or another file")
+    verify_single_files(record, part_files)
 
 
 def check_gguf(file: Path) -> None:
@@ -141,10 +149,29 @@ def _describe_missing_parts(record: ModelRecord, source: str, checkpoint: Checkp
         return f"{record.name}: {source} is downloaded in part and lacks {missing}; {download} goes on"
     if any(part in record.transformer_parts for part in checkpoint.missing):
         return f"{source}: lacks {missing} of {record.name}; give the folder{' or file' if record.companions_config else ''} that has it"
-    remedies = [COMPANION_ADVICE[part] for part in checkpoint.missing if part in COMPANION_ADVICE] if record.companions_config else []
+    remedies = [get_companion_advice(record, part) for part in checkpoint.missing if part in COMPANION_ADVICE and record.companions_config]
     if record.companions_repo or record.repo:
         remedies.append(f"get the rest with {download}")
     return f"{source}: lacks {missing} of {record.name}; {', or '.join(filter(None, (', '.join(remedies[:-1]), *remedies[-1:])))}"
+
+
+def holds_8_bit_weights(record: ModelRecord, source: str) -> bool:
+    """Check by headers whether a transformer is a single file in 8 bits, which stay in memory; False where files are missing."""
+    try:
+        part_files = find_parts(record, source).parts.get(record.transformer_parts[0])
+    except ModelError:
+        return False
+    if part_files is None or part_files.folder is not None or part_files.files[0].suffix == GGUF_SUFFIX:
+        return False
+    kinds = [kind for file in part_files.files for kind in read_header(file).dtypes.values()]
+    return sum(kind.startswith("F8") for kind in kinds) > len(kinds) / 4
+
+
+def get_companion_advice(record: ModelRecord, part: str) -> str:
+    """Return what to do about a missing companion of a model whose single files are read."""
+    if part == "vae" and get_part_config(record, part).get("z_dim") == WAN22_LATENT_CHANNELS:
+        return f"put wan2.2_vae.safetensors ({REPACKAGED_22_REPO}vae) into its vae/"
+    return COMPANION_ADVICE[part]
 
 
 def check_memory(record: ModelRecord, parts: dict[str, PartFiles], dtype: str) -> None:
@@ -152,9 +179,11 @@ def check_memory(record: ModelRecord, parts: dict[str, PartFiles], dtype: str) -
 
     Autoencoder and image encoder compute in float32. Tensors that a file holds in the right format are mapped from it and need no memory.
     """
-    free = get_free_memory()
+    from lora_edit.devices import get_free_host_bytes
+
+    free = get_free_host_bytes()
     needed = sum(_count_converted_bytes(each, "F32" if each.part in ("vae", "image_encoder") else dtype) for each in parts.values())
-    if free is not None and needed > free:
+    if needed > free:
         raise ModelError(
             f"{record.name}: takes {needed / 1e9:.1f} GB of main memory to load and {free / 1e9:.1f} GB are free; close other programs, "
             f"add swap space, give files in {dtype}, or choose a smaller model (`lora-edit models`)"
@@ -168,28 +197,7 @@ def _count_converted_bytes(part_files: PartFiles, dtype: str) -> int:
         return 0
     headers = [read_header(file) for file in part_files.files]
     floats = [(header.shapes[key], kind) for header in headers for key, kind in header.dtypes.items() if kind.startswith(("F", "BF"))]
+    if part_files.folder is None and part_files.part.startswith("transformer"):  # matrices in 8 bits stay in them
+        floats = [(shape, kind) for shape, kind in floats if not (kind.startswith("F8") and len(shape) == 2)]
     numbers = sum(prod(shape) for shape, kind in floats if kind != dtype)
     return numbers * (4 if dtype == "F32" else 2)
-
-
-def get_free_memory() -> int | None:
-    """Return the free bytes of main memory and swap within this process's limit; None where the system has no such figures."""
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-    except OSError:
-        return None
-    kilobytes = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
-    if "MemAvailable" not in kilobytes:
-        return None
-    return min((1024 * (kilobytes["MemAvailable"] + kilobytes.get("SwapFree", 0)), *_read_cgroup_limit()))
-
-
-def _read_cgroup_limit() -> tuple[int, ...]:
-    """Return the free bytes below a container's limit (cgroup v2), with caches counted as free; empty without a limit."""
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = int((group / "memory.max").read_text("ascii"))
-        stat = dict(line.split() for line in (group / "memory.stat").read_text("ascii").splitlines())
-    except (OSError, ValueError):
-        return ()
-    return (limit - int(stat.get("anon", 0)),)

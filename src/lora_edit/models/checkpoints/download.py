@@ -105,10 +105,15 @@ def download_missing_parts(record: ModelRecord, source: str) -> None:
         raise ModelError(f"{record.name}: {part} is still missing after the download ({reason}); run it again, or give another repository")
 
 
+def get_free_disk_bytes(folder: Path) -> int:
+    """Return the free bytes of the file system that a folder is on, or will be on."""
+    existing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    return shutil.disk_usage(existing).free
+
+
 def check_disk_space(record: ModelRecord, required_bytes: int, folder: Path) -> None:
     """Raise `ModelError` when the folder's file system has less than `required_bytes` free."""
-    existing = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    free = shutil.disk_usage(existing).free
+    free = get_free_disk_bytes(folder)
     if required_bytes > free:
         raise ModelError(
             f"{record.name}: {required_bytes / 1e9:.1f} GB are to be downloaded and {folder} has room for {free / 1e9:.1f} GB; "

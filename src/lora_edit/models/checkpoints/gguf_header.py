@@ -18,6 +18,10 @@ _BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _VERSIONS = (2, 3)
 _MAX_ENTRIES = 1_000_000
 """Maximum tensors or entries of a header; a damaged one may state any number."""
+_MAX_BYTES = 2**40
+"""Maximum bytes of a value; files are smaller."""
+_MAX_DIMENSIONS = 8
+"""Maximum dimensions of a tensor; ggml itself has 4."""
 
 
 def read_gguf_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -38,7 +42,10 @@ def read_gguf_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             shapes, last_offset = {}, 0
             for _ in range(tensors):
                 name = _read_bytes(file, _read_number(file, 8)).decode("utf-8", "replace")
-                shapes[name] = tuple(reversed([_read_number(file, 8) for _ in range(_read_number(file, 4))]))
+                num_dimensions = _read_number(file, 4)
+                if num_dimensions > _MAX_DIMENSIONS:
+                    raise EOFError
+                shapes[name] = tuple(reversed([_read_number(file, 8) for _ in range(num_dimensions)]))
                 _read_number(file, 4)
                 last_offset = max(last_offset, _read_number(file, 8))
             header_end = file.tell()
@@ -66,19 +73,23 @@ def _read_number(file: BinaryIO, size: int) -> int:
 
 
 def _skip(file: BinaryIO, count: int) -> None:
+    if count > _MAX_BYTES:
+        raise EOFError
     file.seek(count, 1)
 
 
-def _skip_value(file: BinaryIO, kind: int) -> None:
+def _skip_value(file: BinaryIO, kind: int, is_item: bool = False) -> None:
     if kind == _STRING:
         _skip(file, _read_number(file, 8))
-    elif kind == _ARRAY:
+    elif kind == _ARRAY and not is_item:  # arrays of arrays are not in use
         item_kind, count = _read_number(file, 4), _read_number(file, 8)
         if item_kind in _BYTES:
             _skip(file, _BYTES[item_kind] * count)
+        elif count > _MAX_ENTRIES:
+            raise EOFError
         else:
             for _ in range(count):
-                _skip_value(file, item_kind)
+                _skip_value(file, item_kind, is_item=True)
     elif kind in _BYTES:
         _skip(file, _BYTES[kind])
     else:

@@ -6,19 +6,40 @@ and does not say how many bytes of a truncated file are missing.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, NonNegativeInt
+
 from lora_edit.errors import ModelError
+from lora_edit.limits import MAX_TENSORS
+from lora_edit.text_files import parse_json, read_bytes_file
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 INDEX_SUFFIX = ".safetensors.index.json"
+_SHARD_PATTERN = re.compile(r"-\d{5}-of-(\d{5})\.safetensors$")
 _LENGTH_BYTES = 8  # a safetensors file starts with its header's length; the header is a JSON object
 _MAX_HEADER_BYTES = 100_000_000  # bytes of a header that safetensors itself takes
+
+
+class _TensorEntry(BaseModel):
+    """Entry of a tensor in a safetensors header."""
+
+    dtype: str
+    shape: tuple[NonNegativeInt, ...]
+    data_offsets: tuple[NonNegativeInt, NonNegativeInt]
+
+
+class _HeaderEntries(BaseModel):
+    """The JSON object of a safetensors header."""
+
+    metadata: dict[str, str]
+    tensors: dict[str, _TensorEntry]
 
 
 @dataclass(frozen=True)
@@ -46,29 +67,42 @@ def is_pickle(path: Path) -> bool:
 def read_header(path: Path) -> Header:
     """Read the header of a whole safetensors file. Raises `ModelError` for pickles, other formats, and truncated files."""
     try:
+        status = path.stat()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); give a .safetensors file that is there") from error
+    return _read_header(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _read_header(path: Path, size: int, changed: int) -> Header:
+    """Read the header of a file of that size and time of change, once."""
+    try:
         if is_pickle(path):
             raise ModelError(f"{path}: is a pickle, which can run code when opened; give this model as .safetensors (docs/loading.md)")
         with path.open("rb") as file:
             length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
             text = file.read(length) if length <= _MAX_HEADER_BYTES else b""
-        size = path.stat().st_size
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}); give a .safetensors file that is there") from error
     if size < _LENGTH_BYTES + length and text[:1] == b"{":
         raise _build_truncation_error(path, size, _LENGTH_BYTES + length)
     try:
-        entries: dict[str, Any] = json.loads(text)
-        metadata = entries.pop("__metadata__", None) or {}
-        data = _LENGTH_BYTES + length
-        byte_ranges = {key: (data + entry["data_offsets"][0], data + entry["data_offsets"][1]) for key, entry in entries.items()}
-        shapes = {key: tuple(entry["shape"]) for key, entry in entries.items()}
-        dtypes = {key: str(entry["dtype"]) for key, entry in entries.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        entries: dict[str, Any] = parse_json(text)
+        if len(entries) > MAX_TENSORS:
+            raise ModelError(f"{path}: states {len(entries):,} tensors, {MAX_TENSORS:,} at most; download it again, or give another")
+        header = _HeaderEntries(metadata=entries.pop("__metadata__", None) or {}, tensors=entries)
+    except ModelError:
+        raise
+    except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: not a safetensors file; download it again, or give another") from error
+    data = _LENGTH_BYTES + length
+    byte_ranges = {key: (data + entry.data_offsets[0], data + entry.data_offsets[1]) for key, entry in header.tensors.items()}
+    shapes = {key: entry.shape for key, entry in header.tensors.items()}
+    dtypes = {key: entry.dtype for key, entry in header.tensors.items()}
     expected_size = max((end for _, end in byte_ranges.values()), default=data)
     if size < expected_size:
         raise _build_truncation_error(path, size, expected_size)
-    return Header(path, shapes, dtypes, byte_ranges, metadata)
+    return Header(path, shapes, dtypes, byte_ranges, header.metadata)
 
 
 def _build_truncation_error(path: Path, size: int, expected_size: int) -> ModelError:
@@ -76,7 +110,10 @@ def _build_truncation_error(path: Path, size: int, expected_size: int) -> ModelE
 
 
 def find_shards(path: Path) -> tuple[Path, ...]:
-    """Find the files of a checkpoint: itself, or those that its index names. Raises `ModelError` when one is missing."""
+    """Find the files of a checkpoint: itself, or those that its index names. Raises `ModelError` when one is missing, and for one shard."""
+    if shard := _SHARD_PATTERN.search(path.name):
+        index = path.name[: shard.start()] + INDEX_SUFFIX
+        raise ModelError(f"{path}: is one of {int(shard[1])} shards of a checkpoint; give its folder, or {index} beside it")
     if not path.name.endswith(INDEX_SUFFIX):
         return (path,)
     files = read_index_files(path)
@@ -89,10 +126,10 @@ def find_shards(path: Path) -> tuple[Path, ...]:
 def read_index_files(index: Path) -> tuple[Path, ...]:
     """Read the files that an index names, whether they exist or not. Raises `ModelError` for a file that is no index."""
     try:
-        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        names = set(parse_json(read_bytes_file(index))["weight_map"].values())
+        return tuple(index.parent / Path(name).name for name in sorted(names))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{index}: not an index of safetensors files; download it again") from error
-    return tuple(index.parent / Path(name).name for name in sorted(names))
 
 
 def find_missing_files(files: Iterable[Path]) -> list[Path]:
@@ -104,7 +141,7 @@ def read_config(folder: Path, part: str = "transformer") -> dict[str, Any]:
     """Read `part/config.json` of a folder in diffusers' layout. Raises `ModelError` when it is missing or no JSON."""
     path = folder / part / "config.json"
     try:
-        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        config = parse_json(read_bytes_file(path))
     except OSError as error:
         raise ModelError(
             f"{folder}: no {part}/config.json, so this is no model in diffusers' layout; give the folder that has it, or say which model "
@@ -112,4 +149,6 @@ def read_config(folder: Path, part: str = "transformer") -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise ModelError(f"{path}: not a JSON file ({error}); download it again") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path}: holds no JSON object; download it again")
     return config

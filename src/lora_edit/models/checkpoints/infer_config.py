@@ -64,7 +64,10 @@ def _infer_transformer_config(shapes: TensorShapes, config: Mapping[str, Any]) -
 
 
 def _infer_vae_config(shapes: TensorShapes, config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"base_dim": shapes["encoder.conv_in.weight"][0], "z_dim": shapes["post_quant_conv.weight"][0]}
+    # Decoders that enlarge the picture have the same encoder and more output channels.
+    base_dim, in_channels = shapes["encoder.conv_in.weight"][:2]
+    z_dim, out_channels = shapes["post_quant_conv.weight"][0], shapes["decoder.conv_out.weight"][0]
+    return {"base_dim": base_dim, "z_dim": z_dim, "in_channels": in_channels, "out_channels": out_channels}
 
 
 def _infer_text_encoder_config(shapes: TensorShapes, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,6 +78,8 @@ def _infer_text_encoder_config(shapes: TensorShapes, config: Mapping[str, Any]) 
 def _infer_image_encoder_config(shapes: TensorShapes, config: Mapping[str, Any]) -> dict[str, Any]:
     patches = shapes["embeddings.patch_embedding.weight"]
     layers = _count_blocks(shapes, r"encoder\.layers\.(\d+)\.")
+    if not layers:
+        raise KeyError("encoder.layers")  # a transformer has a patch embedding too
     return {"hidden_size": patches[0], "patch_size": patches[-1], "num_hidden_layers": layers}
 
 

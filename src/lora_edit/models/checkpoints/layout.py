@@ -44,6 +44,17 @@ SENTENCEPIECE_KEY = "spiece_model"
 PICKLE_NAMES = {"vae": "vae", "text_encoder": "t5", "image_encoder": "clip"}
 """Words in the names of the originals' pickles."""
 
+PUBLISHED_NAMES = {
+    "vae": re.compile(r"wan_?2[._][12]_vae([-_](bf16|fp16|fp32))?", re.IGNORECASE),
+    "text_encoder": re.compile(
+        r"(models_t5_)?umt5[-_]xxl([-_](enc|encoder|bf16|fp16|fp32|fp8|e4m3fn|e5m2|scaled|i?q\d\w*|f16|f32))*", re.IGNORECASE
+    ),
+    "image_encoder": re.compile(r"clip_vision_(vit_)?h|(models_clip_)?open-clip-xlm-roberta-large-vit-huge-14([-_]\w+)*", re.IGNORECASE),
+}
+"""Names, without suffix, under which publishers and repackagers distribute the companions of Wan's transformers."""
+OTHER_MODEL_NAMES = re.compile(r"qwen|upscale|image_?only|uncensored|abliterat|finetun", re.IGNORECASE)
+"""Words in the names of other models with the same shapes."""
+
 EXPERT_MARKS = ("high", "low")
 """Words in the names of two experts' files, in the order of their parts."""
 _EXPERT_MARK_PATTERN = re.compile(r"(?<![A-Za-z])(high|HIGH|High|low|LOW|Low)(?=noise|NOISE|Noise|[^A-Za-z]|$)")
@@ -88,7 +99,7 @@ def find_parts(record: ModelRecord, source: str) -> CheckpointParts:
 
     Raises `ModelError` when the user has to choose: several files fit, or one of two experts' files is missing.
     """
-    path = Path(source)
+    path = resolve_model_folder(Path(source))
     shared = list_snapshots(record.companions_repo or record.repo)[:1]
     if is_repository(source):
         candidates = [_search_roots(record, {}, [folder], [folder, *shared]) for folder in list_snapshots(source)]
@@ -98,8 +109,18 @@ def find_parts(record: ModelRecord, source: str) -> CheckpointParts:
         return _search_roots(record, {}, [path], [path, *shared])
     if not path.is_file():
         raise ModelError(f"{source}: no such file or folder; give one that holds {record.name}")
+    if not record.companions_config:
+        raise ModelError(f"{source}: single files of {record.name} are not read; give a folder in diffusers' layout")
     parents = [path.parent, *list(path.absolute().parents)[1 : 1 + MAX_PARENT_LEVELS]]
     return _search_roots(record, _find_transformer_files(record, path), [], [*parents, *shared])
+
+
+def resolve_model_folder(folder: Path) -> Path:
+    """Return the folder with a model's files: `models` in ComfyUI's own folder, the newest version in a folder of the Hub's library."""
+    if any((folder / "models" / name).is_dir() for name in COMFYUI_SUBFOLDERS["transformer"]):
+        return folder / "models"
+    snapshots = [each for each in (folder / "snapshots").glob("*") if each.is_dir()] if folder.name.startswith("models--") else []
+    return max(snapshots, key=lambda each: each.stat().st_mtime, default=folder)
 
 
 def _search_roots(record: ModelRecord, known_files: dict[str, PartFiles], own_roots: list[Path], roots: list[Path]) -> CheckpointParts:
@@ -167,11 +188,30 @@ def _find_in_root(record: ModelRecord, part: str, root: Path) -> PartFiles | str
         names = " and ".join(file.name for file in fitting[:3])
         raise ModelError(f"{root}: {names} all fit {record.name}; say which as {record.name}@FILE")
     if fitting:
-        # Of several number formats of an encoder, that of the largest file is the most exact.
-        return _build_part_files(part, max(fitting, key=lambda file: sum(each.stat().st_size for each in find_shards(file))))
+        return _choose_file(record, part, fitting)
     word = PICKLE_NAMES.get(part, "model")
     pickles = [file.name for file in _iter_files(root, part) if file.suffix in PICKLE_SUFFIXES and word in file.name.lower()]
-    return "; ".join(faults[:1]) or (f"{pickles[0]} is a pickle, which can run code when opened" if pickles else "")
+    refused = [f"{pickles[0]} is a pickle, which can run code when opened"] if pickles else []
+    # The publisher's folder has companions as pickles beside the transformer, whose shapes explain nothing about them.
+    reasons = [*faults, *refused] if part in record.transformer_parts else [*refused, *faults]
+    return reasons[0] if reasons else ""
+
+
+def _choose_file(record: ModelRecord, part: str, fitting: list[Path]) -> PartFiles | str:
+    """Choose one of the files whose shapes fit: one with a publisher's name; returns a fault where the names leave it open.
+
+    Other models have the same shapes: autoencoders tuned for pictures, text encoders trained further.
+    """
+    pattern = PUBLISHED_NAMES.get(part)
+    published = [
+        file for file in fitting if pattern is None or pattern.fullmatch(file.name.partition(".safetensors")[0].removesuffix(GGUF_SUFFIX))
+    ]
+    unknown = [file for file in fitting if not OTHER_MODEL_NAMES.search(file.name)]
+    if not published and len(unknown) != 1:
+        names = " and ".join(file.name for file in fitting[:3])
+        return f"{names}: of its shapes, and of no name that {record.name}'s own file has"
+    # Of several number formats of an encoder, that of the largest file is the most exact.
+    return _build_part_files(part, max(published or unknown, key=lambda file: sum(each.stat().st_size for each in find_shards(file))))
 
 
 def _find_in_folder(part: str, folder: Path) -> PartFiles | str:

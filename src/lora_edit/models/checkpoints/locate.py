@@ -7,6 +7,7 @@ entry-point group `lora_edit.families`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,12 +17,14 @@ from lora_edit.errors import ModelError
 from lora_edit.models.checkpoints.headers import INDEX_SUFFIX, PICKLE_SUFFIXES, find_shards, read_config, read_header
 from lora_edit.models.checkpoints.hub import find_snapshot_folder
 from lora_edit.models.checkpoints.infer_config import infer_config
-from lora_edit.models.checkpoints.layout import GGUF_SUFFIX, find_parts
+from lora_edit.models.checkpoints.layout import GGUF_SUFFIX, find_parts, resolve_model_folder
 from lora_edit.models.families.registry import KNOWN_MODELS
 from lora_edit.models.presets import build_named_preset
 from lora_edit.models.record import Geometry, ModelRecord, Preset, find_differences, import_target
 
 ENTRY_POINT_GROUP = "lora_edit.families"
+OTHER_FAMILIES = {"LTX-Video": r"\b(patchify_proj|adaln_single)\.", "HunyuanVideo": r"\b(double_blocks|single_blocks)\.0\."}
+"""Families whose single files are not read, and keys by which these are recognised."""
 FILE_SUFFIXES = (".safetensors", INDEX_SUFFIX, GGUF_SUFFIX, *PICKLE_SUFFIXES)
 
 
@@ -41,7 +44,7 @@ def locate_model(model: str) -> tuple[ModelRecord, str]:
     if known is not None and bool(at) == bool(source):
         return known, _make_absolute(source) if at else known.repo
     if Path(model).is_dir():
-        return _identify_folder(Path(model).absolute()), _make_absolute(model)
+        return _identify_folder(resolve_model_folder(Path(model).absolute())), _make_absolute(model)
     if not at and model.lower().endswith(FILE_SUFFIXES):
         return _identify_file(Path(model).absolute()), _make_absolute(model)
     if ":" in model and not at:
@@ -160,6 +163,9 @@ def _identify_file(file: Path) -> ModelRecord:
     readable = [record for record in list_models() if record.companions_config]
     config = infer_config("transformer", shapes, readable[0].read_transformer_config())
     if not config:
+        for name, pattern in OTHER_FAMILIES.items():
+            if any(re.search(pattern, key) for key in shapes):
+                raise ModelError(f"{file}: holds {name}, whose single files are not read; give a folder in diffusers' layout")
         first_key = next(iter(shapes), "missing")
         raise ModelError(f"{file}: holds no transformer of Wan's (its first tensor is {first_key!r}); give its checkpoint")
 
@@ -175,7 +181,7 @@ def _identify_file(file: Path) -> ModelRecord:
 def _choose_model(config: dict[str, Any], source: str, name_hint: str, has_parts: Callable[[ModelRecord], bool]) -> ModelRecord:
     """Choose the one model that fits a configuration and whose transformers all exist; `name_hint` decides between several."""
     known = [record for record in list_models() if record.config]
-    fitting = [record for record in known if has_parts(record) and not find_differences(config, record.read_transformer_config())]
+    fitting = [record for record in known if not find_differences(config, record.read_transformer_config()) and has_parts(record)]
     named = [record for record in fitting if record.repo and record.repo.rpartition("/")[2].lower() in name_hint.lower()]
     matches = named if len(named) == 1 else fitting
     if len(matches) == 1:

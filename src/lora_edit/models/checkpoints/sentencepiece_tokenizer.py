@@ -76,4 +76,4 @@ def build_tokenizer(model: bytes, source: str) -> Any:
     )
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", end)])
     pad = "<pad>" if "<pad>" in names else "</s>"
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token=names[unknown], pad_token=pad)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token=names[unknown], pad_token=pad)  # noqa: S106

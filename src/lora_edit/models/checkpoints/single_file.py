@@ -7,6 +7,7 @@ module, or is refused before any of it is read.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -19,6 +20,7 @@ from torch import nn
 from lora_edit.errors import ModelError
 from lora_edit.models.checkpoints.headers import Header, read_header
 from lora_edit.models.families.wan.key_names import KeyRenamer, find_model_prefix
+from lora_edit.models.runtime.quantization import QuantizedLinear
 
 FLOAT8_DTYPES = {"F8_E4M3", "F8_E5M2"}
 SUPPORTED_DTYPES = {"F64", "F32", "F16", "BF16", *FLOAT8_DTYPES}
@@ -26,6 +28,9 @@ SCALE_SUFFIXES = (".scale_weight", ".weight_scale")
 """Suffixes of a weight's scale: ComfyUI's and Kijai's older name, and ComfyUI's newer one."""
 IGNORED_SUFFIXES = (".scale_input", ".input_scale", ".comfy_quant", "scaled_fp8")
 """Suffixes of tensors for 8-bit arithmetic on activations and of storage marks; no weights."""
+IGNORED_PREFIXES = ("model_type.",)
+"""Prefixes of tensors that name the kind of a model (Kijai's first-and-last-frame file)."""
+_BLOCK_WEIGHT_PATTERN = re.compile(r"blocks\.\d+\..*\.weight$")
 FORMAT_ADVICE = "give a bf16, fp16 or fp8 file"
 QUANTIZED_FORMATS = {"float8_e4m3fn", "float8_e5m2"}
 
@@ -52,23 +57,40 @@ def find_tensor_sources(module: nn.Module, files: Sequence[Path], rename_key: Ke
 
     Raises `ModelError` when the files do not hold exactly this module, or store it in an unsupported way.
     """
+    expected_shapes, linear_weights = list_parameters(module)
+    return match_tensors([read_header(file) for file in files], expected_shapes, linear_weights, rename_key)
+
+
+def list_parameters(module: nn.Module) -> tuple[dict[str, tuple[int, ...]], set[str]]:
+    """List the shapes of a module's parameters by name, shared ones once, and the names of its linear layers' weights."""
     _tie_weights(module)
-    expected_shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
-    linear = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Linear)}
-    return match_tensors([read_header(file) for file in files], expected_shapes, linear, rename_key)
+    shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    return shapes, {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Linear)}
 
 
-def load_weights(module: nn.Module, files: Sequence[Path], rename_key: KeyRenamer, get_dtype: Callable[[str], torch.dtype]) -> nn.Module:
+def load_weights(
+    module: nn.Module,
+    files: Sequence[Path],
+    rename_key: KeyRenamer,
+    get_dtype: Callable[[str], torch.dtype],
+    *,
+    keep_float8: bool = False,
+) -> nn.Module:
     """Load the weights of single files into an empty module, each parameter in the number format that `get_dtype` returns for its name.
 
-    Parameters are on the meta device before and on the CPU afterwards. Raises as `find_tensor_sources`.
+    With `keep_float8`, linear layers of blocks that a file holds in 8 bits stay in them and are dequantized as they compute. Parameters are
+    on the meta device before and on the CPU afterwards. Raises as `find_tensor_sources`.
     """
     sources = find_tensor_sources(module, files, rename_key)
     expected_shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
     for header in {id(source.header): source.header for source in sources.values()}.values():
         with _open_file(header) as tensors:
             for name, source in sources.items():
-                if source.header is header:
+                if source.header is not header:
+                    continue
+                if keep_float8 and keeps_float8(name, source):
+                    _set_float8_layer(module, name, tensors.get_tensor(source.key), _read_scale(tensors, source))
+                else:
                     value = _read_tensor(tensors, source).reshape(expected_shapes[name]).to(get_dtype(name))
                     set_parameter(module, name, value)
     _tie_weights(module)
@@ -94,7 +116,8 @@ def match_tensors(
     sources: dict[str, TensorSource] = {}
     extra: list[str] = []
     for key, header in headers_by_key.items():
-        if not key.startswith(prefix) or key.endswith((*SCALE_SUFFIXES, *IGNORED_SUFFIXES)):
+        name = key.removeprefix(prefix)
+        if not key.startswith(prefix) or name.startswith(IGNORED_PREFIXES) or key.endswith((*SCALE_SUFFIXES, *IGNORED_SUFFIXES)):
             continue
         names = rename_key(key.removeprefix(prefix))
         scale = next((name for suffix in SCALE_SUFFIXES if (name := key.removesuffix(".weight") + suffix) in headers_by_key), None)
@@ -150,17 +173,39 @@ def _check_scales(path: Path, sources: dict[str, TensorSource], linear_weights: 
                 raise ModelError(f"{path}: the scale of {source.key} ({storage}) is of a kind that is not read; {FORMAT_ADVICE}")
 
 
+def keeps_float8(name: str, source: TensorSource) -> bool:
+    """Check whether a parameter can stay in 8 bits: a matrix of a block, with no scale, one, or one per row."""
+    kind, shape = source.header.dtypes[source.key], source.shape
+    if kind not in FLOAT8_DTYPES or source.num_chunks > 1 or len(shape) != 2 or not _BLOCK_WEIGHT_PATTERN.search(name):
+        return False
+    return source.scale_source is None or prod(source.scale_source[0].shapes[source.scale_source[1]]) in (1, shape[0])
+
+
+def _set_float8_layer(module: nn.Module, name: str, weight: torch.Tensor, scale: torch.Tensor) -> None:
+    path = name.removesuffix(".weight")
+    linear = module.get_submodule(path)
+    assert isinstance(linear, nn.Linear)
+    module.set_submodule(path, QuantizedLinear.from_stored(linear, weight, scale.reshape(-1, 1)))
+
+
+def _read_scale(tensors: Any, source: TensorSource) -> torch.Tensor:
+    """Read the scale of a weight; 1 without one."""
+    if source.scale_source is None:
+        return torch.ones(1)
+    header, key = source.scale_source
+    if header is source.header:
+        scale: torch.Tensor = tensors.get_tensor(key)
+        return scale
+    with _open_file(header) as others:
+        scale = others.get_tensor(key)
+        return scale
+
+
 def _read_tensor(tensors: Any, source: TensorSource) -> torch.Tensor:
     """Read a tensor; 8-bit weights are dequantized in float32."""
     value: torch.Tensor = tensors.get_tensor(source.key)
     if source.scale_source is not None:
-        header, key = source.scale_source
-        if header is source.header:
-            scale = tensors.get_tensor(key)
-        else:
-            with _open_file(header) as others:
-                scale = others.get_tensor(key)
-        value = dequantize_scaled_weight(value, scale)
+        value = dequantize_scaled_weight(value, _read_scale(tensors, source))
     return value if source.num_chunks == 1 else value.chunk(source.num_chunks)[source.chunk]
 
 

@@ -25,6 +25,9 @@ from lora_edit.models.runtime.fingerprint import compute_fingerprint
 from lora_edit.models.runtime.lazy_module import LazyModule
 from lora_edit.models.runtime.precision import cast_and_freeze
 
+DEFAULT_FRAME_RATE = 25.0
+"""Frames per second where no clip is known: diffusers' default for the models whose input depends on it (`pipeline_ltx_image2video.py`)."""
+
 HIGH_NOISE, LOW_NOISE = "high-noise", "low-noise"
 """Names of two experts."""
 
@@ -61,6 +64,7 @@ class TransformerFamily(ABC):
         self.transformer, self.device_manager = parts.transformer, parts.device_manager
         self.part, self.time_range = parts.part, parts.time_range
         self.z_dim = parts.autoencoder.z_dim
+        self.frame_rate = DEFAULT_FRAME_RATE
         self._fingerprint = ""
 
     @property
@@ -111,6 +115,7 @@ class ExpertPair:
         self.high, self.low = high, low
         self.name, self.geometry, self.z_dim, self.last_frame = high.name, high.geometry, high.z_dim, high.last_frame
         self.device_manager = high.device_manager
+        self.frame_rate = DEFAULT_FRAME_RATE
 
     def experts(self) -> tuple[TransformerFamily, ...]:
         """Return the high-noise expert, then the low-noise one."""

@@ -16,6 +16,7 @@ FAMILIES = (
     "wan",
     "wan_ti2v",
     "ltx",
+    "ltx2",
     "hunyuan",
 )
 """Folders of `lora_edit.models.families`. Records are light: importing them loads no library."""

@@ -9,7 +9,9 @@ Quantized blocks (`quantization.py`) are copied as they are stored.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -19,6 +21,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from lora_edit.devices import AsyncCopier, CopyEvent, allocate_transfer_buffer
+from lora_edit.models.runtime.pinned_memory import allocate_pinned_buffers
 
 ALIGNMENT = 256
 """Bytes; alignment of tensors within a block's buffer."""
@@ -43,33 +46,75 @@ def choose_evenly_spaced(count: int, num_chosen: int) -> list[int]:
     return sorted({(number * count + count // 2) // num_chosen for number in range(num_chosen)}) if num_chosen else []
 
 
-def checkpoint_with_offload(block: nn.Module, hidden: torch.Tensor, *args: Any) -> Any:
-    """Checkpoint a block and keep its first argument in main memory; the other arguments are the same for all blocks."""
+@dataclass(eq=False)
+class _StoredState:
+    """A hidden state in main memory, and the device that it came from."""
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.device]:
-        if tensor.data_ptr() != hidden.data_ptr() or tensor.shape != hidden.shape:
-            return tensor
-        buffer = allocate_transfer_buffer(tensor.nbytes, tensor.device).view(tensor.dtype).view(tensor.shape)
-        return buffer.copy_(tensor, non_blocking=True), tensor.device
+    values: torch.Tensor
+    device: torch.device
 
-    def unpack(saved: torch.Tensor | tuple[torch.Tensor, torch.device]) -> torch.Tensor:
-        return saved if isinstance(saved, torch.Tensor) else saved[0].to(saved[1], non_blocking=True)
 
-    # These hooks see the arguments only: checkpoint saves them first and then handles the block's own tensors itself.
-    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-        return checkpoint(block, hidden, *args, use_reentrant=False)
+class ActivationStore:
+    """Checkpointing function that keeps the first argument of each block in main memory; the other arguments are the same for all blocks.
+
+    `num_blocks` hidden states are stored at a time. Their buffers are reused in the next step.
+    """
+
+    def __init__(self, num_blocks: int) -> None:
+        self.num_blocks = num_blocks
+        self._size = -1
+        self._new_buffers: Iterator[torch.Tensor] = iter(())
+        self._free_buffers: list[torch.Tensor] = []
+
+    def __call__(self, block: nn.Module, hidden: torch.Tensor, *args: Any) -> Any:
+        """Checkpoint a block."""
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor | _StoredState:
+            if tensor.data_ptr() != hidden.data_ptr() or tensor.shape != hidden.shape:
+                return tensor
+            return self._store(tensor)
+
+        def unpack(saved: torch.Tensor | _StoredState) -> torch.Tensor:
+            return saved if isinstance(saved, torch.Tensor) else saved.values.to(saved.device, non_blocking=True)
+
+        # These hooks see the arguments only: checkpoint saves them first and then handles the block's own tensors itself.
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+            return checkpoint(block, hidden, *args, use_reentrant=False)
+
+    def _store(self, tensor: torch.Tensor) -> _StoredState:
+        size = _align(tensor.nbytes)
+        if size != self._size:
+            self._size, self._free_buffers = size, []
+            self._new_buffers = allocate_pinned_buffers([size] * self.num_blocks, tensor.device)
+        # A model that calls the function more often than it has blocks gets buffers of their own for the rest.
+        buffer = self._free_buffers.pop() if self._free_buffers else next(self._new_buffers, None)
+        if buffer is None:
+            buffer = allocate_transfer_buffer(size, tensor.device)
+        values = buffer[: tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor, non_blocking=True)
+        state = _StoredState(values, tensor.device)
+        # The next copy into the buffer is queued behind the last one out of it, on the same stream.
+        weakref.finalize(state, self._free_buffers.append, buffer)
+        return state
+
+
+def _align(num_bytes: int) -> int:
+    return -(-num_bytes // ALIGNMENT) * ALIGNMENT
+
+
+def _list_frozen_tensors(block: nn.Module) -> list[torch.Tensor]:
+    return list(chain((each for each in block.parameters() if not each.requires_grad), block.buffers()))
 
 
 class _HostBlock:
     """A block's frozen tensors in one buffer in main memory; the block's own tensors become views of it."""
 
-    def __init__(self, block: nn.Module, device: torch.device) -> None:
-        tensors = list(chain((each for each in block.parameters() if not each.requires_grad), block.buffers()))
+    def __init__(self, block: nn.Module, buffer: torch.Tensor) -> None:
+        tensors = _list_frozen_tensors(block)
         starts, total = [], 0
         for tensor in tensors:
             starts.append(total)
-            total += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
-        self.buffer = allocate_transfer_buffer(total, device)
+            total += _align(tensor.nbytes)
+        self.buffer = buffer
         self.layout = {id(tensor): (start, tensor.dtype, tensor.shape) for start, tensor in zip(starts, tensors, strict=True)}
         for tensor in tensors:
             view = self.view(self.buffer, id(tensor))
@@ -103,7 +148,9 @@ class BlockSwapper:
     def __init__(self, blocks: Sequence[nn.Module], device: torch.device) -> None:
         self.device, self.copies = device, AsyncCopier(device)
         self.blocks = list(blocks)
-        self.host_blocks = [_HostBlock(block, device) for block in blocks]
+        sizes = [sum(_align(tensor.nbytes) for tensor in _list_frozen_tensors(block)) for block in blocks]
+        buffers = allocate_pinned_buffers(sizes, device)
+        self.host_blocks = [_HostBlock(block, next(buffers)) for block in blocks]
         self.slots: list[_DeviceSlot] = []
         self.last_index = NO_BLOCK
         for index, block in enumerate(blocks):

@@ -6,15 +6,16 @@ Encoders come to the device first, then the transformer, so that the largest mod
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
 import torch
 from torch import nn
 
-from lora_edit.devices import get_weight_memory_limit
-from lora_edit.models.family import Autoencoder
-from lora_edit.models.runtime.block_swap import BlockSwapper, checkpoint_with_offload, choose_evenly_spaced, get_blocks
+from lora_edit.devices import empty_device_cache, get_weight_memory_limit
+from lora_edit.models.family import TiledAutoencoder
+from lora_edit.models.runtime.block_swap import ActivationStore, BlockSwapper, choose_evenly_spaced, get_blocks
 from lora_edit.models.runtime.encoding_cache import DiskCache, EncodingCache
 from lora_edit.models.runtime.lazy_module import LazyModule
 
@@ -30,8 +31,10 @@ class DeviceManager:
     def __init__(self, device: torch.device, capacity_bytes: float | None = None) -> None:
         self.device = device
         self.capacity_bytes = get_weight_memory_limit(device) if capacity_bytes is None else capacity_bytes
-        self.tile_decoding = False
-        """Whether autoencoders decode in overlapping tiles."""
+        self.tile_encoding = self.tile_decoding = False
+        """Whether autoencoders encode and decode in overlapping tiles."""
+        self.on_note: Callable[[str], None] = lambda text: None
+        """Receives a note when memory runs out in encoding or decoding."""
         self._active_module: nn.Module | None = None
         self._lazy_modules: list[LazyModule] = []
         self._encoding_caches: list[EncodingCache] = []
@@ -114,7 +117,7 @@ class DeviceManager:
 
     def offload_activations(self, transformer: nn.Module) -> None:
         """Keep the hidden states between blocks, which training saves for the backward pass, in main memory."""
-        transformer.enable_gradient_checkpointing(gradient_checkpointing_func=checkpoint_with_offload)  # type: ignore[operator]
+        transformer.enable_gradient_checkpointing(gradient_checkpointing_func=ActivationStore(len(get_blocks(transformer))))  # type: ignore[operator]
         self._activation_offloading.add(transformer)
 
     def offloads_activations(self, transformer: nn.Module) -> bool:
@@ -136,26 +139,55 @@ class DeviceManager:
 class ManagedAutoencoder:
     """An autoencoder that takes turns on the device; `adapter_class` applies the family's conventions to the module."""
 
-    def __init__(self, adapter_class: Callable[[Any], Autoencoder], module: LazyModule, z_dim: int, device_manager: DeviceManager) -> None:
+    def __init__(
+        self, adapter_class: Callable[[Any], TiledAutoencoder], module: LazyModule, z_dim: int, device_manager: DeviceManager
+    ) -> None:
         self.adapter_class, self.module, self.z_dim, self.device_manager = adapter_class, module, z_dim, device_manager
         self.cache = device_manager.create_encoding_cache(module, in_memory=False)
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Encode pixels to latents."""
-        return self.cache(lambda: self.adapter_class(self.device_manager.load(self.module)).encode(pixels), pixels)
+        """Encode pixels to latents; in overlapping tiles with `tile_encoding`, whose latents differ slightly.
+
+        When the device's memory runs out, tiles are used from then on, and the CPU if they do not suffice.
+        """
+        if not self.device_manager.tile_encoding:
+            with suppress(torch.OutOfMemoryError):
+                return self.cache(lambda: self._prepare(tiled=False).encode(pixels), pixels)
+            self._report_shortage("encoding in tiles")
+            self.device_manager.tile_encoding = True
+        return self.cache(lambda: self._process_in_tiles("encoding", lambda module, values: module.encode(values), pixels), pixels, "tiled")
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Decode latents to pixels; in overlapping tiles with `tile_decoding`, whose seams differ slightly."""
-        module = self.device_manager.load(self.module)
-        autoencoder = self.adapter_class(module)
+        """Decode latents to pixels; in overlapping tiles with `tile_decoding`, whose seams differ slightly.
+
+        When the device's memory runs out, the same latents are decoded in tiles, and on the CPU if these do not suffice.
+        """
         if not self.device_manager.tile_decoding:
-            return autoencoder.decode(latents)
-        # Tiles are not used for encoding: the model's input would differ from the latents of its training.
-        module.enable_tiling()
-        try:
-            return autoencoder.decode(latents)
-        finally:
-            module.disable_tiling()
+            with suppress(torch.OutOfMemoryError):
+                return self._prepare(tiled=False).decode(latents)
+            self._report_shortage("decoding in tiles")
+            self.device_manager.tile_decoding = True
+        return self._process_in_tiles("decoding", lambda module, values: module.decode(values), latents)
+
+    def _process_in_tiles(
+        self, work: str, process: Callable[[TiledAutoencoder, torch.Tensor], torch.Tensor], values: torch.Tensor
+    ) -> torch.Tensor:
+        with suppress(torch.OutOfMemoryError):
+            return process(self._prepare(tiled=True), values)
+        self._report_shortage(f"{work} on the CPU, which takes longer")
+        self.device_manager.offload()
+        autoencoder = self.adapter_class(self.module.load_module().to("cpu"))
+        autoencoder.set_tiling(True)
+        return process(autoencoder, values.cpu()).to(values.device)
+
+    def _report_shortage(self, instead: str) -> None:
+        empty_device_cache(self.device_manager.device)
+        self.device_manager.on_note(f"the device ran out of memory; continuing with {instead}")
+
+    def _prepare(self, *, tiled: bool) -> TiledAutoencoder:
+        autoencoder = self.adapter_class(self.device_manager.load(self.module))
+        autoencoder.set_tiling(tiled)
+        return autoencoder
 
 
 def _count_weight_bytes(module: nn.Module) -> int:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -21,18 +21,17 @@ from platformdirs import user_cache_dir
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from lora_edit.atomic_files import remove_abandoned_files, replace_file
 from lora_edit.devices import get_device_name
 from lora_edit.models.family import Family
 from lora_edit.models.runtime.lazy_module import LazyModule
 from lora_edit.types import hash_content
 
 CACHE_FOLDER_VARIABLE = "LORA_EDIT_CACHE"
-CACHE_SUFFIX, PARTIAL_SUFFIX = ".safetensors", ".part"
+CACHE_SUFFIX = ".safetensors"
 ENCODING_KEY, CHECKSUM_KEY = "encoding", "sha256"
 """Tensors of a cache file: the encoding, and the 32 bytes of its hash."""
 LIBRARIES = ("torch", "diffusers", "transformers")
-STALE_SECONDS = 3600
-"""Seconds after which an unfinished file counts as abandoned."""
 
 
 def get_encoding_cache_folder() -> Path:
@@ -81,19 +80,17 @@ class DiskCache:
         except OSError as error:
             self.report(f"{self.folder}: an encoding cannot be kept ({error.strerror}); going on without")
 
+    def remove(self, key: str) -> None:
+        """Remove the output of `key`, if there is one."""
+        self._path(key).unlink(missing_ok=True)
+
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}{CACHE_SUFFIX}"
 
     def _write(self, path: Path, content: bytes) -> None:
-        # Readable by the user alone: an autoencoder decodes latents to the clip.
-        handle, name = tempfile.mkstemp(suffix=PARTIAL_SUFFIX, dir=self.folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.replace(name, path)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with replace_file(path) as partial:
+            partial.touch(0o600)  # readable by the user alone: an autoencoder decodes latents to the clip
+            partial.write_bytes(content)
 
     def _touch(self, path: Path) -> None:
         """Mark a file as used by its time of change, because not every file system keeps times of access."""
@@ -104,18 +101,15 @@ class DiskCache:
 
     def _evict(self) -> None:
         """Remove the least recently used files, and unfinished files of killed processes."""
+        remove_abandoned_files(self.folder)
         files = []
-        for path in self.folder.iterdir():
-            try:
+        for path in self.folder.glob(f"*{CACHE_SUFFIX}"):
+            with suppress(FileNotFoundError):
                 status = path.stat()
-            except FileNotFoundError:
-                continue
-            if path.suffix in (CACHE_SUFFIX, PARTIAL_SUFFIX):
                 files.append((status.st_mtime, status.st_size, path))
-        newest, total = max((time for time, _, _ in files), default=0.0), sum(size for _, size, _ in files)
-        for time, size, path in sorted(files):
-            unfinished = path.suffix == PARTIAL_SUFFIX
-            if (total > self.max_bytes and not unfinished) or (unfinished and newest - time > STALE_SECONDS):
+        total = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if total > self.max_bytes:
                 path.unlink(missing_ok=True)
                 total -= size
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
+from lora_edit.devices import empty_device_cache
+from lora_edit.errors import is_out_of_memory
 from lora_edit.models.family import Family
 from lora_edit.models.runtime.block_swap import get_blocks
 from lora_edit.models.runtime.quantization import WeightFormat, quantize_blocks
@@ -19,19 +24,20 @@ class OffloadPlan:
     - `blocks_to_swap`: blocks that wait in main memory (`block_swap.py`).
     - `weight_format`: storage of the frozen linear layers of all blocks (`quantization.py`).
     - `offload_activations`: hidden states wait in main memory for the backward pass.
-    - `tile_decoding`: clips are decoded in overlapping tiles.
+    - `tile_encoding`, `tile_decoding`: clips are encoded and decoded in overlapping tiles.
     """
 
     blocks_to_swap: int = 0
     weight_format: WeightFormat = "full"
     offload_activations: bool = False
+    tile_encoding: bool = False
     tile_decoding: bool = False
 
 
 def apply_offload_plan(family: Family, plan: OffloadPlan) -> None:
     """Apply a plan to a family just loaded, before a LoRA is added to it."""
     manager = family.device_manager
-    manager.tile_decoding = plan.tile_decoding
+    manager.tile_encoding, manager.tile_decoding = plan.tile_encoding, plan.tile_decoding
     for expert in family.experts():
         quantize_blocks(expert.transformer, plan.weight_format)
         if plan.offload_activations:
@@ -57,3 +63,20 @@ def reduce_memory(family: Family) -> str | None:
             manager.offload_activations(transformer)
         return "hidden states wait in main memory"
     return None
+
+
+def decode_in_memory(family: Family, latents: torch.Tensor, on_note: Callable[[str], None]) -> torch.Tensor:
+    """Decode latents to pixels. When memory runs out, only the decoding is repeated, in overlapping tiles, and `on_note` is called.
+
+    Tiles stay on for later windows, so that all of them have the same seams. Raises the error of the second try.
+    """
+    try:
+        return family.decode(latents)
+    except (MemoryError, RuntimeError) as error:  # `torch.OutOfMemoryError` is a RuntimeError
+        if not is_out_of_memory(error) or family.device_manager.tile_decoding:
+            raise
+    manager = family.device_manager
+    empty_device_cache(manager.device)
+    manager.tile_decoding = True
+    on_note("memory ran out in decoding; the sampled clip is decoded in overlapping tiles, whose seams differ slightly")
+    return family.decode(latents)

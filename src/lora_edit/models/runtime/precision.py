@@ -28,6 +28,8 @@ def cast_and_freeze(transformer: Any, dtype: torch.dtype) -> nn.Module:
         if is_gguf_parameter(parameter):
             continue
         parameter.requires_grad_(False)
+        if parameter.dtype.itemsize == 1:  # weights that a file holds in 8 bits, with their scale
+            continue
         parameter.data = parameter.data.to(torch.float32 if is_kept_in_fp32(transformer, name) else dtype)
     rope = transformer.rope
     table = next(rope.buffers(), None)  # LTX-Video and HunyuanVideo have none and compute it each time, in float32

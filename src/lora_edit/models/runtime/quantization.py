@@ -37,21 +37,39 @@ class _QuantizedLinearFunction(torch.autograd.Function):
     """`F.linear` with quantized weights, which have no gradient."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, exact: bool
+    ) -> torch.Tensor:
         ctx.save_for_backward(weight, scale)
-        return F.linear(inputs, dequantize_weight(weight, scale, inputs.dtype), bias)
+        ctx.exact = exact
+        return F.linear(inputs, dequantize_weight(weight, scale, inputs.dtype, exact=exact), bias)
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
         (grad,) = grads
         weight, scale = ctx.saved_tensors
-        return grad @ dequantize_weight(weight, scale, grad.dtype), None, None, None
+        return grad @ dequantize_weight(weight, scale, grad.dtype, exact=ctx.exact), None, None, None, None
 
 
 class QuantizedLinear(nn.Linear):
-    """A frozen `nn.Linear` whose `weight` holds quantized numbers; `dequantize_weight` applies `scale` to them."""
+    """A frozen `nn.Linear` whose `weight` holds quantized numbers; `dequantize_weight` applies `scale` to them.
+
+    With `exact`, weights are multiplied in float32 and then rounded, so that they equal those of a file that was dequantized when read.
+    """
 
     scale: torch.Tensor
+    exact = False
+
+    @classmethod
+    def from_stored(cls, linear: nn.Linear, weight: torch.Tensor, scale: torch.Tensor) -> QuantizedLinear:
+        """Build the layer of weights `[out, in]` that a file holds in 8 bits, with a scale `[1, 1]` or `[out, 1]`; keeps the bias."""
+        stored = cls(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
+        stored.weight = nn.Parameter(weight, requires_grad=False)
+        stored.register_buffer("scale", scale.float(), persistent=False)
+        stored.exact = True
+        if linear.bias is not None:
+            stored.bias = linear.bias
+        return stored
 
     @classmethod
     def from_linear(cls, linear: nn.Linear, weight_format: WeightFormat) -> QuantizedLinear:
@@ -64,9 +82,16 @@ class QuantizedLinear(nn.Linear):
             quantized.bias = linear.bias
         return quantized
 
+    def to_linear(self) -> nn.Linear:
+        """Dequantize the layer, in float32."""
+        linear = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
+        linear.weight = nn.Parameter(dequantize_weight(self.weight, self.scale, torch.float32, exact=self.exact), requires_grad=False)
+        linear.bias = self.bias
+        return linear
+
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Map `[..., in]` to `[..., out]`."""
-        product: torch.Tensor = _QuantizedLinearFunction.apply(input, self.weight, self.scale, self.bias)  # type: ignore[no-untyped-call]
+        product: torch.Tensor = _QuantizedLinearFunction.apply(input, self.weight, self.scale, self.bias, self.exact)  # type: ignore[no-untyped-call]
         return product
 
 
@@ -83,8 +108,10 @@ def quantize_weight(weight: torch.Tensor, weight_format: WeightFormat) -> tuple[
     return (values.round() if dtype == torch.int8 else values).clamp(-largest, largest).to(dtype), scale
 
 
-def dequantize_weight(weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Dequantize weights to `[out, in]` in `dtype`."""
+def dequantize_weight(weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype, *, exact: bool = False) -> torch.Tensor:
+    """Dequantize weights to `[out, in]` in `dtype`; with `exact`, in float32 and rounded."""
+    if exact:
+        return (weight.float() * scale).to(dtype)
     if weight.dtype != torch.uint8:
         return weight.to(dtype) * scale.to(dtype)
     pairs = _compute_nf4_levels(weight.device).to(dtype)[torch.stack([weight >> 4, weight & 15], -1).long()]
@@ -111,13 +138,18 @@ def _compute_nf4_levels(device: torch.device) -> torch.Tensor:
 
 
 def quantize_linears(block: nn.Module, weight_format: WeightFormat) -> None:
-    """Replace every linear layer inside by a quantized one; norms, tables and biases do not change. `full` changes nothing."""
+    """Replace every linear layer inside by a quantized one; norms, tables and biases do not change. `full` changes nothing.
+
+    Layers that their file holds in 8 bits stay as they are, except in 4 bits.
+    """
     if weight_format == "full":
         return
     for parent in list(block.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear and child.weight.is_floating_point():
                 setattr(parent, name, QuantizedLinear.from_linear(child, weight_format))
+            elif isinstance(child, QuantizedLinear) and child.exact and weight_format == "nf4":
+                setattr(parent, name, QuantizedLinear.from_linear(child.to_linear(), weight_format))
 
 
 def quantize_blocks(transformer: nn.Module, weight_format: WeightFormat) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -49,8 +48,16 @@ class _FlashAttentionMode(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is nn.functional.scaled_dot_product_attention:
             query, key, value = (*args, *(kwargs[name] for name in ("query", "key", "value")[len(args) :]))[:3]
+            mask = kwargs.get("attn_mask")
+            if mask is not None and mask.dtype == torch.bool:
+                torch.empty(mask.shape, dtype=query.dtype, device=mask.device)  # the kernels add a mask, as numbers
             return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
         return func(*args, **kwargs)
+
+
+def fused_attention() -> TorchFunctionMode:
+    """Return a context in which attention on the meta device needs the memory of the fused kernels."""
+    return _FlashAttentionMode()
 
 
 class LiveMemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -63,10 +70,12 @@ class LiveMemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
-        input_ids = {_get_storage_id(each) for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)}
-        for tensor in tree_leaves(output):
-            if isinstance(tensor, torch.Tensor) and _get_storage_id(tensor) not in input_ids:
-                self._track(tensor.untyped_storage())
+        outputs = [each for each in _iter_leaves(output) if isinstance(each, torch.Tensor)]
+        if outputs:
+            input_ids = {_get_storage_id(each) for each in _iter_leaves((args, kwargs)) if isinstance(each, torch.Tensor)}
+            for tensor in outputs:
+                if _get_storage_id(tensor) not in input_ids:
+                    self._track(tensor.untyped_storage())
         return output
 
     def _track(self, storage: torch.UntypedStorage) -> None:
@@ -80,6 +89,17 @@ class LiveMemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _untrack(self, size: int) -> None:
         self.current_bytes -= size
+
+
+def _iter_leaves(values: Any) -> Iterator[Any]:
+    """Yield the values inside nested sequences and dictionaries, faster than torch's general trees."""
+    if isinstance(values, (tuple, list)):
+        for value in values:
+            yield from _iter_leaves(value)
+    elif isinstance(values, dict):
+        yield from _iter_leaves(list(values.values()))
+    else:
+        yield values
 
 
 def _get_storage_id(tensor: torch.Tensor) -> int:

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lora_edit.atomic_files import write_text
 from lora_edit.errors import RunError
-from lora_edit.run import write_atomically
 from lora_edit.seeds import derive_seed
 from lora_edit.studies.users.clips import ClipResults, compute_study_id
+from lora_edit.text_files import read_bytes_file
 
 KEY_FILE = "key.json"
 
@@ -52,7 +53,7 @@ def make_key(clips: list[ClipResults], seed: int) -> AnswerKey:
 
 def write_key(folder: Path, key: AnswerKey) -> None:
     """Write the key to the folder of the study."""
-    write_atomically(folder / KEY_FILE, json.dumps(key.model_dump(), indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / KEY_FILE, json.dumps(key.model_dump(), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_key(folder: Path) -> AnswerKey:
@@ -61,7 +62,7 @@ def read_key(folder: Path) -> AnswerKey:
     if not path.is_file():
         raise RunError(f"{path}: no such file; give as --output the folder that `study users --cases` wrote")
     try:
-        key = AnswerKey.model_validate_json(path.read_bytes())
+        key = AnswerKey.model_validate_json(read_bytes_file(path))
     except (ValidationError, OSError) as error:
         raise RunError(f"{path}: not the key of a user study; write it again with `study users --cases` from the same files") from error
     numbers = [group.group for group in key.groups]

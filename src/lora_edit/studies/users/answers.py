@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lora_edit.errors import InputError
 from lora_edit.studies.users.answer_key import AnswerKey
 from lora_edit.studies.users.questions import QUESTIONS
+from lora_edit.text_files import read_bytes_file
 
 FORMAT = "user-study-answers-1"
 
@@ -77,7 +78,7 @@ def read_answers(paths: Iterable[Path], key: AnswerKey) -> tuple[list[Answers], 
 def read_answer_file(path: Path, key: AnswerKey) -> Answers:
     """Read one file. Raises `InputError` when it is damaged, incomplete or of another study."""
     try:
-        answers = Answers.model_validate_json(path.read_bytes())
+        answers = Answers.model_validate_json(read_bytes_file(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     except ValidationError as error:

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from jinja2 import Environment, StrictUndefined
 
+from lora_edit.atomic_files import write_text
 from lora_edit.errors import RunError, SettingsError
 from lora_edit.reporting import Reporter
-from lora_edit.run import write_atomically
 from lora_edit.studies.users.answer_key import KEY_FILE, AnswerKey, Group, make_key, read_key, write_key
 from lora_edit.studies.users.clips import ClipResults, check_clips, find_clips
 from lora_edit.studies.users.questions import GROUPS_PER_PARTICIPANT, QUESTIONS
@@ -45,7 +45,7 @@ def build_page(clips_folder: Path, output: Path, reporter: Reporter, seed: int =
         _write_media(media, clip, group)
         reporter.step("page", group.group, len(clips))
     page = output / "page" / "index.html"
-    write_atomically(page, render_page(key))
+    write_text(page, render_page(key))
     return page
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lora_edit.atomic_files import replace_file, write_text
 from lora_edit.reporting import Reporter
-from lora_edit.run import write_atomically
 from lora_edit.seeds import derive_seed
 from lora_edit.studies.users.answer_key import AnswerKey, read_key
 from lora_edit.studies.users.answers import Answers, read_answers
@@ -42,7 +42,7 @@ def tally_answers(answers: Sequence[Path], output: Path, reporter: Reporter, see
     scores = {question.key: score_question(question, participants, key, seed) for question in QUESTIONS}
     _write_csv(output / "users.csv", scores)
     table = output / "users.md"
-    write_atomically(table, _render_markdown(scores, participants, key, notes))
+    write_text(table, _render_markdown(scores, participants, key, notes))
     return table
 
 
@@ -80,8 +80,7 @@ def _bootstrap_interval(points: np.ndarray, counts: np.ndarray, seed: int) -> tu
 
 
 def _write_csv(path: Path, scores: dict[str, list[Score]]) -> None:
-    partial = path.with_name(f"{path.name}.part")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with replace_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["question", "measure", "method", "mean", "low", "high"])
         for question in QUESTIONS:
@@ -89,7 +88,6 @@ def _write_csv(path: Path, scores: dict[str, list[Score]]) -> None:
             for each in scores[question.key]:
                 values = ("" if np.isnan(value) else f"{value:.4f}" for value in (each.mean, each.low, each.high))
                 writer.writerow([question.key, measure, each.method, *values])
-    partial.replace(path)
 
 
 def _render_markdown(scores: dict[str, list[Score]], answers: Sequence[Answers], key: AnswerKey, notes: Sequence[str]) -> str:

@@ -12,8 +12,10 @@ from typing import Any, cast
 
 import torch
 from diffusers import WanTransformer3DModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from lora_edit.errors import ModelError
 from lora_edit.models.families.base import ExpertPair, TransformerFamily, build_family
 from lora_edit.models.families.embedded.conditioning import EmbeddedFamily
 from lora_edit.models.families.embedded.encoders import LappedCodec
@@ -42,6 +44,10 @@ class SingleTokenAttnProcessor:
         return cast(torch.Tensor, attn.to_out[0](attn.to_v(encoder_hidden_states))).expand(hidden_states.shape)
 
 
+_LOAD_ERRORS = (OSError, ValueError, TypeError, LookupError, RuntimeError, AttributeError, ArithmeticError, SafetensorError)
+"""What diffusers and safetensors raise for configurations and files of other models, and for damaged ones."""
+
+
 def set_single_token_attention(transformer: WanTransformer3DModel) -> WanTransformer3DModel:
     """Use `SingleTokenAttnProcessor` for the text attention of every block."""
     for block in transformer.blocks:
@@ -57,13 +63,18 @@ def load_embedded(record: ModelRecord, source: str, device: torch.device, dtype:
 def load_tiny(device: torch.device, dtype: torch.dtype, folder: Path = WEIGHTS_FOLDER) -> TransformerFamily | ExpertPair:
     """Load the embedded model, frozen. It computes in float32 on every device: it is too small to gain from another number format.
 
-    It has no encoders to cache and is not checkpointed: both would cost more than they save.
+    It has no encoders to cache and is not checkpointed: both would cost more than they save. Raises `ModelError` when the folder is damaged
+    or holds another model.
     """
-    transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", dtype=torch.float32).to(device)
-    codec = LappedCodec.from_pretrained(folder / "vae", dtype=torch.float32).to(device).eval()
+    try:
+        transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", dtype=torch.float32).to(device)
+        codec = LappedCodec.from_pretrained(folder / "vae", dtype=torch.float32).to(device).eval()
+        hint_std = load_file(folder / PREDICTION_STD_FILE)["std"].to(device)
+    except _LOAD_ERRORS as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(f"{folder}: holds no weights of the embedded model ({reason}); give --model tiny without a folder") from error
     codec.requires_grad_(False)
     text_dim = transformer.config.text_dim
-    hint_std = load_file(folder / PREDICTION_STD_FILE)["std"].to(device)
     return build_family(
         partial(EmbeddedFamily, hint_std=hint_std),
         TINY,

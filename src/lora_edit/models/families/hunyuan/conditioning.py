@@ -15,7 +15,8 @@ import torch
 from lora_edit.conditioning.sample import Sample
 from lora_edit.models.families.base import FamilyParts, TransformerFamily, build_meta_tensors
 from lora_edit.models.families.condition_packing import pack_mask
-from lora_edit.models.families.hunyuan.encoders import pack_text, unpack_text
+from lora_edit.models.families.hunyuan.encoders import GLYPH_MAX_LENGTH, pack_text, unpack_text
+from lora_edit.models.families.hunyuan.token_selection import select_all_tokens
 from lora_edit.models.family import Autoencoder, EncodedSample, LatentShape
 from lora_edit.models.record import ModelRecord
 
@@ -35,6 +36,9 @@ EMBEDDED_GUIDANCE = 6.0
 
 TEXT_DIM_KEY, POOLED_DIM_KEY = "text_embed_dim", "pooled_projection_dim"
 """Keys of the transformer's configuration: widths of the text embeddings and of the pooled embedding."""
+
+SIGLIP_IMAGE_TOKENS = 729
+"""Tokens of one image by HunyuanVideo-1.5's SigLIP."""
 
 MIN_TIME = 1e-5
 """Smallest divisor of a difference of latents."""
@@ -166,29 +170,35 @@ class Hunyuan15Family(HunyuanFamily):
         def build_mask(tokens: torch.Tensor) -> torch.Tensor:
             return torch.ones(batch, tokens.shape[1], device=model_input.device, dtype=dtype)
 
-        output: torch.Tensor = self.transformer(
-            hidden_states=model_input.to(dtype),
-            timestep=(time.expand(batch) * 1000).to(dtype),
-            encoder_hidden_states=text.expand(batch, -1, -1),
-            encoder_attention_mask=build_mask(text),
-            encoder_hidden_states_2=glyphs.expand(batch, -1, -1),
-            encoder_attention_mask_2=build_mask(glyphs),
-            image_embeds=encoded.image_embeds.expand(batch, -1, -1),
-            return_dict=False,
-        )[0]
+        with select_all_tokens(model_input.device):
+            output: torch.Tensor = self.transformer(
+                hidden_states=model_input.to(dtype),
+                timestep=(time.expand(batch) * 1000).to(dtype),
+                encoder_hidden_states=text.expand(batch, -1, -1),
+                encoder_attention_mask=build_mask(text),
+                encoder_hidden_states_2=glyphs.expand(batch, -1, -1),
+                encoder_attention_mask_2=build_mask(glyphs),
+                image_embeds=encoded.image_embeds.expand(batch, -1, -1),
+                return_dict=False,
+            )[0]
         return output.float()
 
 
 def build_meta_sample(record: ModelRecord, latent_shape: LatentShape, dtype: torch.dtype) -> EncodedSample:
-    """Build a sample of the first version without values on torch's meta device.
+    """Build a sample without values on torch's meta device.
 
     The packed text has values, because `unpack_text` reads from them which rows belong to which encoder.
     """
     config = record.read_transformer_config()
     z_dim = config["out_channels"]
-    channels = z_dim if config["image_condition_type"] == "token_replace" else config["in_channels"] - z_dim
-    widths = ((record.text_length, TEXT_DIM_KEY), (1, POOLED_DIM_KEY))
+    channels = z_dim if config.get("image_condition_type") == "token_replace" else config["in_channels"] - z_dim
+    second = (GLYPH_MAX_LENGTH, "text_embed_2_dim") if record.image_encoder else (1, POOLED_DIM_KEY)
+    widths = ((record.text_length, TEXT_DIM_KEY), second)
+    image_embeds = None
+    if record.image_encoder:
+        image_embeds = torch.empty(1, SIGLIP_IMAGE_TOKENS, config["image_embed_dim"], dtype=dtype, device="meta")
     return EncodedSample(
         **build_meta_tensors({"condition": channels, "hole": 1, "target": z_dim}, latent_shape, dtype),
         prompt_embeds=pack_text(*(torch.zeros(1, length, config[width], dtype=dtype) for length, width in widths)),
+        image_embeds=image_embeds,
     )

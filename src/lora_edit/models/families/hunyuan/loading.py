@@ -101,7 +101,7 @@ def _build_prompt_encoder(
 
 
 def build_meta_components(record: ModelRecord) -> HunyuanComponents:
-    """Build components of the first version on torch's meta device."""
+    """Build components on torch's meta device."""
 
     def no_tokens(*_: Any, **__: Any) -> None:
         return None
@@ -114,6 +114,7 @@ def build_meta_components(record: ModelRecord) -> HunyuanComponents:
         text_encoder_2=build_meta_module(),
         tokenizer_2=no_tokens,
         processor=no_tokens,
+        image_encoder=build_meta_module() if record.image_encoder else None,
     )
 
 

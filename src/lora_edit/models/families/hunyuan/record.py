@@ -7,8 +7,10 @@ from lora_edit.models.record import AREA_720, MEMORY_720, Geometry, ModelRecord,
 HUNYUAN_LOADER = "lora_edit.models.families.hunyuan.loading:load_hunyuan"
 HUNYUAN_META_SAMPLE = "lora_edit.models.families.hunyuan.conditioning:build_meta_sample"
 HUNYUAN_LICENSE = "Tencent Hunyuan Community License"
-LLAVA_GB, QWEN_GB = 17.5, 17.0
-"""Main memory of LLaVA-Llama3 8B with CLIP-L, and of Qwen2.5-VL 7B with ByT5 and SigLIP, in bfloat16, with the autoencoders."""
+LLAVA_WEIGHTS_GB, LLAVA_GB = 16.7, 17.9
+"""Memory of LLaVA-Llama3 8B in bfloat16, alone and with CLIP-L and the autoencoder."""
+QWEN_WEIGHTS_GB, QWEN_GB = 14.1, 20.5
+"""Memory of Qwen2.5-VL 7B's text model in bfloat16, alone and with ByT5, SigLIP and the autoencoder, which has 5 GB in float32."""
 
 
 def hunyuan_i2v_preset() -> Preset:
@@ -40,8 +42,10 @@ HUNYUAN_I2V = ModelRecord(
     config="hunyuan-i2v.json",
     text_length=256,
     other_parts=("text_encoder_2", "tokenizer_2", "image_processor"),
+    largest_encoder_gb=LLAVA_WEIGHTS_GB,
     encoders_gb=LLAVA_GB,
     meta_sample=HUNYUAN_META_SAMPLE,
+    meta_autoencoder="AutoencoderKLHunyuanVideo",
     upstream="HunyuanVideo-I2V hyvideo/diffusion/flow/transport.py, diffusers pipelines/hunyuan_video/",
 )
 
@@ -59,15 +63,16 @@ HUNYUAN_I2V_16 = ModelRecord(
     config="hunyuan-i2v-16.json",
     text_length=256,
     other_parts=("text_encoder_2", "tokenizer_2", "image_processor"),
+    largest_encoder_gb=LLAVA_WEIGHTS_GB,
     encoders_gb=LLAVA_GB,
     spatial_mask=False,
     meta_sample=HUNYUAN_META_SAMPLE,
+    meta_autoencoder="AutoencoderKLHunyuanVideo",
     upstream="HunyuanVideo-I2V hyvideo/diffusion/flow/transport.py, diffusers pipelines/hunyuan_video/",
 )
 
 # The repository is named after the text-to-video one; its configuration was not available. The values are the class's defaults, which
-# diffusers' converter keeps for this size. `meta_sample` is left out on purpose: the transformer selects tokens by the values of its
-# attention masks, and tensors on the meta device have none.
+# diffusers' converter keeps for this size.
 HUNYUAN_15_I2V = ModelRecord(
     name="hunyuan-1.5-i2v",
     summary="HunyuanVideo-1.5 at 480 lines; 8 billion parameters; cells of 16 pixels; text in quotation marks is spelled out",
@@ -78,12 +83,15 @@ HUNYUAN_15_I2V = ModelRecord(
     memory="about 50 GB GPU, 48 GB RAM",
     repo="hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_i2v",
     layout="diffusers",
-    download_gb=36,
+    download_gb=56,
     config="hunyuan-1.5-i2v-480p.json",
     text_length=1000,
     other_parts=("text_encoder_2", "tokenizer_2", "feature_extractor"),
+    largest_encoder_gb=QWEN_WEIGHTS_GB,
     encoders_gb=QWEN_GB,
     image_encoder=True,
+    meta_sample=HUNYUAN_META_SAMPLE,
+    meta_autoencoder="AutoencoderKLHunyuanVideo15",
     upstream="diffusers pipelines/hunyuan_video1_5/pipeline_hunyuan_video1_5_image2video.py",
 )
 

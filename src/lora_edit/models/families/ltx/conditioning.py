@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from einops import rearrange
 
-from lora_edit.models.families.base import FamilyParts
+from lora_edit.models.families.base import DEFAULT_FRAME_RATE, FamilyParts
 from lora_edit.models.families.token_replacement import TokenReplaceFamily, build_token_replace_sample
 from lora_edit.models.family import EncodedSample, LatentShape
 from lora_edit.models.record import Geometry, ModelRecord
@@ -21,18 +21,16 @@ LTX_TARGETS = {
 }
 """Layers of a LoRA by `lora.targets`; the same layers as in Wan."""
 
-FRAME_RATE = 25
-"""Frame rate of every clip in the model's input: diffusers' default (`pipeline_ltx_image2video.py`). A clip of another rate appears slower
-or faster to the model, in training and generation alike."""
 
-
-def build_video_coords(frames: int, height: int, width: int, geometry: Geometry, causal_fix: bool) -> torch.Tensor:
+def build_video_coords(
+    frames: int, height: int, width: int, geometry: Geometry, causal_fix: bool, frame_rate: float = DEFAULT_FRAME_RATE
+) -> torch.Tensor:
     """Build the start positions of tokens, `[1, 3, F * h * w]` float32: seconds, then rows and columns in pixels."""
     frame = torch.arange(frames, dtype=torch.float32)
     # As in the stock pipelines to the last bit: the rotary embedding multiplies a difference by up to 16000.
-    seconds = frame * (geometry.temporal_compression / FRAME_RATE)
+    seconds = frame * (geometry.temporal_compression / frame_rate)
     if causal_fix:
-        seconds = (frame * geometry.temporal_compression + 1 - geometry.temporal_compression).clamp(min=0) * (1 / FRAME_RATE)
+        seconds = (frame * geometry.temporal_compression + 1 - geometry.temporal_compression).clamp(min=0) * (1 / frame_rate)
     rows, columns = (torch.arange(side, dtype=torch.float32) * geometry.spatial_compression for side in (height, width))
     return torch.stack([axis.flatten() for axis in torch.meshgrid(seconds, rows, columns, indexing="ij")])[None]
 
@@ -49,7 +47,7 @@ class LtxFamily(TokenReplaceFamily):
     def predict(self, model_input: torch.Tensor, timesteps: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
         """Call the transformer, whose input and output are rows of tokens."""
         frames, height, width = model_input.shape[2:]
-        coords = build_video_coords(frames, height, width, self.geometry, self.causal_fix).to(model_input.device)
+        coords = build_video_coords(frames, height, width, self.geometry, self.causal_fix, self.frame_rate).to(model_input.device)
         output: torch.Tensor = self.transformer(
             hidden_states=rearrange(model_input, "b z f h w -> b (f h w) z"),
             encoder_hidden_states=prompt_embeds,

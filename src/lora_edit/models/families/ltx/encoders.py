@@ -8,6 +8,9 @@ import torch
 
 from lora_edit.models.families.wan.encoders import PromptEncoder
 
+TILE_SIZE, TILE_STRIDE = 256, 192
+"""Pixels per side of a tile, and from one to the next, as Wan's autoencoder has them."""
+
 DECODE_TIMESTEP, DECODE_NOISE_SCALE = 0.05, 0.025
 """Decoders from 0.9.1 on perform the last denoising step: they take latents with a little noise, and its time (LTX-Video `configs/`)."""
 
@@ -24,6 +27,18 @@ class LtxAutoencoder:
         self.z_dim: int = vae.config.latent_channels
         shape = (1, self.z_dim, 1, 1, 1)
         self.mean, self.std = vae.latents_mean.float().view(shape), vae.latents_std.float().view(shape) / vae.config.scaling_factor
+
+    def set_tiling(self, tiled: bool) -> None:
+        """Process frames in overlapping tiles, or whole. Tiles are smaller than diffusers' own, which save nothing at the native size."""
+        if tiled:
+            self.vae.enable_tiling(
+                tile_sample_min_height=TILE_SIZE,
+                tile_sample_min_width=TILE_SIZE,
+                tile_sample_stride_height=TILE_STRIDE,
+                tile_sample_stride_width=TILE_STRIDE,
+            )
+        else:
+            self.vae.disable_tiling()
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Encode pixels `[B, 3, T, H, W]` to normalised latents."""

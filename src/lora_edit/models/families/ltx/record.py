@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from lora_edit.models.record import Geometry, ModelRecord, Preset
+from lora_edit.models.record import Geometry, ModelRecord, Preset, read_negative_prompt
+
+T5_GB = 9.5
+"""Memory of T5 v1.1 XXL's encoder in bfloat16."""
 
 
 def ltx_preset() -> Preset:
-    """40 steps, guidance 3 (LTX-Video `configs/ltxv-2b-0.9.5.yaml`).
+    """40 steps, guidance 3 (LTX-Video `configs/ltxv-2b-0.9.5.yaml`), the negative prompt of `ltx_video/inference.py`.
+
+    Upstream also uses spatio-temporal guidance (`stg_scale: 1`), which is not supported here.
 
     Upstream's shift grows with the number of tokens; 13 is the value for 121 frames of 704x512, without the stretched last step. The
     overlap of windows fills one latent frame.
     """
-    return {"generation": {"steps": 40, "guidance_scale": 3.0, "shift": 13.0, "overlap": 8}}
+    negative_prompt = read_negative_prompt("ltx")
+    return {"generation": {"steps": 40, "guidance_scale": 3.0, "shift": 13.0, "overlap": 8, "negative_prompt": negative_prompt}}
 
 
 LTX_VIDEO = ModelRecord(
@@ -27,8 +33,10 @@ LTX_VIDEO = ModelRecord(
     download_gb=26,
     config="ltx-video-2b.json",
     text_length=128,
-    encoders_gb=11.3,
+    largest_encoder_gb=T5_GB,
+    encoders_gb=T5_GB + 5.0,
     meta_sample="lora_edit.models.families.ltx.conditioning:build_meta_sample",
+    meta_autoencoder="AutoencoderKLLTXVideo",
     upstream="LTX-Video ltx_video/pipelines/pipeline_ltx_video.py, diffusers pipelines/ltx/pipeline_ltx_condition.py",
 )
 

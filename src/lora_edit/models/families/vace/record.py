@@ -8,13 +8,13 @@ from lora_edit.errors import ModelError
 from lora_edit.models.checkpoints.checks import verify_parts
 from lora_edit.models.checkpoints.headers import read_config
 from lora_edit.models.checkpoints.hub import count_downloaded_bytes, find_snapshot_folder, is_repository, list_snapshots
-from lora_edit.models.families.wan.record import UMT5_LENGTH
+from lora_edit.models.families.wan.record import UMT5_LENGTH, build_wan_preset
 from lora_edit.models.record import AREA_480, Geometry, ModelRecord, Preset, find_differences
 
 
 def vace_preset() -> Preset:
     """Fifty steps, shift 16 (Wan2.1 `generate.py`), guidance 5 (Wan2.1 `wan/vace.py`)."""
-    return {"generation": {"steps": 50, "shift": 16.0, "guidance_scale": 5.0}}
+    return build_wan_preset(steps=50, shift=16.0, guidance_scale=5.0)
 
 
 def list_published_overrides() -> tuple[str, ...]:
@@ -36,6 +36,7 @@ VACE_1_3B = ModelRecord(
     config="wan2.1-vace-1.3b.json",
     text_length=UMT5_LENGTH,
     meta_sample="lora_edit.models.families.vace.conditioning:build_meta_sample",
+    meta_autoencoder="AutoencoderKLWan",
     upstream="Wan2.1 wan/vace.py, diffusers pipelines/wan/pipeline_wan_vace.py",
 )
 
@@ -53,6 +54,7 @@ VACE_14B = ModelRecord(
     config="wan2.1-vace-14b.json",
     text_length=UMT5_LENGTH,
     meta_sample="lora_edit.models.families.vace.conditioning:build_meta_sample",
+    meta_autoencoder="AutoencoderKLWan",
     upstream="Wan2.1 wan/vace.py, diffusers pipelines/wan/pipeline_wan_vace.py",
 )
 

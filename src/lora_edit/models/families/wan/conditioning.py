@@ -33,6 +33,11 @@ class WanFamily(TransformerFamily):
 
     lora_targets = WAN_TARGETS
 
+    @property
+    def condition_dtype(self) -> torch.dtype:
+        """Number format of the condition channels."""
+        return self.parts.dtype
+
     @torch.no_grad()
     def encode_sample(self, sample: Sample) -> EncodedSample:
         """Encode V_cond whole (never a spliced latent: the autoencoder mixes frames), pack M_cond, encode V_target."""
@@ -43,7 +48,7 @@ class WanFamily(TransformerFamily):
         mask = self._pack_mask(sample.m_cond)
         blend_mask = None if sample.m_blend is None else self._pack_mask(sample.m_blend)
         return EncodedSample(
-            condition=self._encode_condition(sample, mask).to(self.parts.dtype),
+            condition=self._encode_condition(sample, mask).to(self.condition_dtype),
             hole=1 - mask.amin(1, keepdim=True),
             prompt_embeds=prompt_embeds,
             target=None if sample.v_target is None else encode(sample.v_target[None].to(device)),
@@ -68,8 +73,8 @@ class WanFamily(TransformerFamily):
         condition = encoded.condition.expand(batch, -1, -1, -1, -1)
         skip, scale, model_input = self._precondition(latents, time, condition)
         output = self.transformer(
-            torch.cat([model_input.to(self.parts.dtype), condition], 1),
-            time * 1000,
+            torch.cat([model_input, condition], 1).to(self.parts.dtype),
+            self._compute_timesteps(time, condition),
             encoded.prompt_embeds.expand(batch, -1, -1),
             encoder_hidden_states_image=None if image is None else image.repeat(batch, 1, 1),
             return_dict=False,
@@ -81,6 +86,10 @@ class WanFamily(TransformerFamily):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return a term to add to the transformer's output, the factor of that output, and the transformer's input latents."""
         return torch.zeros(()), torch.ones(()), latents
+
+    def _compute_timesteps(self, time: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """Return the transformer's times in [0, 1000]: one per sample `[B]`."""
+        return time * 1000
 
 
 def build_meta_sample(record: ModelRecord, latent_shape: LatentShape, dtype: torch.dtype) -> EncodedSample:

@@ -35,6 +35,10 @@ class WanAutoencoder:
         self.mean = torch.tensor(vae.config.latents_mean, dtype=torch.float32).view(shape)
         self.std = torch.tensor(vae.config.latents_std, dtype=torch.float32).view(shape)
 
+    def set_tiling(self, tiled: bool) -> None:
+        """Process frames in overlapping tiles, or whole."""
+        self.vae.enable_tiling() if tiled else self.vae.disable_tiling()
+
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Encode pixels `[B, 3, T, H, W]` to normalised latents."""
         mode = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode()

@@ -133,6 +133,11 @@ def build_vae_key_renamer(num_res_blocks: int) -> KeyRenamer:
     """Build the renaming of an autoencoder's keys: the decoder is a flat list in files, and blocks of `num_res_blocks + 1` resnets here."""
 
     def rename(key: str) -> tuple[str, ...]:
+        nested = re.fullmatch(r"(encoder|decoder)\.(down|up)samples\.(\d+)\.(?:down|up)samples\.(\d+)\.(.+)", key)
+        if nested:  # Wan 2.2's: blocks of resnets, and a resampler whose index is that of the last layer
+            side, way, block, index, layer = nested.groups()
+            inner = f"{way}sampler" if layer.startswith(("resample", "time_conv")) else f"resnets.{index}"
+            return (f"{side}.{way}_blocks.{block}.{inner}.{_rename_layer(layer, _RESIDUAL)}",)
         match = re.fullmatch(r"(encoder|decoder)\.(downsamples|middle|upsamples)\.(\d+)\.(.+)", key)
         if match is None:
             return (_rename_layer(key, _VAE_OUTER),)

@@ -65,8 +65,10 @@ def load_wan(record: ModelRecord, source: str, device: torch.device, dtype: torc
     return build_wan(load_components(record, source, device, dtype), record, device, dtype)
 
 
-def build_wan(components: Components, record: ModelRecord, device: torch.device, dtype: torch.dtype) -> TransformerFamily | ExpertPair:
-    """Build a family from components, which take turns on the device; the autoencoder stays in float32.
+def build_wan(
+    components: Components, record: ModelRecord, device: torch.device, dtype: torch.dtype, layout: type[WanFamily] = WanFamily
+) -> TransformerFamily | ExpertPair:
+    """Build a family with the condition layout `layout` from components, which take turns on the device; the autoencoder stays in float32.
 
     Raises `ModelError` when transformer and autoencoder do not belong together.
     """
@@ -82,7 +84,7 @@ def build_wan(components: Components, record: ModelRecord, device: torch.device,
     if components.image_encoder is not None:
         image_encoder = ImageEncoder(to_lazy_module(components.image_encoder), record.last_frame, device_manager)
     return build_family(
-        WanFamily,
+        layout,
         record,
         components.transformers,
         autoencoder=autoencoder,
@@ -146,7 +148,11 @@ def _load_transformer(record: ModelRecord, part_files: PartFiles, dtype: torch.d
         return load_gguf_transformer(model_class, config, CONFIG_FOLDER / record.config, part_files.files[0], dtype)
     module = build_empty_module(lambda: model_class.from_config(config))
     return load_weights(
-        module, part_files.files, rename_transformer_key, lambda name: torch.float32 if is_kept_in_fp32(module, name) else dtype
+        module,
+        part_files.files,
+        rename_transformer_key,
+        lambda name: torch.float32 if is_kept_in_fp32(module, name) else dtype,
+        keep_float8=True,
     )
 
 

@@ -2,30 +2,66 @@
 
 from __future__ import annotations
 
-from lora_edit.models.presets import paper_preset
-from lora_edit.models.record import AREA_480, AREA_540, AREA_720, MEMORY_480, MEMORY_720, Geometry, ModelRecord, Preset
+from typing import Any
+
+from lora_edit.models.record import (
+    AREA_480,
+    AREA_540,
+    AREA_720,
+    MEMORY_480,
+    MEMORY_720,
+    Geometry,
+    ModelRecord,
+    Preset,
+    read_negative_prompt,
+)
 
 WAN_LOADER = "lora_edit.models.families.wan.loading:load_wan"
 WAN_META_SAMPLE = "lora_edit.models.families.wan.conditioning:build_meta_sample"
 COMPANIONS_CONFIG = "wan2.1-companions.json"
 UMT5_LENGTH = 512
-UMT5_GB, CLIP_GB = 11.9, 2.5
-"""Main memory of UMT5-XXL's encoder in bfloat16 with the autoencoder, and of CLIP ViT-H/14's image tower in float32."""
+UMT5_WEIGHTS_GB, UMT5_GB, CLIP_GB = 11.4, 11.9, 2.5
+"""Memory of UMT5-XXL's encoder in bfloat16, alone and with the autoencoder, and of CLIP ViT-H/14's image tower in float32."""
+
+
+def build_wan_preset(**generation: Any) -> Preset:
+    """Build a preset of sampling settings with the negative prompt that Wan's pipelines use (Wan2.1 `wan/configs/shared_config.py`)."""
+    return {"generation": {**generation, "negative_prompt": read_negative_prompt("wan")}}
 
 
 def wan_480p_preset() -> Preset:
-    """Shift 3 at 480 lines (Wan2.1 `generate.py`)."""
-    return {"generation": {"shift": 3.0}}
+    """40 steps, shift 3 at 480 lines, guidance 5 (Wan2.1 `generate.py`)."""
+    return build_wan_preset(steps=40, shift=3.0)
+
+
+def wan_720p_preset() -> Preset:
+    """40 steps, shift 5, guidance 5 (Wan2.1 `generate.py`)."""
+    return build_wan_preset(steps=40)
 
 
 def wan_flf2v_preset() -> Preset:
-    """Shift 16 (Wan2.1 `generate.py`), guidance 5.5 (diffusers' documentation of Wan)."""
-    return {"generation": {"shift": 16.0, "guidance_scale": 5.5}}
+    """50 steps, shift 16, guidance 5 (Wan2.1 `generate.py`)."""
+    return build_wan_preset(steps=50, shift=16.0)
+
+
+def wan_fun_preset() -> Preset:
+    """50 steps, shift 3, guidance 6 (VideoX-Fun `examples/wan2.1_fun/predict_i2v.py`)."""
+    return build_wan_preset(steps=50, shift=3.0, guidance_scale=6.0)
+
+
+def skyreels_preset() -> Preset:
+    """30 steps, shift 3, guidance 5 (SkyReels-V2 `generate_video.py`, `README.md`). Its negative prompt is an English version of Wan's."""
+    return build_wan_preset(shift=3.0)
 
 
 def wan22_a14b_preset() -> Preset:
     """Guidance 3.5 for both experts, 40 steps, shift 5 (Wan2.2 `wan/configs/wan_i2v_A14B.py`)."""
-    return {"generation": {"guidance_scale": 3.5, "steps": 40}}
+    return build_wan_preset(steps=40, guidance_scale=3.5)
+
+
+def wan22_fun_preset() -> Preset:
+    """50 steps, guidance 6, shift 5 (VideoX-Fun `examples/wan2.2_fun/predict_i2v.py`, `predict_i2v_5b.py`)."""
+    return build_wan_preset(steps=50, guidance_scale=6.0)
 
 
 WAN21_I2V_480P = ModelRecord(
@@ -43,6 +79,7 @@ WAN21_I2V_480P = ModelRecord(
     companions_config=COMPANIONS_CONFIG,
     text_length=UMT5_LENGTH,
     image_encoder=True,
+    largest_encoder_gb=UMT5_WEIGHTS_GB,
     encoders_gb=UMT5_GB + CLIP_GB,
     meta_sample=WAN_META_SAMPLE,
     meta_autoencoder="AutoencoderKLWan",
@@ -55,7 +92,7 @@ WAN21_I2V_720P = ModelRecord(
     license="Apache-2.0",
     geometry=Geometry(spatial_compression=8, temporal_compression=4, token_size=16, max_frames=81, native_area=AREA_720),
     loader=WAN_LOADER,
-    preset=paper_preset,
+    preset=wan_720p_preset,
     memory=MEMORY_720,
     repo="Wan-AI/Wan2.1-I2V-14B-720P-Diffusers",
     layout="diffusers",
@@ -64,6 +101,7 @@ WAN21_I2V_720P = ModelRecord(
     companions_config=COMPANIONS_CONFIG,
     text_length=UMT5_LENGTH,
     image_encoder=True,
+    largest_encoder_gb=UMT5_WEIGHTS_GB,
     encoders_gb=UMT5_GB + CLIP_GB,
     meta_sample=WAN_META_SAMPLE,
     meta_autoencoder="AutoencoderKLWan",
@@ -85,6 +123,7 @@ WAN21_FLF2V = ModelRecord(
     companions_config=COMPANIONS_CONFIG,
     text_length=UMT5_LENGTH,
     image_encoder=True,
+    largest_encoder_gb=UMT5_WEIGHTS_GB,
     encoders_gb=UMT5_GB + CLIP_GB,
     last_frame=True,
     meta_sample=WAN_META_SAMPLE,
@@ -98,7 +137,7 @@ WAN21_FUN_1_3B = ModelRecord(
     license="Apache-2.0",
     geometry=Geometry(spatial_compression=8, temporal_compression=4, token_size=16, max_frames=81, native_area=AREA_480),
     loader=WAN_LOADER,
-    preset=wan_480p_preset,
+    preset=wan_fun_preset,
     memory="about 16 GB GPU, 32 GB RAM",
     repo="alibaba-pai/Wan2.1-Fun-1.3B-InP",
     layout="original",
@@ -108,6 +147,7 @@ WAN21_FUN_1_3B = ModelRecord(
     companions_config=COMPANIONS_CONFIG,
     text_length=UMT5_LENGTH,
     image_encoder=True,
+    largest_encoder_gb=UMT5_WEIGHTS_GB,
     encoders_gb=UMT5_GB + CLIP_GB,
     meta_sample=WAN_META_SAMPLE,
     meta_autoencoder="AutoencoderKLWan",
@@ -120,7 +160,7 @@ WAN21_FUN_14B = ModelRecord(
     license="Apache-2.0",
     geometry=Geometry(spatial_compression=8, temporal_compression=4, token_size=16, max_frames=81, native_area=AREA_480),
     loader=WAN_LOADER,
-    preset=wan_480p_preset,
+    preset=wan_fun_preset,
     memory=MEMORY_480,
     repo="alibaba-pai/Wan2.1-Fun-14B-InP",
     layout="original",
@@ -130,6 +170,7 @@ WAN21_FUN_14B = ModelRecord(
     companions_config=COMPANIONS_CONFIG,
     text_length=UMT5_LENGTH,
     image_encoder=True,
+    largest_encoder_gb=UMT5_WEIGHTS_GB,
     encoders_gb=UMT5_GB + CLIP_GB,
     meta_sample=WAN_META_SAMPLE,
     meta_autoencoder="AutoencoderKLWan",
@@ -142,7 +183,7 @@ SKYREELS_V2_I2V = ModelRecord(
     license="Skywork Community License",
     geometry=Geometry(spatial_compression=8, temporal_compression=4, token_size=16, max_frames=97, native_area=AREA_540),
     loader=WAN_LOADER,
-    preset=paper_preset,
+    preset=skyreels_preset,
     memory="about 70 GB GPU, 64 GB RAM",
     repo="Skywork/SkyReels-V2-I2V-14B-540P-Diffusers",
     layout="diffusers",
@@ -151,6 +192,7 @@ SKYREELS_V2_I2V = ModelRecord(
     companions_config=COMPANIONS_CONFIG,
     text_length=UMT5_LENGTH,
     image_encoder=True,
+    largest_encoder_gb=UMT5_WEIGHTS_GB,
     encoders_gb=UMT5_GB + CLIP_GB,
     meta_sample=WAN_META_SAMPLE,
     meta_autoencoder="AutoencoderKLWan",
@@ -170,6 +212,7 @@ WAN22_I2V_A14B = ModelRecord(
     download_gb=126,
     config="wan2.2-i2v-a14b.json",
     transformer_parts=("transformer", "transformer_2"),
+    largest_encoder_gb=UMT5_WEIGHTS_GB,
     encoders_gb=UMT5_GB,
     companions_config=COMPANIONS_CONFIG,
     text_length=UMT5_LENGTH,
@@ -177,6 +220,30 @@ WAN22_I2V_A14B = ModelRecord(
     meta_sample=WAN_META_SAMPLE,
     meta_autoencoder="AutoencoderKLWan",
     upstream="Wan2.2 wan/configs/wan_i2v_A14B.py, diffusers pipelines/wan/pipeline_wan_i2v.py",
+)
+
+WAN22_FUN_A14B = ModelRecord(
+    name="wan2.2-fun-a14b",
+    summary="wan2.2-i2v-a14b pretrained on masked clips: two experts, a LoRA for each; no image encoder",
+    license="Apache-2.0",
+    geometry=Geometry(spatial_compression=8, temporal_compression=4, token_size=16, max_frames=81, native_area=AREA_480),
+    loader=WAN_LOADER,
+    preset=wan22_fun_preset,
+    memory="about 60 GB GPU, 96 GB RAM",
+    repo="alibaba-pai/Wan2.2-Fun-A14B-InP",
+    layout="original",
+    companions_repo="Wan-AI/Wan2.2-I2V-A14B-Diffusers",
+    download_gb=70,
+    config="wan2.2-i2v-a14b.json",
+    transformer_parts=("transformer", "transformer_2"),
+    largest_encoder_gb=UMT5_WEIGHTS_GB,
+    encoders_gb=UMT5_GB,
+    companions_config=COMPANIONS_CONFIG,
+    text_length=UMT5_LENGTH,
+    boundary_ratio=0.9,
+    meta_sample=WAN_META_SAMPLE,
+    meta_autoencoder="AutoencoderKLWan",
+    upstream="VideoX-Fun videox_fun/pipeline/pipeline_wan2_2_fun_inpaint.py",
 )
 
 MODELS = (
@@ -187,4 +254,5 @@ MODELS = (
     WAN21_FUN_14B,
     SKYREELS_V2_I2V,
     WAN22_I2V_A14B,
+    WAN22_FUN_A14B,
 )

@@ -1,4 +1,4 @@
-"""Loading Wan2.2 TI2V-5B: Wan's blocks without mask channel or image encoder, and 48 latent channels on cells of 16 pixels."""
+"""Loading Wan2.2 TI2V-5B and Wan2.2-Fun-5B-InP: Wan's blocks without image encoder, and 48 latent channels on cells of 16 pixels."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from lora_edit.errors import ModelError
 from lora_edit.models.families.base import ExpertPair, TransformerFamily, build_family
 from lora_edit.models.families.wan.encoders import PromptEncoder, WanAutoencoder
-from lora_edit.models.families.wan.loading import Components, load_components
-from lora_edit.models.families.wan_ti2v.conditioning import WanTI2VFamily
+from lora_edit.models.families.wan.loading import Components, build_wan, load_components
+from lora_edit.models.families.wan_ti2v.conditioning import WanFunTI2VFamily, WanTI2VFamily
 from lora_edit.models.record import ModelRecord
 from lora_edit.models.runtime.device_manager import DeviceManager, ManagedAutoencoder
 from lora_edit.models.runtime.lazy_module import to_lazy_module
@@ -42,3 +42,13 @@ def build_ti2v(components: Components, record: ModelRecord, device: torch.device
         device_manager=device_manager,
         dtype=dtype,
     )
+
+
+def load_fun_ti2v(record: ModelRecord, source: str, device: torch.device, dtype: torch.dtype) -> TransformerFamily | ExpertPair:
+    """Load Wan2.2-Fun-5B-InP; the loader of its record. Raises `ModelError`."""
+    return build_fun_ti2v(load_components(record, source, device, dtype), record, device, dtype)
+
+
+def build_fun_ti2v(components: Components, record: ModelRecord, device: torch.device, dtype: torch.dtype) -> TransformerFamily | ExpertPair:
+    """Build the family from components. Raises `ModelError` when transformer and autoencoder do not belong together."""
+    return build_wan(components, record, device, dtype, layout=WanFunTI2VFamily)
