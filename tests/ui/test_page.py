@@ -164,7 +164,8 @@ def test_training_shows_progress_stops_and_resumes(
 
 def wait_for_step(page: Any, least: int) -> int:
     """Wait until the page shows training step `least` or a later one; returns the displayed step."""
-    step = "Number((/motion, (\\d+) of/.exec(document.querySelector('#run-progress').innerText) || [0, 0])[1])"
+    # The element is missing for a moment while the page loads.
+    step = "Number((/motion, (\\d+) of/.exec(document.querySelector('#run-progress')?.innerText ?? '') || [0, 0])[1])"
     return int(page.wait_for_function(f"() => {step} >= {least} && {step}").json_value())
 
 
