@@ -54,7 +54,7 @@ def test_choices_and_buttons_have_contrast_and_a_visible_focus(visit: Visit, fol
     assert measure_contrast(page.locator("#clip-next")) >= 4.5
     page.click("#clip-next")
     page.wait_for_function("() => document.activeElement.innerText === 'What changes?'")
-    page.wait_for_function("() => document.querySelector('#announced').textContent === 'Step 2 of 6: Region'")
+    page.wait_for_function("() => document.querySelector('#announced')?.textContent === 'Step 2 of 6: Region'")
     person.sees("region-view")
     selected = page.locator("#region-shape label.selected")
     selected.hover()

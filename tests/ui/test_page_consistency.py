@@ -189,7 +189,7 @@ def test_the_displayed_frame_is_selected_for_editing(visit: Visit, projects: Pat
     assert 20 < divider < 45, "at the edit, left of the center"
     page.click("#frames-later button")
     person.goes_to_frame(3, "frames-view")
-    page.wait_for_function("() => document.querySelector('#later-number input').value === '3'")
+    page.wait_for_function("() => document.querySelector('#later-number input')?.value === '3'")
     with page.expect_download() as download:
         page.click("#later-download")
     assert "00003" in download.value.suggested_filename

@@ -81,7 +81,7 @@ def test_clicks_during_pending_requests_are_queued(visit: Visit, folder: Path, m
     person.sees("region-view")
     marks = person.page.locator("#region-view .marks .point")
     person.points_at(0.3, 0.5)
-    shown_when_idle = "() => !document.querySelector('#region-view .busy') && document.querySelector('#region-view .marks').innerHTML"
+    shown_when_idle = "() => !document.querySelector('#region-view .busy') && document.querySelector('#region-view .marks')?.innerHTML"
     assert person.page.wait_for_function(shown_when_idle).json_value().count('class="point"') == 1
     for x in (0.32, 0.34, 0.36):
         person.points_at(x, 0.5)

@@ -51,7 +51,7 @@ def test_play_continues_where_it_stopped_with_sound(visit: Visit, folder: Path) 
     person.goes_to_frame(12, "clip-view")
     page.evaluate(RECORD_FRAMES)
     assert play_and_read_first_frame(page) >= 12
-    page.wait_for_function("() => parseInt(document.querySelector('#clip-view .count').innerText) > 14")
+    page.wait_for_function("() => parseInt(document.querySelector('#clip-view .count')?.innerText) > 14")
     voice = "document.querySelector('#clip-view .voice')"
     page.wait_for_function(f"() => !{voice}.paused && !{voice}.muted && {voice}.currentTime > 1.2")
     page.get_by_role("button", name="Mute").click()
